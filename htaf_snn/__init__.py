@@ -1,0 +1,23 @@
+"""HTAF, a heavy-tailed surrogate gradient, for spiking and binary networks.
+
+Importing this package loads torch and numpy only; every other library is imported by the part that needs it.
+"""
+
+from importlib import import_module as _import_module
+from importlib.metadata import version as _version
+
+from . import functional, surrogate
+from .surrogate import HTAF
+
+__all__ = ["HTAF", "functional", "profile", "register", "surrogate", "training", "unregister"]
+__version__ = _version("htaf-snn")
+
+_LAZY = {"register": ".integrations", "unregister": ".integrations"}
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(_import_module(_LAZY[name], __name__), name)
+    if name in __all__:
+        return _import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,169 @@
+"""The mathematics of each surrogate, written once, one file each, and the registry of these formulas.
+
+A file holds `primitive(x, *parameters)`, a smooth stand-in for the step x > 0, and `derivative(x, *parameters)`, its
+exact derivative. Optionally `parameter_gradients(x, *parameters)` gives the derivatives of the primitive with
+respect to each parameter, which makes the parameters learnable. Tensors and floats both serve as parameters.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+
+from . import (
+    atan,
+    erfc,
+    fast_sigmoid,
+    gaussian,
+    htaf,
+    htaf_normalized,
+    piecewise_exp,
+    rectangle,
+    sigmoid,
+    straight_through,
+    triangle,
+)
+
+__all__ = ["Formula", "get", "names", "parse_spec", "register"]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A smooth step, its derivative, and the parameters that both take.
+
+    Attributes:
+        name: what `get` finds it by.
+        primitive: h(x, *parameters), elementwise; any floating-point tensor x.
+        derivative: h'(x, *parameters), of the same shape. NaN where x is NaN.
+        parameter_gradients: the derivatives of h with respect to each parameter, as a tuple, or None where the
+            parameters cannot be learned.
+        doc: forward formula, gradient formula, figure, arguments, reference.
+    """
+
+    name: str
+    primitive: Callable
+    derivative: Callable
+    parameter_gradients: Callable | None = None
+    doc: str = ""
+
+    @cached_property
+    def defaults(self) -> dict[str, float]:
+        """Parameter names, in order, with their default values."""
+        parameters = list(inspect.signature(self.derivative).parameters.values())[1:]
+        return {parameter.name: parameter.default for parameter in parameters}
+
+    def check(self, parameters: dict[str, object]) -> None:
+        """Raise unless every parameter is known, positive and (where its default is) finite."""
+        for name, value in parameters.items():
+            if name not in self.defaults:
+                expected = ", ".join(self.defaults)
+                raise ValueError(f"{self.name} has no parameter {name!r}; expected one of: {expected}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
+            if not value > 0 or (math.isinf(value) and math.isfinite(self.defaults[name])):
+                raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
+
+
+def _from_module(module: ModuleType) -> Formula:
+    name = module.__name__.rpartition(".")[2]
+    gradients = getattr(module, "parameter_gradients", None)
+    return Formula(name, module.primitive, module.derivative, gradients, module.__doc__)
+
+
+_REGISTRY = {
+    formula.name: formula
+    for formula in map(
+        _from_module,
+        (
+            atan,
+            erfc,
+            fast_sigmoid,
+            gaussian,
+            htaf,
+            htaf_normalized,
+            piecewise_exp,
+            rectangle,
+            sigmoid,
+            straight_through,
+            triangle,
+        ),
+    )
+}
+
+
+def names() -> list[str]:
+    """The names of all registered formulas, sorted.
+
+    Example:
+        >>> "htaf" in names()
+        True
+    """
+    return sorted(_REGISTRY)
+
+
+def get(name: str) -> Formula:
+    """The formula of that name.
+
+    Raises:
+        ValueError: if there is none; the message lists the names.
+
+    Example:
+        >>> get("atan").defaults
+        {'alpha': 2.0}
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown surrogate {name!r}; expected one of: {', '.join(names())}")
+    return _REGISTRY[name]
+
+
+def register(formula: Formula) -> Formula:
+    """Make a formula known by its name.
+
+    Raises:
+        TypeError: if it is not a `Formula`.
+        ValueError: if the name is taken by another formula or is not an identifier.
+    """
+    if not isinstance(formula, Formula):
+        raise TypeError(f"formula: expected a Formula, got {type(formula).__name__}")
+    if not formula.name.isidentifier():
+        raise ValueError(f"name: expected a Python identifier, got {formula.name!r}")
+    if _REGISTRY.get(formula.name, formula) != formula:
+        raise ValueError(f"name: {formula.name!r} is taken by another formula")
+    _REGISTRY[formula.name] = formula
+    return formula
+
+
+def parse_spec(text: str) -> tuple[str, dict[str, object]]:
+    """Split a specification such as "htaf(alpha=0.5, beta=8)" into a name and keyword arguments.
+
+    Args:
+        text: a name, dotted or not, alone or with literal keyword arguments in parentheses.
+
+    Raises:
+        TypeError: if text is not a string.
+        ValueError: if it is of another form.
+
+    Example:
+        >>> parse_spec("htaf(alpha=0.5, beta=8)")
+        ('htaf', {'alpha': 0.5, 'beta': 8})
+        >>> parse_spec("atan")
+        ('atan', {})
+        >>> parse_spec("snntorch.sigmoid(slope=5)")
+        ('snntorch.sigmoid', {'slope': 5})
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"surrogate: expected a string such as 'htaf(beta=8)', got {text!r}")
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        name, keywords = (node.func, node.keywords) if isinstance(node, ast.Call) and not node.args else (node, [])
+        parameters = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords}
+    except (SyntaxError, ValueError):
+        name, parameters = None, {}
+    if not isinstance(name, (ast.Name, ast.Attribute)) or None in parameters:
+        raise ValueError(f"surrogate: expected a name or name(key=value, ...), got {text!r}")
+    return ast.unparse(name), parameters

@@ -1,0 +1,36 @@
+r"""Arc tangent.
+
+Forward formula:
+    $h(x) = \tfrac12 + \tfrac1\pi \arctan(\tfrac{\pi}{2}\alpha x)$
+
+Gradient formula:
+    $h'(x) = \dfrac{\alpha/2}{1 + (\tfrac{\pi}{2}\alpha x)^2}$
+
+Figure:
+    `htaf-snn profile atan --plot atan.png`
+
+Arguments:
+    alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as 1 / x**2.
+
+Reference:
+    Fang et al. 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural
+    networks", ICCV. snnTorch and SpikingJelly compute the same gradient; snnTorch's text states another.
+"""
+
+from math import pi
+
+from ._vocabulary import atan, where
+
+
+def primitive(x, alpha=2.0):
+    tail = atan(1.0 / abs(0.5 * pi * alpha * x)) / pi
+    return where(x < 0, tail, 1.0 - tail)
+
+
+def derivative(x, alpha=2.0):
+    # Beyond 1 the reciprocal is squared instead: z**2 would overflow while the gradient is still normal.
+    z = abs(0.5 * pi * alpha * x)
+    inverse = 1.0 / z
+    root = where(z > 1.0, inverse, 1.0)
+    small = where(z > 1.0, inverse, z)
+    return 0.5 * alpha * root * root / (1.0 + small * small)

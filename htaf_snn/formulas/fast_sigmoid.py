@@ -1,0 +1,30 @@
+r"""Fast sigmoid, the gradient of SuperSpike.
+
+Forward formula:
+    $h(x) = \tfrac12 + \dfrac{x}{1 + k|x|}$
+
+Gradient formula:
+    $h'(x) = \dfrac{1}{(1 + k|x|)^2}$
+
+Figure:
+    `htaf-snn profile fast_sigmoid --plot fast_sigmoid.png`
+
+Arguments:
+    slope: k > 0; it sets the width, the peak slope is always 1. The forward function runs from 1/2 - 1/k to
+        1/2 + 1/k, so in smooth mode it is a step from 0 to 1 at k = 2 only.
+
+Reference:
+    Zenke and Ganguli 2018, "SuperSpike", Neural Computation 30:1514.
+"""
+
+from ._vocabulary import where
+
+
+def primitive(x, slope=25.0):
+    rest = 1.0 / (1.0 + slope * abs(x)) / slope
+    return where(x < 0, (0.5 - 1.0 / slope) + rest, (0.5 + 1.0 / slope) - rest)
+
+
+def derivative(x, slope=25.0):
+    root = 1.0 / (1.0 + slope * abs(x))
+    return root * root

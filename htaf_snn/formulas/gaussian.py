@@ -1,0 +1,31 @@
+r"""Gaussian: the normal distribution's step and density.
+
+Forward formula:
+    $h(x) = \tfrac12\,\mathrm{erfc}(-x / (\sigma\sqrt2))$
+
+Gradient formula:
+    $h'(x) = \dfrac{1}{\sigma\sqrt{2\pi}} \exp(-\tfrac12 (x/\sigma)^2)$
+
+Figure:
+    `htaf-snn profile gaussian --plot gaussian.png`
+
+Arguments:
+    sigma: standard deviation, > 0; the peak slope is 1 / (sigma sqrt(2 pi)).
+
+Reference:
+    Yin, Corradi and Bohte 2021, "Accurate and efficient time-domain classification with adaptive spiking
+    recurrent neural networks", Nature Machine Intelligence 3:905.
+"""
+
+from math import pi, sqrt
+
+from ._shared import bell
+from ._vocabulary import erfc
+
+
+def primitive(x, sigma=0.4):
+    return 0.5 * erfc(-x / sigma / sqrt(2.0))
+
+
+def derivative(x, sigma=0.4):
+    return bell(x / sigma, 1.0 / (sigma * sqrt(2.0 * pi)), 0.5)

@@ -1,0 +1,30 @@
+r"""Piecewise exponential (Laplace) step.
+
+Forward formula:
+    $h(x) = \tfrac12 e^{\alpha x}$ for $x < 0$, $1 - \tfrac12 e^{-\alpha x}$ otherwise
+
+Gradient formula:
+    $h'(x) = \tfrac{\alpha}{2} e^{-\alpha|x|}$
+
+Figure:
+    `htaf-snn profile piecewise_exp --plot piecewise_exp.png`
+
+Arguments:
+    alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as exp(-alpha |x|).
+
+Reference:
+    Shrestha and Orchard 2018, "SLAYER: spike layer error reassignment in time", NeurIPS.
+"""
+
+from ._vocabulary import exp, where
+
+
+def primitive(x, alpha=2.0):
+    below = 0.5 * exp(-alpha * abs(x))
+    return where(x < 0, below, 1.0 - below)
+
+
+def derivative(x, alpha=2.0):
+    # The square root stays normal as long as the product does.
+    root = exp(-0.5 * alpha * abs(x))
+    return 0.5 * alpha * root * root

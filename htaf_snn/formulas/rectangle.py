@@ -1,0 +1,28 @@
+r"""Rectangle (piecewise linear step).
+
+Forward formula:
+    $h(x) = \max(0, \min(\tfrac12 + x/w, 1))$
+
+Gradient formula:
+    $h'(x) = 1/w$ for $|x| \le w/2$, 0 otherwise
+
+Figure:
+    `htaf-snn profile rectangle --plot rectangle.png`
+
+Arguments:
+    width: w > 0; the peak slope is 1 / width.
+
+Reference:
+    Wu et al. 2018, "Spatio-temporal backpropagation for training high-performance spiking neural networks",
+    Frontiers in Neuroscience 12:331.
+"""
+
+from ._vocabulary import clamp, where
+
+
+def primitive(x, width=1.0):
+    return clamp(0.5 + x / width, 0.0, 1.0)
+
+
+def derivative(x, width=1.0):
+    return where(x == x, where(abs(x) <= 0.5 * width, 1.0, 0.0), x) / width

@@ -1,0 +1,30 @@
+r"""Straight-through estimator, clipped on request.
+
+Forward formula:
+    $h(x) = \tfrac12 + \max(-c, \min(x, c))$
+
+Gradient formula:
+    $h'(x) = 1$ for $|x| \le c$, 0 otherwise
+
+Figure:
+    `htaf-snn profile "straight_through(clip=1)" --plot straight_through.png`
+
+Arguments:
+    clip: c > 0, infinite for no clipping. In smooth mode h is a step from 0 to 1 at c = 1/2 only.
+
+Reference:
+    Bengio, Leonard and Courville 2013, "Estimating or propagating gradients through stochastic neurons",
+    arXiv 1308.3432; clipped: Hubara et al. 2016, "Binarized neural networks", NeurIPS.
+"""
+
+from math import inf
+
+from ._vocabulary import clamp, where
+
+
+def primitive(x, clip=inf):
+    return 0.5 + clamp(x, -clip, clip)
+
+
+def derivative(x, clip=inf):
+    return where(x == x, where(abs(x) <= clip, 1.0, 0.0), x)

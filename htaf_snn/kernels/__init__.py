@@ -1,0 +1,1 @@
+"""One folder per operation: `reference.py` defines it in plain torch, `autograd.py` makes it differentiable."""

@@ -1,0 +1,295 @@
+"""One contract for every surrogate, mode and dtype."""
+
+import copy
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from closed_forms import DERIVATIVES, PARAMETERS, PRIMITIVES, evaluate, steepness
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mpmath import mpf
+
+from htaf_snn import HTAF, formulas, functional, surrogate
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+CASES = [(name, parameters) for name in PARAMETERS for parameters in PARAMETERS[name]]
+FORMULAS = sorted(PARAMETERS)
+# Relative error of one operation; half precision is computed in float32 and rounded once.
+BOUND = {torch.float16: 2**-11 + 1e-6, torch.bfloat16: 2**-8 + 1e-6, torch.float32: 1e-6, torch.float64: 1e-12}
+
+
+def keywords(name, parameters):
+    return dict(zip(formulas.get(name).defaults, parameters, strict=True))
+
+
+def sample(name, parameters, dtype):
+    """Odd-sized sample: random, a grid over the bulk, magnitudes from the smallest normal to the largest number."""
+    info = torch.finfo(dtype)
+    scale = 1 / steepness(name, parameters)
+    bulk = torch.cat([torch.randn(40, dtype=torch.float64), torch.linspace(-100, 100, 51, dtype=torch.float64)]) * scale
+    magnitudes = torch.logspace(math.log10(info.tiny), 4, 21, dtype=torch.float64).clamp(max=info.max)
+    special = torch.tensor([0.0, -0.0, info.tiny, -info.tiny, info.max, -info.max], dtype=torch.float64)
+    x = torch.cat([bulk, magnitudes, -magnitudes, special]).clamp(-info.max, info.max)
+    return x.to(dtype)
+
+
+def relative_errors(x, y, function, name, parameters):
+    """Errors in units of max(1, steepness * |x|) relative to the exact value, where that is a normal number."""
+    alpha, tiny = mpf(steepness(name, parameters)), torch.finfo(y.dtype).tiny
+    for xi, yi in zip(x.tolist(), y.tolist(), strict=True):
+        exact = evaluate(function, xi, parameters)
+        if abs(exact) > tiny * (1 + 1e-3):
+            yield float(abs(mpf(yi) / exact - 1) / max(1, alpha * abs(mpf(xi)))), xi
+        else:
+            assert abs(yi) <= tiny * (1 + 1e-2), (xi, yi)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
+def test_smooth_value_equals_closed_form(name, parameters, dtype):
+    x = sample(name, parameters, dtype)
+    y = functional.smooth(x, formulas.get(name), **keywords(name, parameters))
+    assert y.dtype == dtype
+    largest = torch.finfo(dtype).max
+    finite = x.abs() < largest / 2 if name == "straight_through" else torch.ones_like(x, dtype=torch.bool)
+    worst = max(relative_errors(x[finite], y[finite], PRIMITIVES[name], name, parameters))
+    assert worst[0] <= BOUND[dtype], worst
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
+def test_gradient_equals_closed_form(name, parameters, dtype, mode):
+    x = sample(name, parameters, dtype).requires_grad_()
+    step = functional.spike if mode == "spike" else functional.smooth
+    y = step(x, formulas.get(name), **keywords(name, parameters))
+    y.backward(torch.ones_like(y))
+    assert x.grad.dtype == dtype
+    assert x.grad.isfinite().all()
+    worst = max(relative_errors(x.detach(), x.grad, DERIVATIVES[name], name, parameters))
+    assert worst[0] <= BOUND[dtype], worst
+
+
+@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_zero_nan_empty_and_strides(name, dtype, mode):
+    formula = formulas.get(name)
+    step = functional.spike if mode == "spike" else functional.smooth
+    x = torch.tensor([-0.0, 0.0, float("nan"), torch.finfo(dtype).tiny], dtype=dtype, requires_grad=True)
+    y = step(x, formula)
+    y.backward(torch.ones_like(y))
+    if mode == "spike":
+        assert y.tolist() == [0, 0, 0, 1]
+    else:
+        assert y[:2].tolist() == [0.5, 0.5] and y[2].isnan()
+    assert x.grad[2].isnan() and x.grad[[0, 1, 3]].isfinite().all()
+    assert step(torch.empty(0, 3, dtype=dtype), formula).shape == (0, 3)
+    strided = torch.randn(7, 5, 3).to(dtype).transpose(0, 2)[:, ::2]
+    assert torch.equal(step(strided, formula), step(strided.contiguous(), formula))
+
+
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
+def test_derivative_is_finite_difference_of_primitive(name, parameters):
+    scale = 1 / steepness(name, parameters)
+    x = torch.randn(101, dtype=torch.float64) * scale
+    width = 1e-6 * scale
+    formula, values = formulas.get(name), keywords(name, parameters)
+    edge = {"triangle": 1.0, "straight_through": 1.0, "rectangle": 0.5}.get(name)
+    if edge is not None:
+        x = x[((x / scale).abs() - edge).abs() > 1e-3]
+    difference = functional.smooth(x + width, formula, **values) - functional.smooth(x - width, formula, **values)
+    grad = torch.func.grad(lambda z: functional.smooth(z, formula, **values).sum())(x)
+    torch.testing.assert_close(difference / (2 * width), grad, rtol=1e-6, atol=1e-8 / scale)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    x=st.floats(-1e6, 1e6, width=32),
+    alpha=st.floats(2**-10, 2**10, width=32),
+    beta=st.floats(2**-10, 16, width=32),
+    normalized=st.booleans(),
+)
+def test_htaf_for_any_parameters(x, alpha, beta, normalized):
+    name = "htaf_normalized" if normalized else "htaf"
+    for dtype in (torch.float32, torch.float64):
+        at = torch.tensor([x], dtype=dtype)
+        value = functional.htaf(at, alpha, beta, normalized)
+        slope = functional.htaf_derivative(at, alpha, beta, normalized)
+        for y, function in ((value, PRIMITIVES[name]), (slope, DERIVATIVES[name])):
+            for error, _ in relative_errors(at, y, function, name, (alpha, beta)):
+                assert error <= BOUND[dtype]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_parameter_gradients_are_finite_differences(normalized):
+    x = torch.randn(31, dtype=torch.float64) * 2
+    alpha, beta = torch.tensor(0.7, dtype=torch.float64), torch.tensor(5.0, dtype=torch.float64)
+    torch.autograd.gradcheck(
+        lambda *inputs: functional.htaf(*inputs, normalized),
+        (x.requires_grad_(), alpha.requires_grad_(), beta.requires_grad_()),
+    )
+    per_channel = torch.rand(3, 1, dtype=torch.float64) + 0.5
+    torch.autograd.gradcheck(
+        lambda *inputs: functional.htaf(*inputs, normalized),
+        (torch.randn(2, 3, 5, dtype=torch.float64), per_channel.requires_grad_(), beta),
+    )
+
+
+def test_spike_mode_gives_parameters_the_smooth_gradient():
+    x = torch.randn(50, dtype=torch.float64)
+    grads = {}
+    for mode in surrogate.MODES:
+        torch.manual_seed(1)
+        step = HTAF(0.5, 8.0, learnable=True, mode=mode).double()
+        step(x).mul(torch.randn(50, dtype=torch.float64)).sum().backward()
+        grads[mode] = (step.log_alpha.grad.item(), step.log_beta.grad.item())
+    assert grads["spike"] == grads["smooth"] and all(grads["spike"])
+
+
+def test_learnable_is_positive_saved_and_per_channel():
+    step = HTAF(alpha=torch.full((3, 1, 1), 0.5), beta=4.0, learnable=True)
+    assert sorted(step.state_dict()) == ["log_alpha", "log_beta"]
+    optimizer = torch.optim.SGD(step.parameters(), lr=100.0)
+    step(torch.randn(2, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    assert all((v > 0).all() for v in step.values().values())
+    other = HTAF(alpha=torch.ones(3, 1, 1), learnable=True)
+    other.load_state_dict(step.state_dict())
+    assert torch.equal(other.values()["alpha"], step.values()["alpha"])
+
+
+def test_fixed_tensor_parameters_follow_the_module():
+    step = HTAF(alpha=torch.tensor([[0.5], [2.0]]))
+    assert sorted(step.state_dict()) == ["alpha"]
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    step(x).sum().backward()
+    expected = torch.stack([functional.htaf_derivative(x[:, i], a) for i, a in enumerate((0.5, 2.0))], dim=1)
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("name", surrogate.names())
+def test_module_survives_copies_eval_and_compilation(name, mode):
+    step = surrogate.get(name, mode=mode)
+    x = torch.randn(17, requires_grad=True)
+    step(x).sum().backward()
+    expected, buffer = x.grad, io.BytesIO()
+    torch.save(step, buffer)
+    buffer.seek(0)
+    torch._dynamo.reset()
+    variants = {
+        "pickle": pickle.loads(pickle.dumps(step)),
+        "deepcopy": copy.deepcopy(step),
+        "torch.save": torch.load(buffer, weights_only=False),
+        "eval": copy.deepcopy(step).eval(),
+        "compile": torch.compile(step, fullgraph=True, backend="aot_eager"),
+    }
+    for label, variant in variants.items():
+        z = x.detach().clone().requires_grad_()
+        y = variant(z)
+        y.sum().backward()
+        assert torch.equal(y, step(z)), label
+        torch.testing.assert_close(z.grad, expected, rtol=1e-6, atol=0, msg=label)
+
+
+def test_compiles_with_inductor():
+    torch._dynamo.reset()
+    step = HTAF(learnable=True)
+    x = torch.randn(33, requires_grad=True)
+    torch.compile(step, fullgraph=True)(x).sum().backward()
+    compiled = (x.grad.clone(), step.log_alpha.grad.clone())
+    x.grad = step.log_alpha.grad = None
+    step(x).sum().backward()
+    torch.testing.assert_close(compiled, (x.grad, step.log_alpha.grad), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_torch_func(name):
+    formula = formulas.get(name)
+    x = torch.randn(4, 3)
+    per_sample = torch.func.vmap(torch.func.grad(lambda z: functional.spike(z, formula).sum()))(x)
+    expected = torch.func.grad(lambda z: functional.spike(z, formula).sum())(x)
+    torch.testing.assert_close(per_sample, expected)
+
+
+def test_vmap_over_tensor_parameters():
+    x, alphas = torch.randn(5), torch.tensor([0.5, 1.0, 2.0])
+    slopes = torch.func.vmap(lambda a: torch.func.grad(lambda z: functional.spike(z, "htaf", alpha=a).sum())(x))(alphas)
+    expected = torch.stack([functional.htaf_derivative(x, a) for a in alphas.tolist()])
+    torch.testing.assert_close(slopes, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_keeps_the_dtype(dtype):
+    linear, step = torch.nn.Linear(5, 4), HTAF(learnable=True)
+    with torch.autocast("cpu", dtype=dtype):
+        y = step(linear(torch.randn(3, 5)))
+        assert y.dtype == dtype
+        y.sum().backward()
+    assert linear.weight.grad.dtype == torch.float32 and step.log_alpha.grad.isfinite()
+
+
+def test_names_parse_and_get():
+    assert isinstance(surrogate.parse("htaf(alpha=0.5, beta=8, mode='smooth')"), HTAF)
+    assert surrogate.parse("superspike(slope=10)").values() == {"slope": 10}
+    assert {type(surrogate.get(n)) for n in surrogate.names()} >= {HTAF, surrogate.ATan, surrogate.SuperSpike}
+    normalized = surrogate.parse("htaf(normalized=True, mode='smooth')")
+    assert normalized(torch.tensor([40.0, -40.0])).tolist() == pytest.approx([1.0, 0.0], abs=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: HTAF(alpha=0.0), ValueError, "alpha: expected a positive finite number, got 0.0"),
+        (lambda: HTAF(beta=-1.0), ValueError, "beta"),
+        (lambda: HTAF(alpha=float("nan")), ValueError, "nan"),
+        (lambda: HTAF(alpha=float("inf")), ValueError, "inf"),
+        (lambda: HTAF(alpha="1"), TypeError, "alpha"),
+        (lambda: HTAF(alpha=True), TypeError, "alpha"),
+        (lambda: HTAF(alpha=torch.tensor([1.0, -1.0])), ValueError, "alpha"),
+        (lambda: HTAF(alpha=torch.tensor([1.0, -1.0]), learnable=True), ValueError, "alpha"),
+        (lambda: HTAF(alpha=torch.tensor([1])), TypeError, "int64"),
+        (lambda: HTAF(mode="soft"), ValueError, "spike, smooth, got 'soft'"),
+        (lambda: HTAF()(torch.tensor([1, 2])), TypeError, r"torch.int64 tensor of shape \(2,\)"),
+        (lambda: HTAF()(1.0), TypeError, "x: expected a floating-point tensor, got 1.0"),
+        (lambda: HTAF(alpha=torch.ones(3))(torch.ones(2)), ValueError, r"broadcasts to \(2,\)"),
+        (lambda: HTAF(alpha=torch.ones(3))(torch.ones(1)), ValueError, r"broadcasts to \(1,\)"),
+        (lambda: surrogate.ATan(0.5, 0.5), TypeError, "at most 1"),
+        (lambda: surrogate.ATan(slope=1.0), ValueError, "slope.*alpha"),
+        (lambda: surrogate.get("relu"), ValueError, "unknown surrogate 'relu'; expected one of: atan"),
+        (lambda: surrogate.parse("htaf(beta"), ValueError, "name or name"),
+        (lambda: surrogate.parse("htaf(8)"), ValueError, "name or name"),
+        (lambda: surrogate.parse("htaf(**{})"), ValueError, "name or name"),
+        (lambda: surrogate.parse("htaf(gamma=1)"), ValueError, "gamma"),
+        (lambda: surrogate.parse(3), TypeError, "got 3"),
+        (lambda: functional.spike(torch.ones(1), 3), TypeError, "surrogate"),
+        (lambda: functional.spike(torch.ones(1), "htaf", gamma=1.0), ValueError, "gamma"),
+        (
+            lambda: functional.spike(torch.ones(1), "atan", alpha=torch.ones(1, requires_grad=True)),
+            ValueError,
+            "no gradient",
+        ),
+        (lambda: surrogate.register(HTAF()), TypeError, "subclass"),
+    ],
+)
+def test_bad_input_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_taken_name_is_refused():
+    formula = formulas.Formula("atan", lambda x, k=1.0: x, lambda x, k=1.0: x)
+    with pytest.raises(ValueError, match="taken"):
+        formulas.register(formula)
+    with pytest.raises(ValueError, match="taken"):
+        surrogate.register(type("Other", (surrogate.Surrogate,), {}, formula=formula))
