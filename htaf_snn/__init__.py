@@ -7,17 +7,14 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 
 from . import functional, surrogate
+from .integrations import register, unregister
 from .surrogate import HTAF
 
-__all__ = ["HTAF", "functional", "profile", "register", "surrogate", "training", "unregister"]
+__all__ = ["HTAF", "functional", "models", "profile", "register", "surrogate", "training", "unregister"]
 __version__ = _version("htaf-snn")
-
-_LAZY = {"register": ".integrations", "unregister": ".integrations"}
 
 
 def __getattr__(name: str):
-    if name in _LAZY:
-        return getattr(_import_module(_LAZY[name], __name__), name)
     if name in __all__:
         return _import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

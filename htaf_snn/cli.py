@@ -1,0 +1,169 @@
+"""The command `htaf-snn`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from click.core import ParameterSource
+
+from . import __version__, integrations, profile, training
+
+app = typer.Typer(
+    help="HTAF surrogate gradients: train spiking networks, measure surrogates.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+_DEFAULTS = training.TrainConfig()
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Bad input, a missing file or a missing library is told in one line, with exit code 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        typer.secho(f"error: {' '.join(str(error).split())}", err=True, fg="red")
+        raise typer.Exit(2) from None
+    except FloatingPointError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"htaf-snn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    name="train",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn train\n\n"
+        'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
+        "htaf-snn train --dataset nmnist --data-root data/nmnist --folds 5\n\n"
+        "htaf-snn train --resume --out runs/norse --epochs 20"
+    ),
+)
+def train_command(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help="saccade-digits (offline) or nmnist.")] = _DEFAULTS.dataset,
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
+    library: Annotated[str, typer.Option(help="Whose neurons: snntorch or norse.")] = _DEFAULTS.library,
+    surrogate: Annotated[str, typer.Option(help='Such as "htaf(beta=8)" or snntorch.atan.')] = _DEFAULTS.surrogate,
+    model: Annotated[str, typer.Option(help="mlp or cnn.")] = _DEFAULTS.model,
+    hidden: Annotated[
+        str, typer.Option(help="Neurons (mlp) or channels (cnn) of the hidden layers, comma-separated.")
+    ] = ",".join(map(str, _DEFAULTS.hidden)),
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _DEFAULTS.batch_size,
+    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _DEFAULTS.time_bins,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _DEFAULTS.lr,
+    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _DEFAULTS.seed,
+    val_fraction: Annotated[
+        float, typer.Option(help="Part of the training data kept for validation.")
+    ] = _DEFAULTS.val_fraction,
+    folds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pool all samples, train and test on each of so many stratified folds."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _DEFAULTS.device,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="New folder for the results; by default runs/ and the time."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a small spiking network on event-camera recordings and test it.
+
+    The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
+    """
+    given = {
+        field.name: context.params[field.name]
+        for field in fields(training.TrainConfig)
+        if context.get_parameter_source(field.name) == ParameterSource.COMMANDLINE
+    }
+    with _one_line_errors():
+        if "hidden" in given:
+            given["hidden"] = _sizes(given["hidden"])
+        if "data_root" in given:
+            given["data_root"] = str(given["data_root"])
+        if resume and out is None:
+            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
+        out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        config = replace(training.read_config(out) if resume else _DEFAULTS, **given)
+        run = training.train_folds if config.folds else training.train
+        try:
+            result = run(config, out, resume=resume)
+        except KeyboardInterrupt:
+            typer.secho(f"interrupted; continue with: htaf-snn train --resume --out {out}", err=True)
+            raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    if "fold_accuracy" in result:
+        typer.echo("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
+    typer.echo(f"test accuracy {result['test_accuracy']:.4f}, results in {result['out']}")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"hidden: expected integers separated by commas, such as 128,128, got {text!r}") from None
+
+
+@app.command(
+    name="profile",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn profile htaf snntorch.atan norse.super --plot surrogates.png\n\n"
+        'htaf-snn profile "htaf(alpha=0.5, beta=8)" --delta 0.5 --json'
+    ),
+)
+def profile_command(
+    surrogates: Annotated[list[str], typer.Argument(help='Such as htaf, "htaf(beta=8)", snntorch.atan, norse.super.')],
+    plot: Annotated[Optional[Path], typer.Option(help="Draw the gradients into a .png, .svg or .pdf file.")] = None,  # noqa: UP045
+    delta: Annotated[list[float], typer.Option(help="Half width of an interval for the mass; repeatable.")] = list(  # noqa: B006
+        profile.DELTAS
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in all, tail."""
+    with _one_line_errors():
+        found = {spec: integrations.parse(spec) for spec in surrogates}
+        profiles = [profile.measure(step, spec, delta) for spec, step in found.items()]
+        if plot is not None:
+            profile.plot(found, plot)
+    if as_json:
+        typer.echo(json.dumps([p.as_dict() for p in profiles]))
+    else:
+        typer.echo(profile.table(profiles))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Adapters to other libraries. Importing this package imports none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from .. import formulas, surrogate
+from . import norse_adapter, snntorch_adapter
+
+__all__ = ["LIBRARIES", "Registration", "neuron", "parse", "register", "unregister"]
+
+LIBRARIES = {"snntorch": snntorch_adapter, "norse": norse_adapter}
+
+_ADAPTERS = (snntorch_adapter, norse_adapter)
+
+
+class Registration:
+    """What `register` returns: leaving its `with` block restores what was in force before `register`."""
+
+    def __init__(self, before: tuple[ModuleType, ...]):
+        self._before = before
+
+    def __enter__(self) -> Registration:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for adapter in _ADAPTERS:
+            if adapter in self._before:
+                adapter.register()
+            else:
+                adapter.unregister()
+
+
+def register() -> Registration:
+    """Make `snntorch.surrogate.htaf` exist and every surrogate usable as `method` of the Norse neurons.
+
+    Imports those of the two libraries that are installed. Once more is no error.
+
+    Returns:
+        A context manager; using it is optional.
+
+    Raises:
+        ImportError: if neither is installed.
+
+    Example:
+        >>> import snntorch
+        >>> with register():
+        ...     snntorch.surrogate.htaf(alpha=0.5)
+        HTAF(alpha=0.5, beta=4.0, mode='spike')
+        >>> hasattr(snntorch.surrogate, "htaf")
+        False
+    """
+    before = tuple(adapter for adapter in _ADAPTERS if adapter.is_registered())
+    installed = [adapter for adapter in _ADAPTERS if adapter.is_installed()]
+    if not installed:
+        raise ImportError("register: neither snnTorch nor Norse is installed; pip install snntorch or norse")
+    for adapter in installed:
+        adapter.register()
+    return Registration(before)
+
+
+def unregister() -> None:
+    """Undo `register`; without one it does nothing."""
+    for adapter in _ADAPTERS:
+        adapter.unregister()
+
+
+def parse(spec: str) -> Callable[[Tensor], Tensor]:
+    """A surrogate of this package, "htaf(beta=8)", or of a library, "snntorch.atan(alpha=2)", "norse.super".
+
+    Returns:
+        A callable from a floating-point tensor, membrane potential minus threshold, to spikes of its shape.
+
+    Raises:
+        ValueError: if the specification is malformed or names what does not exist; the message lists what does.
+        ImportError: if the library is not installed.
+
+    Example:
+        >>> parse("snntorch.fast_sigmoid(slope=25)")(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+    name, parameters = formulas.parse_spec(spec)
+    library, _, member = name.rpartition(".")
+    if not library:
+        return surrogate.get(name, **parameters)
+    if library not in LIBRARIES:
+        raise ValueError(f"surrogate: expected a library of {', '.join(LIBRARIES)}, got {library!r} in {spec!r}")
+    try:
+        return LIBRARIES[library].library_surrogate(member, **parameters)
+    except TypeError as error:
+        raise ValueError(f"surrogate {spec!r}: {error}") from error
+
+
+def neuron(library: str, spec: str) -> nn.Module:
+    """A spiking layer of a library, for currents of shape (T, B, *features), with any surrogate it can use.
+
+    Args:
+        library: "snntorch" (`Leaky`, any surrogate of `parse`) or "norse" (`LIF`; this package's surrogates and
+            Norse's own). For Norse, `register` comes into force.
+        spec: as in `parse`.
+
+    Raises:
+        ValueError, ImportError: as `parse`; ValueError also if the library is unknown or cannot use the surrogate.
+
+    Example:
+        >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
+        torch.Size([3, 2, 4])
+    """
+    if library not in LIBRARIES:
+        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    step = parse(spec)
+    if library == "snntorch":
+        return snntorch_adapter.LeakyOverTime(step)
+    name, parameters = formulas.parse_spec(spec)
+    owner, _, member = name.rpartition(".")
+    if owner == "norse":
+        return norse_adapter.LIFOverTime(member, **{"alpha": 100.0, **parameters})
+    if owner:
+        raise ValueError(f"surrogate: expected one of htaf-snn or Norse for Norse's neurons, got {spec!r}")
+    register()
+    # Norse's alpha sets the first parameter only where the specification leaves it open: at its default, then.
+    first = next(iter(step.formula.defaults))
+    return norse_adapter.LIFOverTime(spec if "(" in spec else f"{spec}()", alpha=step.values()[first])

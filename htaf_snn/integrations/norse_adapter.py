@@ -1,0 +1,192 @@
+"""Norse: every surrogate of this package serves as `method` in the parameters of every Norse neuron.
+
+Norse has no place to add a method: each neuron calls the function `threshold(x, method, alpha)`, which its
+module has imported by name. `register` rebinds that name in every loaded module that has it, and `unregister`
+restores it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import formulas, surrogate
+from ..functional import spike
+
+__all__ = [
+    "NORSE_METHODS",
+    "LIFOverTime",
+    "is_installed",
+    "is_registered",
+    "library_surrogate",
+    "register",
+    "unregister",
+]
+
+NORSE_METHODS = ("adjoint", "circ", "heavi_erfc", "heaviside", "super", "tanh", "triangle")
+"""Bare names that always mean Norse's own method."""
+
+
+def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Tensor]:
+    """One of Norse's own threshold functions, exactly as Norse computes it.
+
+    Args:
+        name: one of `NORSE_METHODS` but "adjoint", which is not a threshold function.
+        alpha: Norse's parameter; 100 is the default of its neurons.
+
+    Raises:
+        ValueError: if there is no such method; the message lists them.
+
+    Example:
+        >>> library_surrogate("super")(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+    methods = [method for method in NORSE_METHODS if method != "adjoint"]
+    if name not in methods:
+        raise ValueError(f"unknown surrogate 'norse.{name}'; expected one of: {', '.join(methods)}")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise ValueError(f"surrogate 'norse.{name}': alpha: expected a number, got {alpha!r}")
+    threshold = import_module("norse.torch.functional.threshold").threshold
+    return partial(threshold, method=name, alpha=alpha)
+
+
+class LIFOverTime(nn.Module):
+    """`norse.torch.LIF` over a sequence, from rest, giving spikes alone.
+
+    Args:
+        method: as in `register`, which must be in force, or one of Norse's own.
+        alpha: as in `register`.
+        v_th: threshold. Norse's LIF takes a fifth of a current in its first two steps, so the default is lower than
+            Norse's 1.
+
+    Shape:
+        currents (T, B, *features) to spikes of the same shape.
+
+    Example:
+        >>> LIFOverTime("super", alpha=1.0)(torch.ones(6, 1, 1)).flatten()
+        tensor([0., 0., 1., 0., 1., 0.])
+    """
+
+    def __init__(self, method: str, alpha: float, v_th: float = 0.3):
+        super().__init__()
+        norse = import_module("norse.torch")
+        p = norse.LIFParameters(method=method, alpha=torch.as_tensor(float(alpha)), v_th=torch.as_tensor(v_th))
+        self.lif = norse.LIF(p)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        return self.lif(currents)[0]
+
+
+class _Pair(NamedTuple):
+    original: Callable
+    extended: Callable
+
+
+_installed: _Pair | None = None
+
+
+def is_installed() -> bool:
+    """Whether Norse can be imported."""
+    return find_spec("norse") is not None
+
+
+def is_registered() -> bool:
+    """Whether `register` is in force."""
+    return _installed is not None
+
+
+def register() -> None:
+    """Let every Norse neuron take this package's surrogates as `method`.
+
+    A method is a name or a specification: "htaf", "htaf(beta=8)", "atan". Norse's `alpha`, a number or a
+    tensor that broadcasts to the membrane potential and may require a gradient (HTAF), sets the formula's
+    first parameter, unless the specification names that parameter. Norse's default for alpha is 100, which is
+    very steep for most formulas: set it. The names in `NORSE_METHODS` keep Norse's behaviour; "triangle" is
+    Norse's, and "triangle(alpha=2)" and "triangle()", with parentheses, are ours.
+
+    Only module-level names are rebound, under whatever name they are kept. Once more is no error, and rebinds
+    what has taken hold of the original since.
+
+    While in force, the forward pass of a neuron raises:
+        TypeError: if alpha is neither a number nor a floating-point tensor.
+        ValueError: if the method is unknown (the message lists the names), or its specification is malformed
+            or asks for smooth mode, whose values Norse would feed into the reset, or for learnable
+            parameters, which no Norse module would hold; if alpha is not positive and finite or does not
+            broadcast.
+
+    Example:
+        >>> from norse.torch import LIFCell, LIFParameters
+        >>> register()
+        >>> spikes, state = LIFCell(p=LIFParameters(method="htaf", alpha=0.5))(torch.zeros(2, 3))
+        >>> unregister()
+    """
+    global _installed
+    if _installed is None:
+        original = import_module("norse.torch.functional.threshold").threshold
+        _installed = _Pair(original, _extended(original))
+    _rebind(_installed.original, _installed.extended)
+
+
+def unregister() -> None:
+    """Give every module Norse's own `threshold` back; once more is no error."""
+    global _installed
+    if _installed is not None:
+        _rebind(_installed.extended, _installed.original)
+        _installed = None
+
+
+def _rebind(old: Callable, new: Callable) -> None:
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            for name in [name for name, value in list(vars(module).items()) if value is old]:
+                setattr(module, name, new)
+
+
+def _extended(original: Callable) -> Callable:
+    def threshold(x: Tensor, method: str, alpha: float | Tensor) -> Tensor:
+        found = _find(method)
+        if found is not None:
+            name, values, free = found
+            parameters = {**dict(values), free: alpha} if free else dict(values)
+            return spike(x, formulas.get(name), **parameters)
+        try:
+            return original(x, method, alpha)
+        except ValueError as error:
+            raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}") from error
+
+    return threshold
+
+
+def _names() -> list[str]:
+    return sorted({*NORSE_METHODS, *surrogate.names()})
+
+
+# The string is a constant of a compiled graph and its parsing is not to be traced. Such a function may return
+# literals only, hence the tuples.
+@torch.compiler.assume_constant_result
+def _find(method: str) -> tuple | None:
+    """The formula's name, its values, the parameter that alpha sets; None for what is Norse's to handle."""
+    bare = "(" not in method
+    if bare and (method in NORSE_METHODS or method not in surrogate.names()):
+        return None
+    return _parse(method)
+
+
+@lru_cache(maxsize=256)
+def _parse(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None]:
+    module = surrogate.parse(method)
+    if module.mode != "spike":
+        raise ValueError(f"method: smooth mode would soften the reset; expected spike mode, got {method!r}")
+    if next(module.parameters(), None) is not None:
+        raise ValueError(f"method: pass a learnable parameter as the tensor alpha, got {method!r}")
+    first = next(iter(module.formula.defaults), None)
+    named = formulas.parse_spec(method)[1]
+    return module.formula.name, tuple(module.values().items()), None if first in named else first

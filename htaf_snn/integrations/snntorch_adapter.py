@@ -1,0 +1,203 @@
+"""snnTorch: every surrogate of this package serves as `spike_grad`, and `snntorch.surrogate.htaf` can be had.
+
+A neuron evaluates `spike_grad` twice a step, for its output and for its reset. In smooth mode the output is
+meant to be smooth and the reset is not, and the surrogate cannot tell the two calls apart. So the neurons'
+classes are changed, as soon as both libraries are imported: with a smooth surrogate of ours they reset as in
+spike mode, and with anything else they run their own code. A class-level change needs no call by the user,
+holds for models unpickled in a fresh process, follows a change of mode, and is traced by torch.compile like
+the original.
+
+Only a surrogate given to the neuron itself is seen, not one inside another callable.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ..surrogate import HTAF, Surrogate
+from ._hooks import when_imported
+
+__all__ = ["LeakyOverTime", "htaf", "is_installed", "is_registered", "library_surrogate", "register", "unregister"]
+
+# Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
+_IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
+
+# What `snntorch.surrogate` was and the `htaf` that it had (None: none) before `register`.
+_replaced: tuple[ModuleType, Callable | None] | None = None
+
+
+def htaf(alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, **options) -> HTAF:
+    """The HTAF surrogate, in snnTorch's way of naming: `snntorch.surrogate.htaf(alpha, beta)`.
+
+    Args:
+        alpha, beta, **options: as `htaf_snn.surrogate.HTAF`.
+
+    Returns:
+        A module that maps membrane potential minus threshold, floating-point of any shape, to spikes of the
+        same shape and dtype.
+
+    Raises:
+        TypeError, ValueError: as `htaf_snn.surrogate.HTAF`.
+
+    Example:
+        >>> htaf(beta=8.0)
+        HTAF(alpha=1.0, beta=8.0, mode='spike')
+    """
+    return HTAF(alpha, beta, **options)
+
+
+def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
+    """One of snnTorch's own surrogates, exactly as snnTorch computes it.
+
+    Args:
+        name: of a factory in `snntorch.surrogate`, such as "atan".
+        **parameters: as the factory takes them.
+
+    Raises:
+        ValueError: if there is no such factory (the message lists them), or it does not take the parameters.
+
+    Example:
+        >>> library_surrogate("atan", alpha=2.0)(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+    module = import_module("snntorch.surrogate")
+    factories = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and key != "custom_surrogate"
+        if not key.startswith("_")
+    }
+    if name not in factories:
+        raise ValueError(f"unknown surrogate 'snntorch.{name}'; expected one of: {', '.join(sorted(factories))}")
+    try:
+        return factories[name](**parameters)
+    except TypeError as error:
+        raise ValueError(f"surrogate 'snntorch.{name}': {error}") from error
+
+
+class LeakyOverTime(nn.Module):
+    """`snntorch.Leaky` stepped over a sequence, from rest.
+
+    Args:
+        spike_grad: any callable that snnTorch takes.
+        beta: decay of the membrane potential a step, in [0, 1].
+
+    Shape:
+        currents (T, B, *features) to spikes of the same shape.
+
+    Example:
+        >>> LeakyOverTime(HTAF())(torch.ones(3, 1, 1)).flatten()
+        tensor([0., 1., 0.])
+    """
+
+    def __init__(self, spike_grad: Callable[[Tensor], Tensor], beta: float = 0.9):
+        super().__init__()
+        self.leaky = import_module("snntorch").Leaky(beta=beta, spike_grad=spike_grad)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        mem = torch.zeros_like(currents[0])
+        spikes = []
+        for current in currents:
+            spike, mem = self.leaky(current, mem)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+def is_installed() -> bool:
+    """Whether snnTorch can be imported."""
+    return find_spec("snntorch") is not None
+
+
+def is_registered() -> bool:
+    """Whether `register` is in force."""
+    return _replaced is not None
+
+
+def register() -> None:
+    """Make `snntorch.surrogate.htaf` exist; once more is no error."""
+    global _replaced
+    if _replaced is None:
+        surrogate = import_module("snntorch.surrogate")
+        _replaced = surrogate, getattr(surrogate, "htaf", None)
+        surrogate.htaf = htaf
+
+
+def unregister() -> None:
+    """Leave `snntorch.surrogate` as it was before `register`; once more is no error."""
+    global _replaced
+    if _replaced is not None:
+        surrogate, before = _replaced
+        _replaced = None
+        if before is None:
+            del surrogate.htaf
+        else:
+            surrogate.htaf = before
+
+
+def _is_smooth(neuron) -> bool:
+    return isinstance(neuron.spike_grad, Surrogate) and neuron.spike_grad.mode == "smooth"
+
+
+def _keep_resets_hard(neurons: ModuleType) -> None:
+    base = neurons.SpikingNeuron
+    base.mem_reset = _with_hard_reset(base.mem_reset)
+    for name in _IMMEDIATE:
+        cls = getattr(neurons, name)
+        cls.forward = _with_hard_immediate_reset(cls.forward)
+
+
+def _with_hard_reset(mem_reset: Callable) -> Callable:
+    @wraps(mem_reset)
+    def hard_mem_reset(self, mem: Tensor) -> Tensor:
+        if not _is_smooth(self):
+            return mem_reset(self, mem)
+        return (mem - self.threshold > 0).to(mem.dtype)
+
+    return hard_mem_reset
+
+
+def _with_hard_immediate_reset(forward: Callable) -> Callable:
+    @wraps(forward)
+    def hard_reset_forward(self, *args, **kwargs) -> Tensor | tuple[Tensor, ...]:
+        if self.reset_delay or not _is_smooth(self):
+            return forward(self, *args, **kwargs)
+        self.reset_delay = True
+        try:
+            outputs = forward(self, *args, **kwargs)
+        finally:
+            self.reset_delay = False
+        self.mem = _reset(self, _hard_spikes(self))
+        return (*outputs[:-1], self.mem) if isinstance(outputs, tuple) else outputs
+
+    return hard_reset_forward
+
+
+def _hard_spikes(neuron) -> Tensor:
+    neuron.spike_grad.mode = "spike"
+    try:
+        if neuron.inhibition:
+            return neuron.fire_inhibition(neuron.mem.size(0), neuron.mem)
+        return neuron.fire(neuron.mem)
+    finally:
+        neuron.spike_grad.mode = "smooth"
+
+
+def _reset(neuron, spikes: Tensor) -> Tensor:
+    # What the delayed reset of this step has already taken from a neuron is not taken twice.
+    amount = spikes / neuron.graded_spikes_factor - neuron.reset
+    if neuron.reset_mechanism_val == 0:
+        return neuron.mem - amount * neuron.threshold
+    if neuron.reset_mechanism_val == 1:
+        return neuron.mem - amount * neuron.mem
+    return neuron.mem
+
+
+when_imported("snntorch._neurons", _keep_resets_hard)
