@@ -1,0 +1,34 @@
+"""Checks of arguments: each returns the checked value or raises, naming the argument."""
+
+import os
+from numbers import Integral, Real
+from pathlib import Path
+
+
+def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` as an int within [minimum, maximum]; a bool is not an integer."""
+    wanted = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return int(value)
+
+
+def fraction(name: str, value) -> float:
+    """Return `value` as a float within [0, 1)."""
+    wanted = "a number >= 0 and < 1"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return float(value)
+
+
+def folder(name: str, value) -> Path | None:
+    """Return `value` as a Path with ``~`` expanded, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name}: expected a path or None, came {value!r} of type {type(value).__name__}")
+    return Path(value).expanduser()

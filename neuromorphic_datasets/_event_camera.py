@@ -1,0 +1,195 @@
+"""A simulated event camera (dynamic vision sensor).
+
+Each pixel works alone, as in Lichtsteiner et al. 2008:
+
+* It sees the natural logarithm of the light intensity and memorises one reference level.
+* When the level has risen above the reference by the pixel's ON threshold, it sends an ON event; when it has
+  fallen below by the OFF threshold, an OFF event.
+* It is then held in reset for the refractory time, blind, and memorises the level it finds when let go.
+  Without refractory time that is the level of the event itself, so a change of k thresholds gives k events.
+* Thresholds differ between pixels (mismatch): a property of the sensor, the same in every recording.
+
+Between two given frames the logarithm is taken to change linearly, and events are put at the time at which
+that line crosses the threshold. Background (shot) noise is a Poisson process of its own for every pixel, of
+equally many ON and OFF events; a noise event leaves the pixel's reference as it was.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import _checks
+from ._dataset import EVENT_DTYPE
+
+# Seed streams: an own one for the sensor and for each recording.
+_SENSOR, _RECORDING = 0, 1
+
+
+@dataclass(frozen=True)
+class EventCamera:
+    """The sensor's parameters.
+
+    Attributes:
+        width: columns, >= 1.
+        height: rows, >= 1.
+        threshold_on: mean ON threshold, change of ln(intensity), >= 0.001.
+        threshold_off: mean OFF threshold, change of ln(intensity), >= 0.001.
+        mismatch: standard deviation of a pixel's threshold over its mean, within [0, 0.3].
+        refractory_us: time in reset after an event, µs, >= 0.
+        noise_hz: background events per pixel and second, >= 0.
+        seed: of mismatch and noise, >= 0.
+
+    Example:
+        A pixel that brightens by two and a half thresholds within a millisecond sends two ON events.
+
+        >>> camera = EventCamera(1, 1, threshold_on=0.25, mismatch=0, refractory_us=0, noise_hz=0)
+        >>> frames = np.exp([[[[0.0]]], [[[0.625]]]])
+        >>> [events] = camera.record([0, 1000], frames, [0])
+        >>> events["t"], events["p"]
+        (array([400, 800]), array([1, 1]))
+    """
+
+    width: int = 34
+    height: int = 34
+    threshold_on: float = 0.25
+    threshold_off: float = 0.25
+    mismatch: float = 0.04
+    refractory_us: float = 1000.0
+    noise_hz: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, minimum in (("width", 1), ("height", 1), ("seed", 0)):
+            _checks.integer(name, getattr(self, name), minimum)
+        for name in ("threshold_on", "threshold_off"):
+            if not 0.001 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name}: expected a finite number >= 0.001, came {getattr(self, name)!r}")
+        for name, maximum in (("mismatch", 0.3), ("refractory_us", np.inf), ("noise_hz", np.inf)):
+            if not 0 <= getattr(self, name) <= maximum:
+                raise ValueError(f"{name}: expected a number in [0, {maximum}], came {getattr(self, name)!r}")
+
+    def thresholds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return each pixel's ON and OFF thresholds of ln(intensity), float64 of shape (height, width)."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_SENSOR,)))
+        spread = self.mismatch * rng.standard_normal((2, self.height, self.width))
+        # Three standard deviations, and mismatch <= 0.3, keep every threshold positive.
+        scale = 1 + np.clip(spread, -3 * self.mismatch, 3 * self.mismatch)
+        return self.threshold_on * scale[0], self.threshold_off * scale[1]
+
+    def record(
+        self, times_us: Sequence[float], frames: Iterable[np.ndarray], recordings: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Record a batch of scenes.
+
+        Args:
+            times_us: when each frame is seen, µs, ascending, two or more.
+            frames: as many arrays of light intensity, > 0 and finite, of shape (batch, height, width).
+            recordings: a number >= 0 for each scene; it selects the scene's noise.
+
+        Returns:
+            For each scene its events, a structured array (x, y, t in µs, p) sorted by time, then row and
+            column. They depend on the scene, its number and the camera, and not on what else is in the batch.
+
+        Raises:
+            ValueError: times do not ascend, or a frame's shape or intensities are not as above.
+        """
+        if len(times_us) < 2 or (np.diff(times_us) <= 0).any():
+            raise ValueError(f"times_us: expected two or more ascending times, came {times_us!r}")
+        signal = self._signal_events(times_us, frames, len(recordings))
+        duration = (times_us[0], times_us[-1])
+        return [
+            self._merge(events, self._noise_events(duration, recording))
+            for events, recording in zip(signal, recordings, strict=True)
+        ]
+
+    def _signal_events(self, times_us, frames, batch: int) -> list[tuple[np.ndarray, ...]]:
+        """Return the (time, pixel, polarity) arrays of each scene, without noise."""
+        pixels = _Pixels(*(np.tile(level.ravel(), batch) for level in self.thresholds()), self.refractory_us)
+        fired = []
+        for time, frame in zip(times_us, frames, strict=True):
+            if frame.shape != (batch, self.height, self.width):
+                raise ValueError(f"frames: expected shape {(batch, self.height, self.width)}, came {frame.shape}")
+            if not (frame.min() > 0 and frame.max() < np.inf):
+                raise ValueError(f"frames: expected intensities > 0 and finite, came {frame.min()} to {frame.max()}")
+            fired.extend(pixels.see(float(time), np.log(frame, dtype=np.float64).ravel()))
+        if not fired:
+            return [(np.empty(0), np.empty(0, np.int64), np.empty(0, bool))] * batch
+        time, place, polarity = (np.concatenate(part) for part in zip(*fired, strict=True))
+        scene, pixel = np.divmod(place, self.height * self.width)
+        order = np.argsort(scene, kind="stable")
+        ends = np.cumsum(np.bincount(scene, minlength=batch))[:-1]
+        return list(zip(*(np.split(part[order], ends) for part in (time, pixel, polarity)), strict=True))
+
+    def _noise_events(self, duration_us: tuple[float, float], recording: int) -> tuple[np.ndarray, ...]:
+        """Return the (time, pixel, polarity) arrays of the background noise of one recording."""
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_RECORDING, int(recording))))
+        start, end = duration_us
+        count = rng.poisson(self.noise_hz * self.width * self.height * (end - start) * 1e-6)
+        return (
+            rng.uniform(start, end, count),
+            rng.integers(self.width * self.height, size=count),
+            rng.random(count) < 0.5,
+        )
+
+    def _merge(self, *parts: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Join (time, pixel, polarity) arrays to one sorted array of events."""
+        time, pixel, polarity = (np.concatenate(part) for part in zip(*parts, strict=True))
+        # The sensor's clock counts whole microseconds.
+        time = np.floor(time).astype(np.int64)
+        order = np.lexsort((pixel, time))
+        events = np.empty(len(order), EVENT_DTYPE)
+        events["y"], events["x"] = np.divmod(pixel[order], self.width)
+        events["t"] = time[order]
+        events["p"] = polarity[order]
+        return events
+
+
+class _Pixels:
+    """The state of n pixels; every array is flat, float64 of shape (n,).
+
+    Between calls a pixel that is not in reset lies within its thresholds of its reference.
+    """
+
+    def __init__(self, threshold_on: np.ndarray, threshold_off: np.ndarray, refractory_us: float):
+        self.threshold_on = threshold_on
+        self.threshold_off = threshold_off
+        self.refractory_us = refractory_us
+        self.reference = None
+        self.free_from = np.full(len(threshold_on), -np.inf)
+
+    def see(self, time: float, level: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        """Move on to `time` (µs) and ln(intensity) `level`; return the events as (time, pixel, polarity)."""
+        if self.reference is None:
+            self.reference = level.copy()
+            self.time, self.level = time, level
+            return []
+        slope = (level - self.level) / (time - self.time)
+        self._leave_reset(np.flatnonzero((self.free_from > self.time) & (self.free_from <= time)), slope)
+        change = level - self.reference
+        beyond = (change >= self.threshold_on) | (change <= -self.threshold_off)
+        pixels = np.flatnonzero(beyond & (self.free_from <= time))
+        fired = []
+        while pixels.size:
+            fired.append(self._fire(pixels, slope))
+            pixels = pixels[self.free_from[pixels] <= time]
+            self._leave_reset(pixels, slope)
+            change = level[pixels] - self.reference[pixels]
+            beyond = (change >= self.threshold_on[pixels]) | (change <= -self.threshold_off[pixels])
+            pixels = pixels[beyond]
+        self.time, self.level = time, level
+        return fired
+
+    def _leave_reset(self, pixels: np.ndarray, slope: np.ndarray) -> None:
+        """Let `pixels` memorise the level at which they leave reset."""
+        waited = self.free_from[pixels] - self.time
+        self.reference[pixels] = self.level[pixels] + slope[pixels] * waited
+
+    def _fire(self, pixels: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Put `pixels`, which cross a threshold in this step, in reset; return (time, pixel, polarity)."""
+        rising = slope[pixels] > 0
+        crossed = np.where(rising, self.threshold_on[pixels], -self.threshold_off[pixels])
+        crossed += self.reference[pixels]
+        time = self.time + (crossed - self.level[pixels]) / slope[pixels]
+        self.free_from[pixels] = time + self.refractory_us
+        return time, pixels, rising

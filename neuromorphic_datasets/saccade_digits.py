@@ -1,0 +1,191 @@
+"""``saccade-digits``: real handwritten digits seen by a simulated event camera that makes N-MNIST's saccades.
+
+Scene: scikit-learn's 1797 bundled digit scans (8x8 pixels of 0..16) are shown to the camera as dark ink on
+bright paper, and it looks at each through three saccades, as in N-MNIST (Orchard et al. 2015). Dark on bright
+gives the polarities of N-MNIST's files: OFF on the leading side of a moving stroke.
+
+* Paper: a scan's pixel is a uniform square tile of `TILE_PX` sensor pixels, 19.2 pixels for the whole digit
+  (an MNIST digit is 20 high). The lens blurs it with a Gaussian of standard deviation `BLUR_PX`. Light is 1
+  from blank paper and `INK_LEVEL` from a wide area of full ink, proportionally between.
+* Motion: three straight legs of `LEG_US` between the corners `PATH_PX` of a triangle, back to its start.
+  Along each leg the image moves with the minimum-jerk profile 10 s^3 - 15 s^4 + 6 s^5, at rest at both ends.
+* Sensor: `CAMERA`, an `EventCamera` of 34x34 pixels; `neuromorphic_datasets._event_camera` has the pixel
+  model. The scene is rendered every `STEP_US`, and event times are interpolated between.
+
+Constants, with units:
+
+=============  =======================================  ==============================================
+`TILE_PX`      2.4 sensor pixels                        side of one of a scan's pixels
+`BLUR_PX`      0.6 sensor pixels                        standard deviation of the optical blur
+`INK_LEVEL`    0.1 of blank paper's light               light of full ink
+`LEG_US`       100 000 µs                               duration of one of the three legs
+`STEP_US`      1000 µs                                  time between rendered frames
+`PATH_PX`      (0, 0) (3.5, 7) (7, 0) (0, 0) pixels     corners (x, y) of the image's path
+`CAMERA`       thresholds 0.25 and 0.25 of ln(light)    contrast for an ON and an OFF event
+..             mismatch 0.04 of a threshold             standard deviation between pixels
+..             refractory time 1000 µs                  reset after an event
+..             noise 0.3 events / (pixel s)             background activity
+..             seed 0                                   of mismatch and noise
+`TEST_SIZE`    360 recordings                           stratified test part; 1437 are for training
+`SPLIT_SEED`   0                                        of the choice of the test part
+=============  =======================================  ==============================================
+
+Every recording is a function of its scan, its number in scikit-learn's order and these constants alone: noise
+is drawn from a stream of the recording's own, mismatch is one and the same for all, being the sensor's.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _cache
+from ._dataset import EVENT_DTYPE, EventDataset
+from ._event_camera import EventCamera
+
+__all__ = ["CAMERA", "EventCamera", "SaccadeDigits", "simulate"]
+
+TILE_PX = 2.4
+BLUR_PX = 0.6
+INK_LEVEL = 0.1
+LEG_US = 100_000
+STEP_US = 1000
+PATH_PX = ((0.0, 0.0), (3.5, 7.0), (7.0, 0.0), (0.0, 0.0))
+CAMERA = EventCamera()
+TEST_SIZE = 360
+SPLIT_SEED = 0
+
+# Part of the cache file's name: raise it when the model changes otherwise than by a constant above.
+_MODEL_VERSION = 1
+# Coordinates and polarity need a byte each; the cache and memory hold a quarter of what `EVENT_DTYPE` takes.
+_STORED_DTYPE = np.dtype([("x", np.uint8), ("y", np.uint8), ("t", np.uint32), ("p", np.uint8)])
+# Recordings simulated together: enough to keep numpy busy, few enough for the processor's cache.
+_BATCH = 32
+
+
+def simulate(
+    images: np.ndarray, recordings: Sequence[int] | None = None, camera: EventCamera = CAMERA
+) -> list[np.ndarray]:
+    """Simulate the recordings of some images.
+
+    Args:
+        images: scans of shape (n, rows, columns), values in [0, 16], any real dtype.
+        recordings: a number >= 0 for each, which selects its noise; None numbers them from 0. The data set
+            uses the number of the scan in ``sklearn.datasets.load_digits()``.
+        camera: the sensor.
+
+    Returns:
+        For each image its events: structured arrays of x, y, t (µs, ascending, from 0 to 300 000) and p (1
+        ON, 0 OFF), int64 each.
+
+    Raises:
+        ValueError: the shape or the values of `images` do not fit, or `recordings` is not of its length.
+
+    Example:
+        >>> import numpy as np
+        >>> bar = np.zeros((1, 8, 8))
+        >>> bar[:, :, 3:5] = 16
+        >>> [events] = simulate(bar)
+        >>> events.dtype.names, bool((np.diff(events["t"]) >= 0).all()), bool(events["t"].max() < 300_000)
+        (('x', 'y', 't', 'p'), True, True)
+    """
+    images = np.asarray(images, dtype=np.float64)
+    if images.ndim != 3:
+        raise ValueError(f"images: expected shape (n, rows, columns), came {images.shape}")
+    if not ((images >= 0) & (images <= 16)).all():
+        raise ValueError(f"images: expected values in [0, 16], came [{images.min()}, {images.max()}]")
+    recordings = range(len(images)) if recordings is None else recordings
+    if len(recordings) != len(images):
+        raise ValueError(f"recordings: expected {len(images)} numbers, one for each image, came {len(recordings)}")
+    times = np.arange(0, 3 * LEG_US + 1, STEP_US)
+    frames = (_seen(images / 16, camera, *_position(time)) for time in times)
+    return camera.record(times, frames, recordings)
+
+
+def _position(time_us: float) -> tuple[float, float]:
+    """Return the image's offset (x, y) from the sensor's centre at a time, in sensor pixels."""
+    leg = min(int(time_us // LEG_US), 2)
+    s = time_us / LEG_US - leg
+    progress = s**3 * (10 + s * (6 * s - 15))
+    start, end = np.array(PATH_PX[leg]), np.array(PATH_PX[leg + 1])
+    middle = (np.min(PATH_PX, axis=0) + np.max(PATH_PX, axis=0)) / 2
+    x, y = start + progress * (end - start) - middle
+    return x, y
+
+
+def _seen(ink: np.ndarray, camera: EventCamera, x: float, y: float) -> np.ndarray:
+    """Return the light on the sensor, (n, height, width), of ink (n, rows, columns) within [0, 1]."""
+    rows = _lens(ink.shape[1], camera.height, y)
+    columns = _lens(ink.shape[2], camera.width, x)
+    return 1 - (1 - INK_LEVEL) * (rows @ ink @ columns.T)
+
+
+def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
+    """Return the share of each tile in each sensor pixel's light along one axis, of shape (pixels, tiles).
+
+    A tile blurred by a Gaussian is a difference of two error functions: smooth in the offset, and never
+    negative.
+    """
+    from scipy.special import ndtr
+
+    pixel = np.arange(pixels) - (pixels - 1) / 2
+    edge = (np.arange(tiles + 1) - tiles / 2) * TILE_PX + offset
+    return np.diff(ndtr((edge - pixel[:, None]) / BLUR_PX), axis=1)
+
+
+class SaccadeDigits(EventDataset):
+    """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``."""
+
+    def __init__(self, split: str, root: Path | None = None, transform: Callable[[np.ndarray], Any] | None = None):
+        from sklearn.datasets import load_digits
+
+        scans = load_digits()
+        self._chosen = _split(scans.target, split)
+        super().__init__(
+            "saccade-digits",
+            (CAMERA.width, CAMERA.height, 2),
+            [str(digit) for digit in scans.target_names],
+            scans.target[self._chosen],
+            transform,
+        )
+        path = (root or _cache.user_folder()) / _file_name()
+        stored = _cache.load_or_build(path, lambda: _generate(scans.images))
+        self._events, self._ends = stored["events"], stored["ends"]
+
+    def events(self, position: int) -> np.ndarray:
+        recording = self._chosen[position]
+        start = self._ends[recording - 1] if recording else 0
+        return self._events[start : self._ends[recording]].astype(EVENT_DTYPE)
+
+
+def _split(targets: np.ndarray, split: str) -> np.ndarray:
+    """Return the numbers of the recordings of a split, ascending."""
+    everything = np.arange(len(targets))
+    if split == "all":
+        return everything
+    from sklearn.model_selection import train_test_split
+
+    train, test = train_test_split(everything, test_size=TEST_SIZE, stratify=targets, random_state=SPLIT_SEED)
+    return np.sort(train if split == "train" else test)
+
+
+def _file_name() -> str:
+    """Return the cache file's name, another for other constants, so that no stale file is ever read."""
+    model = (_MODEL_VERSION, TILE_PX, BLUR_PX, INK_LEVEL, LEG_US, STEP_US, PATH_PX, CAMERA)
+    return f"saccade-digits-{hashlib.sha256(repr(model).encode()).hexdigest()[:12]}.bin"
+
+
+def _generate(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Simulate all recordings: the events of all, one after the other, and where each recording ends."""
+    from tqdm import tqdm
+
+    recordings = []
+    with tqdm(total=len(images), desc="simulating saccade-digits", unit="recording") as progress:
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            numbers = range(start, start + len(batch))
+            recordings.extend(events.astype(_STORED_DTYPE) for events in simulate(batch, numbers))
+            progress.update(len(batch))
+    return {"events": np.concatenate(recordings), "ends": np.cumsum([len(events) for events in recordings])}
