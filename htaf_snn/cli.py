@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
-from click.core import ParameterSource
 
 from . import __version__, integrations, profile, training
 
@@ -105,7 +104,7 @@ def train_command(
     given = {
         field.name: context.params[field.name]
         for field in fields(training.TrainConfig)
-        if context.get_parameter_source(field.name) == ParameterSource.COMMANDLINE
+        if field.name in context.params and context.get_parameter_source(field.name).name == "COMMANDLINE"
     }
     with _one_line_errors():
         if "hidden" in given:

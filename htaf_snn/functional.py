@@ -136,8 +136,9 @@ def spike(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
 
     Args:
         x: floating-point tensor of any shape; usually membrane potential minus threshold.
-        surrogate: a specification such as "htaf(beta=8)", a `formulas.Formula`, or a module of
-            `htaf_snn.surrogate` (whose mode is ignored: the forward pass is the step).
+        surrogate: a `formulas.Formula`, a module of `htaf_snn.surrogate` (whose mode is ignored: the forward pass is
+            the step), or a specification such as "htaf(beta=8)", which is parsed in every call and cannot be
+            compiled.
         **parameters: values that replace those of the surrogate; numbers, or tensors that broadcast to x. Those of
             HTAF may require a gradient and receive that of the smooth step.
 

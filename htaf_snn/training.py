@@ -38,7 +38,7 @@ class TrainConfig:
         model: "mlp" or "cnn".
         hidden: neurons (mlp) or channels (cnn) of each hidden layer.
         epochs, batch_size, time_bins: at least 1.
-        lr: Adam's learning rate, > 0.
+        lr: Adam's learning rate, in (0, 1e6].
         seed: of the weights, the order of the samples and the division of the data.
         val_fraction: part of the training samples kept for validation, in [0, 1).
         folds, fold: pool all samples and test on the fold-th of so many stratified folds.
@@ -66,7 +66,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "time_bins"):
             _require(name, getattr(self, name), "an integer of at least 1", lambda v: _is_count(v))
         _require("hidden", self.hidden, "one or more positive integers", lambda v: v and all(map(_is_count, v)))
-        _require("lr", self.lr, "a positive finite number", lambda v: 0 < v < float("inf"))
+        _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
         _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
         _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         _require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))

@@ -79,6 +79,7 @@ def parse(spec: str) -> Callable[[Tensor], Tensor]:
         ImportError: if the library is not installed.
 
     Example:
+        >>> import torch
         >>> parse("snntorch.fast_sigmoid(slope=25)")(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
@@ -106,6 +107,7 @@ def neuron(library: str, spec: str) -> nn.Module:
         ValueError, ImportError: as `parse`; ValueError also if the library is unknown or cannot use the surrogate.
 
     Example:
+        >>> import torch
         >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
         torch.Size([3, 2, 4])
     """

@@ -70,13 +70,19 @@ class LIFOverTime(nn.Module):
     Shape:
         currents (T, B, *features) to spikes of the same shape.
 
+    Raises:
+        ValueError: if the method is unknown or one that `register` refuses.
+
     Example:
-        >>> LIFOverTime("super", alpha=1.0)(torch.ones(6, 1, 1)).flatten()
-        tensor([0., 0., 1., 0., 1., 0.])
+        >>> LIFOverTime("super", alpha=1.0)(torch.ones(6, 1, 1)).detach().flatten()
+        tensor([0., 0., 1., 0., 1., 1.])
     """
 
     def __init__(self, method: str, alpha: float, v_th: float = 0.3):
         super().__init__()
+        # Norse itself would find out in the first forward pass.
+        if _find(method) is None and method not in NORSE_METHODS:
+            raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
         norse = import_module("norse.torch")
         p = norse.LIFParameters(method=method, alpha=torch.as_tensor(float(alpha)), v_th=torch.as_tensor(v_th))
         self.lif = norse.LIF(p)
@@ -151,8 +157,12 @@ def _rebind(old: Callable, new: Callable) -> None:
 
 
 def _extended(original: Callable) -> Callable:
+    # The string is a constant of a compiled graph and its parsing is not to be traced. Such a function may return
+    # literals only, hence the tuples of `_find`. Marking it here and not above spares the others Dynamo's import.
+    find = torch.compiler.assume_constant_result(_find)
+
     def threshold(x: Tensor, method: str, alpha: float | Tensor) -> Tensor:
-        found = _find(method)
+        found = find(method)
         if found is not None:
             name, values, free = found
             parameters = {**dict(values), free: alpha} if free else dict(values)
@@ -169,9 +179,6 @@ def _names() -> list[str]:
     return sorted({*NORSE_METHODS, *surrogate.names()})
 
 
-# The string is a constant of a compiled graph and its parsing is not to be traced. Such a function may return
-# literals only, hence the tuples.
-@torch.compiler.assume_constant_result
 def _find(method: str) -> tuple | None:
     """The formula's name, its values, the parameter that alpha sets; None for what is Norse's to handle."""
     bare = "(" not in method

@@ -95,7 +95,7 @@ class LeakyOverTime(nn.Module):
 
     Example:
         >>> LeakyOverTime(HTAF())(torch.ones(3, 1, 1)).flatten()
-        tensor([0., 1., 0.])
+        tensor([0., 1., 1.])
     """
 
     def __init__(self, spike_grad: Callable[[Tensor], Tensor], beta: float = 0.9):

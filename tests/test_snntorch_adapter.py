@@ -1,0 +1,403 @@
+"""snnTorch: HTAF as `spike_grad` in all neurons, hard resets in smooth mode, `snntorch.surrogate.htaf`."""
+
+import copy
+import importlib
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import snntorch as snn
+import torch
+from snntorch import utils
+
+import htaf_snn
+from htaf_snn import HTAF, surrogate
+from htaf_snn.integrations import _hooks, snntorch_adapter
+
+ALPHA, BETA = 0.8, 5.0
+
+
+class Reference(torch.autograd.Function):
+    """HTAF written out again: the step forward, alpha beta h (1 - h) (1 - tanh^2) backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.where(x > 0, 1.0, 0.0).to(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        t = torch.tanh(ALPHA * x)
+        h = 1 / (1 + torch.exp(-BETA * t))
+        return grad * ALPHA * BETA * h * (1 - h) * (1 - t * t)
+
+
+def lstm(neuron, shape):
+    """An LSTM neuron with float64 states: those that it makes itself are float32."""
+    neuron.syn = neuron.mem = torch.zeros(shape, dtype=torch.float64)
+    return neuron
+
+
+# name: (neuron from its common arguments, input shape with time first)
+STEPPED = {
+    "Leaky": (lambda **o: snn.Leaky(0.9, learn_beta=True, **o), (4, 2, 3)),
+    "Lapicque": (lambda **o: snn.Lapicque(0.5, threshold=0.3, learn_threshold=True, **o), (4, 2, 3)),
+    "Alpha": (lambda **o: snn.Alpha(0.9, 0.8, threshold=0.3, learn_threshold=True, **o), (4, 2, 3)),
+    "Synaptic": (lambda **o: snn.Synaptic(0.9, 0.8, learn_alpha=True, **o), (4, 2, 3)),
+    "RLeaky": (lambda **o: snn.RLeaky(0.9, linear_features=3, **o), (4, 2, 3)),
+    "RSynaptic": (lambda **o: snn.RSynaptic(0.9, 0.8, linear_features=3, **o), (4, 2, 3)),
+    "SLSTM": (
+        lambda **o: lstm(snn.SLSTM(3, 3, threshold=0.1, reset_mechanism="subtract", **o), (2, 3)),
+        (4, 2, 3),
+    ),
+    "SConv2dLSTM": (
+        lambda **o: lstm(snn.SConv2dLSTM(1, 3, 3, threshold=0.1, reset_mechanism="zero", **o), (2, 3, 5, 5)),
+        (3, 2, 1, 5, 5),
+    ),
+    "DeltaLeaky": (lambda **o: snn.DeltaLeaky(1.0, beta=0.9, learn_beta=True, **o), (4, 2, 3)),
+}
+WHOLE = {
+    "StateLeaky": (lambda **o: snn.StateLeaky(0.9, 3, learn_threshold=True, **o), (4, 2, 3)),
+    "LinearLeaky": (lambda **o: snn.LinearLeaky(0.9, 3, 4, **o), (4, 2, 3)),
+    "LeakyParallel": (lambda **o: snn.LeakyParallel(3, 4, beta=0.9, threshold=0.3, **o), (4, 2, 3)),
+}
+
+
+def gradients(name, spike_grad):
+    """Spikes of a float64 neuron on seeded input, and by name the gradients of a weighted sum of them."""
+    build, shape = {**STEPPED, **WHOLE}[name]
+    torch.manual_seed(0)
+    neuron = build(spike_grad=spike_grad, **({"init_hidden": True} if name in STEPPED else {})).double()
+    x = (2 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    outputs = [neuron(step) for step in x] if name in STEPPED else [neuron(x)]
+    spikes = torch.stack([out[0] if isinstance(out, tuple) else out for out in outputs])
+    (spikes * torch.linspace(0.5, 1.5, spikes.numel()).view_as(spikes)).sum().backward()
+    return spikes.detach(), {"x": x.grad, **{key: p.grad for key, p in neuron.named_parameters()}}
+
+
+@pytest.mark.parametrize("name", [*STEPPED, *WHOLE])
+def test_gradients_equal_a_reference_written_out(name):
+    spikes, grads = gradients(name, HTAF(ALPHA, BETA))
+    expected_spikes, expected = gradients(name, Reference.apply)
+    assert spikes.dtype == torch.float64 and set(spikes.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(spikes, expected_spikes)
+    assert grads.keys() == expected.keys() and grads["x"].abs().max() > 0
+    torch.testing.assert_close(grads, expected, rtol=1e-10, atol=1e-12)
+
+
+def leaky(x, beta, threshold, reset, delay):
+    v, trace = torch.zeros_like(x[0]), []
+    for current in x:
+        late = (v > threshold).to(x)
+        v = beta * (v * (1 - late) if reset == "zero" else v) + current
+        v = v - late * threshold if reset == "subtract" else v
+        s = Reference.apply(v - threshold)
+        trace.append(s)
+        if not delay:
+            v = v - (s - late) * (v if reset == "zero" else threshold)
+    return torch.stack(trace)
+
+
+@pytest.mark.parametrize("delay", [True, False])
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_leaky_equals_dynamics_written_out(reset, delay):
+    torch.manual_seed(1)
+    x = torch.randn(6, 2, 3, dtype=torch.float64) + 0.4
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    options = {"reset_mechanism": reset, "reset_delay": delay}
+    neuron = snn.Leaky(0.9, 0.7, spike_grad=HTAF(ALPHA, BETA), init_hidden=True, **options).double()
+    spikes = torch.stack([neuron(step) for step in ours])
+    expected = leaky(theirs, neuron.beta, neuron.threshold, reset, delay)
+    spikes.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(spikes, expected) and 0 < spikes.mean() < 1
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_synaptic_equals_dynamics_written_out():
+    torch.manual_seed(2)
+    x = torch.randn(6, 2, 3, dtype=torch.float64)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    neuron = snn.Synaptic(0.5, 0.75, spike_grad=HTAF(ALPHA, BETA), init_hidden=True).double()
+    spikes = torch.stack([neuron(step) for step in ours])
+    i = v = torch.zeros_like(x[0])
+    expected = []
+    for current in theirs:
+        late = (v > 1).to(x)
+        i = 0.5 * i + current
+        v = 0.75 * v + i - late
+        expected.append(Reference.apply(v - 1))
+    expected = torch.stack(expected)
+    spikes.sum().backward()
+    expected.sum().backward()
+    assert torch.equal(spikes, expected) and 0 < spikes.mean() < 1
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_rleaky_equals_dynamics_written_out():
+    torch.manual_seed(3)
+    x = torch.randn(6, 2, 3, dtype=torch.float64) + 0.3
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    neuron = snn.RLeaky(0.75, linear_features=3, spike_grad=HTAF(ALPHA, BETA), init_hidden=True).double()
+    weight, bias = (p.detach().clone().requires_grad_() for p in neuron.recurrent.parameters())
+    spikes = torch.stack([neuron(step) for step in ours])
+    s = v = torch.zeros_like(x[0])
+    expected = []
+    for current in theirs:
+        late = (v > 1).to(x)
+        v = 0.75 * v + current + s @ weight.T + bias - late
+        s = Reference.apply(v - 1)
+        expected.append(s)
+    spikes.sum().backward()
+    torch.stack(expected).sum().backward()
+    assert torch.equal(spikes, torch.stack(expected)) and 0 < spikes.mean() < 1
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(neuron.recurrent.weight.grad, weight.grad, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", surrogate.names())
+def test_every_surrogate_trains(name):
+    layer = torch.nn.Linear(3, 3)
+    neuron = snn.Leaky(0.9, threshold=0.1, spike_grad=surrogate.get(name), init_hidden=True)
+    torch.stack([neuron(layer(torch.rand(2, 3))) for _ in range(3)]).sum().backward()
+    assert layer.weight.grad.isfinite().all() and layer.weight.grad.abs().sum() > 0
+
+
+def test_learnable_parameters_belong_to_the_neuron_and_receive_gradients():
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(learnable=True), init_hidden=True)
+    neuron(torch.rand(2, 3)).sum().backward()
+    assert {"spike_grad.log_alpha", "spike_grad.log_beta"} <= neuron.state_dict().keys()
+    assert neuron.spike_grad.log_alpha.grad.abs() > 0
+
+
+# -- smooth mode --
+
+# V = 0 and no learned recurrence: the membrane potential then depends on past spikes through the reset alone.
+SILENT = {"all_to_all": False, "V": 0.0, "learn_recurrent": False}
+RESETTING = {
+    "Leaky": lambda **o: snn.Leaky(0.9, **o),
+    "Lapicque": lambda **o: snn.Lapicque(0.5, threshold=0.3, **o),
+    "Alpha": lambda **o: snn.Alpha(0.9, 0.8, **o),
+    "Synaptic": lambda **o: snn.Synaptic(0.9, 0.8, **o),
+    "RLeaky": lambda **o: snn.RLeaky(0.9, **SILENT, **o),
+    "RSynaptic": lambda **o: snn.RSynaptic(0.9, 0.8, **SILENT, **o),
+    "SLSTM": lambda **o: snn.SLSTM(3, 3, threshold=0.05, **o),
+    "SConv2dLSTM": lambda **o: snn.SConv2dLSTM(3, 3, 3, threshold=0.05, **o),
+}
+IMMEDIATE = ("Leaky", "Synaptic", "RLeaky")  # RSynaptic(reset_delay=False) raises in snnTorch 1.0.0
+CASES = [
+    (name, {"reset_mechanism": reset, **delay})
+    for name in RESETTING
+    for reset in ("subtract", "zero")
+    for delay in ([{}, {"reset_delay": False}] if name in IMMEDIATE else [{}])
+]
+
+
+def trajectory(name, mode, **options):
+    """Spikes and membrane potentials over time, and the gradient of the potentials at the input."""
+    torch.manual_seed(4)
+    neuron = RESETTING[name](spike_grad=HTAF(mode=mode), init_hidden=True, output=True, **options)
+    x = (2 * torch.randn((6, 2, 3, 4, 4) if name == "SConv2dLSTM" else (6, 2, 3))).requires_grad_()
+    steps = [neuron(step) for step in x]
+    spikes, potentials = torch.stack([s[0] for s in steps]), torch.stack([s[-1] for s in steps])
+    (grad,) = torch.autograd.grad(potentials.square().sum(), x)
+    return spikes.detach(), potentials.detach(), grad
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_smooth_mode_moves_the_membrane_as_spike_mode_does(name, options):
+    spikes, hard, hard_grad = trajectory(name, "spike", **options)
+    values, smooth, smooth_grad = trajectory(name, "smooth", **options)
+    _, unreset, _ = trajectory(name, "spike", **{**options, "reset_mechanism": "none"})
+    assert not torch.equal(hard, unreset)
+    assert torch.equal(smooth, hard)
+    torch.testing.assert_close(smooth_grad, hard_grad, rtol=1e-6, atol=1e-7)
+    assert torch.equal(values > 0.5, spikes > 0) and ((values > 0.02) & (values < 0.98)).any()
+
+
+@pytest.mark.parametrize("quantise", [False, lambda v: torch.round(v * 4) / 4])
+@pytest.mark.parametrize("inhibition", [False, True])
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
+def test_immediate_reset_with_graded_spikes_inhibition_and_quantisation(inhibition, quantise):
+    options = {"reset_delay": False, "inhibition": inhibition, "state_quant": quantise}
+    runs = [trajectory("Leaky", mode, graded_spikes_factor=2.0, **options) for mode in ("spike", "smooth")]
+    assert torch.equal(runs[0][1], runs[1][1])
+
+
+def test_immediate_reset_returns_the_smooth_spikes_alone_without_output():
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"), init_hidden=True, reset_delay=False)
+    values = neuron(torch.full((1, 1), 1.25))
+    assert values.item() == pytest.approx(torch.sigmoid(4 * torch.tanh(torch.tensor(0.25))).item())
+    assert neuron.mem.item() == 0.25 and neuron.spike_grad.mode == "smooth" and neuron.reset_delay is False
+
+
+def test_a_failing_forward_leaves_the_neuron_as_it_was():
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"), init_hidden=True, reset_delay=False)
+    with pytest.raises(TypeError, match="init_hidden"):
+        neuron(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert neuron.reset_delay is False
+
+
+def test_the_mode_may_change_at_any_step():
+    neuron = snn.Leaky(1.0, spike_grad=HTAF(), init_hidden=True, output=True)
+    for mode in ("spike", "smooth", "spike", "smooth"):
+        neuron.spike_grad.mode = mode
+        spikes, potential = neuron(torch.full((1, 1), 1.5))
+        assert (spikes.item() == 1) == (mode == "spike")
+    assert potential.item() == 4 * 1.5 - 3
+
+
+def test_other_smooth_callables_keep_the_reset_that_snntorch_gives_them():
+    neuron = snn.Leaky(1.0, spike_grad=torch.sigmoid, init_hidden=True, output=True)
+    _, first = neuron(torch.full((1, 1), 1.5))
+    _, second = neuron(torch.zeros(1, 1))
+    assert torch.equal(first, 1.5 - torch.sigmoid(torch.full((1, 1), -1.0)))
+    assert torch.equal(second, first - torch.sigmoid(first - 1))
+
+
+# -- life of a model --
+
+
+@pytest.mark.parametrize("mode", ["spike", "smooth"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_spikes_and_resets_keep_the_dtype(dtype, mode):
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode=mode)).to(dtype)
+    spikes, potential = neuron(torch.ones(2, 3, dtype=dtype), torch.ones(2, 3, dtype=dtype))
+    assert {spikes.dtype, potential.dtype, neuron.reset.dtype} == {dtype}
+
+
+def test_states_are_reset_by_utils_and_by_the_newer_walk_over_modules():
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(learnable=True), init_hidden=True)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), neuron)
+    x = 3 * torch.rand(2, 3)
+    first = net(x)
+    net(x)
+    utils.reset(net)
+    assert torch.equal(net(x), first)
+    for module in net.modules():  # snnTorch's development branch
+        if hasattr(module, "reset_mem"):
+            module.reset_mem()
+    assert torch.equal(net(x), first)
+
+
+def test_a_deep_copy_has_its_own_mode():
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"))
+    twin = copy.deepcopy(neuron)
+    twin.spike_grad.mode = "spike"
+    step = torch.full((1, 1), 1.5), torch.full((1, 1), 0.5)
+    assert neuron.spike_grad.mode == "smooth"
+    assert twin(*step)[0].item() == 1 != neuron(*step)[0].item()
+
+
+@pytest.mark.parametrize("mode", ["spike", "smooth"])
+def test_compiles_to_one_graph(mode):
+    torch._dynamo.reset()
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode=mode))
+    compiled = torch.compile(copy.deepcopy(neuron), fullgraph=True, backend="aot_eager")
+    results = []
+    for run in (neuron, compiled):
+        x = torch.linspace(0, 4, 6).view(2, 3).requires_grad_()
+        v = torch.zeros(2, 3)
+        for _ in range(2):
+            s, v = run(x, v)
+        s.sum().backward()
+        results.append((s.detach(), v.detach(), x.grad))
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def python(code, *arguments):
+    """Run code in a fresh interpreter; it must succeed."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_saved_model_works_in_a_process_that_only_loads_it(tmp_path):
+    torch.manual_seed(5)
+    for mode in ("spike", "smooth"):
+        neuron = snn.Leaky(0.9, spike_grad=HTAF(beta=8.0, mode=mode), init_hidden=True, output=True)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), neuron)
+        x = 4 * torch.rand(5, 2, 3)
+        torch.save(net, tmp_path / f"{mode}.pt")
+        expected = [net(step) for step in x]
+        torch.save((x, expected), tmp_path / f"{mode}.values")
+    code = """
+        import sys, torch
+        for mode in ("spike", "smooth"):
+            net = torch.load(f"{sys.argv[1]}/{mode}.pt", weights_only=False)
+            x, expected = torch.load(f"{sys.argv[1]}/{mode}.values")
+            for step, (spikes, potential) in zip(x, expected):
+                s, v = net(step)
+                assert torch.equal(s, spikes) and torch.equal(v, potential), mode
+    """
+    python(code, tmp_path)
+
+
+def test_import_loads_no_host_and_a_host_imported_later_resets_hard():
+    code = """
+        import sys
+        import htaf_snn
+        assert not {"snntorch", "norse"} & {name.partition(".")[0] for name in sys.modules}
+        import torch, snntorch as snn, inspect
+        neuron = snn.Leaky(1.0, spike_grad=htaf_snn.HTAF(mode="smooth"), init_hidden=True, output=True)
+        for _ in range(2):
+            _, v = neuron(torch.full((1, 1), 1.5))
+        assert v.item() == 2.0, v
+        package = sys.modules["snntorch._neurons"]
+        assert {type(package.__loader__), type(package.__spec__.loader)} == {type(torch.__loader__)}
+        assert "Leaky" in inspect.getsource(package)
+    """
+    python(code)
+
+
+# -- the hook --
+
+
+def test_hook_runs_at_once_later_and_at_a_reload(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    (tmp_path / "hooked_host.py").write_text("value = 1\n")
+    seen = []
+    _hooks.when_imported("hooked_host", lambda module: seen.append(module.value))
+    assert seen == []
+    module = importlib.import_module("hooked_host")
+    monkeypatch.delitem(sys.modules, "hooked_host")
+    sys.modules["hooked_host"] = module
+    assert seen == [1]
+    _hooks.when_imported("hooked_host", lambda module: seen.append(module.value + 1))
+    assert seen == [1, 2]
+    importlib.reload(module)
+    assert sorted(seen[2:]) == [1, 2]
+
+
+def test_hook_on_a_module_that_does_not_exist_changes_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    _hooks.when_imported("no_such_host", pytest.fail)
+    with pytest.raises(ModuleNotFoundError, match="no_such_host"):
+        importlib.import_module("no_such_host")
+
+
+# -- register --
+
+
+def test_register_makes_htaf_exist_until_unregister():
+    htaf_snn.unregister()
+    assert not hasattr(snn.surrogate, "htaf")
+    htaf_snn.register()
+    htaf_snn.register()
+    made = snn.surrogate.htaf(0.5, beta=8.0, mode="smooth")
+    assert isinstance(made, HTAF) and made.values() == {"alpha": 0.5, "beta": 8.0} and made.mode == "smooth"
+    assert snn.surrogate.htaf().values() == {"alpha": 1.0, "beta": 4.0}
+    htaf_snn.unregister()
+    htaf_snn.unregister()
+    assert not hasattr(snn.surrogate, "htaf")
+
+
+def test_unregister_restores_an_htaf_that_snntorch_itself_has(monkeypatch):
+    monkeypatch.setattr(snn.surrogate, "htaf", snn.surrogate.atan, raising=False)
+    with htaf_snn.register():
+        assert snn.surrogate.htaf is snntorch_adapter.htaf
+    assert snn.surrogate.htaf is snn.surrogate.atan

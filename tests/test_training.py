@@ -1,0 +1,277 @@
+"""The training loop and the command, on made-up recordings and real networks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from htaf_snn import training, unregister
+from htaf_snn.cli import app
+from htaf_snn.training import TrainConfig
+
+SMALL = ["--dataset", "nmnist", "--hidden", "12", "--time-bins", "3", "--batch-size", "8", "--lr", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A data set in N-MNIST's layout: two classes, told apart by where their events are."""
+    root = tmp_path_factory.mktemp("nmnist")
+    random = np.random.default_rng(0)
+    for split, count in (("Train", 20), ("Test", 6)):
+        for label in (0, 1):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                events = np.empty((200, 5), np.uint8)
+                events[:, :2] = random.integers(0, 17, (200, 2)) + 17 * label
+                t = np.sort(random.integers(0, 300_000, 200)) | (random.integers(0, 2, 200) << 23)
+                events[:, 2], events[:, 3], events[:, 4] = t >> 16, (t >> 8) & 255, t & 255
+                (folder / f"{i:05}.bin").write_bytes(events.tobytes())
+    return root
+
+
+@pytest.fixture(autouse=True)
+def unregistered():
+    yield
+    unregister()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("library", "surrogate", "model"),
+    [
+        ("snntorch", "htaf(alpha=0.5, beta=8)", "mlp"),
+        ("snntorch", "htaf(learnable=True)", "mlp"),
+        ("snntorch", "htaf(mode='smooth')", "mlp"),
+        ("snntorch", "snntorch.atan", "cnn"),
+        ("norse", "htaf", "mlp"),
+        ("norse", "norse.super(alpha=10)", "cnn"),
+        ("norse", "triangle", "mlp"),
+    ],
+)
+def test_trains_in_either_library(recordings, tmp_path, library, surrogate, model):
+    out = tmp_path / "run"
+    options = ["--library", library, "--surrogate", surrogate, "--model", model, "--data-root", recordings]
+    hidden = [] if model == "mlp" else ["--hidden", "4"]
+    shown = run("train", *SMALL, *hidden, *options, "--epochs", 6, "--out", out, "--json")
+    assert shown.exit_code == 0, shown.output
+    result = json.loads(shown.stdout)
+    assert result["test_accuracy"] >= 0.9 and result == json.loads((out / "result.json").read_text())
+    assert sorted(p.name for p in out.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+    ]
+    lines = metrics(out)
+    assert [line["epoch"] for line in lines] == list(range(6))
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert all(0 <= rate <= 1 for line in lines for rate in line["spike_rate"]) and len(lines[0]["spike_rate"]) == 1
+
+
+def test_deterministic_and_resumes_exactly(recordings, tmp_path):
+    options = ["train", *SMALL, "--data-root", recordings]
+    run(*options, "--epochs", 4, "--out", tmp_path / "whole")
+    run(*options, "--epochs", 4, "--out", tmp_path / "again")
+    run(*options, "--epochs", 2, "--out", tmp_path / "parts")
+    with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 2, "torn": true}\n')
+    assert run("train", "--resume", "--out", tmp_path / "parts", "--epochs", 4).exit_code == 0
+    for other in ("again", "parts"):
+        assert metrics(tmp_path / other) == metrics(tmp_path / "whole")
+        assert (tmp_path / other / training.CHECKPOINT).read_bytes() == (
+            tmp_path / "whole" / training.CHECKPOINT
+        ).read_bytes()
+    run(*options, "--epochs", 4, "--seed", 1, "--out", tmp_path / "other")
+    assert metrics(tmp_path / "other") != metrics(tmp_path / "whole")
+
+
+def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["train", *SMALL, "--data-root", str(recordings), "--epochs", "5000", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "htaf_snn.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (out.is_dir() and len(_lines(out)) >= 2):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors and f"--resume --out {out}" in errors
+    done = len(_lines(out))
+    assert not list(out.glob(".*"))
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "epochs": done + 1}))
+    assert run("train", "--resume", "--out", out).exit_code == 0
+    assert len(_lines(out)) == done + 1
+
+
+def _lines(out):
+    path = out / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_folds_pool_everything(recordings, tmp_path):
+    options = ["--data-root", recordings, "--epochs", 4, "--folds", 2, "--val-fraction", 0]
+    shown = run("train", *SMALL, *options, "--out", tmp_path / "run", "--json")
+    result = json.loads(shown.stdout)
+    assert len(result["fold_accuracy"]) == 2
+    assert result["test_accuracy"] == pytest.approx(sum(result["fold_accuracy"]) / 2)
+    assert "val_loss" not in metrics(tmp_path / "run" / "fold1")[0]
+
+
+def test_checkpoint_round_trip(tmp_path):
+    def pair():
+        model = torch.nn.Linear(3, 2)
+        return model, torch.optim.Adam(model.parameters())
+
+    model, optimizer = pair()
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    training.save_checkpoint(tmp_path / "c.safetensors", model, optimizer, 7)
+    drawn = torch.rand(1)
+    other, other_optimizer = pair()
+    assert training.load_checkpoint(tmp_path / "c.safetensors", other, other_optimizer) == 7
+    assert torch.equal(torch.rand(1), drawn)
+    assert torch.equal(other.weight, model.weight)
+    moments = [o.state[m.weight]["exp_avg"] for m, o in ((model, optimizer), (other, other_optimizer))]
+    assert torch.equal(*moments)
+
+
+@pytest.fixture
+def finished(recordings, tmp_path):
+    out = tmp_path / "finished"
+    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--out", out)
+    return out
+
+
+def assert_one_error(shown, *words):
+    assert shown.exit_code == 2, shown.output
+    assert len(shown.stderr.strip().splitlines()) == 1 and shown.stderr.startswith("error: ")
+    for word in words:
+        assert word in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--surrogate", "htaf(alpha=0)"], ["alpha", "positive", "0"]),
+        (["--surrogate", "htaf(beta=-1)"], ["beta", "positive", "-1"]),
+        (["--surrogate", "relu"], ["relu", "atan"]),
+        (["--surrogate", "snntorch.relu"], ["snntorch.relu", "atan"]),
+        (["--surrogate", "htaf(beta"], ["htaf(beta"]),
+        (["--surrogate", "snntorch.atan", "--library", "norse"], ["snntorch.atan", "Norse"]),
+        (["--surrogate", "htaf(mode='smooth')", "--library", "norse"], ["smooth"]),
+        (["--surrogate", "norse.adjoint", "--library", "norse"], ["norse.adjoint"]),
+        (["--library", "keras"], ["library", "keras", "norse"]),
+        (["--model", "rnn"], ["model", "rnn", "cnn"]),
+        (["--dataset", "imagenet"], ["imagenet", "saccade-digits"]),
+        (["--hidden", "a"], ["hidden", "'a'"]),
+        (["--hidden", "0"], ["hidden"]),
+        (["--epochs", "0"], ["epochs"]),
+        (["--lr", "nan"], ["lr", "nan"]),
+        (["--val-fraction", "1"], ["val_fraction"]),
+        (["--data-root", "missing"], ["missing"]),
+        (["--resume"], ["out"]),
+    ],
+)
+def test_bad_input_is_one_line(recordings, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    assert_one_error(run("train", *SMALL, "--data-root", recordings, *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_folders_are_one_line(recordings, finished, tmp_path):
+    small = ["train", *SMALL, "--data-root", recordings]
+    file = tmp_path / "file"
+    file.write_text("")
+    assert_one_error(run(*small, "--out", file / "run"), str(file))
+    assert_one_error(run(*small, "--out", finished), "out", "empty")
+    assert_one_error(run("train", "--resume", "--out", tmp_path / "none"), "config.json")
+    assert_one_error(run("train", "--resume", "--out", finished, "--seed", 3), "seed", "0", "3")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert_one_error(run("train", *SMALL, "--data-root", empty), str(empty))
+
+
+def test_truncated_recording_is_one_line(tmp_path):
+    folder = tmp_path / "Train" / "3"
+    folder.mkdir(parents=True)
+    (folder / "00001.bin").write_bytes(b"1234567")
+    assert_one_error(run("train", *SMALL, "--data-root", tmp_path), "00001.bin", "7")
+
+
+def test_checkpoint_of_another_shape_is_one_line(finished):
+    config = json.loads((finished / "config.json").read_text())
+    (finished / "config.json").write_text(json.dumps({**config, "hidden": [13]}))
+    before = (finished / training.CHECKPOINT).read_bytes()
+    assert_one_error(run("train", "--resume", "--out", finished, "--epochs", 2), "layers.0.1.bias", "(13,)", "(12,)")
+    assert (finished / training.CHECKPOINT).read_bytes() == before
+    (finished / training.CHECKPOINT).write_bytes(before[:100])
+    assert_one_error(run("train", "--resume", "--out", finished, "--epochs", 2), training.CHECKPOINT)
+    os.remove(finished / training.CHECKPOINT)
+    assert_one_error(run("train", "--resume", "--out", finished, "--epochs", 2), training.CHECKPOINT)
+
+
+def test_a_loss_that_is_not_finite_is_told(recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
+    shown = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "run")
+    assert shown.exit_code == 1 and "error: the loss is nan in epoch 0, step 0" in shown.stderr
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [training.CHECKPOINT, "config.json", "metrics.jsonl"]
+
+
+def test_spike_rate_is_the_mean_of_the_output():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neurons = torch.nn.ModuleList([torch.nn.Identity()])
+            self.readout = torch.nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.readout(self.neurons[0](x).mean(0))
+
+    net = Net()
+    with training._SpikeRates(net) as rates:
+        net(torch.ones(3, 1, 2))
+        net(torch.zeros(3, 1, 2))
+    assert rates.mean() == [0.5]
+    assert not net.neurons[0]._forward_hooks
+
+
+def test_unusable_device_is_named():
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    with pytest.raises(ValueError, match="device"):
+        training.train(TrainConfig(device="cuda"), "never")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["profile", "--help"]])
+def test_help_shows_examples(arguments):
+    shown = run(*arguments)
+    assert shown.exit_code == 0
+    assert len(arguments) == 1 or f"htaf-snn {arguments[0]}" in shown.output.split("Examples")[1]
+
+
+def test_profile_command(tmp_path):
+    shown = run("profile", "htaf", "snntorch.atan", "norse.super", "--plot", tmp_path / "s.png", "--json")
+    found = json.loads(shown.stdout)
+    assert [p["name"] for p in found] == ["htaf", "snntorch.atan", "norse.super"]
+    assert found[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
+    assert_one_error(run("profile", "htaf", "--plot", tmp_path / "none" / "s.png"), "none")
+    assert_one_error(run("profile", "htaf", "--delta", "-1"), "deltas")
+    assert_one_error(run("profile", "norse.heaviside"), "norse.heaviside")
