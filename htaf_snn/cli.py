@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -28,6 +29,8 @@ _DEFAULTS = training.TrainConfig()
 
 def main() -> None:
     """Entry point of the command."""
+    # Norse 1.1 compiles a function with TorchScript when it is imported; the user can do nothing about it.
+    warnings.filterwarnings("ignore", message="`torch.jit")
     app()
 
 
@@ -133,7 +136,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"hidden: expected integers separated by commas, such as 128,128, got {text!r}") from None
+        raise ValueError(f"hidden: expected integers separated by commas, such as 256,256, got {text!r}") from None
 
 
 @app.command(

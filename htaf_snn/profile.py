@@ -238,7 +238,7 @@ def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.
 
     from ._files import replacing
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     linear, logarithmic = figure.subplots(1, 2)
     for axes, reach in ((linear, span), (logarithmic, 3 * span)):
         x = np.linspace(-reach, reach, 4001)
@@ -251,6 +251,6 @@ def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.
     logarithmic.set_yscale("log")
     logarithmic.set_ylim(1e-6, 2 * max(np.nanmax(slope) for slope in slopes.values()))
     logarithmic.set_title("tails")
-    linear.legend()
+    figure.legend(*linear.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)

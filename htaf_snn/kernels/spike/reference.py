@@ -26,7 +26,9 @@ def heaviside(x: Tensor) -> Tensor:
 
 def primitive(x: Tensor, formula: Formula, parameters: tuple) -> Tensor:
     """The formula's smooth step at x, in the dtype of x."""
-    return _evaluate(formula.primitive, x, parameters).to(x.dtype)
+    y = _evaluate(formula.primitive, x, parameters)
+    # Compiled by torch 2.11, an autograd function that ends in a cast to the same dtype has a gradient of zero.
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 def derivative(x: Tensor, formula: Formula, parameters: tuple) -> Tensor:
