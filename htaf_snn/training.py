@@ -229,7 +229,8 @@ def _train_epoch(model: nn.Module, optimizer, loader, epoch: int, bar) -> dict:
             count += len(labels)
             spike_rate = rates.mean()
             mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
-            bar.set_postfix_str(f"loss {loss_sum / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}", refresh=False)
+            shown = f"loss {loss_sum / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
+            bar.set_postfix_str(shown, refresh=False)
             bar.update()
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": spike_rate}
 
