@@ -8,9 +8,21 @@ from importlib.metadata import version as _version
 
 from . import functional, surrogate
 from .integrations import register, unregister
+from .kernels._dispatch import backends
 from .surrogate import HTAF
 
-__all__ = ["HTAF", "functional", "models", "profile", "register", "surrogate", "training", "unregister"]
+__all__ = [
+    "HTAF",
+    "backends",
+    "functional",
+    "models",
+    "nn",
+    "profile",
+    "register",
+    "surrogate",
+    "training",
+    "unregister",
+]
 __version__ = _version("htaf-snn")
 
 

@@ -11,9 +11,9 @@ import ast
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from . import (
     atan,
@@ -28,8 +28,19 @@ from . import (
     straight_through,
     triangle,
 )
+from ._vocabulary import NAMES
 
-__all__ = ["Formula", "get", "names", "parse_spec", "register"]
+__all__ = ["Formula", "get", "is_registered", "names", "parse_spec", "register"]
+
+
+def _is_portable(function: object) -> bool:
+    if not isinstance(function, FunctionType) or function.__closure__:
+        return False
+    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    return all(
+        name in NAMES or isinstance(value, float) or (name == "abs" and value is None) or _is_portable(value)
+        for name, value in named.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Formula:
         parameter_gradients: the derivatives of h with respect to each parameter, as a tuple, or None where the
             parameters cannot be learned.
         doc: forward formula, gradient formula, figure, arguments, reference.
+        portable: whether both functions are written with arithmetic, floats, the names of `_vocabulary`, `abs` and
+            functions of that kind alone, so that compiled kernels can take them as they are.
     """
 
     name: str
@@ -50,6 +63,10 @@ class Formula:
     derivative: Callable
     parameter_gradients: Callable | None = None
     doc: str = ""
+    portable: bool = field(init=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "portable", _is_portable(self.primitive) and _is_portable(self.derivative))
 
     @cached_property
     def defaults(self) -> dict[str, float]:
@@ -119,6 +136,11 @@ def get(name: str) -> Formula:
     if name not in _REGISTRY:
         raise ValueError(f"unknown surrogate {name!r}; expected one of: {', '.join(names())}")
     return _REGISTRY[name]
+
+
+def is_registered(formula: Formula) -> bool:
+    """Whether `get` finds this very formula by its name."""
+    return _REGISTRY.get(formula.name) is formula
 
 
 def register(formula: Formula) -> Formula:

@@ -1,4 +1,6 @@
-"""The names that formulas are written with, for torch tensors and for plain floats.
+"""The names that formulas are written with, for torch tensors.
+
+`exp` and `tanh` also take the plain floats that parameters may be.
 
 A formula uses arithmetic, comparisons, `abs` and these names, nothing else. A kernel binds the same function
 objects to its own versions of the names, so the mathematics is never typed a second time.
@@ -23,3 +25,5 @@ erfc = torch.erfc
 floor = torch.floor
 clamp = torch.clamp
 where = torch.where
+
+NAMES = frozenset({"atan", "clamp", "erfc", "exp", "floor", "tanh", "where"})

@@ -21,10 +21,12 @@ from math import pi, sqrt
 from ._shared import bell
 from ._vocabulary import erfc
 
+ROOT_PI = sqrt(pi)
+
 
 def primitive(x, alpha=2.0):
     return 0.5 * erfc(-alpha * x)
 
 
 def derivative(x, alpha=2.0):
-    return bell(alpha * x, alpha / sqrt(pi), 1.0)
+    return bell(alpha * x, alpha / ROOT_PI, 1.0)

@@ -22,10 +22,12 @@ from math import pi, sqrt
 from ._shared import bell
 from ._vocabulary import erfc
 
+ROOT_TWO, ROOT_TWO_PI = sqrt(2.0), sqrt(2.0 * pi)
+
 
 def primitive(x, sigma=0.4):
-    return 0.5 * erfc(-x / sigma / sqrt(2.0))
+    return 0.5 * erfc(-x / sigma / ROOT_TWO)
 
 
 def derivative(x, sigma=0.4):
-    return bell(x / sigma, 1.0 / (sigma * sqrt(2.0 * pi)), 0.5)
+    return bell(x / sigma, 1.0 / (sigma * ROOT_TWO_PI), 0.5)

@@ -8,11 +8,13 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from .. import formulas, surrogate
+from .. import nn as hnn
 from . import norse_adapter, snntorch_adapter
 
-__all__ = ["LIBRARIES", "Registration", "neuron", "parse", "register", "unregister"]
+__all__ = ["LIBRARIES", "NEURONS", "Registration", "neuron", "parse", "register", "unregister"]
 
 LIBRARIES = {"snntorch": snntorch_adapter, "norse": norse_adapter}
+NEURONS = (*LIBRARIES, "fused")
 
 _ADAPTERS = (snntorch_adapter, norse_adapter)
 
@@ -96,11 +98,12 @@ def parse(spec: str) -> Callable[[Tensor], Tensor]:
 
 
 def neuron(library: str, spec: str) -> nn.Module:
-    """A spiking layer of a library, for currents of shape (T, B, *features), with any surrogate it can use.
+    """A spiking layer, for currents of shape (T, B, *features), with any surrogate it can use.
 
     Args:
-        library: "snntorch" (`Leaky`, any surrogate of `parse`) or "norse" (`LIF`; this package's surrogates and
-            Norse's own). For Norse, `register` comes into force.
+        library: "snntorch" (`Leaky`, any surrogate of `parse`), "norse" (`LIF`; this package's surrogates and
+            Norse's own; `register` comes into force), or "fused" (this package's `nn.Leaky`, which gives what
+            "snntorch" gives).
         spec: as in `parse`.
 
     Raises:
@@ -111,9 +114,11 @@ def neuron(library: str, spec: str) -> nn.Module:
         >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
         torch.Size([3, 2, 4])
     """
-    if library not in LIBRARIES:
-        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    if library not in NEURONS:
+        raise ValueError(f"library: expected one of {', '.join(NEURONS)}, got {library!r}")
     step = parse(spec)
+    if library == "fused":
+        return hnn.Sequential(hnn.Leaky(beta=snntorch_adapter.BETA, surrogate=step))
     if library == "snntorch":
         return snntorch_adapter.LeakyOverTime(step)
     name, parameters = formulas.parse_spec(spec)

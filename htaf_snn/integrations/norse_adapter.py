@@ -197,3 +197,59 @@ def _parse(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None]
     first = next(iter(module.formula.defaults), None)
     named = formulas.parse_spec(method)[1]
     return module.formula.name, tuple(module.values().items()), None if first in named else first
+
+
+_TENSORS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
+
+
+def describe_lif(neuron: nn.Module) -> dict:
+    """The arguments of `htaf_snn.nn.LIF` that make it equal to a `norse.torch.LIF`.
+
+    Raises:
+        TypeError: if it is another neuron.
+        ValueError: if its method is unknown.
+    """
+    if type(neuron) is not import_module("norse.torch").LIF:
+        raise TypeError(f"neuron: expected a norse.torch.LIF, got {type(neuron).__name__}")
+    p = neuron.p
+    alpha = p.alpha.detach()
+    found = _find(p.method)
+    if found is None:
+        step = library_surrogate(p.method, alpha.item() if alpha.ndim == 0 else alpha)
+    else:
+        free = found[2]
+        name, named = formulas.parse_spec(p.method)
+        step = surrogate.get(name, **named, **({free: alpha.item()} if free else {}))
+    return {
+        **{name: getattr(p, name) for name in _TENSORS},
+        "learn": [name for name in _TENSORS if getattr(p, name).requires_grad],
+        "surrogate": step,
+        "dt": neuron.dt,
+    }
+
+
+def make_lif(neuron: nn.Module) -> nn.Module:
+    """The `norse.torch.LIF` that is equal to a `htaf_snn.nn.LIF`, with copies of its tensors."""
+    if neuron.detach_reset:
+        raise ValueError("detach_reset: expected False: norse.torch.LIF lets the gradient through its reset")
+    norse = import_module("norse.torch")
+    method, alpha = _as_method(neuron.surrogate)
+    tensors = {name: getattr(neuron, name).detach().clone() for name in _TENSORS}
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(getattr(neuron, name).requires_grad)
+    return norse.LIF(norse.LIFParameters(method=method, alpha=torch.as_tensor(alpha), **tensors), dt=neuron.dt)
+
+
+def _as_method(step: Callable) -> tuple[str, float]:
+    if isinstance(step, partial) and {"method", "alpha"} <= set(step.keywords):
+        return step.keywords["method"], step.keywords["alpha"]
+    if not isinstance(step, surrogate.Surrogate):
+        raise ValueError(f"surrogate: expected one of htaf-snn or Norse for a Norse neuron, got {step!r}")
+    values = step.values()
+    if step.mode != "spike" or any(isinstance(value, Tensor) for value in values.values()):
+        raise ValueError(f"surrogate: expected spike mode and plain numbers for a Norse neuron, got {step!r}")
+    register()
+    name, options = step.formula.name, values
+    if isinstance(step, surrogate.HTAF):
+        name, options = "htaf", {**values, "normalized": step.normalized}
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in options.items())})", 1.0

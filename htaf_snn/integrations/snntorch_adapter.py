@@ -30,6 +30,9 @@ __all__ = ["LeakyOverTime", "htaf", "is_installed", "is_registered", "library_su
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
 _IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
 
+BETA = 0.9
+"""Decay of the membrane potential a step, in the networks that this package trains."""
+
 # What `snntorch.surrogate` was and the `htaf` that it had (None: none) before `register`.
 _replaced: tuple[ModuleType, Callable | None] | None = None
 
@@ -98,7 +101,7 @@ class LeakyOverTime(nn.Module):
         tensor([0., 1., 1.])
     """
 
-    def __init__(self, spike_grad: Callable[[Tensor], Tensor], beta: float = 0.9):
+    def __init__(self, spike_grad: Callable[[Tensor], Tensor], beta: float = BETA):
         super().__init__()
         self.leaky = import_module("snntorch").Leaky(beta=beta, spike_grad=spike_grad)
 
@@ -201,3 +204,37 @@ def _reset(neuron, spikes: Tensor) -> Tensor:
 
 
 when_imported("snntorch._neurons", _keep_resets_hard)
+
+
+def describe_leaky(neuron: nn.Module) -> dict:
+    """The arguments of `htaf_snn.nn.Leaky` that make it equal to a `snntorch.Leaky`.
+
+    Raises:
+        TypeError: if it is another neuron.
+        ValueError: if it uses what is not fused.
+    """
+    if type(neuron) is not import_module("snntorch").Leaky:
+        raise TypeError(f"neuron: expected a snntorch.Leaky, got {type(neuron).__name__}")
+    for name in ("inhibition", "state_quant"):
+        if getattr(neuron, name):
+            raise ValueError(f"neuron: expected one without {name}, which the fused neuron lacks")
+    learned = ("beta", "threshold", "graded_spikes_factor")
+    return {
+        **{name: getattr(neuron, name).detach() for name in learned},
+        **{f"learn_{name}": isinstance(getattr(neuron, name), nn.Parameter) for name in learned},
+        "surrogate": neuron.spike_grad,
+        "reset_mechanism": neuron.reset_mechanism,
+        "reset_delay": neuron.reset_delay,
+    }
+
+
+def make_leaky(neuron: nn.Module) -> nn.Module:
+    """The `snntorch.Leaky` that is equal to a `htaf_snn.nn.Leaky`, sharing its tensors and surrogate."""
+    learned = ("beta", "threshold", "graded_spikes_factor")
+    return import_module("snntorch").Leaky(
+        **{name: getattr(neuron, name).detach() for name in learned},
+        **{f"learn_{name}": isinstance(getattr(neuron, name), nn.Parameter) for name in learned},
+        spike_grad=neuron.surrogate,
+        reset_mechanism=neuron.reset_mechanism,
+        reset_delay=neuron.reset_delay,
+    )

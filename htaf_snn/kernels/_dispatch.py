@@ -1,0 +1,58 @@
+"""Which backend computes; none is ever replaced silently by another."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import torch
+
+__all__ = ["backends", "choose"]
+
+_INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton")}
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _reason(backend: str) -> str:
+    if backend in _INSTALLED and not _INSTALLED[backend]:
+        return f"it is not installed; pip install {backend}"
+    if backend == "triton" and not (_INTERPRETED or torch.cuda.is_available()):
+        return "no CUDA GPU was found"
+    return "available"
+
+
+def backends() -> dict[str, str]:
+    """Each backend of the fused kernels, with "available" or the reason why it is not.
+
+    Example:
+        >>> backends()["torch"]
+        'available'
+    """
+    return {name: _reason(name) for name in ("torch", "numba", "triton")}
+
+
+def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend to use for tensors on a device with states of a dtype.
+
+    Raises:
+        ValueError: if the name is unknown or the backend cannot compute there.
+        RuntimeError: if it is not available.
+    """
+    if backend not in ("auto", "torch", "numba", "triton"):
+        raise ValueError(f"backend: expected one of auto, torch, numba, triton, got {backend!r}")
+    if backend == "auto":
+        best = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
+        return best if _reason(best) == "available" and _supports(best, device, dtype) else "torch"
+    if _reason(backend) != "available":
+        raise RuntimeError(f"backend {backend!r} is not available: {_reason(backend)}")
+    if not _supports(backend, device, dtype):
+        raise ValueError(f"backend: {backend!r} cannot compute {dtype} on {device.type}; use auto")
+    return backend
+
+
+def _supports(backend: str, device: torch.device, dtype: torch.dtype) -> bool:
+    if backend == "numba":
+        return device.type == "cpu"
+    if backend == "triton":
+        return dtype == torch.float32 and (device.type == "cuda" or (_INTERPRETED and device.type == "cpu"))
+    return True

@@ -1,0 +1,57 @@
+"""Give a formula's functions other meanings of their names, so that one text serves every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+
+from ..formulas._vocabulary import NAMES
+
+__all__ = ["bind"]
+
+
+def _references(function: FunctionType) -> dict[str, object]:
+    """The globals that a function's code names."""
+    return {name: function.__globals__[name] for name in function.__code__.co_names if name in function.__globals__}
+
+
+def bind(
+    function: FunctionType,
+    vocabulary: dict[str, object],
+    finish: Callable[[FunctionType], object],
+    number: Callable[[float], object] = float,
+    constant: Callable[[float], object] | None = None,
+) -> object:
+    """Copy a formula's function, and those that it calls, onto another vocabulary.
+
+    Args:
+        function: a function of a portable `Formula`.
+        vocabulary: what the names of `formulas._vocabulary`, and any other, are to mean.
+        finish: applied to each copy, such as a compiler's decorator.
+        number: applied to each floating-point literal; it sets the precision of the arithmetic.
+        constant: applied to each number that is a global, such as pi; `number` by default.
+
+    Returns:
+        What `finish` made of the copy of `function`.
+
+    Raises:
+        LookupError: if the vocabulary lacks a name of `formulas._vocabulary` that is needed.
+
+    Example:
+        >>> import math
+        >>> from htaf_snn.formulas import htaf
+        >>> bind(htaf.derivative, {"exp": math.exp, "tanh": math.tanh}, finish=lambda f: f)(0.0, 1.0, 4.0)
+        1.0
+    """
+    # All numbers, not only those that the code names: Triton looks at the defaults of the parameters too.
+    numbers = {name: value for name, value in function.__globals__.items() if isinstance(value, float)}
+    meanings = {**{name: (constant or number)(value) for name, value in numbers.items()}, **vocabulary}
+    for name, value in _references(function).items():
+        if name in NAMES and name not in vocabulary:
+            raise LookupError(f"{name} has no meaning in this vocabulary")
+        if name not in meanings:
+            meanings[name] = bind(value, vocabulary, finish, number, constant)
+    constants = tuple(number(c) if isinstance(c, float) else c for c in function.__code__.co_consts)
+    copy = FunctionType(function.__code__.replace(co_consts=constants), meanings, function.__name__)
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    return finish(copy)

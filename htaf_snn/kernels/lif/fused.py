@@ -1,0 +1,116 @@
+"""A neuron over a sequence on a fused backend: the formula inside the kernel, or a callable between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ... import formulas
+from ...formulas import Formula
+from ..spike import reference as elementwise
+from ..spike.autograd import Step
+from .autograd import CubaWith, LeakyWith, cuba, leaky
+
+__all__ = ["Emission", "fused_cuba", "fused_leaky"]
+
+
+@dataclass(frozen=True)
+class Emission:
+    """How membrane potential minus threshold becomes spikes: by a formula, or by any callable."""
+
+    formula: Formula | None = None
+    values: tuple[float | Tensor, ...] = ()
+    smooth: bool = False
+    call: Callable[[Tensor], Tensor] | None = None
+
+    def spikes(self, shift: Tensor) -> Tensor:
+        """The neuron's output, of the shape of `shift`."""
+        return self.call(shift) if self.formula is None else Step.apply(shift, self.formula, self.smooth, *self.values)
+
+    def hard(self, shift: Tensor) -> Tensor:
+        """Zeros and ones, with the gradient of `spikes`: what a reset takes."""
+        if self.formula is not None:
+            return Step.apply(shift, self.formula, False, *self.values)
+        soft = self.call(shift)
+        return elementwise.heaviside(shift) + (soft - soft.detach())
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the kernels can evaluate it themselves."""
+        return (
+            self.formula is not None
+            and formulas.is_registered(self.formula)
+            and not any(isinstance(value, Tensor) for value in self.values)
+            and self.formula.portable
+        )
+
+    def over_trace(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes, differentiable by what the emission itself has learnable, and their derivatives by `shift`."""
+        if self.formula is not None:
+            return self.spikes(shift), elementwise.derivative(shift, self.formula, self.values)
+        if not torch.is_grad_enabled():
+            return self.call(shift), shift.new_empty(0, 0)
+        shift = shift.requires_grad_()
+        spikes = self.call(shift)
+        if not spikes.requires_grad:
+            return spikes, torch.zeros_like(shift)
+        ones = torch.ones_like(spikes)
+        return spikes, torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
+
+
+def _kernel_formula(emission: Emission) -> tuple[str, list[float], bool]:
+    if emission.in_kernel:
+        return emission.formula.name, [float(value) for value in emission.values], emission.smooth
+    # Only the dynamics are wanted of the kernel; any formula does.
+    return "straight_through", list(formulas.get("straight_through").defaults.values()), False
+
+
+def fused_leaky(
+    x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, emission: Emission, reset: str, delay: bool, keep: bool,
+    save_dtype: torch.dtype, backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Currents (T, B, ...), flat parameters and state (N,), to spikes and potentials (T, B, ...), last potential (N,).
+
+    The potentials are empty unless `keep`.
+    """
+    flat = x.flatten(1)
+    name, values, smooth = _kernel_formula(emission)
+    if emission.in_kernel:
+        spikes, _, potentials, last = leaky(
+            flat, beta, threshold, v0, name, values, reset, delay, smooth, keep, save_dtype, backend
+        )
+        return spikes.view(x.shape), potentials.view(x.shape) if keep else potentials, last
+    with torch.no_grad():
+        _, trace, potentials, last = leaky(
+            flat, beta, threshold, v0, name, values, reset, delay, smooth, keep, save_dtype, backend
+        )
+        shift = trace.to(v0.dtype) - threshold
+    steps, slopes = emission.over_trace(shift.view(x.shape))
+    spikes, potentials, last = LeakyWith.apply(
+        flat, beta, threshold, v0, steps.reshape(flat.shape), trace, slopes.reshape(flat.shape), potentials, last,
+        reset, delay, backend,
+    )  # fmt: skip
+    return spikes.to(x.dtype).view(x.shape), potentials.view(x.shape) if keep else potentials, last
+
+
+def fused_cuba(
+    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, emission: Emission, detach: bool, save_dtype: torch.dtype,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Currents (T, B, ...), parameters (5, N), states (N,), to spikes (T, B, ...), last potential and current (N,)."""
+    flat = x.flatten(1)
+    name, values, smooth = _kernel_formula(emission)
+    if emission.in_kernel:
+        spikes, _, v, i = cuba(flat, parameters, v0, i0, name, values, smooth, detach, save_dtype, backend)
+        return spikes.view(x.shape), v, i
+    with torch.no_grad():
+        _, trace, v, i = cuba(flat, parameters, v0, i0, name, values, smooth, detach, save_dtype, backend)
+        shift = trace.to(v0.dtype) - parameters[3]
+    steps, slopes = emission.over_trace(shift.view(x.shape))
+    spikes, v, i = CubaWith.apply(
+        flat, parameters, v0, i0, steps.reshape(flat.shape), trace, slopes.reshape(flat.shape), v, i, detach, backend
+    )
+    return spikes.to(x.dtype).view(x.shape), v, i

@@ -1,0 +1,401 @@
+"""The neurons for the CPU, compiled by Numba: one pass over time each way, for blocks that stay in the cache.
+
+Arrays of currents are (T, N) and contiguous, parameters and states (N,), all of one dtype. A row is one block at one
+time step. Each loop over a row writes one array: with more, the compiler cannot check at run time that the arrays
+do not overlap, and does not vectorise. Nothing is contracted to fused multiply-adds, which would round differently
+from the reference.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..numba_cpu import bound, compiled, empty, inlined, run
+
+__all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
+
+_RESETS = {"subtract": 0, "zero": 1, "none": 2}
+_SUBTRACT, _ZERO = _RESETS["subtract"], _RESETS["zero"]
+_BLOCK = 1024
+# `_specialised` sets these two.
+primitive = derivative = None
+
+
+@inlined
+def _copy(out, a):
+    for j in range(out.size):
+        out[j] = a[j]
+
+
+@inlined
+def _add(out, a):
+    for j in range(out.size):
+        out[j] += a[j]
+
+
+@inlined
+def _add_product(out, a, b):
+    for j in range(out.size):
+        out[j] += a[j] * b[j]
+
+
+@inlined
+def _step(out, v, threshold):
+    for j in range(out.size):
+        out[j] = v[j] > threshold[j]
+
+
+@inlined
+def _integrate(u, beta, v, current, r, threshold, reset):
+    one = u.dtype.type(1)
+    if reset == _SUBTRACT:
+        for j in range(u.size):
+            u[j] = (beta[j] * v[j] + current[j]) - r[j] * threshold[j]
+    elif reset == _ZERO:
+        for j in range(u.size):
+            u[j] = beta[j] * ((one - r[j]) * v[j]) + current[j]
+    else:
+        for j in range(u.size):
+            u[j] = beta[j] * v[j] + current[j]
+
+
+@inlined
+def _reset_at_once(v, u, s, r, threshold, reset):
+    if reset == _SUBTRACT:
+        for j in range(v.size):
+            v[j] = u[j] - (s[j] - r[j]) * threshold[j]
+    elif reset == _ZERO:
+        for j in range(v.size):
+            v[j] = u[j] - (s[j] - r[j]) * u[j]
+    else:
+        _copy(v, u)
+
+
+@inlined
+def _less_what_the_reset_takes(out, grad_spikes, mu, u, threshold, reset):
+    if reset == _SUBTRACT:
+        for j in range(out.size):
+            out[j] = grad_spikes[j] - mu[j] * threshold[j]
+    elif reset == _ZERO:
+        for j in range(out.size):
+            out[j] = grad_spikes[j] - mu[j] * u[j]
+    else:
+        _copy(out, grad_spikes)
+
+
+@inlined
+def _into_potential(out, mu, slope, direct, s, r, reset, delay):
+    if delay or reset != _ZERO:
+        for j in range(out.size):
+            out[j] = mu[j] + slope[j] * direct[j]
+    else:
+        for j in range(out.size):
+            out[j] = mu[j] - mu[j] * (s[j] - r[j]) + slope[j] * direct[j]
+
+
+@inlined
+def _to_previous(mu, beta, grad_u, r, reset):
+    one = mu.dtype.type(1)
+    if reset == _ZERO:
+        for j in range(mu.size):
+            mu[j] = beta[j] * (one - r[j]) * grad_u[j]
+    else:
+        for j in range(mu.size):
+            mu[j] = beta[j] * grad_u[j]
+
+
+@inlined
+def _add_parameter_gradients(grad_beta, grad_threshold, grad_u, mu, slope, direct, v, s, r, reset, delay):
+    one = v.dtype.type(1)
+    if reset == _ZERO:
+        for j in range(v.size):
+            grad_beta[j] += grad_u[j] * (one - r[j]) * v[j]
+    else:
+        _add_product(grad_beta, grad_u, v)
+    for j in range(v.size):
+        grad_threshold[j] -= slope[j] * direct[j]
+    if reset == _SUBTRACT:
+        for j in range(v.size):
+            grad_threshold[j] -= grad_u[j] * r[j]
+        if not delay:
+            for j in range(v.size):
+                grad_threshold[j] -= mu[j] * (s[j] - r[j])
+
+
+def _leaky_forward_kernel(
+    start, stop, x, beta, threshold, v0, values, reset, delay, smooth, spikes, trace, potentials, last
+):
+    for a in range(start, stop, _BLOCK):
+        b = min(a + _BLOCK, stop)
+        beta_, threshold_, v = beta[a:b], threshold[a:b], v0[a:b].copy()
+        r = np.empty_like(v)
+        for t in range(x.shape[0]):
+            u, s = trace[t, a:b], spikes[t, a:b]
+            _step(r, v, threshold_)
+            _integrate(u, beta_, v, x[t, a:b], r, threshold_, reset)
+            _step(s, u, threshold_)
+            if delay:
+                _copy(v, u)
+            else:
+                _reset_at_once(v, u, s, r, threshold_, reset)
+            if potentials.size:
+                _copy(potentials[t, a:b], v)
+            if smooth:
+                for j in range(b - a):
+                    s[j] = primitive(u[j] - threshold_[j], *values)
+        last[a:b] = v
+
+
+@inlined
+def _potentials_after_reset(states, v0, trace, threshold, reset):
+    """Fill states (T + 1, block) with the potential before each step, from those before the resets."""
+    r, s = np.empty_like(v0), np.empty_like(v0)
+    _copy(states[0], v0)
+    for t in range(trace.shape[0]):
+        _step(r, states[t], threshold)
+        _step(s, trace[t], threshold)
+        _reset_at_once(states[t + 1], trace[t], s, r, threshold, reset)
+
+
+def _leaky_backward_kernel(
+    start, stop, grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, values, reset, delay,
+    learns, grad_x, grad_steps, grad_beta, grad_threshold, grad_v0,
+):  # fmt: skip
+    steps = trace.shape[0]
+    for a in range(start, stop, _BLOCK):
+        b = min(a + _BLOCK, stop)
+        beta_, threshold_, mu = beta[a:b], threshold[a:b], grad_last[a:b].copy()
+        r, s, computed, reduced = np.empty_like(mu), np.empty_like(mu), np.empty_like(mu), np.empty_like(mu)
+        states = np.empty((1 if delay else steps + 1, b - a), mu.dtype)
+        if not delay:
+            _potentials_after_reset(states, v0[a:b], trace[:, a:b], threshold_, reset)
+        for t in range(steps - 1, -1, -1):
+            u, grad_u = trace[t, a:b], grad_x[t, a:b]
+            v = states[t] if not delay else (trace[t - 1, a:b] if t else v0[a:b])
+            if not delay or reset == _ZERO or learns:
+                _step(r, v, threshold_)
+                _step(s, u, threshold_)
+            slope = slopes[t, a:b] if slopes.size else computed
+            if not slopes.size:
+                for j in range(b - a):
+                    slope[j] = derivative(u[j] - threshold_[j], *values)
+            if grad_potentials.size:
+                _add(mu, grad_potentials[t, a:b])
+            # The gradient of the step's output: as a spike, and as what its own reset takes.
+            direct = grad_spikes[t, a:b] if delay else reduced
+            if not delay:
+                _less_what_the_reset_takes(direct, grad_spikes[t, a:b], mu, u, threshold_, reset)
+            _into_potential(grad_u, mu, slope, direct, s, r, reset, delay)
+            if grad_steps.size:
+                _copy(grad_steps[t, a:b], direct)
+            if learns:
+                _add_parameter_gradients(
+                    grad_beta[a:b], grad_threshold[a:b], grad_u, mu, slope, direct, v, s, r, reset, delay
+                )
+            _to_previous(mu, beta_, grad_u, r, reset)
+        grad_v0[a:b] = mu
+
+
+@inlined
+def _after_reset(out, u, s, v_reset):
+    one = u.dtype.type(1)
+    for j in range(out.size):
+        out[j] = (one - s[j]) * u[j] + s[j] * v_reset[j]
+
+
+def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, values, smooth, spikes, trace, last_v, last_i):
+    for a in range(start, stop, _BLOCK):
+        b = min(a + _BLOCK, stop)
+        mem, syn, leak = parameters[0, a:b], parameters[1, a:b], parameters[2, a:b]
+        threshold, v_reset = parameters[3, a:b], parameters[4, a:b]
+        v, i = v0[a:b].copy(), i0[a:b].copy()
+        for t in range(x.shape[0]):
+            u, s = trace[t, a:b], spikes[t, a:b]
+            _add(i, x[t, a:b])
+            for j in range(b - a):
+                u[j] = v[j] + mem[j] * ((leak[j] - v[j]) + i[j])
+            for j in range(b - a):
+                i[j] = i[j] + syn[j] * i[j]
+            _step(s, u, threshold)
+            _after_reset(v, u, s, v_reset)
+            if smooth:
+                for j in range(b - a):
+                    s[j] = primitive(u[j] - threshold[j], *values)
+        last_v[a:b] = v
+        last_i[a:b] = i
+
+
+@inlined
+def _currents(out, i0, x, syn):
+    """Fill out (T, block) with the current of each step, its input included."""
+    i = i0.copy()
+    for t in range(x.shape[0]):
+        _add(i, x[t])
+        _copy(out[t], i)
+        for j in range(i.size):
+            i[j] = i[j] + syn[j] * i[j]
+
+
+@inlined
+def _add_cuba_parameter_gradients(grads, a, b, grad_u, iota, mu, slope, direct, leak, mem, v, current, s):
+    grad_mem, grad_syn, grad_leak = grads[0, a:b], grads[1, a:b], grads[2, a:b]
+    grad_threshold, grad_reset = grads[3, a:b], grads[4, a:b]
+    for j in range(v.size):
+        grad_mem[j] += grad_u[j] * ((leak[j] - v[j]) + current[j])
+    _add_product(grad_syn, iota, current)
+    _add_product(grad_leak, grad_u, mem)
+    for j in range(v.size):
+        grad_threshold[j] -= slope[j] * direct[j]
+    _add_product(grad_reset, mu, s)
+
+
+def _cuba_backward_kernel(
+    start, stop, grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, values, detach, learns,
+    grad_x, grad_steps, grad_parameters, grad_v0, grad_i0,
+):  # fmt: skip
+    steps = trace.shape[0]
+    for a in range(start, stop, _BLOCK):
+        b = min(a + _BLOCK, stop)
+        mem, syn, leak = parameters[0, a:b], parameters[1, a:b], parameters[2, a:b]
+        threshold, v_reset = parameters[3, a:b], parameters[4, a:b]
+        mu, iota = grad_v[a:b].copy(), grad_i[a:b].copy()
+        one = mu.dtype.type(1)
+        s, v, slope = np.empty_like(mu), np.empty_like(mu), np.empty_like(mu)
+        direct, grad_u = np.empty_like(mu), np.empty_like(mu)
+        currents = np.empty((steps if learns else 0, b - a), mu.dtype)
+        if learns:
+            _currents(currents, i0[a:b], x[:, a:b], syn)
+        for t in range(steps - 1, -1, -1):
+            u = trace[t, a:b]
+            _step(s, u, threshold)
+            if slopes.size:
+                _copy(slope, slopes[t, a:b])
+            else:
+                for j in range(b - a):
+                    slope[j] = derivative(u[j] - threshold[j], *values)
+            _copy(direct, grad_spikes[t, a:b])
+            if not detach:
+                for j in range(b - a):
+                    direct[j] += mu[j] * (v_reset[j] - u[j])
+            for j in range(b - a):
+                grad_u[j] = mu[j] * (one - s[j]) + slope[j] * direct[j]
+            if grad_steps.size:
+                _copy(grad_steps[t, a:b], direct)
+            if learns:
+                if t:
+                    _step(v, trace[t - 1, a:b], threshold)
+                    _after_reset(v, trace[t - 1, a:b], v, v_reset)
+                else:
+                    _copy(v, v0[a:b])
+                _add_cuba_parameter_gradients(
+                    grad_parameters, a, b, grad_u, iota, mu, slope, direct, leak, mem, v, currents[t], s
+                )
+            for j in range(b - a):
+                iota[j] = iota[j] + iota[j] * syn[j] + mem[j] * grad_u[j]
+            _copy(grad_x[t, a:b], iota)
+            for j in range(b - a):
+                mu[j] = grad_u[j] * (one - mem[j])
+        grad_v0[a:b] = mu
+        grad_i0[a:b] = iota
+
+
+def _array(tensor: Tensor | None, like: Tensor) -> np.ndarray:
+    """A contiguous array in the dtype of `like`; None is an empty one of two dimensions."""
+    if tensor is None:
+        return np.empty((0, 0), like.numpy().dtype)
+    return tensor.detach().to(like.dtype).contiguous().numpy()
+
+
+@inlined
+def _unused(x, *values):
+    return x
+
+
+def _specialised(kernel, name: str, function, values: list[float], like: Tensor):
+    """The compiled kernel with a function of a formula in the place of `name`, and the values for it.
+
+    Without a function the kernel is the same for all formulas, and compiled once.
+    """
+    if function is None:
+        return compiled(kernel, **{name: _unused}), ()
+    number = like.numpy().dtype.type
+    return compiled(kernel, **{name: bound(function, like.dtype)}), tuple(number(value) for value in values)
+
+
+# The work of a neuron and step, in operations, which `run` weighs against the cost of a thread.
+_FORWARD_WORK, _BACKWARD_WORK = 4, 16
+
+
+def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep):
+    """See `autograd.leaky`; the trace is in the dtype of v0."""
+    steps, size = x.shape
+    trace, spikes, last = empty(x.shape, v0.dtype), empty(x.shape, v0.dtype), torch.empty_like(v0)
+    potentials = empty(x.shape if keep else (0, 0), v0.dtype)
+    kernel, numbers = _specialised(
+        _leaky_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0
+    )
+    run(
+        kernel, size, steps * _FORWARD_WORK,
+        _array(x, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), numbers,
+        _RESETS[reset], delay, smooth, spikes.numpy(), trace.numpy(), potentials.numpy(), last.numpy(),
+    )  # fmt: skip
+    return spikes.to(x.dtype), trace, potentials, last
+
+
+def leaky_backward(
+    grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formula, values, reset, delay, learns,
+    keep_steps,
+):  # fmt: skip
+    """See `autograd.leaky_backward`."""
+    steps, size = trace.shape
+    grad_x, grad_v0 = empty(trace.shape, v0.dtype), torch.empty_like(v0)
+    grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
+    grad_beta, grad_threshold = torch.zeros_like(v0), torch.zeros_like(v0)
+    kernel, numbers = _specialised(
+        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
+    )
+    run(
+        kernel, size, steps * _BACKWARD_WORK,
+        _array(grad_spikes, v0), _array(grad_potentials, v0), _array(grad_last, v0), _array(trace, v0),
+        _array(slopes, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), numbers,
+        _RESETS[reset], delay, learns, grad_x.numpy(), grad_steps.numpy(), grad_beta.numpy(), grad_threshold.numpy(),
+        grad_v0.numpy(),
+    )  # fmt: skip
+    return grad_x, grad_steps, grad_beta, grad_threshold, grad_v0
+
+
+def cuba_forward(x, parameters, v0, i0, formula, values, smooth):
+    """See `autograd.cuba`; the trace is in the dtype of v0."""
+    steps, size = x.shape
+    trace, spikes = empty(x.shape, v0.dtype), empty(x.shape, v0.dtype)
+    last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
+    kernel, numbers = _specialised(_cuba_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0)
+    run(
+        kernel, size, steps * _FORWARD_WORK,
+        _array(x, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0), numbers, smooth,
+        spikes.numpy(), trace.numpy(), last_v.numpy(), last_i.numpy(),
+    )  # fmt: skip
+    return spikes.to(x.dtype), trace, last_v, last_i
+
+
+def cuba_backward(
+    grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula, values, detach, learns, keep_steps
+):
+    """See `autograd.cuba_backward`."""
+    steps, size = trace.shape
+    grad_x, grad_v0, grad_i0 = empty(trace.shape, v0.dtype), torch.empty_like(v0), torch.empty_like(v0)
+    grad_parameters = torch.zeros_like(parameters, dtype=v0.dtype)
+    grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
+    kernel, numbers = _specialised(
+        _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
+    )
+    run(
+        kernel, size, steps * _BACKWARD_WORK,
+        _array(grad_spikes, v0), _array(grad_v, v0), _array(grad_i, v0), _array(trace, v0), _array(slopes, v0),
+        _array(x if learns else None, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0),
+        numbers, detach, learns, grad_x.numpy(), grad_steps.numpy(), grad_parameters.numpy(),
+        grad_v0.numpy(), grad_i0.numpy(),
+    )  # fmt: skip
+    return grad_x, grad_steps, grad_parameters, grad_v0, grad_i0

@@ -1,0 +1,60 @@
+"""Formulas compiled for the GPU by Triton; on a machine without one they run in Triton's interpreter."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import FunctionType
+
+import triton
+import triton.language as tl
+
+from ._elementary import ELEMENTARY
+from .binding import bind
+
+__all__ = ["BLOCK", "INTERPRETED", "bound", "launch"]
+
+INTERPRETED = triton.knobs.runtime.interpret
+BLOCK = 256
+
+
+@triton.jit
+def _exp(z):
+    return tl.exp(z)
+
+
+@triton.jit
+def _abs(z):
+    return tl.abs(z)
+
+
+@triton.jit
+def _erfc(z):
+    return 1.0 - tl.erf(z)
+
+
+@triton.jit
+def _floor(z):
+    return tl.floor(z)
+
+
+@triton.jit
+def _where(condition, a, b):
+    return tl.where(condition, a, b)
+
+
+# The interpreter wants `tl` among the globals of every function.
+_BASE = {"tl": tl, "exp": _exp, "abs": _abs, "erfc": _erfc, "floor": _floor, "where": _where}
+_VOCABULARY = _BASE | {f.__name__: bind(f, _BASE, triton.jit) for f in ELEMENTARY}
+
+
+@lru_cache(maxsize=256)
+def bound(function: FunctionType):
+    """A formula's function compiled for the GPU, for calls from other kernels."""
+    # In the interpreter a constexpr would wrap what it is multiplied with.
+    return bind(function, _VOCABULARY, triton.jit, constant=float if INTERPRETED else tl.constexpr)
+
+
+def launch(kernel, size: int, *arguments, **constants) -> None:
+    """Start a kernel over `size` elements. Products and sums are not contracted: they would round differently."""
+    if size:
+        kernel[(triton.cdiv(size, BLOCK),)](*arguments, size, **constants, BLOCK=BLOCK, enable_fp_fusion=False)

@@ -1,0 +1,24 @@
+"""Without a GPU the Triton kernels run in Triton's interpreter, which has to be known before Triton is imported."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Fill new uninitialised floating-point memory with NaN, so that what a kernel leaves unwritten is seen."""
+
+    def poisoning(create):
+        def call(*args, **kwargs):
+            tensor = create(*args, **kwargs)
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+        return call
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))
