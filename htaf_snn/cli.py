@@ -40,11 +40,23 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.secho(f"error: {' '.join(str(error).split())}", err=True, fg="red")
+        typer.secho(f"error: {_with_option_names(' '.join(str(error).split()))}", err=True, fg="red")
         raise typer.Exit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        typer.secho(f"error: out of memory, take a smaller model or fewer time bins: {error}", err=True, fg="red")
+        raise typer.Exit(1) from None
     except FloatingPointError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         raise typer.Exit(1) from None
+
+
+def _with_option_names(message: str) -> str:
+    """The message with an argument of a Python function in front replaced by the option that sets it."""
+    name, colon, rest = message.partition(":")
+    option = {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot"}.get(name)
+    return f"{option}{colon}{rest}" if option else message
 
 
 def _version(wanted: bool) -> None:
@@ -74,7 +86,10 @@ def train_command(
     context: typer.Context,
     dataset: Annotated[str, typer.Option(help="saccade-digits (offline) or nmnist.")] = _DEFAULTS.dataset,
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
-    library: Annotated[str, typer.Option(help="Whose neurons: snntorch or norse.")] = _DEFAULTS.library,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    library: Annotated[
+        str, typer.Option(help="Whose neurons: snntorch, norse, or fused, which equals snntorch and is faster.")
+    ] = _DEFAULTS.library,
     surrogate: Annotated[str, typer.Option(help='Such as "htaf(beta=8)" or snntorch.atan.')] = _DEFAULTS.surrogate,
     model: Annotated[str, typer.Option(help="mlp or cnn.")] = _DEFAULTS.model,
     hidden: Annotated[
@@ -113,23 +128,26 @@ def train_command(
         if "hidden" in given:
             given["hidden"] = _sizes(given["hidden"])
         if "data_root" in given:
-            given["data_root"] = str(given["data_root"])
+            given["data_root"] = str(given["data_root"].expanduser().resolve())
         if resume and out is None:
             raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
         out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
         config = replace(training.read_config(out) if resume else _DEFAULTS, **given)
-        run = training.train_folds if config.folds else training.train
+        run = training.train_folds if config.folds and config.fold is None else training.train
         try:
             result = run(config, out, resume=resume)
         except KeyboardInterrupt:
-            typer.secho(f"interrupted; continue with: htaf-snn train --resume --out {out}", err=True)
+            started = (out / "config.json").is_file()
+            hint = f"continue with: htaf-snn train --resume --out {out}" if started else "nothing was written"
+            typer.secho(f"interrupted; {hint}", err=True)
             raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(result))
         return
     if "fold_accuracy" in result:
         typer.echo("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
-    typer.echo(f"test accuracy {result['test_accuracy']:.4f}, results in {result['out']}")
+    gap = f", {result['smooth_test_accuracy']:.4f} with smooth steps" if "hardening_gap" in result else ""
+    typer.echo(f"test accuracy {result['test_accuracy']:.4f}{gap}, results in {result['out']}")
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -162,7 +180,7 @@ def profile_command(
         if plot is not None:
             profile.plot(found, plot)
     if as_json:
-        typer.echo(json.dumps([p.as_dict() for p in profiles]))
+        typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:
         typer.echo(profile.table(profiles))
 

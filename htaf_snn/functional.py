@@ -42,11 +42,11 @@ def _check_tensor_parameter(name: str, value: Tensor, x: Tensor, formula: Formul
         raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(x.shape)}, got {_describe(value)}")
     if value.requires_grad and formula.parameter_gradients is None:
         raise ValueError(f"{name}: the parameters of {formula.name!r} have no gradient; expected a detached tensor")
-    check_positive(name, value)
+    check_positive(name, value, formula)
 
 
-def check_positive(name: str, value: Tensor) -> None:
-    """Raise ValueError unless all of a parameter tensor is positive and finite.
+def check_positive(name: str, value: Tensor, formula: Formula) -> None:
+    """Raise ValueError unless all of a parameter tensor is positive and, where the formula wants it, finite.
 
     On an accelerator and under compilation or vmap the values are not looked at: it would stall the device,
     break the graph, or is impossible.
@@ -55,7 +55,7 @@ def check_positive(name: str, value: Tensor) -> None:
         return
     value = value.detach()
     try:
-        valid = bool(((value > 0) & value.isfinite()).all())
+        valid = bool(((value > 0) & (value.isfinite() | formula.may_be_infinite(name))).all())
     except RuntimeError:
         return
     if not valid:
@@ -78,7 +78,7 @@ def _htaf_formula(normalized: bool) -> Formula:
 def _resolve(surrogate) -> tuple[Formula, dict]:
     if isinstance(surrogate, str):
         name, values = formulas.parse_spec(surrogate)
-        formula = formulas.get(name)
+        formula = _htaf_formula(values.pop("normalized", False)) if name == "htaf" else formulas.get(name)
         return formula, {**formula.defaults, **values}
     if isinstance(surrogate, Formula):
         return surrogate, surrogate.defaults

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from .surrogate import Surrogate
 __all__ = ["Profile", "measure", "plot", "table"]
 
 DELTAS = (0.1, 0.5, 1.0)
+IMAGES = (".png", ".svg", ".pdf")
 _FAR = 1e6
 _NEGLIGIBLE = 1e-250
 
@@ -55,8 +57,14 @@ class Profile:
     finite: bool
 
     def as_dict(self) -> dict:
-        """The fields as plain values, for JSON; infinity as null."""
-        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
+        """The fields as plain values, for JSON; what is not finite as null."""
+        return _finite(asdict(self))
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _slope_of(surrogate: Callable) -> Callable[[np.ndarray], np.ndarray]:
@@ -156,14 +164,14 @@ def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float
         (1.0, 'exponential', 2.0)
     """
     name = name or repr(surrogate)
-    if not all(delta > 0 for delta in deltas):
-        raise ValueError(f"deltas: expected positive numbers, got {list(deltas)}")
+    if not all(0 < delta < math.inf for delta in deltas):
+        raise ValueError(f"deltas: expected positive finite numbers, got {list(deltas)}")
     slope = _slope_of(surrogate)
     scales = np.logspace(-9, 6, 6001)
     grid = np.concatenate([-scales[::-1], [0.0], scales])
     try:
         values = np.abs(slope(grid))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"{name}: expected a callable with a gradient, got one without: {error}") from error
     if not (np.nan_to_num(values, posinf=0.0) > 0).any():
         raise ValueError(f"{name}: the gradient is 0 or not finite everywhere; there is nothing to measure")
@@ -231,22 +239,26 @@ def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.
         span: the x axis runs from -span to span, in units of x.
 
     Raises:
-        ValueError: if the ending is not one that matplotlib writes.
+        ValueError: if the ending is another, or the folder does not exist.
         OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure
 
     from ._files import replacing
 
+    path = Path(path)
+    if path.suffix not in IMAGES or not path.parent.is_dir():
+        raise ValueError(f"plot: expected a {', '.join(IMAGES)} file in an existing folder, got {path}")
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     linear, logarithmic = figure.subplots(1, 2)
     for axes, reach in ((linear, span), (logarithmic, 3 * span)):
+        styles = cycle(["-", "--", "-.", ":"])
         x = np.linspace(-reach, reach, 4001)
         slopes = {name: _slope_of(surrogate)(x) for name, surrogate in surrogates.items()}
         for name, slope in slopes.items():
-            axes.plot(x, slope, label=name)
+            axes.plot(x, slope, label=name, linestyle=next(styles))
         axes.set_xlabel("membrane potential − threshold")
-    linear.set_ylabel("surrogate gradient")
+        axes.set_ylabel("surrogate gradient")
     linear.set_title("gradient")
     logarithmic.set_yscale("log")
     logarithmic.set_ylim(1e-6, 2 * max(np.nanmax(slope) for slope in slopes.values()))

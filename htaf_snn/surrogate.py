@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,22 @@ __all__ = [
 MODES = ("spike", "smooth")
 
 
+def _parameter(name: str) -> property:
+    """A formula's parameter as an attribute that can be read and set."""
+    return property(
+        lambda self: self.values()[name],
+        lambda self, value: self._set(name, value),
+        doc=f"The parameter {name}; what is set is checked.",
+    )
+
+
 class Surrogate(nn.Module):
     """Base of all surrogates; a subclass names its formula: `class ATan(Surrogate, formula="atan")`.
 
     Args:
         *values, **parameters: the formula's parameters, positive numbers, by position or name.
         mode: "spike", the step with the surrogate gradient, or "smooth", the formula's primitive. The attribute may
-            be changed at any time.
+            be changed at any time, and so may the parameters: `step.alpha = 3.0`.
 
     Shape:
         Any floating-point tensor; the output has its shape and dtype.
@@ -72,6 +82,8 @@ class Surrogate(nn.Module):
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
             for name, default in cls.formula.defaults.items()
         ]
+        for name in cls.formula.defaults:
+            setattr(cls, name, _parameter(name))
         mode = inspect.Parameter("mode", inspect.Parameter.KEYWORD_ONLY, default="spike")
         cls.__signature__ = inspect.Signature([*named, mode])
 
@@ -82,7 +94,7 @@ class Surrogate(nn.Module):
             raise TypeError(f"{type(self).__name__}: expected at most {len(names)} values, got {len(values)}")
         given = {**dict(zip(names, values, strict=False)), **parameters}
         self.formula.check(given)
-        self._values = {**self.formula.defaults, **given}
+        self._values = {**self.formula.defaults, **{k: float(v) for k, v in given.items()}}
         self.mode = mode
 
     @property
@@ -99,6 +111,10 @@ class Surrogate(nn.Module):
     def values(self) -> dict[str, float | Tensor]:
         """The parameters by name, in the formula's order."""
         return dict(self._values)
+
+    def _set(self, name: str, value: float) -> None:
+        self.formula.check({name: value})
+        self._values[name] = float(value)
 
     def forward(self, x: Tensor) -> Tensor:
         return spike(x, self) if self._mode == "spike" else smooth(x, self)
@@ -131,7 +147,8 @@ class HTAF(Surrogate):
 
     Raises:
         TypeError: if alpha or beta is neither a number nor a floating-point tensor.
-        ValueError: if a value is not positive and finite, or the mode is unknown.
+        ValueError: if a value is not positive and finite, a tensor requires a gradient but `learnable` is not set,
+            or the mode is unknown.
 
     Reference:
         Park et al. 2026, arXiv 2605.11558; only the abstract was available to us.
@@ -156,18 +173,39 @@ class HTAF(Surrogate):
     ):
         given = {"alpha": alpha, "beta": beta}
         self.normalized = normalized
-        super().__init__(mode=mode, **{k: v for k, v in given.items() if not isinstance(v, Tensor)})
         self.learnable = learnable
+        super().__init__(mode=mode, **{k: v for k, v in given.items() if not isinstance(v, Tensor)})
         for name, value in given.items():
             if isinstance(value, Tensor):
-                if not value.is_floating_point():
-                    raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value.dtype}")
-                check_positive(name, value)
+                self._check_tensor(name, value)
             if learnable:
                 start = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
                 self.register_parameter(f"log_{name}", nn.Parameter(start.log()))
             elif isinstance(value, Tensor):
-                self.register_buffer(name, value.detach().clone())
+                self.register_buffer(f"fixed_{name}", value.detach().clone())
+
+    alpha, beta = _parameter("alpha"), _parameter("beta")
+
+    def _check_tensor(self, name: str, value: Tensor) -> None:
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value.dtype}")
+        if value.requires_grad and not self.learnable:
+            raise ValueError(f"{name}: expected a tensor without gradient, got a trainable one; pass learnable=True")
+        check_positive(name, value, self.formula)
+
+    def _set(self, name: str, value: float | Tensor) -> None:
+        if isinstance(value, Tensor):
+            self._check_tensor(name, value.detach())
+        else:
+            self.formula.check({name: value})
+        if self.learnable:
+            with torch.no_grad():
+                getattr(self, f"log_{name}").copy_(torch.as_tensor(value).log())
+        elif isinstance(value, Tensor):
+            self.register_buffer(f"fixed_{name}", value.detach().clone())
+        else:
+            self._buffers.pop(f"fixed_{name}", None)
+            self._values[name] = float(value)
 
     @property
     def formula(self) -> Formula:
@@ -180,7 +218,8 @@ class HTAF(Surrogate):
     def values(self) -> dict[str, float | Tensor]:
         if self.learnable:
             return {"alpha": self.log_alpha.exp(), "beta": self.log_beta.exp()}
-        return {**self._values, **dict(self.named_buffers())}
+        fixed = {name.removeprefix("fixed_"): value for name, value in self.named_buffers()}
+        return {**self._values, **fixed}
 
 
 class ATan(Surrogate, formula="atan"): ...
@@ -214,6 +253,7 @@ SuperSpike = FastSigmoid
 
 _REGISTRY: dict[str, Callable[..., Surrogate]] = {
     "htaf": HTAF,
+    "htaf_normalized": partial(HTAF, normalized=True),
     "superspike": SuperSpike,
     **{
         cls.formula.name: cls
@@ -251,7 +291,8 @@ def get(name: str, **parameters) -> Surrogate:
     try:
         return _REGISTRY[name](**parameters)
     except TypeError as error:
-        raise ValueError(f"surrogate {name!r}: {error}") from error
+        known = ", ".join(k for k in inspect.signature(_REGISTRY[name]).parameters)
+        raise ValueError(f"surrogate {name!r}: {error}; its parameters are: {known}") from error
 
 
 def parse(text: str) -> Surrogate:
@@ -262,7 +303,7 @@ def parse(text: str) -> Surrogate:
 
     Example:
         >>> parse("htaf(alpha=0.5, beta=8)")
-        HTAF(alpha=0.5, beta=8, mode='spike')
+        HTAF(alpha=0.5, beta=8.0, mode='spike')
     """
     name, parameters = formulas.parse_spec(text)
     return get(name, **parameters)
@@ -289,8 +330,9 @@ def register(cls: type[Surrogate]) -> type[Surrogate]:
     is_surrogate = isinstance(cls, type) and issubclass(cls, Surrogate)
     if not is_surrogate or not isinstance(getattr(cls, "formula", None), Formula):
         raise TypeError(f"expected a subclass of Surrogate with a formula, got {cls!r}")
-    if _REGISTRY.get(cls.formula.name, cls) is not cls:
-        raise ValueError(f"name: {cls.formula.name!r} is taken by {_REGISTRY[cls.formula.name].__name__}")
+    before = _REGISTRY.get(cls.formula.name, cls)
+    if (before.__module__, getattr(before, "__qualname__", None)) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"name: {cls.formula.name!r} is taken by {before!r}")
     formulas.register(cls.formula)
     _REGISTRY[cls.formula.name] = cls
     return cls

@@ -7,9 +7,11 @@ random state after the last finished epoch) and, once finished, `result.json`.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from torch.nn.functional import cross_entropy
 
 from . import integrations, models
 from ._files import replacing
+from .surrogate import Surrogate
 
-__all__ = ["TrainConfig", "evaluate", "fit", "load_checkpoint", "save_checkpoint", "train", "train_folds"]
+__all__ = ["TrainConfig", "evaluate", "fit", "load", "load_checkpoint", "save_checkpoint", "train", "train_folds"]
 
 CHECKPOINT = "checkpoint.safetensors"
 MODELS = ("mlp", "cnn")
@@ -33,7 +36,8 @@ class TrainConfig:
     Attributes:
         dataset: a name of `neuromorphic_datasets.names()`.
         data_root: folder of the data set; None for the default place.
-        library: "snntorch" or "norse", whose neurons are used.
+        download: fetch the data set if it is not there.
+        library: "snntorch" or "norse", whose neurons are used, or "fused" for this package's.
         surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)".
         model: "mlp" or "cnn".
         hidden: neurons (mlp) or channels (cnn) of each hidden layer.
@@ -47,6 +51,7 @@ class TrainConfig:
 
     dataset: str = "saccade-digits"
     data_root: str | None = None
+    download: bool = False
     library: str = "snntorch"
     surrogate: str = "htaf"
     model: str = "mlp"
@@ -62,10 +67,19 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden", tuple(self.hidden))
+        if isinstance(self.hidden, list):
+            object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("epochs", "batch_size", "time_bins"):
             _require(name, getattr(self, name), "an integer of at least 1", lambda v: _is_count(v))
-        _require("hidden", self.hidden, "one or more positive integers", lambda v: v and all(map(_is_count, v)))
+        _require(
+            "hidden",
+            self.hidden,
+            "one or more positive integers",
+            lambda v: isinstance(v, tuple) and v and all(map(_is_count, v)),
+        )
+        _require(
+            "folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (_is_count(v) and v > 1)
+        )
         _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
         _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
         _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
@@ -76,8 +90,16 @@ def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _are_counts(values) -> bool:
+    return isinstance(values, tuple) and len(values) > 0 and all(map(_is_count, values))
+
+
 def _require(name: str, value, expected: str, is_valid: Callable) -> None:
-    if not is_valid(value):
+    try:
+        valid = is_valid(value)
+    except TypeError:
+        valid = False
+    if not valid:
         raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
@@ -134,12 +156,12 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
             epoch = int(file.metadata()["epoch"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a checkpoint of htaf-snn, got a damaged or other file ({error})") from error
-    state = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    state = _with_prefix(tensors, "model.")
     _check_shapes(path, state, model.state_dict())
+    _check_optimizer(path, tensors, model, epoch)
     model.load_state_dict(state)
     for name, parameter in model.named_parameters():
-        prefix = f"optimizer.{name}."
-        kept = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
+        kept = _with_prefix(tensors, f"optimizer.{name}.")
         if kept:
             optimizer.state[parameter] = {
                 key: v.to(parameter.device) if v.shape == parameter.shape else v for key, v in kept.items()
@@ -148,6 +170,23 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     if "rng_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng_cuda"])
     return epoch
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _check_optimizer(path, tensors: dict[str, Tensor], model: nn.Module, epoch: int) -> None:
+    """Raise unless the state of Adam is there for what has been trained, and of the parameters' shapes."""
+    if "rng" not in tensors:
+        raise ValueError(f"{path}: expected the random state, rng, found none")
+    states = {name: _with_prefix(tensors, f"optimizer.{name}.") for name, _ in model.named_parameters()}
+    if epoch and not any(states.values()):
+        raise ValueError(f"{path}: expected the optimizer's state after {epoch} epochs, found none")
+    for name, parameter in model.named_parameters():
+        if states[name]:
+            expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            _check_shapes(path, states[name], expected)
 
 
 def _check_shapes(path, came: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -245,6 +284,7 @@ def fit(
     lr: float = 1e-3,
     resume: bool = False,
     progress: bool = True,
+    label: str = "",
 ) -> list[dict]:
     """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
 
@@ -258,6 +298,7 @@ def fit(
         lr: learning rate.
         resume: continue from the folder's checkpoint, exactly as if never interrupted.
         progress: show a progress bar on standard error.
+        label: put before the progress bar.
 
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`.
@@ -270,16 +311,15 @@ def fit(
 
     out = Path(out)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    done = load_checkpoint(out / CHECKPOINT, model, optimizer) if resume else 0
-    metrics = _read_metrics(out)[:done] if resume else []
+    done, metrics = _load(out, model, optimizer) if resume else (0, [])
     _write_metrics(out, metrics)
-    if not resume:
+    if not done:
         save_checkpoint(out / CHECKPOINT, model, optimizer, 0)
     for epoch in range(done, epochs):
         if hasattr(train_loader.sampler, "set_epoch"):
             train_loader.sampler.set_epoch(epoch)
         start = time.perf_counter()
-        with tqdm(total=len(train_loader), desc=f"epoch {epoch + 1}/{epochs}", disable=not progress) as bar:
+        with tqdm(total=len(train_loader), desc=f"{label}epoch {epoch + 1}/{epochs}", disable=not progress) as bar:
             train_metrics = _train_epoch(model, optimizer, train_loader, epoch, bar)
             val_metrics = evaluate(model, val_loader) if val_loader is not None else {}
             if val_metrics:
@@ -295,6 +335,17 @@ def fit(
         _write_metrics(out, metrics)
         save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
     return metrics
+
+
+def _load(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    """Finished epochs and their metrics; none of a run that was interrupted before its first checkpoint."""
+    if not (out / CHECKPOINT).exists() and not (out / "metrics.jsonl").exists():
+        return 0, []
+    done = load_checkpoint(out / CHECKPOINT, model, optimizer)
+    metrics = _read_metrics(out)
+    if len(metrics) < done:
+        raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, found {len(metrics)}")
+    return done, metrics[:done]
 
 
 def _read_metrics(out: Path) -> list[dict]:
@@ -314,15 +365,13 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _prepare(config: TrainConfig):
-    """The loaders and the model of a configuration."""
+def _make_loaders(config: TrainConfig) -> tuple:
     import neuromorphic_datasets as nd
 
-    # Made once before the data are read: an unknown library or surrogate should be refused first.
-    integrations.neuron(config.library, config.surrogate)
-    train_loader, val_loader, test_loader = nd.loaders(
+    return nd.loaders(
         config.dataset,
         root=config.data_root,
+        download=config.download,
         batch_size=config.batch_size,
         time_bins=config.time_bins,
         val_fraction=config.val_fraction,
@@ -330,17 +379,43 @@ def _prepare(config: TrainConfig):
         folds=config.folds,
         fold=config.fold,
     )
-    frame_shape, classes = train_loader.dataset.frames.shape[2:], len(train_loader.dataset.classes)
+
+
+def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes: int) -> nn.Module:
     torch.manual_seed(config.seed)
 
     def neuron() -> nn.Module:
         return integrations.neuron(config.library, config.surrogate)
 
     if config.model == "cnn":
-        model = models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
-    else:
-        model = models.SpikingMLP(torch.Size(frame_shape).numel(), config.hidden, classes, neuron)
-    return (train_loader, val_loader, test_loader), model
+        return models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
+    return models.SpikingMLP(torch.Size(frame_shape).numel(), config.hidden, classes, neuron)
+
+
+def load(out: str | PathLike) -> nn.Module:
+    """The trained network of a run, in eval mode on the CPU.
+
+    Args:
+        out: folder of a run of `train`, or of one fold of `train_folds`.
+
+    Returns:
+        A module from frames (T, B, C, H, W) to class scores (B, classes); see `evaluate`.
+
+    Raises:
+        FileNotFoundError: if there is no run or no checkpoint.
+        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+    """
+    config, path = read_config(out), Path(out) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
+    except KeyError as error:
+        raise ValueError(f"{path}: expected the configuration of one network, found no {error}") from error
+    # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
+    with torch.random.fork_rng():
+        model = _make_model(config, frame_shape, classes)
+        load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    return model.eval()
 
 
 def read_config(out: str | PathLike) -> TrainConfig:
@@ -366,11 +441,14 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     Args:
         config: what to do.
         out: folder of the run; new or empty, unless resuming.
-        resume: continue the run in the folder; config must be its own but for a larger `epochs`.
+        resume: continue the run in the folder; config must be its own but for a larger `epochs`, and another
+            `data_root` or `device`.
         progress: show progress bars on standard error.
 
     Returns:
-        {"test_accuracy", "test_loss", "epochs", "spike_rate" (per layer), "seconds", "out"}, also in `result.json`.
+        {"test_accuracy", "test_loss", "epochs", "spike_rate" (mean output per layer in the last epoch), "seconds",
+        "torch", "threads", "device", "out"}, also in `result.json`. The test figures are those of the last epoch, of
+        the network that spikes; after training in smooth mode there are "smooth_test_accuracy" and "hardening_gap".
 
     Raises:
         ValueError: if an argument is bad, the folder holds another run, or the checkpoint does not fit.
@@ -379,14 +457,16 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     """
     device = _device(config.device)
     out = Path(out)
-    if not resume and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
-    if resume:
-        _check_same_run(config, read_config(out))
-    (train_loader, val_loader, test_loader), model = _prepare(config)
-    model.to(device)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_text(out / "config.json", json.dumps(asdict(config), indent=2) + "\n")
+    # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
+    integrations.neuron(config.library, config.surrogate)
+    _check_folder(config, out, resume)
+    with _new_folder(out):
+        train_loader, val_loader, test_loader = _make_loaders(config)
+        shape = {"frame_shape": train_loader.dataset.frames.shape[2:], "classes": len(train_loader.dataset.classes)}
+        model = _make_model(config, **shape).to(device)
+        if resume:
+            _load(out, model, torch.optim.Adam(model.parameters()))
+        _write_json(out / "config.json", {**asdict(config), **shape})
     metrics = fit(
         model,
         train_loader,
@@ -396,44 +476,100 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         lr=config.lr,
         resume=resume,
         progress=progress,
+        label="" if config.fold is None else f"fold {config.fold + 1}/{config.folds}, ",
     )
-    test = evaluate(model, test_loader)
     result = {
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
+        **_test(model, test_loader),
         "epochs": len(metrics),
         "spike_rate": metrics[-1]["spike_rate"],
         "seconds": round(sum(line["seconds"] for line in metrics), 3),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
         "out": str(out),
     }
-    _write_text(out / "result.json", json.dumps(result, indent=2) + "\n")
+    _write_json(out / "result.json", result)
     return result
+
+
+def _test(model: nn.Module, loader: Iterable) -> dict[str, float]:
+    """Test figures of the spiking network; for one trained with smooth steps its hardening gap too."""
+    steps = [m for m in model.modules() if isinstance(m, Surrogate) and m.mode == "smooth"]
+    smooth = evaluate(model, loader) if steps else None
+    for step in steps:
+        step.mode = "spike"
+    hard = evaluate(model, loader)
+    for step in steps:
+        step.mode = "smooth"
+    figures = {"test_accuracy": hard["accuracy"], "test_loss": hard["loss"]}
+    if smooth is not None:
+        gap = smooth["accuracy"] - hard["accuracy"]
+        figures |= {"smooth_test_accuracy": smooth["accuracy"], "hardening_gap": gap}
+    return figures
+
+
+def _check_folder(config: TrainConfig, out: Path, resume: bool) -> None:
+    if resume:
+        _check_same_run(config, read_config(out))
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Make a folder, and take what was made away again if nothing has come into it."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"out: expected a folder that can be written, got {out}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _write_json(path: Path, values: dict) -> None:
+    _write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def _check_same_run(config: TrainConfig, before: TrainConfig) -> None:
     for field in fields(TrainConfig):
         came, expected = getattr(config, field.name), getattr(before, field.name)
-        if field.name == "epochs" and came >= expected:
+        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and came >= expected):
             continue
         if came != expected:
             raise ValueError(f"{field.name}: expected {expected!r}, as the run to resume has it, got {came!r}")
 
 
+def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
+    folder = out / f"fold{fold}"
+    again = resume and (folder / "config.json").is_file()
+    return train(replace(config, fold=fold), folder, resume=again, progress=progress)
+
+
 def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
-    """`train` on each of `config.folds` folds, in subfolders fold0, fold1, ….
+    """`train` on each of `config.folds` folds, in subfolders fold0, fold1, …; resuming goes on where it stopped.
 
     Returns:
         {"test_accuracy": mean, "fold_accuracy": one a fold, "out"}, also in `result.json`.
     """
-    from dataclasses import replace
-
+    _require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
     out = Path(out)
-    results = []
-    for fold in range(config.folds):
-        folder = out / f"fold{fold}"
-        again = resume and (folder / "config.json").is_file()
-        results.append(train(replace(config, fold=fold), folder, resume=again, progress=progress))
+    integrations.neuron(config.library, config.surrogate)
+    _check_folder(config, out, resume)
+    with _new_folder(out):
+        _write_json(out / "config.json", asdict(config))
+        try:
+            results = [_train_fold(config, out, fold, resume, progress) for fold in range(config.folds)]
+        finally:
+            if not (out / "fold0").is_dir():
+                (out / "config.json").unlink()
     accuracies = [result["test_accuracy"] for result in results]
     result = {"test_accuracy": sum(accuracies) / len(accuracies), "fold_accuracy": accuracies, "out": str(out)}
-    _write_text(out / "result.json", json.dumps(result, indent=2) + "\n")
+    _write_json(out / "result.json", result)
     return result

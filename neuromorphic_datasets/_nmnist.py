@@ -56,7 +56,7 @@ def _part(root: Path, part: str, download: bool) -> list[Path]:
     if not files:
         raise FileNotFoundError(
             f"root: expected N-MNIST recordings {part}/<digit>/<id>.bin in {root} or in {root / 'NMNIST'}, "
-            f"came {_described(root)}; pass download=True to fetch the data set (1.2 GB), "
+            f"came {_described(root)}; pass download=True (htaf-snn train: --download) to fetch the data set (1.2 GB), "
             "or the folder of a copy"
         )
     for file in files:

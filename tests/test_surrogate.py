@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from htaf_snn import HTAF, formulas, functional, surrogate
+from htaf_snn.functional import smooth, spike
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 CASES = [(name, parameters) for name in PARAMETERS for parameters in PARAMETERS[name]]
@@ -170,7 +171,7 @@ def test_learnable_is_positive_saved_and_per_channel():
 
 def test_fixed_tensor_parameters_follow_the_module():
     step = HTAF(alpha=torch.tensor([[0.5], [2.0]]))
-    assert sorted(step.state_dict()) == ["alpha"]
+    assert sorted(step.state_dict()) == ["fixed_alpha"]
     x = torch.randn(4, 2, 3, requires_grad=True)
     step(x).sum().backward()
     expected = torch.stack([functional.htaf_derivative(x[:, i], a) for i, a in enumerate((0.5, 2.0))], dim=1)
@@ -293,3 +294,39 @@ def test_a_taken_name_is_refused():
         formulas.register(formula)
     with pytest.raises(ValueError, match="taken"):
         surrogate.register(type("Other", (surrogate.Surrogate,), {}, formula=formula))
+
+
+@pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5), torch.tensor([0.5, 0.7])])
+@pytest.mark.parametrize("learnable", [False, True])
+def test_parameters_can_be_read_and_set(alpha, learnable):
+    step = HTAF(alpha=alpha, learnable=learnable)
+    torch.testing.assert_close(torch.as_tensor(step.alpha).detach(), torch.as_tensor(alpha))
+    for value in (2.0, torch.as_tensor(alpha) * 3):
+        step.alpha = value
+        shape = torch.as_tensor(step.alpha).shape
+        torch.testing.assert_close(torch.as_tensor(step.alpha).detach(), torch.as_tensor(value).expand(shape))
+        x = torch.zeros(2, requires_grad=True)
+        step(x).sum().backward()
+        torch.testing.assert_close(x.grad, torch.as_tensor(step.alpha).detach().expand(2))
+    with pytest.raises(ValueError, match="alpha"):
+        step.alpha = -1.0
+
+
+def test_every_parameter_can_be_set():
+    triangle = surrogate.get("triangle")
+    triangle.alpha = 3
+    assert triangle.values() == {"alpha": 3.0}
+
+
+def test_a_trainable_tensor_needs_learnable():
+    with pytest.raises(ValueError, match=r"alpha.*learnable=True"):
+        HTAF(alpha=torch.nn.Parameter(torch.ones(3)))
+
+
+def test_both_registries_know_the_same_names():
+    x = torch.linspace(-1, 1, 5)
+    for name in surrogate.names():
+        assert torch.equal(spike(x, name), surrogate.get(name)(x))
+    assert set(surrogate.names()) == set(formulas.names())
+    normalized = smooth(x, "htaf(normalized=True)")
+    assert torch.equal(normalized, surrogate.parse("htaf(normalized=True, mode='smooth')")(x))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from htaf_snn import training, unregister
+from htaf_snn import integrations, surrogate, training, unregister
 from htaf_snn.cli import app
 from htaf_snn.training import TrainConfig
 
@@ -273,5 +273,106 @@ def test_profile_command(tmp_path):
     assert [p["name"] for p in found] == ["htaf", "snntorch.atan", "norse.super"]
     assert found[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
     assert_one_error(run("profile", "htaf", "--plot", tmp_path / "none" / "s.png"), "none")
-    assert_one_error(run("profile", "htaf", "--delta", "-1"), "deltas")
+    assert_one_error(run("profile", "htaf", "--delta", "-1"), "--delta")
     assert_one_error(run("profile", "norse.heaviside"), "norse.heaviside")
+
+
+def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypatch):
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "2", "--folds", "3", "--out"]
+    run(*arguments, tmp_path / "whole")
+    trained, train = [], training.train
+
+    def interrupted(config, *positional, **named):
+        trained.append(config.fold)
+        if trained == [0, 1]:
+            raise KeyboardInterrupt
+        return train(config, *positional, **named)
+
+    monkeypatch.setattr(training, "train", interrupted)
+    result = run(*arguments, tmp_path / "parts")
+    assert result.exit_code == 130 and "--resume" in result.stderr
+    result = run("train", "--resume", "--out", tmp_path / "parts")
+    assert result.exit_code == 0, result.stderr
+    whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
+    assert parts["fold_accuracy"] == whole["fold_accuracy"]
+    result = run("train", "--resume", "--out", tmp_path / "parts" / "fold2", "--epochs", "3")
+    assert result.exit_code == 0 and len(metrics(tmp_path / "parts" / "fold2")) == 3
+
+
+def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monkeypatch):
+    def interrupt(*positional, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_make_loaders", interrupt)
+    for folds in ([], ["--folds", "2"]):
+        result = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "deep" / "run", *folds)
+        assert result.exit_code == 130 and "nothing was written" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_checkpoint_begins_anew(recordings, tmp_path):
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out"]
+    run(*arguments, tmp_path / "whole")
+    run(*arguments, tmp_path / "early")
+    for name in ("metrics.jsonl", "checkpoint.safetensors", "result.json"):
+        (tmp_path / "early" / name).unlink()
+    result = run("train", "--resume", "--out", tmp_path / "early")
+    assert result.exit_code == 0, result.stderr
+    assert metrics(tmp_path / "early") == metrics(tmp_path / "whole")
+
+
+def test_a_trained_network_can_be_loaded(recordings, tmp_path):
+    for model in ("mlp", "cnn"):
+        out = tmp_path / model
+        run("train", *SMALL, "--data-root", recordings, "--epochs", "1", "--model", model, "--out", out)
+        net = training.load(out)
+        test_loader = training._make_loaders(training.read_config(out))[2]
+        expected = json.loads((out / "result.json").read_text())["test_accuracy"]
+        assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
+
+
+def test_the_hardening_gap_is_told(recordings, tmp_path):
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
+    result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
+    assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
+    config = training.read_config(tmp_path / "run")
+    net, loader = training.load(tmp_path / "run"), training._make_loaders(config)[2]
+    assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
+    for neuron in net.neurons:
+        neuron.leaky.spike_grad.mode = "spike"
+    assert training.evaluate(net, loader)["accuracy"] == result["test_accuracy"]
+
+
+def test_damaged_runs_are_one_line(finished, recordings):
+    from safetensors.torch import load_file, save_file
+
+    path = finished / "checkpoint.safetensors"
+    tensors = load_file(path)
+    for missing, word in (("optimizer.", "optimizer"), ("rng", "rng")):
+        kept = {k: v for k, v in tensors.items() if not k.startswith(missing)}
+        save_file(kept, path, {"epoch": "1"})
+        assert_one_error(run("train", "--resume", "--out", finished, "--epochs", "2"), str(path), word)
+    save_file(tensors, path, {"epoch": "1"})
+    (finished / "metrics.jsonl").write_text("")
+    assert_one_error(run("train", "--resume", "--out", finished, "--epochs", "2"), "metrics.jsonl", "1 lines", "0")
+    assert training.read_config(finished).epochs == 1
+
+
+def test_another_device_and_folder_may_be_named(recordings, finished):
+    result = run("train", "--resume", "--out", finished, "--device", "cpu", "--data-root", recordings, "--epochs", "2")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["x", "x.jpg", "nowhere/x.png"])
+def test_a_bad_plot_is_one_line_and_leaves_nothing(tmp_path, name):
+    assert_one_error(run("profile", "htaf", "--plot", tmp_path / name), "--plot", ".png", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("library", ["snntorch", "norse", "fused"])
+@pytest.mark.parametrize("name", surrogate.names())
+def test_every_surrogate_drives_every_library(library, name):
+    neuron = integrations.neuron(library, name)
+    x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    neuron(x).sum().backward()
+    assert x.grad.isfinite().all() and x.grad.any()

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from types import FunctionType, ModuleType
 
 from . import (
@@ -80,10 +81,14 @@ class Formula:
             if name not in self.defaults:
                 expected = ", ".join(self.defaults)
                 raise ValueError(f"{self.name} has no parameter {name!r}; expected one of: {expected}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
-            if not value > 0 or (math.isinf(value) and math.isfinite(self.defaults[name])):
+            if not value > 0 or (math.isinf(value) and not self.may_be_infinite(name)):
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
+
+    def may_be_infinite(self, name: str) -> bool:
+        """Whether infinity is a value of the parameter: it is where it is the default."""
+        return math.isinf(self.defaults[name])
 
 
 def _from_module(module: ModuleType) -> Formula:
@@ -111,6 +116,9 @@ _REGISTRY = {
         ),
     )
 }
+
+
+_REGISTRY["superspike"] = _REGISTRY["fast_sigmoid"]
 
 
 def names() -> list[str]:
@@ -143,8 +151,13 @@ def is_registered(formula: Formula) -> bool:
     return _REGISTRY.get(formula.name) is formula
 
 
+def _is_redefined(before: Callable, after: Callable) -> bool:
+    """Whether a definition was run once more, as in a notebook."""
+    return (before.__module__, before.__qualname__) == (after.__module__, after.__qualname__)
+
+
 def register(formula: Formula) -> Formula:
-    """Make a formula known by its name.
+    """Make a formula known by its name; the same definition once more replaces it.
 
     Raises:
         TypeError: if it is not a `Formula`.
@@ -154,7 +167,8 @@ def register(formula: Formula) -> Formula:
         raise TypeError(f"formula: expected a Formula, got {type(formula).__name__}")
     if not formula.name.isidentifier():
         raise ValueError(f"name: expected a Python identifier, got {formula.name!r}")
-    if _REGISTRY.get(formula.name, formula) != formula:
+    before = _REGISTRY.get(formula.name, formula)
+    if before != formula and not _is_redefined(before.derivative, formula.derivative):
         raise ValueError(f"name: {formula.name!r} is taken by another formula")
     _REGISTRY[formula.name] = formula
     return formula
@@ -184,8 +198,8 @@ def parse_spec(text: str) -> tuple[str, dict[str, object]]:
         node = ast.parse(text.strip(), mode="eval").body
         name, keywords = (node.func, node.keywords) if isinstance(node, ast.Call) and not node.args else (node, [])
         parameters = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords}
-    except (SyntaxError, ValueError):
-        name, parameters = None, {}
-    if not isinstance(name, (ast.Name, ast.Attribute)) or None in parameters:
-        raise ValueError(f"surrogate: expected a name or name(key=value, ...), got {text!r}")
+    except (SyntaxError, TypeError, ValueError):
+        name, keywords, parameters = None, [], {}
+    if not isinstance(name, (ast.Name, ast.Attribute)) or None in parameters or len(parameters) != len(keywords):
+        raise ValueError(f"surrogate: expected a name or name(key=value, ...) with plain values, got {text!r}")
     return ast.unparse(name), parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
+import torch
 from torch import Tensor, nn
 
 from .. import formulas, surrogate
@@ -97,6 +98,17 @@ def parse(spec: str) -> Callable[[Tensor], Tensor]:
         raise ValueError(f"surrogate {spec!r}: {error}") from error
 
 
+def _check_usable(step: Callable[[Tensor], Tensor], spec: str) -> None:
+    """Try it on two numbers: some of the libraries' own fail only when they are called, or have no gradient."""
+    x = torch.tensor([-0.5, 0.5], requires_grad=True)
+    try:
+        torch.autograd.grad(step(x).sum(), x)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"surrogate: expected one that can be called and has a gradient, got {spec!r}: {error}"
+        ) from error
+
+
 def neuron(library: str, spec: str) -> nn.Module:
     """A spiking layer, for currents of shape (T, B, *features), with any surrogate it can use.
 
@@ -117,6 +129,7 @@ def neuron(library: str, spec: str) -> nn.Module:
     if library not in NEURONS:
         raise ValueError(f"library: expected one of {', '.join(NEURONS)}, got {library!r}")
     step = parse(spec)
+    _check_usable(step, spec)
     if library == "fused":
         return hnn.Sequential(hnn.Leaky(beta=snntorch_adapter.BETA, surrogate=step))
     if library == "snntorch":

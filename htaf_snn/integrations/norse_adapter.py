@@ -52,8 +52,8 @@ def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Ten
     methods = [method for method in NORSE_METHODS if method != "adjoint"]
     if name not in methods:
         raise ValueError(f"unknown surrogate 'norse.{name}'; expected one of: {', '.join(methods)}")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise ValueError(f"surrogate 'norse.{name}': alpha: expected a number, got {alpha!r}")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, Tensor)) or not torch.as_tensor(alpha > 0).all():
+        raise ValueError(f"surrogate 'norse.{name}': alpha: expected a positive number, got {alpha!r}")
     threshold = import_module("norse.torch.functional.threshold").threshold
     return partial(threshold, method=name, alpha=alpha)
 
@@ -88,6 +88,8 @@ class LIFOverTime(nn.Module):
         self.lif = norse.LIF(p)
 
     def forward(self, currents: Tensor) -> Tensor:
+        if not is_registered() and self.lif.p.method not in NORSE_METHODS:
+            raise RuntimeError(f"method: {self.lif.p.method!r} needs htaf_snn.register() to be in force")
         return self.lif(currents)[0]
 
 
@@ -165,6 +167,8 @@ def _extended(original: Callable) -> Callable:
         found = find(method)
         if found is not None:
             name, values, free = found
+            if isinstance(alpha, Tensor) and not alpha.is_floating_point():
+                alpha = alpha.to(x.dtype)
             parameters = {**dict(values), free: alpha} if free else dict(values)
             return spike(x, formulas.get(name), **parameters)
         try:
@@ -181,6 +185,8 @@ def _names() -> list[str]:
 
 def _find(method: str) -> tuple | None:
     """The formula's name, its values, the parameter that alpha sets; None for what is Norse's to handle."""
+    if not isinstance(method, str):
+        raise TypeError(f"method: expected a name or a specification such as 'htaf(beta=8)', got {method!r}")
     bare = "(" not in method
     if bare and (method in NORSE_METHODS or method not in surrogate.names()):
         return None

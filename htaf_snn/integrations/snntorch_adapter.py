@@ -80,6 +80,11 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
     }
     if name not in factories:
         raise ValueError(f"unknown surrogate 'snntorch.{name}'; expected one of: {', '.join(sorted(factories))}")
+    for key, value in parameters.items():
+        is_scale = key in ("alpha", "beta", "slope", "variance")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (is_scale and not value > 0):
+            expected = "a positive number" if is_scale else "a number"
+            raise ValueError(f"surrogate 'snntorch.{name}': {key}: expected {expected}, got {value!r}")
     try:
         return factories[name](**parameters)
     except TypeError as error:
