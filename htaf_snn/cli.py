@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import __version__, integrations, profile, training
+from . import __version__, bench, integrations, profile, training
 
 app = typer.Typer(
     help="HTAF surrogate gradients: train spiking networks, measure surrogates.",
@@ -183,6 +183,41 @@ def profile_command(
         typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:
         typer.echo(profile.table(profiles))
+
+
+@app.command(
+    name="bench",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn bench lif\n\n"
+        "htaf-snn bench lif --steps 128 --device cuda --json > results.json"
+    ),
+)
+def bench_command(
+    what: Annotated[str, typer.Argument(help="What to time: lif, neurons over a sequence.")],
+    steps: Annotated[int, typer.Option(help="Time steps.")] = 50,
+    batch: Annotated[int, typer.Option(help="Sequences in a batch.")] = 128,
+    features: Annotated[int, typer.Option(help="Neurons.")] = 1000,
+    repeats: Annotated[int, typer.Option(help="Timed repetitions.")] = 20,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    peer: Annotated[Optional[list[str]], typer.Option(help="Time only this one; repeatable.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and machine.")] = False,
+) -> None:
+    """Time this package's neurons beside other libraries', each in its own process, after a check of their results.
+
+    Forward and backward pass of float32 currents, medians in ms; saved bytes for each neuron and step. Libraries that
+    are not installed are listed as such; pip install "htaf-snn[bench]" brings them.
+    """
+    with _one_line_errors():
+        if what != "lif":
+            raise ValueError(f"what: expected lif, got {what!r}")
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected cpu or cuda, got {device!r}")
+        unknown = set(peer or ()) - set(bench.PEERS)
+        if unknown:
+            raise ValueError(f"peer: expected one of {'; '.join(bench.PEERS)}, got {', '.join(sorted(unknown))}")
+        report = bench.run(bench.Problem(steps, batch, features, device, repeats), peer)
+    typer.echo(json.dumps(report, indent=2) if as_json else bench.table(report))
 
 
 if __name__ == "__main__":

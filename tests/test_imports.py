@@ -21,7 +21,8 @@ BELOW = {
     "profile": {"surrogate", "_files"},
     "integrations": {"nn"},
     "training": {"models", "integrations", "_files"},
-    "cli": {"training", "profile"},
+    "bench": {"integrations"},
+    "cli": {"training", "profile", "bench"},
 }
 # The conversions are methods of the layer, and the libraries' names belong into the adapters.
 EXCEPTIONS = {
@@ -33,6 +34,8 @@ EXCEPTIONS = {
 ONLY_IN = {
     "snntorch": {"htaf_snn/integrations/snntorch_adapter.py"},
     "norse": {"htaf_snn/integrations/norse_adapter.py"},
+    "spikingjelly": {"htaf_snn/integrations/spikingjelly_adapter.py"},
+    "sinabs": {"htaf_snn/integrations/sinabs_adapter.py"},
     "typer": {"htaf_snn/cli.py"},
     "tonic": {"neuromorphic_datasets/_nmnist.py"},
     "matplotlib": {"htaf_snn/profile.py"},

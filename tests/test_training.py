@@ -299,6 +299,16 @@ def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypa
     assert result.exit_code == 0 and len(metrics(tmp_path / "parts" / "fold2")) == 3
 
 
+def test_an_interrupt_waits_for_the_file(tmp_path):
+    from htaf_snn._files import replacing
+
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "file.txt") as temporary:
+        signal.raise_signal(signal.SIGINT)
+        temporary.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
 def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monkeypatch):
     def interrupt(*positional, **named):
         raise KeyboardInterrupt
