@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -200,27 +201,38 @@ def _check_sequence(x) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _over_neurons(name: str, value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A parameter as a tensor (B, *features) of the state's dtype."""
+def _over_neurons(
+    name: str,
+    value: float | Tensor,
+    x: Tensor,
+    dtype: torch.dtype,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+) -> Tensor:
+    """A parameter as a tensor (B, *features) of the state's dtype, clamped into a range."""
     shape = x.shape[1:]
     if not isinstance(value, Tensor):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise ValueError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
-        return torch.full(shape, float(value), dtype=dtype, device=x.device)
+        # Expanded, a number takes four bytes of what is saved for the backward pass and not four for each neuron.
+        return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device).expand(shape)
     _check_floating(name, value)
     if value.device != x.device and value.ndim:
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
     try:
-        return value.to(x.device, dtype).expand(shape)
+        value = value.to(x.device, dtype)
+        # Clamped before it is expanded, for the same reason.
+        return (value if lowest == -math.inf else value.clamp(lowest, highest)).expand(shape)
     except RuntimeError:
         raise ValueError(
             f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {_describe(value)}"
         ) from None
 
 
-def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest: Tensor | float = 0.0) -> Tensor:
+def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest: Tensor | None = None) -> Tensor:
     if value is None:
-        return torch.zeros(x.shape[1:], dtype=dtype, device=x.device) + rest
+        rest = torch.zeros((), dtype=dtype, device=x.device) if rest is None else rest
+        return rest.expand(x.shape[1:])
     if not isinstance(value, Tensor) or value.shape != x.shape[1:] or value.device != x.device:
         expected = f"a tensor of shape {tuple(x.shape[1:])} on {x.device}"
         raise ValueError(f"{name}: expected {expected}, got {_describe(value)}")
@@ -303,7 +315,7 @@ def lif(
     if reset not in RESETS:
         raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
     _check_saving(save_dtype, checkpoint_every)
-    beta = _over_neurons("beta", beta, x, dtype).clamp(0, 1)
+    beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     v0 = _state("v0", v0, x, dtype)
     chosen = _dispatch.choose(backend, x.device, dtype)

@@ -22,7 +22,7 @@ def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
     result = run("lif", *SMALL, "--json", *(part for peer in peers for part in ("--peer", peer)))
     report = json.loads(result.stdout)
     ours, stepped, cupy, missing = report["results"]
-    assert ours["both_ms"]["median"] > 0 and 4 <= ours["saved_bytes"] <= 4 + 3 * 4 / 3
+    assert ours["both_ms"]["median"] > 0 and 4 <= ours["saved_bytes"] <= 5
     assert stepped["version"] and stepped["saved_bytes"] > ours["saved_bytes"]
     assert "not_measured" in cupy and "pip install no-such-package" in missing["not_measured"]
     assert {"python", "torch", "threads", "gpu"} <= report["machine"].keys() and report["copy_gb_s"] > 0

@@ -27,7 +27,8 @@ class LIFOverTime(nn.Module):
 
     def __init__(self, backend: str = "torch"):
         super().__init__()
-        self.lif = import_module("spikingjelly.activation_based.neuron").LIFNode(step_mode="m", backend=backend)
+        self.lif = import_module("spikingjelly.activation_based.neuron").LIFNode(step_mode="m")
+        self.lif.backend = backend
 
     def forward(self, currents: Tensor) -> Tensor:
         self.lif.reset()

@@ -120,7 +120,7 @@ def _(grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula
 
 
 def _or_zeros(grad: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.zeros_like(like, dtype=dtype) if grad is None else grad
+    return like.new_zeros((), dtype=dtype).expand(like.shape) if grad is None else grad
 
 
 def _save_leaky(ctx, inputs, output):

@@ -302,10 +302,17 @@ def _cuba_backward_kernel(
 
 
 def _array(tensor: Tensor | None, like: Tensor) -> np.ndarray:
-    """A contiguous array in the dtype of `like`; None is an empty one of two dimensions."""
+    """A contiguous array in the dtype of `like`; None is an empty one of two dimensions.
+
+    Copied by numpy: torch's threads go on spinning for a while after a parallel copy, and slow ours down.
+    """
     if tensor is None:
         return np.empty((0, 0), like.numpy().dtype)
-    return tensor.detach().to(like.dtype).contiguous().numpy()
+    return np.ascontiguousarray(tensor.detach().to(like.dtype).numpy())
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.zeros(shape, like.numpy().dtype))
 
 
 @inlined
@@ -352,7 +359,7 @@ def leaky_backward(
     steps, size = trace.shape
     grad_x, grad_v0 = empty(trace.shape, v0.dtype), torch.empty_like(v0)
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
-    grad_beta, grad_threshold = torch.zeros_like(v0), torch.zeros_like(v0)
+    grad_beta, grad_threshold = _zeros(v0.shape, v0), _zeros(v0.shape, v0)
     kernel, numbers = _specialised(
         _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
     )
@@ -386,7 +393,7 @@ def cuba_backward(
     """See `autograd.cuba_backward`."""
     steps, size = trace.shape
     grad_x, grad_v0, grad_i0 = empty(trace.shape, v0.dtype), torch.empty_like(v0), torch.empty_like(v0)
-    grad_parameters = torch.zeros_like(parameters, dtype=v0.dtype)
+    grad_parameters = _zeros(parameters.shape, v0)
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     kernel, numbers = _specialised(
         _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
