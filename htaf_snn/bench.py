@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -60,7 +60,7 @@ class Peer:
     make: Callable[[], nn.Module]
     package: str = "htaf-snn"
     devices: tuple[str, ...] = ("cpu", "cuda")
-    is_ours: bool = field(default=False)
+    is_ours: bool = False
 
 
 class _SpikesOf(nn.Module):
