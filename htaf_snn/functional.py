@@ -209,20 +209,22 @@ def _over_neurons(
     lowest: float = -math.inf,
     highest: float = math.inf,
 ) -> Tensor:
-    """A parameter as a tensor (B, *features) of the state's dtype, clamped into a range."""
+    """A parameter as a tensor of the state's dtype that broadcasts to (B, *features), clamped into a range.
+
+    It is left as small as it came: expanded, a number would take four bytes of what is saved for each neuron.
+    """
     shape = x.shape[1:]
     if not isinstance(value, Tensor):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
             raise ValueError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
-        # Expanded, a number takes four bytes of what is saved for the backward pass and not four for each neuron.
-        return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device).expand(shape)
+        return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device)
     _check_floating(name, value)
     if value.device != x.device and value.ndim:
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
     try:
         value = value.to(x.device, dtype)
-        # Clamped before it is expanded, for the same reason.
-        return (value if lowest == -math.inf else value.clamp(lowest, highest)).expand(shape)
+        value.expand(shape)
+        return value if lowest == -math.inf else value.clamp(lowest, highest)
     except RuntimeError:
         raise ValueError(
             f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {_describe(value)}"
@@ -327,8 +329,8 @@ def lif(
             )
             return spikes.to(x.dtype), v, trace
         spikes, trace, v = fused_leaky(
-            x, beta.flatten(), threshold.flatten(), v.flatten(), emission, reset, reset_delay, return_trace,
-            save_dtype or dtype, chosen,
+            x, beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten(), emission, reset,
+            reset_delay, return_trace, save_dtype or dtype, chosen,
         )  # fmt: skip
         return spikes, v.view(x.shape[1:]), trace
 
@@ -409,10 +411,12 @@ def cuba_lif(
                 x.to(dtype), *parameters, v, i, emission.spikes, emission.hard, detach_reset
             )
             return spikes.to(x.dtype), v, i
-        flat = torch.stack([p.flatten() for p in parameters])
+        # Stacked while small, and with all the dimensions of v, for its own to be expanded.
+        stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
         spikes, v, i = fused_cuba(
-            x, flat, v.flatten(), i.flatten(), emission, detach_reset, save_dtype or dtype, chosen
-        )
+            x, stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten(), emission, detach_reset,
+            save_dtype or dtype, chosen,
+        )  # fmt: skip
         return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
 
     if checkpoint_every is None:

@@ -411,7 +411,7 @@ RUN = "import torch; from htaf_snn import functional; functional.lif(torch.ones(
 def test_the_second_process_finds_the_cache(tmp_path):
     code = RUN + (
         "\nfrom htaf_snn.kernels.lif import numba_cpu as k"
-        "\nkernel, _ = k._specialised(k._leaky_forward_kernel, 'primitive', None, [], torch.ones(1))"
+        "\nkernel, _ = k._specialised(k._leaky_forward_kernel, 'primitive', None, [], torch.ones(1), torch.float32)"
         "\nprint(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))"
     )
     found = [python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]

@@ -1,7 +1,8 @@
 """Formulas and kernels compiled for the CPU: the vocabulary, the cache on disk, and the threads.
 
-Kernels run in plain threads and release the GIL. Numba's own threading layers would bring a second OpenMP runtime
-beside torch's, and the two spin against each other.
+Kernels release the GIL and run on the threads of torch's own OpenMP runtime where it can be reached, else on plain
+ones. Any other threads, Numba's threading layers included, compete with torch's, which go on spinning for milliseconds
+after each parallel operation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import ctypes
 import hashlib
 import math
 import os
-import sys
+import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -26,11 +28,13 @@ from numba.extending import intrinsic
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
 
-__all__ = ["bound", "compiled", "empty", "inlined", "run"]
+__all__ = ["as_bits", "as_float", "bound", "compiled", "empty", "inlined", "run"]
 
 # numpy's error model: a division by zero is no exception, whose check would keep loops from being vectorised.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 inlined = njit(**_OPTIONS, forceinline=True)
+# Formulas may round as fused multiply-adds do; the dynamics of a neuron may not, or spikes would differ.
+_inlined_formula = njit(**_OPTIONS, forceinline=True, fastmath={"contract"})
 
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
@@ -46,29 +50,43 @@ _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (
 
 
 @intrinsic
-def _as_float(_context, bits):
+def as_float(_context, bits):
+    """The float32 of the same 32 bits as an int32."""
+
     def generate(_context, builder, _signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
 
 
+@intrinsic
+def as_bits(_context, number):
+    """The int32 of the same 32 bits as a float32."""
+
+    def generate(_context, builder, _signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
 @inlined
 def _power_of_two(n):
-    return _as_float((n + np.int32(127)) << np.int32(23))
+    return as_float((n + np.int32(127)) << np.int32(23))
 
 
-@inlined
+@_inlined_formula
 def _exp32(x):
     # math.exp does not vectorise; this does. The comparisons let NaN through.
     y = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
     n = (y * _LOG2_E + _ROUND) - _ROUND
     r = (y - n * _LN2_HIGH) - n * _LN2_LOW
-    q = ((((_Q0 * r + _Q1) * r + _Q2) * r + _Q3) * r + _Q4) * r + _Q5
+    # In pairs and not by Horner's rule: a shorter chain of dependent operations.
+    square = r * r
+    q = (_Q0 * r + _Q1) * (square * square) + (_Q2 * r + _Q3) * square + (_Q4 * r + _Q5)
     # In two steps, as 2**n alone may be subnormal or overflow where the result does not.
     exponent = np.int32(n)
     half = exponent >> np.int32(1)
-    return (q * r * r + r + _ONE) * _power_of_two(half) * _power_of_two(exponent - half)
+    return (q * square + r + _ONE) * _power_of_two(half) * _power_of_two(exponent - half)
 
 
 @inlined
@@ -88,8 +106,11 @@ _BASE = {"where": _where, "floor": _libm(np.floor), "erfc": _libm(math.erfc)}
 _FLOAT32 = _BASE | {"exp": _exp32}
 _FLOAT64 = _BASE | {"exp": _libm(math.exp), "tanh": _libm(math.tanh), "atan": _libm(math.atan)}
 _VOCABULARIES = {
-    torch.float32: (_FLOAT32 | {f.__name__: bind(f, _FLOAT32, inlined, np.float32) for f in ELEMENTARY}, np.float32),
-    torch.float64: (_FLOAT64 | {"clamp": bind(clamp, _FLOAT64, inlined)}, float),
+    torch.float32: (
+        _FLOAT32 | {f.__name__: bind(f, _FLOAT32, _inlined_formula, np.float32) for f in ELEMENTARY},
+        np.float32,
+    ),
+    torch.float64: (_FLOAT64 | {"clamp": bind(clamp, _FLOAT64, _inlined_formula)}, float),
 }
 
 
@@ -97,7 +118,7 @@ _VOCABULARIES = {
 def bound(function: FunctionType, dtype: torch.dtype) -> Callable:
     """A formula's function compiled for the CPU, for calls from other kernels; dtype is float32 or float64."""
     vocabulary, number = _VOCABULARIES[dtype]
-    return bind(function, vocabulary, inlined, number)
+    return bind(function, vocabulary, _inlined_formula, number)
 
 
 def _fingerprint(function: object, known: set) -> bytes:
@@ -133,9 +154,52 @@ def compiled(kernel: FunctionType, **functions: Callable) -> Callable:
 
 
 _MINIMUM = 16384
+_RANGES_A_THREAD, _SHORTEST_RANGE = 8, 4096
+_MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _threads = lru_cache(maxsize=1)(ThreadPoolExecutor)
-# A forked process has none of its parent's threads.
-os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+def _find_openmp() -> ctypes.CDLL | None:
+    """The OpenMP runtime that torch has loaded, if it has GNU's interface, as on Linux."""
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.GOMP_parallel and library.omp_get_thread_num else None
+    except (AttributeError, TypeError):
+        return None
+
+
+_openmp = _find_openmp()
+
+
+def _after_fork() -> None:
+    # A forked process has none of its parent's threads, and GNU's runtime would wait for them for ever.
+    global _openmp
+    _openmp = None
+    _threads.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _team(work: Callable[[], None], size: int) -> None:
+    """Call `work` in `size` threads at once; in fewer where OpenMP's region is nested."""
+    if _openmp is None:
+        others = [_threads(torch.get_num_threads() - 1).submit(work) for _ in range(size - 1)]
+        work()
+        for other in others:
+            other.result()
+        return
+    errors = []
+
+    def member(_):
+        try:
+            work()
+        except BaseException as error:  # ctypes would only print it
+            errors.append(error)
+
+    _openmp.GOMP_parallel(_MEMBER(member), None, size, 0)
+    if errors:
+        raise errors[0]
 
 
 def run(kernel: Callable, size: int, work: int, *arguments) -> None:
@@ -147,31 +211,52 @@ def run(kernel: Callable, size: int, work: int, *arguments) -> None:
         work: operations for each element; little work in all stays in this thread.
         arguments: passed on.
     """
-    parts = min(torch.get_num_threads(), max(1, size * work // _MINIMUM), max(1, size // 16))
-    # Multiples of 16 elements keep two threads from writing to one cache line.
-    cuts = [size * i // parts // 16 * 16 for i in range(parts)] + [size]
-    if parts == 1:
+    threads = min(torch.get_num_threads(), max(1, size * work // _MINIMUM), max(1, size // 16))
+    if threads == 1:
         kernel(0, size, *arguments)
         return
-    others = [_threads(torch.get_num_threads() - 1).submit(kernel, a, b, *arguments) for a, b in pairwise(cuts[1:])]
-    kernel(cuts[0], cuts[1], *arguments)
-    for other in others:
-        other.result()
+    # Several ranges a thread even out their speeds. Multiples of 16 elements keep two from writing to one cache line.
+    parts = min(_RANGES_A_THREAD * threads, max(threads, size // _SHORTEST_RANGE))
+    cuts = [size * i // parts // 16 * 16 for i in range(parts)] + [size]
+    ranges = deque(pairwise(cuts))
+
+    def next_ranges():
+        while ranges:
+            try:
+                start, stop = ranges.popleft()
+            except IndexError:
+                return
+            kernel(start, stop, *arguments)
+
+    _team(next_ranges, threads)
 
 
-_HUGE = 2 << 20
-_ADVISE_HUGE = 14
+_PAGE = 2 << 20
+_KEPT_BYTES = 1 << 29
+_free: dict[int, deque[np.ndarray]] = {}
+
+
+def _give_back(block: np.ndarray) -> None:
+    if sum(size * len(blocks) for size, blocks in list(_free.items())) + block.size <= _KEPT_BYTES:
+        _free.setdefault(block.size, deque()).append(block)
+    else:
+        _free.clear()
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A new CPU tensor, in large pages where the system has them.
+    """A new CPU tensor; the memory of a large one that has died is used again.
 
-    The kernels are so short that the faults of fresh small pages would cost more than they do.
+    The kernels are so short that the system's zeroing of fresh pages would cost several times what they do. At most
+    half a gibibyte is kept, and all of it is dropped when more comes back: then the sizes in use have changed.
     """
-    tensor = torch.empty(shape, dtype=dtype)
-    start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    first, last = -(-start // _HUGE) * _HUGE, end // _HUGE * _HUGE
-    if last > first and sys.platform == "linux":
-        # Only advice: a system without large pages refuses it, and nothing is lost.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _ADVISE_HUGE)
-    return tensor
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _PAGE:
+        return torch.empty(shape, dtype=dtype)
+    size = -(-nbytes // _PAGE) * _PAGE
+    try:
+        block = _free[size].pop()
+    except (KeyError, IndexError):
+        block = np.empty(size, np.uint8)
+    lease = block[:nbytes]
+    weakref.finalize(lease, _give_back, block).atexit = False
+    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(lease).untyped_storage(), 0, shape)

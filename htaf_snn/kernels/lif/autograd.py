@@ -21,17 +21,6 @@ def _kernels(backend: str):
     return import_module(_MODULES[backend], __package__)
 
 
-def _to_save(trace: Tensor, threshold: Tensor, dtype: torch.dtype) -> Tensor:
-    """The trace in a dtype of fewer bits, on the same side of the threshold, which the backward pass resets by."""
-    if dtype == trace.dtype:
-        return trace
-    saved = trace.to(dtype)
-    fired = trace > threshold
-    wrong = (saved.to(trace.dtype) > threshold) != fired
-    direction = torch.where(fired, torch.inf, -torch.inf).to(dtype)
-    return torch.where(wrong, torch.nextafter(saved, direction), saved)
-
-
 @torch.library.custom_op("htaf_snn::leaky", mutates_args=())
 def leaky(
     x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: list[float], reset: str,
@@ -39,10 +28,7 @@ def leaky(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the potentials after each step (empty unless `keep`), the last one (N,)."""
     forward = _kernels(backend).leaky_forward
-    spikes, trace, potentials, last = forward(
-        x, beta, threshold, v0, formulas.get(formula), values, reset, delay, smooth, keep
-    )
-    return spikes, _to_save(trace, threshold, save_dtype), potentials, last
+    return forward(x, beta, threshold, v0, formulas.get(formula), values, reset, delay, smooth, keep, save_dtype)
 
 
 @leaky.register_fake
@@ -86,9 +72,7 @@ def cuba(
 
     `parameters` (5, N) are dt * tau_mem_inv, -dt * tau_syn_inv, leak, threshold and reset potential.
     """
-    forward = _kernels(backend).cuba_forward
-    spikes, trace, last_v, last_i = forward(x, parameters, v0, i0, formulas.get(formula), values, smooth)
-    return spikes, _to_save(trace, parameters[3], save_dtype), last_v, last_i
+    return _kernels(backend).cuba_forward(x, parameters, v0, i0, formulas.get(formula), values, smooth, save_dtype)
 
 
 @cuba.register_fake

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..numba_cpu import bound, compiled, empty, inlined, run
+from ..numba_cpu import as_bits, as_float, bound, compiled, empty, inlined, run
+from .saving import narrowed
 
 __all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
 
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
 _SUBTRACT, _ZERO = _RESETS["subtract"], _RESETS["zero"]
-_BLOCK = 1024
-# `_specialised` sets these two.
-primitive = derivative = None
+_BLOCK = 2048
+# `_specialised` sets these.
+primitive = derivative = row_to_fill = save_row = saved_row = None
 
 
 @inlined
@@ -39,6 +40,49 @@ def _add(out, a):
 def _add_product(out, a, b):
     for j in range(out.size):
         out[j] += a[j] * b[j]
+
+
+@inlined
+def _given(row, scratch):
+    return row
+
+
+@inlined
+def _scratch(row, scratch):
+    return scratch
+
+
+@inlined
+def _nothing_to_save(row, u, threshold):
+    pass
+
+
+@inlined
+def _save_as_bfloat16(row, u, threshold):
+    """Round to nearest even, but never across the threshold: the backward pass resets by what is saved."""
+    for j in range(u.size):
+        bits = as_bits(u[j])
+        rounded = (bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
+        rounded = rounded if u[j] == u[j] else np.int32(0x7FC0)
+        value = as_float(rounded << np.int32(16))
+        # The neighbour on the other side of zero has the other sign bit.
+        away, towards = rounded + np.int32(1), rounded - np.int32(1)
+        up = np.int32(1) if value == 0 else (away if value > 0 else towards)
+        down = np.int32(-0x7FFF) if value == 0 else (towards if value > 0 else away)
+        fired = u[j] > threshold[j]
+        neighbour = up if fired else down
+        row[j] = np.uint16(rounded if (value > threshold[j]) == fired else neighbour)
+
+
+@inlined
+def _from_bfloat16(row, scratch):
+    for j in range(scratch.size):
+        scratch[j] = as_float(np.int32(row[j]) << np.int32(16))
+    return scratch
+
+
+_AS_IT_IS = {"row_to_fill": _given, "save_row": _nothing_to_save, "saved_row": _given}
+_AS_BFLOAT16 = {"row_to_fill": _scratch, "save_row": _save_as_bfloat16, "saved_row": _from_bfloat16}
 
 
 @inlined
@@ -130,9 +174,9 @@ def _leaky_forward_kernel(
     for a in range(start, stop, _BLOCK):
         b = min(a + _BLOCK, stop)
         beta_, threshold_, v = beta[a:b], threshold[a:b], v0[a:b].copy()
-        r = np.empty_like(v)
+        r, scratch = np.empty_like(v), np.empty_like(v)
         for t in range(x.shape[0]):
-            u, s = trace[t, a:b], spikes[t, a:b]
+            u, s = row_to_fill(trace[t, a:b], scratch), spikes[t, a:b]
             _step(r, v, threshold_)
             _integrate(u, beta_, v, x[t, a:b], r, threshold_, reset)
             _step(s, u, threshold_)
@@ -145,18 +189,20 @@ def _leaky_forward_kernel(
             if smooth:
                 for j in range(b - a):
                     s[j] = primitive(u[j] - threshold_[j], *values)
+            save_row(trace[t, a:b], u, threshold_)
         last[a:b] = v
 
 
 @inlined
-def _potentials_after_reset(states, v0, trace, threshold, reset):
+def _potentials_after_reset(states, v0, trace, a, b, threshold, reset, saved_row):
     """Fill states (T + 1, block) with the potential before each step, from those before the resets."""
-    r, s = np.empty_like(v0), np.empty_like(v0)
+    r, s, scratch = np.empty_like(v0), np.empty_like(v0), np.empty_like(v0)
     _copy(states[0], v0)
     for t in range(trace.shape[0]):
+        u = saved_row(trace[t, a:b], scratch)
         _step(r, states[t], threshold)
-        _step(s, trace[t], threshold)
-        _reset_at_once(states[t + 1], trace[t], s, r, threshold, reset)
+        _step(s, u, threshold)
+        _reset_at_once(states[t + 1], u, s, r, threshold, reset)
 
 
 def _leaky_backward_kernel(
@@ -168,12 +214,15 @@ def _leaky_backward_kernel(
         b = min(a + _BLOCK, stop)
         beta_, threshold_, mu = beta[a:b], threshold[a:b], grad_last[a:b].copy()
         r, s, computed, reduced = np.empty_like(mu), np.empty_like(mu), np.empty_like(mu), np.empty_like(mu)
+        scratch, scratch_before = np.empty_like(mu), np.empty_like(mu)
         states = np.empty((1 if delay else steps + 1, b - a), mu.dtype)
         if not delay:
-            _potentials_after_reset(states, v0[a:b], trace[:, a:b], threshold_, reset)
+            _potentials_after_reset(states, v0[a:b], trace, a, b, threshold_, reset, saved_row)
         for t in range(steps - 1, -1, -1):
-            u, grad_u = trace[t, a:b], grad_x[t, a:b]
-            v = states[t] if not delay else (trace[t - 1, a:b] if t else v0[a:b])
+            u, grad_u = saved_row(trace[t, a:b], scratch), grad_x[t, a:b]
+            v = v0[a:b] if delay else states[t]
+            if delay and t:
+                v = saved_row(trace[t - 1, a:b], scratch_before)
             if not delay or reset == _ZERO or learns:
                 _step(r, v, threshold_)
                 _step(s, u, threshold_)
@@ -211,8 +260,9 @@ def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, values, smooth, spi
         mem, syn, leak = parameters[0, a:b], parameters[1, a:b], parameters[2, a:b]
         threshold, v_reset = parameters[3, a:b], parameters[4, a:b]
         v, i = v0[a:b].copy(), i0[a:b].copy()
+        scratch = np.empty_like(v)
         for t in range(x.shape[0]):
-            u, s = trace[t, a:b], spikes[t, a:b]
+            u, s = row_to_fill(trace[t, a:b], scratch), spikes[t, a:b]
             _add(i, x[t, a:b])
             for j in range(b - a):
                 u[j] = v[j] + mem[j] * ((leak[j] - v[j]) + i[j])
@@ -223,6 +273,7 @@ def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, values, smooth, spi
             if smooth:
                 for j in range(b - a):
                     s[j] = primitive(u[j] - threshold[j], *values)
+            save_row(trace[t, a:b], u, threshold)
         last_v[a:b] = v
         last_i[a:b] = i
 
@@ -263,38 +314,40 @@ def _cuba_backward_kernel(
         mu, iota = grad_v[a:b].copy(), grad_i[a:b].copy()
         one = mu.dtype.type(1)
         s, v, slope = np.empty_like(mu), np.empty_like(mu), np.empty_like(mu)
-        direct, grad_u = np.empty_like(mu), np.empty_like(mu)
+        reset_too, grad_u, scratch = np.empty_like(mu), np.empty_like(mu), np.empty_like(mu)
         currents = np.empty((steps if learns else 0, b - a), mu.dtype)
         if learns:
             _currents(currents, i0[a:b], x[:, a:b], syn)
         for t in range(steps - 1, -1, -1):
-            u = trace[t, a:b]
+            u = saved_row(trace[t, a:b], scratch)
             _step(s, u, threshold)
             if slopes.size:
                 _copy(slope, slopes[t, a:b])
             else:
                 for j in range(b - a):
                     slope[j] = derivative(u[j] - threshold[j], *values)
-            _copy(direct, grad_spikes[t, a:b])
+            of_spikes = grad_spikes[t, a:b]
+            direct = of_spikes if detach else reset_too
             if not detach:
                 for j in range(b - a):
-                    direct[j] += mu[j] * (v_reset[j] - u[j])
+                    direct[j] = of_spikes[j] + mu[j] * (v_reset[j] - u[j])
             for j in range(b - a):
                 grad_u[j] = mu[j] * (one - s[j]) + slope[j] * direct[j]
             if grad_steps.size:
                 _copy(grad_steps[t, a:b], direct)
             if learns:
                 if t:
-                    _step(v, trace[t - 1, a:b], threshold)
-                    _after_reset(v, trace[t - 1, a:b], v, v_reset)
+                    before = saved_row(trace[t - 1, a:b], scratch)
+                    _step(v, before, threshold)
+                    _after_reset(v, before, v, v_reset)
                 else:
                     _copy(v, v0[a:b])
                 _add_cuba_parameter_gradients(
                     grad_parameters, a, b, grad_u, iota, mu, slope, direct, leak, mem, v, currents[t], s
                 )
+            later, iota = iota, grad_x[t, a:b]
             for j in range(b - a):
-                iota[j] = iota[j] + iota[j] * syn[j] + mem[j] * grad_u[j]
-            _copy(grad_x[t, a:b], iota)
+                iota[j] = later[j] + later[j] * syn[j] + mem[j] * grad_u[j]
             for j in range(b - a):
                 mu[j] = grad_u[j] * (one - mem[j])
         grad_v0[a:b] = mu
@@ -320,35 +373,45 @@ def _unused(x, *values):
     return x
 
 
-def _specialised(kernel, name: str, function, values: list[float], like: Tensor):
+def _specialised(kernel, name: str, function, values: list[float], like: Tensor, saved: torch.dtype):
     """The compiled kernel with a function of a formula in the place of `name`, and the values for it.
 
     Without a function the kernel is the same for all formulas, and compiled once.
     """
+    rows = _AS_BFLOAT16 if saved == torch.bfloat16 else _AS_IT_IS
     if function is None:
-        return compiled(kernel, **{name: _unused}), ()
+        return compiled(kernel, **{name: _unused}, **rows), ()
     number = like.numpy().dtype.type
-    return compiled(kernel, **{name: bound(function, like.dtype)}), tuple(number(value) for value in values)
+    return compiled(kernel, **{name: bound(function, like.dtype)}, **rows), tuple(number(value) for value in values)
+
+
+def _trace_array(trace: Tensor, like: Tensor) -> np.ndarray:
+    return trace.view(torch.uint16).numpy() if trace.dtype == torch.bfloat16 else _array(trace, like)
+
+
+def _saved_in_kernel(save_dtype: torch.dtype, like: Tensor) -> bool:
+    return save_dtype == torch.bfloat16 and like.dtype == torch.float32
 
 
 # The work of a neuron and step, in operations, which `run` weighs against the cost of a thread.
 _FORWARD_WORK, _BACKWARD_WORK = 4, 16
 
 
-def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep):
-    """See `autograd.leaky`; the trace is in the dtype of v0."""
+def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype):
+    """See `autograd.leaky`."""
     steps, size = x.shape
-    trace, spikes, last = empty(x.shape, v0.dtype), empty(x.shape, v0.dtype), torch.empty_like(v0)
+    trace = empty(x.shape, save_dtype if _saved_in_kernel(save_dtype, v0) else v0.dtype)
+    spikes, last = empty(x.shape, v0.dtype), torch.empty_like(v0)
     potentials = empty(x.shape if keep else (0, 0), v0.dtype)
     kernel, numbers = _specialised(
-        _leaky_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0
+        _leaky_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0, trace.dtype
     )
     run(
         kernel, size, steps * _FORWARD_WORK,
         _array(x, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), numbers,
-        _RESETS[reset], delay, smooth, spikes.numpy(), trace.numpy(), potentials.numpy(), last.numpy(),
+        _RESETS[reset], delay, smooth, spikes.numpy(), _trace_array(trace, v0), potentials.numpy(), last.numpy(),
     )  # fmt: skip
-    return spikes.to(x.dtype), trace, potentials, last
+    return spikes.to(x.dtype), narrowed(trace, threshold, save_dtype), potentials, last
 
 
 def leaky_backward(
@@ -361,11 +424,11 @@ def leaky_backward(
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     grad_beta, grad_threshold = _zeros(v0.shape, v0), _zeros(v0.shape, v0)
     kernel, numbers = _specialised(
-        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
+        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0, trace.dtype
     )
     run(
         kernel, size, steps * _BACKWARD_WORK,
-        _array(grad_spikes, v0), _array(grad_potentials, v0), _array(grad_last, v0), _array(trace, v0),
+        _array(grad_spikes, v0), _array(grad_potentials, v0), _array(grad_last, v0), _trace_array(trace, v0),
         _array(slopes, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), numbers,
         _RESETS[reset], delay, learns, grad_x.numpy(), grad_steps.numpy(), grad_beta.numpy(), grad_threshold.numpy(),
         grad_v0.numpy(),
@@ -373,18 +436,21 @@ def leaky_backward(
     return grad_x, grad_steps, grad_beta, grad_threshold, grad_v0
 
 
-def cuba_forward(x, parameters, v0, i0, formula, values, smooth):
-    """See `autograd.cuba`; the trace is in the dtype of v0."""
+def cuba_forward(x, parameters, v0, i0, formula, values, smooth, save_dtype):
+    """See `autograd.cuba`."""
     steps, size = x.shape
-    trace, spikes = empty(x.shape, v0.dtype), empty(x.shape, v0.dtype)
+    trace = empty(x.shape, save_dtype if _saved_in_kernel(save_dtype, v0) else v0.dtype)
+    spikes = empty(x.shape, v0.dtype)
     last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
-    kernel, numbers = _specialised(_cuba_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0)
+    kernel, numbers = _specialised(
+        _cuba_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0, trace.dtype
+    )
     run(
         kernel, size, steps * _FORWARD_WORK,
         _array(x, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0), numbers, smooth,
-        spikes.numpy(), trace.numpy(), last_v.numpy(), last_i.numpy(),
+        spikes.numpy(), _trace_array(trace, v0), last_v.numpy(), last_i.numpy(),
     )  # fmt: skip
-    return spikes.to(x.dtype), trace, last_v, last_i
+    return spikes.to(x.dtype), narrowed(trace, parameters[3], save_dtype), last_v, last_i
 
 
 def cuba_backward(
@@ -396,11 +462,11 @@ def cuba_backward(
     grad_parameters = _zeros(parameters.shape, v0)
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     kernel, numbers = _specialised(
-        _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0
+        _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0, trace.dtype
     )
     run(
         kernel, size, steps * _BACKWARD_WORK,
-        _array(grad_spikes, v0), _array(grad_v, v0), _array(grad_i, v0), _array(trace, v0), _array(slopes, v0),
+        _array(grad_spikes, v0), _array(grad_v, v0), _array(grad_i, v0), _trace_array(trace, v0), _array(slopes, v0),
         _array(x if learns else None, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0),
         numbers, detach, learns, grad_x.numpy(), grad_steps.numpy(), grad_parameters.numpy(),
         grad_v0.numpy(), grad_i0.numpy(),

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from ..triton_gpu import bound, launch
+from .saving import narrowed
 
 __all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
 
@@ -249,7 +250,7 @@ def _parameters(values: list[float]) -> tuple[float, float]:
     return (*values, 0.0)[:2]
 
 
-def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep):
+def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype):
     """See `autograd.leaky`."""
     x, (steps, size) = x.contiguous(), x.shape
     trace, last = torch.empty_like(x, dtype=torch.float32), torch.empty_like(v0)
@@ -261,7 +262,7 @@ def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth,
         primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), RESET=_RESETS[reset],
         DELAY=delay, SMOOTH=smooth, KEEP=keep,
     )  # fmt: skip
-    return spikes, trace, potentials, last
+    return spikes, narrowed(trace, threshold, save_dtype), potentials, last
 
 
 def leaky_backward(
@@ -286,7 +287,7 @@ def leaky_backward(
     return grad_x, grad_steps, grad_beta, grad_threshold, grad_v0
 
 
-def cuba_forward(x, parameters, v0, i0, formula, values, smooth):
+def cuba_forward(x, parameters, v0, i0, formula, values, smooth, save_dtype):
     """See `autograd.cuba`."""
     x, (steps, size) = x.contiguous(), x.shape
     spikes, trace = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
@@ -296,7 +297,7 @@ def cuba_forward(x, parameters, v0, i0, formula, values, smooth):
         last_v, last_i, *_parameters(values), steps,
         primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), SMOOTH=smooth,
     )  # fmt: skip
-    return spikes, trace, last_v, last_i
+    return spikes, narrowed(trace, parameters[3], save_dtype), last_v, last_i
 
 
 def cuba_backward(

@@ -1,0 +1,17 @@
+"""The membrane trace in a dtype of fewer bits."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["narrowed"]
+
+
+def narrowed(trace: Tensor, threshold: Tensor, dtype: torch.dtype) -> Tensor:
+    """The trace in a dtype of fewer bits, on the same side of the threshold, which the backward pass resets by."""
+    if dtype == trace.dtype:
+        return trace
+    saved = trace.to(dtype)
+    fired = trace > threshold
+    wrong = (saved.to(trace.dtype) > threshold) != fired
+    direction = torch.where(fired, torch.inf, -torch.inf).to(dtype)
+    return torch.where(wrong, torch.nextafter(saved, direction), saved)
