@@ -41,7 +41,7 @@ ONLY_IN = {
     "matplotlib": {"htaf_snn/profile.py"},
     "numba": {"htaf_snn/kernels/numba_cpu.py"},
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},
-    "triton": {"htaf_snn/kernels/triton_gpu.py", "htaf_snn/kernels/lif/triton_gpu.py"},
+    "triton": {f"htaf_snn/kernels/{folder}triton_gpu.py" for folder in ("", "lif/", "spike/")},
 }
 
 

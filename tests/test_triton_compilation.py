@@ -14,6 +14,7 @@ CODE = """
     from triton.compiler import ASTSource
     from htaf_snn import formulas
     from htaf_snn.kernels.lif import triton_gpu as lif
+    from htaf_snn.kernels.spike import triton_gpu as spike
     from htaf_snn.kernels.triton_gpu import BLOCK, bound
 
     def compile(kernel, **constants):
@@ -45,6 +46,8 @@ CODE = """
             lif._leaky_backward_kernel, derivative=derivative, COUNT=count, RESET=reset, DELAY=flag, LEARNS=flag,
             HAS_SLOPES=not flag, HAS_POTENTIALS=flag, KEEP_STEPS=not flag,
         )
+        compile(spike._primitive_kernel, function=primitive, COUNT=count)
+        compile(spike._gradient_kernel, function=derivative, COUNT=count)
         compile(lif._cuba_forward_kernel, primitive=primitive, COUNT=count, SMOOTH=not flag)
         compile(
             lif._cuba_backward_kernel, derivative=derivative, COUNT=count, DETACH=flag, LEARNS=flag,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 
-__all__ = ["backends", "choose"]
+__all__ = ["backends", "choose", "load"]
 
 _INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton")}
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -48,6 +49,11 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if not _supports(backend, device, dtype):
         raise ValueError(f"backend: {backend!r} cannot compute {dtype} on {device.type}; use auto")
     return backend
+
+
+def load(backend: str, package: str):
+    """The kernels of an operation, the folder `package`, for "numba" or "triton"."""
+    return import_module({"numba": ".numba_cpu", "triton": ".triton_gpu"}[backend], package)
 
 
 def _supports(backend: str, device: torch.device, dtype: torch.dtype) -> bool:

@@ -39,10 +39,10 @@ _inlined_formula = njit(**_OPTIONS, forceinline=True, fastmath={"contract"})
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOWEST, _HIGHEST = np.float32(-104.0), np.float32(89.0)
+_LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 # Adding and subtracting 1.5 * 2**23 rounds to an integer.
 _ROUND = np.float32(12582912.0)
-_ONE = np.float32(1.0)
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 # exp(r) = 1 + r + r**2 * q(r) for |r| <= ln(2) / 2; coefficients of the Cephes library.
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (
     np.float32(c) for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 0.16666665, 0.5)
@@ -69,24 +69,18 @@ def as_bits(_context, number):
     return types.int32(types.float32), generate
 
 
-@inlined
-def _power_of_two(n):
-    return as_float((n + np.int32(127)) << np.int32(23))
-
-
 @_inlined_formula
 def _exp32(x):
     # math.exp does not vectorise; this does. The comparisons let NaN through.
-    y = _LOWEST if x < _LOWEST else (_HIGHEST if x > _HIGHEST else x)
+    y = _HIGHEST if x > _HIGHEST else x
     n = (y * _LOG2_E + _ROUND) - _ROUND
     r = (y - n * _LN2_HIGH) - n * _LN2_LOW
     # In pairs and not by Horner's rule: a shorter chain of dependent operations.
     square = r * r
     q = (_Q0 * r + _Q1) * (square * square) + (_Q2 * r + _Q3) * square + (_Q4 * r + _Q5)
-    # In two steps, as 2**n alone may be subnormal or overflow where the result does not.
-    exponent = np.int32(n)
-    half = exponent >> np.int32(1)
-    return (q * square + r + _ONE) * _power_of_two(half) * _power_of_two(exponent - half)
+    power_of_two = as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+    # What would be subnormal is zero.
+    return _ZERO if x < _LOWEST else (q * square + r + _ONE) * power_of_two
 
 
 @inlined

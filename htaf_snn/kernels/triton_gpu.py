@@ -11,7 +11,7 @@ import triton.language as tl
 from ._elementary import ELEMENTARY
 from .binding import bind
 
-__all__ = ["BLOCK", "INTERPRETED", "bound", "launch"]
+__all__ = ["BLOCK", "INTERPRETED", "bound", "call", "launch", "pair"]
 
 INTERPRETED = triton.knobs.runtime.interpret
 BLOCK = 256
@@ -52,6 +52,21 @@ def bound(function: FunctionType):
     """A formula's function compiled for the GPU, for calls from other kernels."""
     # In the interpreter a constexpr would wrap what it is multiplied with.
     return bind(function, _VOCABULARY, triton.jit, constant=float if INTERPRETED else tl.constexpr)
+
+
+@triton.jit
+def call(function: tl.constexpr, z, p0, p1, COUNT: tl.constexpr):
+    """function(z, p0), or with two parameters function(z, p0, p1)."""
+    if COUNT == 1:
+        value = function(z, p0)
+    else:
+        value = function(z, p0, p1)
+    return value
+
+
+def pair(values: list[float]) -> tuple[float, float]:
+    """The one or two parameters of a formula as two."""
+    return (*values, 0.0)[:2]
 
 
 def launch(kernel, size: int, *arguments, **constants) -> None:

@@ -4,21 +4,15 @@ Operators take currents (T, N), parameters and states (N,), all but the currents
 by its name. Nothing but the membrane trace is saved for the backward pass, in the dtype asked for.
 """
 
-from importlib import import_module
 from typing import Optional
 
 import torch
 from torch import Tensor
 
 from ... import formulas
+from .. import _dispatch
 
 __all__ = ["CubaWith", "LeakyWith", "cuba", "leaky"]
-
-_MODULES = {"numba": ".numba_cpu", "triton": ".triton_gpu"}
-
-
-def _kernels(backend: str):
-    return import_module(_MODULES[backend], __package__)
 
 
 @torch.library.custom_op("htaf_snn::leaky", mutates_args=())
@@ -27,7 +21,7 @@ def leaky(
     delay: bool, smooth: bool, keep: bool, save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the potentials after each step (empty unless `keep`), the last one (N,)."""
-    forward = _kernels(backend).leaky_forward
+    forward = _dispatch.load(backend, __package__).leaky_forward
     return forward(x, beta, threshold, v0, formulas.get(formula), values, reset, delay, smooth, keep, save_dtype)
 
 
@@ -47,7 +41,7 @@ def leaky_backward(
 
     `slopes` (T, N) are the derivatives of the spikes, or None for the formula's.
     """
-    return _kernels(backend).leaky_backward(
+    return _dispatch.load(backend, __package__).leaky_backward(
         grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formulas.get(formula), values,
         reset, delay, learns, keep_steps,
     )  # fmt: skip
@@ -72,7 +66,8 @@ def cuba(
 
     `parameters` (5, N) are dt * tau_mem_inv, -dt * tau_syn_inv, leak, threshold and reset potential.
     """
-    return _kernels(backend).cuba_forward(x, parameters, v0, i0, formulas.get(formula), values, smooth, save_dtype)
+    forward = _dispatch.load(backend, __package__).cuba_forward
+    return forward(x, parameters, v0, i0, formulas.get(formula), values, smooth, save_dtype)
 
 
 @cuba.register_fake
@@ -90,7 +85,7 @@ def cuba_backward(
 
     Those of the parameters are zero where x is None.
     """
-    return _kernels(backend).cuba_backward(
+    return _dispatch.load(backend, __package__).cuba_backward(
         grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formulas.get(formula), values, detach,
         x is not None, keep_steps,
     )  # fmt: skip

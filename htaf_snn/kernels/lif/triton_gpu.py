@@ -10,21 +10,12 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_gpu import bound, launch
+from ..triton_gpu import bound, call, launch, pair
 from .saving import narrowed
 
 __all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
 
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
-
-
-@triton.jit
-def _call(function: tl.constexpr, z, p0, p1, COUNT: tl.constexpr):
-    if COUNT == 1:
-        value = function(z, p0)
-    else:
-        value = function(z, p0, p1)
-    return value
 
 
 @triton.jit
@@ -63,7 +54,7 @@ def _leaky_forward_kernel(
         if not DELAY:
             v = _reset_at_once(u, s, r, threshold_, RESET)
         if SMOOTH:
-            s = _call(primitive, u - threshold_, p0, p1, COUNT)
+            s = call(primitive, u - threshold_, p0, p1, COUNT)
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         if KEEP:
@@ -111,7 +102,7 @@ def _leaky_backward_kernel(
         if HAS_SLOPES:
             slope = tl.load(slopes + at, mask=inside, other=0.0)
         else:
-            slope = _call(derivative, u - threshold_, p0, p1, COUNT)
+            slope = call(derivative, u - threshold_, p0, p1, COUNT)
         if HAS_POTENTIALS:
             mu += tl.load(grad_potentials + at, mask=inside, other=0.0)
         direct = tl.load(grad_spikes + at, mask=inside, other=0.0).to(tl.float32)
@@ -168,7 +159,7 @@ def _cuba_forward_kernel(
         s = (u > threshold_).to(tl.float32)
         v = (1.0 - s) * u + s * v_reset_
         if SMOOTH:
-            s = _call(primitive, u - threshold_, p0, p1, COUNT)
+            s = call(primitive, u - threshold_, p0, p1, COUNT)
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         at += size
@@ -214,7 +205,7 @@ def _cuba_backward_kernel(
         if HAS_SLOPES:
             slope = tl.load(slopes + at, mask=inside, other=0.0)
         else:
-            slope = _call(derivative, u - threshold_, p0, p1, COUNT)
+            slope = call(derivative, u - threshold_, p0, p1, COUNT)
         direct = tl.load(grad_spikes + at, mask=inside, other=0.0).to(tl.float32)
         if not DETACH:
             direct += mu * (v_reset_ - u)
@@ -246,10 +237,6 @@ def _cuba_backward_kernel(
         tl.store(grad_parameters + 4 * rows + n, sum_reset, mask=inside)
 
 
-def _parameters(values: list[float]) -> tuple[float, float]:
-    return (*values, 0.0)[:2]
-
-
 def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype):
     """See `autograd.leaky`."""
     x, (steps, size) = x.contiguous(), x.shape
@@ -258,7 +245,7 @@ def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth,
     potentials = torch.empty_like(trace) if keep else trace.new_empty(0, 0)
     launch(
         _leaky_forward_kernel, size, x, beta.contiguous(), threshold.contiguous(), v0.contiguous(), spikes, trace,
-        potentials, last, *_parameters(values), steps,
+        potentials, last, *pair(values), steps,
         primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), RESET=_RESETS[reset],
         DELAY=delay, SMOOTH=smooth, KEEP=keep,
     )  # fmt: skip
@@ -280,7 +267,7 @@ def leaky_backward(
         _leaky_backward_kernel, size, grad_spikes.contiguous(),
         none if grad_potentials is None else grad_potentials.contiguous(), grad_last.contiguous(), trace,
         none if slopes is None else slopes.contiguous(), beta.contiguous(), threshold.contiguous(), v0.contiguous(),
-        states, grad_x, grad_steps, grad_beta, grad_threshold, grad_v0, *_parameters(values), steps,
+        states, grad_x, grad_steps, grad_beta, grad_threshold, grad_v0, *pair(values), steps,
         derivative=bound(formula.derivative), COUNT=len(values), RESET=_RESETS[reset], DELAY=delay, LEARNS=learns,
         HAS_SLOPES=slopes is not None, HAS_POTENTIALS=grad_potentials is not None, KEEP_STEPS=keep_steps,
     )  # fmt: skip
@@ -294,7 +281,7 @@ def cuba_forward(x, parameters, v0, i0, formula, values, smooth, save_dtype):
     last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
     launch(
         _cuba_forward_kernel, size, x, *parameters.contiguous(), v0.contiguous(), i0.contiguous(), spikes, trace,
-        last_v, last_i, *_parameters(values), steps,
+        last_v, last_i, *pair(values), steps,
         primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), SMOOTH=smooth,
     )  # fmt: skip
     return spikes, narrowed(trace, parameters[3], save_dtype), last_v, last_i
@@ -316,7 +303,7 @@ def cuba_backward(
         _cuba_backward_kernel, size, grad_spikes.contiguous(), grad_v.contiguous(), grad_i.contiguous(), trace,
         none if slopes is None else slopes.contiguous(), x.contiguous() if learns else none, *parameters.contiguous(),
         v0.contiguous(), i0.contiguous(), currents, grad_x, grad_steps, grad_parameters, grad_v0, grad_i0,
-        *_parameters(values), steps, derivative=bound(formula.derivative), COUNT=len(values), DETACH=detach,
+        *pair(values), steps, derivative=bound(formula.derivative), COUNT=len(values), DETACH=detach,
         LEARNS=learns, HAS_SLOPES=slopes is not None, KEEP_STEPS=keep_steps,
     )  # fmt: skip
     return grad_x, grad_steps, grad_parameters, grad_v0, grad_i0

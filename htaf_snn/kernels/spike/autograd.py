@@ -1,11 +1,68 @@
-"""The differentiable step: one saved tensor, the formula's derivative in the backward pass."""
+"""The differentiable step: one saved tensor, the formula's derivative in the backward pass.
+
+Large tensors and plain numbers go to a kernel of one pass; for the rest, and where the compiler or a second
+derivative wants to see the operations, there is the reference.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ... import formulas
+from .. import _dispatch
 from . import reference
+
+# Below this the call of a kernel takes longer than the reference's dozen passes.
+_LARGE = 2**15
+
+
+@torch.library.custom_op("htaf_snn::primitive", mutates_args=())
+def primitive(x: Tensor, formula: str, values: list[float], backend: str) -> Tensor:
+    """The primitive of a formula at x, in the dtype of x and contiguous."""
+    return _dispatch.load(backend, __package__).primitive(x, formulas.get(formula), values)
+
+
+@torch.library.custom_op("htaf_snn::gradient", mutates_args=())
+def gradient(grad: Tensor, x: Tensor, formula: str, values: list[float], backend: str) -> Tensor:
+    """grad times the derivative of a formula at x, in the dtype of x and contiguous."""
+    return _dispatch.load(backend, __package__).gradient(grad, x, formulas.get(formula), values)
+
+
+@primitive.register_fake
+def _(x, formula, values, backend):
+    return x.new_empty(x.shape)
+
+
+@gradient.register_fake
+def _(grad, x, formula, values, backend):
+    return x.new_empty(x.shape)
+
+
+@primitive.register_vmap
+def _(info, in_dims, x, formula, values, backend):
+    return primitive(x, formula, values, backend), in_dims[0]
+
+
+@gradient.register_vmap
+def _(info, in_dims, grad, x, formula, values, backend):
+    grad, x = (
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip((grad, x), in_dims, strict=False)
+    )
+    return gradient(grad, x, formula, values, backend), 0
+
+
+def _backend(x: Tensor, formula: formulas.Formula, parameters: tuple) -> str:
+    """The backend for numbers as parameters; torch where a kernel cannot compute or is not worth its call."""
+    if (
+        torch.compiler.is_compiling()
+        or x.numel() < _LARGE
+        or any(isinstance(p, Tensor) for p in parameters)
+        or not (formulas.is_registered(formula) and formula.portable)
+    ):
+        return "torch"
+    return _dispatch.choose("auto", x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
 class Step(torch.autograd.Function):
@@ -15,7 +72,12 @@ class Step(torch.autograd.Function):
 
     @staticmethod
     def forward(x, formula, smooth, *parameters):
-        return reference.primitive(x, formula, parameters) if smooth else reference.heaviside(x)
+        if not smooth:
+            return reference.heaviside(x)
+        backend = _backend(x, formula, parameters)
+        if backend == "torch":
+            return reference.primitive(x, formula, parameters)
+        return primitive(x, formula.name, [float(p) for p in parameters], backend)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -31,7 +93,12 @@ class Step(torch.autograd.Function):
         parameters = tuple(next(tensors if is_tensor else numbers) for is_tensor in ctx.is_tensor)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad * reference.derivative(x, ctx.formula, parameters)).to(x.dtype)
+            # With gradients enabled the operations themselves are to be differentiated.
+            backend = "torch" if torch.is_grad_enabled() else _backend(x, ctx.formula, parameters)
+            if backend == "torch":
+                grad_x = (grad * reference.derivative(x, ctx.formula, parameters)).to(x.dtype)
+            else:
+                grad_x = gradient(grad, x, ctx.formula.name, [float(p) for p in parameters], backend)
         grads = [None] * len(parameters)
         if any(ctx.needs_input_grad[3:]):
             for i, slope in enumerate(reference.parameter_gradients(x, ctx.formula, parameters)):

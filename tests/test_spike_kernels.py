@@ -1,0 +1,106 @@
+"""The elementwise kernels against the reference."""
+
+import pytest
+import torch
+
+from htaf_snn import formulas, functional
+from htaf_snn.kernels.spike import autograd, reference
+
+TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 2e-6, torch.float64: 1e-13}
+CASES = [("numba", dtype) for dtype in TOLERANCE] + [("triton", d) for d in TOLERANCE if d != torch.float64]
+
+
+def points(size, dtype):
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0)).mul(3)
+    special = torch.tensor([0.0, -0.0, 1e30, -1e30, torch.inf, -torch.inf, torch.nan, 1e-30])
+    return torch.cat([x, special]).to(dtype)
+
+
+# numpy, which Triton's interpreter computes with, warns of overflows in branches that are not taken.
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+@pytest.mark.parametrize("name", formulas.names())
+@pytest.mark.parametrize("backend, dtype", CASES)
+def test_kernels_equal_the_reference(name, backend, dtype):
+    formula = formulas.get(name)
+    values = list(formula.defaults.values())
+    x, grad = points(1021, dtype), torch.randn(1029, generator=torch.Generator().manual_seed(1)).to(dtype)
+    y = autograd.primitive(x, name, values, backend)
+    z = autograd.gradient(grad, x, name, values, backend)
+    assert y.dtype == z.dtype == dtype
+    tolerance = {"rtol": 10 * TOLERANCE[dtype], "atol": TOLERANCE[dtype], "equal_nan": True}
+    torch.testing.assert_close(y, reference.primitive(x, formula, values), **tolerance)
+    torch.testing.assert_close(z, (grad * reference.derivative(x, formula, values)).to(dtype), **tolerance)
+
+
+@pytest.mark.parametrize("backend", ["numba", "triton"])
+@pytest.mark.parametrize("shape", [(0,), (1,), (63,), (3, 0, 5), (1023, 7)])
+def test_shapes(backend, shape, poisoned):
+    x = torch.randn(*shape, 2)[..., 0]  # not contiguous
+    grad = torch.randn(1).expand(shape)
+    formula = formulas.get("htaf")
+    torch.testing.assert_close(
+        autograd.primitive(x, "htaf", [1.0, 4.0], backend), reference.primitive(x, formula, (1.0, 4.0))
+    )
+    torch.testing.assert_close(
+        autograd.gradient(grad, x, "htaf", [1.0, 4.0], backend), grad * reference.derivative(x, formula, (1.0, 4.0))
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The names of the kernels called."""
+    names = []
+    for name in ("primitive", "gradient"):
+        kernel = getattr(autograd, name)
+        monkeypatch.setattr(autograd, name, lambda *args, n=name, k=kernel: (names.append(n), k(*args))[1])
+    return names
+
+
+LARGE = (50, 1009)
+
+
+@pytest.mark.parametrize(
+    "run, expected", [(functional.smooth, ["primitive", "gradient"]), (functional.spike, ["gradient"])]
+)
+def test_large_tensors_go_to_the_kernels(run, expected, calls):
+    x = torch.randn(LARGE, requires_grad=True)
+    y = run(x)
+    y.sum().backward()
+    assert calls == expected
+    small = x.detach()[:3].requires_grad_()
+    run(small).sum().backward()
+    assert calls == expected
+    torch.testing.assert_close(x.grad[:3], small.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_one_tensor_is_saved():
+    x = torch.randn(LARGE, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        functional.htaf(x)
+    assert saved == [x.data_ptr()]
+
+
+def test_second_derivatives_learnable_parameters_and_compiled_code_take_the_reference(calls):
+    x = torch.randn(LARGE, dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(functional.smooth(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.sum(), x)
+    step = 1e-6
+    difference = functional.htaf_derivative(x + step) - functional.htaf_derivative(x - step)
+    torch.testing.assert_close(second, difference / (2 * step), rtol=1e-6, atol=1e-8)
+    calls.clear()
+    functional.htaf(x, alpha=torch.tensor(1.0, requires_grad=True)).sum().backward()
+    torch.compile(functional.htaf, fullgraph=True, backend="eager")(x)
+    assert calls == []
+
+
+def test_vmap_and_fake_tensors():
+    x, grad = torch.randn(5, 7, 3), torch.randn(5, 7)
+    run = torch.vmap(lambda g, x: autograd.gradient(g, x, "htaf", [1.0, 4.0], "numba"), in_dims=(None, 2), out_dims=2)
+    torch.testing.assert_close(run(grad, x), grad[..., None] * functional.htaf_derivative(x))
+    torch.testing.assert_close(
+        torch.vmap(lambda x: autograd.primitive(x, "htaf", [1.0, 4.0], "numba"), in_dims=1, out_dims=1)(x),
+        functional.htaf(x),
+    )
+    for op, args in ((autograd.primitive, (x,)), (autograd.gradient, (x, x))):
+        torch.library.opcheck(op, (*args, "htaf", [1.0, 4.0], "numba"))
