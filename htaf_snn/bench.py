@@ -1,6 +1,8 @@
-"""Benchmarks of neurons over a sequence: this package's kernels beside other libraries', each in its own process.
+"""Benchmarks: this package's kernels beside what else computes the same, each in its own process.
 
-htaf-snn bench lif
+htaf-snn bench lif        # neurons over a sequence
+htaf-snn bench htaf       # the smooth step
+htaf-snn bench scaling    # the fused neuron over the number of steps and of neurons
 python -m htaf_snn.bench spikingjelly '{"steps": 50, "batch": 128, "features": 1000}'   # one peer, as JSON
 """
 
@@ -14,8 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -26,9 +27,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from . import functional
 from . import nn as hnn
 from .integrations import norse_adapter, sinabs_adapter, snntorch_adapter, spikingjelly_adapter
-from .surrogate import HTAF, ATan
+from .surrogate import HTAF, ATan, SuperSpike
 
-__all__ = ["PEERS", "Problem", "measure", "run", "table"]
+__all__ = ["BENCHMARKS", "PEERS", "Problem", "measure", "run", "scaling", "scaling_table", "table"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Peer:
-    """A neuron to be timed: makes a module from currents to spikes."""
+    """Something to be timed: makes a module from a float32 tensor (T, B, features) to another.
+
+    `moved_bytes` is what an element has to read and write at least, forward and backward, of our own kernels.
+    """
 
     make: Callable[[], nn.Module]
     package: str = "htaf-snn"
     devices: tuple[str, ...] = ("cpu", "cuda")
-    is_ours: bool = False
+    moved_bytes: int | None = None
 
 
 class _SpikesOf(nn.Module):
@@ -72,12 +76,39 @@ class _SpikesOf(nn.Module):
         return self.layer(currents)[0]
 
 
-PEERS = {
-    "hnn.Leaky": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=HTAF())), is_ours=True),
-    "hnn.Leaky, ATan": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=ATan())), is_ours=True),
-    "hnn.Leaky, bfloat16 trace": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, save_dtype=torch.bfloat16)), is_ours=True),
-    "hnn.LIF": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=HTAF())), is_ours=True),
-    "snn.Leaky, stepped": Peer(
+class _SteppedByIndex(nn.Module):
+    """snnTorch's Leaky as its tutorials step it; autograd then makes a tensor of the whole input's size a step."""
+
+    def __init__(self):
+        super().__init__()
+        self.leaky = snntorch_adapter.LeakyOverTime(snntorch_adapter.library_surrogate("atan")).leaky
+
+    def forward(self, currents: Tensor) -> Tensor:
+        mem = torch.zeros_like(currents[0])
+        spikes = []
+        for step in range(len(currents)):
+            spike, mem = self.leaky(currents[step], mem)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+class _Composite(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(4.0 * torch.tanh(1.0 * x))
+
+
+# Forward a current, a spike and a potential; backward two gradients and a potential; four bytes each.
+_LIF_BYTES = 24
+_NEURONS = {
+    "hnn.Leaky": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=HTAF())), moved_bytes=_LIF_BYTES),
+    "hnn.Leaky, ATan": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=ATan())), moved_bytes=_LIF_BYTES),
+    "hnn.Leaky, bfloat16 trace": Peer(
+        lambda: _SpikesOf(hnn.Leaky(0.9, save_dtype=torch.bfloat16)), moved_bytes=_LIF_BYTES - 4
+    ),
+    "hnn.LIF": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=HTAF())), moved_bytes=_LIF_BYTES),
+    "hnn.LIF, SuperSpike": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=SuperSpike(100.0))), moved_bytes=_LIF_BYTES),
+    "snn.Leaky, stepped": Peer(_SteppedByIndex, "snntorch"),
+    "snn.Leaky, stepped, unbound": Peer(
         lambda: snntorch_adapter.LeakyOverTime(snntorch_adapter.library_surrogate("atan")), "snntorch"
     ),
     "norse.LIF": Peer(lambda: norse_adapter.LIFOverTime("super", 100.0, v_th=1.0), "norse"),
@@ -86,6 +117,12 @@ PEERS = {
     "SpikingJelly, Triton": Peer(lambda: spikingjelly_adapter.LIFOverTime("triton"), "spikingjelly", ("cuda",)),
     "SpikingJelly, CuPy": Peer(lambda: spikingjelly_adapter.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
 }
+_SMOOTH_STEPS = {
+    "HTAF, smooth": Peer(lambda: HTAF(mode="smooth"), moved_bytes=20),
+    "sigmoid(4 * tanh(x)), eager": Peer(_Composite, "torch"),
+}
+BENCHMARKS = {"lif": _NEURONS, "htaf": _SMOOTH_STEPS}
+PEERS = {name: peer for peers in BENCHMARKS.values() for name, peer in peers.items()}
 
 
 def _synchronize(device: str) -> None:
@@ -98,17 +135,31 @@ def _check_ours(device: str) -> None:
     x = torch.randn(9, 3, 65, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
     for function, options in ((functional.lif, {"beta": 0.9}), (functional.cuba_lif, {})):
         (spikes, grad), (expected, expected_grad) = (
-            _spikes_and_grad(partial(function, backend=backend, **options), x) for backend in ("auto", "torch")
+            _output_and_grad(lambda x, b=backend: function(x, backend=b, **options)[0], x)  # noqa: B023
+            for backend in ("auto", "torch")
         )
-        if not torch.equal(spikes, expected) or not torch.allclose(grad, expected_grad, rtol=1e-4, atol=1e-6):
-            raise RuntimeError(f"{function.__name__} differs from its reference; no speed is told of a wrong kernel")
+        _require(torch.equal(spikes, expected) and _close(grad, expected_grad), function.__name__)
+    x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
+    for ours, expected in zip(
+        _output_and_grad(functional.htaf, x), _output_and_grad(functional.htaf, x.double()), strict=True
+    ):
+        _require(_close(ours, expected.float()), "htaf")
 
 
-def _spikes_and_grad(run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, Tensor]:
+def _close(ours: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def _require(equal: bool, name: str) -> None:
+    if not equal:
+        raise RuntimeError(f"{name} differs from its reference; no speed is told of a wrong kernel")
+
+
+def _output_and_grad(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.clone().requires_grad_()
-    spikes = run(x)[0]
-    spikes.sum().backward()
-    return spikes.detach(), x.grad
+    y = run(x)
+    y.sum().backward()
+    return y.detach(), x.grad
 
 
 def _saved_bytes(module: nn.Module, x: Tensor) -> float:
@@ -133,12 +184,32 @@ def _percentiles(seconds: list[float]) -> dict[str, float]:
     return {"median": median, "p20": low, "p80": high}
 
 
+def _times(module: nn.Module, x: Tensor, problem: Problem) -> dict[str, dict[str, float]]:
+    grad = torch.ones_like(x)
+    times = {"forward_ms": [], "backward_ms": [], "both_ms": []}
+    for _ in range(problem.repeats + 3):
+        x.grad = None
+        _synchronize(problem.device)
+        start = time.perf_counter()
+        output = module(x)
+        _synchronize(problem.device)
+        middle = time.perf_counter()
+        output.backward(grad)
+        _synchronize(problem.device)
+        end = time.perf_counter()
+        for name, seconds in zip(times, (middle - start, end - middle, end - start), strict=True):
+            times[name].append(seconds)
+        del output
+    return {name: _percentiles(values[3:]) for name, values in times.items()}
+
+
 def measure(peer: str, problem: Problem) -> dict:
     """Time one peer in this process.
 
     Returns:
         {"peer", "package", "version", "forward_ms", "backward_ms", "both_ms" (each median, p20 and p80),
-        "saved_bytes" a neuron and step, "peak_mb" of the process}.
+        "moved_bytes" an element at least, for this package's kernels, "saved_bytes" an element, "peak_mb" of the
+        process}.
 
     Raises:
         ValueError: if the peer is unknown or cannot compute on the device.
@@ -150,27 +221,13 @@ def measure(peer: str, problem: Problem) -> dict:
     entry = PEERS[peer]
     if problem.device not in entry.devices:
         raise ValueError(f"{peer} does not compute on {problem.device}")
-    if entry.is_ours:
+    if entry.moved_bytes:
         _check_ours(problem.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(problem.steps, problem.batch, problem.features, generator=generator).mul(0.5).to(problem.device)
     x.requires_grad_()
-    grad = torch.ones_like(x)
     module = entry.make().to(problem.device)
-    times = {"forward_ms": [], "backward_ms": [], "both_ms": []}
-    for _ in range(problem.repeats + 3):
-        x.grad = None
-        _synchronize(problem.device)
-        start = time.perf_counter()
-        spikes = module(x)
-        _synchronize(problem.device)
-        middle = time.perf_counter()
-        spikes.backward(grad)
-        _synchronize(problem.device)
-        end = time.perf_counter()
-        for name, seconds in zip(times, (middle - start, end - middle, end - start), strict=True):
-            times[name].append(seconds)
-        del spikes
+    times = _times(module, x, problem)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if problem.device == "cuda":
         peak = torch.cuda.max_memory_allocated() // 2**20
@@ -178,7 +235,8 @@ def measure(peer: str, problem: Problem) -> dict:
         "peer": peer,
         "package": entry.package,
         "version": version(entry.package),
-        **{name: _percentiles(values[3:]) for name, values in times.items()},
+        **times,
+        "moved_bytes": entry.moved_bytes,
         "saved_bytes": round(_saved_bytes(module, x), 2),
         "peak_mb": peak,
     }
@@ -206,21 +264,33 @@ def copy_bandwidth(device: str = "cpu") -> float:
     return 2 * source.nbytes / best
 
 
+def _machine(device: str) -> dict:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+    }
+
+
 def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict:
     """Time peers, one after the other, each in its own process.
 
     Args:
         problem: what to compute.
-        peers: names of `PEERS`; all for None.
+        peers: names of `PEERS`; all neurons for None.
         progress: show a progress bar on standard error.
 
     Returns:
         {"problem", "machine", "copy_gb_s", "results": one of `measure` a peer, or {"peer", "not_measured": reason}}.
+        This package's results have "of_copy_bandwidth" too: the rate at which the bytes counted were moved, as a part
+        of that of a large copy.
     """
     from tqdm import tqdm
 
     results = []
-    for peer in tqdm(peers or list(PEERS), desc="peers", disable=not progress):
+    for peer in tqdm(peers or list(BENCHMARKS["lif"]), desc="peers", disable=not progress):
         package = PEERS[peer].package if peer in PEERS else "htaf-snn"
         try:
             version(package)
@@ -228,25 +298,66 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
             results.append({"peer": peer, "not_measured": f"not installed; pip install {package}"})
             continue
         results.append(_in_own_process(peer, problem))
-    gpu = torch.cuda.get_device_name() if problem.device == "cuda" else None
-    machine = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "gpu": gpu,
-    }
+    bandwidth = copy_bandwidth(problem.device)
+    elements = problem.steps * problem.batch * problem.features
+    for result in results:
+        if result.get("moved_bytes"):
+            rate = result["moved_bytes"] * elements / (result["both_ms"]["median"] / 1e3)
+            result["of_copy_bandwidth"] = round(rate / bandwidth, 2)
     return {
         "problem": asdict(problem),
-        "machine": machine,
-        "copy_gb_s": round(copy_bandwidth(problem.device) / 1e9, 1),
+        "machine": _machine(problem.device),
+        "copy_gb_s": round(bandwidth / 1e9, 1),
         "results": results,
     }
 
 
+def _line(sizes: list[int], times: list[float]) -> dict:
+    slope, start = np.polyfit(sizes, times, 1)
+    fitted = start + slope * np.array(sizes)
+    rest = np.square(times - fitted).sum() / np.square(times - np.mean(times)).sum()
+    return {"sizes": sizes, "ms": times, "ms_each": slope, "ms_start": start, "r_squared": 1 - rest}
+
+
+def scaling(problem: Problem) -> dict:
+    """Time `hnn.Leaky` over a decade of steps and of neurons, each up to the problem's, and fit straight lines.
+
+    Returns:
+        {"machine", "steps", "features"}, the latter two each {"sizes", "ms" forward and backward, "ms_each" and
+        "ms_start" of the line, "r_squared"}.
+
+    Raises:
+        ValueError: if the problem has fewer than ten steps or features.
+    """
+    _check_ours(problem.device)
+    report = {"machine": _machine(problem.device)}
+    module = PEERS["hnn.Leaky"].make().to(problem.device)
+    for dimension in ("steps", "features"):
+        largest = getattr(problem, dimension)
+        if largest < 10:
+            raise ValueError(f"{dimension}: expected at least 10, for a decade, got {largest}")
+        sizes = [round(largest * part) for part in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
+        times = []
+        for size in sizes:
+            smaller = replace(problem, **{dimension: size})
+            x = torch.randn(smaller.steps, smaller.batch, smaller.features).mul(0.5).to(problem.device)
+            times.append(_times(module, x.requires_grad_(), smaller)["both_ms"]["median"])
+        report[dimension] = _line(sizes, times)
+    return report
+
+
+def scaling_table(report: dict) -> str:
+    """The report of `scaling` as text."""
+    return "\n".join(
+        f"{name}: {', '.join(f'{size}: {ms:.2f} ms' for size, ms in zip(fit['sizes'], fit['ms'], strict=True))}; "
+        f"line {fit['ms_start']:.2f} + {fit['ms_each']:.4f} x {name}, R2 {fit['r_squared']:.4f}"
+        for name, fit in ((name, report[name]) for name in ("steps", "features"))
+    )
+
+
 def table(report: dict) -> str:
     """The report of `run` as a text table; times in ms, ratios to the first peer measured."""
-    rows = [["neuron", "forward", "backward", "both", "20-80 %", "ratio", "saved B", "peak MB"]]
+    rows = [["peer", "forward", "backward", "both", "20-80 %", "ratio", "saved B", "of copy", "peak MB"]]
     first = next((r["both_ms"]["median"] for r in report["results"] if "both_ms" in r), None)
     for result in report["results"]:
         if "not_measured" in result:
@@ -262,6 +373,7 @@ def table(report: dict) -> str:
                 f"{both['p20']:.1f}-{both['p80']:.1f}",
                 f"{both['median'] / first:.1f}",
                 f"{result['saved_bytes']:.1f}",
+                f"{result['of_copy_bandwidth']:.0%}" if "of_copy_bandwidth" in result else "",
                 f"{result['peak_mb']}",
             ]
         )

@@ -190,11 +190,15 @@ def profile_command(
     epilog=(
         "[bold]Examples[/bold]\n\n"
         "htaf-snn bench lif\n\n"
+        "htaf-snn bench scaling --steps 200\n\n"
         "htaf-snn bench lif --steps 128 --device cuda --json > results.json"
     ),
 )
 def bench_command(
-    what: Annotated[str, typer.Argument(help="What to time: lif, neurons over a sequence.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="lif: neurons over a sequence; htaf: the smooth step; scaling: hnn.Leaky over sizes."),
+    ],
     steps: Annotated[int, typer.Option(help="Time steps.")] = 50,
     batch: Annotated[int, typer.Option(help="Sequences in a batch.")] = 128,
     features: Annotated[int, typer.Option(help="Neurons.")] = 1000,
@@ -203,21 +207,29 @@ def bench_command(
     peer: Annotated[Optional[list[str]], typer.Option(help="Time only this one; repeatable.")] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and machine.")] = False,
 ) -> None:
-    """Time this package's neurons beside other libraries', each in its own process, after a check of their results.
+    """Time this package's kernels beside other libraries', each in its own process, after a check of their results.
 
-    Forward and backward pass of float32 currents, medians in ms; saved bytes for each neuron and step. Libraries that
+    Forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; saved bytes an element; the
+    rate at which our kernels move the bytes they have to, as a part of a large copy's. Libraries that
     are not installed are listed as such; pip install "htaf-snn[bench]" brings them.
     """
     with _one_line_errors():
-        if what != "lif":
-            raise ValueError(f"what: expected lif, got {what!r}")
+        if what != "scaling" and what not in bench.BENCHMARKS:
+            raise ValueError(f"what: expected {', '.join(bench.BENCHMARKS)} or scaling, got {what!r}")
         if device not in ("cpu", "cuda"):
             raise ValueError(f"device: expected cpu or cuda, got {device!r}")
-        unknown = set(peer or ()) - set(bench.PEERS)
-        if unknown:
-            raise ValueError(f"peer: expected one of {'; '.join(bench.PEERS)}, got {', '.join(sorted(unknown))}")
-        report = bench.run(bench.Problem(steps, batch, features, device, repeats), peer)
-    typer.echo(json.dumps(report, indent=2) if as_json else bench.table(report))
+        problem = bench.Problem(steps, batch, features, device, repeats)
+        if what == "scaling":
+            if peer:
+                raise ValueError("peer: expected none for scaling, which times hnn.Leaky")
+            report, table = bench.scaling(problem), bench.scaling_table
+        else:
+            known = bench.BENCHMARKS[what]
+            unknown = set(peer or ()) - set(known)
+            if unknown:
+                raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
+            report, table = bench.run(problem, peer or list(known)), bench.table
+    typer.echo(json.dumps(report, indent=2) if as_json else table(report))
 
 
 if __name__ == "__main__":
