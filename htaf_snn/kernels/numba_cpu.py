@@ -8,6 +8,7 @@ after each parallel operation.
 from __future__ import annotations
 
 import ctypes
+import dis
 import hashlib
 import math
 import os
@@ -127,7 +128,8 @@ def _fingerprint(function: object, known: set) -> bytes:
     parts = [code.co_code, repr(code.co_consts).encode(), repr(code.co_names).encode()]
     for cell in function.__closure__ or ():
         parts.append(repr(cell.cell_contents).encode())
-    for name in code.co_names:
+    # Not `co_names`, which has the names of attributes too.
+    for name in sorted({i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}):
         parts.append(_fingerprint(function.__globals__.get(name), known))
     return b"\0".join(parts)
 

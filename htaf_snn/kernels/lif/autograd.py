@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ... import formulas
 from .. import _dispatch
+from .._operator import operator
 
 __all__ = ["CubaWith", "LeakyWith", "cuba", "leaky"]
 
 
-@torch.library.custom_op("htaf_snn::leaky", mutates_args=())
+@operator
 def leaky(
     x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: list[float], reset: str,
     delay: bool, smooth: bool, keep: bool, save_dtype: torch.dtype, backend: str,
@@ -25,13 +26,13 @@ def leaky(
     return forward(x, beta, threshold, v0, formulas.get(formula), values, reset, delay, smooth, keep, save_dtype)
 
 
-@leaky.register_fake
+@torch.library.register_fake(leaky)
 def _(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype, backend):
     potentials = x.new_empty(x.shape if keep else (0, 0), dtype=v0.dtype)
     return torch.empty_like(x), torch.empty_like(x, dtype=save_dtype), potentials, torch.empty_like(v0)
 
 
-@torch.library.custom_op("htaf_snn::leaky_backward", mutates_args=())
+@operator
 def leaky_backward(
     grad_spikes: Tensor, grad_potentials: Optional[Tensor], grad_last: Tensor, trace: Tensor,  # noqa: UP045
     slopes: Optional[Tensor], beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: list[float],  # noqa: UP045
@@ -47,7 +48,7 @@ def leaky_backward(
     )  # fmt: skip
 
 
-@leaky_backward.register_fake
+@torch.library.register_fake(leaky_backward)
 def _(
     grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formula, values, reset, delay,
     learns, keep_steps, backend,
@@ -57,7 +58,7 @@ def _(
     return grad_x, grad_steps, torch.empty_like(v0), torch.empty_like(v0), torch.empty_like(v0)
 
 
-@torch.library.custom_op("htaf_snn::cuba", mutates_args=())
+@operator
 def cuba(
     x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: list[float], smooth: bool,
     detach: bool, save_dtype: torch.dtype, backend: str,
@@ -70,12 +71,12 @@ def cuba(
     return forward(x, parameters, v0, i0, formulas.get(formula), values, smooth, save_dtype)
 
 
-@cuba.register_fake
+@torch.library.register_fake(cuba)
 def _(x, parameters, v0, i0, formula, values, smooth, detach, save_dtype, backend):
     return torch.empty_like(x), torch.empty_like(x, dtype=save_dtype), torch.empty_like(v0), torch.empty_like(v0)
 
 
-@torch.library.custom_op("htaf_snn::cuba_backward", mutates_args=())
+@operator
 def cuba_backward(
     grad_spikes: Tensor, grad_v: Tensor, grad_i: Tensor, trace: Tensor, slopes: Optional[Tensor],  # noqa: UP045
     x: Optional[Tensor], parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: list[float],  # noqa: UP045
@@ -91,7 +92,7 @@ def cuba_backward(
     )  # fmt: skip
 
 
-@cuba_backward.register_fake
+@torch.library.register_fake(cuba_backward)
 def _(grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula, values, detach, keep_steps, backend):
     grad_x = torch.empty_like(trace, dtype=v0.dtype)
     grad_steps = grad_x.new_empty(grad_x.shape if keep_steps else (0, 0))
@@ -118,7 +119,7 @@ def _leaky_grads(ctx, grad_spikes, _trace, grad_potentials, grad_last):
     return grad_x.to(ctx.dtype), *grads, *[None] * 8
 
 
-leaky.register_autograd(_leaky_grads, setup_context=_save_leaky)
+torch.library.register_autograd(leaky, _leaky_grads, setup_context=_save_leaky)
 
 
 def _save_cuba(ctx, inputs, output):
@@ -138,7 +139,7 @@ def _cuba_grads(ctx, grad_spikes, _trace, grad_v, grad_i):
     return grad_x.to(ctx.dtype), *grads, *[None] * 6
 
 
-cuba.register_autograd(_cuba_grads, setup_context=_save_cuba)
+torch.library.register_autograd(cuba, _cuba_grads, setup_context=_save_cuba)
 
 
 class LeakyWith(torch.autograd.Function):

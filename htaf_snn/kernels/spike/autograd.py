@@ -11,40 +11,41 @@ from torch import Tensor
 
 from ... import formulas
 from .. import _dispatch
+from .._operator import operator
 from . import reference
 
 # Below this the call of a kernel takes longer than the reference's dozen passes.
 _LARGE = 2**15
 
 
-@torch.library.custom_op("htaf_snn::primitive", mutates_args=())
+@operator
 def primitive(x: Tensor, formula: str, values: list[float], backend: str) -> Tensor:
     """The primitive of a formula at x, in the dtype of x and contiguous."""
     return _dispatch.load(backend, __package__).primitive(x, formulas.get(formula), values)
 
 
-@torch.library.custom_op("htaf_snn::gradient", mutates_args=())
+@operator
 def gradient(grad: Tensor, x: Tensor, formula: str, values: list[float], backend: str) -> Tensor:
     """grad times the derivative of a formula at x, in the dtype of x and contiguous."""
     return _dispatch.load(backend, __package__).gradient(grad, x, formulas.get(formula), values)
 
 
-@primitive.register_fake
+@torch.library.register_fake(primitive)
 def _(x, formula, values, backend):
     return x.new_empty(x.shape)
 
 
-@gradient.register_fake
+@torch.library.register_fake(gradient)
 def _(grad, x, formula, values, backend):
     return x.new_empty(x.shape)
 
 
-@primitive.register_vmap
+@torch.library.register_vmap(primitive)
 def _(info, in_dims, x, formula, values, backend):
     return primitive(x, formula, values, backend), in_dims[0]
 
 
-@gradient.register_vmap
+@torch.library.register_vmap(gradient)
 def _(info, in_dims, grad, x, formula, values, backend):
     grad, x = (
         t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
