@@ -462,7 +462,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     _check_folder(config, out, resume)
     with _new_folder(out):
         train_loader, val_loader, test_loader = _make_loaders(config)
-        shape = {"frame_shape": train_loader.dataset.frames.shape[2:], "classes": len(train_loader.dataset.classes)}
+        recordings = train_loader.dataset
+        shape = {"frame_shape": recordings.sensor_size[::-1], "classes": len(recordings.classes)}
         model = _make_model(config, **shape).to(device)
         if resume:
             _load(out, model, torch.optim.Adam(model.parameters()))

@@ -1,20 +1,45 @@
-"""Event-camera data sets, ready for training: the same three calls for every set.
+"""Event-camera data sets, ready for training: the same calls for every set.
 
-* `names` lists the sets.
-* `load` opens one as a map-style data set of (events, label).
+* `names` and `info` tell what there is; `load` opens a set as a map-style data set of (events, label).
 * `loaders` makes the training, validation and test loaders of frames.
+* `EventFolder` is your own recordings; `read_events` reads one, of any format.
+* `to_frames`, `batch_to_frames` and `transforms` turn events into tensors.
+* `download`, `verify` and `clear` care for the files.
+* `images` are still images for networks without time.
 
 ``saccade-digits``, the offline default, needs no download: its recordings are simulated on first use and
-cached (see `neuromorphic_datasets.saccade_digits` for the model). ``nmnist`` is N-MNIST, read through Tonic.
+cached (see `neuromorphic_datasets.saccade_digits` for the model).
 
 Example:
-    >>> import neuromorphic_datasets
-    >>> neuromorphic_datasets.names()
-    ['nmnist', 'saccade-digits']
+    >>> import neuromorphic_datasets as nd
+    >>> nd.names()[:4]
+    ['asl-dvs', 'cifar10-dvs', 'dvs-lip', 'dvsgesture']
 """
 
-from ._catalogue import load, names
+from . import images, transforms
+from ._catalogue import clear, download, info, load, names, verify
 from ._dataset import EventDataset
+from ._download import DownloadError
+from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
+from .event_folder import EventFolder
+from .readers import RecordingError, read_events
 
-__all__ = ["EventDataset", "load", "loaders", "names"]
+__all__ = [
+    "DownloadError",
+    "EventDataset",
+    "EventFolder",
+    "RecordingError",
+    "batch_to_frames",
+    "clear",
+    "download",
+    "images",
+    "info",
+    "load",
+    "loaders",
+    "names",
+    "read_events",
+    "to_frames",
+    "transforms",
+    "verify",
+]

@@ -1,13 +1,31 @@
-"""Arrays that are made once and kept in one file, safe against crashes, damage and several processes."""
+"""Recordings packed into one memory-mapped file, safe against crashes, damage and several processes.
 
-import hashlib
+A file is: `_MAGIC`, one block a recording, an index (one entry a recording), the description as JSON, and a trailer
+with the positions of the two, the CRC-32 of everything before and `_MAGIC`. A block is either the frames or the
+events: columns x and y of one or two bytes each, time since the recording's first event of four or eight, polarity
+of one bit. The trailer is written last, and the file then renamed, so that a file under its own name is whole.
+"""
+
+import contextlib
 import io
+import json
 import os
+import struct
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from ._dataset import EVENT_DTYPE
+
+_MAGIC = b"NDPACK1\n"
+_TRAILER = struct.Struct("<QQI8s")
+_INDEX = np.dtype(
+    [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]
+)
+_CHUNK = 1 << 24
 
 
 def user_folder() -> Path:
@@ -17,56 +35,168 @@ def user_folder() -> Path:
     return Path(platformdirs.user_cache_dir("neuromorphic_datasets", appauthor=False))
 
 
-def load_or_build(path: Path, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the arrays kept in `path`; build and keep them first if the file is missing or damaged.
+class Pack:
+    """A packed file, open for reading; a copy sent to another process opens the file there.
+
+    Attributes:
+        path: the file.
+        sensor_size: (width, height, polarities).
+        shape: (T, C, H, W) if it holds frames, or None if it holds events.
+        labels: int64 of shape (n,).
+        sources: for each recording its place in the data set that was packed, int64; damaged ones may be missing.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._content = np.memmap(path, np.uint8, "r")
+        index, description, _, _ = _TRAILER.unpack(self._content[-_TRAILER.size :])
+        self._index = self._content[index:description].view(_INDEX)
+        values = json.loads(self._content[description : -_TRAILER.size].tobytes())
+        self._xy, self._dtype = np.dtype(values["xy"]), np.dtype(values["dtype"])
+        self.sensor_size = tuple(values["sensor_size"])
+        self.shape = tuple(values["shape"]) if values["shape"] else None
+        self.labels, self.sources = self._index["label"].astype(np.int64), self._index["source"].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        self.__init__(path)
+
+    def columns(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return x, y, t (µs, int64) and p (uint8) of a recording."""
+        start, count, t0, t_bytes, _, _ = self._index[position].item()
+        side = self._xy.itemsize * count
+        edges = np.cumsum([start, side, side, t_bytes * count, -(-count // 8)])
+        x, y, t, p = (self._content[edges[i] : edges[i + 1]] for i in range(4))
+        times = t.view("<u8" if t_bytes == 8 else "<u4").astype(np.int64) + t0
+        return x.view(self._xy), y.view(self._xy), times, np.unpackbits(p, count=count)
+
+    def events(self, position: int) -> np.ndarray:
+        """Return a recording as a new structured array of `EVENT_DTYPE`."""
+        events = np.empty(int(self._index[position]["count"]), EVENT_DTYPE)
+        events["x"], events["y"], events["t"], events["p"] = self.columns(position)
+        return events
+
+    def frames(self) -> np.ndarray:
+        """Return all frames, (n, T, C, H, W), memory-mapped."""
+        size = int(np.prod(self.shape)) * self._dtype.itemsize * len(self)
+        return self._content[len(_MAGIC) : len(_MAGIC) + size].view(self._dtype).reshape(len(self), *self.shape)
+
+    def block_bytes(self) -> int:
+        """Return the size of all blocks."""
+        return _TRAILER.unpack(self._content[-_TRAILER.size :])[0] - len(_MAGIC)
+
+
+class Writer:
+    """Appends blocks to a file; `finish` makes it a whole one.
+
+    Args:
+        file: where to.
+        sensor_size: (width, height, polarities); None takes the smallest that holds all events.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, sensor_size: tuple[int, int, int] | None):
+        self._file, self._crc, self._position = file, 0, 0
+        self._index: list[tuple[int, ...]] = []
+        self._sensor_size, self._largest = sensor_size, (1, 1, 2)
+        self._xy = np.dtype("<u1" if sensor_size is not None and max(sensor_size[:2]) <= 256 else "<u2")
+        self._write(_MAGIC)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._crc = zlib.crc32(data, self._crc)
+        self._position += len(data)
+
+    def add_events(self, events: np.ndarray, label: int, source: int, stated: tuple[int, int, int] | None) -> None:
+        """Append a recording of one event or more, ascending in time; `stated` is what its file says of the sensor."""
+        t0, duration = int(events["t"][0]), int(events["t"][-1]) - int(events["t"][0])
+        times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
+        found = (int(events["x"].max()) + 1, int(events["y"].max()) + 1, 2)
+        self._largest = tuple(map(max, self._largest, found, stated or found))
+        self._index.append((self._position, len(events), t0, times.itemsize, label, source))
+        self._write(events["x"].astype(self._xy).tobytes() + events["y"].astype(self._xy).tobytes())
+        self._write((events["t"] - t0).astype(times).tobytes() + np.packbits(events["p"].astype(bool)).tobytes())
+
+    def add_frames(self, frames: np.ndarray, label: int, source: int) -> None:
+        """Append the frames of a recording; all have one shape and dtype."""
+        self._index.append((self._position, 0, 0, 0, label, source))
+        self._write(np.ascontiguousarray(frames).tobytes())
+
+    def finish(self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1") -> None:
+        """Write what tells the blocks apart, and the checksum, to the disk."""
+        index = self._position
+        self._write(np.array(self._index, _INDEX).tobytes())
+        description = self._position
+        size = self._sensor_size or self._largest
+        values = {"xy": self._xy.str, "sensor_size": size, "shape": shape, "dtype": np.dtype(dtype).str}
+        self._write(json.dumps(values).encode())
+        self._file.write(_TRAILER.pack(index, description, self._crc, _MAGIC))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def opened(path: Path) -> Pack | None:
+    """Open a packed file, or return None if there is none or its checksum does not match."""
+    return Pack(path) if _is_whole(path) else None
+
+
+def load_or_build(path: Path, build: Callable[[io.BufferedIOBase], None]) -> Pack:
+    """Open a packed file; let `build` write it first if it is missing or damaged.
 
     Of several processes that find no good file, one builds and the others wait for it.
+
+    Args:
+        path: the file.
+        build: writes a whole file to the open one that it gets.
     """
+    # Files appear only by renaming, so reading needs no lock.
+    packed = opened(path)
+    if packed is not None:
+        return packed
+    with locked(path):
+        packed = opened(path)
+        if packed is not None:
+            return packed
+        if path.exists():
+            warnings.warn(f"{path} is damaged (its checksum is wrong) and is made anew", stacklevel=2)
+        # A fixed name: the lock is held, and what a killed process left is overwritten.
+        partial = path.with_name(f"{path.name}.part")
+        try:
+            with open(partial, "wb") as file:
+                build(file)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return Pack(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time work on a file; its folder is made first."""
     from filelock import FileLock
 
-    # Files appear only by renaming, so reading needs no lock.
-    arrays = _read(path)
-    if arrays is not None:
-        return arrays
     if path.parent.exists() and not path.parent.is_dir():
-        raise NotADirectoryError(f"root: expected a folder, came the file {path.parent}")
+        raise NotADirectoryError(f"{path.parent}: expected a folder, came a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        arrays = _read(path)
-        if arrays is None:
-            if path.exists():
-                warnings.warn(f"{path} is damaged (its checksum is wrong) and is made anew", stacklevel=2)
-            arrays = build()
-            _write(path, arrays)
-    return arrays
+    # The same lock may be taken again within.
+    with FileLock(f"{path}.lock", is_singleton=True):
+        yield
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays in `path`, or None if there is no file or its checksum does not match."""
-    if not path.is_file():
-        return None
-    content = memoryview(path.read_bytes())
-    size = hashlib.sha256().digest_size
-    payload, checksum = content[:-size], content[-size:]
-    if hashlib.sha256(payload).digest() != checksum:
-        return None
-    with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-        return dict(archive)
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays and checksum so that `path` is at any moment absent, the old file or the whole new one."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    payload = buffer.getbuffer()
-    # A fixed name: the caller holds the lock, and what a killed process left is overwritten.
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        with open(partial, "wb") as file:
-            file.write(payload)
-            file.write(hashlib.sha256(payload).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _is_whole(path: Path) -> bool:
+    """Whether there is a file whose checksum matches."""
+    if not path.is_file() or path.stat().st_size < len(_MAGIC) + _TRAILER.size:
+        return False
+    content = np.memmap(path, np.uint8, "r")
+    index, description, checksum, magic = _TRAILER.unpack(content[-_TRAILER.size :])
+    body = content[: -_TRAILER.size]
+    if magic != _MAGIC or not len(_MAGIC) <= index <= description <= len(body):
+        return False
+    crc = 0
+    for start in range(0, len(body), _CHUNK):
+        crc = zlib.crc32(body[start : start + _CHUNK], crc)
+    return crc == checksum

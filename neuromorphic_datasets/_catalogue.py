@@ -1,5 +1,6 @@
-"""The data sets by name."""
+"""The data sets by name: opened, downloaded, checked and removed."""
 
+import shutil
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -7,36 +8,45 @@ from typing import Any
 
 import numpy as np
 
-from . import _checks
-from ._dataset import EventDataset
+from . import _archive, _checks
+from ._cache import user_folder
+from ._dataset import EventDataset, Joined, Subset
+from ._download import RemoteFile, fetch, is_right
+from ._sets import SETS, Info
 
-SPLITS = ("train", "test", "all")
-
-
-# Imported where used: a set's readers bring in Tonic or scikit-learn, which take seconds to import.
-def _open_nmnist(split: str, root: Path | None, download: bool, transform) -> EventDataset:
-    from ._nmnist import NMNIST
-
-    return NMNIST(split, root, download, transform)
-
-
-def _open_saccade_digits(split: str, root: Path | None, download: bool, transform) -> EventDataset:
-    from .saccade_digits import SaccadeDigits
-
-    return SaccadeDigits(split, root, transform)
-
-
-_OPENERS = {"nmnist": _open_nmnist, "saccade-digits": _open_saccade_digits}
+SPLITS = ("train", "valid", "test", "all")
+_TEST_FRACTION = 0.2
 
 
 def names() -> list[str]:
-    """Return the names that `load` and `loaders` accept, sorted.
+    """Return the names that `info`, `load` and `loaders` accept, sorted.
 
     Example:
-        >>> names()
-        ['nmnist', 'saccade-digits']
+        >>> "nmnist" in names(), "saccade-digits" in names()
+        (True, True)
     """
-    return sorted(_OPENERS)
+    return sorted(SETS)
+
+
+def info(name: str) -> Info:
+    """Tell what a data set is.
+
+    Args:
+        name: one of `names`.
+
+    Returns:
+        Sensor, classes, splits, files with their hosts and checksums, licence and citation; see `Info`.
+
+    Raises:
+        ValueError: the name is unknown.
+
+    Example:
+        >>> info("dvsgesture").sensor_size, info("dvsgesture").n_classes
+        ((128, 128, 2), 11)
+    """
+    if name not in SETS:
+        raise ValueError(f"name: expected one of {names()}, came {name!r}")
+    return SETS[name]
 
 
 def load(
@@ -51,12 +61,14 @@ def load(
 
     Args:
         name: one of `names`.
-        split: "train", "test" or "all" (both).
-        root: where the data are kept; None is this package's folder in the user's cache. For nmnist: the
-            folder that holds Train/ and Test/, or its parent with NMNIST/ in it; a part of the set is enough.
-            For saccade-digits: where its one cache file goes.
+        split: "train", "test" or "all" (every part), and for some "valid". A set that its publisher has not
+            divided is divided here: a stratified fifth for "test", always the same.
+        root: where the data are kept; None is this package's folder in the user's cache. Below it each set has
+            the folder that Tonic would use, so that Tonic's downloads are found; for nmnist the folder that holds
+            Train/ and Test/ may be given itself, and a part of the set is enough. For saccade-digits: where its
+            one cache file goes.
         download: whether to fetch data that are missing. saccade-digits is generated and never fetched.
-        transform: applied to the events of each recording, for example a Tonic transform.
+        transform: applied to the events of each recording, for example one of `transforms` or of Tonic.
 
     Returns:
         A map-style data set of (events, label); `EventDataset` tells its attributes.
@@ -65,6 +77,7 @@ def load(
         ValueError: the name or split is unknown, or a data file is damaged.
         TypeError: an argument is of the wrong type.
         FileNotFoundError: the data are not there and `download` is False.
+        DownloadError: an OSError; the data could not be fetched. It says how to place them by hand.
 
     Example:
         >>> import pathlib, tempfile
@@ -77,12 +90,179 @@ def load(
         (array([12]), array([30]), array([250]), array([1]), 7)
         >>> folder.cleanup()
     """
-    if name not in names():
-        raise ValueError(f"name: expected one of {names()}, came {name!r}")
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {list(SPLITS)}, came {split!r}")
+    entry = info(name)
+    if split not in SPLITS or (split == "valid" and "valid" not in entry.splits):
+        expected = [known for known in SPLITS if known != "valid" or "valid" in entry.splits]
+        raise ValueError(f"split: expected one of {expected}, came {split!r}")
     if not isinstance(download, bool):
         raise TypeError(f"download: expected True or False, came {download!r} of type {type(download).__name__}")
     if transform is not None and not callable(transform):
         raise TypeError(f"transform: expected a callable or None, came {transform!r}")
-    return _OPENERS[name](split, _checks.folder("root", root), download, transform)
+    root = _checks.folder("root", root) or user_folder()
+    if split in entry.splits:
+        return _open(entry, split, root, download, transform)
+    if "all" in entry.splits:
+        return _part(_open(entry, "all", root, download, transform), split)
+    if not entry.patterns:
+        return entry.open(entry, "all", root, transform)
+    return Joined([_open(entry, part, root, download, transform) for part in entry.splits])
+
+
+def _open(entry: Info, split: str, root: Path, download: bool, transform: Callable | None) -> EventDataset:
+    if not entry.patterns:
+        return entry.open(entry, split, root, transform)
+    return entry.open(entry, split, _prepared(entry, split, root, download), transform)
+
+
+def _part(whole: EventDataset, split: str) -> EventDataset:
+    """Return the part of a set that its publisher has not divided."""
+    from sklearn.model_selection import train_test_split
+
+    train, test = train_test_split(
+        np.arange(len(whole)), test_size=_TEST_FRACTION, stratify=whole.targets, random_state=0
+    )
+    return Subset(whole, split, np.sort(train if split == "train" else test))
+
+
+def _prepared(entry: Info, split: str, root: Path, download: bool) -> Path:
+    """Return the folder in which a split's recordings are, fetched and unpacked first if need be."""
+    own = root / entry.folder
+    _unpack(entry, split, own)  # what was placed by hand, or what a killed process left
+    for folder in (root, own) if entry.free else (own,):
+        if any(folder.glob(entry.patterns[split])):
+            return folder
+    if not download:
+        raise FileNotFoundError(_missing(entry, split, root))
+    for file in _files_of(entry, split):
+        fetch(file, own)
+    _unpack(entry, split, own)
+    if not any(own.glob(entry.patterns[split])):
+        raise FileNotFoundError(f"{own}: expected {entry.patterns[split]} in what was downloaded, came nothing like it")
+    return own
+
+
+def _files_of(entry: Info, split: str) -> list[RemoteFile]:
+    return [file for file in entry.files if file.split in (split, "all")]
+
+
+def _unpack(entry: Info, split: str, folder: Path) -> None:
+    for file in _files_of(entry, split):
+        archive = folder / file.name
+        if archive.suffix not in (".zip", ".gz") or not archive.is_file():
+            continue
+        # Tonic leaves its archives beside what came out of them.
+        if _archive.is_cut_short(archive) or not any(folder.glob(entry.patterns[split])):
+            if not is_right(archive, file):
+                raise ValueError(
+                    f"{archive}: expected {file.bytes or 'any number of'} bytes with MD5 {file.md5}, came another file"
+                )
+            _archive.unpack(archive, file.md5)
+
+
+def _missing(entry: Info, split: str, root: Path) -> str:
+    if not root.exists():
+        came = "a folder that does not exist"
+    else:
+        came = "a folder without any" if root.is_dir() else "a file"
+    lines = [
+        f"root: expected {entry.title} as {entry.patterns[split]} in {root / entry.folder}, came {came} ({root}); "
+        "pass download=True (htaf-snn train: --download) to fetch it, or the folder of a copy, or place by hand:"
+    ]
+    for file in _files_of(entry, split):
+        target = root / entry.folder / file.name
+        lines += [f"  from {file.urls[0]}", f"  to   {target}", f"  MD5  {file.md5 or 'not fixed'}"]
+    return "\n".join(lines)
+
+
+def download(name: str, *, root: str | PathLike | None = None) -> Path:
+    """Fetch and unpack all parts of a data set that are not there yet.
+
+    Args:
+        name: one of `names`.
+        root: as in `load`.
+
+    Returns:
+        The set's folder.
+
+    Raises:
+        ValueError: the name is unknown, or an archive is damaged.
+        DownloadError: an OSError; a file could not be fetched. It says how to place it by hand.
+    """
+    entry = info(name)
+    root = _checks.folder("root", root) or user_folder()
+    for split in entry.splits if entry.patterns else ():
+        _prepared(entry, split, root, download=True)
+    return root / entry.folder
+
+
+def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
+    """Check a copy: every file against its checksum, or, of a copy made by hand, every recording by reading it.
+
+    Args:
+        name: one of `names`.
+        root: as in `load`.
+
+    Returns:
+        What is wrong, a line each; empty if nothing is.
+
+    Raises:
+        ValueError: the name is unknown.
+        FileNotFoundError: there is no copy.
+    """
+    from tqdm import tqdm
+
+    entry = info(name)
+    root = _checks.folder("root", root) or user_folder()
+    manifests = [_archive.manifest_path(root / entry.folder / file.name) for file in entry.files]
+    if manifests and all(manifest.is_file() for manifest in manifests):
+        damaged = [manifest.parent / name for manifest in manifests for name in _archive.damaged_files(manifest)]
+        return [f"{path}: missing or changed" for path in damaged]
+    wrong = []
+    for split in _present_splits(entry, root):
+        recordings = load(name, split, root=root)
+        for position in tqdm(range(len(recordings)), desc=f"reading {name} {split}", unit="recording", delay=1):
+            try:
+                recordings.events(position)
+            except (OSError, ValueError) as error:
+                wrong.append(str(error))
+    return wrong
+
+
+def _present_splits(entry: Info, root: Path) -> list[str]:
+    """Return the splits of which there are recordings; at least one."""
+    if not entry.patterns:
+        return list(entry.splits)
+    present = [
+        split
+        for split in entry.splits
+        if any(any(folder.glob(entry.patterns[split])) for folder in (root, root / entry.folder))
+    ]
+    if not present:
+        raise FileNotFoundError(_missing(entry, entry.splits[0], root))
+    return present
+
+
+def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
+    """Delete what this package keeps of a data set: its packed caches, and what it downloaded and unpacked.
+
+    A copy made by hand, without the list of files that unpacking leaves, stays.
+
+    Args:
+        name: one of `names`.
+        root: as in `load`.
+
+    Returns:
+        The paths that were deleted.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    entry = info(name)
+    root = _checks.folder("root", root) or user_folder()
+    doomed = [path for place in {root, user_folder()} for path in place.glob(f"{name}-*.pack*")]
+    folder = root / entry.folder
+    if entry.folder and any(_archive.manifest_path(folder / file.name).is_file() for file in entry.files):
+        doomed.append(folder)
+    for path in doomed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return doomed

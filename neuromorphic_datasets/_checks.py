@@ -32,3 +32,25 @@ def folder(name: str, value) -> Path | None:
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name}: expected a path or None, came {value!r} of type {type(value).__name__}")
     return Path(value).expanduser()
+
+
+def sensor_size(value) -> tuple[int, int, int]:
+    """Return `value` as (width, height, polarities), each an int >= 1."""
+    try:
+        width, height, polarities = value
+    except (TypeError, ValueError):
+        raise TypeError(f"sensor_size: expected (width, height, polarities), came {value!r}") from None
+    names = ("width", "height", "polarities")
+    return tuple(
+        integer(f"sensor_size: {name}", side, 1) for name, side in zip(names, (width, height, polarities), strict=True)
+    )
+
+
+def positive(name: str, value) -> float:
+    """Return `value`, a finite number > 0."""
+    wanted = "a finite number > 0"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return value

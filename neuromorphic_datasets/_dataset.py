@@ -1,11 +1,16 @@
 """What every data set of this package is."""
 
+import hashlib
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from ._cache import Pack
 
 EVENT_DTYPE = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
 """One event, as Tonic's N-MNIST gives it: column, row, time in µs, polarity (1 ON, 0 OFF)."""
@@ -20,25 +25,32 @@ class EventDataset(Dataset):
 
     Attributes:
         name: the name under which `load` knows the set.
-        sensor_size: (width, height, polarities), as Tonic writes it.
+        split: the part of the set.
+        sensor_size: (width, height, polarities), as Tonic writes it; sets of sound have height 1. None until the
+            recordings of a folder were read.
         classes: the name of each label.
         targets: the labels, int64 array of shape (len(self),).
         transform: what is applied to the events, or None.
+        fingerprint: changes when the recordings do.
     """
 
     def __init__(
         self,
         name: str,
-        sensor_size: tuple[int, int, int],
+        split: str,
+        sensor_size: tuple[int, int, int] | None,
         classes: list[str],
         targets: np.ndarray,
         transform: Callable[[np.ndarray], Any] | None = None,
+        fingerprint: str = "",
     ):
         self.name = name
+        self.split = split
         self.sensor_size = sensor_size
         self.classes = classes
         self.targets = np.asarray(targets, dtype=np.int64)
         self.transform = transform
+        self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -56,3 +68,62 @@ class EventDataset(Dataset):
     def events(self, position: int) -> np.ndarray:
         """Return a new array of the untransformed events of recording `position`, >= 0 and < len(self)."""
         raise NotImplementedError
+
+    def packed(self) -> "tuple[Pack, np.ndarray] | None":
+        """Return a packed file and the place of each recording in it, for sets that are kept so from the start."""
+        return None
+
+    def stated_size(self, position: int) -> tuple[int, int, int] | None:
+        """Return what the file of a recording says of the sensor, or None."""
+        return None
+
+
+class Subset(EventDataset):
+    """Some recordings of another set, as a set of its own."""
+
+    def __init__(self, whole: EventDataset, split: str, chosen: np.ndarray):
+        super().__init__(
+            whole.name,
+            split,
+            whole.sensor_size,
+            whole.classes,
+            whole.targets[chosen],
+            whole.transform,
+            whole.fingerprint,
+        )
+        self.whole, self.chosen = whole, chosen
+
+    def events(self, position: int) -> np.ndarray:
+        return self.whole.events(int(self.chosen[position]))
+
+
+class Joined(EventDataset):
+    """Several sets, one after the other."""
+
+    def __init__(self, parts: list[EventDataset]):
+        first = parts[0]
+        super().__init__(
+            first.name,
+            "all",
+            first.sensor_size,
+            first.classes,
+            np.concatenate([part.targets for part in parts]),
+            first.transform,
+            digest(part.fingerprint for part in parts),
+        )
+        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+
+    def events(self, position: int) -> np.ndarray:
+        part = int(np.searchsorted(self.ends, position, side="right"))
+        return self.parts[part].events(position - (int(self.ends[part - 1]) if part else 0))
+
+
+def digest(values: Iterable) -> str:
+    """Return 16 hexadecimal digits for a sequence of values that print distinctly."""
+    return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:16]
+
+
+def fingerprint_of(files: Iterable[Path]) -> str:
+    """Return digits that change when a file comes, goes, or is written again."""
+    states = [(str(file), file.stat()) for file in files]
+    return digest((name, state.st_size, state.st_mtime_ns) for name, state in states)

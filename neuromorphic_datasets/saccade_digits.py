@@ -34,15 +34,14 @@ Every recording is a function of its scan, its number in scikit-learn's order an
 is drawn from a stream of the recording's own, mismatch is one and the same for all, being the sensor's.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from . import _cache
-from ._dataset import EVENT_DTYPE, EventDataset
+from ._dataset import EventDataset, digest
 from ._event_camera import EventCamera
 
 __all__ = ["CAMERA", "EventCamera", "SaccadeDigits", "simulate"]
@@ -59,8 +58,6 @@ SPLIT_SEED = 0
 
 # Part of the cache file's name: raise it when the model changes otherwise than by a constant above.
 _MODEL_VERSION = 1
-# Coordinates and polarity need a byte each; the cache and memory hold a quarter of what `EVENT_DTYPE` takes.
-_STORED_DTYPE = np.dtype([("x", np.uint8), ("y", np.uint8), ("t", np.uint32), ("p", np.uint8)])
 # Recordings simulated together: enough to keep numpy busy, few enough for the processor's cache.
 _BATCH = 32
 
@@ -138,26 +135,28 @@ def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
 class SaccadeDigits(EventDataset):
     """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``."""
 
-    def __init__(self, split: str, root: Path | None = None, transform: Callable[[np.ndarray], Any] | None = None):
+    def __init__(self, split: str, root: Path, transform: Callable[[np.ndarray], Any] | None = None):
         from sklearn.datasets import load_digits
 
         scans = load_digits()
         self._chosen = _split(scans.target, split)
         super().__init__(
             "saccade-digits",
+            split,
             (CAMERA.width, CAMERA.height, 2),
             [str(digit) for digit in scans.target_names],
             scans.target[self._chosen],
             transform,
+            _fingerprint(),
         )
-        path = (root or _cache.user_folder()) / _file_name()
-        stored = _cache.load_or_build(path, lambda: _generate(scans.images))
-        self._events, self._ends = stored["events"], stored["ends"]
+        path = root / f"saccade-digits-{_fingerprint()}.pack"
+        self._pack = _cache.load_or_build(path, lambda file: _generate(file, scans.images, scans.target))
 
     def events(self, position: int) -> np.ndarray:
-        recording = self._chosen[position]
-        start = self._ends[recording - 1] if recording else 0
-        return self._events[start : self._ends[recording]].astype(EVENT_DTYPE)
+        return self._pack.events(int(self._chosen[position]))
+
+    def packed(self) -> tuple[_cache.Pack, np.ndarray]:
+        return self._pack, self._chosen
 
 
 def _split(targets: np.ndarray, split: str) -> np.ndarray:
@@ -171,21 +170,20 @@ def _split(targets: np.ndarray, split: str) -> np.ndarray:
     return np.sort(train if split == "train" else test)
 
 
-def _file_name() -> str:
-    """Return the cache file's name, another for other constants, so that no stale file is ever read."""
-    model = (_MODEL_VERSION, TILE_PX, BLUR_PX, INK_LEVEL, LEG_US, STEP_US, PATH_PX, CAMERA)
-    return f"saccade-digits-{hashlib.sha256(repr(model).encode()).hexdigest()[:12]}.bin"
+def _fingerprint() -> str:
+    """Return digits that are others for other constants, so that no stale file is ever read."""
+    return digest((_MODEL_VERSION, TILE_PX, BLUR_PX, INK_LEVEL, LEG_US, STEP_US, PATH_PX, CAMERA))
 
 
-def _generate(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Simulate all recordings: the events of all, one after the other, and where each recording ends."""
+def _generate(file: BinaryIO, images: np.ndarray, targets: np.ndarray) -> None:
+    """Simulate all recordings into a packed file."""
     from tqdm import tqdm
 
-    recordings = []
+    writer = _cache.Writer(file, (CAMERA.width, CAMERA.height, 2))
     with tqdm(total=len(images), desc="simulating saccade-digits", unit="recording") as progress:
         for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            numbers = range(start, start + len(batch))
-            recordings.extend(events.astype(_STORED_DTYPE) for events in simulate(batch, numbers))
-            progress.update(len(batch))
-    return {"events": np.concatenate(recordings), "ends": np.cumsum([len(events) for events in recordings])}
+            numbers = range(start, min(start + _BATCH, len(images)))
+            for number, events in zip(numbers, simulate(images[numbers.start : numbers.stop], numbers), strict=True):
+                writer.add_events(events, int(targets[number]), number, None)
+            progress.update(len(numbers))
+    writer.finish()

@@ -1,15 +1,12 @@
-"""Frames and loaders."""
+"""Loaders."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from tonic.transforms import ToFrame
 
-from neuromorphic_datasets import loaders
+import neuromorphic_datasets as nd
+from neuromorphic_datasets import loaders, to_frames, transforms
 from neuromorphic_datasets._dataset import EVENT_DTYPE, EventDataset
-from neuromorphic_datasets._frames import FrameDataset, time_bin_counts
 
 SIZE = (34, 34, 2)
 
@@ -27,7 +24,7 @@ class Made(EventDataset):
     """A data set of given recordings."""
 
     def __init__(self, recordings, targets):
-        super().__init__("made", SIZE, ["0", "1"], targets)
+        super().__init__("made", "all", SIZE, ["0", "1"], targets)
         self.recordings = recordings
 
     def events(self, position):
@@ -69,64 +66,6 @@ def test_sets_see_positions_only():
     assert (made[-1], made[np.int64(0)]) == (("last", 1), ("first", 0))
     with pytest.raises(IndexError, match="index -3 is outside made with its 2 recordings"):
         made[-3]
-
-
-@given(seed=st.integers(0, 2**32), count=st.integers(1, 60), last=st.integers(1, 300), bins=st.integers(1, 40))
-def test_frames_equal_tonics(seed, count, last, bins):
-    events = recording(np.random.default_rng(seed), count, last)
-    frames = time_bin_counts(events.copy(), SIZE, bins)
-    if events["t"][-1] - events["t"][0] < bins:
-        # Tonic's window is 0 µs here and it drops every event.
-        assert frames.sum() == count
-    else:
-        np.testing.assert_array_equal(frames, ToFrame(SIZE, n_time_bins=bins)(events.copy()))
-
-
-def test_frames_count_every_event_but_the_remainder():
-    events = recording(np.random.default_rng(1), 5000, 300_000)
-    frames = time_bin_counts(events, SIZE, 10)
-    end = events["t"][0] + 10 * ((events["t"][-1] - events["t"][0]) // 10)
-    assert frames.sum() == (events["t"] < end).sum() >= 4990
-    per_pixel = np.zeros(SIZE[::-1])
-    kept = events[events["t"] < end]
-    np.add.at(per_pixel, (kept["p"], kept["y"], kept["x"]), 1)
-    np.testing.assert_array_equal(frames.sum(0), per_pixel)
-
-
-def test_frames_leave_events_alone_and_take_any_order_and_dtype():
-    events = recording(np.random.default_rng(2))
-    before = events.copy()
-    frames = time_bin_counts(events, SIZE, 5)
-    np.testing.assert_array_equal(events, before)
-    np.testing.assert_array_equal(time_bin_counts(events[::-1], SIZE, 5), frames)
-    other = events.astype([("x", "i2"), ("y", "u1"), ("t", "u4"), ("p", "?")])
-    np.testing.assert_array_equal(time_bin_counts(other, SIZE, 5), frames)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_frames_of_hardly_any_events(count):
-    events = np.zeros(count, EVENT_DTYPE)
-    events["t"] = 7
-    frames = time_bin_counts(events, SIZE, 4)
-    assert frames.shape == (4, 2, 34, 34)
-    assert frames[0, 0, 0, 0] == frames.sum() == count
-
-
-@pytest.mark.parametrize(("field", "value"), [("x", 34), ("y", -1), ("p", 2)])
-def test_frames_refuse_events_outside_the_sensor(field, value):
-    events = recording(np.random.default_rng(0))
-    events[field][3] = value
-    with pytest.raises(ValueError, match="invalid entry"):
-        time_bin_counts(events, SIZE, 4)
-
-
-@pytest.mark.parametrize(("count", "dtype"), [(255, np.uint8), (256, np.uint16), (70_000, np.uint32)])
-def test_counts_do_not_overflow(count, dtype):
-    busy = np.zeros(count + 1, EVENT_DTYPE)
-    busy["t"][-1] = 10
-    frames = FrameDataset(Made([busy, busy[-1:], busy], [0, 1, 0]), np.arange(3), 1)
-    assert frames.frames.dtype == dtype
-    assert [int(frames[i][0][0, 0, 0, 0]) for i in range(3)] == [count, 1, count]
 
 
 def test_batches_are_time_first_float32_and_int64(root):
@@ -216,6 +155,11 @@ def test_worker_processes_give_the_same_batches(root):
     ("arguments", "error", "message"),
     [
         ({"name": "mnist"}, ValueError, "^name: expected one of"),
+        ({"time_bins": 3, "time_window": 5}, ValueError, "^time_bins and time_window: expected at most one"),
+        ({"time_window": 0}, ValueError, "^time_window: expected a finite number > 0, came 0"),
+        ({"time_window": "5"}, TypeError, "^time_window: expected a finite number > 0, came '5'"),
+        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', came 'ignore'"),
+        ({"cache": 3}, TypeError, "^cache: expected a path"),
         ({"batch_size": 0}, ValueError, "^batch_size: expected an integer >= 1, came 0"),
         ({"batch_size": 2.0}, TypeError, "^batch_size: expected an integer >= 1, came 2.0 of type float"),
         ({"batch_size": True}, TypeError, "^batch_size: expected an integer"),
@@ -249,3 +193,104 @@ def test_loaders_check_their_arguments(root, arguments, error, message):
 def test_numpy_integers_are_integers(root):
     train, _, _ = loaders("nmnist", root=root, batch_size=np.int64(7), time_bins=np.uint8(3))
     assert next(iter(train))[0].shape[:2] == (3, 7)
+
+
+def test_windows_are_filled_up_and_come_with_lengths(tmp_path):
+    rng = np.random.default_rng(0)
+    recordings = [recording(rng, 40, last) for last in (100, 950, 400, 420)]
+    made = Made(recordings, [0, 1, 0, 1])
+    train, val, test = loaders(made, time_window=50, batch_size=9, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    assert val is None
+    for loader in (train, test):
+        frames, labels, lengths = next(iter(loader))
+        assert frames.shape == (int(lengths.max()), 2, 2, 34, 34)
+        for column, length in enumerate(lengths):
+            assert frames[:length, column].sum() == 40
+            assert frames[length:, column].sum() == 0
+            expected = [to_frames(events, SIZE, time_window=50, remainder="keep") for events in recordings]
+            assert any(len(one) == length and (frames[:length, column].numpy() == one).all() for one in expected)
+        assert sorted(labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("bins", [2, 400])
+def test_packed_frames_and_packed_events_give_the_same_batches(tmp_path, bins):
+    rng = np.random.default_rng(1)
+    recordings = [recording(rng, 3000, 100_000) for _ in range(6)]
+    made = Made(recordings, [0, 1, 0, 1, 0, 1])
+    _, _, test = loaders(made, time_bins=bins, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    assert (test.dataset._packed.shape is None) == (bins == 400)
+    assert len(list(tmp_path.glob("*.pack"))) == 1
+    frames, _ = next(iter(test))
+    expected = [to_frames(made.events(position), SIZE, n_time_bins=bins) for position in range(6)]
+    for column in range(frames.shape[1]):
+        assert any((frames[:, column].numpy() == one).all() for one in expected)
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(255, None), (2000, np.uint16), (70_000, np.uint32)])
+def test_counts_do_not_overflow(tmp_path, count, dtype):
+    busy = np.zeros(count + 1, EVENT_DTYPE)
+    busy["t"][-1] = 10
+    made = Made([busy, busy, busy, busy], [0, 1, 0, 1])
+    train, _, _ = loaders(made, time_bins=1, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    packed = train.dataset._packed
+    assert (packed.frames().dtype if packed.shape else None) == dtype
+    assert next(iter(train))[0][0, :, 0, 0, 0].tolist() == [count, count]
+
+
+def test_short_recordings_keep_their_events(tmp_path):
+    events = np.zeros(5, EVENT_DTYPE)
+    events["t"] = [7, 7, 8, 8, 9]
+    made = Made([events] * 4, [0, 1, 0, 1])
+    train, _, _ = loaders(made, time_bins=10, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    assert next(iter(train))[0].sum((0, 2, 3, 4)).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentations_depend_on_seed_and_epoch_alone(root, workers):
+    def batches(seed, epoch, workers):
+        augment = transforms.Augment((transforms.Roll((34, 34, 2), 3), transforms.Flip((34, 34, 2))))
+        train, _, test = loaders("nmnist", root=root, seed=seed, num_workers=workers, val_fraction=0, augment=augment)
+        train.sampler.set_epoch(epoch)
+        return torch.cat([frames for frames, _ in train], dim=1), torch.cat([frames for frames, _ in test], dim=1)
+
+    train, test = batches(1, 1, workers)
+    again, _ = batches(1, 1, 0)
+    assert torch.equal(train, again)
+    assert not torch.equal(train, batches(1, 2, 0)[0])
+    unchanged = loaders("nmnist", root=root, val_fraction=0)
+    plain, plain_test = (torch.cat([frames for frames, _ in loader], 1) for loader in (unchanged[0], unchanged[2]))
+    assert torch.equal(test, plain_test)
+    assert not torch.equal(train.sum(1), plain.sum(1))
+
+
+def test_damaged_recordings_are_skipped_and_counted(tmp_path):
+    for part in ("Train", "Test"):
+        for digit in range(2):
+            for number in range(3):
+                file = tmp_path / part / str(digit) / f"{number}.bin"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(bytes([3, 4, 0x80, 0, 50]))
+    (tmp_path / "Train" / "1" / "2.bin").write_bytes(b"123")
+    place = {"root": tmp_path, "cache": tmp_path / "cache", "val_fraction": 0}
+    with pytest.raises(nd.RecordingError, match=r"2\.bin: byte 0"):
+        loaders("nmnist", **place)
+    assert not list((tmp_path / "cache").glob("*.pack*[!k]"))
+    with pytest.warns(UserWarning, match=r"^1 of 6 recordings are left out; the first: .*2\.bin"):
+        train, _, _ = loaders("nmnist", **place, on_error="skip")
+    assert train.dataset.targets.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_changed_recording_is_read_again(root, tmp_path):
+    first = loaders("nmnist", root=root, cache=tmp_path)[2].dataset.targets.tolist()
+    new = root / "Test" / "2" / "99999.bin"
+    new.write_bytes(bytes([3, 4, 0x80, 0, 50]))
+    try:
+        assert loaders("nmnist", root=root, cache=tmp_path)[2].dataset.targets.tolist() == [*first, 2]
+    finally:
+        new.unlink()
+
+
+def test_an_unwritable_cache_is_named(root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file: expected a folder, came a file"):
+        loaders("nmnist", root=root, cache=tmp_path / "file")

@@ -71,18 +71,19 @@ def test_transform_is_applied(copy):
     assert neuromorphic_datasets.load("nmnist", root=copy, transform=len)[2] == (2, 7)
 
 
-@pytest.mark.parametrize("content", [b"", b"1234", b"1234567"])
+@pytest.mark.parametrize("content", [b"", b"1234", b"1234567", bytes(5)])
 def test_truncated_file_is_named(copy, content):
     file = copy / "Train" / "7" / "00002.bin"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"00002\.bin: .* multiple of 5 bytes, came {len(content)} bytes"):
-        neuromorphic_datasets.load("nmnist", root=copy)
+    message = r"00002\.bin: (the file is empty|byte \d|all its)"
+    with pytest.raises(neuromorphic_datasets.RecordingError, match=message):
+        neuromorphic_datasets.load("nmnist", root=copy)[1]
 
 
 def test_event_outside_the_sensor_is_named(tmp_path):
     write(tmp_path, "Train", 1, "00009", [(1, 2, 3, 1), (34, 7, 4, 1)])
     dataset = neuromorphic_datasets.load("nmnist", root=tmp_path)
-    with pytest.raises(ValueError, match=r"00009\.bin: damaged; expected x < 34 and y < 34, came x=34, y=7"):
+    with pytest.raises(ValueError, match=r"00009\.bin: event 1: \(x=34, y=7\) is off the sensor of 34 x 34"):
         dataset[0]
 
 
@@ -100,60 +101,16 @@ def test_absent_data_are_explained(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match=r"^root: expected N-MNIST") as caught:
         neuromorphic_datasets.load("nmnist", root=root)
     message = str(caught.value)
-    assert "Train/<digit>/<id>.bin" in message
+    assert "Train/[0-9]/*.bin" in message
     assert str(root) in message
     assert "download=True" in message
     assert {"missing": "does not exist", "file": "came a file"}.get(kind, "without any") in message
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """Stand in for Tonic's download; return the folders it was asked to fill."""
-    asked = []
-
-    def download(self):
-        asked.append(self.location_on_system)
-        write(Path(self.location_on_system), self.folder_name, 9, "00001")
-
-    monkeypatch.setattr(tonic.datasets.NMNIST, "download", download)
-    return asked
-
-
-def test_download_only_when_allowed_and_needed(tmp_path, server):
-    root = tmp_path / "new"
-    with pytest.raises(FileNotFoundError):
-        neuromorphic_datasets.load("nmnist", root=root)
-    assert server == []
-    for _ in range(2):
-        dataset = neuromorphic_datasets.load("nmnist", root=root, download=True)
-        assert dataset.targets.tolist() == [9]
-    assert len(server) == 1
-    assert (root / "NMNIST" / "Train" / "9" / "00001.bin").is_file()
-    assert neuromorphic_datasets.load("nmnist", "all", root=root, download=True).targets.tolist() == [9, 9]
-
-
-def test_download_cut_short_leaves_no_partial_copy(tmp_path, monkeypatch):
-    def download(self):
-        write(Path(self.location_on_system), self.folder_name, 9, "00001")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tonic.datasets.NMNIST, "download", download)
-    with pytest.raises(KeyboardInterrupt):
-        neuromorphic_datasets.load("nmnist", root=tmp_path, download=True)
-    assert not list(tmp_path.rglob("*.bin"))
-
-
-def test_download_into_a_file_is_explained(tmp_path, server):
-    file = tmp_path / "file"
-    file.touch()
-    with pytest.raises(FileNotFoundError, match="came a file"):
-        neuromorphic_datasets.load("nmnist", root=file, download=True)
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "mnist"}, ValueError, r"^name: expected one of \['nmnist', 'saccade-digits'\], came 'm"),
+        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asl-dvs', .*'st-mnist'\], came 'm"),
         ({"name": None}, ValueError, "^name: expected one of"),
         ({"split": "val"}, ValueError, r"^split: expected one of \['train', 'test', 'all'\], came 'val'"),
         ({"split": None}, ValueError, "^split: expected one of"),

@@ -2,18 +2,17 @@
 
 import dataclasses
 import hashlib
-import os
 import pickle
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 import neuromorphic_datasets
-from neuromorphic_datasets import _cache, saccade_digits
+from neuromorphic_datasets import _cache, _catalogue, saccade_digits
+from neuromorphic_datasets._dataset import EVENT_DTYPE
 
 SCANS = load_digits()
 
@@ -157,113 +156,34 @@ def test_data_set_can_be_pickled(root):
 
 
 def test_second_load_reads_the_cache(root, monkeypatch):
-    monkeypatch.setattr(saccade_digits, "_generate", lambda images: pytest.fail("generated again"))
+    monkeypatch.setattr(saccade_digits, "_generate", lambda *arguments: pytest.fail("generated again"))
     neuromorphic_datasets.load("saccade-digits", "test", root=root)
 
 
 def test_other_constants_have_another_file(monkeypatch):
-    before = saccade_digits._file_name()
+    before = saccade_digits._fingerprint()
     monkeypatch.setattr(saccade_digits, "BLUR_PX", 0.7)
-    assert saccade_digits._file_name() != before
+    assert saccade_digits._fingerprint() != before
 
 
 def test_default_folder_is_the_users_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cache, "user_folder", lambda: tmp_path / "user")
-    stored = {"events": np.zeros(0, saccade_digits._STORED_DTYPE), "ends": np.zeros(1797, np.int64)}
-    monkeypatch.setattr(saccade_digits, "_generate", lambda images: stored)
-    assert len(neuromorphic_datasets.load("saccade-digits", "test")[0][0]) == 0
-    assert list((tmp_path / "user").glob("saccade-digits-*.bin"))
+    monkeypatch.setattr(_catalogue, "user_folder", lambda: tmp_path / "user")
 
+    def generate(file, images, targets):
+        writer = _cache.Writer(file, (34, 34, 2))
+        for number in range(len(targets)):
+            writer.add_events(np.zeros(1, EVENT_DTYPE), 0, number, None)
+        writer.finish()
 
-def make(calls):
-    """Return a builder of small arrays that notes each call in `calls`."""
-
-    def build():
-        calls.append(1)
-        return {"a": np.arange(1000), "b": np.array([1.5, 2.5], np.float32)}
-
-    return build
-
-
-def test_cache_gives_back_what_was_built(tmp_path):
-    calls = []
-    for _ in range(2):
-        arrays = _cache.load_or_build(tmp_path / "new" / "x.bin", make(calls))
-        np.testing.assert_array_equal(arrays["a"], np.arange(1000))
-        assert arrays["b"].dtype == np.float32
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "longer"])
-def test_damaged_cache_is_made_anew(tmp_path, damage):
-    path = tmp_path / "x.bin"
-    _cache.load_or_build(path, make([]))
-    good = path.read_bytes()
-    flipped = bytearray(good)
-    flipped[len(good) // 2] ^= 1
-    bad = {"truncated": good[:-7], "empty": b"", "flipped": flipped, "longer": good + b"!"}
-    path.write_bytes(bad[damage])
-    calls = []
-    with pytest.warns(UserWarning, match="damaged"):
-        arrays = _cache.load_or_build(path, make(calls))
-    assert len(calls) == 1
-    np.testing.assert_array_equal(arrays["a"], np.arange(1000))
-    assert path.read_bytes() == good
-
-
-def test_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "x.bin"
-    path.write_bytes(b"old")
-
-    def crash(source, target):
-        assert os.path.getsize(source) > 8000
-        assert os.path.dirname(source) == str(tmp_path)
-        raise OSError("disk gone")
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="disk gone"), pytest.warns(UserWarning, match="damaged"):
-        _cache.load_or_build(path, make([]))
-    assert path.read_bytes() == b"old"
-    assert sorted(file.name for file in tmp_path.iterdir()) in (["x.bin"], ["x.bin", "x.bin.lock"])
-
-
-def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
-    order = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
-    _cache.load_or_build(tmp_path / "x.bin", make([]))
-    assert order == ["fsync", "replace"]
-
-
-def test_two_processes_build_once(tmp_path):
-    program = textwrap.dedent("""
-        import sys, time
-        from pathlib import Path
-        import numpy as np
-        from neuromorphic_datasets import _cache
-
-        folder, name = Path(sys.argv[1]), sys.argv[2]
-
-        def build():
-            (folder / f"built-by-{name}").touch()
-            time.sleep(0.5)
-            return {"a": np.arange(10)}
-
-        (folder / f"ready-{name}").touch()
-        while len(list(folder.glob("ready-*"))) < 2:
-            time.sleep(0.01)
-        assert _cache.load_or_build(folder / "x.bin", build)["a"].sum() == 45
-    """)
-    processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name]) for name in "ab"]
-    assert [process.wait(60) for process in processes] == [0, 0]
-    assert len(list(tmp_path.glob("built-by-*"))) == 1
+    monkeypatch.setattr(saccade_digits, "_generate", generate)
+    assert len(neuromorphic_datasets.load("saccade-digits", "test")[0][0]) == 1
+    assert list((tmp_path / "user").glob("saccade-digits-*.pack"))
 
 
 def test_root_that_is_a_file_is_named(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(NotADirectoryError, match=r"^root: expected a folder, came the file"):
+    with pytest.raises(NotADirectoryError, match=r"file: expected a folder, came a file"):
         neuromorphic_datasets.load("saccade-digits", root=file)
 
 

@@ -210,10 +210,10 @@ def test_bad_folders_are_one_line(recordings, finished, tmp_path):
 
 
 def test_truncated_recording_is_one_line(tmp_path):
-    folder = tmp_path / "Train" / "3"
-    folder.mkdir(parents=True)
-    (folder / "00001.bin").write_bytes(b"1234567")
-    assert_one_error(run("train", *SMALL, "--data-root", tmp_path), "00001.bin", "7")
+    for part in ("Train", "Test"):
+        (tmp_path / part / "3").mkdir(parents=True)
+        (tmp_path / part / "3" / "00001.bin").write_bytes(b"1234567")
+    assert_one_error(run("train", *SMALL, "--data-root", tmp_path), "00001.bin", "byte 5")
 
 
 def test_checkpoint_of_another_shape_is_one_line(finished):

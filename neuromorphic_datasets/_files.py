@@ -1,0 +1,58 @@
+"""Sets with one file a recording, in a folder for each class."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._dataset import EVENT_DTYPE, EventDataset, fingerprint_of
+from .readers import FORMATS, Recording, read_recording
+
+
+class FileDataset(EventDataset):
+    """A set of files; `load` and `EventFolder` make them.
+
+    Attributes:
+        files: the recordings' paths, in their order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        sensor_size: tuple[int, int, int] | None,
+        classes: list[str],
+        files: Sequence[Path],
+        targets: Sequence[int],
+        read: Callable[[Path], Recording] | None = None,
+        transform: Callable[[np.ndarray], Any] | None = None,
+    ):
+        super().__init__(
+            name, split, sensor_size, classes, np.array(targets, np.int64), transform, fingerprint_of(files)
+        )
+        self.files, self._read = list(files), read
+
+    def recording(self, position: int) -> Recording:
+        """Return a recording as its reader gives it."""
+        path = self.files[position]
+        return self._read(path) if self._read else read_recording(path, self.sensor_size)
+
+    def events(self, position: int) -> np.ndarray:
+        return self.recording(position).events.astype(EVENT_DTYPE)
+
+
+def by_class(
+    folder: Path, classes: Sequence[str], endings: tuple[str, ...] = FORMATS, skip: str = "."
+) -> tuple[list[Path], list[int]]:
+    """List the recordings below the class folders of `folder`, sorted by class and name, and their labels."""
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = [
+            file
+            for file in (folder / name).rglob("*")
+            if file.suffix.lower() in endings and not file.name.startswith((".", skip)) and file.is_file()
+        ]
+        files += sorted(found)
+        labels += [label] * len(found)
+    return files, labels

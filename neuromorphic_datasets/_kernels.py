@@ -1,0 +1,172 @@
+"""Loops over events and over the words of recordings, compiled by Numba.
+
+Decoders write into `events`, which is large enough, and return ``(count, fault, position)``: how many events they
+wrote, what stopped them (`FAULTS`; 0 if nothing did) and at which word.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+FAULTS = (
+    "",
+    "the time goes back",
+    "a coordinate is off the sensor",
+    "a word of an unknown type",
+    "an event comes before its row is known",
+    "the recording ends within an event",
+)
+_TIME_BACK, _OFF_SENSOR, _UNKNOWN_WORD, _NO_ROW, _CUT = range(1, len(FAULTS))
+
+
+def _compiled(function: Callable) -> Callable:
+    """Compile when first called, and keep the machine code on disk if any folder for it can be written."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no such folder
+        return njit(nogil=True)(function)
+
+
+@_compiled
+def count(x, y, p, starts, ends, frames):
+    """Count events [starts[i], ends[i]) into ``frames[i, p, y, x]``; return the first event off the sensor, or -1."""
+    _, polarities, height, width = frames.shape
+    for i in range(len(starts)):
+        for j in range(starts[i], ends[i]):
+            if not (0 <= x[j] < width and 0 <= y[j] < height and 0 <= p[j] < polarities):
+                return j
+            frames[i, np.intp(p[j]), y[j], x[j]] += 1
+    return -1
+
+
+@_compiled
+def first_descent(t):
+    """Return the first index whose time is smaller than the one before, or -1."""
+    descents = 0
+    for i in range(1, len(t)):  # without a way out, so that it is vectorised
+        descents += t[i] < t[i - 1]
+    if descents:
+        for i in range(1, len(t)):
+            if t[i] < t[i - 1]:
+                return i
+    return -1
+
+
+@_compiled
+def evt2(words, width, height, events):
+    """Decode EVT 2.0: 32-bit words of polarity or other type, six bits of time, x and y."""
+    high, wraps, count, before = np.int64(-1), np.int64(0), 0, np.int64(0)
+    for i in range(len(words)):
+        word = np.int64(words[i])
+        kind = word >> 28
+        if kind <= 1:
+            if high < 0:
+                continue  # nothing tells this event's time
+            x, y = word >> 11 & 0x7FF, word & 0x7FF
+            t = (wraps + high) << 6 | word >> 22 & 0x3F
+            if x >= width or y >= height:
+                return count, _OFF_SENSOR, i
+            if t < before:
+                return count, _TIME_BACK, i
+            event = events[count]
+            event.x, event.y, event.t, event.p = x, y, t, kind == 1
+            before = t
+            count += 1
+        elif kind == 8:
+            new = word & 0xFFFFFFF
+            if new < high - (1 << 27):
+                wraps += 1 << 28
+            high = new
+        elif kind != 10 and kind != 14 and kind != 15:
+            return count, _UNKNOWN_WORD, i
+    return count, 0, len(words)
+
+
+@_compiled
+def evt3_size(words):
+    """Return an upper bound of the number of events in EVT 3.0 words."""
+    size = 0
+    for i in range(len(words)):
+        kind = words[i] >> 12
+        if kind == 2:
+            size += 1
+        elif kind == 4 or kind == 5:
+            mask = words[i] & 0xFFF
+            while mask:
+                mask &= mask - 1
+                size += 1
+    return size
+
+
+@_compiled
+def evt3(words, width, height, events):
+    """Decode EVT 3.0: 16-bit words that each change a part of the state, or send events of the state.
+
+    Cameras repeat words of time, the low part a few µs off; time is held where that would turn it back.
+    """
+    high, low, wraps, y = np.int64(-1), np.int64(0), np.int64(0), -1
+    base, polarity = 0, False
+    count, before = 0, np.int64(0)
+    for i in range(len(words)):
+        word = np.int64(words[i])
+        kind, payload = word >> 12, word & 0xFFF
+        if kind == 2 or kind == 4 or kind == 5:
+            if high < 0:
+                continue  # nothing tells these events' time
+            if y < 0:
+                return count, _NO_ROW, i
+            t = (wraps + high) << 12 | low
+            if t < before - 0xFFF:
+                return count, _TIME_BACK, i
+            t = before = max(t, before)
+            if kind == 2:
+                x, mask, polarity_now = payload & 0x7FF, 1, payload >> 11 == 1
+            else:
+                x, mask, polarity_now = base, payload if kind == 4 else payload & 0xFF, polarity
+                base += 12 if kind == 4 else 8
+            while mask:
+                if mask & 1:
+                    if x >= width or y >= height:
+                        return count, _OFF_SENSOR, i
+                    event = events[count]
+                    event.x, event.y, event.t, event.p = x, y, t, polarity_now
+                    count += 1
+                mask >>= 1
+                x += 1
+        elif kind == 0:
+            y = payload & 0x7FF
+        elif kind == 3:
+            base, polarity = payload & 0x7FF, payload >> 11 == 1
+        elif kind == 6:
+            low = payload
+        elif kind == 8 and payload != high:
+            if payload < high - (1 << 11):
+                wraps += 1 << 12
+            high, low = payload, np.int64(0)
+        elif kind != 7 and kind != 8 and kind != 10 and kind != 14 and kind != 15:
+            return count, _UNKNOWN_WORD, i
+    return count, 0, len(words)
+
+
+@_compiled
+def event_stream(data, width, height, events):
+    """Decode the DVS events of Event Stream 2: a byte of time difference and polarity, then x and y, rows upwards."""
+    i, t, count = 0, np.int64(0), 0
+    while i < len(data):
+        first = np.int64(data[i])
+        if first >= 0xFE:
+            t += 0x7F * (first & 1)
+            i += 1
+            continue
+        if i + 5 > len(data):
+            return count, _CUT, i
+        t += first >> 1
+        x, y = np.int64(data[i + 1]) | np.int64(data[i + 2]) << 8, np.int64(data[i + 3]) | np.int64(data[i + 4]) << 8
+        if x >= width or y >= height:
+            return count, _OFF_SENSOR, i
+        event = events[count]
+        event.x, event.y, event.t, event.p = x, height - 1 - y, t, first & 1 == 1
+        count += 1
+        i += 5
+    return count, 0, i

@@ -1,0 +1,135 @@
+"""Data sets and transforms through Tonic.
+
+Tonic's classes find and decode the recordings. They are kept from downloading, which they do without looking at
+what comes; their order, which is that of the file system, is replaced by that of the names.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from ._dataset import EVENT_DTYPE, EventDataset, fingerprint_of
+from .readers import RecordingError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How Tonic reads a set.
+
+    Attributes:
+        tonic_class: its class in ``tonic.datasets``.
+        arguments: what the class is called with for each split.
+        labels: takes Tonic's object and gives its labels, in Tonic's order.
+        sort_by_label: for a set whose order is otherwise that of the file system.
+    """
+
+    tonic_class: str
+    arguments: dict[str, dict[str, Any]]
+    labels: Callable[[Any], Any] = attrgetter("targets")
+    sort_by_label: bool = False
+
+
+class TonicDataset(EventDataset):
+    """A set that Tonic reads; `load` makes them."""
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        folder: Path,
+        files: list[Path],
+        sensor_size: tuple[int, int, int],
+        reading: Reading,
+        transform: Callable[[np.ndarray], Any] | None = None,
+    ):
+        self._folder, self._reading, self._process, self.split = folder, reading, None, split
+        source = self._tonic()
+        labels = np.asarray(reading.labels(source), np.int64)
+        self._paths = list(map(str, source.data)) if _are_paths(source.data) else None
+        keys = self._paths or (labels if reading.sort_by_label else np.arange(len(labels)))
+        self._order = np.argsort(np.asarray(keys), kind="stable")
+        classes = [name.decode() if isinstance(name, bytes) else str(name) for name in _classes(source)]
+        super().__init__(name, split, sensor_size, classes, labels[self._order], transform, fingerprint_of(files))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None, "_process": None}
+
+    def _tonic(self) -> Any:
+        """Return Tonic's object, one for each process: some hold open HDF5 files."""
+        import tonic.datasets
+
+        if self._process != os.getpid():
+            tonic_class = getattr(tonic.datasets, self._reading.tonic_class)
+            with mock.patch.object(tonic_class, "_check_exists", lambda self: True):
+                self._source = tonic_class(str(self._folder.parent), **self._reading.arguments[self.split])
+            self._process = os.getpid()
+        return self._source
+
+    def events(self, position: int) -> np.ndarray:
+        number = int(self._order[position])
+        where = self._paths[number] if self._paths else f"{self._folder}: {self.split}, recording {number}"
+        try:
+            events = self._tonic()[number][0]
+        except Exception as error:  # whatever Tonic, SciPy, h5py and NumPy make of a damaged file
+            raise RecordingError(f"{where}: {type(error).__name__}: {error}") from error
+        return converted(events, self.sensor_size, where)
+
+
+def _are_paths(data) -> bool:
+    return isinstance(data, list) and bool(data) and isinstance(data[0], str)
+
+
+def _classes(source) -> list:
+    """Return the names of the classes; of those of N-TIDIGITS Tonic has only the map."""
+    return list(source.classes if hasattr(source, "classes") else source.class_map)
+
+
+def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> np.ndarray:
+    """Return Tonic's events as `EVENT_DTYPE`, checked; sets of sound get y = 0."""
+    events = events.reshape(-1)  # some of Tonic's are columns of shape (n, 1)
+    result = np.zeros(len(events), EVENT_DTYPE)
+    for name in set(events.dtype.names) & set("xytp"):
+        result[name] = events[name]
+    if sensor_size[2] == 1:
+        result["p"] = 0  # Tonic writes 1, and its ToFrame makes it 0
+    if len(result) == 0:
+        raise RecordingError(f"{where}: there are no events in it")
+    if (np.diff(result["t"]) < 0).any():  # nothing says that the publishers' arrays are in order
+        result = result[np.argsort(result["t"], kind="stable")]
+    width, height, polarities = sensor_size
+    x, y, p = result["x"], result["y"], result["p"]
+    off = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p < 0) | (p >= polarities)
+    if off.any():
+        event = int(off.argmax())
+        raise RecordingError(
+            f"{where}: event {event}: damaged; expected x < {width}, y < {height} and p < {polarities}, "
+            f"came x={x[event]}, y={y[event]} and p={p[event]}"
+        )
+    return result
+
+
+def read_mnist_file(path: Path) -> np.ndarray:
+    """Read the five-byte events of N-MNIST and N-Caltech101."""
+    from tonic.io import read_mnist_file
+
+    return read_mnist_file(path, dtype=EVENT_DTYPE)
+
+
+def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_bins: int) -> np.ndarray:
+    """Call Tonic's ToVoxelGrid on a copy: it writes into the polarities, which have to hold -1."""
+    from tonic.transforms import ToVoxelGrid
+
+    return ToVoxelGrid(sensor_size, n_time_bins)(events.astype(EVENT_DTYPE))
+
+
+def to_time_surface(events: np.ndarray, sensor_size: tuple[int, int, int], dt: float, tau: float) -> np.ndarray:
+    """Call Tonic's ToTimesurface."""
+    from tonic.transforms import ToTimesurface
+
+    return ToTimesurface(sensor_size, dt=dt, tau=tau)(events.astype(EVENT_DTYPE))

@@ -1,0 +1,109 @@
+"""Your own recordings as a data set: a folder for each class."""
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from . import _checks
+from ._cache import user_folder
+from ._dataset import EVENT_DTYPE
+from ._files import FileDataset, by_class
+from ._packing import pack
+from .readers import FORMATS, Recording, read_recording
+
+
+class EventFolder(FileDataset):
+    """Recordings of any format that `read_events` reads, in a folder for each class, at any depth below it.
+
+    All of them are read once, when the data set is made, into one packed file, which is used from then on as long
+    as the files stay as they are. `loaders` takes the data set in place of a name, and divides it.
+
+    Args:
+        root: the folder of the class folders.
+        time_window: µs in a frame, > 0; or
+        n_time_bins: frames of a recording, >= 1. With neither, indexing gives events.
+        transform: applied to the events of each recording, in place of both.
+        sensor_size: (width, height, polarities); None takes what the files state, or, if they do not, the
+            smallest sensor that all events fit on.
+        columns: the order of the columns of .csv and .npy without names; see `read_events`.
+        on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
+        cache: the folder of the packed file; None is this package's folder in the user's cache.
+
+    Attributes:
+        As of every `EventDataset`, and `files`: the paths of the recordings.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no recording in it.
+        ValueError: a recording is damaged, or an argument is out of range.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name in ("left", "right"):
+        ...     pathlib.Path(folder.name, name).mkdir()
+        ...     _ = pathlib.Path(folder.name, name, "a.csv").write_text("t,x@4,y@2,p\\n0,3,1,1\\n9,0,0,0\\n")
+        >>> recordings = EventFolder(folder.name, time_window=5, cache=folder.name)
+        >>> frames, label = recordings[1]
+        >>> recordings.classes, recordings.sensor_size, frames.shape, label
+        (['left', 'right'], (4, 2, 2), (2, 2, 2, 4), 1)
+        >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        root: str | PathLike,
+        *,
+        time_window: float | None = None,
+        n_time_bins: int | None = None,
+        transform: Callable[[np.ndarray], Any] | None = None,
+        sensor_size: tuple[int, int, int] | None = None,
+        columns: str | None = None,
+        on_error: str = "raise",
+        cache: str | PathLike | None = None,
+    ):
+        if sum(option is not None for option in (time_window, n_time_bins, transform)) > 1:
+            raise ValueError("time_window, n_time_bins and transform: expected at most one of them")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: expected 'raise' or 'skip', came {on_error!r}")
+        folder = _checks.folder("root", root)
+        if folder is None or not folder.is_dir():
+            state = "a file" if folder is not None and folder.is_file() else "none"
+            raise FileNotFoundError(f"root: expected a folder of class folders, came {state} at {root}")
+        classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        files, labels = by_class(folder, classes)
+        if not files:
+            raise FileNotFoundError(
+                f"{folder}: expected recordings ({' '.join(FORMATS)}) in class folders, came {classes}"
+            )
+        sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
+        super().__init__(folder.name, "all", sensor_size, classes, files, labels)
+        self._columns = columns
+        self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
+        self._places = places[places >= 0]
+        self.files = [file for file, place in zip(self.files, places, strict=True) if place >= 0]
+        self.targets = self.targets[places >= 0]
+        self.sensor_size = self._packed.sensor_size
+        self.transform = transform or self._framing(time_window, n_time_bins)
+
+    def _framing(self, time_window: float | None, n_time_bins: int | None) -> Callable[[np.ndarray], Any] | None:
+        from .transforms import ToFrames
+
+        if time_window is None and n_time_bins is None:
+            return None
+        return ToFrames(self.sensor_size, n_time_bins=n_time_bins, time_window=time_window, remainder="keep")
+
+    def recording(self, position: int) -> Recording:
+        return read_recording(self.files[position], self.sensor_size, self._columns)
+
+    def events(self, position: int) -> np.ndarray:
+        if hasattr(self, "_places"):
+            return self._packed.events(int(self._places[position]))
+        return self.recording(position).events.astype(EVENT_DTYPE)
+
+    def stated_size(self, position: int) -> tuple[int, int, int] | None:
+        return None if self.sensor_size else self.recording(position).sensor_size
+
+    def packed(self):
+        return (self._packed, self._places) if hasattr(self, "_places") else None

@@ -1,0 +1,200 @@
+"""Static images for binary, Heaviside and concept bottleneck networks.
+
+``digits`` comes with scikit-learn and needs no download; ``mnist``, ``fashion-mnist`` and ``cifar10`` are those of
+torchvision, or a local copy: a folder of idx files (as published, or .gz), an .npz with x_train, y_train, x_test and
+y_test, or a folder with train/ and test/, each of class folders of images.
+
+Example:
+    >>> train, test = load("digits")
+    >>> image, label = train[0]
+    >>> image.shape, image.dtype, float(image.max()) <= 1, train.classes[label] == str(label)
+    (torch.Size([1, 8, 8]), torch.float32, True, True)
+"""
+
+import gzip
+import struct
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+
+from . import _checks
+from ._cache import user_folder
+
+__all__ = ["Images", "load", "names"]
+
+_FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+_CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+_DIGITS = [str(digit) for digit in range(10)]
+# Name: torchvision's class, and the names of the labels.
+_PUBLISHED = {
+    "mnist": ("MNIST", _DIGITS),
+    "fashion-mnist": ("FashionMNIST", _FASHION),
+    "cifar10": ("CIFAR10", _CIFAR),
+}
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def names() -> list[str]:
+    """Return the names that `load` accepts, sorted.
+
+    Example:
+        >>> names()
+        ['cifar10', 'digits', 'fashion-mnist', 'mnist']
+    """
+    return sorted([*_PUBLISHED, "digits"])
+
+
+class Images(TensorDataset):
+    """Images and labels in memory; indexing gives (image, label), float32 (C, H, W) within [0, 1] and int.
+
+    Attributes:
+        images: uint8 of shape (n, C, H, W).
+        targets: the labels, int64 of shape (n,).
+        classes: the name of each label.
+    """
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str]):
+        self.images = torch.from_numpy(np.ascontiguousarray(images))
+        self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.int64))
+        self.classes = classes
+        super().__init__(self.images, self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index].to(torch.float32) / 255, int(self.targets[index])
+
+
+def load(name: str, *, root: str | PathLike | None = None, download: bool = False) -> tuple[Images, Images]:
+    """Open a set of images.
+
+    Args:
+        name: one of `names`.
+        root: the local copy, see above, or where torchvision keeps its own; None is this package's folder in
+            the user's cache.
+        download: whether torchvision may fetch what is missing.
+
+    Returns:
+        (train, test), each an `Images`. The test part of digits is a stratified fifth, always the same.
+
+    Raises:
+        ValueError: the name is unknown, or a file is damaged or of another shape.
+        FileNotFoundError: the images are not there and `download` is False.
+    """
+    if name not in names():
+        raise ValueError(f"name: expected one of {names()}, came {name!r}")
+    if name == "digits":
+        return _digits()
+    folder = _checks.folder("root", root) or user_folder()
+    arrays = _local(folder)
+    if arrays is None:
+        arrays = _torchvision(name, folder, download)
+    train_images, train_labels, test_images, test_labels = arrays
+    classes = _PUBLISHED[name][1]
+    return (
+        Images(*_checked(folder, train_images, train_labels, len(classes)), classes),
+        Images(*_checked(folder, test_images, test_labels, len(classes)), classes),
+    )
+
+
+def _digits() -> tuple[Images, Images]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    scans = load_digits()
+    images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[:, None]
+    parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=scans.target, random_state=0)
+    return tuple(Images(images[part], scans.target[part], _DIGITS) for part in map(np.sort, parts))
+
+
+def _local(folder: Path) -> tuple[np.ndarray, ...] | None:
+    """Return the four arrays of a local copy, or None if there is none."""
+    archives = [folder] if folder.suffix == ".npz" else sorted(folder.glob("*.npz"))
+    if archives:
+        return _npz(archives[0])
+    if list(folder.glob("train-images*ubyte*")):
+        return tuple(
+            _idx(folder, f"{part}-{kind}") for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+        )
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+        return (*_class_folders(folder / "train", classes), *_class_folders(folder / "test", classes))
+    return None
+
+
+def _npz(path: Path) -> tuple[np.ndarray, ...]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return tuple(archive[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    except Exception as error:  # NumPy and zipfile have many
+        raise ValueError(f"{path}: expected x_train, y_train, x_test and y_test, came {error}") from error
+
+
+def _idx(folder: Path, name: str) -> np.ndarray:
+    """Read an idx file (LeCun): two zero bytes, the type 8 (uint8), the number of dimensions, their sizes, the data."""
+    found = [path for path in (folder / f"{name}-ubyte", folder / f"{name}-ubyte.gz") if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected {name}-ubyte or {name}-ubyte.gz, came none")
+    path = found[0]
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from None
+    dimensions = content[3] if len(content) > 3 else 0
+    head = 4 + 4 * dimensions
+    if content[:3] != b"\0\0\x08" or len(content) < head:
+        raise ValueError(f"{path}: byte 0: expected an idx file of uint8, came {content[:4]!r}")
+    shape = struct.unpack(f">{dimensions}I", content[4:head])
+    if len(content) - head != np.prod(shape):
+        raise ValueError(
+            f"{path}: byte {head}: expected {np.prod(shape)} values of shape {shape}, came {len(content) - head}"
+        )
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def _class_folders(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    from PIL import Image
+
+    images, labels = [], []
+    for label, name in enumerate(classes):
+        for path in sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _ENDINGS):
+            try:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+            except OSError as error:
+                raise ValueError(f"{path}: no image: {error}") from None
+            if images and pixels.shape != images[0].shape:
+                raise ValueError(f"{path}: expected shape {images[0].shape} as of the others, came {pixels.shape}")
+            images.append(pixels)
+            labels.append(label)
+    if not images:
+        raise FileNotFoundError(f"{folder}: expected images ({' '.join(_ENDINGS)}) in class folders, came none")
+    return np.stack(images), np.array(labels)
+
+
+def _torchvision(name: str, folder: Path, download: bool) -> tuple[np.ndarray, ...]:
+    import torchvision.datasets
+
+    published = getattr(torchvision.datasets, _PUBLISHED[name][0])
+    try:
+        parts = [published(folder, train=train, download=download) for train in (True, False)]
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"root: expected {name} in {folder}, came none; pass download=True to fetch it, or a local copy: "
+            f"idx files, an .npz, or train/ and test/ with class folders ({error})"
+        ) from None
+    return tuple(np.asarray(array) for part in parts for array in (part.data, part.targets))
+
+
+def _checked(where: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 images (n, C, H, W) and labels (n,) of arrays that fit each other."""
+    images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
+        raise ValueError(
+            f"{where}: expected uint8 images (n, height, width[, channels]) and n labels, came {images.dtype} "
+            f"{images.shape} and {len(labels)}"
+        )
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"{where}: expected labels in [0, {classes - 1}], came [{labels.min()}, {labels.max()}]")
+    return (images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)), labels

@@ -1,0 +1,108 @@
+"""Recordings of event cameras on disk, format by format.
+
+`read_events` reads any of them, told apart by their content. `FORMATS` lists the file name endings.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .. import _checks
+from ._recording import READ_DTYPE, Recording, RecordingError, checked, packed
+
+__all__ = ["FORMATS", "READ_DTYPE", "Recording", "RecordingError", "packed", "read_events", "read_recording"]
+
+FORMATS = (".bin", ".dat", ".raw", ".aedat", ".aedat4", ".es", ".csv", ".npy", ".h5", ".hdf5")
+"""File name endings of recordings."""
+
+
+def read_events(
+    path: str | os.PathLike, *, sensor_size: tuple[int, int, int] | None = None, columns: str | None = None
+) -> np.ndarray:
+    """Read a recording.
+
+    The content decides about the format; the name does only for .bin and .csv, which have no signature:
+
+    ========== ===============================================================================
+    .raw       Prophesee EVT 2.0 and 3.0
+    .dat       Prophesee DAT, versions 1 and 2
+    .es        Event Stream 2, DVS events
+    .aedat     AEDAT 2.0 (DVS128 and DAVIS, as jAER shows them) and AEDAT 3.1
+    .aedat4    AEDAT 4, through faery
+    .bin       N-MNIST and N-Caltech101
+    .csv       numbers and, in the first line, the names of the columns
+    .npy       NumPy array, structured or with four columns
+    .h5 .hdf5  HDF5 with x, y, t and p, at the top, in `events` or in `CD/events`
+    ========== ===============================================================================
+
+    Times that wrap around are continued. Rows count from the top.
+
+    Args:
+        path: the file.
+        sensor_size: (width, height, polarities) that every event has to fit; None checks against the size that
+            the file states, if it does.
+        columns: for .csv without names and .npy without fields: the order of the columns, as "txyp".
+
+    Returns:
+        Structured array of x and y (int16), t (µs, int64, never descending) and p (bool, True is ON), in Tonic's
+        dtype ``tonic.io.events_struct``. It has one event or more.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordingError: a ValueError that names the file, and the byte or the event at which it is wrong; also
+            for a file without events, or of an unknown format.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = pathlib.Path(folder.name, "recording.csv")
+        >>> _ = path.write_text("t,x,y,p\\n10,3,4,1\\n25,3,5,0\\n")
+        >>> read_events(path)["t"]
+        array([10, 25])
+        >>> folder.cleanup()
+    """
+    if sensor_size is not None:
+        sensor_size = _checks.sensor_size(sensor_size)
+    if columns is not None and (not isinstance(columns, str) or sorted(columns) != list("ptxy")):
+        raise ValueError(f"columns: expected the letters t, x, y and p in some order, came {columns!r}")
+    return read_recording(Path(path), sensor_size, columns).events
+
+
+def read_recording(
+    path: Path, sensor_size: tuple[int, int, int] | None = None, columns: str | None = None
+) -> Recording:
+    """Read a recording with the sensor's size as far as the file states it; the arguments are as in `read_events`."""
+    if not path.is_file():
+        state = "a folder" if path.is_dir() else "nothing"
+        raise FileNotFoundError(f"{path}: expected a file, came {state}")
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if not start:
+        raise RecordingError(f"{path}: the file is empty")
+    recording = _reader(path, start)(path, columns)
+    return checked(path, recording, sensor_size)
+
+
+def _reader(path: Path, start: bytes) -> Callable[[Path, str | None], Recording]:
+    """Choose the reader by the first bytes of a file, or by its name."""
+    from . import _aedat, _event_stream, _nmnist, _prophesee, _tables
+
+    for signature, reader in (
+        (b"Event Stream", _event_stream.read),
+        (b"#!AER-DAT4", _aedat.read_4),
+        (b"#!AER-DAT3", _aedat.read_3),
+        (b"#!AER-DAT2", _aedat.read_2),
+        (b"\x93NUMPY", _tables.read_npy),
+        (b"\x89HDF\r\n\x1a\n", _tables.read_hdf5),
+        (b"%", _prophesee.read),
+    ):
+        if start.startswith(signature):
+            return reader
+    by_name = {".bin": _nmnist.read, ".csv": _tables.read_csv}
+    if path.suffix.lower() not in by_name:
+        raise RecordingError(
+            f"{path}: expected a recording ({' '.join(FORMATS)}), came a file that starts with {start[:12]!r}"
+        )
+    return by_name[path.suffix.lower()]

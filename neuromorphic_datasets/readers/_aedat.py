@@ -1,0 +1,109 @@
+"""AEDAT 2.0, 3.1 (https://docs.inivation.com/software/software-advanced-usage/file-formats/) and 4.
+
+Tonic's readers of the older versions raise for every file or turn x and y round; faery reads version 4 alone.
+"""
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from ._recording import Recording, RecordingError, body, packed, unwrapped
+
+_SIZES = {
+    "DVS128": (128, 128),
+    "DAVIS128": (128, 128),
+    "DAVIS240": (240, 180),
+    "DAVIS346": (346, 260),
+    "DAVIS640": (640, 480),
+}
+_PACKET_HEADER = struct.Struct("<hhiiiiii")
+_POLARITY = 1
+
+
+def _sensor(name: str) -> tuple[int, int, int] | None:
+    """Return the size of the sensor that a chip's or a source's name starts with."""
+    for sensor, size in _SIZES.items():
+        if name.upper().startswith(sensor):
+            return (*size, 2)
+    return None
+
+
+def read_2(path: Path, columns: str | None) -> Recording:
+    """Read the polarity events of a DVS128 or DAVIS; frames, inertial and external events are left out.
+
+    Addresses are turned as jAER shows them: columns from the left, rows from the top.
+    """
+    lines, offset, data = body(path, b"#")
+    excess = len(data) % 8
+    if excess:
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, came {excess}")
+    address, time = np.asarray(data).view(">u4").reshape(-1, 2).T.astype(np.int64)
+    chip = next((line.split("AEChip:")[1].split(".")[-1].strip() for line in lines if "AEChip:" in line), "DVS128")
+    size = _sensor(chip)
+    if size is None:
+        raise RecordingError(f"{path}: expected a chip {sorted(_SIZES)}, came {chip}")
+    width, height, _ = size
+    if chip.upper().startswith("DVS128"):
+        chosen = address >> 15 == 0
+        x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
+    else:
+        chosen = (address >> 31 == 0) & (address >> 10 & 1 == 0)
+        x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
+    columns_from_left, rows_from_top = width - 1 - x, height - 1 - y
+    events = packed(columns_from_left[chosen], rows_from_top[chosen], unwrapped(time, 32)[chosen], p[chosen])
+    return Recording(events, size)
+
+
+def read_3(path: Path, columns: str | None) -> Recording:
+    """Read the valid polarity events of AEDAT 3.1."""
+    lines, offset, data = body(path, b"#")
+    if not lines[0].endswith("3.1") or "#!END-HEADER" not in lines:
+        raise RecordingError(
+            f"{path}: expected a header of AEDAT 3.1 up to #!END-HEADER, came {lines[0]!r} and {len(lines) - 1} lines"
+        )
+    source = next((found[1] for line in lines if (found := re.match(r"#Source \d+: (\S+)", line))), "")
+    words, times = [], []
+    position = 0
+    while position < len(data):
+        header = data[position : position + _PACKET_HEADER.size].tobytes()
+        if len(header) < _PACKET_HEADER.size:
+            raise RecordingError(f"{path}: byte {offset + position}: the file ends within a packet's header")
+        kind, _, event_bytes, _, overflow, capacity, number, _ = _PACKET_HEADER.unpack(header)
+        start, end = position + len(header), position + len(header) + event_bytes * capacity
+        if not 0 <= number <= capacity or event_bytes < 1 or end > len(data):
+            raise RecordingError(
+                f"{path}: byte {offset + position}: expected a packet within the file, came {number} of {capacity} "
+                f"events of {event_bytes} bytes, {len(data) - start} bytes before the end"
+            )
+        if kind == _POLARITY:
+            if event_bytes != 8:
+                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes an event, came {event_bytes}")
+            packet = data[start : start + 8 * number].view("<u4").reshape(-1, 2)
+            words.append(packet[:, 0])
+            times.append(packet[:, 1].astype(np.int64) + (overflow << 31))
+        position = end
+    word = np.concatenate(words).astype(np.int64) if words else np.zeros(0, np.int64)
+    t = np.concatenate(times) if times else word
+    valid = word & 1 == 1
+    events = packed((word >> 17 & 0x7FFF)[valid], (word >> 2 & 0x7FFF)[valid], t[valid], (word >> 1 & 1)[valid])
+    return Recording(events, _sensor(source))
+
+
+def read_4(path: Path, columns: str | None) -> Recording:
+    """Read the events of AEDAT 4 through faery."""
+    import faery
+
+    packets = []
+    try:
+        stream = faery.events_stream_from_file(path, file_type="aedat")
+        width, height = stream.dimensions()
+        packets.extend(stream)
+    # faery raises plain Exceptions, and its panics are BaseExceptions of their own.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        raise RecordingError(f"{path}: after event {sum(map(len, packets))}: {error}") from None
+    events = np.concatenate(packets) if packets else np.zeros(0, [(field, np.int64) for field in "xytp"])
+    return Recording(packed(events["x"], events["y"], events["t"].astype(np.int64), events["p"]), (width, height, 2))

@@ -1,0 +1,99 @@
+"""Prophesee's RAW files in EVT 2.0 and 3.0, and DAT files.
+
+Formats: https://docs.prophesee.ai/stable/data/encoding_formats/ and .../data/file_formats/.
+expelliarmus and faery read them too, but take what a damaged file has for a whole recording, or do not return.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ._recording import Recording, RecordingError, body, packed, unwrapped
+
+# Pixels of the sensors for which some files state no geometry.
+_LARGEST = 2048
+
+
+def read(path: Path, columns: str | None) -> Recording:
+    """Read a file whose text starts with %: RAW if its header names an encoding, else DAT."""
+    lines, offset, data = body(path, b"%")
+    header = dict(re.match(r"%\s*(\S*)\s*(.*)", line).groups() for line in lines)
+    encoding = _encoding(header)
+    if encoding is None and "Version" in header:
+        return _read_dat(path, header, offset, data)
+    if encoding not in ("2.0", "3.0"):
+        raise RecordingError(
+            f"{path}: expected a header with the encoding EVT 2.0 or EVT 3.0, or of a DAT file, came "
+            + (f"EVT {encoding}" if encoding else f"{len(lines)} lines of text without it")
+        )
+    return _read_evt(path, encoding, _geometry(header), offset, data)
+
+
+def _encoding(header: dict[str, str]) -> str | None:
+    """Return "2.0", "3.0" or another number from either way to write it, or None."""
+    if "evt" in header:
+        return header["evt"]
+    found = re.match(r"EVT(\d)(\d)?", header.get("format", ""))
+    return f"{found[1]}.{found[2] or 0}" if found else None
+
+
+def _geometry(header: dict[str, str]) -> tuple[int, int, int] | None:
+    """Return the sensor's size from "geometry 1280x720" or "format EVT3;height=720;width=1280", or None."""
+    sides = re.findall(r"\d+", header.get("geometry", ""))
+    if len(sides) != 2:
+        sides = [
+            *re.findall(r"width=(\d+)", header.get("format", "")),
+            *re.findall(r"height=(\d+)", header.get("format", "")),
+        ]
+    return (int(sides[0]), int(sides[1]), 2) if len(sides) == 2 else None
+
+
+def _read_evt(
+    path: Path, encoding: str, sensor_size: tuple[int, int, int] | None, offset: int, data: np.ndarray
+) -> Recording:
+    from .. import _kernels
+
+    word = np.dtype("<u2" if encoding == "3.0" else "<u4")
+    excess = len(data) % word.itemsize
+    if excess:
+        raise RecordingError(
+            f"{path}: byte {offset + len(data) - excess}: expected words of {word.itemsize} bytes to the end, "
+            f"came {excess} more"
+        )
+    words = np.asarray(data).view(word)
+    width, height = sensor_size[:2] if sensor_size else (_LARGEST, _LARGEST)
+    size, decode = (_kernels.evt3_size(words), _kernels.evt3) if encoding == "3.0" else (len(words), _kernels.evt2)
+    events = np.empty(size, packed([], [], [], []).dtype)
+    count, fault, position = decode(words, width, height, events)
+    if fault:
+        raise RecordingError(
+            f"{path}: byte {offset + position * word.itemsize} (after event {count}): {_kernels.FAULTS[fault]}"
+        )
+    return Recording(events[:count], sensor_size)
+
+
+def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray) -> Recording:
+    if len(data) < 2:
+        raise RecordingError(f"{path}: byte {offset}: the file ends where the kind of its events is expected")
+    kind, size = int(data[0]), int(data[1])
+    if kind not in (0, 12) or size != 8:
+        raise RecordingError(
+            f"{path}: byte {offset}: expected events of type 0 or 12 in 8 bytes, came type {kind} in {size} bytes"
+        )
+    excess = (len(data) - 2) % 8
+    if excess:
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, came {excess}")
+    t, address = np.asarray(data[2:]).view("<u4").reshape(-1, 2).T.astype(np.int64)
+    if header["Version"] == "1":
+        x, y, p = address & 0x1FF, address >> 9 & 0xFF, address >> 17 & 1
+    else:
+        x, y, p = address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28
+    if p.size and p.max() > 1:
+        event = int((p > 1).argmax())
+        raise RecordingError(
+            f"{path}: byte {offset + 2 + 8 * event} (event {event}): expected polarity 0 or 1, came {p[event]}"
+        )
+    sides = header.get("Width", ""), header.get("Height", "")
+    sensor_size = (int(sides[0]), int(sides[1]), 2) if all(side.isdigit() for side in sides) else None
+    return Recording(packed(x, y, unwrapped(t, 32), p), sensor_size)

@@ -1,0 +1,83 @@
+"""What readers return, and what holds for every recording."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Equal to tonic.io.events_struct, whose import takes seconds; a test compares them.
+READ_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])
+"""One event: column, row, time in µs, polarity (True is ON)."""
+
+
+class RecordingError(ValueError):
+    """A file is no recording, or a damaged one; the message names the file and the place."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Events of one file.
+
+    Attributes:
+        events: structured array of `READ_DTYPE`.
+        sensor_size: (width, height, polarities) as the file states it, or None.
+    """
+
+    events: np.ndarray
+    sensor_size: tuple[int, int, int] | None = None
+
+
+def packed(x, y, t, p) -> np.ndarray:
+    """Put columns into a structured array; x and y must fit their 16 bits."""
+    events = np.empty(len(t), READ_DTYPE)
+    events["x"], events["y"], events["t"], events["p"] = x, y, t, p
+    return events
+
+
+def unwrapped(t: np.ndarray, bits: int) -> np.ndarray:
+    """Continue int64 times that wrap around after 2**bits µs."""
+    wraps = np.cumsum(np.diff(t, prepend=t[:1]) < -(1 << (bits - 1)))
+    return t + (wraps << bits)
+
+
+def body(path: Path, comment: bytes) -> tuple[list[str], int, np.ndarray]:
+    """Split a file into its leading lines of text, each starting with `comment`, and what follows.
+
+    Returns the lines, the offset of what follows, and that as uint8.
+    """
+    content = np.memmap(path, np.uint8, "r")
+    lines, offset = [], 0
+    while content[offset : offset + len(comment)].tobytes() == comment:
+        line = _line(content, offset)
+        # A line that is no text is data whose first byte looks like a comment's.
+        if not (line.endswith(b"\n") and line.isascii() and line.decode().strip("\r\n\t").isprintable()):
+            break
+        lines.append(line.decode().strip())
+        offset += len(line)
+    return lines, offset, content[offset:]
+
+
+def _line(content: np.ndarray, offset: int, longest: int = 1 << 16) -> bytes:
+    piece = content[offset : offset + longest].tobytes()
+    return piece[: piece.find(b"\n") + 1]
+
+
+def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] | None) -> Recording:
+    """Return the recording if it has events, in order of time and on the sensor."""
+    from .._kernels import first_descent
+
+    events = recording.events
+    if len(events) == 0:
+        raise RecordingError(f"{path}: there are no events in it")
+    descent = first_descent(events["t"])
+    if descent >= 0:
+        before, after = events["t"][descent - 1 : descent + 1]
+        raise RecordingError(f"{path}: event {descent}: the time goes back, from {before} to {after} µs")
+    size = sensor_size or recording.sensor_size
+    width, height = (1 << 15, 1 << 15) if size is None else size[:2]
+    off = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
+    if off.any():
+        event = int(off.argmax())
+        x, y = int(events["x"][event]), int(events["y"][event])
+        raise RecordingError(f"{path}: event {event}: (x={x}, y={y}) is off the sensor of {width} x {height} pixels")
+    return recording

@@ -1,0 +1,203 @@
+"""Transforms of events: to frames, voxel grids and time surfaces, and augmentations.
+
+All are frozen and can be pickled. A transform takes events and is given to `load` or `EventFolder`; an augmentation
+takes events and a NumPy generator and is given to `loaders`, which seeds the generator for each recording and epoch.
+Events are structured arrays of x, y, t (µs, ascending) and p (0 or 1); none of these changes the array it gets.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _checks
+from ._frames import to_frames
+
+__all__ = ["Augment", "DropEvents", "Flip", "Roll", "TimeJitter", "TimeSurface", "ToFrames", "VoxelGrid"]
+
+
+@dataclass(frozen=True)
+class ToFrames:
+    """Count the events of each time slice, polarity and pixel; the arguments are those of `to_frames`.
+
+    Example:
+        >>> events = np.array([(1, 0, 5, 1), (0, 0, 7, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> ToFrames((2, 1, 2), time_window=2, remainder="keep")(events).shape
+        (2, 2, 1, 2)
+    """
+
+    sensor_size: tuple[int, int, int]
+    n_time_bins: int | None = None
+    time_window: float | None = None
+    overlap: float = 0
+    include_incomplete: bool = False
+    start_time: float | None = None
+    end_time: float | None = None
+    remainder: str = "drop"
+    dtype: Any = np.int16
+
+    def __call__(self, events: np.ndarray) -> np.ndarray:
+        return to_frames(
+            events,
+            self.sensor_size,
+            n_time_bins=self.n_time_bins,
+            time_window=self.time_window,
+            overlap=self.overlap,
+            include_incomplete=self.include_incomplete,
+            start_time=self.start_time,
+            end_time=self.end_time,
+            remainder=self.remainder,
+            dtype=self.dtype,
+        )
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """A voxel grid with bilinear weights in time (Zhu et al. 2019), by Tonic's ToVoxelGrid, on a copy of the events.
+
+    Args:
+        sensor_size: (width, height, 2).
+        n_time_bins: the number of layers, >= 1.
+
+    The result is float64 of shape (n_time_bins, 1, height, width).
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> VoxelGrid((2, 1, 2), 2)(events)[:, 0, 0].tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
+    """
+
+    sensor_size: tuple[int, int, int]
+    n_time_bins: int
+
+    def __call__(self, events: np.ndarray) -> np.ndarray:
+        from ._tonic import to_voxel_grid
+
+        if len(events) == 0 or events["t"][-1] == events["t"][0]:
+            raise ValueError(f"events: expected some that last longer than 0 µs, came {len(events)}")
+        return to_voxel_grid(events, self.sensor_size, self.n_time_bins)
+
+
+@dataclass(frozen=True)
+class TimeSurface:
+    """Time surfaces: how long ago each pixel last sent an event, decaying exponentially, by Tonic's ToTimesurface.
+
+    Args:
+        sensor_size: (width, height, polarities).
+        dt: µs between two surfaces, > 0.
+        tau: time constant of the decay, µs, > 0.
+
+    The result is float64 of shape (surfaces, polarities, height, width).
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> TimeSurface((2, 1, 2), dt=2, tau=5)(events).shape
+        (2, 2, 1, 2)
+    """
+
+    sensor_size: tuple[int, int, int]
+    dt: float
+    tau: float
+
+    def __call__(self, events: np.ndarray) -> np.ndarray:
+        from ._tonic import to_time_surface
+
+        return to_time_surface(events, self.sensor_size, self.dt, self.tau)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Several augmentations, one after the other.
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> augment = Augment((Flip((2, 1, 2)), DropEvents(0.5)))
+        >>> len(augment(events, np.random.default_rng(0))) <= 2
+        True
+    """
+
+    steps: tuple
+
+    def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        for step in self.steps:
+            events = step(events, generator)
+        return events
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Exchange left and right, with a probability.
+
+    Args:
+        sensor_size: (width, height, polarities).
+        probability: within [0, 1].
+    """
+
+    sensor_size: tuple[int, int, int]
+    probability: float = 0.5
+
+    def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        if generator.random() >= self.probability:
+            return events
+        events = events.copy()
+        events["x"] = self.sensor_size[0] - 1 - events["x"]
+        return events
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Shift all events by one random vector; what leaves the sensor is dropped, unless everything would.
+
+    Args:
+        sensor_size: (width, height, polarities).
+        pixels: the largest shift along either axis, >= 0.
+    """
+
+    sensor_size: tuple[int, int, int]
+    pixels: int
+
+    def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        width, height, _ = self.sensor_size
+        dx, dy = generator.integers(-self.pixels, self.pixels, 2, endpoint=True)
+        x, y = events["x"].astype(np.int64) + dx, events["y"].astype(np.int64) + dy
+        kept = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        if not kept.any():
+            return events
+        shifted = events[kept]
+        shifted["x"], shifted["y"] = x[kept], y[kept]
+        return shifted
+
+
+@dataclass(frozen=True)
+class DropEvents:
+    """Drop each event with a probability; one at least stays.
+
+    Args:
+        probability: within [0, 1).
+    """
+
+    probability: float
+
+    def __post_init__(self):
+        _checks.fraction("probability", self.probability)
+
+    def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        kept = generator.random(len(events)) >= self.probability
+        return events[kept] if kept.any() else events[:1]
+
+
+@dataclass(frozen=True)
+class TimeJitter:
+    """Add normal noise to the times, and sort the events again; times stay >= 0.
+
+    Args:
+        std_us: its standard deviation, µs, >= 0.
+    """
+
+    std_us: float
+
+    def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        noise = np.rint(generator.normal(0, self.std_us, len(events))).astype(np.int64)
+        jittered = events.copy()
+        jittered["t"] = np.maximum(events["t"] + noise, min(0, int(events["t"].min(initial=0))))
+        return jittered[np.argsort(jittered["t"], kind="stable")]
