@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Optional
@@ -17,7 +17,7 @@ import typer
 from . import __version__, bench, integrations, profile, training
 
 app = typer.Typer(
-    help="HTAF surrogate gradients: train spiking networks, measure surrogates.",
+    help="HTAF surrogate gradients: train spiking networks, measure surrogates, care for event-camera data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -84,7 +84,9 @@ def _options(
 )
 def train_command(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="saccade-digits (offline) or nmnist.")] = _DEFAULTS.dataset,
+    dataset: Annotated[
+        str, typer.Option(help="saccade-digits (offline), or one of `htaf-snn datasets list`.")
+    ] = _DEFAULTS.dataset,
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
     library: Annotated[
@@ -183,6 +185,122 @@ def profile_command(
         typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:
         typer.echo(profile.table(profiles))
+
+
+_datasets = typer.Typer(
+    help="Event-camera data sets: what there is, downloads, packed caches, checks.",
+    no_args_is_help=True,
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn datasets info dvsgesture\n\n"
+        "htaf-snn datasets download nmnist --data-root data\n\n"
+        "htaf-snn datasets cache saccade-digits --time-bins 25"
+    ),
+)
+app.add_typer(_datasets, name="datasets")
+_Name = Annotated[str, typer.Argument(help="A name that `htaf-snn datasets list` shows.")]
+_Root = Annotated[Optional[Path], typer.Option("--data-root", help="Folder of the data; default: the user's cache.")]  # noqa: UP045
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def _datasets_errors() -> Iterator[None]:
+    """Like `_one_line_errors`, but where to place files by hand is told line by line."""
+    with _one_line_errors():
+        try:
+            yield
+        except OSError as error:
+            typer.secho(f"error: {_with_option_names(str(error))}", err=True, fg="red")
+            raise typer.Exit(2) from None
+
+
+@_datasets.command("list")
+def datasets_list(as_json: _Json = False) -> None:
+    """List the data sets."""
+    import neuromorphic_datasets as nd
+
+    infos = [nd.info(name) for name in nd.names()]
+    if as_json:
+        typer.echo(json.dumps([_info_dict(info) for info in infos]))
+        return
+    for info in infos:
+        sensor = " x ".join(map(str, info.sensor_size))
+        typer.echo(f"{info.name:<16}{info.title:<32}{sensor:<16}{info.n_classes:>4} classes   {info.licence}")
+
+
+@_datasets.command("info")
+def datasets_info(name: _Name, as_json: _Json = False) -> None:
+    """Tell what a data set is: sensor, classes, splits, files and hosts, licence, citation."""
+    import neuromorphic_datasets as nd
+
+    with _datasets_errors():
+        values = _info_dict(nd.info(name))
+    if as_json:
+        typer.echo(json.dumps(values))
+        return
+    for field, value in values.items():
+        if field == "files":
+            value = "\n".join(f"{file['name']}  MD5 {file['md5'] or 'not fixed'}" for file in value)
+        elif isinstance(value, list | tuple):
+            value = ", ".join(map(str, value))
+        lines = str("unknown" if value is None else value).splitlines() or ["-"]
+        typer.echo(f"{field:<12}" + f"\n{'':<12}".join(lines))
+
+
+def _info_dict(info) -> dict:
+    kept = ("name", "title", "sensor_size", "n_classes", "splits", "bytes", "licence", "citation", "homepage", "hosts")
+    return {field: getattr(info, field) for field in kept} | {
+        "files": [asdict(file) for file in info.files],
+        "note": info.note,
+    }
+
+
+@_datasets.command("download")
+def datasets_download(name: _Name, data_root: _Root = None) -> None:
+    """Fetch and unpack a data set; what is there already is not fetched again."""
+    import neuromorphic_datasets as nd
+
+    with _datasets_errors():
+        if not nd.info(name).files:
+            typer.echo(f"{name} is simulated on first use, there is nothing to fetch")
+            return
+        typer.echo(nd.download(name, root=data_root))
+
+
+@_datasets.command("cache")
+def datasets_cache(
+    name: _Name,
+    data_root: _Root = None,
+    time_bins: Annotated[Optional[int], typer.Option(help="Frames that will be asked for.")] = None,  # noqa: UP045
+    skip: Annotated[bool, typer.Option("--skip-damaged", help="Leave out recordings that cannot be read.")] = False,
+) -> None:
+    """Read all recordings of a data set into packed files, as the first training would."""
+    import neuromorphic_datasets as nd
+
+    with _datasets_errors():
+        for path in nd.cache(name, root=data_root, time_bins=time_bins, on_error="skip" if skip else "raise"):
+            typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+@_datasets.command("verify")
+def datasets_verify(name: _Name, data_root: _Root = None, as_json: _Json = False) -> None:
+    """Check a data set's files against their checksums, or read every recording; exit code 1 if something is wrong."""
+    import neuromorphic_datasets as nd
+
+    with _datasets_errors():
+        wrong = nd.verify(name, root=data_root)
+    typer.echo(json.dumps(wrong) if as_json else "\n".join(wrong) or f"{name}: nothing wrong")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@_datasets.command("clear")
+def datasets_clear(name: _Name, data_root: _Root = None) -> None:
+    """Delete a data set's packed files, and what was downloaded of it; a copy made by hand stays."""
+    import neuromorphic_datasets as nd
+
+    with _datasets_errors():
+        deleted = nd.clear(name, root=data_root)
+    typer.echo("\n".join(f"deleted {path}" for path in deleted) or f"{name}: nothing to delete")
 
 
 @app.command(

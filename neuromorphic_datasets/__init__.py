@@ -4,7 +4,7 @@
 * `loaders` makes the training, validation and test loaders of frames.
 * `EventFolder` is your own recordings; `read_events` reads one, of any format.
 * `to_frames`, `batch_to_frames` and `transforms` turn events into tensors.
-* `download`, `verify` and `clear` care for the files.
+* `download`, `cache`, `verify` and `clear` care for the files.
 * `images` are still images for networks without time.
 
 ``saccade-digits``, the offline default, needs no download: its recordings are simulated on first use and
@@ -17,7 +17,7 @@ Example:
 """
 
 from . import images, transforms
-from ._catalogue import clear, download, info, load, names, verify
+from ._catalogue import cache, clear, download, info, load, names, verify
 from ._dataset import EventDataset
 from ._download import DownloadError
 from ._frames import batch_to_frames, to_frames
@@ -31,6 +31,7 @@ __all__ = [
     "EventFolder",
     "RecordingError",
     "batch_to_frames",
+    "cache",
     "clear",
     "download",
     "images",

@@ -12,6 +12,7 @@ from . import _archive, _checks
 from ._cache import user_folder
 from ._dataset import EventDataset, Joined, Subset
 from ._download import RemoteFile, fetch, is_right
+from ._packing import pack
 from ._sets import SETS, Info
 
 SPLITS = ("train", "valid", "test", "all")
@@ -195,6 +196,39 @@ def download(name: str, *, root: str | PathLike | None = None) -> Path:
     return root / entry.folder
 
 
+def cache(
+    name: str,
+    *,
+    time_bins: int | None = None,
+    root: str | PathLike | None = None,
+    cache: str | PathLike | None = None,
+    on_error: str = "raise",
+) -> list[Path]:
+    """Pack a data set's recordings ahead of time; `loaders` does the same when it is first called.
+
+    Args:
+        name: one of `names`.
+        time_bins: the frames that will be asked for; None packs events.
+        root: as in `load`.
+        cache: the folder of the packed files; None is this package's folder in the user's cache.
+        on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
+
+    Returns:
+        The packed files.
+
+    Raises:
+        ValueError: an argument is out of range, or a recording is damaged.
+        FileNotFoundError: the data are not there.
+    """
+    if time_bins is not None:
+        time_bins = _checks.integer("time_bins", time_bins, 1)
+    folder = _checks.folder("cache", cache) or user_folder()
+    splits = ("train", "test") if info(name).splits == ("all",) else info(name).splits
+    parts = [load(name, split, root=root) for split in splits]
+    packs = [pack(part, folder, n_time_bins=time_bins, on_error=on_error)[0].path for part in parts]
+    return list(dict.fromkeys(packs))
+
+
 def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
     """Check a copy: every file against its checksum, or, of a copy made by hand, every recording by reading it.
 
@@ -265,4 +299,4 @@ def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
         doomed.append(folder)
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return doomed
+    return [path for path in doomed if path.suffix != ".lock"]

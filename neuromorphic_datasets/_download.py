@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 _ATTEMPTS = 5
-_BACKOFF_S = 1.0
+_BACKOFF_S = 0.5
 _TIMEOUT_S = (10, 60)
 _CHUNK = 1 << 20
 # What hosts answer for a moment; everything else that is no data sends us to the next host.

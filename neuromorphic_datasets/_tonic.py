@@ -94,7 +94,7 @@ def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> n
     """Return Tonic's events as `EVENT_DTYPE`, checked; sets of sound get y = 0."""
     events = events.reshape(-1)  # some of Tonic's are columns of shape (n, 1)
     result = np.zeros(len(events), EVENT_DTYPE)
-    for name in set(events.dtype.names) & set("xytp"):
+    for name in set(events.dtype.names) & set(EVENT_DTYPE.names):
         result[name] = events[name]
     if sensor_size[2] == 1:
         result["p"] = 0  # Tonic writes 1, and its ToFrame makes it 0
@@ -121,15 +121,23 @@ def read_mnist_file(path: Path) -> np.ndarray:
     return read_mnist_file(path, dtype=EVENT_DTYPE)
 
 
+def _by_name(events: np.ndarray) -> np.ndarray:
+    """Return a copy as `EVENT_DTYPE`; `astype` would go by the order of the fields."""
+    copy = np.zeros(len(events), EVENT_DTYPE)
+    for name in EVENT_DTYPE.names:
+        copy[name] = events[name]
+    return copy
+
+
 def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_bins: int) -> np.ndarray:
     """Call Tonic's ToVoxelGrid on a copy: it writes into the polarities, which have to hold -1."""
     from tonic.transforms import ToVoxelGrid
 
-    return ToVoxelGrid(sensor_size, n_time_bins)(events.astype(EVENT_DTYPE))
+    return ToVoxelGrid(sensor_size, n_time_bins)(_by_name(events))
 
 
 def to_time_surface(events: np.ndarray, sensor_size: tuple[int, int, int], dt: float, tau: float) -> np.ndarray:
     """Call Tonic's ToTimesurface."""
     from tonic.transforms import ToTimesurface
 
-    return ToTimesurface(sensor_size, dt=dt, tau=tau)(events.astype(EVENT_DTYPE))
+    return ToTimesurface(sensor_size, dt=dt, tau=tau)(_by_name(events))

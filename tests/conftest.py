@@ -4,6 +4,11 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Kernels are compiled at the first call.
+settings.register_profile("kernels", deadline=None)
+settings.load_profile("kernels")
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

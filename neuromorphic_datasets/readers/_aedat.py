@@ -59,9 +59,9 @@ def read_2(path: Path, columns: str | None) -> Recording:
 def read_3(path: Path, columns: str | None) -> Recording:
     """Read the valid polarity events of AEDAT 3.1."""
     lines, offset, data = body(path, b"#")
-    if not lines[0].endswith("3.1") or "#!END-HEADER" not in lines:
+    if "#!AER-DAT3.1" not in lines[:1] or "#!END-HEADER" not in lines:
         raise RecordingError(
-            f"{path}: expected a header of AEDAT 3.1 up to #!END-HEADER, came {lines[0]!r} and {len(lines) - 1} lines"
+            f"{path}: expected a header of AEDAT 3.1 up to #!END-HEADER, came {len(lines)} lines from {lines[:1]} on"
         )
     source = next((found[1] for line in lines if (found := re.match(r"#Source \d+: (\S+)", line))), "")
     words, times = [], []

@@ -1,6 +1,7 @@
 """Recordings as tables: CSV, NumPy and HDF5."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,15 @@ def read_csv(path: Path, columns: str | None) -> Recording:
     named = re.search("[A-Za-z]", first) is not None
     fields, sensor_size = _heading(path, first.split(separator)) if named else (columns, None)
     if fields is None:
-        raise RecordingError(
-            f"{path}: expected the names of the columns in its first line, came {first!r}; or set columns"
-        )
+        raise RecordingError(f"{path}: expected names of columns in line 1, came {first[:80]!r}; or set columns")
     try:
-        with np.errstate(all="ignore"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
             table = np.loadtxt(path, np.int64, delimiter=separator, skiprows=int(named), ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RecordingError(
-            f"{path}: {error}; expected integers, rows and columns are counted without the names"
-        ) from None
+    except ValueError as error:
+        raise RecordingError(f"{path}: expected integers: {error} (rows are counted without the names)") from None
+    if table.size == 0:
+        raise RecordingError(f"{path}: there are no events in it")
     return _from_columns(path, _by_field(path, table, fields), sensor_size)
 
 
@@ -57,8 +57,8 @@ def read_npy(path: Path, columns: str | None) -> Recording:
     """Read a structured array, or one of four columns in the order of `columns`."""
     try:
         table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise RecordingError(f"{path}: no whole NumPy array: {error}") from None
+    except Exception as error:  # NumPy raises nearly anything over a damaged header
+        raise RecordingError(f"{path}: no whole NumPy array: {error}") from error
     if table.dtype.names is not None:
         if table.ndim != 1:
             raise RecordingError(f"{path}: expected one dimension, came shape {table.shape}")
@@ -93,8 +93,10 @@ def read_hdf5(path: Path, columns: str | None) -> Recording:
             raise RecordingError(
                 f"{path}: expected x, y, t and p at the top, in events or in CD/events, came {sorted(file)}"
             )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise RecordingError(f"{path}: no whole HDF5 file: {error}") from None
+    except RecordingError:
+        raise
+    except Exception as error:  # h5py raises nearly anything over a damaged file
+        raise RecordingError(f"{path}: no whole HDF5 file: {error}") from error
 
 
 def _fields_of(path: Path, table, names) -> dict[str, np.ndarray]:

@@ -1,0 +1,218 @@
+"""Frames: equal to Tonic's, and right where Tonic's are not."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tonic.transforms import ToFrame
+
+from neuromorphic_datasets import batch_to_frames, to_frames
+from neuromorphic_datasets.transforms import ToFrames
+
+SIZE = (7, 5, 2)
+DTYPES = {
+    "int64": [(field, "i8") for field in "xytp"],
+    "packed": [("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")],
+    "unsigned": [("t", "u8"), ("x", "u2"), ("y", "u2"), ("p", "?")],
+    "small": [("x", "u1"), ("y", "i4"), ("t", "u4"), ("p", "u1")],
+}
+
+
+def recording(seed=0, count=50, last=1000, first=0, dtype="int64", size=SIZE):
+    """Return `count` random events within `last` µs from `first` on."""
+    rng = np.random.default_rng(seed)
+    events = np.zeros(count, DTYPES[dtype])
+    for field, high in zip("xyp", size, strict=True):
+        events[field] = rng.integers(high, size=count)
+    events["t"] = first + np.sort(rng.integers(last, size=count))
+    return events
+
+
+def assert_equals_tonic(events, size=SIZE, **options):
+    expected = ToFrame(size, **options)(events.copy())
+    before = events.copy()
+    found = to_frames(events, size, **options)
+    assert found.dtype == expected.dtype == np.int16
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(events, before)
+
+
+recordings = st.builds(
+    recording,
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 60),
+    last=st.integers(1, 300),
+    first=st.integers(0, 10**9),
+    dtype=st.sampled_from(list(DTYPES)),
+)
+
+
+@given(events=recordings, bins=st.integers(1, 40), overlap=st.sampled_from([0.0, 0, 0.1, 0.25, 0.5, 0.99]))
+def test_bins_equal_tonics(events, bins, overlap):
+    assert_equals_tonic(events, n_time_bins=bins, overlap=overlap)
+
+
+@given(
+    events=recordings,
+    window=st.one_of(st.integers(2, 400), st.floats(2, 400)),
+    overlap=st.one_of(st.just(0), st.integers(0, 1), st.floats(0, 1.9)),
+    include_incomplete=st.booleans(),
+    start=st.one_of(st.none(), st.integers(-10, 100)),
+    end=st.one_of(st.none(), st.integers(0, 500)),
+)
+def test_windows_equal_tonics(events, window, overlap, include_incomplete, start, end):
+    first = int(events["t"][0])
+    options = {
+        "time_window": window,
+        "overlap": overlap,
+        "include_incomplete": include_incomplete,
+        "start_time": None if start is None else first + start,
+        "end_time": None if end is None else first + end,
+    }
+    # Tonic subtracts numbers of the times' own type, and unsigned ones wrap around.
+    signed = np.zeros(len(events), DTYPES["int64"])
+    for field in "xytp":
+        signed[field] = events[field]
+    events = signed if events["t"].dtype.kind == "u" else events
+    assert_equals_tonic(events, **options)
+
+
+@pytest.mark.parametrize("polarity", [0, 1])
+def test_one_polarity_as_tonic_without_its_mutation(polarity):
+    events = recording()
+    events["p"] = polarity
+    assert_equals_tonic(events, (7, 5, 1), n_time_bins=4)
+
+
+def test_one_polarity_but_events_of_both():
+    with pytest.raises(ValueError, match="one polarity, but events of both"):
+        to_frames(recording(), (7, 5, 1), n_time_bins=4)
+
+
+def test_sound_without_rows_as_tonic():
+    events = recording()[["x", "t", "p"]]
+    events["p"] = 1
+    assert_equals_tonic(np.array(events.tolist(), events.dtype), (7, 1, 1), n_time_bins=4)
+
+
+def test_views_with_steps():
+    assert_equals_tonic(recording(count=100)[::3], n_time_bins=4)
+
+
+def test_counts_wrap_around_as_tonics_unless_another_dtype_is_given():
+    events = np.zeros(40_001, DTYPES["int64"])
+    events["t"][-1] = 10
+    assert_equals_tonic(events, n_time_bins=1)
+    assert to_frames(events, SIZE, n_time_bins=1)[0, 0, 0, 0] < 0
+    for dtype in (np.int32, np.float32, "uint16"):
+        frames = to_frames(events, SIZE, n_time_bins=1, dtype=dtype)
+        assert frames.dtype == dtype
+        assert frames[0, 0, 0, 0] == 40_000
+
+
+@given(events=recordings, bins=st.integers(1, 40))
+def test_keep_has_every_event_in_a_bin(events, bins):
+    frames = to_frames(events, SIZE, n_time_bins=bins, remainder="keep")
+    assert frames.shape == (bins, 2, 5, 7)
+    assert frames.sum() == len(events)
+    elapsed = events["t"].astype(np.int64) - int(events["t"][0])
+    number = elapsed * bins // (int(elapsed[-1]) + 1)
+    expected = np.zeros_like(frames)
+    np.add.at(expected, (number, events["p"].astype(int), events["y"], events["x"]), 1)
+    np.testing.assert_array_equal(frames, expected)
+
+
+@given(events=recordings, window=st.integers(1, 400))
+def test_keep_has_every_event_in_a_window(events, window):
+    frames = to_frames(events, SIZE, time_window=window, remainder="keep")
+    elapsed = events["t"].astype(np.int64) - int(events["t"][0])
+    assert len(frames) == int(elapsed[-1]) // window + 1
+    np.testing.assert_array_equal(frames.sum((1, 2, 3)), np.bincount(elapsed // window, minlength=len(frames)))
+
+
+@pytest.mark.parametrize(("options", "frames"), [({"n_time_bins": 3}, 3), ({"time_window": 4}, 1)])
+def test_of_no_events(options, frames):
+    found = to_frames(recording(count=0), SIZE, **options)
+    assert found.shape == (frames, 2, 5, 7)
+    assert not found.any()
+
+
+@pytest.mark.parametrize(("field", "value"), [("x", 7), ("x", -1), ("y", 5), ("p", 2), ("p", -1)])
+def test_events_off_the_sensor_are_named(field, value):
+    events = recording()
+    events[field][3] = value
+    with pytest.raises(
+        ValueError, match=rf"^events: event 3 \(.*{field}={value}.* is off a sensor of size \(7, 5, 2\)"
+    ):
+        to_frames(events, SIZE, n_time_bins=4)
+    with pytest.raises(ValueError, match="event 3 of a recording is off a sensor"):
+        batch_to_frames([events], SIZE, n_time_bins=4)
+
+
+def test_descending_times_are_named():
+    events = recording()
+    events["t"][7] = 10**6
+    with pytest.raises(ValueError, match=r"^events: expected ascending times, .* at event 8; sort them"):
+        to_frames(events, SIZE, n_time_bins=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ValueError, "^n_time_bins and time_window: expected one of them, came None and None"),
+        ({"n_time_bins": 2, "time_window": 2}, ValueError, "^n_time_bins and time_window"),
+        ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, came 0"),
+        ({"n_time_bins": 2.5}, TypeError, "^n_time_bins: expected an integer"),
+        ({"n_time_bins": 2, "overlap": 1}, ValueError, "^overlap: expected a number >= 0 and < 1, came 1"),
+        ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected with time_window only"),
+        ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, came 0 and 0"),
+        ({"time_window": 5, "overlap": 5}, ValueError, "^time_window"),
+        ({"time_window": float("nan")}, ValueError, "^time_window"),
+        ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, came '5'"),
+        ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'drop' or 'keep', came 'all'"),
+        ({"time_window": 5, "remainder": "keep", "overlap": 1}, ValueError, "^remainder: 'keep' needs overlap=0"),
+        ({"sensor_size": (7, 5), "n_time_bins": 2}, TypeError, r"^sensor_size: expected \(width, height, polarities\)"),
+        ({"sensor_size": (7, 0, 2), "n_time_bins": 2}, ValueError, "^sensor_size: height: expected an integer >= 1"),
+        (
+            {"events": np.zeros((3, 4)), "n_time_bins": 2},
+            TypeError,
+            r"^events: expected a structured .* \(3, 4\)",
+        ),
+        ({"events": [1], "n_time_bins": 2}, TypeError, "^events: expected a structured array"),
+    ],
+)
+def test_arguments_are_checked(options, error, message):
+    with pytest.raises(error, match=message):
+        to_frames(**{"events": recording(), "sensor_size": SIZE, **options})
+
+
+def devices():
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("remainder", ["drop", "keep"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_batch_on_a_device_equals_its_recordings(device, remainder, dtype):
+    batch = [recording(seed, count, dtype=dtype) for seed, count in enumerate((1, 70, 0, 500))]
+    frames = batch_to_frames(batch, SIZE, n_time_bins=6, remainder=remainder, device=device)
+    assert (frames.shape, frames.dtype, frames.device.type) == ((6, 4, 2, 5, 7), torch.float32, device)
+    for column, events in enumerate(batch):
+        expected = to_frames(events, SIZE, n_time_bins=6, remainder=remainder)
+        np.testing.assert_array_equal(frames[:, column].cpu().numpy(), expected)
+
+
+def test_an_empty_batch():
+    assert batch_to_frames([], SIZE, n_time_bins=6).shape == (6, 0, 2, 5, 7)
+
+
+def test_the_transform_is_frozen_and_picklable():
+    transform = ToFrames(SIZE, time_window=50, overlap=5, include_incomplete=True)
+    events = recording()
+    expected = to_frames(events, SIZE, time_window=50, overlap=5, include_incomplete=True)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(events), expected)
+    with pytest.raises(AttributeError):
+        transform.overlap = 3
