@@ -12,7 +12,8 @@ from tqdm import tqdm
 _ATTEMPTS = 5
 _BACKOFF_S = 0.5
 _TIMEOUT_S = (10, 60)
-_CHUNK = 1 << 20
+# A cut connection loses the piece that was not yet complete.
+_PIECE = 1 << 16
 # What hosts answer for a moment; everything else that is no data sends us to the next host.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
@@ -115,7 +116,7 @@ def md5_of(path: Path) -> str:
     """Return a file's MD5 in hexadecimal digits."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -124,9 +125,8 @@ def _fetch_from(url: str, file: RemoteFile, partial: Path) -> None:
     """Complete `partial` from one host, in several attempts if need be."""
     import requests
 
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_BACKOFF_S * 2 ** (attempt - 1))
+    attempt, had = 0, _size(partial)
+    while attempt < _ATTEMPTS:
         try:
             if _transfer(url, file, partial):
                 return
@@ -135,7 +135,14 @@ def _fetch_from(url: str, file: RemoteFile, partial: Path) -> None:
             failure = f"no connection: {_innermost(error)}"
         except requests.RequestException as error:
             failure = str(error)
+        # A host that delivers a little each time is worth going on with.
+        attempt, had = (1 if _size(partial) > had else attempt + 1), _size(partial)
+        time.sleep(_BACKOFF_S * 2 ** (attempt - 1))
     raise _HostError(f"{failure} ({_ATTEMPTS} attempts)")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _innermost(error: BaseException) -> str:
@@ -147,7 +154,7 @@ def _transfer(url: str, file: RemoteFile, partial: Path) -> bool:
     """Fetch what is missing of `partial`; return whether that was everything."""
     import requests
 
-    have = partial.stat().st_size if partial.exists() else 0
+    have = _size(partial)
     headers = {"Range": f"bytes={have}-"} if have else {}
     # Without identity a server may compress, and sizes and offsets would be those of the compressed stream.
     headers["Accept-Encoding"] = "identity"
@@ -185,7 +192,7 @@ def _write(response, file: RemoteFile, partial: Path, have: int, missing: int | 
     progress = tqdm(total=total, initial=have, desc=file.name, unit="B", unit_scale=True)
     with progress, open(partial, "ab" if have else "wb") as stream:
         try:
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in response.iter_content(_PIECE):
                 if have + came == 0 and _is_page(response, chunk):
                     raise _HostError("the host answers with a web page instead of the file")
                 stream.write(chunk)
