@@ -141,6 +141,10 @@ def _hdf5_labels(source) -> np.ndarray:
         return file["labels"][()].astype(np.int64)
 
 
+def _tidigits_labels(source) -> list[int]:
+    return [source.class_map[name.split("-")[-1]] for name in source._samples]
+
+
 _DIGITS = tuple(str(digit) for digit in range(10))
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _TRAIN_TEST = {"train": {"train": True}, "test": {"train": False}}
@@ -190,7 +194,7 @@ _ALL = (
         "https://www.frontiersin.org/articles/10.3389/fnins.2017.00309/full",
         (RemoteFile("CIFAR10DVS.zip", _figshare(38023437), "ce3a4a0682dc0943703bd8f749a7701c"),),
         "CIFAR10DVS",
-        {"all": "**/*.aedat4"},
+        {"all": "*/*.aedat4"},
         free=True,
         open=_class_folders({"all": ""}, (".aedat4",), _CIFAR),
     ),
@@ -283,7 +287,7 @@ _ALL = (
             Reading(
                 "NTIDIGITS18",
                 {split: {**arguments, "single_digits": True} for split, arguments in _TRAIN_TEST.items()},
-                lambda source: [source.class_map[name.split("-")[-1]] for name in source._samples],
+                _tidigits_labels,
             )
         ),
     ),

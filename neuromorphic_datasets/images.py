@@ -57,8 +57,9 @@ class Images(TensorDataset):
     """
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str]):
-        self.images = torch.from_numpy(np.ascontiguousarray(images))
-        self.targets = torch.from_numpy(np.ascontiguousarray(targets, np.int64))
+        # A copy: torch warns of arrays that cannot be written, as those over a file's bytes.
+        self.images = torch.from_numpy(np.array(images, order="C"))
+        self.targets = torch.from_numpy(np.array(targets, np.int64))
         self.classes = classes
         super().__init__(self.images, self.targets)
 

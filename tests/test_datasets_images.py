@@ -1,0 +1,147 @@
+"""Still images: bundled, and from local copies of every kind."""
+
+import gzip
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neuromorphic_datasets import images
+
+RNG = np.random.default_rng(0)
+TRAIN = RNG.integers(256, size=(20, 28, 28), dtype=np.uint8), np.arange(20) % 10
+TEST = RNG.integers(256, size=(10, 28, 28), dtype=np.uint8), np.arange(10)
+
+
+def idx(folder, packed=False, train=TRAIN, test=TEST):
+    for part, (pixels, labels) in (("train", train), ("t10k", test)):
+        files = {
+            "images-idx3": struct.pack(">4I", 2051, *pixels.shape) + pixels.tobytes(),
+            "labels-idx1": struct.pack(">2I", 2049, len(labels)) + labels.astype(np.uint8).tobytes(),
+        }
+        for kind, content in files.items():
+            name = f"{part}-{kind}-ubyte"
+            (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+
+
+def npz(folder, train=TRAIN, test=TEST):
+    np.savez(folder / "subset.npz", x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+
+
+def class_folders(folder):
+    for part, (pixels, labels) in (("train", TRAIN), ("test", TEST)):
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            (folder / part / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / part / str(label) / f"{number:03}.png")
+
+
+def test_digits_are_bundled_and_divided_once_and_for_all():
+    train, test = images.load("digits")
+    assert (len(train), len(test)) == (1437, 360)
+    image, label = train[0]
+    assert (image.shape, image.dtype, type(label)) == ((1, 8, 8), torch.float32, int)
+    assert train.images.max() == 255
+    assert images.load("digits")[1].targets.tolist() == test.targets.tolist()
+    assert set(np.bincount(test.targets)) <= {35, 36, 37}
+
+
+@pytest.mark.parametrize("write", [idx, lambda folder: idx(folder, packed=True), npz, class_folders])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_local_copies(tmp_path, write, name):
+    write(tmp_path)
+    for part, (pixels, labels) in zip(images.load(name, root=tmp_path), (TRAIN, TEST), strict=True):
+        assert len(part.classes) == 10
+        order = np.argsort(labels, kind="stable") if write is class_folders else np.arange(len(labels))
+        assert part.targets.tolist() == labels[order].tolist()
+        np.testing.assert_array_equal(part.images[:, 0].numpy(), pixels[order])
+        image, label = part[1]
+        assert label == labels[order][1]
+        np.testing.assert_allclose(image[0].numpy(), pixels[order][1] / 255, rtol=1e-6)
+
+
+def test_colours_become_channels(tmp_path):
+    colour = RNG.integers(256, size=(4, 32, 32, 3), dtype=np.uint8), np.array([[0], [9], [3], [3]])
+    npz(tmp_path, colour, colour)
+    train, _ = images.load("cifar10", root=tmp_path)
+    assert train[2][0].shape == (3, 32, 32)
+    assert train.classes[train[1][1]] == "truck"
+    np.testing.assert_array_equal(train.images[0].permute(1, 2, 0).numpy(), colour[0][0])
+
+
+def test_batches(tmp_path):
+    loader = torch.utils.data.DataLoader(images.load("digits")[0], batch_size=7)
+    pixels, labels = next(iter(loader))
+    assert (pixels.shape, labels.dtype) == ((7, 1, 8, 8), torch.int64)
+
+
+def test_what_is_missing_is_told(tmp_path):
+    for name in ("mnist", "fashion-mnist", "cifar10"):
+        with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True to fetch it"):
+            images.load(name, root=tmp_path)
+    with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* came 'svhn'"):
+        images.load("svhn")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-1], r"expected 7840 values of shape \(10, 28, 28\), came 7839"),
+        (lambda content: b"\1" + content[1:], "byte 0: expected an idx file"),
+        (lambda content: b"", "byte 0: expected an idx file"),
+    ],
+)
+def test_damaged_idx_files(tmp_path, damage, message):
+    idx(tmp_path)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=rf"{path.name}: {message}|{path.name}: byte \d+: {message}"):
+        images.load("mnist", root=tmp_path)
+
+
+def test_other_damage(tmp_path):
+    (tmp_path / "gz").mkdir()
+    idx(tmp_path / "gz", packed=True)
+    path = tmp_path / "gz" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz: damaged"):
+        images.load("mnist", root=tmp_path / "gz")
+    (tmp_path / "npz").mkdir()
+    (tmp_path / "npz" / "a.npz").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"a\.npz: expected x_train"):
+        images.load("mnist", root=tmp_path / "npz")
+    class_folders(tmp_path / "folders")
+    (tmp_path / "folders" / "test" / "3" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"bad\.png: no image"):
+        images.load("mnist", root=tmp_path / "folders")
+    Image.fromarray(TRAIN[0][0][:5]).save(tmp_path / "folders" / "test" / "3" / "bad.png")
+    with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as of the others, came \(5, 28\)"):
+        images.load("mnist", root=tmp_path / "folders")
+    (tmp_path / "labels").mkdir()
+    npz(tmp_path / "labels", (TRAIN[0], TRAIN[1] + 5))
+    with pytest.raises(ValueError, match=r"expected labels in \[0, 9\], came \[5, 14\]"):
+        images.load("mnist", root=tmp_path / "labels")
+    (tmp_path / "floats").mkdir()
+    npz(tmp_path / "floats", (TRAIN[0] / 255, TRAIN[1]))
+    with pytest.raises(ValueError, match="expected uint8 images"):
+        images.load("mnist", root=tmp_path / "floats")
+
+
+def real(name):
+    data = Path(os.environ.get("HTAF_DATA", Path(__file__).parents[2] / "shared" / "data")) / name
+    if not data.is_dir():
+        pytest.skip(f"real images are missing: no folder {data}; set HTAF_DATA")
+    return data
+
+
+@pytest.mark.real_data
+def test_real_copies():
+    train, test = images.load("fashion-mnist", root=real("fashion_mnist"))
+    assert (len(train), len(test), train[0][0].shape) == (60_000, 10_000, (1, 28, 28))
+    assert train.classes[train[0][1]] == "Ankle boot"
+    assert np.bincount(test.targets).tolist() == [1000] * 10
+    train, test = images.load("cifar10", root=real("cifar10"))
+    assert (len(train), len(test), train[0][0].shape) == (10_000, 2_000, (3, 32, 32))

@@ -1,0 +1,348 @@
+"""Every catalogued set, from fixtures in the publishers' layouts, written without our code."""
+
+import pickle
+import struct
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from event_files import EVENTS, aedat4, nmnist
+
+import neuromorphic_datasets as nd
+from neuromorphic_datasets._dataset import EVENT_DTYPE
+
+RNG = np.random.default_rng(0)
+
+
+def recording(seed, size=(16, 12, 2), count=30):
+    rng = np.random.default_rng(seed)
+    events = np.zeros(count, EVENT_DTYPE)
+    for field, high in zip("xyp", size, strict=True):
+        events[field] = rng.integers(high, size=count)
+    events["t"] = np.sort(rng.integers(0, 100, size=count)) * 1000
+    return events
+
+
+def saved(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+
+
+def dvsgesture(folder):
+    """``ibmGestureTrain/user01_lab/3.npy``: float columns x, y, p and t in ms."""
+    expected = {}
+    for split, users in (("train", (1, 2)), ("test", (24,))):
+        for user in users:
+            for label in (10, 0, 3):
+                events = recording(user * 20 + label)
+                columns = np.stack([events[field] for field in "xyp"] + [events["t"] // 1000], axis=1).astype(float)
+                saved(folder / f"ibmGesture{split.title()}" / f"user{user:02}_led" / f"{label}.npy", columns)
+                expected.setdefault(split, []).append((f"user{user:02}", f"{label}.npy", events, label))
+    return {
+        split: [(events, label) for _, _, events, label in sorted(found, key=lambda e: e[:2])]
+        for split, found in expected.items()
+    }
+
+
+def poker(folder):
+    """``pips_train/cl/0.npy``: integer columns t, x, y, p."""
+    expected = {}
+    for split in ("train", "test"):
+        for label, name in enumerate(("cl", "he", "di", "sp")):
+            for number in range(2):
+                events = recording(label * 7 + number)
+                saved(folder / f"pips_{split}" / name / f"{number}.npy", np.stack([events[f] for f in "txyp"], axis=1))
+                expected.setdefault(split, []).append((events, label))
+    return expected
+
+
+def dvs_lip(folder):
+    """``DVS-Lip/train/accused/0.npy``: structured t, x, y, p."""
+    expected = {}
+    for split in ("train", "test"):
+        for label, name in ((99, "young"), (0, "accused"), (1, "action")):
+            events = recording(label)
+            array = np.zeros(len(events), [("t", "<u4"), ("x", "u1"), ("y", "u1"), ("p", "u1")])
+            for field in "txyp":
+                array[field] = events[field]
+            saved(folder / "DVS-Lip" / split / name / "0.npy", array)
+            expected.setdefault(split, []).append((events, label))
+        expected[split].sort(key=lambda pair: pair[1])
+    return expected
+
+
+def asl(folder):
+    """``a/a_0001.mat``: columns ts, x, y, pol; rows count upwards."""
+    found = []
+    for label, name in enumerate("abc"):
+        for number in range(5):
+            events = recording(label * 9 + number)
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            columns = {"ts": events["t"], "x": events["x"], "y": 179 - events["y"], "pol": events["p"]}
+            columns = {field: column[:, None] for field, column in columns.items()}
+            scipy.io.savemat(folder / name / f"{name}_{number:04}.mat", columns)
+            found.append((events, label))
+    return {"all": found}
+
+
+def cifar(folder):
+    """``airplane/cifar10_airplane_0.aedat4``."""
+    found = []
+    for label, name in ((0, "airplane"), (3, "cat"), (9, "truck")):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            aedat4(folder / name / f"cifar10_{name}_{number}.aedat4", EVENTS[number % 2 :])
+            found.append((EVENTS[number % 2 :], label))
+    return {"all": found}
+
+
+def caltech(folder):
+    """An archive in the archive; ``Caltech101/accordion/image_0001.bin``; Tonic moves recordings to the corner."""
+    folder.mkdir(parents=True)
+    found = []
+    with zipfile.ZipFile(folder / "Caltech101.zip", "w") as inner:
+        for label, name in enumerate(("BACKGROUND_Google", "accordion", "yin_yang")):
+            for number in range(5):
+                shifted = EVENTS.copy()
+                shifted["x"] += 20 + number
+                shifted["y"] += 100
+                inner.writestr(f"Caltech101/{name}/image_{number:04}.bin", nmnist(shifted))
+                found.append((EVENTS, label))
+    return {"all": found}
+
+
+def heidelberg(name):
+    """``shd_train.h5``: spikes/times (s) and spikes/units of variable length, labels, extra/keys, extra/speaker."""
+
+    def write(folder):
+        folder.mkdir(parents=True)
+        expected = {}
+        for split in nd.info(name).splits:
+            found = [(recording(seed, (700, 1, 1)), seed % nd.info(name).n_classes) for seed in (3, 1, 2)]
+            with h5py.File(folder / f"{name}_{split}.h5", "w") as file:
+                times = file.create_dataset("spikes/times", (3,), h5py.vlen_dtype(np.float64))
+                units = file.create_dataset("spikes/units", (3,), h5py.vlen_dtype(np.uint16))
+                for row, (events, _) in enumerate(found):
+                    times[row], units[row] = events["t"] / 1e6, events["x"]
+                file["labels"] = np.array([label for _, label in found], np.uint16)
+                keys = [f"class {number}".encode() for number in range(nd.info(name).n_classes)]
+                file["extra/keys"], file["extra/speaker"] = np.array(keys), np.zeros(3, np.uint16)
+            expected[split] = found
+        return expected
+
+    return write
+
+
+def tidigits(folder):
+    """``n-tidigits.hdf5``: labels, and addresses and timestamps (s) by name; sequences of digits have longer names."""
+    folder.mkdir(parents=True)
+    expected = {}
+    with h5py.File(folder / "n-tidigits.hdf5", "w") as file:
+        for split in ("train", "test"):
+            labels = ["man-ae-o", "man-ae-12", "man-ae-9", "man-ae-z"]
+            file[f"{split}_labels"] = np.array([label.encode() for label in labels])
+            for seed, label in enumerate(labels):
+                events = recording(seed, (64, 1, 1))
+                file[f"{split}_addresses/{label}"], file[f"{split}_timestamps/{label}"] = events["x"], events["t"] / 1e6
+                if label[-1] in "o9z" and label[-2] == "-":
+                    expected.setdefault(split, []).append((events, {"o": 0, "9": 9, "z": 10}[label[-1]]))
+    return expected
+
+
+def smnist(folder):
+    """The idx files of MNIST; the expected events are those of Tonic, which are not in the order of time."""
+    import tonic.datasets
+
+    folder.mkdir(parents=True)
+    for part, count in (("train", 3), ("t10k", 2)):
+        images = np.random.default_rng(count).integers(256, size=(count, 28, 28), dtype=np.uint8)
+        images[:, 3] = 255
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 2051, count, 28, 28) + images.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, count) + bytes(range(count)))
+    expected = {}
+    for split, train in (("train", True), ("test", False)):
+        for events, label in (peer := tonic.datasets.SMNIST(str(folder.parent), train=train)):
+            ours = np.zeros(len(events), EVENT_DTYPE)
+            ours["t"], ours["x"] = events["t"], events["x"]
+            ours = ours[np.argsort(ours["t"], kind="stable")]
+            expected.setdefault(split, []).append((ours, int(label)))
+            if len(expected[split]) == len(peer):
+                break
+    return expected
+
+
+def st_mnist(folder):
+    """``data_submission/0/LUT_0.mat`` and samples: 100 rows of -1, 0, 1, then one of times in s."""
+    found = []
+    for label in range(3):
+        for number in range(5):
+            events = recording(label * 5 + number, (10, 10, 2))
+            table = np.zeros((101, len(events)))
+            table[events["y"] * 10 + events["x"], np.arange(len(events))] = events["p"] * 2 - 1
+            table[100] = events["t"] / 1e6
+            place = folder / "data_submission" / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            scipy.io.savemat(place / f"{label}_{number}.mat", {"spiketrain": table})
+            scipy.io.savemat(place / f"LUT_{label}.mat", {"other": 1})
+            found.append((events, label))
+    return {"all": found}
+
+
+FIXTURES = {
+    "asl-dvs": asl,
+    "cifar10-dvs": cifar,
+    "dvs-lip": dvs_lip,
+    "dvsgesture": dvsgesture,
+    "n-caltech101": caltech,
+    "n-tidigits": tidigits,
+    "poker-dvs": poker,
+    "shd": heidelberg("shd"),
+    "smnist": smnist,
+    "ssc": heidelberg("ssc"),
+    "st-mnist": st_mnist,
+}
+
+
+def assert_same(dataset, expected):
+    assert dataset.targets.tolist() == [label for _, label in expected]
+    for position, (events, label) in enumerate(expected):
+        found, target = dataset[position]
+        assert (found.dtype, target) == (EVENT_DTYPE, label)
+        for field in "xytp":
+            np.testing.assert_array_equal(found[field], events[field])
+
+
+@pytest.fixture(params=FIXTURES)
+def fixture(request, tmp_path):
+    name = request.param
+    if name == "n-caltech101":
+        expected = FIXTURES[name](tmp_path / "inner")
+        (tmp_path / "NCALTECH101").mkdir()
+        (tmp_path / "NCALTECH101" / "N-Caltech101-archive").mkdir()
+        with zipfile.ZipFile(tmp_path / "inner" / "Caltech101.zip") as inner:
+            inner.extractall(tmp_path / "NCALTECH101" / "N-Caltech101-archive")
+        return name, tmp_path, expected
+    return name, tmp_path, FIXTURES[name](tmp_path / nd.info(name).folder)
+
+
+def test_a_fixture_is_read_event_by_event(fixture):
+    name, root, expected = fixture
+    if set(expected) == {"all"}:
+        whole = nd.load(name, "all", root=root)
+        assert_same(whole, expected["all"])
+        parts = [nd.load(name, split, root=root) for split in ("train", "test")]
+        assert [len(part) for part in parts] == [12, 3]
+        assert sorted(np.concatenate([part.targets for part in parts])) == sorted(whole.targets)
+        assert sorted(parts[1].targets) == sorted(set(whole.targets))
+    else:
+        for split, recordings in expected.items():
+            assert_same(nd.load(name, split, root=root), recordings)
+        pooled = nd.load(name, "all", root=root)
+        assert_same(pooled, [pair for split in nd.info(name).splits for pair in expected[split]])
+
+
+def test_a_fixture_tells_its_classes(fixture):
+    name, root, _ = fixture
+    dataset = nd.load(name, "all", root=root)
+    assert dataset.sensor_size == nd.info(name).sensor_size
+    assert len(dataset.classes) == (3 if name == "n-caltech101" else nd.info(name).n_classes)
+    assert all(isinstance(known, str) for known in dataset.classes)
+
+
+def test_a_fixture_can_be_pickled(fixture):
+    name, root, _ = fixture
+    dataset = nd.load(name, "test", root=root)
+    copy = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(copy[1][0], dataset[1][0])
+
+
+def test_a_fixture_makes_batches(fixture):
+    name, root, _ = fixture
+    train, _, test = nd.loaders(name, root=root, cache=root / "cache", time_bins=5, val_fraction=0)
+    width, height, polarities = nd.info(name).sensor_size
+    for loader in (train, test):
+        frames, labels = next(iter(loader))
+        assert frames.shape == (5, len(loader.dataset), polarities, height, width)
+        assert (frames.sum((0, 2, 3, 4)) > 0).all()
+        assert sorted(labels.tolist()) == sorted(loader.dataset.targets.tolist())
+
+
+def test_a_fixture_is_verified(fixture):
+    name, root, _ = fixture
+    assert nd.verify(name, root=root) == []
+
+
+def test_what_is_missing_is_told(fixture, tmp_path_factory):
+    name, _, _ = fixture
+    with pytest.raises(FileNotFoundError) as caught:
+        nd.load(name, root=tmp_path_factory.mktemp("none"))
+    for file in nd.info(name).files:
+        if file.split in ("train", "all"):
+            assert file.urls[0] in str(caught.value)
+            assert file.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("asl-dvs", "ASLDVS/a/a_0000.mat"),
+        ("cifar10-dvs", "CIFAR10DVS/airplane/cifar10_airplane_0.aedat4"),
+        ("dvs-lip", "DVSLip/DVS-Lip/train/accused/0.npy"),
+        ("dvsgesture", "DVSGesture/ibmGestureTrain/user01_led/0.npy"),
+        ("st-mnist", "STMNIST/data_submission/0/0_0.mat"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros"])
+def test_a_damaged_recording_is_named(tmp_path, name, file, damage):
+    FIXTURES[name](tmp_path / nd.info(name).folder)
+    path = tmp_path / file
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "zeros": bytes(len(content))}[damage])
+    [wrong] = nd.verify(name, root=tmp_path)
+    assert str(path) in wrong
+    with pytest.raises(nd.RecordingError, match=path.name):
+        nd.load(name, "train" if "train" in nd.info(name).splits else "all", root=tmp_path)[0]
+
+
+def test_ssc_validates_on_its_own_part(tmp_path):
+    FIXTURES["ssc"](tmp_path / "SSC")
+    _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, time_bins=2)
+    assert val.dataset.targets.tolist() == nd.load("ssc", "valid", root=tmp_path).targets.tolist()
+    with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], came 'valid'"):
+        nd.load("shd", "valid", root=tmp_path)
+
+
+@pytest.mark.real_data
+def test_the_real_st_mnist_sample(tmp_path):
+    from test_datasets_readers import formats_folder
+
+    place = tmp_path / "STMNIST" / "data_submission" / "0"
+    place.mkdir(parents=True)
+    (place / "s.mat").write_bytes((formats_folder() / "sample_stmnist.mat").read_bytes())
+    events, label = nd.load("st-mnist", "all", root=tmp_path)[0]
+    assert (len(events), label) == (745 + 1601, 0)
+    assert (events["p"] == 1).sum() == 1601
+    assert events["t"][0] == 196_626
+
+
+@pytest.mark.parametrize("name", nd.names())
+def test_the_catalogue_is_complete(name):
+    info = nd.info(name)
+    assert info.name == name
+    for text in (info.title, info.licence, info.citation, info.homepage):
+        assert text.strip()
+    assert len(info.sensor_size) == 3
+    assert set(info.splits) in ({"all"}, {"train", "test"}, {"train", "valid", "test"})
+    if name == "saccade-digits":
+        assert (info.files, info.hosts, info.bytes) == ((), (), 0)
+        return
+    assert set(info.patterns) == set(info.splits)
+    assert info.hosts
+    for file in info.files:
+        assert file.urls
+        assert all(url.startswith("https://") for url in file.urls)
+        assert file.md5 is None or len(file.md5) == 32
+    if "figshare" in "".join(info.hosts):
+        assert not any(file.urls[0].startswith("https://figshare.com") for file in info.files)
