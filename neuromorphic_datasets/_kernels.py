@@ -54,6 +54,19 @@ def first_descent(t):
 
 
 @_compiled
+def first_off(x, y, width, height):
+    """Return the first index at which x or y is not on the sensor, or -1."""
+    off = 0
+    for i in range(len(x)):  # without a way out, so that it is vectorised
+        off += (x[i] < 0) | (x[i] >= width) | (y[i] < 0) | (y[i] >= height)
+    if off:
+        for i in range(len(x)):
+            if x[i] < 0 or x[i] >= width or y[i] < 0 or y[i] >= height:
+                return i
+    return -1
+
+
+@_compiled
 def evt2(words, width, height, events):
     """Decode EVT 2.0: 32-bit words of polarity or other type, six bits of time, x and y."""
     high, wraps, count, before = np.int64(-1), np.int64(0), 0, np.int64(0)
@@ -85,17 +98,17 @@ def evt2(words, width, height, events):
 
 @_compiled
 def evt3_size(words):
-    """Return an upper bound of the number of events in EVT 3.0 words."""
+    """Return the number of events in EVT 3.0 words, or a little more."""
     size = 0
-    for i in range(len(words)):
-        kind = words[i] >> 12
-        if kind == 2:
-            size += 1
-        elif kind == 4 or kind == 5:
-            mask = words[i] & 0xFFF
-            while mask:
-                mask &= mask - 1
-                size += 1
+    for i in range(len(words)):  # without branches, so that it is vectorised: the bits set in a vector's mask
+        word = np.uint32(words[i])
+        kind = word >> np.uint32(12)
+        bits = word & np.uint32(0xFFF)
+        bits -= (bits >> np.uint32(1)) & np.uint32(0x555)
+        bits = (bits & np.uint32(0x333)) + ((bits >> np.uint32(2)) & np.uint32(0x333))
+        bits = (bits + (bits >> np.uint32(4))) & np.uint32(0xF0F)
+        bits = (bits + (bits >> np.uint32(8))) & np.uint32(0xF)
+        size += (kind == 2) + ((kind == 4) | (kind == 5)) * bits
     return size
 
 

@@ -17,7 +17,8 @@ def run(*arguments, code=0):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part, digits in (("Train", (0, 1, 1)), ("Test", (0, 1))):
         for number, digit in enumerate(digits):
             file = tmp_path / part / str(digit) / f"{number}.bin"

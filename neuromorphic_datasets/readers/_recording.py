@@ -64,7 +64,7 @@ def _line(content: np.ndarray, offset: int, longest: int = 1 << 16) -> bytes:
 
 def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] | None) -> Recording:
     """Return the recording if it has events, in order of time and on the sensor."""
-    from .._kernels import first_descent
+    from .._kernels import first_descent, first_off
 
     events = recording.events
     if len(events) == 0:
@@ -75,9 +75,8 @@ def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] 
         raise RecordingError(f"{path}: event {descent}: the time goes back, from {before} to {after} µs")
     size = sensor_size or recording.sensor_size
     width, height = (1 << 15, 1 << 15) if size is None else size[:2]
-    off = (events["x"] < 0) | (events["x"] >= width) | (events["y"] < 0) | (events["y"] >= height)
-    if off.any():
-        event = int(off.argmax())
-        x, y = int(events["x"][event]), int(events["y"][event])
+    event = first_off(events["x"], events["y"], width, height)
+    if event >= 0:
+        x, y = events["x"][event], events["y"][event]
         raise RecordingError(f"{path}: event {event}: (x={x}, y={y}) is off the sensor of {width} x {height} pixels")
     return recording
