@@ -248,7 +248,19 @@ def datasets_info(name: _Name, as_json: _Json = False) -> None:
 
 
 def _info_dict(info) -> dict:
-    kept = ("name", "title", "sensor_size", "n_classes", "splits", "bytes", "licence", "citation", "homepage", "hosts")
+    kept = (
+        "name",
+        "title",
+        "sensor_size",
+        "n_classes",
+        "classes",
+        "splits",
+        "bytes",
+        "licence",
+        "citation",
+        "homepage",
+        "hosts",
+    )
     return {field: getattr(info, field) for field in kept} | {
         "files": [asdict(file) for file in info.files],
         "note": info.note,

@@ -13,7 +13,7 @@ cached (see `neuromorphic_datasets.saccade_digits` for the model).
 Example:
     >>> import neuromorphic_datasets as nd
     >>> nd.names()[:4]
-    ['asl-dvs', 'cifar10-dvs', 'dvs-lip', 'dvsgesture']
+    ['asldvs', 'cifar10dvs', 'dvsgesture', 'dvslip']
 """
 
 from . import images, transforms

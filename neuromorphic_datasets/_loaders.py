@@ -15,6 +15,8 @@ from ._dataset import EventDataset
 from ._frames import to_frames
 from ._packing import pack, remainder_of
 
+_TIME_BINS = 10
+
 
 def loaders(
     name: str | EventDataset,
@@ -91,63 +93,75 @@ def loaders(
         (torch.Size([4, 2, 2, 34, 34]), torch.float32, tensor([2, 7]))
         >>> folder.cleanup()
     """
-    batch_size = _checks.integer("batch_size", batch_size, 1)
-    if time_bins is not None and time_window is not None:
-        raise ValueError(f"time_bins and time_window: expected at most one, came {time_bins!r} and {time_window!r}")
-    if time_window is None:
-        time_bins = _checks.integer("time_bins", 10 if time_bins is None else time_bins, 1)
-    else:
-        time_window = _checks.positive("time_window", time_window)
+    options = {
+        "batch_size": _checks.integer("batch_size", batch_size, 1),
+        "num_workers": _checks.integer("num_workers", num_workers, 0),
+        "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
+    }
+    time_bins, time_window = _time(time_bins, time_window)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
     test_fraction = _checks.fraction("test_fraction", test_fraction)
-    seed = _checks.integer("seed", seed, 0, 2**32 - 1)
-    num_workers = _checks.integer("num_workers", num_workers, 0)
-    if (fold is None) != (folds is None):
-        raise ValueError(f"fold and folds: expected both or neither, came fold={fold!r} and folds={folds!r}")
+    fold, folds = _folding(fold, folds)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error: expected 'raise' or 'skip', came {on_error!r}")
     cache = _checks.folder("cache", cache) or user_folder()
-    if folds is not None:
-        folds = _checks.integer("folds", folds, 2)
-        fold = _checks.integer("fold", fold, 0, folds - 1)
 
     def frames(recordings: EventDataset, augmented=None) -> FrameDataset:
         bins = None if augmented else time_bins
         packed, places = pack(recordings, cache, n_time_bins=bins, on_error=on_error)
         return FrameDataset(recordings, packed, places, time_bins, time_window, augmented, seed)
 
-    def loader(frames: FrameDataset, chosen: np.ndarray, shuffled: bool = False) -> DataLoader:
-        part = frames.only(chosen)
-        return DataLoader(
-            part,
-            batch_size=batch_size,
-            sampler=_Order(part, seed) if shuffled else None,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=_as_it_is,
-            # Without an own stream every pass advances the global one, and resuming is not exact.
-            generator=torch.Generator().manual_seed(seed),
-        )
-
     pool, valid_pool, test_pool = _pools(name, root, download, folds, val_fraction)
-    whole = frames(pool, augment)
-    plain = frames(pool) if augment else whole
-    tested_frames = plain if test_pool is pool else frames(test_pool)
+    plain = frames(pool)
+    tested = plain if test_pool is pool else frames(test_pool)
+    validated = plain if valid_pool is None else frames(valid_pool)
+    train_part, test_part = np.arange(len(plain)), np.arange(len(tested))
     if folds is not None:
-        trained, tested = _fold(plain.targets, fold, folds, seed)
-    elif test_pool is pool:
-        trained, tested = _divided("test_fraction", plain.targets, np.arange(len(plain)), test_fraction, seed)
-    else:
-        trained, tested = np.arange(len(plain)), np.arange(len(tested_frames))
-    if valid_pool is not None:
-        valid_frames = frames(valid_pool)
-        validated = np.arange(len(valid_frames))
-    else:
-        valid_frames = plain
-        trained, validated = _divided("val_fraction", plain.targets, trained, val_fraction, seed)
-    val = loader(valid_frames, validated) if len(validated) else None
-    return loader(whole, trained, shuffled=True), val, loader(tested_frames, tested)
+        train_part, test_part = _fold(plain.targets, fold, folds, seed)
+    elif tested is plain:
+        train_part, test_part = _divided("test_fraction", plain.targets, train_part, test_fraction, seed)
+    val_part = np.arange(len(validated))
+    if validated is plain:
+        train_part, val_part = _divided("val_fraction", plain.targets, train_part, val_fraction, seed)
+    trained = frames(pool, augment) if augment else plain
+    return (
+        _loader(trained.only(train_part), **options, shuffled=True),
+        _loader(validated.only(val_part), **options) if len(val_part) else None,
+        _loader(tested.only(test_part), **options),
+    )
+
+
+def _time(time_bins: int | None, time_window: float | None) -> tuple[int | None, float | None]:
+    if time_bins is not None and time_window is not None:
+        raise ValueError(f"time_bins and time_window: expected at most one, came {time_bins!r} and {time_window!r}")
+    if time_window is not None:
+        return None, _checks.positive("time_window", time_window)
+    return _checks.integer("time_bins", _TIME_BINS if time_bins is None else time_bins, 1), None
+
+
+def _folding(fold: int | None, folds: int | None) -> tuple[int | None, int | None]:
+    if (fold is None) != (folds is None):
+        raise ValueError(f"fold and folds: expected both or neither, came fold={fold!r} and folds={folds!r}")
+    if folds is None:
+        return None, None
+    folds = _checks.integer("folds", folds, 2)
+    return _checks.integer("fold", fold, 0, folds - 1), folds
+
+
+def _loader(
+    frames: "FrameDataset", *, batch_size: int, num_workers: int, seed: int, shuffled: bool = False
+) -> DataLoader:
+    return DataLoader(
+        frames,
+        batch_size=batch_size,
+        sampler=_Order(frames, seed) if shuffled else None,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=_as_it_is,
+        # Without an own stream every pass advances the global one, and resuming is not exact.
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 def _pools(

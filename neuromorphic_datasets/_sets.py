@@ -28,6 +28,7 @@ class Info:
         title: its name in the literature.
         sensor_size: (width, height, polarities); sound has height 1.
         n_classes: the number of classes.
+        class_names: their names, where Tonic has none or others; see `classes`.
         splits: the publisher's parts; a set with "all" only is divided by `load`, stratified and always alike.
         licence: as its publisher states it.
         citation: authors, year, title.
@@ -52,7 +53,15 @@ class Info:
     patterns: dict[str, str] = field(default_factory=dict)
     note: str = ""
     free: bool = False
+    class_names: tuple[str, ...] = ()
     open: Callable[["Info", str, Path, Callable | None], EventDataset] = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; empty where only the files tell them."""
+        from ._tonic import class_names
+
+        return self.class_names or class_names(self.folder)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -155,20 +164,20 @@ _POKER = "https://raw.githubusercontent.com/neuromorphs/tonic/d6f0a56421008c8e57
 _MNIST = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-datasets.s3.amazonaws.com/mnist/")
 
 
-def _mnist_file(name: str, md5: str, split: str) -> RemoteFile:
-    return RemoteFile(f"{name}.gz", tuple(f"{host}{name}.gz" for host in _MNIST), md5, split=split)
+def _mnist_file(name: str, md5: str, size: int, split: str) -> RemoteFile:
+    return RemoteFile(f"{name}.gz", tuple(f"{host}{name}.gz" for host in _MNIST), md5, size, split)
 
 
-MNIST_FILES = (
-    _mnist_file("train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "train"),
-    _mnist_file("train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432", "train"),
-    _mnist_file("t10k-images-idx3-ubyte", "9fb629c4189551a2d022fa330f9573f3", "test"),
-    _mnist_file("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c", "test"),
+_MNIST_FILES = (
+    _mnist_file("train-images-idx3-ubyte", "f68b3c2dcbeaaa9fbdd348bbdeb94873", 9_912_422, "train"),
+    _mnist_file("train-labels-idx1-ubyte", "d53e105ee54ea40749a09fcbcd1e9432", 28_881, "train"),
+    _mnist_file("t10k-images-idx3-ubyte", "9fb629c4189551a2d022fa330f9573f3", 1_648_877, "test"),
+    _mnist_file("t10k-labels-idx1-ubyte", "ec29112dd5afa0611ce80d1b7f02629c", 4_542, "test"),
 )
 
 _ALL = (
     Info(
-        "asl-dvs",
+        "asldvs",
         "ASL-DVS",
         (240, 180, 2),
         26,
@@ -184,7 +193,7 @@ _ALL = (
         open=_tonic(Reading("ASLDVS", {"all": {}})),
     ),
     Info(
-        "cifar10-dvs",
+        "cifar10dvs",
         "CIFAR10-DVS",
         (128, 128, 2),
         10,
@@ -196,10 +205,11 @@ _ALL = (
         "CIFAR10DVS",
         {"all": "*/*.aedat4"},
         free=True,
+        class_names=_CIFAR,
         open=_class_folders({"all": ""}, (".aedat4",), _CIFAR),
     ),
     Info(
-        "dvs-lip",
+        "dvslip",
         "DVS-Lip",
         (128, 128, 2),
         100,
@@ -241,7 +251,7 @@ _ALL = (
         open=_tonic(Reading("DVSGesture", _TRAIN_TEST)),
     ),
     Info(
-        "n-caltech101",
+        "ncaltech101",
         "N-Caltech101",
         (240, 180, 2),
         101,
@@ -263,7 +273,7 @@ _ALL = (
         open=_class_folders({"all": "Caltech101"}, (".bin",), read=_read_ncaltech),
     ),
     Info(
-        "n-tidigits",
+        "ntidigits",
         "N-TIDIGITS18, single digits",
         (64, 1, 1),
         11,
@@ -318,10 +328,11 @@ _ALL = (
         {"train": "Train/[0-9]/*.bin", "test": "Test/[0-9]/*.bin"},
         note="A part of the set is enough.",
         free=True,
+        class_names=_DIGITS,
         open=_class_folders({"train": "Train", "test": "Test"}, (".bin",), _DIGITS),
     ),
     Info(
-        "poker-dvs",
+        "pokerdvs",
         "POKER-DVS",
         (35, 35, 2),
         4,
@@ -352,6 +363,7 @@ _ALL = (
         "Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits",
         "https://archive.ics.uci.edu/dataset/80",
         note="Simulated on first use and kept; needs no network.",
+        class_names=_DIGITS,
         open=_open_saccade_digits,
     ),
     Info(
@@ -384,7 +396,7 @@ _ALL = (
         "CC BY-SA 3.0 (MNIST)",
         "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition; spikes as in Tonic's SMNIST",
         "http://yann.lecun.com/exdb/mnist/",
-        MNIST_FILES,
+        _MNIST_FILES,
         "smnist",
         {"train": "train-*-ubyte", "test": "t10k-*-ubyte"},
         note="Grey values crossing thresholds, pixel after pixel.",
@@ -412,7 +424,7 @@ _ALL = (
         open=_tonic(Reading("SSC", {split: {"split": split} for split in ("train", "valid", "test")}, _hdf5_labels)),
     ),
     Info(
-        "st-mnist",
+        "stmnist",
         "ST-MNIST",
         (10, 10, 2),
         10,
@@ -434,6 +446,7 @@ _ALL = (
         {"all": "data_submission/[0-9]/*.mat"},
         note="The host asks for a form to be filled in: fetch it with a browser.",
         free=True,
+        class_names=_DIGITS,
         open=_class_folders({"all": "data_submission"}, (".mat",), _DIGITS, _read_stmnist, skip="LUT"),
     ),
 )

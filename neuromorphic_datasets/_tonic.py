@@ -90,6 +90,13 @@ def _classes(source) -> list:
     return list(source.classes if hasattr(source, "classes") else source.class_map)
 
 
+def class_names(tonic_class: str) -> tuple[str, ...]:
+    """Return the names of the classes that a class of Tonic tells without files."""
+    import tonic.datasets
+
+    return tuple(map(str, getattr(getattr(tonic.datasets, tonic_class, None), "classes", ())))
+
+
 def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> np.ndarray:
     """Return Tonic's events as `EVENT_DTYPE`, checked; sets of sound get y = 0."""
     events = events.reshape(-1)  # some of Tonic's are columns of shape (n, 1)

@@ -61,9 +61,9 @@ def test_damage(root):
 
 
 def test_errors_are_told(tmp_path):
-    assert "expected one of ['asl-dvs'" in run("info", "none", code=2).stderr
+    assert "expected one of ['asldvs'" in run("info", "none", code=2).stderr
     lines = run("verify", "nmnist", "--data-root", tmp_path, code=2).stderr.splitlines()
     assert lines[0].startswith("error: --data-root: expected N-MNIST")
     assert any(str(tmp_path / "NMNIST" / "train.zip") in line for line in lines)
     assert "simulated" in run("download", "saccade-digits").stdout
-    assert "allows no automatic download" in run("download", "dvs-lip", "--data-root", tmp_path, code=2).stderr
+    assert "allows no automatic download" in run("download", "dvslip", "--data-root", tmp_path, code=2).stderr

@@ -110,7 +110,7 @@ def test_absent_data_are_explained(tmp_path, kind):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asl-dvs', .*'st-mnist'\], came 'm"),
+        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asldvs', .*'stmnist'\], came 'm"),
         ({"name": None}, ValueError, "^name: expected one of"),
         ({"split": "val"}, ValueError, r"^split: expected one of \['train', 'test', 'all'\], came 'val'"),
         ({"split": None}, ValueError, "^split: expected one of"),

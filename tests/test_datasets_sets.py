@@ -191,17 +191,17 @@ def st_mnist(folder):
 
 
 FIXTURES = {
-    "asl-dvs": asl,
-    "cifar10-dvs": cifar,
-    "dvs-lip": dvs_lip,
+    "asldvs": asl,
+    "cifar10dvs": cifar,
+    "dvslip": dvs_lip,
     "dvsgesture": dvsgesture,
-    "n-caltech101": caltech,
-    "n-tidigits": tidigits,
-    "poker-dvs": poker,
+    "ncaltech101": caltech,
+    "ntidigits": tidigits,
+    "pokerdvs": poker,
     "shd": heidelberg("shd"),
     "smnist": smnist,
     "ssc": heidelberg("ssc"),
-    "st-mnist": st_mnist,
+    "stmnist": st_mnist,
 }
 
 
@@ -217,7 +217,7 @@ def assert_same(dataset, expected):
 @pytest.fixture(params=FIXTURES)
 def fixture(request, tmp_path):
     name = request.param
-    if name == "n-caltech101":
+    if name == "ncaltech101":
         expected = FIXTURES[name](tmp_path / "inner")
         (tmp_path / "NCALTECH101").mkdir()
         (tmp_path / "NCALTECH101" / "N-Caltech101-archive").mkdir()
@@ -247,8 +247,9 @@ def test_a_fixture_tells_its_classes(fixture):
     name, root, _ = fixture
     dataset = nd.load(name, "all", root=root)
     assert dataset.sensor_size == nd.info(name).sensor_size
-    assert len(dataset.classes) == (3 if name == "n-caltech101" else nd.info(name).n_classes)
+    assert len(dataset.classes) == (3 if name == "ncaltech101" else nd.info(name).n_classes)
     assert all(isinstance(known, str) for known in dataset.classes)
+    assert nd.info(name).classes in ((), tuple(dataset.classes))
 
 
 def test_a_fixture_can_be_pickled(fixture):
@@ -287,11 +288,11 @@ def test_what_is_missing_is_told(fixture, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("asl-dvs", "ASLDVS/a/a_0000.mat"),
-        ("cifar10-dvs", "CIFAR10DVS/airplane/cifar10_airplane_0.aedat4"),
-        ("dvs-lip", "DVSLip/DVS-Lip/train/accused/0.npy"),
+        ("asldvs", "ASLDVS/a/a_0000.mat"),
+        ("cifar10dvs", "CIFAR10DVS/airplane/cifar10_airplane_0.aedat4"),
+        ("dvslip", "DVSLip/DVS-Lip/train/accused/0.npy"),
         ("dvsgesture", "DVSGesture/ibmGestureTrain/user01_led/0.npy"),
-        ("st-mnist", "STMNIST/data_submission/0/0_0.mat"),
+        ("stmnist", "STMNIST/data_submission/0/0_0.mat"),
     ],
 )
 @pytest.mark.parametrize("damage", ["empty", "cut", "zeros"])
@@ -321,7 +322,7 @@ def test_the_real_st_mnist_sample(tmp_path):
     place = tmp_path / "STMNIST" / "data_submission" / "0"
     place.mkdir(parents=True)
     (place / "s.mat").write_bytes((formats_folder() / "sample_stmnist.mat").read_bytes())
-    events, label = nd.load("st-mnist", "all", root=tmp_path)[0]
+    events, label = nd.load("stmnist", "all", root=tmp_path)[0]
     assert (len(events), label) == (745 + 1601, 0)
     assert (events["p"] == 1).sum() == 1601
     assert events["t"][0] == 196_626
@@ -334,6 +335,7 @@ def test_the_catalogue_is_complete(name):
     for text in (info.title, info.licence, info.citation, info.homepage):
         assert text.strip()
     assert len(info.sensor_size) == 3
+    assert len(info.classes) in (0, info.n_classes)
     assert set(info.splits) in ({"all"}, {"train", "test"}, {"train", "valid", "test"})
     if name == "saccade-digits":
         assert (info.files, info.hosts, info.bytes) == ((), (), 0)

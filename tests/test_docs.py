@@ -15,10 +15,14 @@ import neuromorphic_datasets
 from htaf_snn import cli
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
+PACKAGES = (htaf_snn, neuromorphic_datasets)
 MODULES = [
-    module.name
-    for package in (htaf_snn, neuromorphic_datasets)
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    *(package.__name__ for package in PACKAGES),
+    *(
+        module.name
+        for package in PACKAGES
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ),
 ]
 TRAIN_BRIEFLY = "--epochs 1 --hidden 8 --time-bins 2"
 
