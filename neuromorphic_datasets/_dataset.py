@@ -73,9 +73,9 @@ class EventDataset(Dataset):
         """Return a packed file and the place of each recording in it, for sets that are kept so from the start."""
         return None
 
-    def stated_size(self, position: int) -> tuple[int, int, int] | None:
-        """Return what the file of a recording says of the sensor, or None."""
-        return None
+    def read(self, position: int) -> tuple[np.ndarray, tuple[int, int, int] | None]:
+        """Return the events of a recording, and what its file says of the sensor or None."""
+        return self.events(position), None
 
 
 class Subset(EventDataset):

@@ -38,8 +38,12 @@ class FileDataset(EventDataset):
         path = self.files[position]
         return self._read(path) if self._read else read_recording(path, self.sensor_size)
 
+    def read(self, position: int) -> tuple[np.ndarray, tuple[int, int, int] | None]:
+        recording = self.recording(position)
+        return recording.events.astype(EVENT_DTYPE), recording.sensor_size
+
     def events(self, position: int) -> np.ndarray:
-        return self.recording(position).events.astype(EVENT_DTYPE)
+        return self.read(position)[0]
 
 
 def by_class(

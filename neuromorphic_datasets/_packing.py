@@ -84,7 +84,7 @@ class _Readable(Dataset):
 
     def __getitem__(self, position: int):
         try:
-            return position, self._recordings.events(position), self._recordings.stated_size(position)
+            return position, *self._recordings.read(position)
         except RecordingError as error:
             return position, error, None
 

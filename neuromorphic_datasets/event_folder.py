@@ -8,7 +8,6 @@ import numpy as np
 
 from . import _checks
 from ._cache import user_folder
-from ._dataset import EVENT_DTYPE
 from ._files import FileDataset, by_class
 from ._packing import pack
 from .readers import FORMATS, Recording, read_recording
@@ -98,12 +97,7 @@ class EventFolder(FileDataset):
         return read_recording(self.files[position], self.sensor_size, self._columns)
 
     def events(self, position: int) -> np.ndarray:
-        if hasattr(self, "_places"):
-            return self._packed.events(int(self._places[position]))
-        return self.recording(position).events.astype(EVENT_DTYPE)
-
-    def stated_size(self, position: int) -> tuple[int, int, int] | None:
-        return None if self.sensor_size else self.recording(position).sensor_size
+        return self._packed.events(int(self._places[position]))
 
     def packed(self):
         return (self._packed, self._places) if hasattr(self, "_places") else None
