@@ -179,9 +179,10 @@ def locked(path: Path) -> Iterator[None]:
     """Let one process at a time work on a file; its folder is made first."""
     from filelock import FileLock
 
-    if path.parent.exists() and not path.parent.is_dir():
-        raise NotADirectoryError(f"{path.parent}: expected a folder, came a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{path.parent}: expected a folder that can be written: {error.strerror}") from None
     # The same lock may be taken again within.
     with FileLock(f"{path}.lock", is_singleton=True):
         yield

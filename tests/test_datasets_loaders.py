@@ -292,5 +292,5 @@ def test_a_changed_recording_is_read_again(root, tmp_path):
 
 def test_an_unwritable_cache_is_named(root, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match="file: expected a folder, came a file"):
+    with pytest.raises(OSError, match="file: expected a folder that can be written"):
         loaders("nmnist", root=root, cache=tmp_path / "file")

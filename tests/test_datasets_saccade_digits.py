@@ -183,7 +183,7 @@ def test_default_folder_is_the_users_cache(tmp_path, monkeypatch):
 def test_root_that_is_a_file_is_named(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(NotADirectoryError, match=r"file: expected a folder, came a file"):
+    with pytest.raises(OSError, match="file: expected a folder that can be written"):
         neuromorphic_datasets.load("saccade-digits", root=file)
 
 
