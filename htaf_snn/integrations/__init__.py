@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from .. import formulas, surrogate
 from .. import nn as hnn
-from . import norse_adapter, snntorch_adapter
+from . import norse_adapter, sinabs_adapter, snntorch_adapter, spikingjelly_adapter
 
-__all__ = ["LIBRARIES", "NEURONS", "Registration", "neuron", "parse", "register", "unregister"]
+__all__ = ["LIBRARIES", "NEURONS", "Registration", "fault", "names", "neuron", "parse", "register", "unregister"]
 
-LIBRARIES = {"snntorch": snntorch_adapter, "norse": norse_adapter}
-NEURONS = (*LIBRARIES, "fused")
+LIBRARIES = {
+    "snntorch": snntorch_adapter,
+    "norse": norse_adapter,
+    "spikingjelly": spikingjelly_adapter,
+    "sinabs": sinabs_adapter,
+}
+NEURONS = ("snntorch", "norse", "fused")
 
 _ADAPTERS = (snntorch_adapter, norse_adapter)
 
@@ -74,6 +79,8 @@ def unregister() -> None:
 def parse(spec: str) -> Callable[[Tensor], Tensor]:
     """A surrogate of this package, "htaf(beta=8)", or of a library, "snntorch.atan(alpha=2)", "norse.super".
 
+    The libraries are snnTorch, Norse, SpikingJelly and sinabs; each one's own code computes, with its convention at 0.
+
     Returns:
         A callable from a floating-point tensor, membrane potential minus threshold, to spikes of its shape.
 
@@ -92,10 +99,49 @@ def parse(spec: str) -> Callable[[Tensor], Tensor]:
         return surrogate.get(name, **parameters)
     if library not in LIBRARIES:
         raise ValueError(f"surrogate: expected a library of {', '.join(LIBRARIES)}, got {library!r} in {spec!r}")
+    _check_installed(library)
     try:
         return LIBRARIES[library].library_surrogate(member, **parameters)
     except TypeError as error:
         raise ValueError(f"surrogate {spec!r}: {error}") from error
+
+
+def _check_installed(library: str) -> None:
+    if not LIBRARIES[library].is_installed():
+        raise ImportError(f"surrogate: {library} is not installed; pip install {library}")
+
+
+def names(library: str | None = None) -> list[str]:
+    """The surrogates that `parse` knows: of this package, or as "library.name" of a library.
+
+    Args:
+        library: one of `LIBRARIES`; None is this package.
+
+    Raises:
+        ValueError: if the library is unknown.
+        ImportError: if it is not installed.
+
+    Example:
+        >>> names("norse")[:3]
+        ['norse.circ', 'norse.heavi_erfc', 'norse.heaviside']
+    """
+    if library is None:
+        return surrogate.names()
+    if library not in LIBRARIES:
+        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    _check_installed(library)
+    return [f"{library}.{name}" for name in LIBRARIES[library].surrogate_names()]
+
+
+def fault(spec: str) -> str | None:
+    """What is known to be odd in a library's surrogate, or None.
+
+    Example:
+        >>> fault("norse.super(alpha=10)")
+        'alpha is ignored by Norse 1.1: the width is always 1'
+    """
+    library, _, member = formulas.parse_spec(spec)[0].rpartition(".")
+    return LIBRARIES[library].FAULTS.get(member) if library in LIBRARIES else None
 
 
 def _check_usable(step: Callable[[Tensor], Tensor], spec: str) -> None:

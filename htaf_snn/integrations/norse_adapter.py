@@ -22,17 +22,35 @@ from .. import formulas, surrogate
 from ..functional import spike
 
 __all__ = [
+    "FAULTS",
     "NORSE_METHODS",
     "LIFOverTime",
     "is_installed",
     "is_registered",
     "library_surrogate",
     "register",
+    "surrogate_names",
     "unregister",
 ]
 
 NORSE_METHODS = ("adjoint", "circ", "heavi_erfc", "heaviside", "super", "tanh", "triangle")
 """Bare names that always mean Norse's own method."""
+
+
+FAULTS = {
+    "circ": "alpha is a width: larger is wider, and at the default of 100 the gradient is 1 nearly everywhere",
+    "heavi_erfc": "peak 1.128 at any alpha",
+    "heaviside": "has no gradient",
+    "super": "alpha is ignored by Norse 1.1: the width is always 1",
+    "tanh": "peak 1 at any alpha: not the derivative of a step of height 1",
+    "triangle": "alpha sets the height only, 100 at the default; the width is fixed",
+}
+"""What is known to be odd in Norse 1.1's threshold functions, by name."""
+
+
+def surrogate_names() -> list[str]:
+    """The names that `library_surrogate` accepts, sorted."""
+    return sorted(method for method in NORSE_METHODS if method != "adjoint")
 
 
 def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Tensor]:
@@ -49,9 +67,8 @@ def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Ten
         >>> library_surrogate("super")(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
-    methods = [method for method in NORSE_METHODS if method != "adjoint"]
-    if name not in methods:
-        raise ValueError(f"unknown surrogate 'norse.{name}'; expected one of: {', '.join(methods)}")
+    if name not in surrogate_names():
+        raise ValueError(f"unknown surrogate 'norse.{name}'; expected one of: {', '.join(surrogate_names())}")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, Tensor)) or not torch.as_tensor(alpha > 0).all():
         raise ValueError(f"surrogate 'norse.{name}': alpha: expected a positive number, got {alpha!r}")
     threshold = import_module("norse.torch.functional.threshold").threshold

@@ -25,7 +25,30 @@ from torch import Tensor, nn
 from ..surrogate import HTAF, Surrogate
 from ._hooks import when_imported
 
-__all__ = ["LeakyOverTime", "htaf", "is_installed", "is_registered", "library_surrogate", "register", "unregister"]
+__all__ = [
+    "FAULTS",
+    "LeakyOverTime",
+    "htaf",
+    "is_installed",
+    "is_registered",
+    "library_surrogate",
+    "register",
+    "surrogate_names",
+    "unregister",
+]
+
+FAULTS = {
+    "LSO": "raises when called: it calls another operator",
+    "SFS": "zero gradient for x <= B, so none near the threshold",
+    "SSO": "the gradient is random, and 1 wherever it spikes",
+    "atan": "the gradient is pi * alpha / 2 times the documented one",
+    "heaviside": "the gradient is 1 where it spikes, else 0",
+    "sigmoid": "NaN gradient below x = -3.4 at the default slope, by overflow",
+    "spike_rate_escape": "the peak lies one above the threshold",
+    "straight_through_estimator": "documented as a fast sigmoid",
+    "triangular": "no triangle: +threshold below 0, -threshold from 0 on, everywhere",
+}
+"""What is known to be odd in snnTorch 1.0's surrogates, by name."""
 
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
 _IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
@@ -71,13 +94,7 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
         >>> library_surrogate("atan", alpha=2.0)(torch.tensor([-1.0, 1.0]))
         tensor([0., 1.])
     """
-    module = import_module("snntorch.surrogate")
-    factories = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and key != "custom_surrogate"
-        if not key.startswith("_")
-    }
+    factories = _factories()
     if name not in factories:
         raise ValueError(f"unknown surrogate 'snntorch.{name}'; expected one of: {', '.join(sorted(factories))}")
     for key, value in parameters.items():
@@ -89,6 +106,21 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
         return factories[name](**parameters)
     except TypeError as error:
         raise ValueError(f"surrogate 'snntorch.{name}': {error}") from error
+
+
+def _factories() -> dict[str, Callable]:
+    module = import_module("snntorch.surrogate")
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and key != "custom_surrogate"
+        if not key.startswith("_")
+    }
+
+
+def surrogate_names() -> list[str]:
+    """The names that `library_surrogate` accepts, sorted."""
+    return sorted(_factories())
 
 
 class LeakyOverTime(nn.Module):

@@ -1,0 +1,170 @@
+"""Every surrogate of every library under one name, exactly; and ours inside SpikingJelly and sinabs."""
+
+import math
+import pickle
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from htaf_snn import HTAF, integrations, surrogate
+from htaf_snn.integrations import sinabs_adapter, spikingjelly_adapter
+
+needs = {
+    library: pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed")
+    for library in integrations.LIBRARIES
+}
+X = torch.linspace(-3, 3, 61)
+
+
+def gradient(step, x=X):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(step(x).sum(), x)[0]
+
+
+@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
+def test_every_surrogate_of_a_library_can_be_had(library):
+    found = integrations.names(library)
+    assert len(found) >= {"snntorch": 10, "norse": 6, "spikingjelly": 16, "sinabs": 5}[library]
+    at_zero = 0.0 if library in ("snntorch", "norse") else 1.0
+    for spec in found:
+        step = integrations.parse(spec)
+        if spec == "snntorch.LSO":
+            with pytest.raises(TypeError):
+                step(X)
+            continue
+        spikes = step(torch.tensor([-0.5, 0.0, 0.5]))
+        assert spikes.tolist() == [0.0, at_zero, 1.0], spec
+        if spec == "norse.heaviside":
+            assert not step(X.clone().requires_grad_()).requires_grad
+        else:
+            assert gradient(step).shape == X.shape
+
+
+@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
+def test_faults_belong_to_surrogates_and_are_true_to_life(library):
+    known = {name.partition(".")[2] for name in integrations.names(library)}
+    assert set(integrations.LIBRARIES[library].FAULTS) <= known
+
+
+@needs["spikingjelly"]
+def test_spikingjellys_own_code_computes():
+    from spikingjelly.activation_based import surrogate as theirs
+
+    for spec, peer in (
+        ("spikingjelly.erf(alpha=3)", theirs.Erf(alpha=3.0)),
+        ("spikingjelly.piecewise_quadratic", theirs.PiecewiseQuadratic()),
+        ("spikingjelly.s2nn(alpha=2)", theirs.S2NN(alpha=2.0)),
+        ("spikingjelly.atan", theirs.ATan()),
+    ):
+        assert torch.equal(gradient(integrations.parse(spec)), gradient(peer))
+    peaks = {name: gradient(integrations.parse(f"spikingjelly.{name}")).max() for name in ("erf", "piecewise_exp")}
+    assert peaks["erf"] == pytest.approx(2 / math.sqrt(math.pi), rel=1e-5)
+    assert peaks["piecewise_exp"] == pytest.approx(0.5, rel=1e-5)
+
+
+@needs["sinabs"]
+def test_sinabs_own_code_computes_at_threshold_one():
+    import sinabs.activation as theirs
+
+    for spec, peer in (
+        ("sinabs.single_exponential(grad_width=0.3)", theirs.SingleExponential(grad_width=0.3)),
+        ("sinabs.gaussian", theirs.Gaussian()),
+        ("sinabs.heaviside(window=0.5)", theirs.Heaviside(window=0.5)),
+        ("sinabs.multi_gaussian", theirs.MultiGaussian()),
+        ("sinabs.periodic_exponential", theirs.PeriodicExponential()),
+    ):
+        torch.testing.assert_close(gradient(integrations.parse(spec)), peer(X + 1.0, 1.0), rtol=0, atol=0)
+
+
+@needs["snntorch"]
+@needs["norse"]
+def test_faults_are_as_described():
+    assert gradient(integrations.parse("snntorch.sigmoid"), torch.tensor([-4.0])).isnan().all()
+    assert gradient(integrations.parse("snntorch.triangular")).unique().tolist() == [-1.0, 1.0]
+    assert torch.equal(
+        gradient(integrations.parse("norse.super(alpha=1)")), gradient(integrations.parse("norse.super"))
+    )
+    assert gradient(integrations.parse("snntorch.atan")).max() == 1
+    assert integrations.fault("snntorch.fast_sigmoid") is integrations.fault("htaf(beta=8)") is None
+
+
+@pytest.mark.parametrize("library", integrations.LIBRARIES)
+def test_a_library_that_is_not_installed_is_told_with_its_remedy(library, monkeypatch):
+    monkeypatch.setattr(integrations.LIBRARIES[library], "is_installed", lambda: False)
+    for call in (lambda: integrations.parse(f"{library}.atan"), lambda: integrations.names(library)):
+        with pytest.raises(ImportError, match=f"{library} is not installed; pip install {library}"):
+            call()
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(ValueError, match="expected a library of snntorch, norse, spikingjelly, sinabs, got 'brian'"):
+        integrations.parse("brian.atan")
+    with pytest.raises(ValueError, match="library: expected one of snntorch"):
+        integrations.names("brian")
+    assert integrations.names() == surrogate.names()
+
+
+@pytest.mark.parametrize(
+    ("library", "spec", "message"),
+    [
+        ("spikingjelly", "spikingjelly.hat", "unknown surrogate 'spikingjelly.hat'; expected one of: atan, erf"),
+        ("spikingjelly", "spikingjelly.atan(width=1)", "surrogate 'spikingjelly.atan': .*width"),
+        ("sinabs", "sinabs.hat", "unknown surrogate 'sinabs.hat'; expected one of: gaussian, heaviside"),
+        ("sinabs", "sinabs.gaussian(width=1)", "surrogate 'sinabs.gaussian': .*width"),
+    ],
+)
+def test_bad_names_and_parameters(library, spec, message):
+    if find_spec(library) is None and library == "spikingjelly":
+        pytest.skip("spikingjelly is not installed")
+    if find_spec(library) is None:
+        pytest.skip("sinabs is not installed")
+    with pytest.raises(ValueError, match=message):
+        integrations.parse(spec)
+
+
+def test_htaf_keeps_spikingjellys_convention_at_zero():
+    function = spikingjelly_adapter.SurrogateFunction(HTAF(beta=6.0))
+    x = torch.tensor([-1.0, -0.0, 0.0, 1.0])
+    assert function(x).tolist() == [0, 1, 1, 1]
+    assert torch.equal(gradient(function), gradient(HTAF(beta=6.0)))
+    function.set_spiking_mode(False)
+    assert torch.equal(function(X), HTAF(beta=6.0, mode="smooth")(X))
+    assert torch.equal(gradient(pickle.loads(pickle.dumps(function))), gradient(HTAF(beta=6.0, mode="smooth")))
+    with pytest.raises(TypeError, match="expected a surrogate of htaf_snn, got function"):
+        spikingjelly_adapter.SurrogateFunction(gradient)
+
+
+@needs["spikingjelly"]
+def test_htaf_inside_a_spikingjelly_neuron():
+    from spikingjelly.activation_based import neuron
+
+    node = neuron.IFNode(surrogate_function=spikingjelly_adapter.SurrogateFunction(HTAF()), v_threshold=1.0)
+    current = torch.tensor([0.4, 1.0, 2.5], requires_grad=True)
+    spikes = node(current)
+    assert spikes.tolist() == [0, 1, 1]
+    torch.testing.assert_close(torch.autograd.grad(spikes.sum(), current)[0], gradient(HTAF(), current.detach() - 1))
+
+
+def test_htaf_as_sinabs_gradient():
+    function = sinabs_adapter.SurrogateGradient(HTAF(alpha=2.0))
+    for threshold in (1.0, 0.5, torch.tensor(2.0)):
+        torch.testing.assert_close(function(X, threshold), gradient(HTAF(alpha=2.0), X - threshold))
+    assert torch.equal(pickle.loads(pickle.dumps(function))(X, 1.0), function(X, 1.0))
+    with pytest.raises(TypeError, match="expected a surrogate of htaf_snn, got str"):
+        sinabs_adapter.SurrogateGradient("htaf")
+
+
+@needs["sinabs"]
+def test_htaf_inside_a_sinabs_layer():
+    import sinabs.activation
+    import sinabs.layers
+
+    layer = sinabs.layers.IAF(
+        spike_fn=sinabs.activation.SingleSpike, surrogate_grad_fn=sinabs_adapter.SurrogateGradient(HTAF())
+    )
+    current = torch.tensor([[[0.4, 1.0, 2.5]]], requires_grad=True)
+    spikes = layer(current)
+    assert spikes.flatten().tolist() == [0, 1, 1]
+    expected = gradient(HTAF(), current.detach() - 1)
+    torch.testing.assert_close(torch.autograd.grad(spikes.sum(), current)[0], expected)
