@@ -22,7 +22,8 @@ BELOW = {
     "integrations": {"nn"},
     "training": {"models", "integrations", "_files"},
     "bench": {"integrations"},
-    "cli": {"training", "profile", "bench"},
+    "compare": {"training", "profile"},
+    "cli": {"training", "profile", "bench", "compare"},
 }
 # The conversions are methods of the layer, and the libraries' names belong into the adapters.
 EXCEPTIONS = {

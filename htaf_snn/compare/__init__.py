@@ -1,0 +1,1 @@
+"""Surrogates compared fairly: `matching` makes them comparable, `statistics` says what a difference is worth."""

@@ -1,0 +1,93 @@
+"""Factors of matching against closed forms."""
+
+import math
+import pickle
+
+import pytest
+import torch
+
+from htaf_snn import integrations, profile
+from htaf_snn import nn as hnn
+from htaf_snn.compare.matching import MATCHES, Rescaled, rescaled
+from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, StraightThrough
+
+
+def gradient(step, x):
+    x = torch.as_tensor(x, dtype=torch.float64).requires_grad_()
+    return torch.autograd.grad(step(x).sum(), x)[0]
+
+
+def test_a_slope_is_the_chain_rule():
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    steep = rescaled(ATan(alpha=2.0), HTAF(), "none", slope=3.0)
+    assert (steep.stretch, steep.gain) == (3.0, 1.0)
+    torch.testing.assert_close(gradient(steep, x), gradient(ATan(alpha=6.0), x), rtol=1e-12, atol=0)
+    assert torch.equal(steep(x), (x > 0).double())
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
+def test_peaks_become_equal(slope):
+    # HTAF's peak is alpha * beta / 4, ATan's alpha / 2.
+    found = rescaled(ATan(alpha=6.0), HTAF(alpha=0.5, beta=4.0), "peak", slope)
+    assert found.gain == pytest.approx(0.5 / (3.0 * slope), rel=1e-9)
+    assert gradient(found, 0.0) == pytest.approx(0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
+def test_widths_become_equal(slope):
+    # ATan's full width at half maximum is 4 / (pi * alpha), the fast sigmoid's 2 * (sqrt(2) - 1) / slope.
+    found = rescaled(ATan(alpha=2.0), FastSigmoid(slope=5.0), "half_width", slope)
+    assert found.stretch == pytest.approx(slope * (2 / math.pi) / (2 * (math.sqrt(2) - 1) / 5), rel=1e-6)
+    assert profile.measure(found).width == pytest.approx(2 * (math.sqrt(2) - 1) / 5 / slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
+def test_areas_become_equal(slope):
+    # HTAF's area is tanh(beta / 2), ATan's 1.
+    found = rescaled(ATan(alpha=2.0), HTAF(beta=2.0), "area", slope)
+    assert found.gain == pytest.approx(math.tanh(1.0), rel=1e-5)
+    assert profile.measure(found).total_mass == pytest.approx(math.tanh(1.0), rel=1e-5)
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_a_match_with_itself_changes_nothing(match):
+    found = rescaled(Gaussian(), Gaussian(), match)
+    assert (found.stretch, found.gain) == (1.0, 1.0)
+
+
+def test_what_has_no_width_or_area_cannot_be_matched():
+    for match, what in (("half_width", "half width"), ("area", "area")):
+        with pytest.raises(ValueError, match=f"positive finite {what}.*leave out the surrogate"):
+            rescaled(StraightThrough(), HTAF(), match)
+    assert rescaled(StraightThrough(), HTAF(), "peak").gain == 1.0
+
+
+@pytest.mark.parametrize("spec", ["snntorch.fast_sigmoid", "norse.tanh(alpha=2)", "snntorch.triangular"])
+def test_surrogates_of_libraries_are_matched(spec):
+    found = rescaled(integrations.parse(spec), HTAF(), "peak", slope=2.0)
+    assert profile.measure(found).peak == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_rescaled_surrogate_goes_into_the_fused_neuron():
+    current = torch.randn(6, 3, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    plain = hnn.Leaky(beta=0.9, surrogate=ATan(alpha=4.0))
+    scaled = hnn.Leaky(beta=0.9, surrogate=Rescaled(ATan(alpha=2.0), stretch=2.0))
+    outputs = [neuron(current)[0] for neuron in (plain, pickle.loads(pickle.dumps(scaled)))]
+    assert torch.equal(*outputs)
+    grads = [torch.autograd.grad(output.sum(), current)[0] for output in outputs]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("area ", 1.0), "^match: expected one of none, peak, half_width, area, got 'area '"),
+        (("peak", 0.0), "^slope: expected a positive finite number, got 0.0"),
+        (("peak", math.nan), "^slope"),
+    ],
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        rescaled(ATan(), HTAF(), *arguments)
+    with pytest.raises(ValueError, match=r"^gain: expected a positive finite number, got -1"):
+        Rescaled(ATan(), gain=-1)

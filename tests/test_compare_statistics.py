@@ -1,0 +1,115 @@
+"""Statistics against SciPy, on results with a difference and without."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from htaf_snn.compare import statistics
+
+
+def test_intervals_are_scipys():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 12):
+        scores = rng.normal(0.9, 0.02, n)
+        found = statistics.summarise(scores)
+        expected = stats.ttest_1samp(scores, 0).confidence_interval()
+        np.testing.assert_allclose([found.t_low, found.t_high], expected, rtol=1e-12)
+        np.testing.assert_allclose([found.mean, found.std], [scores.mean(), scores.std(ddof=1)], rtol=1e-12)
+        if n >= 3:
+            assert found.bootstrap_low <= found.mean <= found.bootstrap_high
+            assert found.bootstrap_high - found.bootstrap_low < 1.5 * (found.t_high - found.t_low)
+        else:
+            assert np.isnan(found.bootstrap_low)
+
+
+def test_bootstrap_covers_the_mean():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        found = statistics.summarise(rng.exponential(1.0, 30))
+        covered += found.bootstrap_low <= 1 <= found.bootstrap_high
+    assert covered >= 50
+
+
+def test_paired_tests_are_scipys():
+    rng = np.random.default_rng(2)
+    baseline = rng.normal(0.8, 0.05, 6)
+    others = {str(i): baseline + rng.normal(0.01 * i, 0.02, 6) for i in range(5)}
+    found = statistics.compare_to(baseline, others)
+    for name, scores in others.items():
+        peer = stats.ttest_rel(scores, baseline)
+        assert found[name].p == pytest.approx(peer.pvalue, rel=1e-9)
+        np.testing.assert_allclose([found[name].low, found[name].high], peer.confidence_interval(), rtol=1e-9)
+        differences = scores - baseline
+        assert found[name].effect == pytest.approx(differences.mean() / differences.std(ddof=1))
+
+
+def test_holm_by_hand():
+    # Holm's own example of four: sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling.
+    corrected = statistics._holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02})
+    assert corrected == pytest.approx({"b": 0.04, "d": 0.06, "c": 0.06, "a": 0.06})
+    assert statistics._holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def claims(shift, draws=1000, seeds=5, peers=4):
+    """How often at least one peer is claimed to differ; all vary together by seed, as real trials do."""
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(draws):
+        seed = rng.normal(0, 0.05, seeds)
+        baseline = 0.8 + seed + rng.normal(0, 0.01, seeds)
+        others = {str(i): 0.8 + shift + seed + rng.normal(0, 0.01, seeds) for i in range(peers)}
+        found += any(c.claim in ("better", "worse") for c in statistics.compare_to(baseline, others).values())
+    return found / draws
+
+
+def test_without_a_difference_one_is_claimed_in_five_percent_at_most():
+    assert claims(0.0) <= 0.05
+
+
+def test_a_planted_difference_is_found_in_its_direction():
+    assert claims(0.05) > 0.9
+    rng = np.random.default_rng(4)
+    baseline = rng.normal(0.8, 0.01, 5)
+    shifted = {name: baseline + shift + rng.normal(0, 0.01, 5) for name, shift in (("up", 0.1), ("down", -0.1))}
+    found = statistics.compare_to(baseline, shifted)
+    assert (found["up"].claim, found["down"].claim) == ("better", "worse")
+    assert found["down"].effect < 0 < found["up"].effect
+
+
+def test_fewer_than_three_seeds_make_no_claim():
+    for n in (1, 2):
+        found = statistics.compare_to(np.full(n, 0.1), {"a": np.full(n, 0.9)})["a"]
+        assert found.claim == "too few seeds"
+        assert found.as_dict()["difference"] == pytest.approx(0.8)
+
+
+def test_equal_scores():
+    same = statistics.compare_to([0.5, 0.6, 0.7], {"a": [0.5, 0.6, 0.7], "b": [0.6, 0.7, 0.8]})
+    assert (same["a"].p, same["a"].effect, same["a"].claim) == (1.0, 0.0, "no difference shown")
+    assert (same["b"].p, same["b"].effect, same["b"].claim) == (0.0, np.inf, "better")
+    assert same["b"].as_dict()["effect"] is None
+    flat = statistics.summarise([0.5, 0.5, 0.5])
+    assert flat.bootstrap_low == flat.bootstrap_high == flat.t_low == 0.5
+
+
+def test_ranks_and_areas():
+    ranks = statistics.mean_ranks({"a": [3, 3, 1], "b": [2, 3, 2], "c": [1, 1, 3]})
+    assert ranks == pytest.approx({"a": (1 + 1.5 + 3) / 3, "b": (2 + 1.5 + 2) / 3, "c": (3 + 3 + 1) / 3})
+    assert statistics.area_over_slopes([4, 1], [0.5, 1.0]) == 0.75
+    assert statistics.area_over_slopes([1, 2, 8], [1, 1, 1]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: statistics.summarise([]),
+        lambda: statistics.summarise([1.0, float("nan")]),
+        lambda: statistics.compare_to([1, 2], {"a": [1, 2, 3]}),
+        lambda: statistics.area_over_slopes([1], [1]),
+        lambda: statistics.area_over_slopes([1, 1], [1, 2]),
+    ],
+)
+def test_bad_scores_are_told(call):
+    with pytest.raises(ValueError, match="expected"):
+        call()
