@@ -214,3 +214,14 @@ def test_two_processes_average_their_gradients(tmp_path):
     ]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], errors
+
+
+@pytest.mark.parametrize("neuron", [hnn.Leaky, hnn.LIF])
+def test_any_callable_works_without_gradients(neuron):
+    """As in an evaluation."""
+    lif = neuron(surrogate=lambda x: HTAF()(x)) if neuron is hnn.LIF else neuron(0.9, surrogate=lambda x: HTAF()(x))
+    current = torch.rand(7, 3, 5) * 3
+    with torch.no_grad():
+        without = lif(current)[0]
+    assert torch.equal(without, lif(current.requires_grad_())[0])
+    assert without.sum() > 0
