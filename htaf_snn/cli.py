@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Annotated, Optional
 import typer
 
 from . import __version__, bench, integrations, profile, training
+from .compare import Settings, Study
+from .compare.study import SETTINGS
 
 app = typer.Typer(
     help="HTAF surrogate gradients: train spiking networks, measure surrogates, care for event-camera data.",
@@ -185,6 +188,107 @@ def profile_command(
         typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:
         typer.echo(profile.table(profiles))
+
+
+_STUDY = Settings()
+_SPLIT = {"surrogates": str, "slopes": float, "depths": int, "lrs": float}
+
+
+@app.command(
+    name="compare",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn compare\n\n"
+        "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
+        "htaf-snn compare --out runs/first    (continues it)\n\n"
+        "htaf-snn compare --out runs/first --storage postgresql://host/name    (on several machines)"
+    ),
+)
+def compare_command(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help="One of `htaf-snn datasets list`.")] = _STUDY.dataset,
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
+    surrogates: Annotated[
+        str, typer.Option(help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.')
+    ] = ",".join(_STUDY.surrogates),
+    slopes: Annotated[str, typer.Option(help="Comma-separated; each stretches every surrogate.")] = "1",
+    depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
+    lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
+    seeds: Annotated[int, typer.Option(help="How many; fewer than three make no claim.")] = _STUDY.seeds,
+    match: Annotated[str, typer.Option(help="none, peak, half_width or area: what becomes equal.")] = _STUDY.match,
+    reference: Annotated[str, typer.Option(help="The surrogate that is matched to.")] = _STUDY.reference,
+    width: Annotated[int, typer.Option(help="Neurons of a hidden layer.")] = _STUDY.width,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
+    time_bins: Annotated[int, typer.Option(help="Time steps.")] = _STUDY.time_bins,
+    workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="URL of a database that machines share; by default a file in the folder."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there is continued.")] = Path(
+        "runs/compare"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Compare surrogates over seeds, with statistics and a report (report.html in --out).
+
+    Finished trials are never repeated: after an interruption the same command, or --out alone, goes on.
+    """
+    given = {
+        field.name: context.params[field.name]
+        for field in fields(Settings)
+        if context.get_parameter_source(field.name).name == "COMMANDLINE"
+    }
+    with _one_line_errors():
+        for name, kind in _SPLIT.items():
+            if name in given:
+                given[name] = _values(name, given[name], kind)
+        if "data_root" in given:
+            given["data_root"] = str(given["data_root"].expanduser().resolve())
+        study = Study(out, storage=storage, **given)
+        try:
+            study.run(workers=workers)
+        except KeyboardInterrupt:
+            typer.secho(f"interrupted; continue with: htaf-snn compare --out {out}", err=True)
+            raise typer.Exit(130) from None
+        _tell(study, as_json)
+
+
+def _values(name: str, text: str, kind: type) -> tuple:
+    """The parts of a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
+    try:
+        return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
+    except ValueError:
+        raise ValueError(f"{name}: expected numbers separated by commas, got {text!r}") from None
+
+
+@app.command(name="report", epilog="[bold]Example[/bold]\n\nhtaf-snn report runs/first")
+def report_command(
+    out: Annotated[Path, typer.Argument(help="Folder of a study of `htaf-snn compare`.")],
+    storage: Annotated[Optional[str], typer.Option(help="The database, if it is not in the folder.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Write a study's report from the trials that are finished: report.html, table.csv, .md and .tex, results.json."""
+    with _one_line_errors():
+        if not (out / SETTINGS).is_file():
+            raise FileNotFoundError(f"{out}: expected the folder of a study, with {SETTINGS}")
+        _tell(Study(out, storage=storage), as_json)
+
+
+def _tell(study: Study, as_json: bool) -> None:
+    page, rows = study.report(), study.table()
+    if as_json:
+        typer.echo(json.dumps(rows, allow_nan=False))
+        return
+    for row in rows:
+        setting = f"slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+        interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
+        typer.echo(f"{row['surrogate']:<28}{setting:<30}{row['mean']:.4f}{interval}  {row['claim']}")
+    for failure in study.failures():
+        failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
+        typer.secho(f"failed: {failed}", err=True)
+    typer.echo(f"report: {page}")
 
 
 _datasets = typer.Typer(

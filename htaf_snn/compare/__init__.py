@@ -1,1 +1,16 @@
-"""Surrogates compared fairly: `matching` makes them comparable, `statistics` says what a difference is worth."""
+"""Surrogates compared fairly: trained side by side over seeds, with statistics and a report.
+
+Example:
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> study = Study(folder.name, surrogates=["htaf", "atan"], seeds=1, epochs=1, width=8, time_bins=2)
+    >>> study.run(workers=1, progress=False)
+    {'waiting': 0, 'running': 0, 'finished': 2, 'failed': 0}
+    >>> study.table()[0]["surrogate"], study.report().name
+    ('htaf', 'report.html')
+    >>> folder.cleanup()
+"""
+
+from .study import Settings, Study
+
+__all__ = ["Settings", "Study"]

@@ -1,0 +1,158 @@
+"""What is measured of a spiking network beside its accuracy: activity, gradients, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+__all__ = ["GradientGuard", "activity", "batch_gradient", "cosine", "layer_names"]
+
+_SATURATED = 0.95
+# Energy of one 32-bit floating-point operation in 45 nm (Horowitz 2014): an addition, and a multiplication with it.
+_PJ_PER_AC, _PJ_PER_MAC = 0.9, 4.6
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """The names of a network's spiking layers, "layer 1" first, in the order of `model.neurons`."""
+    return [f"layer {number + 1}" for number in range(len(model.neurons))]
+
+
+@contextmanager
+def _hooked(handles: list) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def activity(model: nn.Module, loader) -> dict:
+    """Run a network over a loader and count its spikes and operations.
+
+    Synaptic operations are NeuroBench's effective ones: a synapse counts where its input and its weight are not zero;
+    with binary inputs it is an accumulation (AC), else a multiplication and accumulation (MAC). Energy takes
+    0.9 pJ an AC and 4.6 pJ a MAC.
+
+    Args:
+        model: a network with `layers` and `neurons`; it is left in eval mode.
+        loader: of (frames (T, B, C, H, W), labels).
+
+    Returns:
+        {"spike_rate": a layer's mean output, "dead": share of its neurons that never spike, "saturated": share that
+        spike in at least 95 % of all steps, each a list over layers; "acs", "macs", "energy_nj": a recording's mean}.
+    """
+    model.eval()
+    counts: list[Tensor | float] = [0.0] * len(model.neurons)
+    operations = {"acs": 0.0, "macs": 0.0}
+    steps = recordings = 0
+
+    def spikes(number: int) -> Callable:
+        def hook(module, inputs, output):
+            counts[number] = counts[number] + output.detach().sum((0, 1)).flatten()
+
+        return hook
+
+    def synapses(module, inputs, output):
+        x = inputs[0].detach()
+        binary = bool(((x == 0) | (x == 1)).all())
+        operations["acs" if binary else "macs"] += _effective(module, x)
+
+    weighted = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    handles = [neuron.register_forward_hook(spikes(number)) for number, neuron in enumerate(model.neurons)]
+    handles += [module.register_forward_hook(synapses) for module in weighted]
+    with _hooked(handles), torch.no_grad():
+        for frames, labels in loader:
+            model(frames)
+            steps += frames.shape[0] * len(labels)
+            recordings += len(labels)
+    rates = [count / steps for count in counts]
+    acs, macs = operations["acs"] / recordings, operations["macs"] / recordings
+    return {
+        "spike_rate": [rate.mean().item() for rate in rates],
+        "dead": [(rate == 0).float().mean().item() for rate in rates],
+        "saturated": [(rate >= _SATURATED).float().mean().item() for rate in rates],
+        "acs": acs,
+        "macs": macs,
+        "energy_nj": (acs * _PJ_PER_AC + macs * _PJ_PER_MAC) / 1e3,
+    }
+
+
+def _effective(module: nn.Module, x: Tensor) -> float:
+    """The number of pairs of an input that is not zero and a weight that is not zero."""
+    ones, weights = (x != 0).to(x.dtype), (module.weight != 0).to(x.dtype)
+    if isinstance(module, nn.Linear):
+        return (ones.sum(tuple(range(x.ndim - 1))) * weights.sum(0)).sum(dtype=torch.float64).item()
+    options = (module.stride, module.padding, module.dilation, module.groups)
+    return torch.nn.functional.conv2d(ones, weights, None, *options).sum(dtype=torch.float64).item()
+
+
+def batch_gradient(model: nn.Module, frames: Tensor, labels: Tensor) -> dict:
+    """The gradient of the loss of one batch, without a change of the network.
+
+    Returns:
+        {"flat": of all parameters, one vector; "layers": norm at the weights of each layer; "steps": for each layer the
+        norms at its neurons' currents, one a time step}.
+    """
+    currents: list[Tensor] = []
+
+    def keep(module, inputs):
+        current = inputs[0]
+        current.retain_grad()
+        currents.append(current)
+
+    handles = [neuron.register_forward_pre_hook(keep) for neuron in model.neurons]
+    parameters = list(model.parameters())
+    with _hooked(handles):
+        model.zero_grad()
+        cross_entropy(model(frames), labels).backward()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters]
+    by_layer = [torch.cat([p.grad.flatten() for p in layer.parameters()]).norm().item() for layer in model.layers]
+    by_step = [current.grad.flatten(1).norm(dim=1).tolist() for current in currents]
+    model.zero_grad()
+    return {"flat": torch.cat([g.flatten() for g in gradients]), "layers": by_layer, "steps": by_step}
+
+
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """The cosine of two vectors; None if one of them is 0."""
+    a, b = a.double(), b.double()
+    norms = a.norm() * b.norm()
+    return (a @ b / norms).item() if norms > 0 else None
+
+
+class GradientGuard:
+    """While its block runs, a gradient that is not finite raises an error naming the layer and the surrogate.
+
+    Args:
+        model: a network with `neurons`.
+        surrogate: its name, for the message.
+
+    Raises:
+        FloatingPointError: in the backward pass.
+    """
+
+    def __init__(self, model: nn.Module, surrogate: str):
+        self._model, self._surrogate = model, surrogate
+
+    def __enter__(self) -> GradientGuard:
+        self._handles = [
+            neuron.register_full_backward_hook(self._check(name))
+            for name, neuron in zip(layer_names(self._model), self._model.neurons, strict=True)
+        ]
+        return self
+
+    def _check(self, name: str) -> Callable:
+        def hook(module, to_inputs, from_outputs):
+            for gradient in to_inputs:
+                if gradient is not None and not gradient.isfinite().all():
+                    kind = "NaN" if gradient.isnan().any() else "infinite"
+                    raise FloatingPointError(f"{name}: {kind} gradient behind the surrogate {self._surrogate}")
+
+        return hook
+
+    def __exit__(self, *exception) -> None:
+        for handle in self._handles:
+            handle.remove()

@@ -1,0 +1,276 @@
+"""What a study found, as a table, as files and as one page of HTML that needs no network."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .. import _files, integrations
+from . import figures, statistics
+
+if TYPE_CHECKING:
+    from .study import Study
+
+__all__ = ["table", "write"]
+
+_COLUMNS = {
+    "surrogate": "surrogate",
+    "slope": "slope",
+    "depth": "depth",
+    "lr": "lr",
+    "seeds": "seeds",
+    "mean": "test accuracy",
+    "t_low": "95 % from",
+    "t_high": "to",
+    "bootstrap_low": "bootstrap from",
+    "bootstrap_high": "to",
+    "difference": "difference",
+    "p_holm": "p (Holm)",
+    "effect": "effect d",
+    "claim": "claim",
+    "val_accuracy": "val.",
+    "spike_rate": "spike rate",
+    "dead": "dead",
+    "saturated": "saturated",
+    "gradient_ratio": "first / last gradient",
+    "cosine_end": "cosine",
+    "acs": "ACs",
+    "energy_nj": "energy, nJ",
+    "hardening_gap": "hardening gap",
+    "stretch": "stretch",
+    "gain": "gain",
+    "at_zero": "spike at 0",
+    "ms_per_step": "ms a step",
+    "peak_mb": "peak MB",
+    "fault": "known fault",
+}
+"""The table's columns and their headings."""
+TIMES = ("ms_per_step", "peak_mb")
+"""Columns that differ from run to run."""
+
+
+def table(study: Study) -> list[dict]:
+    """One row for each surrogate, slope, depth and learning rate with finished trials.
+
+    Accuracies are tested against the first surrogate's of the same slope, depth and learning rate, over the seeds that
+    both have finished, with Holm's correction within that setting.
+
+    Returns:
+        Dictionaries with the keys of the table's columns; what does not exist is None.
+    """
+    cells: dict[tuple, dict[int, dict]] = {}
+    for one in study.results():
+        config = one["config"]
+        key = (config["surrogate"], config["slope"], config["depth"], config["lr"])
+        cells.setdefault(key, {})[config["seed"]] = one["result"]
+    comparisons = _comparisons(study.settings.surrogates[0], cells)
+    return [_row(key, list(seeds.values()), comparisons.get(key)) for key, seeds in cells.items()]
+
+
+def _comparisons(baseline: str, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
+    found = {}
+    for setting in dict.fromkeys(key[1:] for key in cells):
+        base = cells.get((baseline, *setting), {})
+        others: dict[tuple[int, ...], dict[tuple, list[float]]] = {}
+        for key, seeds in cells.items():
+            shared = tuple(sorted(set(seeds) & set(base)))
+            if key[1:] == setting and key[0] != baseline and shared:
+                others.setdefault(shared, {})[key] = [seeds[seed]["test_accuracy"] for seed in shared]
+        for shared, scores in others.items():
+            found |= statistics.compare_to([base[seed]["test_accuracy"] for seed in shared], scores)
+    return found
+
+
+def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | None) -> dict:
+    summary = statistics.summarise([result["test_accuracy"] for result in results]).as_dict()
+    first = results[0]
+
+    def mean(name: str, of=lambda result: result) -> float | None:
+        values = [of(result).get(name) for result in results]
+        return None if None in values else float(np.mean(values))
+
+    gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
+    row = dict(zip(("surrogate", "slope", "depth", "lr"), key, strict=True))
+    row |= {"seeds": summary["n"], **{name: summary[name] for name in summary if name in _COLUMNS}}
+    row |= {name: None for name in ("difference", "p_holm", "effect")} | {"claim": "baseline"}
+    if comparison is not None:
+        row |= {name: value for name, value in comparison.as_dict().items() if name in _COLUMNS}
+    row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
+    row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated")}
+    row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
+    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(key[0])}
+    row |= {name: mean(name, lambda result: result["times"]) for name in TIMES}
+    row["fault"] = integrations.fault(key[0])
+    return {name: row[name] for name in _COLUMNS}
+
+
+def _at_zero(spec: str) -> str:
+    return "yes" if float(integrations.parse(spec)(torch.zeros(1)).detach()) > 0.5 else "no"
+
+
+def write(study: Study) -> Path:
+    """Write the report's files into the study's folder; see `Study.report`."""
+    rows = table(study)
+    if not rows:
+        failures = study.failures()
+        reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
+        raise ValueError(f"{study.out}: expected a finished trial, got none{reason}")
+    results = {
+        "settings": asdict(study.settings),
+        "table": rows,
+        "ranks": ranks(study),
+        "areas": areas(study, rows),
+        "failures": study.failures(),
+        "trials": study.results(),
+    }
+    files = {
+        "table.csv": as_csv(rows),
+        "table.md": as_markdown(rows),
+        "table.tex": as_latex(rows),
+        "results.json": json.dumps(results, indent=1),
+        "report.html": as_html(study, results),
+    }
+    for name, text in files.items():
+        with _files.replacing(study.out / name) as temporary:
+            temporary.write_text(text)
+    return study.out / "report.html"
+
+
+def ranks(study: Study) -> dict[str, float]:
+    """Mean rank of each surrogate, over the seeds, slopes, depths and learning rates that all of them finished."""
+    scores: dict[str, dict[tuple, float]] = {}
+    for one in study.results():
+        config = one["config"]
+        place = (config["slope"], config["depth"], config["lr"], config["seed"])
+        scores.setdefault(config["surrogate"], {})[place] = one["result"]["test_accuracy"]
+    shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
+    if not shared or len(scores) < 2:
+        return {}
+    return statistics.mean_ranks({name: [found[place] for place in shared] for name, found in scores.items()})
+
+
+def areas(study: Study, rows: list[dict]) -> dict[str, float]:
+    """Each surrogate's mean accuracy over the logarithm of the slope, of all depths and lrs; {} for one slope."""
+    slopes = study.settings.slopes
+    found = {}
+    for name in study.settings.surrogates if len(slopes) > 1 else ():
+        means = [[row["mean"] for row in rows if (row["surrogate"], row["slope"]) == (name, slope)] for slope in slopes]
+        if all(means):
+            found[name] = statistics.area_over_slopes(slopes, [float(np.mean(values)) for values in means])
+    return found
+
+
+def _shown(value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def as_csv(rows: Sequence[dict]) -> str:
+    """Comma-separated values, the numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
+    """The columns that say something, and the cells as shown."""
+    kept = [name for name in _COLUMNS if any(row[name] is not None for row in rows)]
+    return kept, [[_shown(row[name]) for name in kept] for row in rows]
+
+
+def as_markdown(rows: Sequence[dict]) -> str:
+    """A Markdown table."""
+    kept, cells = _lines(rows)
+    lines = [[_COLUMNS[name] for name in kept], ["---"] * len(kept), *cells]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def as_latex(rows: Sequence[dict]) -> str:
+    """A LaTeX table of the main columns, for the package booktabs."""
+    main = ("surrogate", "slope", "depth", "lr", "seeds", "mean", "t_low", "t_high", "difference", "p_holm", "claim")
+    escapes = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+
+    def escaped(text: str) -> str:
+        return "".join(escapes.get(sign, sign) for sign in text)
+
+    lines = [" & ".join(escaped(_COLUMNS[name]) for name in main), r"\midrule"]
+    lines += [" & ".join(escaped(_shown(row[name])) for name in main) for row in rows]
+    body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
+    return f"\\begin{{tabular}}{{l{'r' * (len(main) - 2)}l}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+
+def as_html(study: Study, results: dict) -> str:
+    """The page."""
+    import jinja2
+
+    rows = results["table"]
+    kept, cells = _lines(rows)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("htaf_snn.compare", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    counts = study.counts()
+    return environment.get_template("report.html.jinja").render(
+        settings=study.settings,
+        counts=counts,
+        too_few=study.settings.seeds < statistics.FEWEST_SEEDS,
+        fewest=statistics.FEWEST_SEEDS,
+        headings=[_COLUMNS[name] for name in kept],
+        cells=cells,
+        findings=_findings(rows, study.settings.surrogates[0]),
+        figures=figures.all_figures(study.settings, results),
+        areas=results["areas"],
+        failures=results["failures"],
+        command=command(study),
+        versions=results["trials"][0]["versions"],
+        data_hash=data_hash(study),
+    )
+
+
+def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
+    """What can be said, one sentence each."""
+    told = []
+    for row in rows:
+        if row["claim"] in ("better", "worse"):
+            where = f"slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+            told.append(
+                f"{row['surrogate']} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
+                f"({where}, p = {row['p_holm']:.3g} after Holm's correction)."
+            )
+    return told
+
+
+def command(study: Study) -> str:
+    """The command that makes the study again."""
+    parts = ["htaf-snn", "compare", "--out", "DIR"]
+    for name, value in asdict(study.settings).items():
+        if value is not None:
+            values = value if isinstance(value, tuple) else (value,)
+            shown = ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
+            parts += [f"--{name.replace('_', '-')}", shown]
+    return shlex.join(parts)
+
+
+def data_hash(study: Study) -> str:
+    """Digits that tell the data set's files apart, from their names, sizes and times."""
+    import neuromorphic_datasets as nd
+
+    try:
+        recordings = nd.load(study.settings.dataset, "all", root=study.settings.data_root)
+    except (OSError, ValueError) as error:
+        return f"not here ({error.__class__.__name__})"
+    return hashlib.sha256(f"{recordings.fingerprint} {len(recordings)}".encode()).hexdigest()[:16]

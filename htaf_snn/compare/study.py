@@ -1,0 +1,423 @@
+"""Studies: every combination of surrogate, slope, depth, learning rate and seed, trained once, by several workers.
+
+The state is in Optuna's storage: one trial a combination, made before the first starts. A worker takes a trial that
+waits by setting its state, which only one can; while it trains, it sends heartbeats. When they stop, others put the
+trial back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from importlib.metadata import version
+from itertools import product
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from .. import _files
+from . import trial
+from .matching import MATCHES
+
+__all__ = ["Settings", "Study"]
+
+SETTINGS = "study.json"
+_NAME = "htaf-snn compare"
+_HEARTBEAT_S = 5
+_GRACE_S = 20
+_POLL_S = 0.3
+PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study compares; all combinations are tried.
+
+    Attributes:
+        dataset: a name of `neuromorphic_datasets.names()`.
+        data_root: its folder, or None.
+        surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests.
+        slopes: each stretches every surrogate.
+        depths: numbers of hidden layers.
+        lrs: learning rates.
+        seeds: how many; they are 0, 1, ….
+        match, reference, width, epochs, batch_size, time_bins: as in `trial.Config`.
+    """
+
+    dataset: str = "saccade-digits"
+    data_root: str | None = None
+    surrogates: tuple[str, ...] = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
+    slopes: tuple[float, ...] = (1.0,)
+    depths: tuple[int, ...] = (2,)
+    lrs: tuple[float, ...] = (1e-3,)
+    seeds: int = 5
+    match: str = "peak"
+    reference: str = "htaf"
+    width: int = 128
+    epochs: int = 8
+    batch_size: int = 32
+    time_bins: int = 10
+
+    def __post_init__(self):
+        for name in ("surrogates", "slopes", "depths", "lrs"):
+            values = getattr(self, name)
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                raise ValueError(f"{name}: expected one value or more, got {values!r}")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected different values, got {list(values)}")
+            object.__setattr__(self, name, tuple(values))
+        for name in ("slopes", "lrs"):
+            if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in getattr(self, name)):
+                raise ValueError(f"{name}: expected positive finite numbers, got {list(getattr(self, name))}")
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        counts = {"seeds": self.seeds, "width": self.width, "epochs": self.epochs}
+        counts |= {"batch_size": self.batch_size, "time_bins": self.time_bins}
+        counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        if self.match not in MATCHES:
+            raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
+
+    def check(self) -> None:
+        """Try every surrogate, and look whether the data set is known.
+
+        Raises:
+            ValueError, ImportError: naming what is unknown, cannot be matched or is not installed.
+        """
+        import neuromorphic_datasets as nd
+
+        if self.dataset not in nd.names():
+            raise ValueError(f"dataset: expected one of {', '.join(nd.names())}, got {self.dataset!r}")
+        for config in self.configs():
+            if config.seed == 0 and config.depth == self.depths[0] and config.lr == self.lrs[0]:
+                trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
+
+    def configs(self) -> list[trial.Config]:
+        """All combinations, seeds last."""
+        own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
+        shared = {name: getattr(self, name) for name in own}
+        grid = product(self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
+        return [
+            trial.Config(surrogate=surrogate, slope=slope, depth=depth, lr=lr, seed=seed, **shared)
+            for surrogate, slope, depth, lr, seed in grid
+        ]
+
+
+class Study:
+    """A study in a folder.
+
+    Args:
+        out: the folder; it is made if it is not there, and continued if it is.
+        storage: URL of a database that several machines share, such as "postgresql://host/name"; None is an SQLite
+            file in the folder.
+        **settings: as `Settings`; none at all continues a study with the settings that it has.
+
+    Raises:
+        ValueError: a setting is wrong, or the folder has a study of other settings; the message shows the difference.
+        ImportError: a library is not installed.
+        OSError: the folder or the database cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> study = Study(folder.name, surrogates=["htaf", "atan"], seeds=3)
+        >>> study.counts()
+        {'waiting': 6, 'running': 0, 'finished': 0, 'failed': 0}
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, out: str | PathLike, *, storage: str | None = None, **settings):
+        self.out = Path(out)
+        self.settings = self._settled(settings)
+        self.storage = storage or f"sqlite:///{self.out.resolve() / 'study.db'}"
+        self._open()
+
+    def _settled(self, given: dict) -> Settings:
+        """The settings given, if they are those of the folder, or the folder's if none are given."""
+        path = self.out / SETTINGS
+        before = _read_settings(path) if path.is_file() else None
+        if before is not None and not given:
+            return before
+        unknown = set(given) - {field.name for field in fields(Settings)}
+        if unknown:
+            raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
+        settings = Settings(**given)
+        if before is not None and settings != before:
+            now, then = asdict(settings), asdict(before)
+            changed = [f"{name}: {then[name]!r} there, {now[name]!r} here" for name in now if now[name] != then[name]]
+            raise ValueError(f"{path}: a study of other settings; " + "; ".join(changed))
+        if before is None:
+            settings.check()
+            self.out.mkdir(parents=True, exist_ok=True)
+            with _files.replacing(path) as temporary:
+                temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+        return settings
+
+    def _open(self) -> None:
+        """Connect to the database, and make the trials that are not there."""
+        import optuna
+        from filelock import FileLock
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with _database_errors(self.storage), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            timeout = {"connect_args": {"timeout": 60}} if self.storage.startswith("sqlite") else None
+            self._storage = optuna.storages.RDBStorage(
+                self.storage,
+                engine_kwargs=timeout,
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=_put_back,
+            )
+            with FileLock(self.out / ".study.lock"):
+                self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
+                known = {_key(t) for t in self._study.get_trials(deepcopy=False)}
+                for config in self.settings.configs():
+                    if _digest(asdict(config)) not in known:
+                        _add(self._study, asdict(config))
+
+    def _trials(self) -> dict[str, object]:
+        """One trial for each combination: the finished one, else the failed one, else the latest."""
+        order = {"COMPLETE": 0, "FAIL": 2}
+        found: dict[str, object] = {}
+        for one in self._study.get_trials(deepcopy=False):
+            if one.state.name == "FAIL" and "error" not in one.user_attrs:
+                continue  # put back
+            key = _key(one)
+            rank = order.get(one.state.name, 1)
+            if key not in found or rank < order.get(found[key].state.name, 1):
+                found[key] = one
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """How many trials wait, run, are finished, and have failed."""
+        names = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
+        counts = dict.fromkeys(names.values(), 0)
+        for one in self._trials().values():
+            counts[names[one.state.name]] += 1
+        return counts
+
+    def run(self, workers: int = 1, progress: bool = True) -> dict[str, int]:
+        """Run the trials that are left, in processes of their own with one thread each, and wait.
+
+        Finished trials stay as they are; one that failed is kept with its error. Several calls, on one machine or more,
+        share the work. Ctrl-C puts running trials back.
+
+        Args:
+            workers: processes.
+            progress: show a progress bar with the time left on standard error.
+
+        Returns:
+            `counts` afterwards.
+
+        Raises:
+            RuntimeError: if a worker ends by an error of its own.
+        """
+        from tqdm import tqdm
+
+        command = [sys.executable, "-W", "ignore", "-m", "htaf_snn.compare.study", str(self.out), self.storage]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        counts = self.counts()
+        done, left = counts["finished"] + counts["failed"], min(workers, counts["waiting"] + counts["running"])
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(
+                tqdm(total=sum(counts.values()), initial=done, unit="trial", disable=not progress)
+            )
+            logs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(left)]
+            processes = [subprocess.Popen(command, env=environment, stderr=log) for log in logs]
+            try:
+                while True:
+                    running = any(process.poll() is None for process in processes)
+                    counts = self.counts()
+                    bar.set_postfix(failed=counts["failed"], refresh=False)
+                    bar.update(counts["finished"] + counts["failed"] - bar.n)
+                    if not running:
+                        break
+                    time.sleep(_POLL_S)
+            except BaseException:
+                for process in processes:
+                    process.send_signal(signal.SIGTERM)
+                for process in processes:
+                    process.wait()
+                raise
+            for process, log in zip(processes, logs, strict=True):
+                log.seek(0)
+                if process.returncode:
+                    raise RuntimeError(f"a worker ended: {(log.read().strip() or 'killed').splitlines()[-1]}")
+        return counts
+
+    def work(self) -> None:
+        """Run waiting trials in this process until none waits or runs."""
+        while True:
+            self._put_stale_back()
+            taken = self._take()
+            if taken is not None:
+                self._try(taken)
+            elif self.counts()["running"] == 0:
+                return
+            else:
+                time.sleep(_POLL_S)
+
+    def _put_stale_back(self) -> None:
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)
+
+    def _take(self):
+        """A waiting trial, now running for this process alone, or None."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        for one in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            # Another worker may have taken it since, and may even have finished it.
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if self._storage.set_trial_state_values(one._trial_id, TrialState.RUNNING):
+                    return one
+        return None
+
+    def _try(self, taken) -> None:
+        from optuna.trial import TrialState
+
+        number = taken._trial_id
+        with _heartbeats(self._storage, number):
+            try:
+                result = trial.run(trial.Config(**taken.user_attrs["config"]))
+            except (KeyboardInterrupt, SystemExit):
+                self._storage.set_trial_state_values(number, TrialState.FAIL)
+                _add(self._study, taken.user_attrs["config"])
+                raise
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+                self._storage.set_trial_user_attr(number, "error", told)
+                self._storage.set_trial_user_attr(number, "traceback", traceback.format_exc())
+                self._storage.set_trial_state_values(number, TrialState.FAIL)
+                return
+        self._storage.set_trial_user_attr(number, "result", result)
+        self._storage.set_trial_user_attr(number, "finished", datetime.now().isoformat(timespec="seconds"))
+        self._storage.set_trial_user_attr(number, "versions", _versions())
+        self._storage.set_trial_state_values(number, TrialState.COMPLETE, [result["test_accuracy"]])
+
+    def table(self) -> list[dict]:
+        """One row for each surrogate, slope, depth and learning rate; see `htaf_snn.compare.report.table`."""
+        from .report import table
+
+        return table(self)
+
+    def report(self) -> Path:
+        """Write report.html, table.csv, table.md, table.tex and results.json into the folder; return the page's path.
+
+        Raises:
+            ValueError: if no trial is finished.
+        """
+        from .report import write
+
+        return write(self)
+
+    def results(self) -> list[dict]:
+        """The finished trials: {"config", "result", "versions"}, in the order of `Settings.configs`."""
+        found = self._trials()
+        keys = [_digest(asdict(config)) for config in self.settings.configs()]
+        finished = [found[key].user_attrs for key in keys if key in found and found[key].state.name == "COMPLETE"]
+        return [{name: attributes[name] for name in ("config", "result", "versions")} for attributes in finished]
+
+    def failures(self) -> list[dict]:
+        """The failed trials: {"config", "error"}."""
+        found = [one.user_attrs for one in self._trials().values() if one.state.name == "FAIL"]
+        return [{"config": attributes["config"], "error": attributes["error"]} for attributes in found]
+
+
+def _read_settings(path: Path) -> Settings:
+    try:
+        values = json.loads(path.read_text())
+        return Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected the settings of a study, got {error}") from error
+
+
+def _digest(config: dict) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _key(one) -> str:
+    return _digest(one.user_attrs["config"])
+
+
+def _add(study, config: dict) -> None:
+    import optuna
+
+    waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"config": config})
+    study.add_trial(waiting)
+
+
+def _put_back(study, stale) -> None:
+    """Called by Optuna once for each trial whose heartbeats stopped."""
+    _add(study, stale.user_attrs["config"])
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(ImportError):
+            found[package] = version(package)
+    return found
+
+
+@contextlib.contextmanager
+def _heartbeats(storage, trial_id: int) -> Iterator[None]:
+    """Send a heartbeat at once and every few seconds while the block runs."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_HEARTBEAT_S):
+            storage.record_heartbeat(trial_id)
+
+    storage.record_heartbeat(trial_id)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _database_errors(url: str) -> Iterator[None]:
+    """Tell a database that is damaged, locked or out of reach in one line."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise OSError(f"storage: the database {url} cannot be used: {reason}") from error
+
+
+def _work(out: str, storage: str) -> None:
+    """A worker's process."""
+    torch.set_num_threads(1)
+    # Ctrl-C goes to all processes of a terminal; the one that started this tells it by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    Study(out, storage=storage).work()
+
+
+if __name__ == "__main__":
+    _work(*sys.argv[1:])

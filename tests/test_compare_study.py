@@ -1,0 +1,371 @@
+"""Studies: run by several processes, interrupted, killed, continued; and what they report."""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from htaf_snn import cli, integrations
+from htaf_snn.compare import Study, measures, report, trial
+from htaf_snn.compare import study as study_module
+from htaf_snn.compare.study import SETTINGS
+from htaf_snn.compare.trial import Config
+
+SMALL = {"width": 8, "epochs": 1, "time_bins": 2, "batch_size": 256}
+SURROGATES = ["htaf", "snntorch.atan", "norse.super"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of three surrogates, two slopes and three seeds, run by two workers."""
+    study = Study(tmp_path_factory.mktemp("study"), surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, **SMALL)
+    assert study.counts() == {"waiting": 18, "running": 0, "finished": 0, "failed": 0}
+    assert study.run(workers=2, progress=False) == {"waiting": 0, "running": 0, "finished": 18, "failed": 0}
+    study.report()
+    return study
+
+
+@pytest.fixture
+def one_thread():
+    """Results depend on the number of threads; workers have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def without_times(results):
+    """The results but for what differs from run to run."""
+    kept = [{**one["result"], "times": None} for one in results]
+    return json.dumps([[one["config"], result] for one, result in zip(results, kept, strict=True)])
+
+
+def test_every_combination_is_tried_once(finished):
+    configs = [Config(**one["config"]) for one in finished.results()]
+    assert configs == finished.settings.configs()
+    states = [one.state.name for one in finished._study.get_trials()]
+    assert states == ["COMPLETE"] * 18
+
+
+def test_a_trial_is_a_function_of_its_configuration(finished, one_thread):
+    config = asdict(Config("norse.super", 2.0, seed=1, match="peak", **SMALL))
+    [one] = [one for one in finished.results() if one["config"] == config]
+    again = trial.run(Config(**config))
+    assert json.loads(json.dumps({**again, "times": None})) == {**one["result"], "times": None}
+
+
+def test_continuing_changes_nothing(finished):
+    before = without_times(finished.results())
+    again = Study(finished.out)
+    assert again.settings == finished.settings
+    assert again.run(workers=2, progress=False)["finished"] == 18
+    assert without_times(again.results()) == before
+    assert len(again._study.get_trials()) == 18
+
+
+def test_other_settings_are_refused_and_shown(finished):
+    with pytest.raises(ValueError, match=r"a study of other settings; .*seeds: 3 there, 4 here"):
+        Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=4, **SMALL)
+    assert Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, **SMALL).counts()["finished"] == 18
+
+
+def test_the_table(finished):
+    rows = finished.table()
+    places = [(name, slope) for name in SURROGATES for slope in (0.5, 2.0)]
+    assert [(row["surrogate"], row["slope"]) for row in rows] == places
+    for row in rows:
+        scores = [
+            one["result"]["test_accuracy"]
+            for one in finished.results()
+            if (one["config"]["surrogate"], one["config"]["slope"]) == (row["surrogate"], row["slope"])
+        ]
+        assert row["mean"] == pytest.approx(sum(scores) / 3)
+        assert row["t_low"] <= row["mean"] <= row["t_high"]
+        assert (row["seeds"], row["at_zero"]) == (3, "no")
+        claims = ["baseline"] if row["surrogate"] == "htaf" else ["better", "worse", "no difference shown"]
+        assert row["claim"] in claims
+        # The peak of norse.super is 1, of atan and htaf too; a slope multiplies it.
+        assert row["gain"] == pytest.approx(1 / row["slope"], rel=1e-6)
+    assert {row["surrogate"] for row in rows if row["fault"]} == {"snntorch.atan", "norse.super"}
+    assert set(report.ranks(finished)) == set(report.areas(finished, rows)) == set(SURROGATES)
+
+
+def test_the_files(finished):
+    rows = finished.table()
+    with open(finished.out / "table.csv") as file:
+        read = list(csv.DictReader(file))
+    assert [float(line["mean"]) for line in read] == [row["mean"] for row in rows]
+    markdown = (finished.out / "table.md").read_text().splitlines()
+    assert len(markdown) == 8
+    assert len({line.count("|") for line in markdown}) == 1
+    latex = (finished.out / "table.tex").read_text()
+    assert latex.startswith("\\begin{tabular}")
+    assert r"norse.super & 2 & 2 & 0.001 & 3" in latex
+    assert latex.count(r"\\") == 7
+    results = json.loads((finished.out / "results.json").read_text())
+    assert results["table"] == json.loads(json.dumps(rows))
+    assert len(results["trials"]) == 18
+
+
+class Page(HTMLParser):
+    """Collects what a page would fetch, its images' texts and its open tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.alternatives, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.fetched += [attributes[name] for name in ("src", "href") if name in attributes and tag != "use"]
+        if attributes.get("role") == "img":
+            self.alternatives.append(attributes["aria-label"])
+
+
+def test_the_page_needs_no_network_and_describes_its_figures(finished):
+    text = (finished.out / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert all(link.startswith(("data:", "#")) for link in page.fetched)
+    assert "url(http" not in text
+    assert len(page.alternatives) == page.tags.count("figure") == 5
+    assert all(len(words) > 20 for words in page.alternatives)
+    command = "htaf-snn compare --out DIR --dataset saccade-digits"
+    for part in (command, "alpha is ignored by Norse", torch.__version__.split("+")[0]):
+        assert part in text
+
+
+def test_fewer_than_three_seeds_make_no_claim(tmp_path):
+    study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=1, **SMALL)
+    study.run(workers=1, progress=False)
+    assert "no claim can be made" in study.report().read_text()
+    assert [row["claim"] for row in study.table()] == ["baseline", "too few seeds"]
+    assert study.table()[0]["t_low"] is None
+
+
+def test_a_failed_trial_is_kept_and_the_rest_go_on(tmp_path, monkeypatch):
+    study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
+    run = trial.run
+
+    def fails_once(config):
+        if (config.surrogate, config.seed) == ("atan", 1):
+            raise FloatingPointError("layer 2: NaN gradient behind the surrogate atan")
+        return run(config)
+
+    monkeypatch.setattr(trial, "run", fails_once)
+    study.work()
+    assert study.counts() == {"waiting": 0, "running": 0, "finished": 3, "failed": 1}
+    [failure] = study.failures()
+    assert (failure["config"]["surrogate"], failure["config"]["seed"]) == ("atan", 1)
+    assert "FloatingPointError: layer 2: NaN gradient behind the surrogate atan" in failure["error"]
+    assert "layer 2: NaN gradient" in study.report().read_text()
+    monkeypatch.undo()
+    assert Study(tmp_path).run(workers=1, progress=False)["failed"] == 1
+
+
+def test_all_trials_failed(tmp_path, monkeypatch):
+    study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
+    monkeypatch.setattr(trial, "run", lambda config: 1 / 0)
+    study.work()
+    message = "expected a finished trial, got none; all 2 have failed, the first: ZeroDivision"
+    with pytest.raises(ValueError, match=message):
+        study.report()
+    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "all 2 have failed" in result.stderr
+
+
+PYTHON = [sys.executable, "-W", "ignore", "-c"]
+RUN = "import sys; from htaf_snn.compare import Study; Study(sys.argv[1]).run(workers=2, progress=False)"
+
+
+def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, monkeypatch, one_thread):
+    for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 3)):
+        monkeypatch.setattr(study_module, name, seconds)
+    Study(tmp_path, **asdict(finished.settings))
+    for moment in (5.0, random.Random(0).uniform(4, 8)):
+        process = subprocess.Popen([*PYTHON, RUN, str(tmp_path)], start_new_session=True)
+        time.sleep(moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    # The workers that were killed sent heartbeats every five seconds, and could have sent one just before.
+    time.sleep(4)
+    killed = Study(tmp_path)
+    killed.work()
+    assert without_times(killed.results()) == without_times(finished.results())
+    states = [one.state.name for one in killed._study.get_trials()]
+    assert states.count("COMPLETE") == 18
+
+
+def test_an_interrupted_study_puts_its_trials_back(tmp_path):
+    study = Study(tmp_path, surrogates=["htaf"], seeds=2, **{**SMALL, "epochs": 500})
+    # A process started by a test may have been told to ignore Ctrl-C.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    process = subprocess.Popen([*PYTHON, listen + RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
+    while study.counts()["running"] < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"surrogates": ["hat"]}, ValueError, "hat"),
+        ({"surrogates": ["brian.atan"]}, ValueError, "expected a library of snntorch"),
+        ({"surrogates": []}, ValueError, "^surrogates: expected one value or more"),
+        ({"surrogates": ["htaf", "htaf"]}, ValueError, "^surrogates: expected different values"),
+        ({"surrogates": ["snntorch.LSO"]}, (ValueError, TypeError), "."),
+        ({"dataset": "imagenet"}, ValueError, "^dataset: expected one of asldvs"),
+        ({"slopes": [0.0]}, ValueError, "^slopes: expected positive finite numbers"),
+        ({"lrs": ["fast"]}, ValueError, "^lrs: expected positive"),
+        ({"depths": [0]}, ValueError, "^depths, number 1: expected an integer >= 1, got 0"),
+        ({"seeds": 0}, ValueError, "^seeds: expected an integer >= 1, got 0"),
+        ({"match": "size"}, ValueError, "^match: expected one of none"),
+        ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
+        ({"colour": "red"}, TypeError, "unknown settings colour"),
+    ],
+)
+def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message):
+    with pytest.raises(error, match=message):
+        Study(tmp_path / "new", **settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_files_and_databases_are_told(finished, tmp_path):
+    shutil.copytree(finished.out, tmp_path / "copy")
+    (tmp_path / "copy" / "study.db").write_bytes(b"no database at all, but long enough to look at" * 100)
+    with pytest.raises(OSError, match=r"storage: the database sqlite:.*study\.db cannot be used: .*not a database"):
+        Study(tmp_path / "copy")
+    (tmp_path / "copy" / SETTINGS).write_text("{")
+    with pytest.raises(ValueError, match=r"study\.json: expected the settings of a study"):
+        Study(tmp_path / "copy")
+    with pytest.raises(OSError, match=r"storage: the database sqlite:////nowhere/at/all\.db cannot be used"):
+        Study(tmp_path / "other", storage="sqlite:////nowhere/at/all.db", surrogates=["htaf"])
+
+
+def test_a_locked_database_is_waited_for(tmp_path):
+    study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
+    lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    process = subprocess.Popen([*PYTHON, RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
+    time.sleep(6)
+    lock.execute("COMMIT")
+    lock.close()
+    assert process.wait(60) == 0
+    assert study.counts()["finished"] == 1
+
+
+def test_the_command(tmp_path, finished):
+    arguments = ["--surrogates", "htaf(alpha=1, beta=8),atan", "--seeds", "2", "--width", "8", "--epochs", "1"]
+    arguments += ["--time-bins", "2", "--batch-size", "256", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.app, ["compare", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    assert [row["surrogate"] for row in json.loads(result.stdout)] == ["htaf(alpha=1, beta=8)", "atan"]
+    wrong = [*arguments[:-2], "--slopes", "a,b", "--out", str(tmp_path / "new")]
+    result = CliRunner().invoke(cli.app, ["compare", *wrong])
+    assert (result.exit_code, "slopes: expected numbers separated by commas, got 'a,b'" in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli.app, ["compare", "--seeds", "9", "--out", str(finished.out)])
+    assert (result.exit_code, "a study of other settings" in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
+    assert (result.exit_code, "expected the folder of a study" in result.stderr) == (2, True)
+    result = CliRunner().invoke(cli.app, ["report", str(finished.out)])
+    assert result.exit_code == 0
+    assert len(re.findall(r"slope (0\.5|2), depth 2", result.stdout)) == 6
+
+
+def chromium():
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("Chromium is not installed")
+    return found
+
+
+def test_the_page_in_a_browser(finished, tmp_path):
+    """Tables sort, figures are there, and the console stays empty."""
+    page = (finished.out / "report.html").read_text()
+    probe = """<script>
+      const column = [...document.querySelectorAll('th')].findIndex(h => h.textContent === 'test accuracy');
+      const rows = document.querySelector('table').tBodies[0].rows;
+      const values = () => [...rows].map(r => +r.cells[column].textContent);
+      document.querySelectorAll('th button')[column].click();
+      const up = values(), risen = up.every((v, i) => !i || v >= up[i - 1]);
+      document.querySelectorAll('th button')[column].click();
+      const down = values(), fallen = down.every((v, i) => !i || v <= down[i - 1]);
+      const drawn = [...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 50);
+      document.title = JSON.stringify({risen, fallen, drawn, wide: document.documentElement.scrollWidth <= innerWidth});
+    </script></body>"""
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.replace("</body>", probe))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=500,900"]
+    command = [chromium(), *options, f"--user-data-dir={tmp_path}", "--dump-dom", probed.as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert '<title>{"risen":true,"fallen":true,"drawn":true,"wide":true}</title>' in run.stdout
+    assert "CONSOLE" not in run.stderr
+
+
+def test_the_guard_names_layer_and_surrogate():
+    model = trial._network(Config(width=4), _Recordings(), lambda x: x * float("nan"))
+    message = r"layer [12]: NaN gradient behind the surrogate mine"
+    with measures.GradientGuard(model, "mine"), pytest.raises(FloatingPointError, match=message):
+        model(torch.rand(3, 2, 2, 5, 5) * 5).sum().backward()
+
+
+class _Recordings:
+    sensor_size = (5, 5, 2)
+    classes = ("0", "1", "2")
+
+
+def test_activity_counts_by_hand():
+    model = trial._network(Config(width=3, depth=1), _Recordings(), integrations.parse("htaf"))
+    with torch.no_grad():
+        linear = model.layers[0][1]
+        linear.weight.zero_()
+        linear.bias.copy_(torch.tensor([5.0, -5.0, 0.0]))  # always, never, never
+        linear.weight[0, 7] = 1e-9
+    frames = torch.zeros(4, 2, 2, 5, 5)
+    frames[:, 0, 0, 1, 2] = 1  # input 7, in each of four steps of one of two recordings
+    found = measures.activity(model, [(frames, torch.zeros(2))])
+    assert found["saturated"] == [pytest.approx(1 / 3)]
+    assert found["dead"] == [pytest.approx(2 / 3)]
+    assert found["spike_rate"] == [pytest.approx(1 / 3)]
+    # Four accumulations at the first layer; the readout sees rates: one active neuron times three classes, twice.
+    assert found["acs"] + found["macs"] == pytest.approx((4 + 2 * 3) / 2)
+    assert found["energy_nj"] == pytest.approx((found["acs"] * 0.9 + found["macs"] * 4.6) / 1e3)
+
+
+def test_gradients_and_their_cosine():
+    torch.manual_seed(0)
+    model = trial._network(Config(width=6), _Recordings(), integrations.parse("htaf"))
+    frames, labels = torch.rand(3, 4, 2, 5, 5), torch.tensor([0, 1, 2, 0])
+    found = measures.batch_gradient(model, frames, labels)
+    torch.nn.functional.cross_entropy(model(frames), labels).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
+    torch.testing.assert_close(found["flat"], expected)
+    first = torch.cat([p.grad.flatten() for p in model.layers[0].parameters()])
+    assert found["layers"][0] == pytest.approx(first.norm().item())
+    assert [len(steps) for steps in found["steps"]] == [3, 3]
+    assert measures.cosine(expected, expected * 3) == pytest.approx(1)
+    assert measures.cosine(expected, -expected) == pytest.approx(-1)
+    assert measures.cosine(expected, torch.zeros_like(expected)) is None
+
+
+def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
+    found = trial.run(Config("htaf(mode='smooth')", **SMALL))
+    assert found["hardening_gap"] == pytest.approx(found["smooth_test_accuracy"] - found["test_accuracy"])
+    assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
