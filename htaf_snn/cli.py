@@ -221,6 +221,10 @@ def compare_command(
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
     time_bins: Annotated[int, typer.Option(help="Time steps.")] = _STUDY.time_bins,
+    folds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pool all samples; seed s tests on fold s of so many."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
     storage: Annotated[
         Optional[str],  # noqa: UP045

@@ -236,6 +236,7 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
         ({"lrs": ["fast"]}, ValueError, "^lrs: expected positive"),
         ({"depths": [0]}, ValueError, "^depths, number 1: expected an integer >= 1, got 0"),
         ({"seeds": 0}, ValueError, "^seeds: expected an integer >= 1, got 0"),
+        ({"folds": 1}, ValueError, "^folds: expected an integer >= 2 or None, got 1"),
         ({"match": "size"}, ValueError, "^match: expected one of none"),
         ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
         ({"colour": "red"}, TypeError, "unknown settings colour"),
@@ -363,6 +364,12 @@ def test_gradients_and_their_cosine():
     assert measures.cosine(expected, expected * 3) == pytest.approx(1)
     assert measures.cosine(expected, -expected) == pytest.approx(-1)
     assert measures.cosine(expected, torch.zeros_like(expected)) is None
+
+
+def test_folds_test_every_recording_once():
+    found = [trial.run(Config(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
+    assert found[0]["test_accuracy"] != found[1]["test_accuracy"]
+    assert found[0]["gradient_layers"] != found[2]["gradient_layers"]
 
 
 def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():

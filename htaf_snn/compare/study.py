@@ -55,7 +55,7 @@ class Settings:
         depths: numbers of hidden layers.
         lrs: learning rates.
         seeds: how many; they are 0, 1, ….
-        match, reference, width, epochs, batch_size, time_bins: as in `trial.Config`.
+        match, reference, width, epochs, batch_size, time_bins, folds: as in `trial.Config`.
     """
 
     dataset: str = "saccade-digits"
@@ -71,6 +71,7 @@ class Settings:
     epochs: int = 8
     batch_size: int = 32
     time_bins: int = 10
+    folds: int | None = None
 
     def __post_init__(self):
         for name in ("surrogates", "slopes", "depths", "lrs"):
@@ -90,6 +91,8 @@ class Settings:
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        if self.folds is not None and (isinstance(self.folds, bool) or self.folds < 2):
+            raise ValueError(f"folds: expected an integer >= 2 or None, got {self.folds!r}")
         if self.match not in MATCHES:
             raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
 

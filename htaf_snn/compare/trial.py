@@ -36,6 +36,7 @@ class Config:
         dataset, data_root: as in `training.TrainConfig`.
         width: neurons of a hidden layer.
         epochs, batch_size, time_bins: as in `training.TrainConfig`.
+        folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
     """
 
     surrogate: str = "htaf"
@@ -51,6 +52,7 @@ class Config:
     epochs: int = 5
     batch_size: int = 32
     time_bins: int = 10
+    folds: int | None = None
 
 
 def surrogate_of(config: Config) -> Rescaled:
@@ -83,6 +85,8 @@ def run(config: Config) -> dict:
         batch_size=config.batch_size,
         time_bins=config.time_bins,
         seed=config.seed,
+        folds=config.folds,
+        fold=None if config.folds is None else config.seed % config.folds,
     )
     model = _network(config, train.dataset, step)
     frames, labels = next(iter(train))
