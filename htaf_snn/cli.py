@@ -201,7 +201,7 @@ _SPLIT = {"surrogates": str, "slopes": float, "depths": int, "lrs": float}
         "htaf-snn compare\n\n"
         "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
         "htaf-snn compare --out runs/first    (continues it)\n\n"
-        "htaf-snn compare --out runs/first --storage postgresql://host/name    (on several machines)"
+        "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)"
     ),
 )
 def compare_command(
@@ -288,7 +288,7 @@ def _tell(study: Study, as_json: bool) -> None:
     for row in rows:
         setting = f"slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
         interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
-        typer.echo(f"{row['surrogate']:<28}{setting:<30}{row['mean']:.4f}{interval}  {row['claim']}")
+        typer.echo(f"{row['surrogate']:<34} {setting:<30}{row['mean']:.4f}{interval}  {row['claim']}")
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
         typer.secho(f"failed: {failed}", err=True)

@@ -7,12 +7,15 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -258,6 +261,54 @@ def test_damaged_files_and_databases_are_told(finished, tmp_path):
         Study(tmp_path / "copy")
     with pytest.raises(OSError, match=r"storage: the database sqlite:////nowhere/at/all\.db cannot be used"):
         Study(tmp_path / "other", storage="sqlite:////nowhere/at/all.db", surrogates=["htaf"])
+
+
+def test_a_database_out_of_reach_is_told(tmp_path):
+    with pytest.raises(OSError, match=r"storage: the database postgresql\+psycopg://127\.0\.0\.1:9/x cannot be used: "):
+        Study(tmp_path, storage="postgresql+psycopg://127.0.0.1:9/x", surrogates=["htaf"])
+
+
+@pytest.fixture
+def postgres(tmp_path_factory):
+    """The URL of a PostgreSQL server of the test's own."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    user = "postgres" if os.getuid() == 0 else None  # the server refuses to run as root
+    # Sockets have short paths, and the server's user has to reach the folder.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        if user:
+            shutil.chown(folder, user)
+        data, quiet = f"{folder}/data", {"user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([found[-1], "-D", data, "-A", "trust", "-U", "study", "--no-sync"], check=True, **quiet)
+        server = subprocess.Popen([found[-1].with_name("postgres"), "-D", data, "-p", str(port), "-k", folder], **quiet)
+        try:
+            ready = [found[-1].with_name("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+            while subprocess.run(ready, stdout=subprocess.DEVNULL).returncode:
+                assert server.poll() is None
+                time.sleep(0.1)
+            yield f"postgresql+psycopg://study@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)  # does not wait for open connections
+            server.wait()
+
+
+def test_two_machines_share_a_server(postgres, finished, tmp_path):
+    """Each has its own folder; no trial is run twice."""
+    settings = {**asdict(finished.settings), "slopes": (2.0,)}
+    code = "import sys; from htaf_snn.compare import Study; Study(sys.argv[1], storage=sys.argv[2]).run(progress=False)"
+    for name in "ab":
+        Study(tmp_path / name, storage=postgres, **settings)
+    both = [subprocess.Popen([*PYTHON, code, str(tmp_path / name), postgres]) for name in "ab"]
+    assert [process.wait(120) for process in both] == [0, 0]
+    study = Study(tmp_path / "a", storage=postgres)
+    assert [one.state.name for one in study._study.get_trials()] == ["COMPLETE"] * 9
+    expected = [one for one in finished.results() if one["config"]["slope"] == 2.0]
+    assert without_times(study.results()) == without_times(expected)
 
 
 def test_a_locked_database_is_waited_for(tmp_path):

@@ -24,7 +24,10 @@ MODULES = [
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ),
 ]
-TRAIN_BRIEFLY = "--epochs 1 --hidden 8 --time-bins 2"
+BRIEFLY = {
+    "train": "--epochs 1 --hidden 8 --time-bins 2",
+    "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --time-bins 2 --workers 1",
+}
 
 
 def fenced(language):
@@ -61,6 +64,6 @@ def test_readme_code(code, tmp_path, monkeypatch):
 def test_readme_commands(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, *arguments = shlex.split(command)
-    brief = shlex.split(TRAIN_BRIEFLY) if arguments[0] == "train" else []
+    brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     result = typer.testing.CliRunner().invoke(cli.app, [*arguments, *brief])
     assert result.exit_code == 0, result.output

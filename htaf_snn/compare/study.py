@@ -126,7 +126,7 @@ class Study:
 
     Args:
         out: the folder; it is made if it is not there, and continued if it is.
-        storage: URL of a database that several machines share, such as "postgresql://host/name"; None is an SQLite
+        storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None is an SQLite
             file in the folder.
         **settings: as `Settings`; none at all continues a study with the settings that it has.
 
@@ -408,7 +408,10 @@ def _database_errors(url: str) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
+    except ImportError as error:
+        remedy = '; pip install "htaf-snn[postgres]"' if url.startswith("postgresql") else ""
+        raise OSError(f"storage: the database {url} cannot be used: {error}{remedy}") from error
+    except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise OSError(f"storage: the database {url} cannot be used: {reason}") from error
 
