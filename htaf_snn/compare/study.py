@@ -126,8 +126,8 @@ class Study:
 
     Args:
         out: the folder; it is made if it is not there, and continued if it is.
-        storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None is an SQLite
-            file in the folder.
+        storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None is an
+            SQLite file in the folder.
         **settings: as `Settings`; none at all continues a study with the settings that it has.
 
     Raises:
