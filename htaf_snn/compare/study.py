@@ -253,10 +253,7 @@ class Study:
                         break
                     time.sleep(_POLL_S)
             except BaseException:
-                for process in processes:
-                    process.send_signal(signal.SIGTERM)
-                for process in processes:
-                    process.wait()
+                _stop(processes)
                 raise
             for process, log in zip(processes, logs, strict=True):
                 log.seek(0)
@@ -302,7 +299,9 @@ class Study:
         with _heartbeats(self._storage, number):
             try:
                 result = trial.run(trial.Config(**taken.user_attrs["config"]))
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit) as stopped:
+                if isinstance(stopped, SystemExit):  # of a worker, by `_stop`
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 self._storage.set_trial_state_values(number, TrialState.FAIL)
                 _add(self._study, taken.user_attrs["config"])
                 raise
@@ -414,6 +413,14 @@ def _database_errors(url: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise OSError(f"storage: the database {url} cannot be used: {reason}") from error
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Tell workers to put their trials back and end; again and again, as a callback of C code may swallow the first."""
+    while any(process.poll() is None for process in processes):
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        time.sleep(1)
 
 
 def _work(out: str, storage: str) -> None:
