@@ -222,7 +222,7 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(150)
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
@@ -319,7 +319,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
     time.sleep(6)
     lock.execute("COMMIT")
     lock.close()
-    assert process.wait(60) == 0
+    assert process.wait(150) == 0
     assert study.counts()["finished"] == 1
 
 

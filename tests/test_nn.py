@@ -199,6 +199,9 @@ DDP = """
     ddp(x[:, 2 * rank : 2 * rank + 2]).sum().backward()
     for p, g in zip(net.parameters(), alone, strict=True):
         torch.testing.assert_close(p.grad, g)
+    # Neither may leave while the other still talks to it, nor exit with gloo's threads running.
+    del ddp
+    dist.barrier()
     dist.destroy_process_group()
 """
 
