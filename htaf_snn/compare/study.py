@@ -282,14 +282,16 @@ class Study:
 
     def _take(self):
         """A waiting trial, now running for this process alone, or None."""
+        from filelock import FileLock
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        for one in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            # Another worker may have taken it since, and may even have finished it.
-            with contextlib.suppress(UpdateFinishedTrialError):
-                if self._storage.set_trial_state_values(one._trial_id, TrialState.RUNNING):
-                    return one
+        # A server locks the trial's row; SQLite cannot, and two workers could both find it waiting.
+        with FileLock(self.out / ".study.lock"):
+            for one in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    if self._storage.set_trial_state_values(one._trial_id, TrialState.RUNNING):
+                        return one
         return None
 
     def _try(self, taken) -> None:
