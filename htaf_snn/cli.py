@@ -191,7 +191,7 @@ def profile_command(
 
 
 _STUDY = Settings()
-_SPLIT = {"surrogates": str, "slopes": float, "depths": int, "lrs": float}
+_SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
 
 
 @app.command(
@@ -206,8 +206,13 @@ _SPLIT = {"surrogates": str, "slopes": float, "depths": int, "lrs": float}
 )
 def compare_command(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="One of `htaf-snn datasets list`.")] = _STUDY.dataset,
-    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
+    dataset: Annotated[str, typer.Option(help="Of `htaf-snn datasets list`, comma-separated.")] = ",".join(
+        _STUDY.dataset
+    ),
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the data set; of several, a folder that has one for each, by name."),
+    ] = None,
     surrogates: Annotated[
         str, typer.Option(help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.')
     ] = ",".join(_STUDY.surrogates),
@@ -286,9 +291,9 @@ def _tell(study: Study, as_json: bool) -> None:
         typer.echo(json.dumps(rows, allow_nan=False))
         return
     for row in rows:
-        setting = f"slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+        setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
         interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
-        typer.echo(f"{row['surrogate']:<34} {setting:<30}{row['mean']:.4f}{interval}  {row['claim']}")
+        typer.echo(f"{row['surrogate']:<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
         typer.secho(f"failed: {failed}", err=True)

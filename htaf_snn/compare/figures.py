@@ -71,9 +71,10 @@ def _save(draw, rows: int = 1, columns: int = 1, **size) -> str:
 
 
 def _label(row: dict, rows: list[dict]) -> str:
-    """The surrogate, and of slope, depth and learning rate what differs between rows."""
-    varied = [name for name in ("slope", "depth", "lr") if len({other[name] for other in rows}) > 1]
-    return ", ".join([row["surrogate"], *(f"{name} {row[name]:g}" for name in varied)])
+    """The surrogate, and of data set, slope, depth and learning rate what differs between rows."""
+    varied = [name for name in ("dataset", "slope", "depth", "lr") if len({other[name] for other in rows}) > 1]
+    settings = (row[name] if name == "dataset" else f"{name} {row[name]:g}" for name in varied)
+    return ", ".join([row["surrogate"], *settings])
 
 
 def accuracy(rows: list[dict]) -> Figure:
@@ -149,7 +150,7 @@ def gradients(trials: list[dict]) -> Figure:
 
 
 def _means(settings: Settings, rows: list[dict], name: str) -> np.ndarray:
-    """Mean accuracies, (slopes, lrs), over depths; NaN where none is finished."""
+    """Mean accuracies, (slopes, lrs), over data sets and depths; NaN where none is finished."""
     found = np.full((len(settings.slopes), len(settings.lrs)), np.nan)
     for i, slope in enumerate(settings.slopes):
         for j, lr in enumerate(settings.lrs):

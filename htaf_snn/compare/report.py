@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["table", "write"]
 
+_KEY = ("dataset", "surrogate", "slope", "depth", "lr")
 _COLUMNS = {
+    "dataset": "data",
     "surrogate": "surrogate",
     "slope": "slope",
     "depth": "depth",
@@ -60,10 +62,10 @@ TIMES = ("ms_per_step", "peak_mb")
 
 
 def table(study: Study) -> list[dict]:
-    """One row for each surrogate, slope, depth and learning rate with finished trials.
+    """One row for each data set, surrogate, slope, depth and learning rate with finished trials.
 
-    Accuracies are tested against the first surrogate's of the same slope, depth and learning rate, over the seeds that
-    both have finished, with Holm's correction within that setting.
+    Accuracies are tested against the first surrogate's of the same data set, slope, depth and learning rate, over the
+    seeds that both have finished, with Holm's correction within that setting.
 
     Returns:
         Dictionaries with the keys of the table's columns; what does not exist is None.
@@ -71,7 +73,7 @@ def table(study: Study) -> list[dict]:
     cells: dict[tuple, dict[int, dict]] = {}
     for one in study.results():
         config = one["config"]
-        key = (config["surrogate"], config["slope"], config["depth"], config["lr"])
+        key = tuple(config[name] for name in _KEY)
         cells.setdefault(key, {})[config["seed"]] = one["result"]
     comparisons = _comparisons(study.settings.surrogates[0], cells)
     return [_row(key, list(seeds.values()), comparisons.get(key)) for key, seeds in cells.items()]
@@ -79,16 +81,21 @@ def table(study: Study) -> list[dict]:
 
 def _comparisons(baseline: str, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
     found = {}
-    for setting in dict.fromkeys(key[1:] for key in cells):
-        base = cells.get((baseline, *setting), {})
+    for setting in dict.fromkeys(_setting(key) for key in cells):
+        base = cells.get((setting[0], baseline, *setting[1:]), {})
         others: dict[tuple[int, ...], dict[tuple, list[float]]] = {}
         for key, seeds in cells.items():
             shared = tuple(sorted(set(seeds) & set(base)))
-            if key[1:] == setting and key[0] != baseline and shared:
+            if _setting(key) == setting and key[1] != baseline and shared:
                 others.setdefault(shared, {})[key] = [seeds[seed]["test_accuracy"] for seed in shared]
         for shared, scores in others.items():
             found |= statistics.compare_to([base[seed]["test_accuracy"] for seed in shared], scores)
     return found
+
+
+def _setting(key: tuple) -> tuple:
+    """All of a cell's key but the surrogate."""
+    return (key[0], *key[2:])
 
 
 def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | None) -> dict:
@@ -100,7 +107,7 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
         return None if None in values else float(np.mean(values))
 
     gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
-    row = dict(zip(("surrogate", "slope", "depth", "lr"), key, strict=True))
+    row = dict(zip(_KEY, key, strict=True))
     row |= {"seeds": summary["n"], **{name: summary[name] for name in summary if name in _COLUMNS}}
     row |= {name: None for name in ("difference", "p_holm", "effect")} | {"claim": "baseline"}
     if comparison is not None:
@@ -108,9 +115,9 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated")}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
-    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(key[0])}
+    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(row["surrogate"])}
     row |= {name: mean(name, lambda result: result["times"]) for name in TIMES}
-    row["fault"] = integrations.fault(key[0])
+    row["fault"] = integrations.fault(row["surrogate"])
     return {name: row[name] for name in _COLUMNS}
 
 
@@ -147,11 +154,11 @@ def write(study: Study) -> Path:
 
 
 def ranks(study: Study) -> dict[str, float]:
-    """Mean rank of each surrogate, over the seeds, slopes, depths and learning rates that all of them finished."""
+    """Mean rank of each surrogate, over the data sets, settings and seeds that all of them finished."""
     scores: dict[str, dict[tuple, float]] = {}
     for one in study.results():
         config = one["config"]
-        place = (config["slope"], config["depth"], config["lr"], config["seed"])
+        place = (*_setting(tuple(config[name] for name in _KEY)), config["seed"])
         scores.setdefault(config["surrogate"], {})[place] = one["result"]["test_accuracy"]
     shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
     if not shared or len(scores) < 2:
@@ -160,7 +167,7 @@ def ranks(study: Study) -> dict[str, float]:
 
 
 def areas(study: Study, rows: list[dict]) -> dict[str, float]:
-    """Each surrogate's mean accuracy over the logarithm of the slope, of all depths and lrs; {} for one slope."""
+    """Each surrogate's mean accuracy over the logarithm of the slope, of all else; {} for one slope."""
     slopes = study.settings.slopes
     found = {}
     for name in study.settings.surrogates if len(slopes) > 1 else ():
@@ -202,7 +209,7 @@ def as_markdown(rows: Sequence[dict]) -> str:
 
 def as_latex(rows: Sequence[dict]) -> str:
     """A LaTeX table of the main columns, for the package booktabs."""
-    main = ("surrogate", "slope", "depth", "lr", "seeds", "mean", "t_low", "t_high", "difference", "p_holm", "claim")
+    main = (*_KEY, "seeds", "mean", "t_low", "t_high", "difference", "p_holm", "claim")
     escapes = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 
     def escaped(text: str) -> str:
@@ -237,7 +244,7 @@ def as_html(study: Study, results: dict) -> str:
         failures=results["failures"],
         command=command(study),
         versions=results["trials"][0]["versions"],
-        data_hash=data_hash(study),
+        data_hashes={name: data_hash(study, name) for name in study.settings.dataset},
     )
 
 
@@ -246,7 +253,7 @@ def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
     told = []
     for row in rows:
         if row["claim"] in ("better", "worse"):
-            where = f"slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+            where = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
             told.append(
                 f"{row['surrogate']} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
                 f"({where}, p = {row['p_holm']:.3g} after Holm's correction)."
@@ -265,12 +272,12 @@ def command(study: Study) -> str:
     return shlex.join(parts)
 
 
-def data_hash(study: Study) -> str:
-    """Digits that tell the data set's files apart, from their names, sizes and times."""
+def data_hash(study: Study, dataset: str) -> str:
+    """Digits that tell a data set's files apart, from their names, sizes and times."""
     import neuromorphic_datasets as nd
 
     try:
-        recordings = nd.load(study.settings.dataset, "all", root=study.settings.data_root)
+        recordings = nd.load(dataset, "all", root=study.settings.root_of(dataset))
     except (OSError, ValueError) as error:
         return f"not here ({error.__class__.__name__})"
     return hashlib.sha256(f"{recordings.fingerprint} {len(recordings)}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Studies: every combination of surrogate, slope, depth, learning rate and seed, trained once, by several workers.
+"""Studies: every combination of data set, surrogate, slope, depth, learning rate and seed, trained once, by workers.
 
 The state is in Optuna's storage: one trial a combination, made before the first starts. A worker takes a trial that
 waits by setting its state, which only one can; while it trains, it sends heartbeats. When they stop, others put the
@@ -48,8 +48,9 @@ class Settings:
     """What a study compares; all combinations are tried.
 
     Attributes:
-        dataset: a name of `neuromorphic_datasets.names()`.
-        data_root: its folder, or None.
+        dataset: names of `neuromorphic_datasets.names()`, or one name.
+        data_root: the folder of the data set, or None for the default place; of several data sets, a folder with one
+            of the set's name for each that is not in the default place.
         surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests.
         slopes: each stretches every surrogate.
         depths: numbers of hidden layers.
@@ -58,7 +59,7 @@ class Settings:
         match, reference, width, epochs, batch_size, time_bins, folds: as in `trial.Config`.
     """
 
-    dataset: str = "saccade-digits"
+    dataset: tuple[str, ...] = ("saccade-digits",)
     data_root: str | None = None
     surrogates: tuple[str, ...] = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
     slopes: tuple[float, ...] = (1.0,)
@@ -74,7 +75,9 @@ class Settings:
     folds: int | None = None
 
     def __post_init__(self):
-        for name in ("surrogates", "slopes", "depths", "lrs"):
+        if isinstance(self.dataset, str):
+            object.__setattr__(self, "dataset", (self.dataset,))
+        for name in ("dataset", "surrogates", "slopes", "depths", "lrs"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"{name}: expected one value or more, got {values!r}")
@@ -104,21 +107,30 @@ class Settings:
         """
         import neuromorphic_datasets as nd
 
-        if self.dataset not in nd.names():
-            raise ValueError(f"dataset: expected one of {', '.join(nd.names())}, got {self.dataset!r}")
-        for config in self.configs():
-            if config.seed == 0 and config.depth == self.depths[0] and config.lr == self.lrs[0]:
-                trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
+        for name in self.dataset:
+            if name not in nd.names():
+                raise ValueError(f"dataset: expected one of {', '.join(nd.names())}, got {name!r}")
+        tried = {(config.surrogate, config.slope): config for config in self.configs()}
+        for config in tried.values():
+            trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
 
     def configs(self) -> list[trial.Config]:
         """All combinations, seeds last."""
         own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
-        shared = {name: getattr(self, name) for name in own}
-        grid = product(self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
+        shared = {name: getattr(self, name) for name in own - {"dataset", "data_root"}}
+        grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
+        names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
         return [
-            trial.Config(surrogate=surrogate, slope=slope, depth=depth, lr=lr, seed=seed, **shared)
-            for surrogate, slope, depth, lr, seed in grid
+            trial.Config(**dict(zip(names, values, strict=True)), data_root=self.root_of(values[0]), **shared)
+            for values in grid
         ]
+
+    def root_of(self, dataset: str) -> str | None:
+        """The folder of one of the data sets; None is the default place."""
+        if self.data_root is None or len(self.dataset) == 1:
+            return self.data_root
+        folder = Path(self.data_root, dataset)
+        return str(folder) if folder.is_dir() else None
 
 
 class Study:
@@ -319,7 +331,7 @@ class Study:
         self._storage.set_trial_state_values(number, TrialState.COMPLETE, [result["test_accuracy"]])
 
     def table(self) -> list[dict]:
-        """One row for each surrogate, slope, depth and learning rate; see `htaf_snn.compare.report.table`."""
+        """One row for each data set, surrogate, slope, depth and learning rate; see `htaf_snn.compare.report.table`."""
         from .report import table
 
         return table(self)
