@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 
 _DEFAULTS = training.TrainConfig()
+# Of the processes that torchrun started, one tells what was found.
+_IS_FIRST = os.environ.get("RANK", "0") == "0"
 
 
 def main() -> None:
@@ -82,7 +85,8 @@ def _options(
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
         "htaf-snn train --dataset nmnist --data-root data/nmnist --folds 5\n\n"
-        "htaf-snn train --resume --out runs/norse --epochs 20"
+        "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
+        "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
     ),
 )
 def train_command(
@@ -146,6 +150,8 @@ def train_command(
             hint = f"continue with: htaf-snn train --resume --out {out}" if started else "nothing was written"
             typer.secho(f"interrupted; {hint}", err=True)
             raise typer.Exit(130) from None
+    if not _IS_FIRST:
+        return
     if as_json:
         typer.echo(json.dumps(result))
         return
@@ -201,7 +207,8 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
         "htaf-snn compare\n\n"
         "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
         "htaf-snn compare --out runs/first    (continues it)\n\n"
-        "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)"
+        "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)\n\n"
+        "torchrun --nproc-per-node 4 --no-python htaf-snn compare --out runs/large    (all GPUs for each trial)"
     ),
 )
 def compare_command(
@@ -231,6 +238,9 @@ def compare_command(
         typer.Option(help="Pool all samples; seed s tests on fold s of so many."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
+    stack_seeds: Annotated[
+        bool, typer.Option("--stack-seeds", help="Train the seeds of a configuration as one network; for GPUs.")
+    ] = False,
     storage: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="URL of a database that machines share; by default a file in the folder."),
@@ -257,11 +267,12 @@ def compare_command(
             given["data_root"] = str(given["data_root"].expanduser().resolve())
         study = Study(out, storage=storage, **given)
         try:
-            study.run(workers=workers)
+            study.run(workers=workers, stack_seeds=stack_seeds)
         except KeyboardInterrupt:
             typer.secho(f"interrupted; continue with: htaf-snn compare --out {out}", err=True)
             raise typer.Exit(130) from None
-        _tell(study, as_json)
+        if _IS_FIRST:
+            _tell(study, as_json)
 
 
 def _values(name: str, text: str, kind: type) -> tuple:

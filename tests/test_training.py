@@ -229,7 +229,7 @@ def test_checkpoint_of_another_shape_is_one_line(finished):
 
 
 def test_a_loss_that_is_not_finite_is_told(recordings, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
+    monkeypatch.setattr(training.loop, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
     shown = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "run")
     assert shown.exit_code == 1 and "error: the loss is nan in epoch 0, step 0" in shown.stderr
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [training.CHECKPOINT, "config.json", "metrics.jsonl"]
@@ -246,7 +246,7 @@ def test_spike_rate_is_the_mean_of_the_output():
             return self.readout(self.neurons[0](x).mean(0))
 
     net = Net()
-    with training._SpikeRates(net) as rates:
+    with training.loop._SpikeRates(net) as rates:
         net(torch.ones(3, 1, 2))
         net(torch.zeros(3, 1, 2))
     assert rates.mean() == [0.5]
@@ -288,7 +288,7 @@ def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypa
             raise KeyboardInterrupt
         return train(config, *positional, **named)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(training.runs, "train", interrupted)
     result = run(*arguments, tmp_path / "parts")
     assert result.exit_code == 130 and "--resume" in result.stderr
     result = run("train", "--resume", "--out", tmp_path / "parts")
@@ -313,7 +313,7 @@ def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monk
     def interrupt(*positional, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_make_loaders", interrupt)
+    monkeypatch.setattr(training.runs, "_make_loaders", interrupt)
     for folds in ([], ["--folds", "2"]):
         result = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "deep" / "run", *folds)
         assert result.exit_code == 130 and "nothing was written" in result.stderr
@@ -336,7 +336,7 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
         out = tmp_path / model
         run("train", *SMALL, "--data-root", recordings, "--epochs", "1", "--model", model, "--out", out)
         net = training.load(out)
-        test_loader = training._make_loaders(training.read_config(out))[2]
+        test_loader = training.runs._make_loaders(training.read_config(out))[2]
         expected = json.loads((out / "result.json").read_text())["test_accuracy"]
         assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
 
@@ -346,7 +346,7 @@ def test_the_hardening_gap_is_told(recordings, tmp_path):
     result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     config = training.read_config(tmp_path / "run")
-    net, loader = training.load(tmp_path / "run"), training._make_loaders(config)[2]
+    net, loader = training.load(tmp_path / "run"), training.runs._make_loaders(config)[2]
     assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
     for neuron in net.neurons:
         neuron.leaky.spike_grad.mode = "spike"

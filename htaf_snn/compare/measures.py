@@ -9,16 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-__all__ = ["GradientGuard", "activity", "batch_gradient", "cosine", "layer_names"]
+__all__ = ["activity", "batch_gradient", "cosine"]
 
 _SATURATED = 0.95
 # Energy of one 32-bit floating-point operation in 45 nm (Horowitz 2014): an addition, and a multiplication with it.
 _PJ_PER_AC, _PJ_PER_MAC = 0.9, 4.6
-
-
-def layer_names(model: nn.Module) -> list[str]:
-    """The names of a network's spiking layers, "layer 1" first, in the order of `model.neurons`."""
-    return [f"layer {number + 1}" for number in range(len(model.neurons))]
 
 
 @contextmanager
@@ -121,38 +116,3 @@ def cosine(a: Tensor, b: Tensor) -> float | None:
     a, b = a.double(), b.double()
     norms = a.norm() * b.norm()
     return (a @ b / norms).item() if norms > 0 else None
-
-
-class GradientGuard:
-    """While its block runs, a gradient that is not finite raises an error naming the layer and the surrogate.
-
-    Args:
-        model: a network with `neurons`.
-        surrogate: its name, for the message.
-
-    Raises:
-        FloatingPointError: in the backward pass.
-    """
-
-    def __init__(self, model: nn.Module, surrogate: str):
-        self._model, self._surrogate = model, surrogate
-
-    def __enter__(self) -> GradientGuard:
-        self._handles = [
-            neuron.register_full_backward_hook(self._check(name))
-            for name, neuron in zip(layer_names(self._model), self._model.neurons, strict=True)
-        ]
-        return self
-
-    def _check(self, name: str) -> Callable:
-        def hook(module, to_inputs, from_outputs):
-            for gradient in to_inputs:
-                if gradient is not None and not gradient.isfinite().all():
-                    kind = "NaN" if gradient.isnan().any() else "infinite"
-                    raise FloatingPointError(f"{name}: {kind} gradient behind the surrogate {self._surrogate}")
-
-        return hook
-
-    def __exit__(self, *exception) -> None:
-        for handle in self._handles:
-            handle.remove()

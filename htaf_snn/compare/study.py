@@ -20,7 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from importlib.metadata import version
 from itertools import product
@@ -30,7 +30,8 @@ from pathlib import Path
 import torch
 
 from .. import _files
-from . import trial
+from ..training import Processes
+from . import stacking, trial
 from .matching import MATCHES
 
 __all__ = ["Settings", "Study"]
@@ -211,8 +212,8 @@ class Study:
         order = {"COMPLETE": 0, "FAIL": 2}
         found: dict[str, object] = {}
         for one in self._study.get_trials(deepcopy=False):
-            if one.state.name == "FAIL" and "error" not in one.user_attrs:
-                continue  # put back
+            if _is_put_back(one):
+                continue
             key = _key(one)
             rank = order.get(one.state.name, 1)
             if key not in found or rank < order.get(found[key].state.name, 1):
@@ -227,25 +228,36 @@ class Study:
             counts[names[one.state.name]] += 1
         return counts
 
-    def run(self, workers: int = 1, progress: bool = True) -> dict[str, int]:
+    def run(self, workers: int = 1, progress: bool = True, stack_seeds: bool = False) -> dict[str, int]:
         """Run the trials that are left, in processes of their own with one thread each, and wait.
 
         Finished trials stay as they are; one that failed is kept with its error. Several calls, on one machine or more,
-        share the work. Ctrl-C puts running trials back.
+        share the work. Ctrl-C puts running trials back. Started by `torchrun`, its processes train one trial after
+        another, each together, through Lightning Fabric; `workers` is then not used.
 
         Args:
             workers: processes.
             progress: show a progress bar with the time left on standard error.
+            stack_seeds: train the seeds of a configuration that are left as one network. Results equal those of
+                separate runs within rounding. Faster for small networks on a GPU; on a CPU it seldom is.
 
         Returns:
             `counts` afterwards.
 
         Raises:
             RuntimeError: if a worker ends by an error of its own.
+            ValueError: stack_seeds under `torchrun`.
         """
         from tqdm import tqdm
 
+        processes = Processes.launched("cuda" if torch.cuda.is_available() else "cpu")
+        if processes is not None:
+            if stack_seeds:
+                raise ValueError("stack_seeds: expected one process for each network, got several started by torchrun")
+            self._run_together(processes, progress)
+            return self.counts()
         command = [sys.executable, "-W", "ignore", "-m", "htaf_snn.compare.study", str(self.out), self.storage]
+        command += ["stack-seeds"] * stack_seeds
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         counts = self.counts()
         done, left = counts["finished"] + counts["failed"], min(workers, counts["waiting"] + counts["running"])
@@ -273,12 +285,36 @@ class Study:
                     raise RuntimeError(f"a worker ended: {(log.read().strip() or 'killed').splitlines()[-1]}")
         return counts
 
-    def work(self) -> None:
-        """Run waiting trials in this process until none waits or runs."""
+    def _run_together(self, processes: Processes, progress: bool) -> None:
+        """Run the trials that are left, each by all of these processes; the first keeps the study."""
+        from tqdm import tqdm
+
+        signal.signal(signal.SIGTERM, _leave)
+        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.first))
+        while True:
+            taken = self._next(bar) if processes.first else None
+            config = processes.from_first(taken and taken.user_attrs["config"])
+            if config is None:
+                bar.close()
+                return
+            if processes.first:
+                self._try([taken], processes)
+            else:
+                with contextlib.suppress(Exception):  # the first tells it
+                    trial.run(trial.Config(**config), processes)
+
+    def _next(self, bar):
+        counts = self.counts()
+        bar.update(counts["finished"] + counts["failed"] - bar.n)
+        self._put_stale_back()
+        return next(iter(self._take()), None)
+
+    def work(self, stack_seeds: bool = False) -> None:
+        """Run waiting trials in this process until none waits or runs; `stack_seeds` as of `run`."""
         while True:
             self._put_stale_back()
-            taken = self._take()
-            if taken is not None:
+            taken = self._take(stack_seeds)
+            if taken:
                 self._try(taken)
             elif self.counts()["running"] == 0:
                 return
@@ -292,43 +328,70 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self._study)
 
-    def _take(self):
-        """A waiting trial, now running for this process alone, or None."""
+    def _take(self, stack_seeds: bool = False) -> list:
+        """A waiting trial, now running for this process alone; with `stack_seeds` all that differ in the seed alone."""
         from filelock import FileLock
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         # A server locks the trial's row; SQLite cannot, and two workers could both find it waiting.
         with FileLock(self.out / ".study.lock"):
-            for one in self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            first: dict[str, object] = {}
+            taken: list = []
+            for one in self._study.get_trials(deepcopy=False):
+                if _is_put_back(one) or one is not first.setdefault(_key(one), one) or one.state != TrialState.WAITING:
+                    continue  # also a copy, made by two machines that began at the same moment
+                if taken and not (stack_seeds and _but_seed(one) == _but_seed(taken[0])):
+                    continue
                 with contextlib.suppress(UpdateFinishedTrialError):
                     if self._storage.set_trial_state_values(one._trial_id, TrialState.RUNNING):
-                        return one
-        return None
+                        taken.append(one)
+        return taken
 
-    def _try(self, taken) -> None:
+    def _try(self, taken: list, processes: Processes | None = None) -> None:
+        """Run trials that this process has taken; several are stacked."""
         from optuna.trial import TrialState
 
-        number = taken._trial_id
-        with _heartbeats(self._storage, number):
+        left = [*taken]
+        with _heartbeats(self._storage, [one._trial_id for one in taken]):
             try:
-                result = trial.run(trial.Config(**taken.user_attrs["config"]))
+                if len(taken) > 1:
+                    with contextlib.suppress(stacking.StackingError):
+                        results = stacking.run([_config(one) for one in taken])
+                        while left:
+                            self._keep(left[0], results[-len(left)])
+                            del left[0]
+                while left:
+                    self._run_one(left[0], processes)
+                    del left[0]
             except (KeyboardInterrupt, SystemExit) as stopped:
                 if isinstance(stopped, SystemExit):  # of a worker, by `_stop`
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-                self._storage.set_trial_state_values(number, TrialState.FAIL)
-                _add(self._study, taken.user_attrs["config"])
+                for one in left:
+                    self._storage.set_trial_state_values(one._trial_id, TrialState.FAIL)
+                    _add(self._study, one.user_attrs["config"])
                 raise
-            except Exception as error:
-                told = f"{type(error).__name__}: {error}"
-                self._storage.set_trial_user_attr(number, "error", told)
-                self._storage.set_trial_user_attr(number, "traceback", traceback.format_exc())
-                self._storage.set_trial_state_values(number, TrialState.FAIL)
-                return
-        self._storage.set_trial_user_attr(number, "result", result)
-        self._storage.set_trial_user_attr(number, "finished", datetime.now().isoformat(timespec="seconds"))
-        self._storage.set_trial_user_attr(number, "versions", _versions())
-        self._storage.set_trial_state_values(number, TrialState.COMPLETE, [result["test_accuracy"]])
+
+    def _run_one(self, taken, processes: Processes | None) -> None:
+        from optuna.trial import TrialState
+
+        try:
+            result = trial.run(_config(taken), processes)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            self._storage.set_trial_user_attr(taken._trial_id, "error", told)
+            self._storage.set_trial_user_attr(taken._trial_id, "traceback", traceback.format_exc())
+            self._storage.set_trial_state_values(taken._trial_id, TrialState.FAIL)
+        else:
+            self._keep(taken, result)
+
+    def _keep(self, taken, result: dict) -> None:
+        from optuna.trial import TrialState
+
+        finished = datetime.now().isoformat(timespec="seconds")
+        for name, value in {"result": result, "finished": finished, "versions": _versions()}.items():
+            self._storage.set_trial_user_attr(taken._trial_id, name, value)
+        self._storage.set_trial_state_values(taken._trial_id, TrialState.COMPLETE, [result["test_accuracy"]])
 
     def table(self) -> list[dict]:
         """One row for each data set, surrogate, slope, depth and learning rate; see `htaf_snn.compare.report.table`."""
@@ -375,6 +438,18 @@ def _key(one) -> str:
     return _digest(one.user_attrs["config"])
 
 
+def _config(one) -> trial.Config:
+    return trial.Config(**one.user_attrs["config"])
+
+
+def _but_seed(one) -> trial.Config:
+    return replace(_config(one), seed=0)
+
+
+def _is_put_back(one) -> bool:
+    return one.state.name == "FAIL" and "error" not in one.user_attrs
+
+
 def _add(study, config: dict) -> None:
     import optuna
 
@@ -396,16 +471,20 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _heartbeats(storage, trial_id: int) -> Iterator[None]:
-    """Send a heartbeat at once and every few seconds while the block runs."""
+def _heartbeats(storage, trial_ids: Sequence[int]) -> Iterator[None]:
+    """Send heartbeats at once and every few seconds while the block runs."""
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(_HEARTBEAT_S):
-            storage.record_heartbeat(trial_id)
+        for number in trial_ids:
+            storage.record_heartbeat(number)
 
-    storage.record_heartbeat(trial_id)
-    thread = threading.Thread(target=beat, daemon=True)
+    def beats() -> None:
+        while not done.wait(_HEARTBEAT_S):
+            beat()
+
+    beat()
+    thread = threading.Thread(target=beats, daemon=True)
     thread.start()
     try:
         yield
@@ -437,13 +516,17 @@ def _stop(processes: Sequence[subprocess.Popen]) -> None:
         time.sleep(1)
 
 
-def _work(out: str, storage: str) -> None:
+def _leave(*_) -> None:
+    sys.exit(143)
+
+
+def _work(out: str, storage: str, *options: str) -> None:
     """A worker's process."""
     torch.set_num_threads(1)
     # Ctrl-C goes to all processes of a terminal; the one that started this tells it by SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    Study(out, storage=storage).work()
+    signal.signal(signal.SIGTERM, _leave)
+    Study(out, storage=storage).work(stack_seeds="stack-seeds" in options)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from .. import nn as hnn
 from ..integrations.snntorch_adapter import BETA
 from ..surrogate import Surrogate
 from .matching import Rescaled, rescaled
-from .measures import GradientGuard, activity, batch_gradient, cosine
+from .measures import activity, batch_gradient, cosine
 
-__all__ = ["Config", "run"]
+__all__ = ["Config", "Prepared", "finish", "prepare", "run", "times"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,24 @@ def surrogate_of(config: Config) -> Rescaled:
     return rescaled(integrations.parse(config.surrogate), reference, config.match, config.slope)
 
 
-def run(config: Config) -> dict:
+@dataclass
+class Prepared:
+    """A trial's network and data, and what is measured before the training."""
+
+    config: Config
+    step: Rescaled
+    model: nn.Module
+    loaders: tuple
+    batch: tuple[Tensor, Tensor]
+    measured: dict
+
+
+def run(config: Config, processes: training.Processes | None = None) -> dict:
     """Train, test and measure; deterministic for one number of threads, but for "times".
+
+    Args:
+        config: what to do.
+        processes: those that train the network together, as of `training.fit`; the result is the first one's.
 
     Returns:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
@@ -75,11 +91,27 @@ def run(config: Config) -> dict:
         ValueError, FileNotFoundError, ImportError: as the surrogate, the data set or the training.
         FloatingPointError: if a gradient or the loss is not finite; it names the layer and the surrogate.
     """
+    start = time.perf_counter()
+    prepared = prepare(config)
+    train, val, _ = prepared.loaders
+    trained = time.perf_counter()
+    options = {"epochs": config.epochs, "lr": config.lr, "progress": False, "processes": processes}
+    with tempfile.TemporaryDirectory() as out:
+        try:
+            curves = training.fit(prepared.model, train, val, out=out, **options)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
+    seconds = time.perf_counter() - trained
+    result = finish(prepared, curves)
+    return {**result, "times": times(config, train, time.perf_counter() - start, seconds)}
+
+
+def prepare(config: Config) -> Prepared:
+    """Make the data and the network of a trial."""
     import neuromorphic_datasets as nd
 
-    start = time.perf_counter()
     step = surrogate_of(config)
-    train, val, test = nd.loaders(
+    loaders = nd.loaders(
         config.dataset,
         root=config.data_root,
         batch_size=config.batch_size,
@@ -88,33 +120,41 @@ def run(config: Config) -> dict:
         folds=config.folds,
         fold=None if config.folds is None else config.seed % config.folds,
     )
+    train = loaders[0]
     model = _network(config, train.dataset, step)
-    frames, labels = next(iter(train))
-    before = batch_gradient(model, frames, labels)
-    agreement = _agreement(model, config, before["flat"], frames, labels)
-    trained = time.perf_counter()
-    with GradientGuard(model, config.surrogate), tempfile.TemporaryDirectory() as out:
-        curves = training.fit(model, train, val, out=out, epochs=config.epochs, lr=config.lr, progress=False)
-    seconds = time.perf_counter() - trained
-    after = batch_gradient(model, frames, labels)["flat"]
-    result = {
-        "train_accuracy": curves[-1]["train_accuracy"],
-        "val_accuracy": curves[-1]["val_accuracy"],
-        **_tested(model, step, test),
-        "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
+    batch = next(iter(train))
+    before = batch_gradient(model, *batch)
+    measured = {
         "stretch": step.stretch,
         "gain": step.gain,
         "gradient_layers": before["layers"],
         "gradient_steps": before["steps"],
-        "cosine_start": agreement,
-        "cosine_end": _agreement(model, config, after, frames, labels),
+        "cosine_start": _agreement(model, config, before["flat"], *batch),
     }
-    times = {
-        "seconds": time.perf_counter() - start,
-        "ms_per_step": 1e3 * seconds / (config.epochs * len(train)),
+    return Prepared(config, step, model, loaders, batch, measured)
+
+
+def finish(prepared: Prepared, curves: list[dict]) -> dict:
+    """Test and measure a trained network; `curves` are the metrics of its epochs."""
+    config, model = prepared.config, prepared.model
+    after = batch_gradient(model, *prepared.batch)["flat"]
+    return {
+        "train_accuracy": curves[-1]["train_accuracy"],
+        "val_accuracy": curves[-1]["val_accuracy"],
+        **_tested(model, prepared.step, prepared.loaders[2]),
+        "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
+        **prepared.measured,
+        "cosine_end": _agreement(model, config, after, *prepared.batch),
+    }
+
+
+def times(config: Config, train, seconds: float, training_seconds: float) -> dict:
+    """A result's "times"."""
+    return {
+        "seconds": seconds,
+        "ms_per_step": 1e3 * training_seconds / (config.epochs * len(train)),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    return {**result, "times": times}
 
 
 def _network(config: Config, recordings, step: Callable[[Tensor], Tensor]) -> nn.Module:

@@ -1,0 +1,115 @@
+"""The seeds of one configuration trained as one network: each layer and each step of all of them in one operation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
+
+from .. import training
+from . import trial
+
+__all__ = ["StackingError", "run"]
+
+
+class StackingError(ValueError):
+    """The networks cannot be trained as one, or not to the end."""
+
+
+def run(configs: Sequence[trial.Config]) -> list[dict]:
+    """`trial.run` of configurations that differ in the seed alone; equal to separate runs within rounding.
+
+    Returns:
+        A result for each, with an equal part of the time.
+
+    Raises:
+        StackingError: if the seeds' parts of the data have different sizes, or a gradient is not finite; then separate
+            runs tell which seed's.
+    """
+    start = time.perf_counter()
+    prepared = [trial.prepare(config) for config in configs]
+    sizes = [len(one.loaders[0].dataset) for one in prepared]
+    if len(set(sizes)) > 1:
+        raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
+    trained = time.perf_counter()
+    curves = _train(prepared)
+    seconds = (time.perf_counter() - trained) / len(configs)
+    results = [trial.finish(one, lines) for one, lines in zip(prepared, curves, strict=True)]
+    each = (time.perf_counter() - start) / len(configs)
+    return [
+        {**result, "times": trial.times(one.config, one.loaders[0], each, seconds)}
+        for one, result in zip(prepared, results, strict=True)
+    ]
+
+
+def _train(prepared: Sequence[trial.Prepared]) -> list[list[dict]]:
+    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`."""
+    config, nets = prepared[0].config, [one.model for one in prepared]
+    weights, _ = stack_module_state(nets)
+    optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
+    curves: list[list[dict]] = [[] for _ in nets]
+    for epoch in range(config.epochs):
+        metrics = _epoch(prepared, weights, optimizer, epoch)
+        for number, (one, lines) in enumerate(zip(prepared, curves, strict=True)):
+            _put(one.model, {name: value[number] for name, value in weights.items()})
+            found = training.evaluate(one.model, one.loaders[1])
+            lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in found.items()}})
+    return curves
+
+
+def _epoch(prepared: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer, epoch: int) -> list[dict]:
+    loaders = [one.loaders[0] for one in prepared]
+    for loader in loaders:
+        loader.sampler.set_epoch(epoch)
+    losses = correct = rates = torch.zeros(len(loaders), dtype=torch.float64)
+    steps = 0
+    for batches in zip(*loaders, strict=True):
+        frames = torch.stack([frames for frames, _ in batches], 1)
+        labels = torch.stack([labels for _, labels in batches])
+        scores, spikes = _scores(prepared[0].model, weights, frames)
+        loss = cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        optimizer.zero_grad()
+        # A sum, as Adam is to see the gradient that each network would have alone.
+        loss.sum().backward()
+        if not torch.nn.utils.get_total_norm([value.grad for value in weights.values()]).isfinite():
+            raise StackingError(f"the gradient is not finite in epoch {epoch}")
+        optimizer.step()
+        size = labels.shape[1]
+        losses, steps = losses + loss.detach().double() * size, steps + size
+        correct, rates = correct + (scores.argmax(2) == labels).sum(1), rates + spikes.double() * size
+    return [
+        {
+            "train_loss": losses[number].item() / steps,
+            "train_accuracy": correct[number].item() / steps,
+            "spike_rate": (rates[:, number] / steps).tolist(),
+        }
+        for number in range(len(loaders))
+    ]
+
+
+@torch.no_grad()
+def _put(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, parameter in net.named_parameters():
+        parameter.copy_(weights[name])
+
+
+def _scores(net: nn.Module, weights: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Class scores (S, B, classes) of frames (T, S, B, C, H, W), and the mean outputs (layers, S) of the neurons."""
+    steps, seeds, batch = frames.shape[:3]
+    x, rates = frames, []
+    for number, (layer, neuron) in enumerate(zip(net.layers, net.neurons, strict=True)):
+        currents = _over_seeds(layer, weights, f"layers.{number}.", x.transpose(0, 1).flatten(1, 2))
+        currents = currents.unflatten(1, (steps, batch)).transpose(0, 1)
+        x = neuron(currents.flatten(1, 2)).unflatten(1, (seeds, batch))
+        rates.append(x.detach().transpose(0, 1).flatten(1).mean(1))
+    return _over_seeds(net.readout, weights, "readout.", x.mean(0)), torch.stack(rates)
+
+
+def _over_seeds(module: nn.Module, weights: dict[str, Tensor], prefix: str, x: Tensor) -> Tensor:
+    """The module over the first dimension of x, with each seed's weights."""
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    return vmap(lambda values, inputs: functional_call(module, values, (inputs,)))(own, x)

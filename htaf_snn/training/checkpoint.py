@@ -1,0 +1,100 @@
+"""Checkpoints: model, optimizer and random state in one safetensors file."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .._files import replacing
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    """Write model, optimizer and random state to a safetensors file, atomically.
+
+    Args:
+        path: file to write.
+        model: its `state_dict` is kept under "model.".
+        optimizer: its tensors are kept under "optimizer.", by parameter name.
+        epoch: finished epochs.
+    """
+    from safetensors.torch import save_file
+
+    tensors = _checkpoint_tensors(model, optimizer)
+    tensors["rng"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng_cuda"] = torch.cuda.get_rng_state()
+    with replacing(path) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"epoch": str(epoch)})
+
+
+def _checkpoint_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = value
+    return tensors
+
+
+def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restore what `save_checkpoint` wrote, in place.
+
+    Returns:
+        The number of finished epochs.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or of a model with other tensors; nothing is changed then.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a checkpoint, found no file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            epoch = int(file.metadata()["epoch"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a checkpoint of htaf-snn, got a damaged or other file ({error})") from error
+    state = _with_prefix(tensors, "model.")
+    _check_shapes(path, state, model.state_dict())
+    _check_optimizer(path, tensors, model, epoch)
+    model.load_state_dict(state)
+    for name, parameter in model.named_parameters():
+        kept = _with_prefix(tensors, f"optimizer.{name}.")
+        if kept:
+            optimizer.state[parameter] = {
+                key: v.to(parameter.device) if v.shape == parameter.shape else v for key, v in kept.items()
+            }
+    torch.set_rng_state(tensors["rng"])
+    if "rng_cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng_cuda"])
+    return epoch
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _check_optimizer(path, tensors: dict[str, Tensor], model: nn.Module, epoch: int) -> None:
+    """Raise unless the state of Adam is there for what has been trained, and of the parameters' shapes."""
+    if "rng" not in tensors:
+        raise ValueError(f"{path}: expected the random state, rng, found none")
+    states = {name: _with_prefix(tensors, f"optimizer.{name}.") for name, _ in model.named_parameters()}
+    if epoch and not any(states.values()):
+        raise ValueError(f"{path}: expected the optimizer's state after {epoch} epochs, found none")
+    for name, parameter in model.named_parameters():
+        if states[name]:
+            expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            _check_shapes(path, states[name], expected)
+
+
+def _check_shapes(path, came: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name in sorted({*came, *expected}):
+        shapes = [tuple(tensors[name].shape) if name in tensors else "no such tensor" for tensors in (expected, came)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{path}: expected {name} of shape {shapes[0]}, got {shapes[1]}")

@@ -1,0 +1,217 @@
+"""One training: epochs, metrics, checkpoints; evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from .._files import replacing
+from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from .processes import Processes
+
+
+class _SpikeRates:
+    """Mean output of each of a model's `neurons`, gathered by forward hooks while the block runs."""
+
+    def __init__(self, model: nn.Module):
+        self._neurons = list(getattr(model, "neurons", ()))
+
+    def __enter__(self):
+        self._sums = [0.0] * len(self._neurons)
+        self._sizes = [0] * len(self._neurons)
+        self._hooks = [neuron.register_forward_hook(self._keep(i)) for i, neuron in enumerate(self._neurons)]
+        return self
+
+    def _keep(self, i: int) -> Callable:
+        def hook(module, inputs, output):
+            self._sums[i] = self._sums[i] + output.detach().sum(dtype=torch.float64)
+            self._sizes[i] += output.numel()
+
+        return hook
+
+    def __exit__(self, *exception):
+        for hook in self._hooks:
+            hook.remove()
+
+    def mean(self, processes: Processes | None = None) -> list[float]:
+        sums, sizes = map(float, self._sums), map(float, self._sizes)
+        if processes is not None:
+            sums, sizes = processes.sum(*sums), processes.sum(*sizes)
+        return [s / max(size, 1) for s, size in zip(sums, sizes, strict=True)]
+
+
+def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = None) -> dict[str, float]:
+    """Mean cross-entropy and accuracy of a classifier over a loader of (inputs, labels).
+
+    With `processes` each evaluates its part of every batch, and all get the whole's figures.
+
+    Returns:
+        {"loss": nats, "accuracy": from 0 to 1}; the model's mode is restored.
+
+    Raises:
+        ValueError: if the loader is empty.
+    """
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    loss = correct = count = 0
+    with torch.no_grad():
+        for x, labels in loader if processes is None else processes.part_of(loader):
+            labels = labels.to(device)
+            scores = model(x.to(device))
+            loss += cross_entropy(scores, labels, reduction="sum").item()
+            correct += (scores.argmax(1) == labels).sum().item()
+            count += len(labels)
+    model.train(training)
+    if processes is not None:
+        loss, correct, count = processes.sum(loss, correct, count)
+    if not count:
+        raise ValueError("loader: expected at least one sample, got none")
+    return {"loss": loss / count, "accuracy": correct / count}
+
+
+def _train_epoch(model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes) -> dict:
+    """One epoch. `network` is the model, or what keeps its copies in all processes equal."""
+    device = next(model.parameters()).device
+    model.train()
+    loss_sum = correct = count = 0
+    with _SpikeRates(model) as rates:
+        for step, (x, labels) in enumerate(loader):
+            labels = labels.to(device)
+            scores = network(x.to(device))
+            loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
+            found = loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), len(labels)
+            share = 1.0
+            if processes is not None:
+                found = processes.sum(*found)
+                share = processes.count * len(labels) / found[2]
+            if not math.isfinite(found[0]):
+                value = found[0] / found[2]
+                raise FloatingPointError(f"the loss is {value} in epoch {epoch}, step {step}; try a smaller lr")
+            optimizer.zero_grad()
+            (loss * share).backward()
+            _check_gradients(model, f"in epoch {epoch}, step {step}")
+            optimizer.step()
+            loss_sum, correct, count = loss_sum + found[0], correct + found[1], count + found[2]
+            spike_rate = rates.mean()
+            mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
+            shown = f"loss {loss_sum / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update()
+    return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
+
+
+def _check_gradients(model: nn.Module, when: str) -> None:
+    """Raise if a gradient is not finite, naming the parameter nearest to the loss."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if torch.nn.utils.get_total_norm(gradients).isfinite():
+        return
+    for name, parameter in reversed([*model.named_parameters()]):
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            kind = "NaN" if parameter.grad.isnan().any() else "infinite"
+            raise FloatingPointError(f"{name}: {kind} gradient {when}")
+
+
+def fit(
+    model: nn.Module,
+    train_loader,
+    val_loader=None,
+    *,
+    out: str | PathLike,
+    epochs: int,
+    lr: float = 1e-3,
+    resume: bool = False,
+    progress: bool = True,
+    label: str = "",
+    processes: Processes | None = None,
+) -> list[dict]:
+    """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
+
+    Args:
+        model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
+            recorded as the spike rate. Train it on the device that it is on.
+        train_loader: of (inputs, labels (B,) int64); if its sampler has `set_epoch`, it is told the epoch.
+        val_loader: likewise, or None.
+        out: existing folder for `metrics.jsonl` and the checkpoint.
+        epochs: in all, earlier ones of a resumed run included.
+        lr: learning rate.
+        resume: continue from the folder's checkpoint, exactly as if never interrupted.
+        progress: show a progress bar on standard error.
+        label: put before the progress bar.
+        processes: those that share the work, from `Processes.launched`, all of which call this; a batch is that of all
+            together. The first one's weights are taken, and it alone reads and writes the folder.
+
+    Returns:
+        The metrics of all epochs, as in `metrics.jsonl`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
+        FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
+    """
+    from tqdm import tqdm
+
+    out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
+    if processes is not None:
+        done, metrics, state = processes.from_first((done, metrics, optimizer.state_dict()))
+        optimizer.load_state_dict(state)
+        network, batches = processes.together(model), processes.part_of(train_loader)
+    if writes:
+        _write_metrics(out, metrics)
+        if not done:
+            save_checkpoint(out / CHECKPOINT, model, optimizer, 0)
+    for epoch in range(done, epochs):
+        if hasattr(train_loader.sampler, "set_epoch"):
+            train_loader.sampler.set_epoch(epoch)
+        start = time.perf_counter()
+        shown = {"desc": f"{label}epoch {epoch + 1}/{epochs}", "disable": not (progress and writes)}
+        with tqdm(total=len(train_loader), **shown) as bar:
+            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, processes)
+            val_metrics = evaluate(model, val_loader, processes) if val_loader is not None else {}
+            if val_metrics:
+                bar.set_postfix_str(f"{bar.postfix}, val acc {val_metrics['accuracy']:.3f}")
+        metrics.append(
+            {
+                "epoch": epoch,
+                **{f"train_{k}" if k != "spike_rate" else k: v for k, v in train_metrics.items()},
+                **{f"val_{k}": v for k, v in val_metrics.items()},
+                "seconds": round(time.perf_counter() - start, 3),
+            }
+        )
+        if writes:
+            _write_metrics(out, metrics)
+            save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
+    return metrics
+
+
+def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    """Finished epochs and their metrics; none of a run that was interrupted before its first checkpoint."""
+    if not (out / CHECKPOINT).exists() and not (out / "metrics.jsonl").exists():
+        return 0, []
+    done = load_checkpoint(out / CHECKPOINT, model, optimizer)
+    metrics = _read_metrics(out)
+    if len(metrics) < done:
+        raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, found {len(metrics)}")
+    return done, metrics[:done]
+
+
+def _read_metrics(out: Path) -> list[dict]:
+    path = out / "metrics.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected the metrics of a run to resume, got {error}") from error
+
+
+def _write_metrics(out: Path, metrics: list[dict]) -> None:
+    with replacing(out / "metrics.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in metrics))

@@ -1,0 +1,87 @@
+"""Several processes that train one network together, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.data import BatchSampler, DataLoader
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class Processes:
+    """The processes that `torchrun` started, each with a copy of the network and a part of every batch.
+
+    Attributes:
+        count: how many there are, on all machines.
+        first: whether this is the one that reads and writes files.
+        device: this process's.
+    """
+
+    def __init__(self, fabric: Fabric):
+        self._fabric = fabric
+        self.count, self.first, self.device = fabric.world_size, fabric.is_global_zero, fabric.device
+
+    @classmethod
+    def launched(cls, device: str = "cpu") -> Processes | None:
+        """Those that this one was started with by `torchrun`; None if it was started alone.
+
+        Args:
+            device: "cpu", or "cuda" for a GPU each.
+
+        Raises:
+            ImportError: if Lightning Fabric is not installed.
+        """
+        everywhere, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        if everywhere == 1:
+            return None
+        try:
+            from lightning_fabric import Fabric
+        except ImportError:
+            raise ImportError('several processes: pip install "htaf-snn[distributed]"') from None
+        fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy="ddp")
+        fabric.launch()
+        return cls(fabric)
+
+    def together(self, model: nn.Module) -> nn.Module:
+        """The model, moved to the process's device, as a module whose gradients are the means over all processes."""
+        return self._fabric.setup(model)
+
+    def sum(self, *values: float) -> list[float]:
+        """The values' sums over all processes, the same in each."""
+        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self._fabric.all_reduce(mine, reduce_op="sum").tolist()
+
+    def from_first(self, value: Any) -> Any:
+        """The first process's value."""
+        return self._fabric.broadcast(value)
+
+    def part_of(self, loader: DataLoader) -> DataLoader:
+        """A loader of this process's part of every batch; the parts of all make the loader's batch."""
+        return DataLoader(
+            loader.dataset,
+            batch_sampler=_Part(loader.batch_sampler, self._fabric.global_rank, self.count),
+            num_workers=loader.num_workers,
+            persistent_workers=loader.persistent_workers,
+            pin_memory=loader.pin_memory,
+            collate_fn=loader.collate_fn,
+            generator=loader.generator,
+        )
+
+
+class _Part(BatchSampler):
+    """Every `count`-th index of each batch, from the `rank`-th on; none of a batch that is too small."""
+
+    def __init__(self, batches: BatchSampler, rank: int, count: int):
+        self._batches, self._rank, self._count = batches, rank, count
+
+    def __iter__(self) -> Iterator[list]:
+        return (batch[self._rank :: self._count] for batch in self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)

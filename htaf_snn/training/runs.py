@@ -1,0 +1,324 @@
+"""Runs: a configuration, its data and model, trained into a folder and tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .. import integrations, models
+from .._files import replacing
+from ..surrogate import Surrogate
+from .checkpoint import CHECKPOINT, load_checkpoint
+from .loop import evaluate, fit, restore
+from .processes import Processes
+
+MODELS = ("mlp", "cnn")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `train` does; the defaults take about 20 s on two cores.
+
+    Attributes:
+        dataset: a name of `neuromorphic_datasets.names()`.
+        data_root: folder of the data set; None for the default place.
+        download: fetch the data set if it is not there.
+        library: "snntorch" or "norse", whose neurons are used, or "fused" for this package's.
+        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)".
+        model: "mlp" or "cnn".
+        hidden: neurons (mlp) or channels (cnn) of each hidden layer.
+        epochs, batch_size, time_bins: at least 1.
+        lr: Adam's learning rate, in (0, 1e6].
+        seed: of the weights, the order of the samples and the division of the data.
+        val_fraction: part of the training samples kept for validation, in [0, 1).
+        folds, fold: pool all samples and test on the fold-th of so many stratified folds.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    dataset: str = "saccade-digits"
+    data_root: str | None = None
+    download: bool = False
+    library: str = "snntorch"
+    surrogate: str = "htaf"
+    model: str = "mlp"
+    hidden: tuple[int, ...] = (256, 256)
+    epochs: int = 20
+    batch_size: int = 32
+    time_bins: int = 10
+    lr: float = 1e-3
+    seed: int = 0
+    val_fraction: float = 0.1
+    folds: int | None = None
+    fold: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self):
+        if isinstance(self.hidden, list):
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        for name in ("epochs", "batch_size", "time_bins"):
+            _require(name, getattr(self, name), "an integer of at least 1", lambda v: _is_count(v))
+        _require(
+            "hidden",
+            self.hidden,
+            "one or more positive integers",
+            lambda v: isinstance(v, tuple) and v and all(map(_is_count, v)),
+        )
+        _require(
+            "folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (_is_count(v) and v > 1)
+        )
+        _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
+        _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
+        _require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _require(name: str, value, expected: str, is_valid: Callable) -> None:
+    try:
+        valid = is_valid(value)
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: expected a usable GPU for 'cuda', got none; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _make_loaders(config: TrainConfig) -> tuple:
+    import neuromorphic_datasets as nd
+
+    return nd.loaders(
+        config.dataset,
+        root=config.data_root,
+        download=config.download,
+        batch_size=config.batch_size,
+        time_bins=config.time_bins,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+        folds=config.folds,
+        fold=config.fold,
+    )
+
+
+def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    torch.manual_seed(config.seed)
+
+    def neuron() -> nn.Module:
+        return integrations.neuron(config.library, config.surrogate)
+
+    if config.model == "cnn":
+        return models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
+    return models.SpikingMLP(torch.Size(frame_shape).numel(), config.hidden, classes, neuron)
+
+
+def load(out: str | PathLike) -> nn.Module:
+    """The trained network of a run, in eval mode on the CPU.
+
+    Args:
+        out: folder of a run of `train`, or of one fold of `train_folds`.
+
+    Returns:
+        A module from frames (T, B, C, H, W) to class scores (B, classes); see `evaluate`.
+
+    Raises:
+        FileNotFoundError: if there is no run or no checkpoint.
+        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+    """
+    config, path = read_config(out), Path(out) / "config.json"
+    try:
+        values = json.loads(path.read_text())
+        frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
+    except KeyError as error:
+        raise ValueError(f"{path}: expected the configuration of one network, found no {error}") from error
+    # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
+    with torch.random.fork_rng():
+        model = _make_model(config, frame_shape, classes)
+        load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    return model.eval()
+
+
+def read_config(out: str | PathLike) -> TrainConfig:
+    """The configuration of the run in a folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if `config.json` is damaged.
+    """
+    path = Path(out) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the configuration of a run to resume, found no file")
+    try:
+        values = json.loads(path.read_text())
+        return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a configuration written by htaf-snn, got {error!r}") from error
+
+
+def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
+    """Train and test one spiking network.
+
+    Args:
+        config: what to do.
+        out: folder of the run; new or empty, unless resuming.
+        resume: continue the run in the folder; config must be its own but for a larger `epochs`, and another
+            `data_root` or `device`.
+        progress: show progress bars on standard error.
+
+    Started by `torchrun` in several processes, these train one network together, each on a part of every batch, through
+    Lightning Fabric; the first reads and writes the folder.
+
+    Returns:
+        {"test_accuracy", "test_loss", "epochs", "spike_rate" (mean output per layer in the last epoch), "seconds",
+        "torch", "threads", "device", "processes", "out"}, also in `result.json`. The test figures are those of the last
+        epoch, of the network that spikes; after training in smooth mode there are "smooth_test_accuracy" and
+        "hardening_gap".
+
+    Raises:
+        ValueError: if an argument is bad, the folder holds another run, or the checkpoint does not fit.
+        OSError: if the data are missing or the folder cannot be written.
+        FloatingPointError: if the loss becomes NaN or infinite.
+    """
+    device = _device(config.device)
+    out, processes = Path(out), Processes.launched(device.type)
+    writes = processes is None or processes.first
+    # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
+    integrations.neuron(config.library, config.surrogate)
+    if writes:
+        _check_folder(config, out, resume)
+    with _new_folder(out) if writes else nullcontext():
+        train_loader, val_loader, test_loader = _make_loaders(config)
+        recordings = train_loader.dataset
+        shape = {"frame_shape": recordings.sensor_size[::-1], "classes": len(recordings.classes)}
+        model = _make_model(config, **shape).to(device if processes is None else processes.device)
+        if resume and writes:
+            restore(out, model, torch.optim.Adam(model.parameters()))
+        if writes:
+            _write_json(out / "config.json", {**asdict(config), **shape})
+    metrics = fit(
+        model,
+        train_loader,
+        val_loader,
+        out=out,
+        epochs=config.epochs,
+        lr=config.lr,
+        resume=resume,
+        progress=progress,
+        label="" if config.fold is None else f"fold {config.fold + 1}/{config.folds}, ",
+        processes=processes,
+    )
+    result = {
+        **_test(model, test_loader, processes),
+        "epochs": len(metrics),
+        "spike_rate": metrics[-1]["spike_rate"],
+        "seconds": round(sum(line["seconds"] for line in metrics), 3),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "processes": 1 if processes is None else processes.count,
+        "out": str(out),
+    }
+    if writes:
+        _write_json(out / "result.json", result)
+    return result
+
+
+def _test(model: nn.Module, loader: Iterable, processes: Processes | None) -> dict[str, float]:
+    """Test figures of the spiking network; for one trained with smooth steps its hardening gap too."""
+    steps = [m for m in model.modules() if isinstance(m, Surrogate) and m.mode == "smooth"]
+    smooth = evaluate(model, loader, processes) if steps else None
+    for step in steps:
+        step.mode = "spike"
+    hard = evaluate(model, loader, processes)
+    for step in steps:
+        step.mode = "smooth"
+    figures = {"test_accuracy": hard["accuracy"], "test_loss": hard["loss"]}
+    if smooth is not None:
+        gap = smooth["accuracy"] - hard["accuracy"]
+        figures |= {"smooth_test_accuracy": smooth["accuracy"], "hardening_gap": gap}
+    return figures
+
+
+def _check_folder(config: TrainConfig, out: Path, resume: bool) -> None:
+    if resume:
+        _check_same_run(config, read_config(out))
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[None]:
+    """Make a folder, and take what was made away again if nothing has come into it."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"out: expected a folder that can be written, got {out}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _write_json(path: Path, values: dict) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _check_same_run(config: TrainConfig, before: TrainConfig) -> None:
+    for field in fields(TrainConfig):
+        came, expected = getattr(config, field.name), getattr(before, field.name)
+        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and came >= expected):
+            continue
+        if came != expected:
+            raise ValueError(f"{field.name}: expected {expected!r}, as the run to resume has it, got {came!r}")
+
+
+def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
+    folder = out / f"fold{fold}"
+    again = resume and (folder / "config.json").is_file()
+    return train(replace(config, fold=fold), folder, resume=again, progress=progress)
+
+
+def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
+    """`train` on each of `config.folds` folds, in subfolders fold0, fold1, …; resuming goes on where it stopped.
+
+    Returns:
+        {"test_accuracy": mean, "fold_accuracy": one a fold, "out"}, also in `result.json`.
+    """
+    _require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
+    out = Path(out)
+    integrations.neuron(config.library, config.surrogate)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("folds: several processes train one fold; give its number too")
+    _check_folder(config, out, resume)
+    with _new_folder(out):
+        _write_json(out / "config.json", asdict(config))
+        try:
+            results = [_train_fold(config, out, fold, resume, progress) for fold in range(config.folds)]
+        finally:
+            if not (out / "fold0").is_dir():
+                (out / "config.json").unlink()
+    accuracies = [result["test_accuracy"] for result in results]
+    result = {"test_accuracy": sum(accuracies) / len(accuracies), "fold_accuracy": accuracies, "out": str(out)}
+    _write_json(out / "result.json", result)
+    return result
