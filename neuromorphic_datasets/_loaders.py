@@ -221,7 +221,7 @@ class FrameDataset(Dataset):
         return frames[:, 0], labels[0], *lengths
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, ...]:
-        """Return a batch; this is what torch's loader calls."""
+        """Return a batch, which may be empty; this is what torch's loader calls."""
         pairs = [index if isinstance(index, tuple) else (0, int(index)) for index in indices]
         numbers = [index for _, index in pairs]
         labels = torch.from_numpy(self.targets[numbers])
@@ -230,7 +230,8 @@ class FrameDataset(Dataset):
             return frames.transpose(0, 1).contiguous(), labels
         made = [self._frames(epoch, index) for epoch, index in pairs]
         lengths = [len(frames) for frames in made]
-        batch = np.zeros((max(lengths), len(made), *made[0].shape[1:]), np.float32)
+        steps = max(lengths, default=self._time["n_time_bins"] or 0)
+        batch = np.zeros((steps, len(made), *self.sensor_size[::-1]), np.float32)
         for position, frames in enumerate(made):
             batch[: len(frames), position] = frames
         if self._time["time_window"] is None:

@@ -44,6 +44,7 @@ ONLY_IN = {
     "torchvision": {"neuromorphic_datasets/images.py"},
     "matplotlib": {"htaf_snn/profile.py", "htaf_snn/compare/figures.py"},
     "optuna": {"htaf_snn/compare/study.py"},
+    "lightning_fabric": {"htaf_snn/training/processes.py"},
     "jinja2": {"htaf_snn/compare/report.py"},
     "numba": {"htaf_snn/kernels/numba_cpu.py", "neuromorphic_datasets/_kernels.py"},
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},

@@ -193,14 +193,14 @@ class Study:
         with _database_errors(self.storage), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             timeout = {"connect_args": {"timeout": 60}} if self.storage.startswith("sqlite") else None
-            self._storage = optuna.storages.RDBStorage(
-                self.storage,
-                engine_kwargs=timeout,
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=_put_back,
-            )
             with FileLock(self.out / ".study.lock"):
+                self._storage = optuna.storages.RDBStorage(
+                    self.storage,
+                    engine_kwargs=timeout,
+                    heartbeat_interval=_HEARTBEAT_S,
+                    grace_period=_GRACE_S,
+                    heartbeat_stale_trial_callback=_put_back,
+                )
                 self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
                 known = {_key(t) for t in self._study.get_trials(deepcopy=False)}
                 for config in self.settings.configs():
@@ -296,6 +296,7 @@ class Study:
             config = processes.from_first(taken and taken.user_attrs["config"])
             if config is None:
                 bar.close()
+                processes.leave()
                 return
             if processes.first:
                 self._try([taken], processes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +43,21 @@ class Processes:
             return None
         try:
             from lightning_fabric import Fabric
+            from lightning_fabric.strategies import DDPStrategy
         except ImportError:
             raise ImportError('several processes: pip install "htaf-snn[distributed]"') from None
-        fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy="ddp")
+        # snnTorch's neurons keep their potential as a buffer, of the size of a process's own batch.
+        strategy = DDPStrategy(broadcast_buffers=False)
+        fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy=strategy)
         fabric.launch()
         return cls(fabric)
 
     def together(self, model: nn.Module) -> nn.Module:
         """The model, moved to the process's device, as a module whose gradients are the means over all processes."""
-        return self._fabric.setup(model)
+        with warnings.catch_warnings():
+            # Torch 2.15 renames the option; 2.11 does not know the new name.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return self._fabric.setup(model)
 
     def sum(self, *values: float) -> list[float]:
         """The values' sums over all processes, the same in each."""
@@ -60,6 +67,11 @@ class Processes:
     def from_first(self, value: Any) -> Any:
         """The first process's value."""
         return self._fabric.broadcast(value)
+
+    def leave(self) -> None:
+        """Wait for all, then part: a process that ends while another still uses their connection would fail it."""
+        self._fabric.barrier()
+        torch.distributed.destroy_process_group()
 
     def part_of(self, loader: DataLoader) -> DataLoader:
         """A loader of this process's part of every batch; the parts of all make the loader's batch."""

@@ -235,6 +235,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     }
     if writes:
         _write_json(out / "result.json", result)
+    if processes is not None:
+        processes.leave()
     return result
 
 
