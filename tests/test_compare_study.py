@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_training import recordings  # noqa: F401
 from typer.testing import CliRunner
 
 from htaf_snn import cli, integrations
@@ -149,6 +150,24 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
     command = "htaf-snn compare --out DIR --dataset saccade-digits"
     for part in (command, "alpha is ignored by Norse", torch.__version__.split("+")[0]):
         assert part in text
+
+
+def test_several_data_sets(tmp_path, recordings):  # noqa: F811
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "nmnist").symlink_to(recordings)
+    settings = {"dataset": ["saccade-digits", "nmnist"], "data_root": str(tmp_path / "data")}
+    study = Study(tmp_path / "out", surrogates=["htaf", "atan"], seeds=3, **settings, **SMALL)
+    assert study.run(workers=2, progress=False)["finished"] == 12
+    rows = study.table()
+    places = [(data, name) for data in ("saccade-digits", "nmnist") for name in ("htaf", "atan")]
+    assert [(row["dataset"], row["surrogate"]) for row in rows] == places
+    assert [row["claim"] == "baseline" for row in rows] == [True, False, True, False]
+    for row in rows[1::2]:  # each against the baseline of its own data set
+        base = next(other for other in rows if (other["dataset"], other["surrogate"]) == (row["dataset"], "htaf"))
+        assert row["difference"] == pytest.approx(row["mean"] - base["mean"])
+    page = study.report().read_text()
+    assert "Surrogates on saccade-digits, nmnist" in page
+    assert "htaf, nmnist" in page
 
 
 def test_fewer_than_three_seeds_make_no_claim(tmp_path):

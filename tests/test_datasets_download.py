@@ -419,7 +419,8 @@ def test_an_archive_placed_by_hand_is_unpacked(server, catalogue, tmp_path):
     assert server.requests == []
 
 
-def test_verify_and_clear(server, catalogue, tmp_path):
+def test_verify_and_clear(server, catalogue, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # clearing looks there too
     with pytest.raises(FileNotFoundError):
         nd.verify("nmnist", root=tmp_path)
     folder = nd.download("nmnist", root=tmp_path)

@@ -121,6 +121,8 @@ def curves(trials: list[dict]) -> Figure:
             for axis, field in zip(axes[0], ("val_accuracy", "train_loss"), strict=True):
                 mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
                 axis.plot(range(1, len(mean) + 1), mean, color=_COLOURS[i % len(_COLOURS)], label=name)
+        for axis in axes[0]:
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0][0].set(xlabel="epoch", ylabel="validation accuracy")
         axes[0][1].set(xlabel="epoch", ylabel="training loss")
         axes[0][1].legend(frameon=False)
