@@ -19,6 +19,7 @@ from .formulas import Formula
 from .functional import check_positive, smooth, spike
 
 __all__ = [
+    "EDE",
     "HTAF",
     "ATan",
     "Erfc",
@@ -30,6 +31,7 @@ __all__ = [
     "StraightThrough",
     "SuperSpike",
     "Surrogate",
+    "SwishSign",
     "Triangle",
     "get",
     "names",
@@ -249,6 +251,12 @@ class StraightThrough(Surrogate, formula="straight_through"): ...
 class Rectangle(Surrogate, formula="rectangle"): ...
 
 
+class SwishSign(Surrogate, formula="swish_sign"): ...
+
+
+class EDE(Surrogate, formula="ede"): ...
+
+
 SuperSpike = FastSigmoid
 
 _REGISTRY: dict[str, Callable[..., Surrogate]] = {
@@ -257,7 +265,19 @@ _REGISTRY: dict[str, Callable[..., Surrogate]] = {
     "superspike": SuperSpike,
     **{
         cls.formula.name: cls
-        for cls in (ATan, FastSigmoid, Sigmoid, Triangle, PiecewiseExp, Gaussian, Erfc, StraightThrough, Rectangle)
+        for cls in (
+            ATan,
+            FastSigmoid,
+            Sigmoid,
+            Triangle,
+            PiecewiseExp,
+            Gaussian,
+            Erfc,
+            StraightThrough,
+            Rectangle,
+            SwishSign,
+            EDE,
+        )
     },
 }
 

@@ -45,6 +45,8 @@ PRIMITIVES = {
     "erfc": lambda x, a: erfc(-a * x) / 2,
     "straight_through": lambda x, c: mpf(1) / 2 + max(-c, min(x, c)),
     "rectangle": lambda x, w: max(mpf(0), min(mpf(1) / 2 + x / w, mpf(1))),
+    "swish_sign": lambda x, b: (1 + 2 * logistic(b * x) * (1 + b * x * logistic(-b * x)) - 1) / 2,
+    "ede": lambda x, t: (1 + max(1 / t, mpf(1)) * tanh(t * x)) / 2,
 }
 
 DERIVATIVES = {
@@ -59,6 +61,8 @@ DERIVATIVES = {
     "erfc": lambda x, a: a * exp(-((a * x) ** 2)) / sqrt(pi),
     "straight_through": lambda x, c: mpf(1) if abs(x) <= c else mpf(0),
     "rectangle": lambda x, w: 1 / w if abs(x) <= w / 2 else mpf(0),
+    "swish_sign": lambda x, b: b * (2 - b * x * tanh(b * x / 2)) / (1 + cosh(b * x)) / 2,
+    "ede": lambda x, t: max(1 / t, mpf(1)) * t * (1 - tanh(t * x) ** 2) / 2,
 }
 
 # Values that float16 holds exactly, so that the parameter itself is never rounded. The powers of two keep the edges
@@ -75,6 +79,8 @@ PARAMETERS = {
     "erfc": [(2.0,), (0.0625,), (25.0,)],
     "straight_through": [(float("inf"),), (1.0,), (0.25,)],
     "rectangle": [(1.0,), (0.25,), (8.0,)],
+    "swish_sign": [(5.0,), (0.25,), (32.0,)],
+    "ede": [(1.0,), (0.25,), (8.0,)],
 }
 
 

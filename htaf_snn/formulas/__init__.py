@@ -18,6 +18,7 @@ from types import FunctionType, ModuleType
 
 from . import (
     atan,
+    ede,
     erfc,
     fast_sigmoid,
     gaussian,
@@ -27,6 +28,7 @@ from . import (
     rectangle,
     sigmoid,
     straight_through,
+    swish_sign,
     triangle,
 )
 from ._vocabulary import NAMES
@@ -103,6 +105,7 @@ _REGISTRY = {
         _from_module,
         (
             atan,
+            ede,
             erfc,
             fast_sigmoid,
             gaussian,
@@ -112,6 +115,7 @@ _REGISTRY = {
             rectangle,
             sigmoid,
             straight_through,
+            swish_sign,
             triangle,
         ),
     )
