@@ -62,7 +62,7 @@ def test_smooth_value_equals_closed_form(name, parameters, dtype):
     largest = torch.finfo(dtype).max
     finite = x.abs() < largest / 2 if name == "straight_through" else torch.ones_like(x, dtype=torch.bool)
     if name == "swish_sign":  # near its zero, at beta * x = -1.2784645, no relative accuracy can be had
-        crossing = (parameters[0] * x.double() + 1.2784645).abs() < 0.05
+        crossing = (parameters[0] * x.double() + 1.2784645).abs() < 0.1
         for xi, yi in zip(x[crossing].tolist(), y[crossing].tolist(), strict=True):
             assert abs(yi - float(evaluate(PRIMITIVES[name], xi, parameters))) <= BOUND[dtype]
         finite &= ~crossing
