@@ -1,0 +1,1 @@
+"""Products of bits with binary weights, by counting the bits that differ."""

@@ -1,0 +1,60 @@
+"""The operations on packed bits as operators of torch. They have no gradient: bits are for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _dispatch
+from .._operator import operator
+from . import reference
+
+__all__ = ["pack_bits", "product", "product_bits", "transposed"]
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """Weight words (O, K) as (K, 64 * ceil(O / 64)): the words that meet one input word lie side by side."""
+    return torch.nn.functional.pad(weight.T, (0, -weight.shape[0] % reference.WORD)).contiguous()
+
+
+def _kernels(backend: str):
+    return _dispatch.load(backend, __package__)
+
+
+@operator
+def pack_bits(x: Tensor, backend: str) -> Tensor:
+    """`reference.pack`."""
+    return reference.pack(x) if backend == "torch" else _kernels(backend).pack(x)
+
+
+@torch.library.register_fake(pack_bits)
+def _(x, backend):
+    return x.new_empty(*x.shape[:-1], -(-x.shape[-1] // reference.WORD), dtype=torch.int64)
+
+
+@operator
+def product(words: Tensor, weight: Tensor, offset: Tensor, factor: int, backend: str) -> Tensor:
+    """`reference.product` of a weight that is `transposed`."""
+    if backend == "torch":
+        return reference.product(words, weight.T[: len(offset)], offset, factor)
+    return _kernels(backend).product(words, weight, offset, factor)
+
+
+@torch.library.register_fake(product)
+def _(words, weight, offset, factor, backend):
+    return words.new_empty(words.shape[0], len(offset), dtype=torch.int32)
+
+
+@operator
+def product_bits(
+    words: Tensor, weight: Tensor, offset: Tensor, factor: int, thresholds: Tensor, backend: str
+) -> Tensor:
+    """`reference.product_bits` of a weight that is `transposed`."""
+    if backend == "torch":
+        return reference.product_bits(words, weight.T[: len(offset)], offset, factor, thresholds)
+    return _kernels(backend).product_bits(words, weight, offset, factor, thresholds)
+
+
+@torch.library.register_fake(product_bits)
+def _(words, weight, offset, factor, thresholds, backend):
+    return words.new_empty(words.shape[0], -(-len(offset) // reference.WORD))

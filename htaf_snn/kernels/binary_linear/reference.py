@@ -1,0 +1,41 @@
+"""The definition of the operations on packed bits, in plain torch.
+
+Bit k of word j, counted from the lowest, is element 64 * j + k; what is left of the last word is 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WORD = 64
+
+
+def pack(x: Tensor) -> Tensor:
+    """Words (…, ceil(n / 64)), int64, whose bits tell where x (…, n) is greater than 0."""
+    missing = -x.shape[-1] % WORD
+    bits = torch.nn.functional.pad((x > 0).to(torch.int64), (0, missing)).unflatten(-1, (-1, WORD))
+    # The highest bit is the sign; adding distinct powers of two wraps around as it should.
+    return (bits << torch.arange(WORD, device=x.device)).sum(-1)
+
+
+def unpack(words: Tensor, size: int) -> Tensor:
+    """The first `size` bits (…, size) of words, int64 zeros and ones."""
+    bits = (words[..., None] >> torch.arange(WORD, device=words.device)) & 1
+    return bits.flatten(-2)[..., :size]
+
+
+def differing(words: Tensor, weight: Tensor) -> Tensor:
+    """How many bits differ between each row of words (M, K) and of weight (O, K): int32 (M, O)."""
+    a, b = (unpack(w, w.shape[-1] * WORD).double() for w in (words, weight))
+    return (a @ (1 - b).T + (1 - a) @ b.T).to(torch.int32)
+
+
+def product(words: Tensor, weight: Tensor, offset: Tensor, factor: int) -> Tensor:
+    """offset (O,) minus `factor` times the bits that differ, int32 (M, O)."""
+    return offset - factor * differing(words, weight)
+
+
+def product_bits(words: Tensor, weight: Tensor, offset: Tensor, factor: int, thresholds: Tensor) -> Tensor:
+    """Where `product` is greater than the thresholds (O,), as words (M, ceil(O / 64))."""
+    return pack(product(words, weight, offset, factor) > thresholds)

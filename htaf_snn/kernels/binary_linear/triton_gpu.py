@@ -1,0 +1,97 @@
+"""The operations on packed bits for the GPU, in Triton."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+from ..triton_gpu import INTERPRETED
+
+__all__ = ["pack", "product", "product_bits"]
+
+WORD = tl.constexpr(64)
+_ROWS = 16
+
+
+@triton.jit
+def _count_on_device(words):
+    return libdevice.popc(words)
+
+
+@triton.jit
+def _count_in_interpreter(words):
+    """Sums of 1, 2, 4 and 8 bits side by side; the multiplication adds the eight bytes."""
+    ones = words - ((words >> 1) & 0x5555555555555555)
+    pairs = (ones & 0x3333333333333333) + ((ones >> 2) & 0x3333333333333333)
+    bytes_ = (pairs + (pairs >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return ((bytes_ * 0x0101010101010101) >> 56) & 0xFF
+
+
+popcount = _count_in_interpreter if INTERPRETED else _count_on_device
+
+
+@triton.jit
+def _pack_kernel(x, out, count, size, words, BLOCK: tl.constexpr):
+    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    element = n % words * WORD + tl.arange(0, WORD)[None, :]
+    values = tl.load(x + n // words * size + element, mask=(n < count) & (element < size), other=0)
+    bits = (values > 0).to(tl.int64) << tl.arange(0, WORD)[None, :].to(tl.int64)
+    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + n, tl.sum(bits, 1), mask=n < count)
+
+
+@triton.jit
+def _product_kernel(
+    words, weight, offset, thresholds, out, rows, outputs, length, factor, BITS: tl.constexpr, ROWS: tl.constexpr
+):
+    blocks = tl.cdiv(outputs, WORD)
+    m = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    o = tl.program_id(1) * WORD + tl.arange(0, WORD)
+    counts = tl.zeros((ROWS, WORD), tl.int32)
+    for k in range(length):
+        word = tl.load(words + m * length + k, mask=m < rows, other=0)
+        column = tl.load(weight + k * blocks * WORD + o)
+        counts += popcount(word[:, None] ^ column[None, :]).to(tl.int32)
+    inside = o < outputs
+    values = tl.load(offset + o, mask=inside, other=0)[None, :] - factor * counts
+    if BITS:
+        above = values > tl.load(thresholds + o, mask=inside, other=0)[None, :]
+        bits = (above & inside[None, :]).to(tl.int64) << tl.arange(0, WORD)[None, :].to(tl.int64)
+        tl.store(out + m * blocks + tl.program_id(1), tl.sum(bits, 1), mask=m < rows)
+    else:
+        tl.store(out + m[:, None] * outputs + o[None, :], values, mask=(m < rows)[:, None] & inside[None, :])
+
+
+def pack(x):
+    """See `reference.pack`."""
+    x = x.contiguous()
+    words = -(-x.shape[-1] // 64)
+    out = x.new_empty(*x.shape[:-1], words, dtype=torch.int64)
+    if out.numel():
+        _pack_kernel[(triton.cdiv(out.numel(), _ROWS),)](x, out, out.numel(), x.shape[-1], words, BLOCK=_ROWS)
+    return out
+
+
+def _product(words, weight, offset, factor, thresholds, out):
+    rows, outputs = words.shape[0], len(offset)
+    grid = (triton.cdiv(rows, _ROWS), triton.cdiv(outputs, 64))
+    if rows and outputs:
+        _product_kernel[grid](
+            words.contiguous(), weight, offset, thresholds, out, rows, outputs, words.shape[1], factor,
+            BITS=out.dtype == torch.int64, ROWS=_ROWS,
+        )  # fmt: skip
+    return out
+
+
+def product(words, weight, offset, factor):
+    """See `reference.product`; the weight is `transposed`."""
+    out = words.new_empty(words.shape[0], len(offset), dtype=torch.int32)
+    return _product(words, weight, offset, factor, offset, out)
+
+
+def product_bits(words, weight, offset, factor, thresholds):
+    """See `reference.product_bits`; the weight is `transposed`."""
+    out = words.new_empty(words.shape[0], -(-len(offset) // 64))
+    return _product(words, weight, offset, factor, thresholds, out)

@@ -1,0 +1,25 @@
+"""The product of bits with integer weights as an operator of torch, without a gradient: bits are for inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _dispatch
+from .._operator import operator
+from . import reference
+
+__all__ = ["heaviside_product"]
+
+
+@operator
+def heaviside_product(words: Tensor, weight: Tensor, backend: str) -> Tensor:
+    """`reference.product`."""
+    if backend == "torch":
+        return reference.product(words, weight)
+    return _dispatch.load(backend, __package__).product(words, weight)
+
+
+@torch.library.register_fake(heaviside_product)
+def _(words, weight, backend):
+    return words.new_empty(words.shape[0], weight.shape[1], dtype=torch.int32)

@@ -1,0 +1,13 @@
+"""The definition of a product of packed bits with integer weights, in plain torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..binary_linear.reference import unpack
+
+
+def product(words: Tensor, weight: Tensor) -> Tensor:
+    """Sums, int32 (M, O), of the rows of weight, int32 (N, O), whose bits in words (M, ceil(N / 64)) are set."""
+    return (unpack(words, weight.shape[0]).double() @ weight.double()).to(torch.int32)
