@@ -263,6 +263,8 @@ _REGISTRY: dict[str, Callable[..., Surrogate]] = {
     "htaf": HTAF,
     "htaf_normalized": partial(HTAF, normalized=True),
     "superspike": SuperSpike,
+    "clipped_ste": partial(Rectangle, width=2.0),
+    "approx_sign": Triangle,
     **{
         cls.formula.name: cls
         for cls in (
@@ -287,7 +289,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()[:3]
-        ['atan', 'erfc', 'fast_sigmoid']
+        ['approx_sign', 'atan', 'clipped_ste']
     """
     return sorted(_REGISTRY)
 

@@ -48,7 +48,10 @@ ONLY_IN = {
     "jinja2": {"htaf_snn/compare/report.py"},
     "numba": {"htaf_snn/kernels/numba_cpu.py", "neuromorphic_datasets/_kernels.py"},
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},
-    "triton": {f"htaf_snn/kernels/{folder}triton_gpu.py" for folder in ("", "lif/", "spike/")},
+    "triton": {
+        f"htaf_snn/kernels/{folder}triton_gpu.py"
+        for folder in ("", "lif/", "spike/", "binary_linear/", "heaviside_linear/")
+    },
 }
 
 

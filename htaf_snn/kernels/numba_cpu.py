@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
 
-__all__ = ["as_bits", "as_float", "bound", "compiled", "empty", "inlined", "run"]
+__all__ = ["as_bits", "as_float", "bound", "compiled", "empty", "inlined", "lowest_bit", "popcount", "run"]
 
 # numpy's error model: a division by zero is no exception, whose check would keep loops from being vectorised.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
@@ -68,6 +68,26 @@ def as_bits(_context, number):
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.int32(types.float32), generate
+
+
+@intrinsic
+def popcount(_context, word):
+    """The number of ones in a uint64."""
+
+    def generate(_context, builder, _signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def lowest_bit(_context, word):
+    """The place of the lowest one in a uint64 that is not zero."""
+
+    def generate(_context, builder, _signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
 
 
 @_inlined_formula

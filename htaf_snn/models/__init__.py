@@ -1,5 +1,14 @@
-"""Networks built from stateless layers and neurons that take a whole sequence."""
+"""Networks: spiking ones for the neurons of any library, binary ones, deep Heaviside networks."""
 
+from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, binarize, summary
 from .spiking import SpikingCNN, SpikingMLP
 
-__all__ = ["SpikingCNN", "SpikingMLP"]
+__all__ = [
+    "BinaryMLP",
+    "BinaryResNet",
+    "DeepHeavisideNet",
+    "SpikingCNN",
+    "SpikingMLP",
+    "binarize",
+    "summary",
+]

@@ -1,5 +1,36 @@
-"""Layers: spiking neurons over whole sequences, and what joins them to ordinary layers."""
+"""Layers: spiking neurons over whole sequences, binary layers, and what joins them to ordinary layers."""
 
+from .binary import (
+    BinaryActivation,
+    BinaryConv2d,
+    BinaryLinear,
+    HeavisideConv2d,
+    HeavisideLinear,
+    HTAFActivation,
+    QuantizeInput,
+    RPReLU,
+    smooth_activations,
+)
+from .hardening import AnnealAlpha, clip_weights, hardening_gap, recalibrate
 from .spiking import LIF, Leaky, LIFState, Sequential, TimeDistributed
 
-__all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
+__all__ = [
+    "LIF",
+    "AnnealAlpha",
+    "BinaryActivation",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "HTAFActivation",
+    "HeavisideConv2d",
+    "HeavisideLinear",
+    "LIFState",
+    "Leaky",
+    "QuantizeInput",
+    "RPReLU",
+    "Sequential",
+    "TimeDistributed",
+    "clip_weights",
+    "hardening_gap",
+    "recalibrate",
+    "smooth_activations",
+]

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 
-from ..numba_cpu import compiled, empty, inlined, run
+from ..numba_cpu import compiled, empty, inlined, popcount, run
 
-__all__ = ["lowest_bit", "pack", "product", "product_bits"]
+__all__ = ["pack", "product", "product_bits"]
 
 _ZERO, _ONE, _WORD = np.uint64(0), np.uint64(1), 64
-
-
-@intrinsic
-def popcount(_context, word):
-    """The number of ones in a uint64."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@intrinsic
-def lowest_bit(_context, word):
-    """The place of the lowest one in a uint64 that is not zero."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
 
 
 def _pack_kernel(start, stop, x, out):

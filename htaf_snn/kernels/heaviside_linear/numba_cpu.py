@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..binary_linear.numba_cpu import lowest_bit
-from ..numba_cpu import compiled, empty, run
+from ..numba_cpu import compiled, empty, lowest_bit, run
 
 __all__ = ["product"]
 

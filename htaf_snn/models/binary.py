@@ -1,0 +1,252 @@
+"""Binary networks and deep Heaviside networks for images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from .. import nn as hnn
+from ..surrogate import HTAF, Surrogate, parse
+
+__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "binarize", "summary"]
+
+
+def _surrogate(given: str | Surrogate | None) -> Callable[[], Surrogate]:
+    """Makes a surrogate of its own for each activation, as each has its own steepness."""
+    if given is None:
+        return lambda: HTAF(normalized=True, mode="smooth")
+    if isinstance(given, str):
+        parse(given)  # what is wrong with it is told here
+        return lambda: parse(given)
+    raise TypeError(f"activation: expected a surrogate's specification or None, got {given!r}")
+
+
+class BinaryMLP(nn.Sequential):
+    """Fully connected network with weights and activations -1 and +1; the readout's weights are real.
+
+    Args:
+        in_features: values in an image, C * H * W.
+        hidden: neurons of each hidden layer.
+        classes: number of classes.
+        activation: specification of the activations' surrogate; None for smooth HTAF.
+        estimator: the surrogate of the weights.
+
+    Shape:
+        Images (B, *features) within [0, 1] to class scores (B, classes).
+
+    Example:
+        >>> import torch
+        >>> BinaryMLP(784, [64, 64], 10)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        activation: str | None = None,
+        estimator: str = "clipped_ste",
+    ):
+        surrogate = _surrogate(activation)
+        layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
+        for a, b in pairwise([in_features, *hidden]):
+            layers += [hnn.BinaryLinear(a, b, estimator=estimator), nn.BatchNorm1d(b)]
+            layers += [hnn.BinaryActivation(surrogate())]
+        super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], classes))
+
+
+class DeepHeavisideNet(nn.Sequential):
+    """Network with real weights whose hidden activations are 0 and 1.
+
+    Args:
+        in_shape: values in an image for a fully connected network, or its (C, H, W) for a convolutional one.
+        hidden: neurons of each hidden layer; or channels of each 3x3 convolution, where a wider one than the one before
+            halves the resolution.
+        classes: number of classes.
+        activation: as of `BinaryMLP`.
+
+    Shape:
+        Images (B, *features), or (B, C, H, W), to class scores (B, classes).
+
+    Example:
+        >>> import torch
+        >>> DeepHeavisideNet(784, [64] * 8, 10)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 10])
+        >>> DeepHeavisideNet((3, 32, 32), [16, 32, 64], 10)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: str | None = None
+    ):
+        surrogate = _surrogate(activation)
+        if isinstance(in_shape, int):
+            layers, features = self._linear(in_shape, hidden, surrogate), [in_shape, *hidden][-1]
+        else:
+            layers, features = self._convolutional(in_shape, hidden, surrogate)
+        super().__init__(*layers, hnn.HeavisideLinear(features, classes))
+
+    @staticmethod
+    def _linear(in_features: int, hidden: Sequence[int], surrogate) -> list[nn.Module]:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
+            layer = hnn.HeavisideLinear if number else nn.Linear  # the first sees real values
+            layers += [layer(a, b, bias=False), nn.BatchNorm1d(b), hnn.BinaryActivation(surrogate(), (0, 1))]
+        return layers
+
+    @staticmethod
+    def _convolutional(in_shape: Sequence[int], channels: Sequence[int], surrogate) -> tuple[list[nn.Module], int]:
+        widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
+        layers: list[nn.Module] = []
+        for number, (a, b) in enumerate(pairwise(widths)):
+            layer = hnn.HeavisideConv2d if number else nn.Conv2d
+            stride = 2 if number and b > a else 1
+            height, width = -(-height // stride), -(-width // stride)
+            layers += [layer(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)]
+            layers += [hnn.BinaryActivation(surrogate(), (0, 1))]
+        return [*layers, nn.Flatten()], widths[-1] * height * width
+
+
+class _BiRealBlock(nn.Module):
+    """A binary 3x3 convolution with a real shortcut around it, as in Bi-Real Net, and ReActNet's shifts."""
+
+    def __init__(self, a: int, b: int, stride: int, surrogate: Surrogate, estimator: str):
+        super().__init__()
+        self.activation = hnn.BinaryActivation(surrogate, channels=a)
+        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", estimator=estimator)
+        self.norm, self.nonlinear = nn.BatchNorm2d(b), hnn.RPReLU(b)
+        self.shortcut = nn.Identity()
+        if a != b or stride > 1:
+            pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+            self.shortcut = nn.Sequential(pool, nn.Conv2d(a, b, 1, bias=False), nn.BatchNorm2d(b))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.nonlinear(self.norm(self.conv(self.activation(x))) + self.shortcut(x))
+
+
+class BinaryResNet(nn.Sequential):
+    """Residual network with binary 3x3 convolutions; stem, shortcuts between widths and readout are real.
+
+    Three stages of `width`, twice and four times so many channels, a shortcut around every convolution (Liu et al.
+    2018, "Bi-Real Net", ECCV), shifts of ReActNet (Liu et al. 2020, ECCV).
+
+    Args:
+        depth: layers, 6 n + 2: 8, 14, 20, …
+        in_channels: of an image.
+        classes: number of classes.
+        width: channels of the first stage.
+        activation, estimator: as of `BinaryMLP`.
+
+    Shape:
+        Images (B, in_channels, H, W) to class scores (B, classes).
+
+    Raises:
+        ValueError: if the depth is of another form.
+
+    Example:
+        >>> import torch
+        >>> BinaryResNet(8, in_channels=1, width=8)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        depth: int = 20,
+        in_channels: int = 3,
+        classes: int = 10,
+        *,
+        width: int = 16,
+        activation: str | None = None,
+        estimator: str = "clipped_ste",
+    ):
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
+        surrogate, layers = _surrogate(activation), []
+        channels = width
+        for stage in range(3):
+            for number in range((depth - 2) // 3):
+                wider, stride = width << stage, 2 if stage and not number else 1
+                layers.append(_BiRealBlock(channels, wider, stride, surrogate(), estimator))
+                channels = wider
+        stem = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        super().__init__(*stem, *layers, *head)
+
+
+def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: str | None = None) -> nn.Module:
+    """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
+
+    Latent weights and biases start as the model's. Layers that see the input or give the scores are usually skipped.
+
+    Args:
+        model: any network.
+        skip: names of modules, as in `named_modules`, that stay as they are with all inside them.
+        activation: as of `BinaryMLP`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: if a name in `skip` is no module's, or a convolution pads in another way than with zeros.
+
+    Example:
+        >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
+        >>> [type(layer).__name__ for layer in net]
+        ['BinaryLinear', 'BinaryActivation', 'Linear']
+    """
+    known = dict(model.named_modules())
+    unknown = [name for name in skip if name not in known]
+    if unknown:
+        raise ValueError(f"skip: expected names of modules, got {', '.join(unknown)}")
+    surrogate = _surrogate(activation)
+    for name, module in known.items():
+        if name and not any(name == kept or name.startswith(f"{kept}.") for kept in skip):
+            replaced = _binary_form(name, module, surrogate)
+            if replaced is not None:
+                parent, _, own = name.rpartition(".")
+                setattr(known[parent], own, replaced.train(module.training))
+    return model
+
+
+def _binary_form(name: str, module: nn.Module, surrogate) -> nn.Module | None:
+    if type(module) is nn.ReLU:
+        return hnn.BinaryActivation(surrogate())
+    if type(module) is nn.Linear:
+        binary = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)
+    elif type(module) is nn.Conv2d:
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise ValueError(f"{name}: expected padding with a number of zeros, got {module.padding_mode}")
+        sizes = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+        binary = hnn.BinaryConv2d(module.in_channels, module.out_channels, *sizes, module.bias is not None)
+    else:
+        return None
+    binary.load_state_dict(module.state_dict())
+    return binary.to(module.weight)
+
+
+def summary(model: nn.Module) -> dict:
+    """Parameters and their bits when deployed: one for a binary weight, 32 for every other number.
+
+    Returns:
+        {"layers": [{"name", "type", "parameters", "bits"}], "parameters", "bits", "float_bits": 32 a parameter}.
+
+    Example:
+        >>> summary(hnn.BinaryLinear(64, 10))["bits"]
+        640
+    """
+    layers = []
+    for name, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        kept = {key: value for key, value in module.named_buffers(recurse=False) if value.is_floating_point()}
+        if own or kept:
+            binary = own.get("weight") if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)) else None
+            count = sum(value.numel() for value in (*own.values(), *kept.values()))
+            ones = 0 if binary is None else binary.numel()
+            bits = ones + 32 * (count - ones)
+            layers.append({"name": name, "type": type(module).__name__, "parameters": count, "bits": bits})
+    totals = {key: sum(layer[key] for layer in layers) for key in ("parameters", "bits")}
+    return {"layers": layers, **totals, "float_bits": 32 * totals["parameters"]}

@@ -1,0 +1,377 @@
+"""Binary layers: weights -1 and +1 over real latent ones, and activations of two levels, with any surrogate.
+
+What is greater than 0 is the upper level, in weights and activations alike; 0 is the lower one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, prelu
+
+from ..functional import smooth, spike
+from ..surrogate import HTAF, Surrogate, parse
+
+__all__ = [
+    "BinaryActivation",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "HTAFActivation",
+    "HeavisideConv2d",
+    "HeavisideLinear",
+    "QuantizeInput",
+    "RPReLU",
+    "smooth_activations",
+]
+
+LEVELS = ((-1, 1), (0, 1))
+SCALES = ("none", "magnitude", "learned")
+INPUT_STEP = 2.0**-8
+
+
+def _check_levels(levels: tuple[int, int]) -> tuple[int, int]:
+    if tuple(levels) not in LEVELS:
+        raise ValueError(f"levels: expected (-1, 1) or (0, 1), got {levels!r}")
+    return tuple(levels)
+
+
+def _estimator(name: str, value: str | Surrogate) -> Surrogate:
+    if isinstance(value, str):
+        return parse(value)
+    if not isinstance(value, Surrogate):
+        raise TypeError(f"{name}: expected a surrogate or its specification, got {value!r}")
+    return value
+
+
+class BinaryActivation(nn.Module):
+    """An activation of two levels, with any surrogate as its gradient.
+
+    A surrogate in spike mode gives a step throughout, with the surrogate's gradient. One in smooth mode gives its
+    primitive while training and the step in `eval()`. Between -1 and 1 the step is twice as high, and so is its
+    gradient: "clipped_ste", which is "rectangle(width=2)", is 1 on [-1, 1], and "approx_sign", which is "triangle", is
+    2 - 2|x|.
+
+    Args:
+        surrogate: a surrogate, or its specification.
+        levels: (-1, 1), or (0, 1).
+        channels: give each channel, along dimension 1, a learned shift of its input (RSign); None for no shift.
+
+    Shape:
+        Any floating-point tensor, with `channels` of shape (B, channels, …); the output has its shape and dtype.
+
+    Raises:
+        TypeError, ValueError: if an argument is none of these.
+
+    Example:
+        >>> import torch
+        >>> BinaryActivation("approx_sign", levels=(-1, 1))(torch.tensor([-0.3, 0.0, 0.3]))
+        tensor([-1., -1.,  1.])
+    """
+
+    def __init__(
+        self, surrogate: str | Surrogate = "htaf", levels: tuple[int, int] = (-1, 1), channels: int | None = None
+    ):
+        super().__init__()
+        self.surrogate = _estimator("surrogate", surrogate)
+        self.levels = _check_levels(levels)
+        self.shift = None if channels is None else nn.Parameter(torch.zeros(channels))
+        self.keep_smooth = False
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the next forward pass gives values between the levels."""
+        return self.surrogate.mode == "smooth" and (self.training or self.keep_smooth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shift is not None:
+            x = x - self.shift.view(-1, *[1] * (x.ndim - 2))
+        y = smooth(x, self.surrogate) if self.is_smooth else spike(x, self.surrogate)
+        return y if self.levels == (0, 1) else 2 * y - 1
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}" + ("" if self.shift is None else f", channels={len(self.shift)}")
+
+
+class HTAFActivation(BinaryActivation):
+    """HTAF as an activation of two levels, smooth while training and a step in `eval()`.
+
+    Args:
+        alpha: steepness, > 0; `AnnealAlpha` raises it during a training.
+        beta: saturation, > 0.
+        levels: (-1, 1), or (0, 1).
+        mode: "smooth", or "spike" for the step with HTAF's gradient throughout.
+        normalized: let the smooth step reach both levels, so that it tends to the step as alpha grows.
+        channels: as of `BinaryActivation`.
+
+    Shape:
+        As of `BinaryActivation`.
+
+    Example:
+        >>> import torch
+        >>> activation = HTAFActivation(levels=(0, 1))
+        >>> activation(torch.zeros(1)), activation.eval()(torch.tensor([0.0, 0.1]))
+        (tensor([0.5000]), tensor([0., 1.]))
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 4.0,
+        *,
+        levels: tuple[int, int] = (-1, 1),
+        mode: str = "smooth",
+        normalized: bool = True,
+        channels: int | None = None,
+    ):
+        super().__init__(HTAF(alpha, beta, normalized=normalized, mode=mode), levels, channels)
+
+
+@contextmanager
+def smooth_activations(model: nn.Module) -> Iterator[None]:
+    """Within the block, activations with a surrogate in smooth mode stay smooth in `eval()` too."""
+    activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
+    for activation in activations:
+        activation.keep_smooth = True
+    try:
+        yield
+    finally:
+        for activation in activations:
+            activation.keep_smooth = False
+
+
+class _BinaryWeight(nn.Module):
+    """A latent real weight, used as -1 and +1, with a scale for each output and a bias."""
+
+    def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, estimator: str | Surrogate):
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}")
+        self.scale_by, self.estimator = scale, _estimator("estimator", estimator)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        self.scale = nn.Parameter(torch.ones(shape[0])) if scale == "learned" else None
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def binary_weight(self) -> Tensor:
+        """The weight as -1 and +1, with the estimator's gradient."""
+        return 2 * spike(self.weight, self.estimator) - 1
+
+    def output_scale(self) -> Tensor | None:
+        """What multiplies each output: None, learned, or the mean magnitude of its latent weights."""
+        return self.weight.detach().abs().flatten(1).mean(1) if self.scale_by == "magnitude" else self.scale
+
+    def finish(self, sums: Tensor) -> Tensor:
+        """Scale and bias applied to sums (B, outputs, …)."""
+        ones = [1] * (sums.ndim - 2)
+        scale = self.output_scale()
+        if scale is not None:
+            sums = sums * scale.view(-1, *ones)
+        return sums if self.bias is None else sums + self.bias.view(-1, *ones)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, bias={self.bias is not None}, scale={self.scale_by!r}"
+
+
+class BinaryLinear(_BinaryWeight):
+    """A linear layer whose weights are -1 and +1.
+
+    Args:
+        in_features, out_features: sizes.
+        bias: add one.
+        scale: what multiplies each output: "none", "learned", or "magnitude", the mean |w| of its latent weights,
+            taken as a constant in the backward pass as in Bi-Real Net's magnitude-aware gradient.
+        estimator: the surrogate whose gradient latent weights get, doubled as in `BinaryActivation`.
+
+    Shape:
+        x (B, in_features) to (B, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in
+        float32 in any order, which is what makes packed inference equal bit for bit.
+
+    Example:
+        >>> import torch
+        >>> BinaryLinear(3, 2)(torch.ones(1, 3)).abs() <= 3
+        tensor([[True, True]])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = False,
+        *,
+        scale: str = "none",
+        estimator: str | Surrogate = "clipped_ste",
+    ):
+        super().__init__((out_features, in_features), bias, scale, estimator)
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(linear(x, self.binary_weight()))
+
+
+class BinaryConv2d(_BinaryWeight):
+    """A convolution whose weights are -1 and +1.
+
+    Padding adds zeros: a padded place counts neither as -1 nor as +1, in the packed form too.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as of `torch.nn.Conv2d`; padding by
+            numbers alone.
+        bias, scale, estimator: as of `BinaryLinear`.
+
+    Shape:
+        x (B, in_channels, H, W) to (B, out_channels, H', W').
+
+    Example:
+        >>> import torch
+        >>> BinaryConv2d(4, 2, 3, padding=1, groups=2)(torch.ones(1, 4, 5, 5)).shape
+        torch.Size([1, 2, 5, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        *,
+        scale: str = "none",
+        estimator: str | Surrogate = "clipped_ste",
+    ):
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups: expected a divisor of {in_channels} and {out_channels}, got {groups}")
+        kernel_size = _pair("kernel_size", kernel_size)
+        super().__init__((out_channels, in_channels // groups, *kernel_size), bias, scale, estimator)
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding = _pair("stride", stride), _pair("padding", padding)
+        self.dilation, self.groups = _pair("dilation", dilation), groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        where = (self.stride, self.padding, self.dilation, self.groups)
+        return self.finish(conv2d(x, self.binary_weight(), None, *where))
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(v, int) and v >= 0 for v in pair):
+        raise ValueError(f"{name}: expected an integer or two, got {value!r}")
+    return pair
+
+
+def exact_grid(weight: Tensor) -> Tensor:
+    """For each output the power of two whose multiples add up exactly in float32, whatever the order.
+
+    With weights that are multiples of it no sum of any of them passes 2**24 times it.
+    """
+    norm = weight.detach().abs().flatten(1).sum(1).clamp(min=torch.finfo(weight.dtype).tiny)
+    # Rounding may add half a step for each weight.
+    return torch.exp2(torch.ceil(torch.log2(norm)) + 1 - 24)
+
+
+class _ExactSums:
+    """In `eval()` the weights are rounded to multiples of `exact_grid`, 24 bits of an output's sum of magnitudes.
+
+    With inputs of two levels all sums are then exact, so that they do not depend on the order or the machine.
+    """
+
+    def exact_weight(self) -> Tensor:
+        """The weight that the next forward pass uses."""
+        if self.training:
+            return self.weight
+        grid = exact_grid(self.weight).view(-1, *[1] * (self.weight.ndim - 1))
+        return torch.round(self.weight / grid) * grid
+
+
+class HeavisideLinear(_ExactSums, nn.Linear):
+    """A linear layer with real weights for inputs of two levels, exact in `eval()`.
+
+    There the weights are rounded to 24 bits of each output's sum of magnitudes, so that sums of two-level inputs are
+    exact in float32: any order, machine and the packed form give the same bits.
+
+    Args, Shape:
+        As of `torch.nn.Linear`.
+
+    Example:
+        >>> import torch
+        >>> layer = HeavisideLinear(300, 2).eval()
+        >>> x, order = torch.randint(2, (4, 300)).float(), torch.randperm(300)
+        >>> torch.equal(layer(x), (x[:, order] @ layer.exact_weight()[:, order].T) + layer.bias)
+        True
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = linear(x, self.exact_weight())
+        return sums if self.bias is None else sums + self.bias
+
+
+class HeavisideConv2d(_ExactSums, nn.Conv2d):
+    """A convolution with real weights for inputs of two levels, exact in `eval()` like `HeavisideLinear`.
+
+    Args, Shape:
+        As of `torch.nn.Conv2d`; padding by numbers, with zeros, alone.
+
+    Example:
+        >>> import torch
+        >>> HeavisideConv2d(1, 2, 3)(torch.ones(1, 1, 5, 5)).shape
+        torch.Size([1, 2, 3, 3])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        sums = conv2d(x, self.exact_weight(), None, self.stride, self.padding, self.dilation, self.groups)
+        return sums if self.bias is None else sums + self.bias.view(-1, 1, 1)
+
+
+class QuantizeInput(nn.Module):
+    """Images within [0, 1] rounded to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
+
+    The first layer of a binary network sees them, so that its packed form can count the bits of eight planes.
+
+    Shape:
+        Any floating-point tensor; the output has its shape and dtype. The gradient is that of the identity.
+
+    Example:
+        >>> import torch
+        >>> QuantizeInput()(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.0000, 0.5000, 0.9961])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The difference is exactly 0; it brings the gradient.
+        return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())
+
+    @staticmethod
+    def levels_of(x: Tensor) -> Tensor:
+        """The numbers n, uint8."""
+        return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)
+
+
+class RPReLU(nn.Module):
+    """PReLU with learned shifts of input and output for each channel, of ReActNet.
+
+    Args:
+        channels: along dimension 1.
+
+    Shape:
+        (B, channels, …); the output has its shape.
+
+    Example:
+        >>> import torch
+        >>> RPReLU(2)(torch.tensor([[-1.0, 1.0]])).tolist()
+        [[-0.25, 1.0]]
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.before, self.after = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+        self.slope = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (-1, *[1] * (x.ndim - 2))
+        return prelu(x - self.before.view(shape), self.slope) + self.after.view(shape)
