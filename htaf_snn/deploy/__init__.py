@@ -1,0 +1,15 @@
+"""Trained binary and Heaviside networks in bits: `pack`, `save`, `load`.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn import models
+    >>> net = models.BinaryMLP(64, [32, 32], 10).eval()
+    >>> packed, x = pack(net), torch.rand(5, 1, 8, 8)
+    >>> torch.equal(packed(x).argmax(1), net(x).argmax(1))
+    True
+"""
+
+from .network import PackedNetwork, load, save
+from .packing import pack
+
+__all__ = ["PackedNetwork", "load", "pack", "save"]

@@ -1,0 +1,185 @@
+"""A packed network, and its file: safetensors, with the steps as JSON in the metadata. A file holds no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .._files import replacing
+from ..functional import pack_bits, unpack_bits
+from .steps import FUNCTIONS, MODULES, BinaryProduct, HeavisideProduct, Quantize, Threshold, as_float
+
+__all__ = ["PackedNetwork", "load", "save"]
+
+FORMAT, VERSION = "htaf-snn packed network", "1"
+_OWN = {cls.__name__: cls for cls in (BinaryProduct, HeavisideProduct, Quantize, Threshold)}
+_KNOWN = {cls.__name__: (cls, names) for cls, names in MODULES.items()}
+
+
+class PackedNetwork(nn.Module):
+    """A network in bits, made by `pack` or `load`. It cannot be trained.
+
+    Shape:
+        Images or features (B, …), floating-point, to class scores (B, classes), float32.
+
+    Raises:
+        TypeError: if the input is no floating-point tensor.
+        ValueError: if it is of another shape or range.
+    """
+
+    def __init__(self, steps: Sequence[tuple[str | nn.Module, list[int]]], output: int):
+        super().__init__()
+        self._functions = {i: step for i, (step, _) in enumerate(steps) if isinstance(step, str)}
+        self._inputs, self._output = [list(inputs) for _, inputs in steps], output
+        self._last_use = {number: i for i, inputs in enumerate(self._inputs) for number in inputs} | {
+            output: len(steps)
+        }
+        self.steps = nn.ModuleDict({str(i): step for i, (step, _) in enumerate(steps) if not isinstance(step, str)})
+        self.eval()
+
+    def train(self, mode: bool = True) -> PackedNetwork:
+        if mode:
+            raise ValueError("mode: expected eval, a packed network cannot be trained")
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"x: expected a floating-point tensor, got {got}")
+        values: dict[int, object] = {0: x.float()}
+        for i, inputs in enumerate(self._inputs):
+            values[i + 1] = self._run(i, [values[number] for number in inputs])
+            for number in inputs:
+                if self._last_use[number] == i:
+                    values.pop(number, None)
+        return as_float(values[self._output])
+
+    def _run(self, i: int, values: list):
+        if i in self._functions:
+            if self._functions[i] == "add":
+                values = [as_float(value) for value in values]
+            return FUNCTIONS[self._functions[i]](*values)
+        step = self.steps[str(i)]
+        if type(step) in _OWN.values():
+            return step(*values)
+        return step(as_float(values[0]))
+
+
+def save(network: PackedNetwork, path: str | PathLike) -> None:
+    """Write a packed network to a safetensors file, atomically.
+
+    Raises:
+        TypeError: if it is none.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from htaf_snn import deploy, models
+        >>> packed = deploy.pack(models.BinaryMLP(16, [8], 2).eval())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(packed, pathlib.Path(folder, "net.safetensors"))
+        ...     again = load(pathlib.Path(folder, "net.safetensors"))
+        >>> x = torch.rand(3, 16)
+        >>> torch.equal(again(x), packed(x))
+        True
+    """
+    from safetensors.torch import save_file
+
+    if not isinstance(network, PackedNetwork):
+        raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
+    tensors, steps = {}, []
+    for i, inputs in enumerate(network._inputs):
+        if i in network._functions:
+            steps.append({"step": network._functions[i], "inputs": inputs})
+            continue
+        step = network.steps[str(i)]
+        state = dict(step.state_dict())
+        if isinstance(step, BinaryProduct):
+            signs = step.signs()
+            state["signs"] = pack_bits(signs.flatten(1))
+        tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
+        steps.append({"step": type(step).__name__, "inputs": inputs, "options": _options(step)})
+    structure = json.dumps({"steps": steps, "output": network._output})
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"format": FORMAT, "version": VERSION, "network": structure})
+
+
+def _options(step: nn.Module) -> dict:
+    if type(step) not in _OWN.values():
+        return {name: _argument(step, name) for name in MODULES[type(step)]}
+    options = step.options() if hasattr(step, "options") else {}
+    return options | ({"shape": step.shape} if isinstance(step, BinaryProduct) else {})
+
+
+def _argument(module: nn.Module, name: str):
+    value = getattr(module, name, None)
+    if name == "bias":
+        return value is not None
+    return len(module.before) if name == "channels" else value
+
+
+def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetwork:
+    """Read what `save` wrote.
+
+    Args:
+        path: the file.
+        device: where the network computes.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, another file, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected a packed network, found no file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: expected a packed network, got a damaged or other file ({error})") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a packed network of htaf-snn, got another safetensors file")
+    if about.get("version") != VERSION:
+        raise ValueError(f"{path}: expected version {VERSION} of the format, got {about.get('version')}")
+    try:
+        structure = json.loads(about["network"])
+        steps = [(_made(i, line, tensors), line["inputs"]) for i, line in enumerate(structure["steps"])]
+        _check_order(structure)
+        network = PackedNetwork(steps, structure["output"])
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected a packed network, got a damaged file ({error})") from error
+    return network.to(device)
+
+
+def _check_order(structure: dict) -> None:
+    """Raise unless every step takes values that are there before it."""
+    steps = structure["steps"]
+    numbers = [(number, i) for i, line in enumerate(steps) for number in line["inputs"]]
+    for number, end in [*numbers, (structure["output"], len(steps))]:
+        if not (isinstance(number, int) and 0 <= number <= end):
+            raise ValueError(f"step {end}: expected the number of an earlier value, got {number!r}")
+
+
+def _made(i: int, line: dict, tensors: dict[str, Tensor]) -> str | nn.Module:
+    kind, prefix = line["step"], f"{i}."
+    if kind in FUNCTIONS:
+        return kind
+    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if kind in _KNOWN:
+        cls, _ = _KNOWN[kind]
+        module = cls(**line["options"])
+        module.load_state_dict(state)
+        return module
+    options = dict(line["options"])
+    if kind == "BinaryProduct":
+        shape = options.pop("shape")
+        size = torch.Size(shape[1:]).numel()
+        state["weight"] = (unpack_bits(state.pop("signs"), size).float() * 2 - 1).view(shape)
+    return _OWN[kind](**options, **state)
