@@ -20,6 +20,7 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _FLATTENINGS = (torch.flatten,)
+_INPUT_LEVELS = (0, 255)
 
 
 class _Tracer(fx.Tracer):
@@ -43,8 +44,8 @@ def pack(model: nn.Module) -> PackedNetwork:
 
     Raises:
         TypeError: if it is no module.
-        ValueError: if it is in training mode, not float32 on the CPU, has a NaN, or a layer that cannot be packed, which
-            is named with the reason.
+        ValueError: if it is in training mode, not float32 on the CPU, has a NaN, or a layer that cannot be packed,
+            which is named with the reason.
 
     Example:
         >>> from htaf_snn import models
@@ -131,7 +132,7 @@ class _Packing:
             self._append(node, "flatten")
         elif isinstance(module, hnn.QuantizeInput):
             self._append(node, Quantize())
-            self._levels[node] = (0, 255)
+            self._levels[node] = _INPUT_LEVELS
         elif isinstance(module, hnn.BinaryActivation):
             self._append(node, Threshold(module.levels, None if module.shift is None else module.shift.detach()))
             self._levels[node] = module.levels
@@ -148,15 +149,15 @@ class _Packing:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
         binary = isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d))
-        if levels is None or (levels == (0, 255) and not isinstance(module, hnn.BinaryLinear)):
+        if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, hnn.BinaryLinear)):
             raise ValueError(
-                f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected that of an "
-                f"activation{' or, if linear, of QuantizeInput' if binary else ''}, got {source.name}"
+                f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
+                f"activation before it, or QuantizeInput before a BinaryLinear, got {source.name}"
             )
         weight, grid = (module.binary_weight(), None) if binary else _integers(module)
-        step = INPUT_STEP if levels == (0, 255) else 1.0
+        step = INPUT_STEP if levels == _INPUT_LEVELS else 1.0
         unit = torch.full((len(weight),), step) if grid is None else grid
-        options = {"levels": (0, 1) if levels == (0, 255) else levels, "where": _where(module)}
+        options = {"levels": (0, 1) if levels == _INPUT_LEVELS else levels, "where": _where(module)}
         chain, activation = self._chain(node)
         if activation is None:
             factor, bias = _affine(module, unit)
