@@ -522,11 +522,12 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
         raise ValueError(f"weight: expected the shape (O, n) or (O, C, kH, kW), got {_describe(weight)}")
     if weight.isnan().any():
         raise ValueError("weight: expected numbers, got NaN")
-    taps = weight.detach().reshape(*weight.shape[:2], -1).movedim(1, -1)  # (O, taps, n)
+    window = tuple(weight.shape[2:])
+    taps = weight.detach().reshape(*weight.shape[:2], math.prod(window)).movedim(1, -1)  # (O, taps, n)
     words = bit_operators.transposed(bit_reference.pack(taps).flatten(1))
     ones = (taps > 0).sum((1, 2), dtype=torch.int32)
     sums = torch.where(taps > 0, 1, -1).sum(2, dtype=torch.int32).T.contiguous()
-    return BinaryWeight(words, ones, sums, taps[0].numel(), tuple(weight.shape[2:]) or None)
+    return BinaryWeight(words, ones, sums, taps[0].numel(), window or None)
 
 
 def _check_words(name: str, words: Tensor) -> None:
@@ -586,7 +587,7 @@ def binary_linear(
         sums = bit_operators.product(rows, weight.words, offset, factor, backend)
     else:
         sums = bit_operators.product_bits(rows, weight.words, offset, factor, thresholds, backend)
-    return sums.view(*words.shape[:-1], -1)
+    return sums.view(*words.shape[:-1], sums.shape[1])
 
 
 def binary_conv2d(
@@ -662,4 +663,4 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
         raise ValueError(f"weight: expected int32 of shape (n, O) for {_describe(words)}, got {_describe(weight)}")
     rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
     sums = heaviside_product(rows, weight, _dispatch.choose(backend, words.device, torch.float32))
-    return sums.view(*words.shape[:-1], -1)
+    return sums.view(*words.shape[:-1], sums.shape[1])

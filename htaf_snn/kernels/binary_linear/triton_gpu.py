@@ -66,7 +66,8 @@ def _product_kernel(
 
 def pack(x):
     """See `reference.pack`."""
-    x = x.contiguous()
+    # The interpreter has no comparison of bfloat16, and Triton no pointers to bits.
+    x = x.to({torch.bfloat16: torch.float32, torch.bool: torch.uint8}.get(x.dtype, x.dtype)).contiguous()
     words = -(-x.shape[-1] // 64)
     out = x.new_empty(*x.shape[:-1], words, dtype=torch.int64)
     if out.numel():
