@@ -85,6 +85,7 @@ def _options(
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
         "htaf-snn train --dataset nmnist --data-root data/nmnist --folds 5\n\n"
+        "htaf-snn train --model dhn --dataset digits --schedule cosine\n\n"
         "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
     ),
@@ -99,8 +100,13 @@ def train_command(
     library: Annotated[
         str, typer.Option(help="Whose neurons: snntorch, norse, or fused, which equals snntorch and is faster.")
     ] = _DEFAULTS.library,
-    surrogate: Annotated[str, typer.Option(help='Such as "htaf(beta=8)" or snntorch.atan.')] = _DEFAULTS.surrogate,
-    model: Annotated[str, typer.Option(help="mlp or cnn.")] = _DEFAULTS.model,
+    surrogate: Annotated[
+        str, typer.Option(help="""Such as "htaf(beta=8)", snntorch.atan, or "htaf(normalized=True, mode='smooth')".""")
+    ] = _DEFAULTS.surrogate,
+    model: Annotated[
+        str,
+        typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
+    ] = _DEFAULTS.model,
     hidden: Annotated[
         str, typer.Option(help="Neurons (mlp) or channels (cnn) of the hidden layers, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
@@ -108,6 +114,13 @@ def train_command(
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _DEFAULTS.batch_size,
     time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _DEFAULTS.time_bins,
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _DEFAULTS.lr,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _DEFAULTS.schedule,
+    alpha_end: Annotated[
+        float, typer.Option(help="What a smooth activation's steepness is raised to.")
+    ] = _DEFAULTS.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How: exponential, cosine or stepwise.")] = _DEFAULTS.anneal,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _DEFAULTS.precision,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _DEFAULTS.seed,
     val_fraction: Annotated[
         float, typer.Option(help="Part of the training data kept for validation.")
@@ -124,7 +137,7 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a small spiking network on event-camera recordings and test it.
+    """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
     The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
     """

@@ -119,15 +119,15 @@ def loaders(
     if folds is not None:
         train_part, test_part = _fold(plain.targets, fold, folds, seed)
     elif tested is plain:
-        train_part, test_part = _divided("test_fraction", plain.targets, train_part, test_fraction, seed)
+        train_part, test_part = divided("test_fraction", plain.targets, train_part, test_fraction, seed)
     val_part = np.arange(len(validated))
     if validated is plain:
-        train_part, val_part = _divided("val_fraction", plain.targets, train_part, val_fraction, seed)
+        train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
     trained = frames(pool, augment) if augment else plain
     return (
-        _loader(trained.only(train_part), **options, shuffled=True),
-        _loader(validated.only(val_part), **options) if len(val_part) else None,
-        _loader(tested.only(test_part), **options),
+        loader(trained.only(train_part), **options, shuffled=True),
+        loader(validated.only(val_part), **options) if len(val_part) else None,
+        loader(tested.only(test_part), **options),
     )
 
 
@@ -148,9 +148,8 @@ def _folding(fold: int | None, folds: int | None) -> tuple[int | None, int | Non
     return _checks.integer("fold", fold, 0, folds - 1), folds
 
 
-def _loader(
-    frames: "FrameDataset", *, batch_size: int, num_workers: int, seed: int, shuffled: bool = False
-) -> DataLoader:
+def loader(frames: Dataset, *, batch_size: int, num_workers: int, seed: int, shuffled: bool = False) -> DataLoader:
+    """Return a loader of a set that makes whole batches, `__getitems__`."""
     return DataLoader(
         frames,
         batch_size=batch_size,
@@ -275,7 +274,7 @@ def _fold(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.nda
     return list(splitter.split(targets, targets))[fold]
 
 
-def _divided(
+def divided(
     argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices in `pool` as two parts, the second a stratified `fraction`, each ascending."""

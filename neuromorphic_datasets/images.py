@@ -13,17 +13,19 @@ Example:
 
 import gzip
 import struct
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from . import _checks
 from ._cache import user_folder
+from ._loaders import divided, loader
 
-__all__ = ["Images", "load", "names"]
+__all__ = ["Images", "load", "loaders", "names"]
 
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 _CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -66,6 +68,15 @@ class Images(TensorDataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.images[index].to(torch.float32) / 255, int(self.targets[index])
 
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch, by indices or (epoch, index) pairs; this is what torch's loader calls."""
+        numbers = torch.tensor([i[1] if isinstance(i, tuple) else int(i) for i in indices], dtype=torch.int64)
+        return self.images[numbers].to(torch.float32) / 255, self.targets[numbers]
+
+    def only(self, chosen: np.ndarray) -> "Images":
+        """Return a set of some of the images, by index."""
+        return Images(self.images.numpy()[chosen], self.targets.numpy()[chosen], self.classes)
+
 
 def load(name: str, *, root: str | PathLike | None = None, download: bool = False) -> tuple[Images, Images]:
     """Open a set of images.
@@ -96,6 +107,53 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     return (
         Images(*_checked(folder, train_images, train_labels, len(classes)), classes),
         Images(*_checked(folder, test_images, test_labels, len(classes)), classes),
+    )
+
+
+def loaders(
+    name: str,
+    *,
+    batch_size: int = 32,
+    root: str | PathLike | None = None,
+    download: bool = False,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+) -> tuple[DataLoader, DataLoader | None, DataLoader]:
+    """Make the loaders of a set of images.
+
+    Each gives batches ``(images, labels)``, float32 of shape (B, C, H, W) within [0, 1] and int64 of shape (B,). The
+    training order is a function of `seed` and epoch alone: call ``train.sampler.set_epoch(epoch)`` before each epoch.
+
+    Args:
+        name, root, download: as in `load`.
+        batch_size: >= 1; the last batch may have fewer.
+        val_fraction: the stratified share of the training images that validation takes, within [0, 1).
+        seed: of the training order and the choice of the validation images, in [0, 2**32 - 1].
+
+    Returns:
+        (train, val, test); val is None when val_fraction is 0.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`, or an argument is out of range.
+
+    Example:
+        >>> train, val, test = loaders("digits", batch_size=50)
+        >>> images, labels = next(iter(test))
+        >>> images.shape, len(train.dataset), len(val.dataset)
+        (torch.Size([50, 1, 8, 8]), 1293, 144)
+    """
+    options = {
+        "batch_size": _checks.integer("batch_size", batch_size, 1),
+        "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
+        "num_workers": 0,
+    }
+    fraction = _checks.fraction("val_fraction", val_fraction)
+    train, test = load(name, root=root, download=download)
+    kept, rest = divided("val_fraction", train.targets.numpy(), np.arange(len(train)), fraction, seed)
+    return (
+        loader(train.only(kept), **options, shuffled=True),
+        loader(train.only(rest), **options) if len(rest) else None,
+        loader(test, **options),
     )
 
 

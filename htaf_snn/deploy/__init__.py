@@ -9,7 +9,8 @@ Example:
     True
 """
 
+from . import steps
 from .network import PackedNetwork, load, save
 from .packing import pack
 
-__all__ = ["PackedNetwork", "load", "pack", "save"]
+__all__ = ["PackedNetwork", "load", "pack", "save", "steps"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import nn as hnn
 from ..surrogate import HTAF, Surrogate, parse
 
-__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "binarize", "summary"]
+__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "binarize", "summary"]
 
 
 def _surrogate(given: str | Surrogate | None) -> Callable[[], Surrogate]:
@@ -109,6 +109,28 @@ class DeepHeavisideNet(nn.Sequential):
             layers += [layer(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)]
             layers += [hnn.BinaryActivation(surrogate(), (0, 1))]
         return [*layers, nn.Flatten()], widths[-1] * height * width
+
+
+class ReLUNet(nn.Sequential):
+    """The twin in floating point of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
+
+    Args:
+        in_features, hidden, classes: as of `BinaryMLP`.
+
+    Shape:
+        Images (B, *features) to class scores (B, classes).
+
+    Example:
+        >>> import torch
+        >>> ReLUNet(784, [64, 64], 10)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 10])
+    """
+
+    def __init__(self, in_features: int, hidden: Sequence[int], classes: int):
+        layers: list[nn.Module] = [nn.Flatten()]
+        for a, b in pairwise([in_features, *hidden]):
+            layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
+        super().__init__(*layers, nn.Linear([in_features, *hidden][-1], classes))
 
 
 class _BiRealBlock(nn.Module):

@@ -14,8 +14,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from .._files import replacing
+from ..nn import BinaryActivation, smooth_activations
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 class _SpikeRates:
@@ -78,15 +81,19 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     return {"loss": loss / count, "accuracy": correct / count}
 
 
-def _train_epoch(model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes) -> dict:
-    """One epoch. `network` is the model, or what keeps its copies in all processes equal."""
+def _train_epoch(
+    model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step
+) -> dict:
+    """One epoch. `network` is the model, or it compiled, or what keeps its copies in all processes equal."""
     device = next(model.parameters()).device
     model.train()
     loss_sum = correct = count = 0
     with _SpikeRates(model) as rates:
         for step, (x, labels) in enumerate(loader):
+            before_step(epoch * len(loader) + step, optimizer)
             labels = labels.to(device)
-            scores = network(x.to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                scores = network(x.to(device)).float()
             loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
             found = loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), len(labels)
             share = 1.0
@@ -132,6 +139,9 @@ def fit(
     progress: bool = True,
     label: str = "",
     processes: Processes | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
+    before_step: Callable[[int, torch.optim.Optimizer], None] = lambda number, optimizer: None,
 ) -> list[dict]:
     """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
 
@@ -148,9 +158,14 @@ def fit(
         label: put before the progress bar.
         processes: those that share the work, from `Processes.launched`, all of which call this; a batch is that of all
             together. The first one's weights are taken, and it alone reads and writes the folder.
+        precision: "float32", or "bfloat16" for mixed precision by autocast.
+        compiled: train through `torch.compile`.
+        before_step: called with the number of the step, counted from the first epoch's start, and the optimizer, to
+            set what changes during the training; a function of the number, so that resuming is exact.
 
     Returns:
-        The metrics of all epochs, as in `metrics.jsonl`.
+        The metrics of all epochs, as in `metrics.jsonl`. For a network with smooth activations "val_smooth_accuracy"
+        and "val_hardening_gap" are among them.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
@@ -159,12 +174,17 @@ def fit(
     from tqdm import tqdm
 
     out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
     if processes is not None:
         done, metrics, state = processes.from_first((done, metrics, optimizer.state_dict()))
         optimizer.load_state_dict(state)
         network, batches = processes.together(model), processes.part_of(train_loader)
+    if compiled:
+        network = torch.compile(network)
+    how = (processes, precision, before_step)
     if writes:
         _write_metrics(out, metrics)
         if not done:
@@ -175,8 +195,10 @@ def fit(
         start = time.perf_counter()
         shown = {"desc": f"{label}epoch {epoch + 1}/{epochs}", "disable": not (progress and writes)}
         with tqdm(total=len(train_loader), **shown) as bar:
-            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, processes)
-            val_metrics = evaluate(model, val_loader, processes) if val_loader is not None else {}
+            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, *how)
+            if processes is not None:
+                processes.share_statistics(model)
+            val_metrics = _validate(model, val_loader, processes) if val_loader is not None else {}
             if val_metrics:
                 bar.set_postfix_str(f"{bar.postfix}, val acc {val_metrics['accuracy']:.3f}")
         metrics.append(
@@ -191,6 +213,16 @@ def fit(
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
     return metrics
+
+
+def _validate(model: nn.Module, loader, processes: Processes | None) -> dict[str, float]:
+    """`evaluate`, and for smooth activations the accuracy with them and its distance to the hard one."""
+    hard = evaluate(model, loader, processes)
+    if not any(isinstance(m, BinaryActivation) and m.surrogate.mode == "smooth" for m in model.modules()):
+        return hard
+    with smooth_activations(model):
+        smooth = evaluate(model, loader, processes)["accuracy"]
+    return {**hard, "smooth_accuracy": smooth, "hardening_gap": smooth - hard["accuracy"]}
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:

@@ -68,6 +68,13 @@ class Processes:
         """The first process's value."""
         return self._fabric.broadcast(value)
 
+    def share_statistics(self, model: nn.Module) -> None:
+        """Give the statistics of BatchNorm layers, of which each process has seen its part, the means over all."""
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                for statistic in (module.running_mean, module.running_var):
+                    statistic.copy_(self._fabric.all_reduce(statistic, reduce_op="mean"))
+
     def leave(self) -> None:
         """Wait for all, then part: a process that ends while another still uses their connection would fail it."""
         self._fabric.barrier()

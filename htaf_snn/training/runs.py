@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +16,17 @@ import torch
 from torch import nn
 
 from .. import integrations, models
+from .. import nn as hnn
 from .._files import replacing
+from ..nn.hardening import SHAPES
 from ..surrogate import Surrogate
-from .checkpoint import CHECKPOINT, load_checkpoint
-from .loop import evaluate, fit, restore
+from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from .loop import PRECISIONS, evaluate, fit, restore
 from .processes import Processes
 
-MODELS = ("mlp", "cnn")
+MODELS = ("mlp", "cnn", "bnn", "dhn", "relu")
+SPIKING = ("mlp", "cnn")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,23 @@ class TrainConfig:
     """What `train` does; the defaults take about 20 s on two cores.
 
     Attributes:
-        dataset: a name of `neuromorphic_datasets.names()`.
+        dataset: a name of `neuromorphic_datasets.names()`; for the models of images, of
+            `neuromorphic_datasets.images.names()`.
         data_root: folder of the data set; None for the default place.
         download: fetch the data set if it is not there.
-        library: "snntorch" or "norse", whose neurons are used, or "fused" for this package's.
-        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)".
-        model: "mlp" or "cnn".
-        hidden: neurons (mlp) or channels (cnn) of each hidden layer.
+        library: "snntorch" or "norse", whose neurons spiking models use, or "fused" for this package's.
+        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)"; for the models bnn and
+            dhn one of this package's. In smooth mode the network is hard in evaluation.
+        model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
+            "relu", their twin in floating point.
+        hidden: neurons, or channels of the cnn, of each hidden layer.
         epochs, batch_size, time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
+        schedule: "constant", or "cosine" for one that rises in the first tenth and falls to 0.
+        alpha_end: what the steepness of a smooth surrogate with an alpha is raised to, from its own.
+        anneal: how, as of `htaf_snn.nn.AnnealAlpha`.
+        precision: "float32" or "bfloat16", as of `fit`.
+        compiled: train through `torch.compile`.
         seed: of the weights, the order of the samples and the division of the data.
         val_fraction: part of the training samples kept for validation, in [0, 1).
         folds, fold: pool all samples and test on the fold-th of so many stratified folds.
@@ -55,6 +68,11 @@ class TrainConfig:
     batch_size: int = 32
     time_bins: int = 10
     lr: float = 1e-3
+    schedule: str = "constant"
+    alpha_end: float = 20.0
+    anneal: str = "exponential"
+    precision: str = "float32"
+    compiled: bool = False
     seed: int = 0
     val_fraction: float = 0.1
     folds: int | None = None
@@ -77,6 +95,12 @@ class TrainConfig:
         )
         _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
         _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
+        _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
+        _require("anneal", self.anneal, f"one of {', '.join(SHAPES)}", lambda v: v in SHAPES)
+        _require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
+        _require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        if self.folds is not None and self.model not in SPIKING:
+            raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         _require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
@@ -103,6 +127,15 @@ def _device(name: str) -> torch.device:
 def _make_loaders(config: TrainConfig) -> tuple:
     import neuromorphic_datasets as nd
 
+    if config.model not in SPIKING:
+        return nd.images.loaders(
+            config.dataset,
+            root=config.data_root,
+            download=config.download,
+            batch_size=config.batch_size,
+            val_fraction=config.val_fraction,
+            seed=config.seed,
+        )
     return nd.loaders(
         config.dataset,
         root=config.data_root,
@@ -119,12 +152,19 @@ def _make_loaders(config: TrainConfig) -> tuple:
 def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes: int) -> nn.Module:
     torch.manual_seed(config.seed)
 
+    features = torch.Size(frame_shape).numel()
+    if config.model == "relu":
+        return models.ReLUNet(features, config.hidden, classes)
+    if config.model not in SPIKING:
+        network = {"bnn": models.BinaryMLP, "dhn": models.DeepHeavisideNet}[config.model]
+        return network(features, config.hidden, classes, activation=config.surrogate)
+
     def neuron() -> nn.Module:
         return integrations.neuron(config.library, config.surrogate)
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
-    return models.SpikingMLP(torch.Size(frame_shape).numel(), config.hidden, classes, neuron)
+    return models.SpikingMLP(features, config.hidden, classes, neuron)
 
 
 def load(out: str | PathLike) -> nn.Module:
@@ -171,7 +211,7 @@ def read_config(out: str | PathLike) -> TrainConfig:
 
 
 def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
-    """Train and test one spiking network.
+    """Train and test one network.
 
     Args:
         config: what to do.
@@ -198,13 +238,12 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
     # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
-    integrations.neuron(config.library, config.surrogate)
+    _make_model(config, (1, 8, 8), 2)
     if writes:
         _check_folder(config, out, resume)
     with _new_folder(out) if writes else nullcontext():
         train_loader, val_loader, test_loader = _make_loaders(config)
-        recordings = train_loader.dataset
-        shape = {"frame_shape": recordings.sensor_size[::-1], "classes": len(recordings.classes)}
+        shape = {"frame_shape": _shape(train_loader.dataset), "classes": len(train_loader.dataset.classes)}
         model = _make_model(config, **shape).to(device if processes is None else processes.device)
         if resume and writes:
             restore(out, model, torch.optim.Adam(model.parameters()))
@@ -221,7 +260,15 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         progress=progress,
         label="" if config.fold is None else f"fold {config.fold + 1}/{config.folds}, ",
         processes=processes,
+        precision=config.precision,
+        compiled=config.compiled,
+        before_step=_schedule(config, model, len(train_loader)),
     )
+    if _smooth_activations(model):
+        # The statistics that BatchNorm has kept are those of smooth activations.
+        hnn.recalibrate(model, train_loader)
+        if writes:
+            save_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()), 0)
     result = {
         **_test(model, test_loader, processes),
         "epochs": len(metrics),
@@ -240,10 +287,42 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     return result
 
 
+def _shape(samples) -> tuple[int, int, int]:
+    """(C, H, W) of a frame or an image."""
+    return samples.sensor_size[::-1] if hasattr(samples, "sensor_size") else tuple(samples.images.shape[1:])
+
+
+def _smooth_activations(model: nn.Module) -> list[nn.Module]:
+    modules = [module for module in model.modules() if isinstance(module, hnn.BinaryActivation)]
+    return [module for module in modules if module.surrogate.mode == "smooth"]
+
+
+def _schedule(config: TrainConfig, model: nn.Module, steps: int) -> Callable:
+    """Sets learning rate, steepness and the limits of latent weights before each step of an epoch of so many."""
+    total, anneal = config.epochs * steps, None
+    smooth = _smooth_activations(model)
+    if any("alpha" in module.surrogate.values() for module in smooth):
+        start = smooth[0].surrogate.alpha
+        anneal = hnn.AnnealAlpha(model, start, config.alpha_end, steps=total, shape=config.anneal)
+
+    def before_step(number: int, optimizer: torch.optim.Optimizer) -> None:
+        hnn.clip_weights(model)
+        if anneal is not None:
+            anneal.at(number)
+        if config.schedule == "cosine":
+            rise = min(1.0, (number + 1) / (0.1 * total + 1))
+            fall = 0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - 0.1) / 0.9)
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * rise * fall
+
+    return before_step
+
+
 def _test(model: nn.Module, loader: Iterable, processes: Processes | None) -> dict[str, float]:
-    """Test figures of the spiking network; for one trained with smooth steps its hardening gap too."""
+    """Test figures of the hard network; for one trained with smooth steps its hardening gap too."""
     steps = [m for m in model.modules() if isinstance(m, Surrogate) and m.mode == "smooth"]
-    smooth = evaluate(model, loader, processes) if steps else None
+    with hnn.smooth_activations(model):
+        smooth = evaluate(model, loader, processes) if steps else None
     for step in steps:
         step.mode = "spike"
     hard = evaluate(model, loader, processes)

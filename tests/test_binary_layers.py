@@ -1,0 +1,247 @@
+"""Binary layers, their estimators, annealing and hardening."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from htaf_snn import models
+from htaf_snn import nn as hnn
+from htaf_snn.nn.binary import exact_grid
+
+# Published derivatives with respect to x of each estimator's stand-in for sign(x).
+PUBLISHED = {
+    "clipped_ste": lambda x: (x.abs() <= 1).double(),
+    "approx_sign": lambda x: (2 - 2 * x.abs()).clamp(min=0),
+    "swish_sign": lambda x: 5 * (2 - 5 * x * torch.tanh(2.5 * x)) / (1 + torch.cosh(5 * x)),
+    "ede(t=0.5)": lambda x: max(1 / 0.5, 1) * 0.5 * (1 - torch.tanh(0.5 * x) ** 2),
+    "ede(t=5)": lambda x: 5 * (1 - torch.tanh(5 * x) ** 2),
+    "htaf": lambda x: 2 * _htaf(x),
+    "htaf(alpha=3, beta=6)": lambda x: 2 * _htaf(x, 3, 6),
+}
+
+
+def _htaf(x, alpha=1, beta=4):
+    h = torch.sigmoid(beta * torch.tanh(alpha * x))
+    return alpha * beta * h * (1 - h) * (1 - torch.tanh(alpha * x) ** 2)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def sample():
+    return torch.cat([torch.randn(99).double() * 1.5, torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5]).double()])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_gradients_are_the_published_ones(name):
+    x = sample().requires_grad_()
+    y = hnn.BinaryActivation(name)(x)
+    y.sum().backward()
+    assert torch.equal(y, torch.where(x > 0, 1.0, -1.0).double())
+    torch.testing.assert_close(x.grad, PUBLISHED[name](x.detach()), rtol=1e-12, atol=1e-14)
+    weights = hnn.BinaryLinear(len(x), 1, estimator=name).double()
+    weights.weight.data.copy_(x.detach()[None])
+    weights(torch.ones(1, len(x)).double()).sum().backward()
+    torch.testing.assert_close(weights.weight.grad[0], x.grad)
+
+
+def test_the_magnitude_aware_gradient():
+    """Bi-Real Net: the gradient of mean |w| sign(w) is mean |w| within [-1, 1], the magnitude taken as a constant."""
+    layer = hnn.BinaryLinear(105, 1, scale="magnitude").double()
+    layer.weight.data.copy_(sample()[None])
+    w = layer.weight.detach()
+    y = layer(torch.ones(1, 105).double())
+    torch.testing.assert_close(y, w.abs().mean() * torch.where(w > 0, 1.0, -1.0).sum().view(1, 1).double())
+    y.sum().backward()
+    torch.testing.assert_close(layer.weight.grad, w.abs().mean() * (w.abs() <= 1).double())
+
+
+@pytest.mark.parametrize("levels", [(-1, 1), (0, 1)])
+def test_smooth_in_training_and_hard_in_eval(levels):
+    activation = hnn.HTAFActivation(2.0, 4.0, levels=levels).double()
+    x = sample().requires_grad_()
+    span = (torch.sigmoid(4 * torch.tanh(2 * x)) - torch.sigmoid(torch.tensor(-4.0))) / torch.tanh(torch.tensor(2.0))
+    expected = span * (levels[1] - levels[0]) + levels[0]
+    torch.testing.assert_close(activation(x), expected.double(), rtol=1e-6, atol=1e-6)
+    activation.eval()
+    hard = activation(x)
+    assert torch.equal(hard, torch.where(x > 0, *map(float, reversed(levels))).double())
+    with hnn.smooth_activations(activation):
+        torch.testing.assert_close(activation(x), expected.double(), rtol=1e-6, atol=1e-6)
+    assert torch.equal(activation(x), hard)
+    spiking = hnn.HTAFActivation(2.0, 4.0, levels=levels, mode="spike", normalized=False).double()
+    assert torch.equal(spiking(x), hard)
+
+
+def test_shifts_of_channels():
+    activation = hnn.BinaryActivation(levels=(0, 1), channels=3)
+    activation.shift.data = torch.tensor([-1.0, 0.0, 1.0])
+    x = torch.zeros(2, 3, 4, 5) + 0.5
+    assert activation(x).mean((0, 2, 3)).tolist() == [1, 1, 0]
+    activation(x).sum().backward()
+    assert (activation.shift.grad < 0).all()
+    rprelu = hnn.RPReLU(2)
+    rprelu.before.data, rprelu.after.data = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0])
+    assert rprelu(torch.tensor([[0.0, -4.0]])).tolist() == [[-0.25, 2.0]]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("scale", ["none", "learned", "magnitude"])
+def test_convolution_with_binary_weights(groups, scale):
+    layer = hnn.BinaryConv2d(6, 9, (3, 2), (2, 1), (1, 0), (1, 2), groups, bias=True, scale=scale).double()
+    layer.bias.data.normal_()
+    if scale == "learned":
+        layer.scale.data.normal_()
+    x = torch.randn(2, 6, 7, 8).double()
+    factor = {"none": torch.ones(9), "learned": layer.scale, "magnitude": layer.weight.abs().mean((1, 2, 3))}[scale]
+    signs = torch.where(layer.weight > 0, 1.0, -1.0).double()
+    expected = nn.functional.conv2d(x, signs, None, (2, 1), (1, 0), (1, 2), groups) * factor.view(-1, 1, 1)
+    torch.testing.assert_close(layer(x), expected + layer.bias.view(-1, 1, 1))
+
+
+def test_a_padded_place_counts_nothing():
+    layer = hnn.BinaryConv2d(1, 1, 3, padding=1)
+    layer.weight.data.fill_(1)
+    assert layer(torch.ones(1, 1, 3, 3))[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+
+
+def test_weights_that_are_zero_are_lower():
+    layer = hnn.BinaryLinear(3, 1)
+    layer.weight.data = torch.tensor([[0.0, -0.0, 1e-45]])
+    assert layer.binary_weight().tolist() == [[-1, -1, 1]]
+
+
+def test_sums_of_heaviside_layers_do_not_depend_on_the_order():
+    layer = hnn.HeavisideLinear(1000, 7).eval()
+    layer.weight.data *= torch.logspace(-6, 6, 7)[:, None]
+    x = torch.randint(2, (50, 1000)).float()
+    weight = layer.exact_weight().double()
+    assert ((weight - layer.weight).abs() <= exact_grid(layer.weight)[:, None] / 2).all()
+    exact = x.double() @ weight.T
+    assert torch.equal(layer(x).double() - layer.bias.double(), (exact.float() + layer.bias).double() - layer.bias)
+    for _ in range(3):
+        order = torch.randperm(1000)
+        assert torch.equal((x[:, order] @ layer.exact_weight()[:, order].T).double(), exact)
+    layer.train()
+    torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-4)
+
+
+def test_quantized_inputs():
+    x = torch.rand(1000).requires_grad_()
+    y = hnn.QuantizeInput()(x)
+    assert torch.equal(y * 256, torch.round(x.detach() * 255))
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.ones(1000))
+
+
+def test_annealing():
+    net = nn.Sequential(hnn.HTAFActivation(), hnn.HTAFActivation(), hnn.BinaryActivation("clipped_ste"))
+    anneal = hnn.AnnealAlpha(net, 1.0, 16.0, steps=4, ends={"1": 81.0})
+    seen = []
+    for _ in range(5):
+        seen.append((net[0].surrogate.alpha, net[1].surrogate.alpha))
+        anneal.step()
+    assert seen == [(1, 1), (2, 3), (4, 9), (8, pytest.approx(27)), (16, 81)]
+    again = hnn.AnnealAlpha(copy.deepcopy(net), 1.0, 16.0, steps=4)
+    again.load_state_dict({"done": 2})
+    assert again.state_dict() == {"done": 2}
+    cosine = hnn.AnnealAlpha(net, 1.0, 16.0, steps=4, shape="cosine")
+    cosine.at(1)
+    assert net[0].surrogate.alpha == pytest.approx(16 ** (0.5 - 0.5**1.5))
+    stairs = hnn.AnnealAlpha(net, 1.0, 32.0, steps=60, shape="stepwise")
+    found = []
+    for done in range(61):
+        stairs.at(done)
+        found.append(net[0].surrogate.alpha)
+    assert sorted(set(found)) == pytest.approx([1, 2, 4, 8, 16, 32])
+    ede = nn.Sequential(hnn.BinaryActivation("ede"))
+    hnn.AnnealAlpha(ede, 0.1, 10.0, steps=2, parameter="t").step()
+    assert ede[0].surrogate.t == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: hnn.BinaryActivation(levels=(0, 2)), ValueError, "^levels: expected"),
+        (lambda: hnn.BinaryActivation("hat"), ValueError, "unknown surrogate 'hat'"),
+        (lambda: hnn.BinaryActivation(3), TypeError, "^surrogate: expected a surrogate"),
+        (lambda: hnn.BinaryLinear(2, 2, scale="big"), ValueError, "^scale: expected one of none"),
+        (lambda: hnn.BinaryConv2d(4, 2, 3, groups=3), ValueError, "^groups: expected a divisor"),
+        (lambda: hnn.BinaryConv2d(4, 2, 3, padding="same"), ValueError, "^padding: expected an integer or two"),
+        (lambda: hnn.AnnealAlpha(nn.Linear(1, 1), steps=1), ValueError, "^model: expected an activation"),
+        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=0), ValueError, "^steps: expected an integer"),
+        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=1, shape="odd"), ValueError, "^shape: expected one of"),
+        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), end=0.0, steps=1), ValueError, "^start, end, ends: expected"),
+        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=1, ends={"x": 1}), ValueError, "^ends: expected names"),
+        (lambda: models.BinaryResNet(9), ValueError, "^depth: expected 8, 14, 20"),
+        (lambda: models.binarize(nn.Sequential(), skip=["stem"]), ValueError, "^skip: expected names of modules"),
+        (lambda: models.BinaryMLP(4, [2], 2, activation="hat"), ValueError, "unknown surrogate"),
+        (lambda: hnn.hardening_gap(nn.Linear(1, 1), []), ValueError, "^loader: expected at least one"),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_the_hardening_gap_is_that_of_the_accuracies():
+    net = nn.Sequential(nn.Linear(1, 1), hnn.HTAFActivation(levels=(0, 1)), nn.Linear(1, 2))
+    for layer, weight, bias in ((net[0], [[1.0]], [0.0]), (net[2], [[0.0], [1.0]], [0.75, 0.0])):
+        layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(bias)
+    # Class 1 where the activation is above 0.75: hard for x > 0, smooth from x = 0.28 on.
+    x = torch.tensor([[0.1], [1.0], [-1.0]])
+    loader = [(x, torch.tensor([0, 1, 0]))]
+    assert hnn.hardening_gap(net, loader) == pytest.approx(1 / 3)
+    assert net.training
+    assert hnn.hardening_gap(nn.Sequential(net[0], nn.ReLU(), net[2]), loader) == 0
+
+
+def test_recalibration_measures_hard_activations():
+    net = nn.Sequential(hnn.HTAFActivation(levels=(0, 1)), nn.BatchNorm1d(1, momentum=0.3))
+    net(torch.randn(100, 1))
+    x = torch.tensor([[1.0], [2.0], [-1.0], [3.0]])
+    hnn.recalibrate(net, [(x, None), (-x, None), (x, None)], batches=2)
+    assert net[1].running_mean.item() == 0.5
+    assert net[1].running_var.item() == pytest.approx(0.25)
+    assert net.training
+    assert net[1].momentum == 0.3
+
+
+def test_binarize_keeps_what_it_is_told_to():
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.ReLU()))
+    net.add_module("head", nn.Linear(4, 2))
+    weight = net[2][0].weight.detach().clone()
+    assert models.binarize(net, skip=["0", "head"]) is net
+    kinds = [type(layer) for layer in (*net[:2], *net[2], net.head)]
+    assert kinds == [nn.Conv2d, hnn.BinaryActivation, hnn.BinaryConv2d, hnn.BinaryActivation, nn.Linear]
+    assert torch.equal(net[2][0].weight, weight)
+    assert net[1].surrogate is not net[2][1].surrogate
+
+
+def test_summary_counts_bits():
+    found = models.summary(models.BinaryMLP(784, [1024, 1024], 10))
+    assert found["parameters"] == 784 * 1024 + 1024**2 + 10 * 1025 + 2 * 4 * 1024
+    assert found["bits"] == 784 * 1024 + 1024**2 + 32 * (10 * 1025 + 2 * 4 * 1024)
+    assert found["float_bits"] == 32 * found["parameters"]
+    assert [layer["type"] for layer in found["layers"]][:2] == ["BinaryLinear", "BatchNorm1d"]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        models.BinaryMLP(16, [8, 8], 3),
+        models.DeepHeavisideNet(16, [8, 8], 3),
+        models.DeepHeavisideNet((1, 4, 4), [4, 8], 3),
+        models.BinaryResNet(8, 1, 3, width=4),
+    ],
+    ids=["BinaryMLP", "DeepHeavisideNet", "convolutional", "BinaryResNet"],
+)
+def test_every_parameter_gets_a_gradient(net):
+    net(torch.rand(5, 1, 4, 4)).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert all((p.grad != 0).any() for n, p in net.named_parameters() if "weight" in n)
