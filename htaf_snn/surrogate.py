@@ -22,6 +22,7 @@ __all__ = [
     "EDE",
     "HTAF",
     "ATan",
+    "ClippedSTE",
     "Erfc",
     "FastSigmoid",
     "Gaussian",
@@ -251,6 +252,9 @@ class StraightThrough(Surrogate, formula="straight_through"): ...
 class Rectangle(Surrogate, formula="rectangle"): ...
 
 
+class ClippedSTE(Surrogate, formula="clipped_ste"): ...
+
+
 class SwishSign(Surrogate, formula="swish_sign"): ...
 
 
@@ -263,7 +267,6 @@ _REGISTRY: dict[str, Callable[..., Surrogate]] = {
     "htaf": HTAF,
     "htaf_normalized": partial(HTAF, normalized=True),
     "superspike": SuperSpike,
-    "clipped_ste": partial(Rectangle, width=2.0),
     "approx_sign": Triangle,
     **{
         cls.formula.name: cls
@@ -277,6 +280,7 @@ _REGISTRY: dict[str, Callable[..., Surrogate]] = {
             Erfc,
             StraightThrough,
             Rectangle,
+            ClippedSTE,
             SwishSign,
             EDE,
         )

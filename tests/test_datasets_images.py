@@ -78,6 +78,33 @@ def test_batches(tmp_path):
     assert (pixels.shape, labels.dtype) == ((7, 1, 8, 8), torch.int64)
 
 
+def test_loaders_divide_and_shuffle_by_seed():
+    train, val, test = images.loaders("digits", batch_size=50, val_fraction=0.2, seed=3)
+    everything = images.load("digits")
+    assert [len(part.dataset) for part in (train, val, test)] == [1149, 288, 360]
+    orders = []
+    for epoch in (0, 1, 0):
+        train.sampler.set_epoch(epoch)
+        orders.append(torch.cat([labels for _, labels in train]))
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
+    pixels, labels = next(iter(test))
+    assert torch.equal(pixels, torch.stack([everything[1][i][0] for i in range(50)]))
+    assert torch.equal(labels, everything[1].targets[:50])
+    both = torch.cat([train.dataset.images, val.dataset.images]).flatten(1)
+    assert torch.equal(both.unique(dim=0), everything[0].images.flatten(1).unique(dim=0))
+    assert images.loaders("digits", val_fraction=0)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [({"batch_size": 0}, "batch_size"), ({"val_fraction": 1.0}, "val_fraction"), ({"seed": -1}, "seed")],
+)
+def test_bad_options_of_loaders_are_named(options, argument):
+    with pytest.raises(ValueError, match=f"^{argument}"):
+        images.loaders("digits", **options)
+
+
 def test_what_is_missing_is_told(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True to fetch it"):

@@ -20,10 +20,11 @@ BELOW = {
     "models": {"nn"},
     "profile": {"surrogate", "_files"},
     "integrations": {"nn"},
+    "deploy": {"models", "_files"},
     "training": {"models", "integrations", "_files"},
     "bench": {"integrations"},
     "compare": {"training", "profile"},
-    "cli": {"training", "profile", "bench", "compare"},
+    "cli": {"training", "profile", "bench", "compare", "deploy"},
 }
 # The conversions are methods of the layer, and the libraries' names belong into the adapters.
 EXCEPTIONS = {

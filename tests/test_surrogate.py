@@ -272,7 +272,7 @@ def test_names_parse_and_get():
         (lambda: HTAF(alpha=torch.ones(3))(torch.ones(1)), ValueError, r"broadcasts to \(1,\)"),
         (lambda: surrogate.ATan(0.5, 0.5), TypeError, "at most 1"),
         (lambda: surrogate.ATan(slope=1.0), ValueError, "slope.*alpha"),
-        (lambda: surrogate.get("relu"), ValueError, "unknown surrogate 'relu'; expected one of: atan"),
+        (lambda: surrogate.get("relu"), ValueError, "unknown surrogate 'relu'; expected one of: approx_sign, atan"),
         (lambda: surrogate.parse("htaf(beta"), ValueError, "name or name"),
         (lambda: surrogate.parse("htaf(8)"), ValueError, "name or name"),
         (lambda: surrogate.parse("htaf(**{})"), ValueError, "name or name"),

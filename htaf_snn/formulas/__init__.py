@@ -18,6 +18,7 @@ from types import FunctionType, ModuleType
 
 from . import (
     atan,
+    clipped_ste,
     ede,
     erfc,
     fast_sigmoid,
@@ -105,6 +106,7 @@ _REGISTRY = {
         _from_module,
         (
             atan,
+            clipped_ste,
             ede,
             erfc,
             fast_sigmoid,
@@ -121,8 +123,9 @@ _REGISTRY = {
     )
 }
 
-
+# One formula, known by two names.
 _REGISTRY["superspike"] = _REGISTRY["fast_sigmoid"]
+_REGISTRY["approx_sign"] = _REGISTRY["triangle"]
 
 
 def names() -> list[str]:

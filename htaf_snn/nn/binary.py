@@ -52,7 +52,7 @@ class BinaryActivation(nn.Module):
 
     A surrogate in spike mode gives a step throughout, with the surrogate's gradient. One in smooth mode gives its
     primitive while training and the step in `eval()`. Between -1 and 1 the step is twice as high, and so is its
-    gradient: "clipped_ste", which is "rectangle(width=2)", is 1 on [-1, 1], and "approx_sign", which is "triangle", is
+    gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is
     2 - 2|x|.
 
     Args:
