@@ -93,8 +93,12 @@ def _options(
 def train_command(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Option(help="saccade-digits (offline), or one of `htaf-snn datasets list`.")
-    ] = _DEFAULTS.dataset,
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="One of `htaf-snn datasets list`, for models of images digits, mnist, fashion-mnist or cifar10.",
+            show_default="saccade-digits or, for images, digits",
+        ),
+    ] = None,
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
     library: Annotated[
@@ -107,6 +111,9 @@ def train_command(
         str,
         typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
     ] = _DEFAULTS.model,
+    estimator: Annotated[str, typer.Option(help="Of the bnn's weights: a surrogate or magnitude_aware.")] = (
+        _DEFAULTS.estimator
+    ),
     hidden: Annotated[
         str, typer.Option(help="Neurons (mlp) or channels (cnn) of the hidden layers, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
@@ -154,7 +161,7 @@ def train_command(
         if resume and out is None:
             raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
         out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-        config = replace(training.read_config(out) if resume else _DEFAULTS, **given)
+        config = replace(training.read_config(out), **given) if resume else training.TrainConfig(**given)
         run = training.train_folds if config.folds and config.fold is None else training.train
         try:
             result = run(config, out, resume=resume)
@@ -226,16 +233,26 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
 )
 def compare_command(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="Of `htaf-snn datasets list`, comma-separated.")] = ",".join(
-        _STUDY.dataset
-    ),
+    model: Annotated[
+        str, typer.Option(help="Spiking: mlp; of images: bnn (binary), dhn (deep Heaviside).")
+    ] = _STUDY.model,
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="As of `htaf-snn train`, comma-separated.", show_default="saccade-digits or, for images, digits"
+        ),
+    ] = None,
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of the data set; of several, a folder that has one for each, by name."),
     ] = None,
     surrogates: Annotated[
-        str, typer.Option(help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.')
-    ] = ",".join(_STUDY.surrogates),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.',
+            show_default=f"{','.join(_STUDY.surrogates)}; for images other ones",
+        ),
+    ] = None,
     slopes: Annotated[str, typer.Option(help="Comma-separated; each stretches every surrogate.")] = "1",
     depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
     lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
@@ -246,6 +263,10 @@ def compare_command(
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
     time_bins: Annotated[int, typer.Option(help="Time steps.")] = _STUDY.time_bins,
+    estimator: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.estimator,
+    schedule: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.schedule,
+    alpha_end: Annotated[float, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.alpha_end,
+    anneal: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.anneal,
     folds: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all samples; seed s tests on fold s of so many."),

@@ -147,7 +147,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
     assert "url(http" not in text
     assert len(page.alternatives) == page.tags.count("figure") == 5
     assert all(len(words) > 20 for words in page.alternatives)
-    command = "htaf-snn compare --out DIR --dataset saccade-digits"
+    command = "htaf-snn compare --out DIR --model mlp --dataset saccade-digits"
     for part in (command, "alpha is ignored by Norse", torch.__version__.split("+")[0]):
         assert part in text
 
@@ -258,7 +258,7 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
         ({"lrs": ["fast"]}, ValueError, "^lrs: expected positive"),
         ({"depths": [0]}, ValueError, "^depths, number 1: expected an integer >= 1, got 0"),
         ({"seeds": 0}, ValueError, "^seeds: expected an integer >= 1, got 0"),
-        ({"folds": 1}, ValueError, "^folds: expected an integer >= 2 or None, got 1"),
+        ({"folds": 1}, ValueError, "^folds: expected None or an integer of at least 2, got 1"),
         ({"match": "size"}, ValueError, "^match: expected one of none"),
         ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
         ({"colour": "red"}, TypeError, "unknown settings colour"),
@@ -505,3 +505,76 @@ def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
     found = trial.run(Config("htaf(mode='smooth')", **SMALL))
     assert found["hardening_gap"] == pytest.approx(found["smooth_test_accuracy"] - found["test_accuracy"])
     assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
+
+
+@pytest.mark.parametrize("model", ["bnn", "dhn"])
+def test_estimators_of_binary_networks_are_compared(tmp_path, model):
+    small = SMALL | {"batch_size": 64, "schedule": "cosine"}
+    study = Study(tmp_path, model=model, seeds=1, **small)
+    assert study.settings.dataset == ("digits",)
+    assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
+    rows = {row["surrogate"]: row for row in study.table()}
+    assert [name for name, row in rows.items() if row["hardening_gap"] is not None] == [
+        "htaf(normalized=True, mode='smooth')"
+    ]
+    assert rows["htaf"]["cosine_end"] == pytest.approx(1)
+    assert -1 <= rows["ede"]["cosine_end"] < 0.99
+    text = study.report().read_text()
+    assert f"--model {model} --dataset digits" in text
+    assert "Mean norm over layers" in text
+    assert "not here" not in text
+
+
+def test_a_foreign_surrogate_steps_in_a_binary_network(one_thread):
+    """snnTorch's atan is this package's, so that both train the same network."""
+    small = SMALL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
+    ours, theirs = (trial.run(Config(name, **small)) for name in ("atan", "snntorch.atan"))
+    for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
+    assert ours["gain"] == pytest.approx(0.5)
+    assert ours["stretch"] == 2.0
+
+
+def test_activity_of_images_counts_by_hand():
+    class Images:
+        images, classes = torch.zeros(1, 1, 1, 4), ("0", "1", "2")
+
+    model = trial._network(Config(width=2, depth=1, model="bnn"), Images(), trial.surrogate_of(Config())).eval()
+    norm = model[3]
+    norm.bias.data = torch.tensor([9.0, -9.0])
+    found = measures.activity(
+        model, [(torch.tensor([[[[0.0, 1.0, 0.5, 0.0]]], [[[0.25, 0.0, 0.0, 0.0]]]]), torch.zeros(2))]
+    )
+    assert (found["spike_rate"], found["dead"], found["saturated"]) == ([0.5], [0.5], [0.5])
+    # Three inputs that are not zero, two neurons; then two activations of -1 or 1, three classes, twice.
+    assert (found["macs"], found["acs"]) == (3 * 2 / 2, 2 * 3)
+
+
+def test_measuring_gradients_leaves_the_network_as_it_was():
+    class Images:
+        images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
+
+    model = trial._network(Config("htaf(learnable=True)", model="dhn"), Images(), trial.surrogate_of(Config()))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    learned = sum(p.numel() for n, p in model.named_parameters() if "surrogate" in n)
+    assert learned > 0
+    assert len(found["flat"]) == sum(p.numel() for p in model.parameters()) - learned
+    assert [len(steps) for steps in found["steps"]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "cnn"}, "^model: expected one of mlp, bnn, dhn, got 'cnn'"),
+        ({"model": "bnn", "dataset": "nmnist"}, "^dataset: expected one of cifar10"),
+        ({"model": "dhn", "folds": 3}, "^folds: expected None for a model of images"),
+        ({"model": "bnn", "estimator": "magic"}, "magic"),
+        ({"schedule": "linear"}, "^schedule: expected one of constant"),
+    ],
+)
+def test_wrong_settings_of_binary_studies(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Study(tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()

@@ -313,7 +313,7 @@ def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monk
     def interrupt(*positional, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.runs, "_make_loaders", interrupt)
+    monkeypatch.setattr(training.runs, "make_loaders", interrupt)
     for folds in ([], ["--folds", "2"]):
         result = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "deep" / "run", *folds)
         assert result.exit_code == 130 and "nothing was written" in result.stderr
@@ -336,7 +336,7 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
         out = tmp_path / model
         run("train", *SMALL, "--data-root", recordings, "--epochs", "1", "--model", model, "--out", out)
         net = training.load(out)
-        test_loader = training.runs._make_loaders(training.read_config(out))[2]
+        test_loader = training.make_loaders(training.read_config(out))[2]
         expected = json.loads((out / "result.json").read_text())["test_accuracy"]
         assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
 
@@ -346,7 +346,7 @@ def test_the_hardening_gap_is_told(recordings, tmp_path):
     result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     config = training.read_config(tmp_path / "run")
-    net, loader = training.load(tmp_path / "run"), training.runs._make_loaders(config)[2]
+    net, loader = training.load(tmp_path / "run"), training.make_loaders(config)[2]
     assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
     for neuron in net.neurons:
         neuron.leaky.spike_grad.mode = "spike"

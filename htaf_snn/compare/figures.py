@@ -135,20 +135,26 @@ def curves(trials: list[dict]) -> Figure:
 
 
 def gradients(trials: list[dict]) -> Figure:
-    """Norm of the gradient at the first layer's currents over time steps, before training."""
-    found = _by_surrogate(trials)
-    norms = {name: np.mean([r["gradient_steps"][0] for r in results], axis=0) for name, results in found.items()}
+    """Norms of the gradient before training: at the first layer over time steps, or without time over the layers."""
+    found = {
+        name: np.mean([result["gradient_steps"] for result in results], axis=0)
+        for name, results in _by_surrogate(trials).items()
+        if len({len(result["gradient_steps"]) for result in results}) == 1
+    }
+    in_time = any(values.shape[1] > 1 for values in found.values())
+    norms = {name: values[0] if in_time else values[:, 0] for name, values in found.items()}
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(norms.items()):
-            axes[0][0].semilogy(range(1, len(values) + 1), values, color=_COLOURS[i % len(_COLOURS)], label=name)
-        axes[0][0].set(xlabel="time step", ylabel="gradient norm at layer 1")
+            axes[0][0].semilogy(range(1, len(values) + 1), values, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
+        where = ("time step", "gradient norm at layer 1") if in_time else ("layer", "gradient norm")
+        axes[0][0].set(xlabel=where[0], ylabel=where[1])
+        axes[0][0].xaxis.get_major_locator().set_params(integer=True)
         axes[0][0].legend(frameon=False)
 
     told = ", ".join(f"{name} {values.mean():.3g}" for name, values in norms.items())
-    return Figure(
-        "Gradients before training", f"Mean norm over time steps at layer 1: {told}.", _save(draw, figsize=(7, 3))
-    )
+    over = "time steps at layer 1" if in_time else "layers"
+    return Figure("Gradients before training", f"Mean norm over {over}: {told}.", _save(draw, figsize=(7, 3)))
 
 
 def _means(settings: Settings, rows: list[dict], name: str) -> np.ndarray:

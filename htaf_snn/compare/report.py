@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .. import _files, integrations
+from .. import _files, integrations, training
 from . import figures, statistics
 
 if TYPE_CHECKING:
@@ -273,11 +273,16 @@ def command(study: Study) -> str:
 
 
 def data_hash(study: Study, dataset: str) -> str:
-    """Digits that tell a data set's files apart, from their names, sizes and times."""
+    """Digits that tell a data set apart: from its files' names, sizes and times, or from its images."""
     import neuromorphic_datasets as nd
 
+    root = study.settings.root_of(dataset)
     try:
-        recordings = nd.load(dataset, "all", root=study.settings.root_of(dataset))
+        if study.settings.model in training.SPIKING:
+            recordings = nd.load(dataset, "all", root=root)
+            content = [f"{recordings.fingerprint} {len(recordings)}".encode()]
+        else:
+            content = [part.images.numpy().tobytes() for part in nd.images.load(dataset, root=root)]
     except (OSError, ValueError) as error:
         return f"not here ({error.__class__.__name__})"
-    return hashlib.sha256(f"{recordings.fingerprint} {len(recordings)}".encode()).hexdigest()[:16]
+    return hashlib.sha256(b"".join(content)).hexdigest()[:16]

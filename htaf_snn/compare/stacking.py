@@ -27,10 +27,12 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
         A result for each, with an equal part of the time.
 
     Raises:
-        StackingError: if the seeds' parts of the data have different sizes, or a gradient is not finite; then separate
-            runs tell which seed's.
+        StackingError: if the networks are not spiking ones, the seeds' parts of the data have different sizes, or a
+            gradient is not finite; then separate runs tell which seed's.
     """
     start = time.perf_counter()
+    if configs[0].model != "mlp":
+        raise StackingError(f"model: expected mlp, got {configs[0].model}")
     prepared = [trial.prepare(config) for config in configs]
     sizes = [len(one.loaders[0].dataset) for one in prepared]
     if len(set(sizes)) > 1:

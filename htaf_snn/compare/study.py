@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from .. import _files
+from .. import _files, training
 from ..training import Processes
 from . import stacking, trial
 from .matching import MATCHES
@@ -37,6 +37,9 @@ from .matching import MATCHES
 __all__ = ["Settings", "Study"]
 
 SETTINGS = "study.json"
+MODELS = ("mlp", *training.HARDENED)
+SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
+ESTIMATORS = ("htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "swish_sign", "ede")
 _NAME = "htaf-snn compare"
 _HEARTBEAT_S = 5
 _GRACE_S = 20
@@ -49,20 +52,25 @@ class Settings:
     """What a study compares; all combinations are tried.
 
     Attributes:
-        dataset: names of `neuromorphic_datasets.names()`, or one name.
+        model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
+        dataset: names of `neuromorphic_datasets.names()`, of images of `neuromorphic_datasets.images.names()`, or one
+            name; None is saccade-digits or, for images, digits.
         data_root: the folder of the data set, or None for the default place; of several data sets, a folder with one
             of the set's name for each that is not in the default place.
-        surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests.
+        surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests. None is
+            `SURROGATES` or, for images, `ESTIMATORS`.
         slopes: each stretches every surrogate.
         depths: numbers of hidden layers.
         lrs: learning rates.
         seeds: how many; they are 0, 1, ….
-        match, reference, width, epochs, batch_size, time_bins, folds: as in `trial.Config`.
+        match, reference, width, estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal, folds: as in
+            `trial.Config`.
     """
 
-    dataset: tuple[str, ...] = ("saccade-digits",)
+    model: str = "mlp"
+    dataset: tuple[str, ...] | None = None
     data_root: str | None = None
-    surrogates: tuple[str, ...] = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
+    surrogates: tuple[str, ...] | None = None
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
@@ -70,12 +78,22 @@ class Settings:
     match: str = "peak"
     reference: str = "htaf"
     width: int = 128
+    estimator: str = "clipped_ste"
     epochs: int = 8
     batch_size: int = 32
     time_bins: int = 10
+    schedule: str = "constant"
+    alpha_end: float = 20.0
+    anneal: str = "exponential"
     folds: int | None = None
 
     def __post_init__(self):
+        if self.model not in MODELS:
+            raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
+        if self.dataset is None:
+            object.__setattr__(self, "dataset", training.OFFLINE[self.model])
+        if self.surrogates is None:
+            object.__setattr__(self, "surrogates", SURROGATES if self.model in training.SPIKING else ESTIMATORS)
         if isinstance(self.dataset, str):
             object.__setattr__(self, "dataset", (self.dataset,))
         for name in ("dataset", "surrogates", "slopes", "depths", "lrs"):
@@ -89,16 +107,15 @@ class Settings:
             if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in getattr(self, name)):
                 raise ValueError(f"{name}: expected positive finite numbers, got {list(getattr(self, name))}")
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        counts = {"seeds": self.seeds, "width": self.width, "epochs": self.epochs}
-        counts |= {"batch_size": self.batch_size, "time_bins": self.time_bins}
+        counts = {"seeds": self.seeds, "width": self.width}
         counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        if self.folds is not None and (isinstance(self.folds, bool) or self.folds < 2):
-            raise ValueError(f"folds: expected an integer >= 2 or None, got {self.folds!r}")
         if self.match not in MATCHES:
             raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
+        for config in self.configs():
+            config.trained()  # checks the settings that it has
 
     def check(self) -> None:
         """Try every surrogate, and look whether the data set is known.
@@ -108,9 +125,12 @@ class Settings:
         """
         import neuromorphic_datasets as nd
 
+        known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
-            if name not in nd.names():
-                raise ValueError(f"dataset: expected one of {', '.join(nd.names())}, got {name!r}")
+            if name not in known:
+                raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
+        if self.model in training.HARDENED:
+            training.hardened_network(self.configs()[0].trained(), 1, 1, activation=None)
         tried = {(config.surrogate, config.slope): config for config in self.configs()}
         for config in tried.values():
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()

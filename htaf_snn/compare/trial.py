@@ -5,8 +5,10 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,6 @@ from torch import Tensor, nn
 from .. import integrations, models, training
 from .. import nn as hnn
 from ..integrations.snntorch_adapter import BETA
-from ..surrogate import Surrogate
 from .matching import Rescaled, rescaled
 from .measures import activity, batch_gradient, cosine
 
@@ -33,9 +34,10 @@ class Config:
         seed: of weights, order and data division.
         match: of `matching.MATCHES`.
         reference: the surrogate that is matched to, and with whose gradient others are compared.
+        model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
         dataset, data_root: as in `training.TrainConfig`.
         width: neurons of a hidden layer.
-        epochs, batch_size, time_bins: as in `training.TrainConfig`.
+        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
         folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
     """
 
@@ -46,13 +48,25 @@ class Config:
     seed: int = 0
     match: str = "none"
     reference: str = "htaf"
+    model: str = "mlp"
     dataset: str = "saccade-digits"
     data_root: str | None = None
     width: int = 128
+    estimator: str = "clipped_ste"
     epochs: int = 5
     batch_size: int = 32
     time_bins: int = 10
+    schedule: str = "constant"
+    alpha_end: float = 20.0
+    anneal: str = "exponential"
     folds: int | None = None
+
+    def trained(self) -> training.TrainConfig:
+        """What `training` calls it."""
+        shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
+        values = {name: getattr(self, name) for name in shared - {"surrogate"}}
+        fold = None if self.folds is None else self.seed % self.folds
+        return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
 
 
 def surrogate_of(config: Config) -> Rescaled:
@@ -66,7 +80,6 @@ class Prepared:
     """A trial's network and data, and what is measured before the training."""
 
     config: Config
-    step: Rescaled
     model: nn.Module
     loaders: tuple
     batch: tuple[Tensor, Tensor]
@@ -96,6 +109,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     train, val, _ = prepared.loaders
     trained = time.perf_counter()
     options = {"epochs": config.epochs, "lr": config.lr, "progress": False, "processes": processes}
+    options["before_step"] = training.before_step(config, prepared.model, len(train))
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(prepared.model, train, val, out=out, **options)
@@ -108,18 +122,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
 
 def prepare(config: Config) -> Prepared:
     """Make the data and the network of a trial."""
-    import neuromorphic_datasets as nd
-
-    step = surrogate_of(config)
-    loaders = nd.loaders(
-        config.dataset,
-        root=config.data_root,
-        batch_size=config.batch_size,
-        time_bins=config.time_bins,
-        seed=config.seed,
-        folds=config.folds,
-        fold=None if config.folds is None else config.seed % config.folds,
-    )
+    step, loaders = surrogate_of(config), training.make_loaders(config.trained())
     train = loaders[0]
     model = _network(config, train.dataset, step)
     batch = next(iter(train))
@@ -131,7 +134,7 @@ def prepare(config: Config) -> Prepared:
         "gradient_steps": before["steps"],
         "cosine_start": _agreement(model, config, before["flat"], *batch),
     }
-    return Prepared(config, step, model, loaders, batch, measured)
+    return Prepared(config, model, loaders, batch, measured)
 
 
 def finish(prepared: Prepared, curves: list[dict]) -> dict:
@@ -141,7 +144,7 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
     return {
         "train_accuracy": curves[-1]["train_accuracy"],
         "val_accuracy": curves[-1]["val_accuracy"],
-        **_tested(model, prepared.step, prepared.loaders[2]),
+        **_tested(model, prepared.loaders),
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,
         "cosine_end": _agreement(model, config, after, *prepared.batch),
@@ -157,49 +160,56 @@ def times(config: Config, train, seconds: float, training_seconds: float) -> dic
     }
 
 
-def _network(config: Config, recordings, step: Callable[[Tensor], Tensor]) -> nn.Module:
+def _network(config: Config, samples, step: Rescaled) -> nn.Module:
     torch.manual_seed(config.seed)
-    width, height, polarities = recordings.sensor_size
+    features, classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
+    if config.model == "mlp":
+        neuron = partial(hnn.Leaky, beta=BETA, surrogate=step)
+        return models.SpikingMLP(features, config.trained().hidden, classes, lambda: hnn.Sequential(neuron()))
+    activation = partial(integrations.parse, config.surrogate)
+    model = training.hardened_network(config.trained(), features, classes, activation)
+    for number, module in enumerate(model):
+        if isinstance(module, hnn.BinaryActivation):
+            model[number] = Rescaled(module, step.stretch, step.gain)
+    return model
 
-    def neuron() -> nn.Module:
-        return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=step))
 
-    hidden = (config.width,) * config.depth
-    return models.SpikingMLP(width * height * polarities, hidden, len(recordings.classes), neuron)
+@contextmanager
+def _with_reference(model: nn.Module, config: Config) -> Iterator[None]:
+    """Within the block the network has the reference surrogate."""
+    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
+    factors = [(m, m.stretch, m.gain) for m in model.modules() if isinstance(m, Rescaled)]
+    for module, _ in holders:
+        _put_surrogate(module, integrations.parse(config.reference))
+    for module, _, _ in factors:
+        module.stretch = module.gain = 1.0
+    try:
+        yield
+    finally:
+        for module, own in holders:
+            _put_surrogate(module, own)
+        for module, stretch, gain in factors:
+            module.stretch, module.gain = stretch, gain
 
 
-def _leaky_layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, hnn.Leaky)]
+def _put_surrogate(module: nn.Module, surrogate: Callable[[Tensor], Tensor]) -> None:
+    del module.surrogate  # torch lets no function take the place of a module
+    module.surrogate = surrogate
 
 
-def _agreement(model: nn.Module, config: Config, gradient: Tensor, frames: Tensor, labels: Tensor) -> float | None:
+def _agreement(model: nn.Module, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
     """The cosine of a gradient with that of the same network with the reference surrogate."""
-    layers = _leaky_layers(model)
-    own = [layer.surrogate for layer in layers]
-    for layer in layers:
-        layer.surrogate = integrations.parse(config.reference)
-    try:
-        return cosine(gradient, batch_gradient(model, frames, labels)["flat"])
-    finally:
-        for layer, surrogate in zip(layers, own, strict=True):
-            layer.surrogate = surrogate
+    with _with_reference(model, config):
+        return cosine(gradient, batch_gradient(model, x, labels)["flat"])
 
 
-def _tested(model: nn.Module, step: Rescaled, test) -> dict:
-    """Test results and activity, for a smooth surrogate too of the spiking network."""
-    found = training.evaluate(model, test)
-    if not (isinstance(step.step, Surrogate) and step.step.mode == "smooth"):
-        return {"test_accuracy": found["accuracy"], "test_loss": found["loss"], **activity(model, test)}
-    step.step.mode = "spike"
-    try:
-        hard = training.evaluate(model, test)
+def _tested(model: nn.Module, loaders: tuple) -> dict:
+    """Test results and activity, of the network with hard steps."""
+    train, _, test = loaders
+    found = training.evaluate_hard(model, train, test)
+    with training.hardened(model):
         measured = activity(model, test)
-    finally:
-        step.step.mode = "smooth"
-    return {
-        "test_accuracy": hard["accuracy"],
-        "test_loss": hard["loss"],
-        "smooth_test_accuracy": found["accuracy"],
-        "hardening_gap": found["accuracy"] - hard["accuracy"],
-        **measured,
-    }
+    result = {"test_accuracy": found["accuracy"], "test_loss": found["loss"], **measured}
+    if "hardening_gap" in found:
+        result |= {"smooth_test_accuracy": found["smooth_accuracy"], "hardening_gap": found["hardening_gap"]}
+    return result

@@ -6,31 +6,54 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
-from ..surrogate import HTAF, Surrogate, parse
+from ..surrogate import HTAF, parse
 
 __all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "binarize", "summary"]
 
 
-def _surrogate(given: str | Surrogate | None) -> Callable[[], Surrogate]:
+Activation = str | Callable[[], Callable[[Tensor], Tensor]] | None
+
+
+def _surrogate(given: Activation) -> Callable[[], Callable[[Tensor], Tensor]]:
     """Makes a surrogate of its own for each activation, as each has its own steepness."""
     if given is None:
         return lambda: HTAF(normalized=True, mode="smooth")
     if isinstance(given, str):
         parse(given)  # what is wrong with it is told here
         return lambda: parse(given)
-    raise TypeError(f"activation: expected a surrogate's specification or None, got {given!r}")
+    if isinstance(given, nn.Module) or not callable(given):
+        raise TypeError(
+            f"activation: expected a surrogate's specification, what makes surrogates, or None, got {given!r}"
+        )
+    return given
 
 
-class BinaryMLP(nn.Sequential):
+class _Layered(nn.Sequential):
+    """A layer, BatchNorm and an activation, again and again, and a readout."""
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers before the readout."""
+        return [module for module, after in pairwise(self) if isinstance(after, _BatchNorm)]
+
+    @property
+    def neurons(self) -> list[nn.Module]:
+        """The activations."""
+        return [module for before, module in pairwise(self) if isinstance(before, _BatchNorm)]
+
+
+class BinaryMLP(_Layered):
     """Fully connected network with weights and activations -1 and +1; the readout's weights are real.
 
     Args:
         in_features: values in an image, C * H * W.
         hidden: neurons of each hidden layer.
         classes: number of classes.
-        activation: specification of the activations' surrogate; None for smooth HTAF.
+        activation: specification of the activations' surrogate; or what makes one for each activation, as
+            `BinaryActivation` takes it; None for smooth HTAF.
         estimator: the surrogate of the weights.
 
     Shape:
@@ -48,7 +71,7 @@ class BinaryMLP(nn.Sequential):
         hidden: Sequence[int],
         classes: int,
         *,
-        activation: str | None = None,
+        activation: Activation = None,
         estimator: str = "clipped_ste",
     ):
         surrogate = _surrogate(activation)
@@ -59,7 +82,7 @@ class BinaryMLP(nn.Sequential):
         super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], classes))
 
 
-class DeepHeavisideNet(nn.Sequential):
+class DeepHeavisideNet(_Layered):
     """Network with real weights whose hidden activations are 0 and 1.
 
     Args:
@@ -81,7 +104,7 @@ class DeepHeavisideNet(nn.Sequential):
     """
 
     def __init__(
-        self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: str | None = None
+        self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: Activation = None
     ):
         surrogate = _surrogate(activation)
         if isinstance(in_shape, int):
@@ -111,7 +134,7 @@ class DeepHeavisideNet(nn.Sequential):
         return [*layers, nn.Flatten()], widths[-1] * height * width
 
 
-class ReLUNet(nn.Sequential):
+class ReLUNet(_Layered):
     """The twin in floating point of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
 
     Args:
@@ -136,7 +159,7 @@ class ReLUNet(nn.Sequential):
 class _BiRealBlock(nn.Module):
     """A binary 3x3 convolution with a real shortcut around it, as in Bi-Real Net, and ReActNet's shifts."""
 
-    def __init__(self, a: int, b: int, stride: int, surrogate: Surrogate, estimator: str):
+    def __init__(self, a: int, b: int, stride: int, surrogate: Callable, estimator: str):
         super().__init__()
         self.activation = hnn.BinaryActivation(surrogate, channels=a)
         self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", estimator=estimator)
@@ -182,7 +205,7 @@ class BinaryResNet(nn.Sequential):
         classes: int = 10,
         *,
         width: int = 16,
-        activation: str | None = None,
+        activation: Activation = None,
         estimator: str = "clipped_ste",
     ):
         if depth < 8 or (depth - 2) % 6:
@@ -199,7 +222,7 @@ class BinaryResNet(nn.Sequential):
         super().__init__(*stem, *layers, *head)
 
 
-def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: str | None = None) -> nn.Module:
+def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activation = None) -> nn.Module:
     """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
 
     Latent weights and biases start as the model's. Layers that see the input or give the scores are usually skipped.

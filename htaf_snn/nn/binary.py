@@ -6,14 +6,14 @@ What is greater than 0 is the upper level, in weights and activations alike; 0 i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, prelu
 
-from ..functional import smooth, spike
+from ..functional import spike
 from ..surrogate import HTAF, Surrogate, parse
 
 __all__ = [
@@ -47,6 +47,14 @@ def _estimator(name: str, value: str | Surrogate) -> Surrogate:
     return value
 
 
+def _step(value: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    if isinstance(value, str):
+        return parse(value)
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"surrogate: expected a surrogate, its specification or another step, got {value!r}")
+    return value
+
+
 class BinaryActivation(nn.Module):
     """An activation of two levels, with any surrogate as its gradient.
 
@@ -56,7 +64,8 @@ class BinaryActivation(nn.Module):
     2 - 2|x|.
 
     Args:
-        surrogate: a surrogate, or its specification.
+        surrogate: a surrogate, its specification, or any callable from x to 0 and 1 with a gradient of its own, such as
+            another library's.
         levels: (-1, 1), or (0, 1).
         channels: give each channel, along dimension 1, a learned shift of its input (RSign); None for no shift.
 
@@ -73,23 +82,31 @@ class BinaryActivation(nn.Module):
     """
 
     def __init__(
-        self, surrogate: str | Surrogate = "htaf", levels: tuple[int, int] = (-1, 1), channels: int | None = None
+        self,
+        surrogate: str | Callable[[Tensor], Tensor] = "htaf",
+        levels: tuple[int, int] = (-1, 1),
+        channels: int | None = None,
     ):
         super().__init__()
-        self.surrogate = _estimator("surrogate", surrogate)
+        self.surrogate = _step(surrogate)
         self.levels = _check_levels(levels)
         self.shift = None if channels is None else nn.Parameter(torch.zeros(channels))
         self.keep_smooth = False
 
     @property
+    def mode(self) -> str:
+        """The surrogate's: "spike" or "smooth"."""
+        return self.surrogate.mode if isinstance(self.surrogate, Surrogate) else "spike"
+
+    @property
     def is_smooth(self) -> bool:
         """Whether the next forward pass gives values between the levels."""
-        return self.surrogate.mode == "smooth" and (self.training or self.keep_smooth)
+        return self.mode == "smooth" and (self.training or self.keep_smooth)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shift is not None:
             x = x - self.shift.view(-1, *[1] * (x.ndim - 2))
-        y = smooth(x, self.surrogate) if self.is_smooth else spike(x, self.surrogate)
+        y = spike(x, self.surrogate) if self.mode == "smooth" and not self.is_smooth else self.surrogate(x)
         return y if self.levels == (0, 1) else 2 * y - 1
 
     def extra_repr(self) -> str:
@@ -150,6 +167,8 @@ class _BinaryWeight(nn.Module):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}")
+        if estimator == "magnitude_aware":
+            scale, estimator = "magnitude", "clipped_ste"
         self.scale_by, self.estimator = scale, _estimator("estimator", estimator)
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
@@ -184,7 +203,8 @@ class BinaryLinear(_BinaryWeight):
         bias: add one.
         scale: what multiplies each output: "none", "learned", or "magnitude", the mean |w| of its latent weights,
             taken as a constant in the backward pass as in Bi-Real Net's magnitude-aware gradient.
-        estimator: the surrogate whose gradient latent weights get, doubled as in `BinaryActivation`.
+        estimator: the surrogate whose gradient latent weights get, doubled as in `BinaryActivation`; or
+            "magnitude_aware" for "clipped_ste" with the scale "magnitude".
 
     Shape:
         x (B, in_features) to (B, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
+from ..surrogate import Surrogate
 from .binary import BinaryActivation, _BinaryWeight, smooth_activations
 
 __all__ = ["AnnealAlpha", "clip_weights", "hardening_gap", "recalibrate"]
@@ -65,7 +66,9 @@ class AnnealAlpha:
         self._activations = {
             name: module.surrogate
             for name, module in model.named_modules()
-            if isinstance(module, BinaryActivation) and parameter in module.surrogate.values()
+            if isinstance(module, BinaryActivation)
+            and isinstance(module.surrogate, Surrogate)
+            and parameter in module.surrogate.values()
         }
         if not self._activations:
             raise ValueError(f"model: expected an activation with the parameter {parameter!r}, got none")

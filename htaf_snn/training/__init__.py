@@ -5,19 +5,41 @@ random state after the last finished epoch) and, once finished, `result.json`.
 """
 
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from .loop import evaluate, fit
+from .loop import evaluate, evaluate_hard, fit, hardened
 from .processes import Processes
-from .runs import TrainConfig, load, read_config, train, train_folds
+from .recipe import before_step
+from .runs import (
+    HARDENED,
+    OFFLINE,
+    SPIKING,
+    TrainConfig,
+    hardened_network,
+    load,
+    make_loaders,
+    read_config,
+    sample_shape,
+    train,
+    train_folds,
+)
 
 __all__ = [
     "CHECKPOINT",
+    "HARDENED",
+    "OFFLINE",
+    "SPIKING",
     "Processes",
     "TrainConfig",
+    "before_step",
     "evaluate",
+    "evaluate_hard",
     "fit",
+    "hardened",
+    "hardened_network",
     "load",
     "load_checkpoint",
+    "make_loaders",
     "read_config",
+    "sample_shape",
     "save_checkpoint",
     "train",
     "train_folds",

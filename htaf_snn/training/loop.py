@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._files import replacing
-from ..nn import BinaryActivation, smooth_activations
+from ..nn import recalibrate, smooth_activations
+from ..surrogate import Surrogate
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
 
@@ -81,6 +85,50 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     return {"loss": loss / count, "accuracy": correct / count}
 
 
+def _smooth_steps(model: nn.Module) -> list[Surrogate]:
+    return [module for module in model.modules() if isinstance(module, Surrogate) and module.mode == "smooth"]
+
+
+@contextmanager
+def hardened(model: nn.Module) -> Iterator[None]:
+    """Within the block, surrogates in smooth mode are in spike mode."""
+    smooth = _smooth_steps(model)
+    for module in smooth:
+        module.mode = "spike"
+    try:
+        yield
+    finally:
+        for module in smooth:
+            module.mode = "smooth"
+
+
+def evaluate_hard(model: nn.Module, train_loader, loader, processes: Processes | None = None) -> dict[str, float]:
+    """`evaluate` of the network with hard steps, and for one trained with smooth ones the distance between the two.
+
+    The statistics of BatchNorm are measured on the training data for each of the two, and remain those of the hard one.
+
+    Returns:
+        As `evaluate`; for a network with surrogates in smooth mode also {"smooth_accuracy", "hardening_gap": the smooth
+        accuracy minus the hard one}.
+    """
+    if not _smooth_steps(model):
+        return evaluate(model, loader, processes)
+    with smooth_activations(model):
+        recalibrate(model, train_loader)
+        smooth = evaluate(model, loader, processes)["accuracy"]
+    _calibrate_hard(model, train_loader)
+    with hardened(model):
+        hard = evaluate(model, loader, processes)
+    return {**hard, "smooth_accuracy": smooth, "hardening_gap": smooth - hard["accuracy"]}
+
+
+def _calibrate_hard(model: nn.Module, train_loader) -> None:
+    """Give BatchNorm the statistics of the hard network, if the model is trained with smooth steps."""
+    if _smooth_steps(model):
+        with hardened(model):
+            recalibrate(model, train_loader)
+
+
 def _train_epoch(
     model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step
 ) -> dict:
@@ -90,7 +138,7 @@ def _train_epoch(
     loss_sum = correct = count = 0
     with _SpikeRates(model) as rates:
         for step, (x, labels) in enumerate(loader):
-            before_step(epoch * len(loader) + step, optimizer)
+            before_step(epoch * bar.total + step, optimizer)
             labels = labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 scores = network(x.to(device)).float()
@@ -114,6 +162,17 @@ def _train_epoch(
             bar.set_postfix_str(shown, refresh=False)
             bar.update()
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
+
+
+def _steps(model: nn.Module, loader, processes: Processes | None) -> int:
+    """Batches to train on in an epoch: all, but for a last one too small for BatchNorm, two samples a process."""
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return len(loader)
+    fewest = 2 * (1 if processes is None else processes.count)
+    steps = len(loader) - (0 < len(loader.dataset) % loader.batch_size < fewest)
+    if loader.batch_size < fewest or not steps:
+        raise ValueError(f"batch_size: BatchNorm expects two samples a process, {fewest} in all, got fewer")
+    return steps
 
 
 def _check_gradients(model: nn.Module, when: str) -> None:
@@ -164,8 +223,7 @@ def fit(
             set what changes during the training; a function of the number, so that resuming is exact.
 
     Returns:
-        The metrics of all epochs, as in `metrics.jsonl`. For a network with smooth activations "val_smooth_accuracy"
-        and "val_hardening_gap" are among them.
+        The metrics of all epochs, as in `metrics.jsonl`. Validation figures are those of `evaluate_hard`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
@@ -184,6 +242,7 @@ def fit(
         network, batches = processes.together(model), processes.part_of(train_loader)
     if compiled:
         network = torch.compile(network)
+    steps = _steps(model, train_loader, processes)
     how = (processes, precision, before_step)
     if writes:
         _write_metrics(out, metrics)
@@ -194,12 +253,15 @@ def fit(
             train_loader.sampler.set_epoch(epoch)
         start = time.perf_counter()
         shown = {"desc": f"{label}epoch {epoch + 1}/{epochs}", "disable": not (progress and writes)}
-        with tqdm(total=len(train_loader), **shown) as bar:
-            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, *how)
+        with tqdm(total=steps, **shown) as bar:
+            train_metrics = _train_epoch(model, network, optimizer, islice(batches, steps), epoch, bar, *how)
             if processes is not None:
                 processes.share_statistics(model)
-            val_metrics = _validate(model, val_loader, processes) if val_loader is not None else {}
-            if val_metrics:
+            val_metrics = {}
+            if val_loader is None:
+                _calibrate_hard(model, train_loader)
+            else:
+                val_metrics = evaluate_hard(model, train_loader, val_loader, processes)
                 bar.set_postfix_str(f"{bar.postfix}, val acc {val_metrics['accuracy']:.3f}")
         metrics.append(
             {
@@ -213,16 +275,6 @@ def fit(
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
     return metrics
-
-
-def _validate(model: nn.Module, loader, processes: Processes | None) -> dict[str, float]:
-    """`evaluate`, and for smooth activations the accuracy with them and its distance to the hard one."""
-    hard = evaluate(model, loader, processes)
-    if not any(isinstance(m, BinaryActivation) and m.surrogate.mode == "smooth" for m in model.modules()):
-        return hard
-    with smooth_activations(model):
-        smooth = evaluate(model, loader, processes)["accuracy"]
-    return {**hard, "smooth_accuracy": smooth, "hardening_gap": smooth - hard["accuracy"]}
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:

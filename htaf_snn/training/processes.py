@@ -53,7 +53,12 @@ class Processes:
         return cls(fabric)
 
     def together(self, model: nn.Module) -> nn.Module:
-        """The model, moved to the process's device, as a module whose gradients are the means over all processes."""
+        """The model, moved to the process's device, as a module whose gradients are the means over all processes.
+
+        On GPUs the statistics of BatchNorm are those of the whole batch, on CPUs those of a process's part.
+        """
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         with warnings.catch_warnings():
             # Torch 2.15 renames the option; 2.11 does not know the new name.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
@@ -16,17 +15,17 @@ import torch
 from torch import nn
 
 from .. import integrations, models
-from .. import nn as hnn
 from .._files import replacing
-from ..nn.hardening import SHAPES
-from ..surrogate import Surrogate
-from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from .loop import PRECISIONS, evaluate, fit, restore
+from .checkpoint import CHECKPOINT, load_checkpoint
+from .loop import PRECISIONS, evaluate_hard, fit, restore
 from .processes import Processes
+from .recipe import ANNEALS, SCHEDULES, annealing, before_step
 
-MODELS = ("mlp", "cnn", "bnn", "dhn", "relu")
 SPIKING = ("mlp", "cnn")
-SCHEDULES = ("constant", "cosine")
+# Networks of images whose activations are steps.
+HARDENED = ("bnn", "dhn")
+MODELS = (*SPIKING, *HARDENED, "relu")
+OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,15 @@ class TrainConfig:
 
     Attributes:
         dataset: a name of `neuromorphic_datasets.names()`; for the models of images, of
-            `neuromorphic_datasets.images.names()`.
+            `neuromorphic_datasets.images.names()`. None is the one that needs no download, saccade-digits or digits.
         data_root: folder of the data set; None for the default place.
         download: fetch the data set if it is not there.
         library: "snntorch" or "norse", whose neurons spiking models use, or "fused" for this package's.
-        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)"; for the models bnn and
-            dhn one of this package's. In smooth mode the network is hard in evaluation.
+        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". In smooth mode the
+            network is hard in evaluation.
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their twin in floating point.
+        estimator: of the weights of the bnn, as of `htaf_snn.nn.BinaryLinear`.
         hidden: neurons, or channels of the cnn, of each hidden layer.
         epochs, batch_size, time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
@@ -57,12 +57,13 @@ class TrainConfig:
         device: "auto", "cpu" or "cuda".
     """
 
-    dataset: str = "saccade-digits"
+    dataset: str | None = None
     data_root: str | None = None
     download: bool = False
     library: str = "snntorch"
     surrogate: str = "htaf"
     model: str = "mlp"
+    estimator: str = "clipped_ste"
     hidden: tuple[int, ...] = (256, 256)
     epochs: int = 20
     batch_size: int = 32
@@ -96,12 +97,14 @@ class TrainConfig:
         _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
         _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
         _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
-        _require("anneal", self.anneal, f"one of {', '.join(SHAPES)}", lambda v: v in SHAPES)
+        _require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
         _require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
         _require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
-        _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
+        if self.dataset is None:
+            object.__setattr__(self, "dataset", OFFLINE[self.model])
         _require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
 
@@ -124,7 +127,8 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _make_loaders(config: TrainConfig) -> tuple:
+def make_loaders(config: TrainConfig) -> tuple:
+    """(train, val, test) loaders of a configuration's data; val is None without validation."""
     import neuromorphic_datasets as nd
 
     if config.model not in SPIKING:
@@ -155,9 +159,8 @@ def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes:
     features = torch.Size(frame_shape).numel()
     if config.model == "relu":
         return models.ReLUNet(features, config.hidden, classes)
-    if config.model not in SPIKING:
-        network = {"bnn": models.BinaryMLP, "dhn": models.DeepHeavisideNet}[config.model]
-        return network(features, config.hidden, classes, activation=config.surrogate)
+    if config.model in HARDENED:
+        return hardened_network(config, features, classes, lambda: integrations.parse(config.surrogate))
 
     def neuron() -> nn.Module:
         return integrations.neuron(config.library, config.surrogate)
@@ -165,6 +168,13 @@ def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes:
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
     return models.SpikingMLP(features, config.hidden, classes, neuron)
+
+
+def hardened_network(config: TrainConfig, features: int, classes: int, activation: Callable | None) -> nn.Sequential:
+    """The bnn or dhn of a configuration, with activations as `models.BinaryMLP` takes them."""
+    if config.model == "bnn":
+        return models.BinaryMLP(features, config.hidden, classes, activation=activation, estimator=config.estimator)
+    return models.DeepHeavisideNet(features, config.hidden, classes, activation=activation)
 
 
 def load(out: str | PathLike) -> nn.Module:
@@ -190,6 +200,9 @@ def load(out: str | PathLike) -> nn.Module:
     with torch.random.fork_rng():
         model = _make_model(config, frame_shape, classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    raised = annealing(config, model, steps=1)
+    if raised is not None:
+        raised.at(1)
     return model.eval()
 
 
@@ -242,8 +255,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     if writes:
         _check_folder(config, out, resume)
     with _new_folder(out) if writes else nullcontext():
-        train_loader, val_loader, test_loader = _make_loaders(config)
-        shape = {"frame_shape": _shape(train_loader.dataset), "classes": len(train_loader.dataset.classes)}
+        train_loader, val_loader, test_loader = make_loaders(config)
+        shape = {"frame_shape": sample_shape(train_loader.dataset), "classes": len(train_loader.dataset.classes)}
         model = _make_model(config, **shape).to(device if processes is None else processes.device)
         if resume and writes:
             restore(out, model, torch.optim.Adam(model.parameters()))
@@ -262,15 +275,10 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         processes=processes,
         precision=config.precision,
         compiled=config.compiled,
-        before_step=_schedule(config, model, len(train_loader)),
+        before_step=before_step(config, model, len(train_loader)),
     )
-    if _smooth_activations(model):
-        # The statistics that BatchNorm has kept are those of smooth activations.
-        hnn.recalibrate(model, train_loader)
-        if writes:
-            save_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()), 0)
     result = {
-        **_test(model, test_loader, processes),
+        **_test(model, train_loader, test_loader, processes),
         "epochs": len(metrics),
         "spike_rate": metrics[-1]["spike_rate"],
         "seconds": round(sum(line["seconds"] for line in metrics), 3),
@@ -287,51 +295,16 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     return result
 
 
-def _shape(samples) -> tuple[int, int, int]:
+def sample_shape(samples) -> tuple[int, int, int]:
     """(C, H, W) of a frame or an image."""
     return samples.sensor_size[::-1] if hasattr(samples, "sensor_size") else tuple(samples.images.shape[1:])
 
 
-def _smooth_activations(model: nn.Module) -> list[nn.Module]:
-    modules = [module for module in model.modules() if isinstance(module, hnn.BinaryActivation)]
-    return [module for module in modules if module.surrogate.mode == "smooth"]
-
-
-def _schedule(config: TrainConfig, model: nn.Module, steps: int) -> Callable:
-    """Sets learning rate, steepness and the limits of latent weights before each step of an epoch of so many."""
-    total, anneal = config.epochs * steps, None
-    smooth = _smooth_activations(model)
-    if any("alpha" in module.surrogate.values() for module in smooth):
-        start = smooth[0].surrogate.alpha
-        anneal = hnn.AnnealAlpha(model, start, config.alpha_end, steps=total, shape=config.anneal)
-
-    def before_step(number: int, optimizer: torch.optim.Optimizer) -> None:
-        hnn.clip_weights(model)
-        if anneal is not None:
-            anneal.at(number)
-        if config.schedule == "cosine":
-            rise = min(1.0, (number + 1) / (0.1 * total + 1))
-            fall = 0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - 0.1) / 0.9)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rise * fall
-
-    return before_step
-
-
-def _test(model: nn.Module, loader: Iterable, processes: Processes | None) -> dict[str, float]:
-    """Test figures of the hard network; for one trained with smooth steps its hardening gap too."""
-    steps = [m for m in model.modules() if isinstance(m, Surrogate) and m.mode == "smooth"]
-    with hnn.smooth_activations(model):
-        smooth = evaluate(model, loader, processes) if steps else None
-    for step in steps:
-        step.mode = "spike"
-    hard = evaluate(model, loader, processes)
-    for step in steps:
-        step.mode = "smooth"
-    figures = {"test_accuracy": hard["accuracy"], "test_loss": hard["loss"]}
-    if smooth is not None:
-        gap = smooth["accuracy"] - hard["accuracy"]
-        figures |= {"smooth_test_accuracy": smooth["accuracy"], "hardening_gap": gap}
+def _test(model: nn.Module, train_loader, test_loader, processes: Processes | None) -> dict[str, float]:
+    found = evaluate_hard(model, train_loader, test_loader, processes)
+    figures = {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
+    if "hardening_gap" in found:
+        figures |= {"smooth_test_accuracy": found["smooth_accuracy"], "hardening_gap": found["hardening_gap"]}
     return figures
 
 

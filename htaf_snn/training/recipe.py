@@ -1,0 +1,63 @@
+"""What changes while a network is trained: learning rate, steepness, limits of weights, statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from .. import nn as hnn
+
+__all__ = ["ANNEALS", "SCHEDULES", "Recipe", "annealing", "before_step", "smooth_modules"]
+
+SCHEDULES = ("constant", "cosine")
+ANNEALS = tuple(hnn.hardening.SHAPES)
+
+
+class Recipe(Protocol):
+    """A configuration with these fields, which are explained in `TrainConfig`."""
+
+    epochs: int
+    lr: float
+    schedule: str
+    alpha_end: float
+    anneal: str
+
+
+def smooth_modules(model: nn.Module) -> list[nn.Module]:
+    """The activations that are smooth while training and hard afterwards."""
+    modules = [module for module in model.modules() if isinstance(module, hnn.BinaryActivation)]
+    return [module for module in modules if module.mode == "smooth"]
+
+
+def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hnn.AnnealAlpha | None:
+    """Raises the steepness of smooth activations from their own over so many steps; None if there is none to raise."""
+    smooth = [module.surrogate for module in smooth_modules(model) if "alpha" in module.surrogate.values()]
+    if not smooth:
+        return None
+    return hnn.AnnealAlpha(model, smooth[0].alpha, recipe.alpha_end, steps=steps, shape=recipe.anneal)
+
+
+def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
+    """What `fit` is to call before each training step, for epochs of so many steps."""
+    total = recipe.epochs * steps
+    anneal = annealing(recipe, model, total)
+
+    def prepare(number: int, optimizer: torch.optim.Optimizer) -> None:
+        hnn.clip_weights(model)
+        if anneal is not None:
+            anneal.at(number + 1)
+        if recipe.schedule == "cosine":
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * _one_cycle(number, total)
+
+    return prepare
+
+
+def _one_cycle(number: int, total: int) -> float:
+    """A factor that rises evenly in the first tenth of the steps, and falls to 0 as half a cosine."""
+    rise = min(1.0, (number + 1) / (0.1 * total + 1))
+    return rise * (0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - 0.1) / 0.9))

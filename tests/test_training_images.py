@@ -1,0 +1,179 @@
+"""Training of binary, Heaviside and ReLU networks on images, and the recipe behind it."""
+
+import json
+import math
+
+import pytest
+import torch
+from test_processes import torchrun
+from test_training import metrics, run
+from torch import nn
+
+from htaf_snn import deploy, models, training
+from htaf_snn import nn as hnn
+from htaf_snn.training import TrainConfig, loop, recipe
+
+SMOOTH = "htaf(normalized=True, mode='smooth')"
+SMALL = {"hidden": (16,), "batch_size": 256, "epochs": 2, "lr": 0.01}
+
+
+def options(settings):
+    shown = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in settings.items()}
+    return [part for name, value in shown.items() for part in (f"--{name.replace('_', '-')}", value)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "relu"},
+        {"model": "bnn", "surrogate": "clipped_ste", "estimator": "magnitude_aware"},
+        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "stepwise"},
+        {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
+        {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
+        {"model": "dhn", "surrogate": "htaf(learnable=True)", "schedule": "cosine"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
+    config = TrainConfig(**SMALL, **settings)
+    assert config.dataset == "digits"
+    whole = training.train(config, tmp_path / "whole", progress=False)
+
+    def stopped(model, *others, **named):
+        if stopped.calls:
+            raise KeyboardInterrupt
+        stopped.calls += 1
+        return train_epoch(model, *others, **named)
+
+    stopped.calls, train_epoch = 0, loop._train_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, tmp_path / "parts", progress=False)
+    parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    unlike = ("seconds", "out")
+    assert {k: v for k, v in parts.items() if k not in unlike} == {k: v for k, v in whole.items() if k not in unlike}
+
+    net, (train_loader, _, test_loader) = training.load(tmp_path / "parts"), training.make_loaders(config)
+    assert training.evaluate(net, test_loader)["accuracy"] == whole["test_accuracy"]
+    assert ("hardening_gap" in whole) == (settings.get("surrogate") == SMOOTH)
+    if "hardening_gap" in whole:
+        train_loader.sampler.set_epoch(1)
+        again = training.evaluate_hard(net, train_loader, test_loader)
+        assert again["smooth_accuracy"] == whole["smooth_test_accuracy"]
+        assert again["hardening_gap"] == whole["hardening_gap"] == again["smooth_accuracy"] - again["accuracy"]
+        assert {"val_hardening_gap", "val_smooth_accuracy"} <= set(metrics(tmp_path / "parts")[0]) or not (
+            config.val_fraction
+        )
+
+
+def test_what_is_trained_can_be_packed(tmp_path):
+    config = TrainConfig(model="bnn", **SMALL)
+    training.train(config, tmp_path / "run", progress=False)
+    net, (_, _, test_loader) = training.load(tmp_path / "run"), training.make_loaders(config)
+    packed = deploy.pack(net)
+    for images, _ in test_loader:
+        assert torch.equal(packed(images).argmax(1), net(images).argmax(1))
+
+
+def test_the_command_takes_the_offline_images(tmp_path):
+    result = run("train", *options(SMALL | {"model": "dhn"}), "--json", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert 0 <= json.loads(result.stdout)["test_accuracy"] <= 1
+    assert training.read_config(tmp_path / "run").dataset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"dataset": "nmnist"}, "--dataset: expected one of"),
+        ({"folds": 3}, "folds: expected None for a model of images, got 3"),
+        ({"estimator": "magic"}, "unknown surrogate 'magic'"),
+        ({"surrogate": "magic"}, "magic"),
+        ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
+        ({"anneal": "linear"}, "anneal: expected one of exponential, cosine, stepwise"),
+        ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
+        ({"alpha_end": 0}, "alpha_end: expected a number in"),
+        ({"batch_size": 1}, "batch_size: BatchNorm expects two samples"),
+    ],
+    ids=lambda wrong: str(wrong),
+)
+def test_bad_input_is_one_line(tmp_path, wrong, words):
+    result = run("train", *options(SMALL | {"model": "bnn"} | wrong), "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_last_batch_of_one_is_left_out(tmp_path):
+    """1293 images in batches of 76 leave one, of which BatchNorm cannot know how it varies."""
+    result = training.train(TrainConfig(model="relu", hidden=(4,), batch_size=76, epochs=1), tmp_path, progress=False)
+    assert result["epochs"] == 1
+
+
+def test_a_compiled_network_learns_the_same(tmp_path):
+    torch.set_num_threads(1)
+    found = [
+        training.train(TrainConfig(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)
+        for compiled in (False, True)
+    ]
+    assert found[1]["test_loss"] == pytest.approx(found[0]["test_loss"], rel=0.05)
+
+
+class Step(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.activation = hnn.HTAFActivation(alpha=2.0)
+        self.linear = hnn.BinaryLinear(2, 2)
+
+
+@pytest.mark.parametrize("anneal", recipe.ANNEALS)
+def test_the_recipe_by_its_steps(anneal):
+    config, model = TrainConfig(epochs=3, lr=0.5, schedule="cosine", alpha_end=32.0, anneal=anneal), Step()
+    optimizer = torch.optim.Adam(model.parameters())
+    prepare = recipe.before_step(config, model, 10)
+    rates, alphas = [], []
+    for number in range(30):
+        model.linear.weight.data.fill_(3.0)
+        prepare(number, optimizer)
+        assert model.linear.weight.max() == 1
+        rates.append(optimizer.param_groups[0]["lr"])
+        alphas.append(model.activation.surrogate.alpha)
+    assert alphas == sorted(alphas)
+    assert alphas[0] >= 2 and alphas[-1] == pytest.approx(32)
+    assert alphas[14] == pytest.approx({"exponential": 8.0, "cosine": 8.0, "stepwise": 2 * 16 ** (3 / 5)}[anneal])
+    assert rates[0] == pytest.approx(0.5 / 4)  # the first of four steps of the rise
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    assert rates.index(max(rates)) in (2, 3)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi * (29 / 30 - 0.1) / 0.9)))
+
+
+def test_the_hard_network_has_statistics_of_its_own():
+    """After a smooth activation, evaluated hard, BatchNorm must know the mean of the steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(hnn.HTAFActivation(alpha=0.1, levels=(0, 1)), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    data = [(torch.randn(64, 3) + 1, torch.zeros(64, dtype=torch.int64)) for _ in range(4)]
+    found = training.evaluate_hard(model, data, data)
+    assert set(found) == {"loss", "accuracy", "smooth_accuracy", "hardening_gap"}
+    mean = torch.cat([x for x, _ in data]).gt(0).float().mean(0)
+    torch.testing.assert_close(model[1].running_mean, mean)
+    assert model[0].surrogate.mode == "smooth"
+
+
+def test_layers_and_activations_are_told():
+    for net in (models.BinaryMLP(4, [3, 3], 2), models.DeepHeavisideNet(4, [3, 3], 2), models.ReLUNet(4, [3, 3], 2)):
+        assert [layer.weight.shape for layer in net.layers] == [(3, 4), (3, 3)]
+        assert len(net.neurons) == 2
+        assert all(isinstance(neuron, (hnn.BinaryActivation, nn.ReLU)) for neuron in net.neurons)
+
+
+def test_several_processes_train_a_network_with_batchnorm(tmp_path):
+    pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+    run = torchrun("train", *options(SMALL | {"model": "dhn", "epochs": 4}), "--out", tmp_path / "both", "--json")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["processes"] == 2
+    config = training.read_config(tmp_path / "both")
+    net, (_, _, test_loader) = training.load(tmp_path / "both"), training.make_loaders(config)
+    assert training.evaluate(net, test_loader)["accuracy"] == json.loads(run.stdout)["test_accuracy"] > 0.5
