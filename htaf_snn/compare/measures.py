@@ -99,7 +99,7 @@ def _effective(module: nn.Module, x: Tensor) -> float:
 
 
 def batch_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> dict:
-    """The gradient of the loss of one batch, without a change of the network.
+    """The gradient of the loss of one batch in training mode, without a change of the network.
 
     Returns:
         {"flat": of all parameters but a surrogate's own, one vector; "layers": norm at the weights of each layer;
@@ -116,9 +116,12 @@ def batch_gradient(model: nn.Module, x: Tensor, labels: Tensor) -> dict:
     learned = {id(p) for m in model.modules() if isinstance(m, Surrogate) for p in m.parameters()}
     parameters = [parameter for parameter in model.parameters() if id(parameter) not in learned]
     statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    training = model.training
     with _hooked(handles):
+        model.train()
         model.zero_grad()
         cross_entropy(model(x), labels).backward()
+    model.train(training)
     for buffer, before in statistics:
         buffer.copy_(before)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters]
