@@ -479,13 +479,18 @@ def datasets_clear(name: _Name, data_root: _Root = None) -> None:
         "[bold]Examples[/bold]\n\n"
         "htaf-snn bench lif\n\n"
         "htaf-snn bench scaling --steps 200\n\n"
+        "htaf-snn bench packed\n\n"
         "htaf-snn bench lif --steps 128 --device cuda --json > results.json"
     ),
 )
 def bench_command(
+    context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(help="lif: neurons over a sequence; htaf: the smooth step; scaling: hnn.Leaky over sizes."),
+        typer.Argument(
+            help="lif: neurons over a sequence; htaf: the smooth step; scaling: hnn.Leaky over sizes; "
+            "packed: layers and networks in bits."
+        ),
     ],
     steps: Annotated[int, typer.Option(help="Time steps.")] = 50,
     batch: Annotated[int, typer.Option(help="Sequences in a batch.")] = 128,
@@ -498,25 +503,32 @@ def bench_command(
     """Time this package's kernels beside other libraries', each in its own process, after a check of their results.
 
     Forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; saved bytes an element; the
-    rate at which our kernels move the bytes they have to, as a part of a large copy's. Libraries that
-    are not installed are listed as such; pip install "htaf-snn[bench]" brings them.
+    rate at which our kernels move the bytes they have to, as a part of a large copy's. Libraries that are not installed
+    are listed as such; pip install "htaf-snn[bench]" brings them. packed: forward passes of layers and networks in bits
+    beside floating point, inputs in bits where they are so inside a network.
     """
+    sequences = bench.sequences
     with _one_line_errors():
-        if what != "scaling" and what not in bench.BENCHMARKS:
-            raise ValueError(f"what: expected {', '.join(bench.BENCHMARKS)} or scaling, got {what!r}")
+        if what not in (*sequences.BENCHMARKS, "scaling", "packed"):
+            raise ValueError(f"what: expected {', '.join(sequences.BENCHMARKS)}, scaling or packed, got {what!r}")
         if device not in ("cpu", "cuda"):
             raise ValueError(f"device: expected cpu or cuda, got {device!r}")
-        problem = bench.Problem(steps, batch, features, device, repeats)
-        if what == "scaling":
-            if peer:
-                raise ValueError("peer: expected none for scaling, which times hnn.Leaky")
-            report, table = bench.scaling(problem), bench.scaling_table
+        if peer and what in ("scaling", "packed"):
+            raise ValueError(f"peer: expected none for {what}")
+        problem = sequences.Problem(steps, batch, features, device, repeats)
+        if what == "packed":
+            for name in ("steps", "batch", "features"):
+                if context.get_parameter_source(name).name == "COMMANDLINE":
+                    raise ValueError(f"{name}: expected none for packed, which has sizes of its own")
+            report, table = bench.packed.run(device, repeats), bench.packed.table
+        elif what == "scaling":
+            report, table = sequences.scaling(problem), sequences.scaling_table
         else:
-            known = bench.BENCHMARKS[what]
+            known = sequences.BENCHMARKS[what]
             unknown = set(peer or ()) - set(known)
             if unknown:
                 raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
-            report, table = bench.run(problem, peer or list(known)), bench.table
+            report, table = sequences.run(problem, peer or list(known)), sequences.table
     typer.echo(json.dumps(report, indent=2) if as_json else table(report))
 
 

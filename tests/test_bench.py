@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from htaf_snn import bench
+from htaf_snn.bench import packed, sequences
 from htaf_snn.cli import app
 
 SMALL = ["--steps", "3", "--batch", "2", "--features", "5", "--repeats", "1"]
@@ -17,9 +17,9 @@ def run(*arguments):
 
 
 def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
-    missing = bench.Peer(torch.nn.Identity, "no-such-package")
-    monkeypatch.setitem(bench.PEERS, "missing", missing)
-    monkeypatch.setitem(bench.BENCHMARKS["lif"], "missing", missing)
+    missing = sequences.Peer(torch.nn.Identity, "no-such-package")
+    monkeypatch.setitem(sequences.PEERS, "missing", missing)
+    monkeypatch.setitem(sequences.BENCHMARKS["lif"], "missing", missing)
     peers = ["hnn.Leaky", "snn.Leaky, stepped", "SpikingJelly, CuPy", "missing"]
     result = run("lif", *SMALL, "--json", *(part for peer in peers for part in ("--peer", peer)))
     report = json.loads(result.stdout)
@@ -29,7 +29,7 @@ def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
     assert stepped["version"] and stepped["saved_bytes"] > ours["saved_bytes"]
     assert "not_measured" in cupy and "pip install no-such-package" in missing["not_measured"]
     assert {"python", "torch", "threads", "gpu"} <= report["machine"].keys() and report["copy_gb_s"] > 0
-    shown = bench.table(report)
+    shown = sequences.table(report)
     assert "hnn.Leaky" in shown and "not installed; pip install no-such-package" in shown
 
 
@@ -41,9 +41,9 @@ def test_the_smooth_step_saves_nothing_but_its_input():
 def test_scaling_fits_lines():
     report = json.loads(run("scaling", "--steps", "20", "--batch", "1", "--features", "10", "--json").stdout)
     assert report["steps"]["sizes"] == [2, 4, 8, 12, 16, 20] and report["features"]["sizes"] == [1, 2, 4, 6, 8, 10]
-    line = bench._line([1, 2, 3], [5.0, 7.0, 9.0])
+    line = sequences._line([1, 2, 3], [5.0, 7.0, 9.0])
     assert (line["ms_each"], line["ms_start"], line["r_squared"]) == pytest.approx((2.0, 3.0, 1.0))
-    assert "R2" in bench.scaling_table(report)
+    assert "R2" in sequences.scaling_table(report)
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
@@ -57,7 +57,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
 
     monkeypatch.setattr(numba_cpu, "leaky_backward", wrong)
     with pytest.raises(RuntimeError, match="lif differs from its reference"):
-        bench.measure("hnn.Leaky", bench.Problem(2, 2, 2, repeats=1))
+        sequences.measure("hnn.Leaky", sequences.Problem(2, 2, 2, repeats=1))
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,64 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
 def test_bad_input(arguments, words):
     result = run(*arguments)
     assert result.exit_code == 2 and all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture
+def small_problems(monkeypatch):
+    monkeypatch.setattr(packed, "FEATURES", 70)
+    monkeypatch.setattr(packed, "CHANNELS", 3)
+    monkeypatch.setattr(packed, "HIDDEN", [9, 8])
+    shapes = {"linear": (70,), "conv": (3, 5, 4), "mlp": (784,)}
+    small = {name: (make, shapes[name]) for name, (make, _) in packed.PROBLEMS.items()}
+    monkeypatch.setattr(packed, "PROBLEMS", small)
+
+
+@pytest.mark.usefixtures("small_problems")
+def test_packed_peers_compute_the_same_and_are_timed():
+    for problem, (make, shape) in packed.PROBLEMS.items():
+        peers = make("cpu")
+        x = packed._signs(2, *shape)
+        results = {name: peer.run(peer.prepare(x)).float() for name, peer in peers.items() if "twin" not in name}
+        for name, result in results.items():
+            torch.testing.assert_close(result, results["packed"], rtol=1e-2, atol=1e-2, msg=f"{problem}, {name}")
+        found = packed.measure(problem, "packed", 1, "cpu", 2)
+        assert found["ms"]["p20"] <= found["ms"]["median"] <= found["ms"]["p80"]
+        assert found["weight_bytes"] > 0
+
+
+@pytest.mark.usefixtures("small_problems")
+def test_a_wrong_packed_kernel_is_not_timed(monkeypatch):
+    right = packed.functional.binary_linear
+    monkeypatch.setattr(packed.functional, "binary_linear", lambda *given, **named: right(*given, **named) + 2)
+    with pytest.raises(RuntimeError, match="linear, packed differs from its reference"):
+        packed.measure("linear", "packed", 1, "cpu", 1)
+
+
+def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
+    def found(module, problem, peer, batch, device, repeats):
+        if problem == "mlp":
+            return {"not_measured": "out of memory"}
+        median = 2.0 if peer == "packed" else 6.0
+        return {"ms": {"median": median, "p20": 1.0, "p80": 7.0}, "weight_bytes": 1000}
+
+    monkeypatch.setattr(packed.common, "in_own_process", found)
+    monkeypatch.setattr(packed, "FEATURES", 64)
+    report = packed.run(progress=False)
+    ratios = {(r["problem"], r["batch"], r["peer"]): r.get("speedup") for r in report["results"]}
+    assert ratios["linear", 1, "packed"] == ratios["conv", 256, "packed"] == 3.0
+    assert ratios["mlp", 1, "packed"] is None
+    assert "not measured:" in packed.table(report) and "3.0" in packed.table(report)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["packed", "--batch", "3"], "batch: expected none for packed"),
+        (["packed", "--peer", "float32"], "peer: expected none for packed"),
+        (["speed"], "what: expected lif, htaf, scaling or packed, got 'speed'"),
+    ],
+)
+def test_bad_packed_arguments_are_one_line(arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr

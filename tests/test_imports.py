@@ -22,7 +22,7 @@ BELOW = {
     "integrations": {"nn"},
     "deploy": {"models", "_files"},
     "training": {"models", "integrations", "_files"},
-    "bench": {"integrations"},
+    "bench": {"integrations", "deploy"},
     "compare": {"training", "profile"},
     "cli": {"training", "profile", "bench", "compare", "deploy"},
 }
@@ -46,6 +46,8 @@ ONLY_IN = {
     "matplotlib": {"htaf_snn/profile.py", "htaf_snn/compare/figures.py"},
     "optuna": {"htaf_snn/compare/study.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},
+    "onnxruntime": {"htaf_snn/deploy/export.py"},
+    "onnxscript": {"htaf_snn/deploy/export.py"},
     "jinja2": {"htaf_snn/compare/report.py"},
     "numba": {"htaf_snn/kernels/numba_cpu.py", "neuromorphic_datasets/_kernels.py"},
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},

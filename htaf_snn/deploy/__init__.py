@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks in bits: `pack`, `save`, `load`.
+"""Trained binary and Heaviside networks in bits: `pack`, `save`, `load`; and in floating point as ONNX: `export_onnx`.
 
 Example:
     >>> import torch
@@ -10,7 +10,8 @@ Example:
 """
 
 from . import steps
+from .export import export_onnx
 from .network import PackedNetwork, load, save
 from .packing import pack
 
-__all__ = ["PackedNetwork", "load", "pack", "save", "steps"]
+__all__ = ["PackedNetwork", "export_onnx", "load", "pack", "save", "steps"]

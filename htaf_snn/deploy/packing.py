@@ -53,9 +53,7 @@ def pack(model: nn.Module) -> PackedNetwork:
         >>> pack(net)(torch.rand(2, 64)).shape
         torch.Size([2, 10])
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a module, got {model!r}")
-    _check(model)
+    check(model)
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # tracing runs the model's own code
@@ -64,7 +62,10 @@ def pack(model: nn.Module) -> PackedNetwork:
         return _Packing(model, graph).network()
 
 
-def _check(model: nn.Module) -> None:
+def check(model: nn.Module) -> None:
+    """Raise unless it is a network in eval mode, on the CPU, in float32, without NaN."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {model!r}")
     if any(module.training for module in model.modules()):
         raise ValueError("model: expected eval mode, got training mode; call model.eval()")
     for name, value in (*model.named_parameters(), *model.named_buffers()):

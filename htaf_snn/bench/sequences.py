@@ -1,18 +1,12 @@
-"""Benchmarks: this package's kernels beside what else computes the same, each in its own process.
+"""Neurons over sequences, and the smooth step, beside other libraries'; forward and backward.
 
-htaf-snn bench lif        # neurons over a sequence
-htaf-snn bench htaf       # the smooth step
-htaf-snn bench scaling    # the fused neuron over the number of steps and of neurons
-python -m htaf_snn.bench spikingjelly '{"steps": 50, "batch": 128, "features": 1000}'   # one peer, as JSON
+python -m htaf_snn.bench.sequences '"sinabs.LIF"' '{"steps": 50, "batch": 128, "features": 1000}'    # one, as JSON
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from . import functional
-from . import nn as hnn
-from .integrations import norse_adapter, sinabs_adapter, snntorch_adapter, spikingjelly_adapter
-from .surrogate import HTAF, ATan, SuperSpike
+from .. import functional
+from .. import nn as hnn
+from ..integrations import norse_adapter, sinabs_adapter, snntorch_adapter, spikingjelly_adapter
+from ..surrogate import HTAF, ATan, SuperSpike
+from . import common
 
 __all__ = ["BENCHMARKS", "PEERS", "Problem", "measure", "run", "scaling", "scaling_table", "table"]
 
@@ -125,11 +120,6 @@ BENCHMARKS = {"lif": _NEURONS, "htaf": _SMOOTH_STEPS}
 PEERS = {name: peer for peers in BENCHMARKS.values() for name, peer in peers.items()}
 
 
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def _check_ours(device: str) -> None:
     """Refuse to time a kernel that differs from the reference."""
     x = torch.randn(9, 3, 65, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
@@ -138,21 +128,16 @@ def _check_ours(device: str) -> None:
             _output_and_grad(lambda x, b=backend: function(x, backend=b, **options)[0], x)  # noqa: B023
             for backend in ("auto", "torch")
         )
-        _require(torch.equal(spikes, expected) and _close(grad, expected_grad), function.__name__)
+        common.require(torch.equal(spikes, expected) and _close(grad, expected_grad), function.__name__)
     x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
     for ours, expected in zip(
         _output_and_grad(functional.htaf, x), _output_and_grad(functional.htaf, x.double()), strict=True
     ):
-        _require(_close(ours, expected.float()), "htaf")
+        common.require(_close(ours, expected.float()), "htaf")
 
 
 def _close(ours: Tensor, expected: Tensor) -> bool:
     return torch.allclose(ours, expected, rtol=1e-4, atol=1e-6)
-
-
-def _require(equal: bool, name: str) -> None:
-    if not equal:
-        raise RuntimeError(f"{name} differs from its reference; no speed is told of a wrong kernel")
 
 
 def _output_and_grad(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,28 +164,23 @@ def _saved_bytes(module: nn.Module, x: Tensor) -> float:
     return total / x.numel()
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    low, median, high = np.percentile(np.array(seconds) * 1e3, [20, 50, 80]).round(3).tolist()
-    return {"median": median, "p20": low, "p80": high}
-
-
 def _times(module: nn.Module, x: Tensor, problem: Problem) -> dict[str, dict[str, float]]:
     grad = torch.ones_like(x)
     times = {"forward_ms": [], "backward_ms": [], "both_ms": []}
     for _ in range(problem.repeats + 3):
         x.grad = None
-        _synchronize(problem.device)
+        common.synchronize(problem.device)
         start = time.perf_counter()
         output = module(x)
-        _synchronize(problem.device)
+        common.synchronize(problem.device)
         middle = time.perf_counter()
         output.backward(grad)
-        _synchronize(problem.device)
+        common.synchronize(problem.device)
         end = time.perf_counter()
         for name, seconds in zip(times, (middle - start, end - middle, end - start), strict=True):
             times[name].append(seconds)
         del output
-    return {name: _percentiles(values[3:]) for name, values in times.items()}
+    return {name: common.percentiles(values[3:]) for name, values in times.items()}
 
 
 def measure(peer: str, problem: Problem) -> dict:
@@ -242,36 +222,18 @@ def measure(peer: str, problem: Problem) -> dict:
     }
 
 
-def _in_own_process(peer: str, problem: Problem) -> dict:
-    command = [sys.executable, "-W", "ignore", "-m", "htaf_snn.bench", peer, json.dumps(asdict(problem))]
-    run = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    if run.returncode:
-        return {"peer": peer, "not_measured": run.stderr.strip().splitlines()[-1]}
-    return json.loads(run.stdout)
-
-
 def copy_bandwidth(device: str = "cpu") -> float:
     """Bytes a second, read and written, of a copy of 256 MiB; the best of ten."""
     source = torch.zeros(2**26, device=device)
     target = torch.empty_like(source)
     best = float("inf")
     for _ in range(10):
-        _synchronize(device)
+        common.synchronize(device)
         start = time.perf_counter()
         target.copy_(source)
-        _synchronize(device)
+        common.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * source.nbytes / best
-
-
-def _machine(device: str) -> dict:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "system": platform.platform(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-    }
 
 
 def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict:
@@ -297,7 +259,8 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
         except PackageNotFoundError:
             results.append({"peer": peer, "not_measured": f"not installed; pip install {package}"})
             continue
-        results.append(_in_own_process(peer, problem))
+        found = common.in_own_process("htaf_snn.bench.sequences", peer, asdict(problem))
+        results.append({"peer": peer, **found})
     bandwidth = copy_bandwidth(problem.device)
     elements = problem.steps * problem.batch * problem.features
     for result in results:
@@ -306,7 +269,7 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
             result["of_copy_bandwidth"] = round(rate / bandwidth, 2)
     return {
         "problem": asdict(problem),
-        "machine": _machine(problem.device),
+        "machine": common.machine(problem.device),
         "copy_gb_s": round(bandwidth / 1e9, 1),
         "results": results,
     }
@@ -330,7 +293,7 @@ def scaling(problem: Problem) -> dict:
         ValueError: if the problem has fewer than ten steps or features.
     """
     _check_ours(problem.device)
-    report = {"machine": _machine(problem.device)}
+    report = {"machine": common.machine(problem.device)}
     module = PEERS["hnn.Leaky"].make().to(problem.device)
     for dimension in ("steps", "features"):
         largest = getattr(problem, dimension)
@@ -377,9 +340,8 @@ def table(report: dict) -> str:
                 f"{result['peak_mb']}",
             ]
         )
-    widths = [max(len(row[i]) for row in rows if len(row) == len(rows[0])) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() for row in rows)
+    return common.text_table(rows)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], Problem(**json.loads(sys.argv[2])))))
+    print(json.dumps(measure(json.loads(sys.argv[1]), Problem(**json.loads(sys.argv[2])))))

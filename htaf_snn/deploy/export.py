@@ -1,0 +1,99 @@
+"""Networks with hard steps as ONNX files, for other runtimes, in floating point."""
+
+from __future__ import annotations
+
+import copy
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import nn as hnn
+from .._files import replacing
+from .packing import check
+
+__all__ = ["OPSET", "export_onnx"]
+
+OPSET = 18
+_CLOSE = 1e-5
+
+
+def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict[str, float]:
+    """Write a network in eval mode to an ONNX file of opset 18, in float32, and compare it with ONNX Runtime.
+
+    Weights are written as they are used: -1 and +1, or rounded as `nn.HeavisideLinear` does. The batch may have any
+    size. BatchNorm becomes part of the layer before it, which rounds otherwise; where a sum lies within that rounding
+    of a step, the step falls differently, in one of some million.
+
+    Args:
+        model: a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
+        path: of the file; an existing one is replaced.
+        example: inputs, (B, …), for which the two are compared.
+
+    Returns:
+        {"opset"; "max_difference": of the scores; "same_class": the share of the examples}.
+
+    Raises:
+        ImportError: if onnx, onnxscript or onnxruntime is not installed.
+        TypeError, ValueError: if the model is no module, in training mode, not float32 on the CPU, has a NaN, or
+            cannot be exported.
+        RuntimeError: if ONNX Runtime's scores differ from the model's for most examples; nothing is written.
+
+    Example:
+        >>> import tempfile
+        >>> from htaf_snn import models
+        >>> net = models.BinaryMLP(64, [32], 10).eval()
+        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+        ...     export_onnx(net, f"{folder}/net.onnx", torch.rand(2, 64))
+    """
+    check(model)
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[onnx]"') from None
+    if not isinstance(example, Tensor) or not example.is_floating_point() or not example.ndim:
+        raise TypeError(f"example: expected a floating-point tensor (B, …), got {example!r}")
+    with torch.no_grad():
+        expected, content = model(example), _exported(_with_plain_weights(model), example)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    scores = torch.from_numpy(session.run(None, {"x": example.numpy()})[0])
+    differences = (scores - expected).abs().flatten(1).amax(1)
+    if not differences.median() <= _CLOSE * expected.abs().max().clamp(min=1):
+        raise RuntimeError(f"{path}: ONNX Runtime's scores differ from the model's by up to {differences.max():g}")
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(content)
+    same = (scores.argmax(1) == expected.argmax(1)).float().mean().item()
+    return {"opset": OPSET, "max_difference": differences.max().item(), "same_class": same}
+
+
+def _exported(model: nn.Module, example: Tensor) -> bytes:
+    try:
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=["x"],
+            output_names=["scores"],
+            opset_version=OPSET,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # tracing runs the model's own code
+        raise ValueError(f"model: expected a network that torch.export can trace: {error}") from error
+    return program.model_proto.SerializeToString()
+
+
+def _with_plain_weights(model: nn.Module) -> nn.Module:
+    """A copy whose layers have the weights that they use as they are, so that nothing has to make them again."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)):
+            scale, weight = module.output_scale(), module.binary_weight()
+            module.output_scale = lambda kept=scale: kept
+            module.binary_weight = lambda kept=weight: kept
+        elif isinstance(module, (hnn.HeavisideLinear, hnn.HeavisideConv2d)):
+            weight = module.exact_weight()
+            module.exact_weight = lambda kept=weight: kept
+    return model

@@ -1,0 +1,98 @@
+"""Networks in ONNX files, run by ONNX Runtime."""
+
+import pytest
+import torch
+from torch import nn
+
+from htaf_snn import deploy, models
+from htaf_snn import nn as hnn
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+NETWORKS = {
+    "mlp": (lambda: models.BinaryMLP(30, [17, 9], 4), (30,)),
+    "heaviside": (lambda: models.DeepHeavisideNet(30, [17, 9, 8], 4), (30,)),
+    "convolutions": (lambda: models.DeepHeavisideNet((1, 9, 9), [5, 7], 4), (1, 9, 9)),
+    "resnet": (lambda: models.BinaryResNet(8, 1, 4, width=4), (1, 9, 9)),
+    "magnitudes and shifts": (
+        lambda: nn.Sequential(
+            hnn.BinaryActivation("atan", channels=12),
+            hnn.BinaryLinear(12, 7, bias=True, scale="magnitude", estimator="ede"),
+            hnn.HTAFActivation(levels=(0, 1)),
+            hnn.HeavisideLinear(7, 4),
+        ),
+        (12,),
+    ),
+}
+
+
+def trained(name):
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    net = make()
+    for _ in range(3):
+        net(torch.rand(16, *shape))
+    return net.eval(), shape
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_onnx_runtime_computes_the_same(tmp_path, name):
+    net, shape = trained(name)
+    told = deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(6, *shape))
+    assert told["opset"] == deploy.export.OPSET == 18
+    assert told["max_difference"] < 1e-5
+    assert told["same_class"] == 1
+    model = onnx.load(tmp_path / "net.onnx")
+    onnx.checker.check_model(model)
+    assert {one.domain: one.version for one in model.opset_import}[""] == 18
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for batch in (1, 200):
+        x = torch.rand(batch, *shape)
+        torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), net(x))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_difference_is_told_and_nothing_is_written(tmp_path, monkeypatch):
+    net, shape = trained("mlp")
+    monkeypatch.setattr(deploy.export, "_with_plain_weights", lambda model: trained("heaviside")[0])
+    with pytest.raises(RuntimeError, match="scores differ from the model's by up to"):
+        deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(6, *shape))
+    assert not [*tmp_path.iterdir()]
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.layer(x) if x.sum() > 0 else x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("net", "example", "error", "words"),
+    [
+        (models.BinaryMLP(4, [3], 2), torch.rand(2, 4), ValueError, "expected eval mode"),
+        (models.BinaryMLP(4, [3], 2).double().eval(), torch.rand(2, 4), ValueError, "expected float32"),
+        ("net", torch.rand(2, 4), TypeError, "expected a module"),
+        (models.BinaryMLP(4, [3], 2).eval(), torch.ones(2, 4).int(), TypeError, "^example: expected a floating-point"),
+        (Untraceable().eval(), torch.rand(2, 3), ValueError, "torch.export can trace"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, net, example, error, words):
+    with pytest.raises(error, match=words):
+        deploy.export_onnx(net, tmp_path / "net.onnx", example)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_missing_library_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    net, shape = trained("mlp")
+    with pytest.raises(ImportError, match=r'onnxscript is not installed; pip install "htaf-snn\[onnx\]"'):
+        deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(2, *shape))
