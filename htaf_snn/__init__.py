@@ -14,6 +14,9 @@ from .surrogate import HTAF
 __all__ = [
     "HTAF",
     "backends",
+    "compare",
+    "concepts",
+    "deploy",
     "functional",
     "models",
     "nn",

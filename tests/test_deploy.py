@@ -190,6 +190,11 @@ class _Product(nn.Module):
         (_nan, ValueError, r"^2\.weight: expected numbers, got NaN"),
         (lambda: nn.Sequential(hnn.BinaryLinear(3, 2)).eval(), ValueError, "^0: BinaryLinear cannot be packed: its in"),
         (lambda: _Training(nn.Sequential(nn.ReLU(), hnn.HeavisideLinear(3, 2))).eval(), ValueError, r"^layer\.1: Heav"),
+        (
+            lambda: nn.Sequential(hnn.BinaryActivation(torch.heaviside)).eval(),
+            ValueError,
+            "^0: cannot be packed",
+        ),
         (lambda: nn.Sequential(nn.GELU()).eval(), ValueError, "^0: GELU cannot be packed"),
         (lambda: nn.Sequential(nn.Flatten(2)).eval(), ValueError, r"^0: expected Flatten\(1\)"),
         (lambda: _Branches().eval(), ValueError, r"^model: expected a network that torch\.fx can trace"),

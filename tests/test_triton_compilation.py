@@ -13,16 +13,20 @@ CODE = """
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from htaf_snn import formulas
+    from htaf_snn.kernels.binary_linear import triton_gpu as binary
+    from htaf_snn.kernels.heaviside_linear import triton_gpu as heaviside
     from htaf_snn.kernels.lif import triton_gpu as lif
     from htaf_snn.kernels.spike import triton_gpu as spike
     from htaf_snn.kernels.triton_gpu import BLOCK, bound
 
-    def compile(kernel, **constants):
-        constants["BLOCK"] = BLOCK
+    def compile(kernel, types=None, **constants):
+        constants = {"BLOCK": BLOCK} | constants
         signature, values = {}, {}
         for i, name in enumerate(kernel.arg_names):
             if name in constants:
                 signature[name], values[(i,)] = "constexpr", constants[name]
+            elif types is not None:
+                signature[name] = types.get(name, "i32")
             else:
                 signature[name] = {"p0": "fp32", "p1": "fp32", "steps": "i32", "size": "i32"}.get(
                     name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32"
@@ -53,6 +57,12 @@ CODE = """
             lif._cuba_backward_kernel, derivative=derivative, COUNT=count, DETACH=flag, LEARNS=flag,
             HAS_SLOPES=not flag, KEEP_STEPS=not flag,
         )
+    for x in ("*fp32", "*i64", "*u8"):
+        compile(binary._pack_kernel, {"x": x, "out": "*i64"}, BLOCK=16)
+    sums = {"words": "*i64", "weight": "*i64", "offset": "*i32", "thresholds": "*i32", "out": "*i32"}
+    assert "popc.b64" in compile(binary._product_kernel, sums, BITS=False, ROWS=16)
+    compile(binary._product_kernel, sums | {"out": "*i64"}, BITS=True, ROWS=16)
+    compile(heaviside._product_kernel, {"words": "*i64", "weight": "*i32", "out": "*i32"}, BLOCK=128)
 """
 
 

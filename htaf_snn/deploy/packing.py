@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from .. import nn as hnn
 from ..nn.binary import INPUT_STEP, exact_grid
+from ..surrogate import Surrogate
 from .network import PackedNetwork
 from .steps import MODULES, BinaryProduct, HeavisideProduct, Quantize, Threshold
 
@@ -54,6 +55,9 @@ def pack(model: nn.Module) -> PackedNetwork:
         torch.Size([2, 10])
     """
     check(model)
+    for name, module in model.named_modules():
+        if isinstance(module, hnn.BinaryActivation) and not isinstance(module.surrogate, Surrogate):
+            raise ValueError(f"{name}: cannot be packed: expected a surrogate of this package, got {module.surrogate}")
     try:
         graph = _Tracer().trace(model)
     except Exception as error:  # tracing runs the model's own code

@@ -1,12 +1,15 @@
-"""Networks: spiking ones for the neurons of any library, binary ones, deep Heaviside networks."""
+"""Networks: spiking ones for the neurons of any library, binary and deep Heaviside ones, concept bottleneck models."""
 
 from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, binarize, summary
+from .icbm import ICBM, ImageEncoder
 from .spiking import SpikingCNN, SpikingMLP
 
 __all__ = [
+    "ICBM",
     "BinaryMLP",
     "BinaryResNet",
     "DeepHeavisideNet",
+    "ImageEncoder",
     "ReLUNet",
     "SpikingCNN",
     "SpikingMLP",

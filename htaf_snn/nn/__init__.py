@@ -1,4 +1,4 @@
-"""Layers: spiking neurons over whole sequences, binary layers, and what joins them to ordinary layers."""
+"""Layers: spiking neurons over whole sequences, binary layers, concepts, and what joins them to ordinary layers."""
 
 from .binary import (
     BinaryActivation,
@@ -11,6 +11,7 @@ from .binary import (
     RPReLU,
     smooth_activations,
 )
+from .concept import ConceptLayer, RelaxedBernoulli
 from .hardening import AnnealAlpha, clip_weights, hardening_gap, recalibrate
 from .spiking import LIF, Leaky, LIFState, Sequential, TimeDistributed
 
@@ -20,6 +21,7 @@ __all__ = [
     "BinaryActivation",
     "BinaryConv2d",
     "BinaryLinear",
+    "ConceptLayer",
     "HTAFActivation",
     "HeavisideConv2d",
     "HeavisideLinear",
@@ -27,6 +29,7 @@ __all__ = [
     "Leaky",
     "QuantizeInput",
     "RPReLU",
+    "RelaxedBernoulli",
     "Sequential",
     "TimeDistributed",
     "clip_weights",

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -130,7 +130,7 @@ def _calibrate_hard(model: nn.Module, train_loader) -> None:
 
 
 def _train_epoch(
-    model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step
+    model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step, penalty
 ) -> dict:
     """One epoch. `network` is the model, or it compiled, or what keeps its copies in all processes equal."""
     device = next(model.parameters()).device
@@ -152,7 +152,7 @@ def _train_epoch(
                 value = found[0] / found[2]
                 raise FloatingPointError(f"the loss is {value} in epoch {epoch}, step {step}; try a smaller lr")
             optimizer.zero_grad()
-            (loss * share).backward()
+            (loss * share + (0.0 if penalty is None else penalty())).backward()
             _check_gradients(model, f"in epoch {epoch}, step {step}")
             optimizer.step()
             loss_sum, correct, count = loss_sum + found[0], correct + found[1], count + found[2]
@@ -201,6 +201,7 @@ def fit(
     precision: str = "float32",
     compiled: bool = False,
     before_step: Callable[[int, torch.optim.Optimizer], None] = lambda number, optimizer: None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> list[dict]:
     """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
 
@@ -221,6 +222,8 @@ def fit(
         compiled: train through `torch.compile`.
         before_step: called with the number of the step, counted from the first epoch's start, and the optimizer, to
             set what changes during the training; a function of the number, so that resuming is exact.
+        penalty: called after each forward pass; what it gives is added to the loss that is minimised, not to the one
+            that is told.
 
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`. Validation figures are those of `evaluate_hard`.
@@ -243,7 +246,7 @@ def fit(
     if compiled:
         network = torch.compile(network)
     steps = _steps(model, train_loader, processes)
-    how = (processes, precision, before_step)
+    how = (processes, precision, before_step, penalty)
     if writes:
         _write_metrics(out, metrics)
         if not done:

@@ -1,0 +1,39 @@
+"""Implicit concept bottleneck models: train, explain, intervene, measure.
+
+Example:
+    >>> import tempfile
+    >>> from htaf_snn import models
+    >>> from neuromorphic_datasets import images
+    >>> train, val, test = images.loaders("digits", batch_size=256)
+    >>> model = models.ICBM(models.ImageEncoder(1, 4), n_concepts=16, n_classes=10)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = fit(model, train, val, epochs=1, out=folder.name, progress=False)
+    >>> codes(model, test).shape, explain(model, test.dataset[0][0]).bias == model.head.bias.max().item()
+    ((360, 16), False)
+    >>> folder.cleanup()
+"""
+
+from .codes import Codes, codes
+from .explaining import Explanation, Rules, explain, heat_map, profiles, rules
+from .fitting import Recipe, fit, penalties
+from .measures import intervention_curve, measure, stability
+from .sparse import SparseHead, sparsify
+
+__all__ = [
+    "Codes",
+    "Explanation",
+    "Recipe",
+    "Rules",
+    "SparseHead",
+    "codes",
+    "explain",
+    "fit",
+    "heat_map",
+    "intervention_curve",
+    "measure",
+    "penalties",
+    "profiles",
+    "rules",
+    "sparsify",
+    "stability",
+]

@@ -1,0 +1,134 @@
+"""Concepts of many images as packed bits, and the search for similar ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import functional
+from .._files import replacing
+from ..models import ICBM
+
+__all__ = ["Codes", "codes"]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The concepts of images, a bit each.
+
+    Attributes:
+        words: int64 of shape (N, ceil(size / 64)), of `functional.pack_bits`.
+        size: number of concepts.
+        labels: int64 of shape (N,).
+
+    Example:
+        >>> found = Codes.of(torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 0]]), torch.tensor([4, 5, 6]))
+        >>> found.shape, found[0].tolist()
+        ((3, 3), [True, False, True])
+        >>> found.nearest(torch.tensor([1, 0, 1]), 2)
+        (tensor([0, 1]), tensor([0, 1]))
+    """
+
+    words: Tensor
+    size: int
+    labels: Tensor
+
+    @classmethod
+    def of(cls, concepts: Tensor, labels: Tensor) -> Codes:
+        """Pack concepts (N, K), where greater than 0 is set, with labels (N,)."""
+        if concepts.ndim != 2 or len(concepts) != len(labels):
+            raise ValueError(f"concepts: expected (N, K) for {len(labels)} labels, got {tuple(concepts.shape)}")
+        return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K)."""
+        return len(self.words), self.size
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index) -> Tensor:
+        """The bits of an image, or of several by a slice or indices, as booleans."""
+        return functional.unpack_bits(self.words[index], self.size)
+
+    def numpy(self) -> np.ndarray:
+        """All bits, bool of shape (N, K)."""
+        return self[:].numpy()
+
+    def nearest(self, code: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """The images whose codes differ in the fewest bits.
+
+        Args:
+            code: bits (K,) or (Q, K).
+            k: how many, 1 to N.
+
+        Returns:
+            (indices, distances), each int64 of shape (k,) or (Q, k), by distance, of equal ones the first first.
+
+        Raises:
+            ValueError: if the code is of another size, or k out of range.
+        """
+        if not isinstance(code, Tensor) or code.ndim not in (1, 2) or code.shape[-1] != self.size:
+            raise ValueError(f"code: expected bits (K,) or (Q, K) with K = {self.size}, got {code!r}")
+        if not 1 <= k <= len(self):
+            raise ValueError(f"k: expected 1 to {len(self)}, got {k}")
+        stored = functional.pack_weight(self[:].float() * 2 - 1)
+        agreeing = functional.binary_linear(functional.pack_bits(code.cpu()), stored)
+        distances = (self.size - agreeing.long()) // 2
+        order = torch.argsort(distances, dim=-1, stable=True)[..., :k]
+        return order, distances.gather(-1, order)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write to an .npz of `bits` (bool), `labels` and `words`, or a .parquet with a column for each concept.
+
+        Raises:
+            ValueError: if the ending is another.
+            ImportError: if pyarrow is not installed, for .parquet.
+        """
+        path = Path(path)
+        if path.suffix == ".npz":
+            with replacing(path) as temporary:
+                np.savez_compressed(temporary, bits=self.numpy(), labels=self.labels.numpy(), words=self.words.numpy())
+        elif path.suffix == ".parquet":
+            self._save_parquet(path)
+        else:
+            raise ValueError(f"path: expected .npz or .parquet, got {path}")
+
+    def _save_parquet(self, path: Path) -> None:
+        try:
+            import pyarrow as pa
+            from pyarrow import parquet
+        except ImportError:
+            raise ImportError("pyarrow is not installed; pip install pyarrow") from None
+        columns = {f"concept_{i}": column for i, column in enumerate(self.numpy().T)}
+        with replacing(path) as temporary:
+            parquet.write_table(pa.table({"label": self.labels.numpy(), **columns}), temporary)
+
+
+@torch.no_grad()
+def codes(model: ICBM, loader) -> Codes:
+    """The hard concepts of all images of a loader, in its order.
+
+    Args:
+        model: its mode is restored.
+        loader: of (images, labels).
+
+    Raises:
+        ValueError: if the loader is empty.
+    """
+    mode, device = model.training, model.head.weight.device
+    model.eval()
+    found, labels = [], []
+    for images, numbers in loader:
+        found.append(functional.pack_bits(model.concepts(images.to(device)).cpu()))
+        labels.append(numbers)
+    model.train(mode)
+    if not found:
+        raise ValueError("loader: expected at least one image, got none")
+    return Codes(torch.cat(found), model.head.in_features, torch.cat(labels))

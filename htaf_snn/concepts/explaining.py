@@ -1,0 +1,228 @@
+"""Why a model decides as it does: contributions, profiles of concepts, heat maps, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models import ICBM
+from .codes import Codes
+
+__all__ = ["Explanation", "Rules", "explain", "heat_map", "profiles", "rules"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What made a score; bias and contributions add up to it.
+
+    Attributes:
+        class_index: the class explained.
+        score: its score (logit).
+        bias: the head's.
+        contributions: of each active concept, by number, the largest magnitude first.
+        class_name: or None.
+    """
+
+    class_index: int
+    score: float
+    bias: float
+    contributions: dict[int, float]
+    class_name: str | None = None
+
+    def __str__(self) -> str:
+        name = f"class {self.class_index}" + (f" ({self.class_name})" if self.class_name else "")
+        lines = [f"{name}: score {self.score:+.4f}", f"{'bias':>12}  {self.bias:+.4f}"]
+        lines += [f"{f'concept {number}':>12}  {value:+.4f}" for number, value in self.contributions.items()]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def explain(
+    model: ICBM, image: Tensor, class_index: int | None = None, classes: Sequence[str] | None = None
+) -> Explanation:
+    """Which active concepts an image has, and what each adds to a class's score.
+
+    Args:
+        model: evaluated with hard concepts; its mode is restored. Interventions in force count.
+        image: (C, H, W).
+        class_index: the class; None for the one decided for.
+        classes: their names.
+
+    Raises:
+        ValueError: if it is not one image, or there is no such class.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
+        >>> found = explain(model, torch.rand(1, 4, 4))
+        >>> abs(found.bias + sum(found.contributions.values()) - found.score) < 1e-6
+        True
+    """
+    if not isinstance(image, Tensor) or image.ndim != 3:
+        raise ValueError(f"image: expected a tensor (C, H, W), got {getattr(image, 'shape', image)}")
+    mode = model.training
+    model.eval()
+    concepts = model.concepts(image[None].to(model.head.weight.device))[0].double()
+    model.train(mode)
+    weight, bias = model.head.weight.double(), model.head.bias.double()
+    scores = weight @ concepts + bias
+    chosen = int(scores.argmax()) if class_index is None else class_index
+    if not 0 <= chosen < len(scores):
+        raise ValueError(f"class_index: expected 0 to {len(scores) - 1}, got {class_index}")
+    parts = (weight[chosen] * concepts).tolist()
+    active = sorted(concepts.nonzero().flatten().tolist(), key=lambda number: -abs(parts[number]))
+    return Explanation(
+        chosen,
+        scores[chosen].item(),
+        bias[chosen].item(),
+        {number: parts[number] for number in active},
+        None if classes is None else classes[chosen],
+    )
+
+
+def profiles(found: Codes, n_classes: int, attributes: dict[str, Tensor] | None = None) -> list[dict]:
+    """What each concept goes with.
+
+    Args:
+        found: of many images.
+        n_classes: number of classes.
+        attributes: further labels of the images, int64 (N,) each, by name.
+
+    Returns:
+        For each concept {"rate": activation rate, "by_class": activation rate in each class (None without images),
+        "information": mutual information with the labels in bits, and with each of the attributes, by name}.
+
+    Example:
+        >>> found = Codes.of(torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]]), torch.tensor([0, 0, 1, 1]))
+        >>> profiles(found, 2)[0]
+        {'rate': 0.5, 'by_class': [1.0, 0.0], 'information': {'label': 1.0}}
+    """
+    bits = found.numpy()
+    given = {"label": found.labels, **(attributes or {})}
+    for name, values in given.items():
+        if len(values) != len(found):
+            raise ValueError(f"attributes: expected {len(found)} values of {name!r}, got {len(values)}")
+    members = [found.labels.numpy() == number for number in range(n_classes)]
+    return [
+        {
+            "rate": float(column.mean()),
+            "by_class": [float(column[chosen].mean()) if chosen.any() else None for chosen in members],
+            "information": {name: mutual_information(column, np.asarray(values)) for name, values in given.items()},
+        }
+        for column in bits.T
+    ]
+
+
+def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
+    """Mutual information of two discrete variables in bits."""
+    from sklearn.metrics import mutual_info_score
+
+    return float(max(mutual_info_score(a, b) / np.log(2), 0.0))
+
+
+def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion", patch: int = 4) -> Tensor:
+    """Where in an image a concept comes from.
+
+    Args:
+        model: evaluated in `eval()`; its mode is restored.
+        image: (C, H, W).
+        concept: its number.
+        method: "occlusion", how far the concept's potential falls when a square around the place takes the image's
+            mean; or "gradient", the magnitude of the potential's gradient times the pixel.
+        patch: side of the square in pixels, for occlusion.
+
+    Returns:
+        float32 (H, W).
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
+        >>> heat_map(model, torch.rand(1, 4, 4), 2, patch=2).shape
+        torch.Size([4, 4])
+    """
+    if not 0 <= concept < model.head.in_features:
+        raise ValueError(f"concept: expected 0 to {model.head.in_features - 1}, got {concept}")
+    if method not in ("occlusion", "gradient"):
+        raise ValueError(f"method: expected occlusion or gradient, got {method!r}")
+    if image.ndim != 3 or not 1 <= patch <= min(image.shape[1:]):
+        raise ValueError(f"image, patch: expected (C, H, W) and a side within it, got {tuple(image.shape)}, {patch}")
+    mode, image = model.training, image.to(model.head.weight.device)
+    model.eval()
+    try:
+        return (_gradient if method == "gradient" else _occlusion)(model, image, concept, patch).cpu()
+    finally:
+        model.train(mode)
+
+
+def _gradient(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
+    image = image.detach().clone().requires_grad_()
+    [gradient] = torch.autograd.grad(model.potentials(image[None])[0, concept], image)
+    return (gradient * image.detach()).abs().sum(0)
+
+
+@torch.no_grad()
+def _occlusion(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
+    height, width = image.shape[1:]
+    falls, counts = image.new_zeros(height, width), image.new_zeros(height, width)
+    whole = model.potentials(image[None])[0, concept]
+    step = max(1, patch // 2)
+    tops, lefts = ([*range(0, size - patch, step), size - patch] for size in (height, width))
+    for top in tops:
+        hidden = image.repeat(len(lefts), 1, 1, 1)
+        for row, left in zip(hidden, lefts, strict=True):
+            row[:, top : top + patch, left : left + patch] = image.mean((1, 2))[:, None, None]
+        for left, fall in zip(lefts, whole - model.potentials(hidden)[:, concept], strict=True):
+            falls[top : top + patch, left : left + patch] += fall
+            counts[top : top + patch, left : left + patch] += 1
+    return falls / counts
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A decision tree over concepts that tells one class from the others.
+
+    Attributes:
+        text: the tree.
+        fidelity: the share of images for which it says what the model does.
+        concepts: those that it asks for.
+    """
+
+    text: str
+    fidelity: float
+    concepts: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.text}\nfidelity {self.fidelity:.3f}"
+
+
+@torch.no_grad()
+def rules(model: ICBM, found: Codes, class_index: int, depth: int = 3) -> Rules:
+    """Rules for a class: a scikit-learn tree over the bits, fitted to the model's own decisions.
+
+    Args:
+        model: whose head decides.
+        found: codes of many images.
+        class_index: the class.
+        depth: how many concepts a rule asks for at most.
+
+    Raises:
+        ValueError: if there is no such class, or depth < 1.
+    """
+    from sklearn.tree import DecisionTreeClassifier, export_text
+
+    if not 0 <= class_index < model.head.out_features:
+        raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
+    if depth < 1:
+        raise ValueError(f"depth: expected an integer >= 1, got {depth}")
+    bits = found[:].to(model.head.weight)
+    decided = (model.head(bits).argmax(1) == class_index).cpu().numpy()
+    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(found.numpy(), decided)
+    fidelity = float((tree.predict(found.numpy()) == decided).mean())
+    asked = tuple(sorted({int(feature) for feature in tree.tree_.feature if feature >= 0}))
+    names = [f"concept {number}" for number in range(found.size)]
+    return Rules(export_text(tree, feature_names=names).rstrip(), fidelity, asked)

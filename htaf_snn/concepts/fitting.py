@@ -1,0 +1,171 @@
+"""Training of implicit concept bottleneck models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import training
+from ..models import ICBM
+
+__all__ = ["Recipe", "fit", "penalties"]
+
+_RATES = 0.05, 0.95
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        epochs, lr, schedule, alpha_end, anneal: as of `training.TrainConfig`.
+        activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
+    """
+
+    epochs: int = 20
+    lr: float = 2e-3
+    schedule: str = "cosine"
+    alpha_end: float = 20.0
+    anneal: str = "exponential"
+    activity: float = 1.0
+    decorrelation: float = 0.1
+    entropy: float = 0.0
+
+    def __post_init__(self):
+        names = ("epochs", "lr", "schedule", "alpha_end", "anneal")
+        training.TrainConfig(**{name: getattr(self, name) for name in names})  # checks them
+        for name in ("activity", "decorrelation", "entropy"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
+
+
+def penalties(concepts: Tensor) -> dict[str, Tensor]:
+    """What is wrong with a batch of concepts (B, K), each 0 at best.
+
+    Returns:
+        {"activity": how far the mean activation rates lie outside of 0.05 to 0.95, which keeps concepts alive;
+        "decorrelation": the mean squared correlation of two concepts, which keeps them distinct; "entropy": 1 minus the
+        mean entropy of the rates in bits, which balances them}.
+
+    Example:
+        >>> same = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        >>> {name: round(value.item(), 3) for name, value in penalties(same).items()}
+        {'activity': 0.0, 'decorrelation': 1.0, 'entropy': 0.0}
+    """
+    concepts = concepts.float()
+    rates = concepts.mean(0)
+    low, high = _RATES
+    inside = rates.clamp(1e-6, 1 - 1e-6)
+    entropy = -(inside * inside.log2() + (1 - inside) * (1 - inside).log2())
+    deviations = concepts - rates
+    # Those of a concept that does not vary are 0, and so is its correlation.
+    unit = deviations / deviations.square().sum(0).clamp(min=1e-6).sqrt()
+    correlations = (unit.T @ unit).square()
+    pairs = max(concepts.shape[1] * (concepts.shape[1] - 1), 1)
+    return {
+        "activity": ((low - rates).clamp(min=0) + (rates - high).clamp(min=0)).mean(),
+        "decorrelation": (correlations.sum() - correlations.diagonal().sum()) / pairs,
+        "entropy": 1 - entropy.mean(),
+    }
+
+
+class _Penalty:
+    """The weighted penalties of the last forward pass."""
+
+    def __init__(self, recipe: Recipe):
+        names = ("activity", "decorrelation", "entropy")
+        self._weights = {name: getattr(recipe, name) for name in names if getattr(recipe, name) > 0}
+        self._concepts: Tensor | None = None
+
+    @contextmanager
+    def watching(self, discretiser: nn.Module) -> Iterator[None]:
+        def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            self._concepts = output
+
+        handle = discretiser.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def __call__(self) -> Tensor:
+        found = penalties(self._concepts)
+        return sum((weight * found[name] for name, weight in self._weights.items()), torch.zeros(()))
+
+
+def fit(
+    model: ICBM,
+    train_loader,
+    val_loader=None,
+    *,
+    out: str | PathLike,
+    recipe: Recipe | None = None,
+    epochs: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    processes: training.Processes | None = None,
+    precision: str = "float32",
+    compiled: bool = False,
+) -> list[dict]:
+    """Train a model; its concepts are smooth at first, and steps in the end.
+
+    Args:
+        model: on the device to train it on.
+        train_loader, val_loader: `DataLoader`s of (images, labels); val_loader may be None.
+        out: folder for `metrics.jsonl` and the checkpoint; it is made.
+        recipe: how; None for the defaults.
+        epochs: in place of the recipe's.
+        resume, progress, processes, precision, compiled: as of `training.fit`.
+
+    Returns:
+        The metrics of all epochs, as of `training.fit`; "spike_rate" is the concepts' mean.
+
+    Raises:
+        TypeError: if it is no ICBM.
+        ValueError: if a label is out of range, or as `training.fit`.
+    """
+    if not isinstance(model, ICBM):
+        raise TypeError(f"model: expected an ICBM, got {type(model).__name__}")
+    recipe = recipe or Recipe()
+    if epochs is not None:
+        recipe = Recipe(**{**recipe.__dict__, "epochs": epochs})
+    _start(model, train_loader)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    penalty = _Penalty(recipe)
+    with penalty.watching(model.concept_layer.discretiser):
+        return training.fit(
+            model,
+            train_loader,
+            val_loader,
+            out=out,
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            resume=resume,
+            progress=progress,
+            processes=processes,
+            precision=precision,
+            compiled=compiled,
+            before_step=training.before_step(recipe, model, len(train_loader)),
+            penalty=penalty,
+        )
+
+
+def _start(model: ICBM, loader) -> None:
+    """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
+    images, labels = next(iter(loader))
+    classes = model.head.out_features
+    if labels.dtype != torch.int64 or not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"labels: expected int64 within 0 to {classes - 1}, got {labels.dtype} {labels.min()} to {labels.max()}"
+        )
+    training_mode = model.training
+    model.eval()
+    with torch.no_grad():
+        model(images.to(model.head.weight.device))
+    model.train(training_mode)

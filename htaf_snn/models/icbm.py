@@ -1,0 +1,133 @@
+"""Implicit concept bottleneck models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from ..nn import ConceptLayer
+
+__all__ = ["ICBM", "ImageEncoder"]
+
+
+class ICBM(nn.Module):
+    """Implicit concept bottleneck model: a feature extractor, discrete concepts, and a linear head over them.
+
+    The concepts are learned from class labels alone. Smooth in training, they are 0 or 1 in `eval()`.
+
+    Args:
+        backbone: any module from images to features (B, D) or feature maps (B, C, H, W), such as a timm model made with
+            num_classes=0 or a torchvision one without its last layer.
+        n_concepts: at least 1.
+        n_classes: at least 2.
+        in_features: what the backbone gives, D or C; None to learn it from the first input.
+        discretiser: as of `nn.ConceptLayer`.
+
+    Attributes:
+        concept_layer: the `nn.ConceptLayer`.
+        head: the `torch.nn.Linear` over the concepts.
+
+    Shape:
+        Images to class scores (B, n_classes).
+
+    Raises:
+        ValueError: if a number is wrong, or the backbone gives something else.
+
+    Example:
+        >>> model = ICBM(nn.Flatten(), n_concepts=8, n_classes=3, in_features=16).eval()
+        >>> images = torch.rand(5, 1, 4, 4)
+        >>> model(images).shape, model.concepts(images).shape
+        (torch.Size([5, 3]), torch.Size([5, 8]))
+        >>> with model.intervene({2: 1, 5: 0}):
+        ...     model.concepts(images)[0, [2, 5]]
+        tensor([1., 0.])
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        n_concepts: int,
+        n_classes: int,
+        *,
+        in_features: int | None = None,
+        discretiser: str = "htaf",
+    ):
+        super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"backbone: expected a module, got {backbone!r}")
+        if not isinstance(n_classes, int) or n_classes < 2:
+            raise ValueError(f"n_classes: expected an integer >= 2, got {n_classes!r}")
+        self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, discretiser)
+        self.head = nn.Linear(n_concepts, n_classes)
+        self._interventions: dict[int, float] = {}
+
+    @property
+    def neurons(self) -> list[nn.Module]:
+        """The concepts' discretiser, whose mean output is recorded in training."""
+        return [self.concept_layer.discretiser]
+
+    def potentials(self, x: Tensor) -> Tensor:
+        """What is made discrete, (B, n_concepts)."""
+        features = self.backbone(x)
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            raise TypeError(f"backbone: expected to give a floating-point tensor, got {type(features).__name__}")
+        return self.concept_layer.potentials(features)
+
+    def concepts(self, x: Tensor) -> Tensor:
+        """Concepts (B, n_concepts), those of `intervene` set."""
+        found = self.concept_layer.discretiser(self.potentials(x))
+        if not self._interventions:
+            return found
+        found = found.clone()
+        for concept, value in self._interventions.items():
+            found[:, concept] = value
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.concepts(x))
+
+    @contextmanager
+    def intervene(self, values: Mapping[int, float]) -> Iterator[ICBM]:
+        """Within the block, the concepts have these values.
+
+        Args:
+            values: by the concept's number; 0 or 1.
+
+        Raises:
+            ValueError: if there is no such concept, or a value is not 0 or 1.
+        """
+        for concept, value in values.items():
+            if isinstance(concept, bool) or not isinstance(concept, int) or not 0 <= concept < self.head.in_features:
+                raise ValueError(f"values: expected concepts 0 to {self.head.in_features - 1}, got {concept!r}")
+            if value not in (0, 1):
+                raise ValueError(f"values: expected 0 or 1 for concept {concept}, got {value!r}")
+        before, self._interventions = self._interventions, {**self._interventions, **values}
+        try:
+            yield self
+        finally:
+            self._interventions = before
+
+
+class ImageEncoder(nn.Sequential):
+    """A small convolutional backbone for images of 8 x 8 to 64 x 64: three stages, each of half the resolution.
+
+    Args:
+        in_channels: of the images.
+        width: channels of the first stage; the others have twice and four times as many.
+
+    Shape:
+        Images (B, in_channels, H, W) to features (B, 4 * width).
+
+    Example:
+        >>> ImageEncoder(1, 8)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 32])
+    """
+
+    def __init__(self, in_channels: int, width: int = 32):
+        layers: list[nn.Module] = []
+        for a, b in ((in_channels, width), (width, 2 * width), (2 * width, 4 * width)):
+            layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.out_features = 4 * width

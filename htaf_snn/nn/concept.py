@@ -1,0 +1,105 @@
+"""A layer of discrete concepts, and the ways to make them discrete."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..surrogate import HTAF
+from .binary import BinaryActivation
+
+__all__ = ["DISCRETISERS", "ConceptLayer", "RelaxedBernoulli"]
+
+
+class RelaxedBernoulli(nn.Module):
+    """A relaxed Bernoulli variable with the input as its logit: a sample while training, the mode in `eval()`.
+
+    Args:
+        temperature: > 0; at 0 samples would be 0 and 1.
+
+    Shape:
+        Any floating-point tensor; the output has its shape and dtype, within [0, 1], in `eval()` 0 or 1.
+
+    Reference:
+        Maddison, Mnih and Teh 2017, "The concrete distribution", ICLR; Jang, Gu and Poole 2017, "Categorical
+        reparameterization with Gumbel-Softmax", ICLR.
+
+    Example:
+        >>> RelaxedBernoulli().eval()(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0., 0., 1.])
+    """
+
+    def __init__(self, temperature: float = 0.5):
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return (x > 0).to(x.dtype)
+        temperature = torch.tensor(self.temperature, dtype=x.dtype, device=x.device)
+        return torch.distributions.RelaxedBernoulli(temperature, logits=x, validate_args=False).rsample()
+
+
+DISCRETISERS: dict[str, Callable[[], nn.Module]] = {
+    "htaf": lambda: BinaryActivation(HTAF(normalized=True, mode="smooth"), (0, 1)),
+    "relu": nn.ReLU,
+    "sigmoid_ste": lambda: BinaryActivation("sigmoid(slope=1)", (0, 1)),
+    "clipped_ste": lambda: BinaryActivation("clipped_ste", (0, 1)),
+    "relaxed_bernoulli": RelaxedBernoulli,
+}
+"""HTAF in smooth mode, and what it is compared with; "relu" keeps the concepts real."""
+
+
+class ConceptLayer(nn.Module):
+    """Concepts, 0 or 1, of features: a projection, BatchNorm and a discretiser.
+
+    Args:
+        in_features: values of a feature vector, or channels of feature maps, which are averaged over their positions;
+            None to learn it from the first input.
+        n_concepts: at least 1.
+        discretiser: a name of `DISCRETISERS`, or a surrogate's specification, which gives the step its gradient.
+
+    Shape:
+        x (B, in_features) or (B, in_features, H, W) to (B, n_concepts), 0 or 1 in `eval()`, but for "relu".
+
+    Raises:
+        ValueError: if a size is wrong, the discretiser unknown, or x of another shape.
+
+    Example:
+        >>> layer = ConceptLayer(20, 5).eval()
+        >>> layer(torch.randn(3, 20, 4, 4)).shape, set(layer(torch.randn(9, 20)).unique().tolist()) <= {0.0, 1.0}
+        (torch.Size([3, 5]), True)
+    """
+
+    def __init__(self, in_features: int | None, n_concepts: int, discretiser: str = "htaf"):
+        super().__init__()
+        for name, value in (("in_features", 1 if in_features is None else in_features), ("n_concepts", n_concepts)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+        if in_features is None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Lazy modules")
+                self.projection: nn.Module = nn.LazyLinear(n_concepts, bias=False)
+        else:
+            self.projection = nn.Linear(in_features, n_concepts, bias=False)
+        self.norm = nn.BatchNorm1d(n_concepts)
+        known = DISCRETISERS.get(discretiser)
+        self.discretiser = known() if known else BinaryActivation(discretiser, (0, 1))
+
+    def potentials(self, x: Tensor) -> Tensor:
+        """What the discretiser sees, (B, n_concepts); a concept is 1 where it is greater than 0."""
+        if x.ndim not in (2, 4):
+            raise ValueError(f"x: expected features (B, D) or (B, C, H, W), got {tuple(x.shape)}")
+        x = x.mean((2, 3)) if x.ndim == 4 else x
+        expected = self.projection.in_features
+        if expected and x.shape[1] != expected:
+            raise ValueError(f"x: expected {expected} features, got {x.shape[1]}")
+        return self.norm(self.projection(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.discretiser(self.potentials(x))

@@ -1,0 +1,363 @@
+"""Implicit concept bottleneck models: the layer, training, explanations, codes, figures."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from htaf_snn import concepts, models, training
+from htaf_snn import nn as hnn
+from htaf_snn.nn.concept import DISCRETISERS
+from neuromorphic_datasets import images
+
+CLASSES, CONCEPTS = 10, 12
+
+
+def new_model(discretiser="htaf"):
+    torch.manual_seed(0)
+    return models.ICBM(models.ImageEncoder(1, 4), CONCEPTS, CLASSES, discretiser=discretiser)
+
+
+@pytest.fixture(scope="module")
+def loaders():
+    return images.loaders("digits", batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(loaders, tmp_path_factory):
+    model = new_model()
+    train, val, _ = loaders
+    concepts.fit(model, train, val, epochs=4, out=tmp_path_factory.mktemp("icbm"), progress=False)
+    return model
+
+
+@pytest.fixture
+def copied(trained):
+    import copy
+
+    return copy.deepcopy(trained)
+
+
+@pytest.mark.parametrize("discretiser", [*DISCRETISERS, "atan(alpha=2)"])
+def test_every_discretiser_learns(loaders, tmp_path, discretiser):
+    model, (train, val, test) = new_model(discretiser), loaders
+    metrics = concepts.fit(model, train, val, epochs=2, out=tmp_path, progress=False)
+    assert metrics[1]["train_loss"] < metrics[0]["train_loss"]
+    assert ("val_hardening_gap" in metrics[0]) == (discretiser == "htaf")
+    found = model.eval().concepts(next(iter(test))[0])
+    assert discretiser == "relu" or set(found.unique().tolist()) <= {0.0, 1.0}
+    figures = concepts.measure(model, train, test)
+    assert figures["hard_accuracy"] > 0.3
+
+
+def test_relaxed_bernoulli_samples_around_its_mean():
+    torch.manual_seed(0)
+    x = torch.full((20_000,), 1.5, requires_grad=True)
+    samples = hnn.RelaxedBernoulli(0.1)(x)
+    assert samples.gt(0.5).float().mean().item() == pytest.approx(torch.sigmoid(torch.tensor(1.5)).item(), abs=0.01)
+    samples.sum().backward()
+    assert (x.grad > 0).any() and x.grad.isfinite().all()
+
+
+def test_training_resumes_exactly(loaders, tmp_path):
+    train, val, _ = loaders
+    found = []
+    for parts in ([2], [1, 2]):
+        model, out = new_model(), tmp_path / str(len(parts))
+        for number, epochs in enumerate(parts):
+            recipe = concepts.Recipe(epochs=epochs, schedule="constant", alpha_end=1.0)
+            metrics = concepts.fit(model, train, val, recipe=recipe, out=out, resume=number > 0, progress=False)
+            if number + 1 < len(parts):
+                model = new_model()
+        found.append((metrics, model.state_dict()))
+    (first, weights), (second, others) = found
+    assert [{**line, "seconds": 0} for line in first] == [{**line, "seconds": 0} for line in second]
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
+def test_penalties_by_hand():
+    balanced = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))
+    assert all(value.item() == pytest.approx(0, abs=1e-6) for value in concepts.penalties(balanced).values())
+    dead = torch.zeros(8, 2)
+    dead[0, 1] = 1
+    found = concepts.penalties(dead)
+    assert found["activity"].item() == pytest.approx(0.05 / 2)
+    p = 1 / 8
+    assert found["entropy"].item() == pytest.approx(1 - (-(p * np.log2(p) + (1 - p) * np.log2(1 - p))) / 2, abs=1e-4)
+    opposite = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert concepts.penalties(opposite)["decorrelation"].item() == pytest.approx(1)
+
+
+def test_penalties_have_finite_gradients():
+    x = torch.zeros(4, 3, requires_grad=True)
+    sum(concepts.penalties(x).values()).backward()
+    assert x.grad.isfinite().all()
+
+
+def test_a_penalty_moves_the_rates(loaders, tmp_path):
+    """The pull towards entropy makes the concepts' rates more even."""
+    train, val, test = loaders
+    rates = []
+    for weight in (0.0, 10.0):
+        model = new_model()
+        recipe = concepts.Recipe(epochs=2, entropy=weight, activity=0.0, decorrelation=0.0)
+        concepts.fit(model, train, val, recipe=recipe, out=tmp_path / str(weight), progress=False)
+        rates.append(np.abs(concepts.codes(model, test).numpy().mean(0) - 0.5).mean())
+    assert rates[1] < rates[0]
+
+
+def test_contributions_add_up(trained, loaders):
+    image = loaders[2].dataset[3][0]
+    scores = trained.eval()(image[None])[0]
+    for number in range(CLASSES):
+        found = concepts.explain(trained, image, number, classes=[str(i) for i in range(CLASSES)])
+        assert found.bias + sum(found.contributions.values()) == pytest.approx(found.score, abs=1e-6)
+        assert found.score == pytest.approx(scores[number].item(), abs=1e-5)
+        assert f"({number})" in str(found)
+    best = concepts.explain(trained, image)
+    assert best.class_index == scores.argmax()
+    active = trained.concepts(image[None])[0].nonzero().flatten().tolist()
+    assert sorted(best.contributions) == active
+    magnitudes = [abs(value) for value in best.contributions.values()]
+    assert magnitudes == sorted(magnitudes, reverse=True)
+
+
+def test_an_intervention_changes_the_scores_by_the_weight(copied, loaders):
+    model, (x, _) = copied.double().eval(), next(iter(loaders[2]))
+    x = x.double()
+    off, on = (model.intervene({5: value}) for value in (0, 1))
+    with off:
+        without = model(x)
+        with model.intervene({2: 1}):
+            assert (model.concepts(x)[:, [2, 5]] == torch.tensor([1.0, 0.0])).all()
+    with on:
+        difference = model(x) - without
+    torch.testing.assert_close(difference, model.head.weight[:, 5].expand_as(difference), rtol=0, atol=1e-12)
+    assert not model._interventions
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [({CONCEPTS: 1}, "expected concepts 0 to 11"), ({-1: 1}, "got -1"), ({0: 2}, "0 or 1 for")]
+)
+def test_wrong_interventions_are_refused(trained, values, message):
+    with pytest.raises(ValueError, match=message), trained.intervene(values):
+        pass
+    assert not trained._interventions
+
+
+def test_codes_are_the_hard_concepts(trained, loaders):
+    x, labels = (torch.cat(parts) for parts in zip(*loaders[2], strict=True))
+    found = concepts.codes(trained.train(), loaders[2])
+    assert trained.training
+    expected = trained.eval().concepts(x).bool()
+    assert found.shape == (360, CONCEPTS) == found.numpy().shape
+    assert torch.equal(found[:], expected)
+    assert torch.equal(found[7], expected[7])
+    assert torch.equal(found.labels, labels)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 130])
+def test_nearest_codes_are_those_of_fewest_differences(size):
+    generator = torch.Generator().manual_seed(size)
+    bits = torch.randint(2, (50, size), generator=generator)
+    found = concepts.Codes.of(bits, torch.arange(50))
+    queries = torch.randint(2, (7, size), generator=generator)
+    indices, distances = found.nearest(queries, 5)
+    expected = (bits[None] != queries[:, None]).sum(2)
+    assert torch.equal(distances, expected.sort(dim=1, stable=True).values[:, :5])
+    assert torch.equal(expected.gather(1, indices), distances)
+    one, _ = found.nearest(queries[3].bool(), 5)
+    assert torch.equal(one, indices[3])
+
+
+def test_codes_are_written(tmp_path):
+    found = concepts.Codes.of(torch.eye(70), torch.arange(70))
+    found.save(tmp_path / "codes.npz")
+    with np.load(tmp_path / "codes.npz") as archive:
+        np.testing.assert_array_equal(archive["bits"], np.eye(70, dtype=bool))
+        np.testing.assert_array_equal(archive["labels"], np.arange(70))
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    found.save(tmp_path / "codes.parquet")
+    table = parquet.read_table(tmp_path / "codes.parquet").to_pydict()
+    assert table["label"] == list(range(70))
+    assert table["concept_69"] == [False] * 69 + [True]
+
+
+def test_profiles_by_hand():
+    bits = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
+    found = concepts.profiles(
+        concepts.Codes.of(bits, torch.tensor([0, 0, 2, 2])), 3, {"colour": torch.tensor([1, 0, 1, 0])}
+    )
+    assert [one["rate"] for one in found] == [0.5, 0.5, 0.0]
+    assert [one["by_class"] for one in found] == [[1.0, None, 0.0], [0.5, None, 0.5], [0.0, None, 0.0]]
+    assert [one["information"]["label"] for one in found] == pytest.approx([1, 0, 0], abs=1e-9)
+    assert [one["information"]["colour"] for one in found] == pytest.approx([0, 1, 0], abs=1e-9)
+
+
+class Corner(nn.Module):
+    """Sees the upper left corner alone."""
+
+    def forward(self, x):
+        return x[:, :, :2, :2].flatten(1)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "gradient"])
+def test_heat_maps_find_the_place(method):
+    torch.manual_seed(0)
+    model = models.ICBM(Corner(), 3, 2, in_features=4)
+    model.concept_layer.projection.weight.data.fill_(1.0)
+    image = torch.rand(1, 9, 7)
+    image[0, :2, :2] = 5.0
+    found = concepts.heat_map(model, image, 1, method, patch=2)
+    assert found.shape == (9, 7)
+    assert found[:2, :2].min() > 0
+    assert found[3:, 3:].abs().max() == 0
+
+
+def test_rules_say_what_the_model_does():
+    model = models.ICBM(nn.Flatten(), 4, 2, in_features=4)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [0, 2, 0, -5]]))
+        model.head.bias.copy_(torch.tensor([1.0, 0.0]))
+    bits = torch.tensor(list(itertools.product([0, 1], repeat=4)))
+    found = concepts.rules(model, concepts.Codes.of(bits, torch.zeros(16, dtype=torch.int64)), 1)
+    assert found.fidelity == 1.0
+    assert found.concepts == (1, 3)
+    assert "concept 3" in str(found) and "fidelity 1.000" in str(found)
+    assert concepts.rules(model, concepts.Codes.of(bits, torch.zeros(16).long()), 1, depth=1).fidelity < 1
+
+
+@pytest.mark.parametrize("most", [1, 3, CONCEPTS])
+def test_a_sparse_head_has_the_support_asked_for(copied, loaders, most):
+    path = concepts.sparsify(copied, loaders[0], most)
+    support = (copied.head.weight != 0).sum(1)
+    assert support.max() <= most
+    assert support.max() >= min(most, 3) - 1
+    assert [one.strength for one in path] == sorted((one.strength for one in path), reverse=True)
+    assert path[0].concepts_per_class == 0
+    if most == CONCEPTS:
+        assert training.evaluate(copied, loaders[2])["accuracy"] > 0.6
+
+
+def test_a_sparse_head_of_two_classes(copied):
+    """Scikit-learn has one row of weights for two classes, and none for a class without images."""
+    x = torch.rand(40, 1, 8, 8)
+    labels = (x.mean((1, 2, 3)) > 0.5).long() * 4 + 3  # classes 3 and 7
+    concepts.sparsify(copied, [(x, labels)], 12)
+    bits = copied.eval().concepts(x)
+    decided = copied.head(bits).argmax(1)
+    assert set(decided.tolist()) <= {3, 7}
+
+
+def test_figures_by_hand(loaders):
+    model = models.ICBM(nn.Flatten(), 4, 2, in_features=64)
+    bits = np.array([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]], bool)
+    from htaf_snn.concepts import measures
+
+    found = measures._correlated(bits)
+    assert found == {"effective_concepts": pytest.approx(1, abs=1e-4), "redundancy": pytest.approx(1)}
+    assert measures._purity(bits, np.array([0, 0, 1, 1]), 2) == pytest.approx((1 + 1 + 0.5) / 3)
+    codes = concepts.Codes.of(torch.from_numpy(bits), torch.tensor([0, 0, 1, 1]))
+    assert measures._completeness(codes, codes) == 1.0
+    with torch.no_grad():
+        model.head.weight.copy_(torch.tensor([[-1.0, 0, 0, 0], [1, 0, 0, 0]]))
+        model.head.bias.zero_()
+    # Set to what is usual in their class the first two are wrong for ever; the others score 0 and 0, a draw.
+    curve = concepts.intervention_curve(model, codes)
+    assert curve["set"] == [0, 1, 2, 3, 4]
+    assert curve["accuracy"] == [0.0] * 5
+
+
+def test_figures_of_a_trained_model(trained, loaders):
+    attributes = {"odd": loaders[2].dataset.targets % 2}
+    found = concepts.measure(trained, loaders[0], loaders[2], attributes)
+    assert found["hardening_gap"] == pytest.approx(found["smooth_accuracy"] - found["hard_accuracy"])
+    assert found["hard_accuracy"] > 0.6
+    assert 1 <= found["effective_concepts"] <= CONCEPTS
+    for name in ("redundancy", "purity", "completeness", "intervention_auc", "activation_rate"):
+        assert 0 <= found[name] <= 1, name
+    assert 0 < found["alignment"]["odd"] <= 1
+
+
+def test_stability_matches_concepts_one_to_one():
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(2, (400, 6), generator=generator)
+    labels = torch.zeros(400, dtype=torch.int64)
+    same = concepts.Codes.of(1 - bits[:, [3, 0, 5, 1, 2, 4]], labels)  # in another order, and turned round
+    other = concepts.Codes.of(torch.randint(2, (400, 6), generator=generator), labels)
+    one = concepts.Codes.of(bits, labels)
+    assert concepts.stability([one, same]) == pytest.approx(1)
+    assert concepts.stability([one, other]) < 0.2
+    assert concepts.stability([one, same, other]) < 0.5
+
+
+class Wrong(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        return self.output
+
+
+LABELS = torch.zeros(5, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: models.ICBM("resnet", 4, 2), TypeError, "^backbone: expected a module"),
+        (lambda: models.ICBM(nn.Flatten(), 0, 2), ValueError, "^n_concepts: expected an integer >= 1, got 0"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 1), ValueError, "^n_classes: expected an integer >= 2, got 1"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=0), ValueError, "^in_features"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 2, discretiser="magic"), ValueError, "unknown surrogate 'magic'"),
+        (lambda: models.ICBM(Wrong((1, 2)), 4, 2)(LABELS), TypeError, "^backbone: .* got tuple"),
+        (lambda: models.ICBM(Wrong(torch.rand(2, 3, 4)), 4, 2)(LABELS), ValueError, r"expected features \(B, D\)"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=9).eval()(torch.rand(1, 8)), ValueError, "expected 9 f"),
+        (lambda: concepts.Recipe(entropy=-1), ValueError, "^entropy: expected a number >= 0"),
+        (lambda: concepts.Recipe(epochs=0), ValueError, "^epochs"),
+        (lambda: hnn.RelaxedBernoulli(0), ValueError, "^temperature"),
+        (lambda: concepts.explain(new_model(), torch.rand(2, 1, 8, 8)), ValueError, "^image: expected a tensor"),
+        (lambda: concepts.explain(new_model(), torch.rand(1, 8, 8), 10), ValueError, "^class_index: expected 0 to 9"),
+        (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 12), ValueError, "^concept: expected 0 to 11"),
+        (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 1, "magic"), ValueError, "^method"),
+        (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 1, patch=9), ValueError, "^image, patch"),
+        (lambda: concepts.codes(new_model(), []), ValueError, "^loader: expected at least one image"),
+        (lambda: concepts.Codes.of(torch.ones(3, 2), LABELS), ValueError, "^concepts: expected"),
+        (lambda: concepts.Codes.of(torch.ones(5, 2), LABELS).nearest(torch.ones(3)), ValueError, "^code: expected"),
+        (
+            lambda: concepts.Codes.of(torch.ones(5, 2), LABELS).nearest(torch.ones(2), 6),
+            ValueError,
+            "^k: expected 1 to",
+        ),
+        (lambda: concepts.Codes.of(torch.ones(5, 2), LABELS).save("codes.csv"), ValueError, "^path: expected .npz"),
+        (
+            lambda: concepts.profiles(concepts.Codes.of(torch.ones(5, 2), LABELS), 2, {"a": [1]}),
+            ValueError,
+            "'a', got 1",
+        ),
+        (lambda: concepts.stability([concepts.Codes.of(torch.ones(5, 2), LABELS)]), ValueError, "^several"),
+        (lambda: concepts.rules(new_model(), None, 11), ValueError, "^class_index"),
+        (lambda: concepts.rules(new_model(), None, 1, depth=0), ValueError, "^depth"),
+        (lambda: concepts.sparsify(new_model(), [], 13), ValueError, "^max_concepts_per_class: expected 1 to 12"),
+        (
+            lambda: concepts.sparsify(new_model(), [(torch.rand(5, 1, 8, 8), LABELS)], 3),
+            ValueError,
+            r"images of two classes or more, got those of \[0\]",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_fit_refuses_labels_that_do_not_fit(tmp_path, loaders):
+    model = models.ICBM(nn.Flatten(), 4, 9)
+    with pytest.raises(ValueError, match=r"^labels: expected int64 within 0 to 8, got torch\.int64 0 to 9"):
+        concepts.fit(model, loaders[0], out=tmp_path / "out")
+    with pytest.raises(TypeError, match=r"^model: expected an ICBM, got Linear"):
+        concepts.fit(nn.Linear(2, 2), loaders[0], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
