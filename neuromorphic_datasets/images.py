@@ -2,7 +2,7 @@
 
 ``digits`` comes with scikit-learn and needs no download; ``mnist``, ``fashion-mnist`` and ``cifar10`` are those of
 torchvision, or a local copy: a folder of idx files (as published, or .gz), an .npz with x_train, y_train, x_test and
-y_test, or a folder with train/ and test/, each of class folders of images.
+y_test, or a folder with train/ and test/, each of class folders of images. Images of your own lie in class folders.
 
 Example:
     >>> train, test = load("digits")
@@ -86,7 +86,8 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     """Open a set of images.
 
     Args:
-        name: one of `names`.
+        name: one of `names`, or the path of a folder of class folders of images, all of one size, whose test part is a
+            stratified fifth, always the same; or of such folders train/ and test/.
         root: the local copy, see above, or where torchvision keeps its own; None is this package's folder in
             the user's cache.
         download: whether torchvision may fetch what is missing.
@@ -98,8 +99,10 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
         ValueError: the name is unknown, or a file is damaged or of another shape.
         FileNotFoundError: the images are not there and `download` is False.
     """
+    if name not in names() and Path(name).is_dir():
+        return _own(Path(name))
     if name not in names():
-        raise ValueError(f"name: expected one of {names()}, came {name!r}")
+        raise ValueError(f"name: expected one of {names()} or a folder of images, came {name!r}")
     if name == "digits":
         return _digits()
     folder = _checks.folder("root", root) or user_folder()
@@ -163,12 +166,34 @@ def loaders(
 
 def _digits() -> tuple[Images, Images]:
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     scans = load_digits()
     images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[:, None]
-    parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=scans.target, random_state=0)
-    return tuple(Images(images[part], scans.target[part], _DIGITS) for part in map(np.sort, parts))
+    return _with_test_part(images, scans.target, _DIGITS)
+
+
+def _with_test_part(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> tuple[Images, Images]:
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=labels, random_state=0)
+    return tuple(Images(images[part], labels[part], classes) for part in map(np.sort, parts))
+
+
+def _own(folder: Path) -> tuple[Images, Images]:
+    divided_already = (folder / "train").is_dir() and (folder / "test").is_dir()
+    first = folder / "train" if divided_already else folder
+    classes = sorted(path.name for path in first.iterdir() if path.is_dir())
+    if len(classes) < 2:
+        raise ValueError(f"{first}: expected class folders, two or more, came {classes}")
+    found = [_class_folders(part, classes) for part in ((first, folder / "test") if divided_already else (first,))]
+    parts = [_checked(folder, images, labels, len(classes)) for images, labels in found]
+    if divided_already:
+        return tuple(Images(images, labels, classes) for images, labels in parts)
+    images, labels = parts[0]
+    fewest = np.bincount(labels, minlength=len(classes)).min()
+    if fewest < 2 or len(labels) // 5 < len(classes):
+        raise ValueError(f"{folder}: expected five images a class or more, to keep a fifth for the test, came {fewest}")
+    return _with_test_part(images, labels, classes)
 
 
 def _local(folder: Path) -> tuple[np.ndarray, ...] | None:

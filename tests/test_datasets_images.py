@@ -109,7 +109,7 @@ def test_what_is_missing_is_told(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True to fetch it"):
             images.load(name, root=tmp_path)
-    with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* came 'svhn'"):
+    with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* or a folder of images, came 'svhn'"):
         images.load("svhn")
 
 
@@ -172,3 +172,39 @@ def test_real_copies():
     assert np.bincount(test.targets).tolist() == [1000] * 10
     train, test = images.load("cifar10", root=real("cifar10"))
     assert (len(train), len(test), train[0][0].shape) == (10_000, 2_000, (3, 32, 32))
+
+
+def own(folder, classes, count):
+    from PIL import Image
+
+    for value, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(np.full((6, 5), 10 * value + i, np.uint8)).save(folder / name / f"{i}.png")
+
+
+def test_images_of_ones_own(tmp_path):
+    own(tmp_path / "all", ["cat", "dog"], 10)
+    train, test = images.load(str(tmp_path / "all"))
+    assert train.classes == ["cat", "dog"]
+    assert [len(train), len(test)] == [16, 4]
+    assert test.targets.bincount().tolist() == [2, 2]
+    assert train[0][0].shape == (1, 6, 5)
+    assert {*train.images.unique().tolist(), *test.images.unique().tolist()} == set(range(20))
+    own(tmp_path / "parts" / "train", ["cat", "dog"], 3)
+    own(tmp_path / "parts" / "test", ["cat", "dog"], 1)
+    assert [len(part) for part in images.load(str(tmp_path / "parts"))] == [6, 2]
+
+
+def test_images_of_ones_own_that_do_not_do(tmp_path):
+    own(tmp_path / "one", ["cat"], 10)
+    own(tmp_path / "few", ["cat", "dog"], 2)
+    own(tmp_path / "broken", ["cat", "dog"], 10)
+    (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"no image")
+    for name, message in (
+        ("one", "expected class folders, two or more"),
+        ("few", "expected five images a class or more"),
+        ("broken", r"3\.png: no image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            images.load(str(tmp_path / name))
