@@ -16,12 +16,14 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import __version__, bench, integrations, profile, training
+from . import __version__, bench, concepts, integrations, profile, training
 from .compare import Settings, Study
 from .compare.study import SETTINGS
+from .training.folder import read_settings
 
 app = typer.Typer(
-    help="HTAF surrogate gradients: train spiking networks, measure surrogates, care for event-camera data.",
+    help="HTAF surrogate gradients: train spiking, binary and concept networks, measure and compare surrogates, care "
+    "for event-camera data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -76,6 +78,30 @@ def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     pass
+
+
+def _given(context: typer.Context, settings: type) -> dict:
+    """The fields of a dataclass of settings that the command line gives."""
+    given = {
+        field.name: context.params[field.name]
+        for field in fields(settings)
+        if field.name in context.params and context.get_parameter_source(field.name).name == "COMMANDLINE"
+    }
+    if "data_root" in given:
+        given["data_root"] = str(given["data_root"].expanduser().resolve())
+    return given
+
+
+@contextmanager
+def _interruptible(out: Path, command: str) -> Iterator[None]:
+    """Ctrl-C within the block tells how to go on, with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        started = (out / "config.json").is_file()
+        hint = f"continue with: htaf-snn {command} --resume --out {out}" if started else "nothing was written"
+        typer.secho(f"interrupted; {hint}", err=True)
+        raise typer.Exit(130) from None
 
 
 @app.command(
@@ -148,28 +174,17 @@ def train_command(
 
     The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
     """
-    given = {
-        field.name: context.params[field.name]
-        for field in fields(training.TrainConfig)
-        if field.name in context.params and context.get_parameter_source(field.name).name == "COMMANDLINE"
-    }
+    given = _given(context, training.TrainConfig)
     with _one_line_errors():
         if "hidden" in given:
             given["hidden"] = _sizes(given["hidden"])
-        if "data_root" in given:
-            given["data_root"] = str(given["data_root"].expanduser().resolve())
         if resume and out is None:
             raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
         out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
         config = replace(training.read_config(out), **given) if resume else training.TrainConfig(**given)
         run = training.train_folds if config.folds and config.fold is None else training.train
-        try:
+        with _interruptible(out, "train"):
             result = run(config, out, resume=resume)
-        except KeyboardInterrupt:
-            started = (out / "config.json").is_file()
-            hint = f"continue with: htaf-snn train --resume --out {out}" if started else "nothing was written"
-            typer.secho(f"interrupted; {hint}", err=True)
-            raise typer.Exit(130) from None
     if not _IS_FIRST:
         return
     if as_json:
@@ -214,6 +229,86 @@ def profile_command(
         typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:
         typer.echo(profile.table(profiles))
+
+
+_CONCEPTS = concepts.Config()
+
+
+@app.command(
+    name="icbm",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn icbm\n\n"
+        "htaf-snn icbm --dataset fashion-mnist --data-root data/fashion --width 32 --out runs/icbm --json\n\n"
+        "htaf-snn icbm --dataset my_images/ --max-concepts-per-class 8    (class folders)"
+    ),
+)
+def icbm_command(
+    context: typer.Context,
+    dataset: Annotated[
+        str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
+    ] = _CONCEPTS.dataset,
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _CONCEPTS.n_concepts,
+    discretiser: Annotated[
+        str,
+        typer.Option(help="htaf, or for comparison relu, sigmoid_ste, clipped_ste, relaxed_bernoulli, or a surrogate."),
+    ] = _CONCEPTS.discretiser,
+    width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _CONCEPTS.width,
+    max_concepts_per_class: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Give the model a sparse head with so many for a class."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _CONCEPTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = _CONCEPTS.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _CONCEPTS.lr,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _CONCEPTS.schedule,
+    alpha_end: Annotated[float, typer.Option(help="What HTAF's steepness is raised to.")] = _CONCEPTS.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How: exponential, cosine or stepwise.")] = _CONCEPTS.anneal,
+    activity: Annotated[float, typer.Option(help="Weight of the penalty on rates outside 5 to 95 %.")] = (
+        _CONCEPTS.activity
+    ),
+    decorrelation: Annotated[float, typer.Option(help="Weight of that on squared correlations.")] = (
+        _CONCEPTS.decorrelation
+    ),
+    entropy: Annotated[float, typer.Option(help="Weight of that on rates away from one half.")] = _CONCEPTS.entropy,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _CONCEPTS.precision,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _CONCEPTS.seed,
+    val_fraction: Annotated[float, typer.Option(help="Part of the training images kept for validation.")] = (
+        _CONCEPTS.val_fraction
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _CONCEPTS.device,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="New folder for the results; by default runs/icbm- and the time."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a concept bottleneck model on images, measure it, and write a page to look at its concepts.
+
+    The folder given by --out gets atlas.html, codes.npz, result.json and a checkpoint.
+    """
+    given = _given(context, concepts.Config)
+    with _one_line_errors():
+        if resume and out is None:
+            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
+        out = out or Path("runs") / datetime.now().strftime("icbm-%Y%m%d-%H%M%S")
+        config = replace(read_settings(out, concepts.Config), **given) if resume else concepts.Config(**given)
+        with _interruptible(out, "icbm"):
+            result = concepts.run(config, out, resume=resume)
+    if not _IS_FIRST:
+        return
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    gap = "" if result["smooth_accuracy"] is None else f", {result['smooth_accuracy']:.4f} with smooth concepts"
+    typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
+    if "sparse_accuracy" in result:
+        typer.echo(f"with the sparse head {result['sparse_accuracy']:.4f}")
+    typer.echo(f"look at: {out / 'atlas.html'}")
 
 
 _STUDY = Settings()
@@ -288,17 +383,11 @@ def compare_command(
 
     Finished trials are never repeated: after an interruption the same command, or --out alone, goes on.
     """
-    given = {
-        field.name: context.params[field.name]
-        for field in fields(Settings)
-        if context.get_parameter_source(field.name).name == "COMMANDLINE"
-    }
+    given = _given(context, Settings)
     with _one_line_errors():
         for name, kind in _SPLIT.items():
             if name in given:
                 given[name] = _values(name, given[name], kind)
-        if "data_root" in given:
-            given["data_root"] = str(given["data_root"].expanduser().resolve())
         study = Study(out, storage=storage, **given)
         try:
             study.run(workers=workers, stack_seeds=stack_seeds)

@@ -174,13 +174,13 @@ def test_real_copies():
     assert (len(train), len(test), train[0][0].shape) == (10_000, 2_000, (3, 32, 32))
 
 
-def own(folder, classes, count):
+def own(folder, classes, count, size=(6, 5)):
     from PIL import Image
 
     for value, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            Image.fromarray(np.full((6, 5), 10 * value + i, np.uint8)).save(folder / name / f"{i}.png")
+            Image.fromarray(np.full(size, 10 * value + i, np.uint8)).save(folder / name / f"{i}.png")
 
 
 def test_images_of_ones_own(tmp_path):

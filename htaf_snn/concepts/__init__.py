@@ -13,27 +13,33 @@ Example:
     >>> folder.cleanup()
 """
 
+from .atlas import atlas
 from .codes import Codes, codes
 from .explaining import Explanation, Rules, explain, heat_map, profiles, rules
 from .fitting import Recipe, fit, penalties
 from .measures import intervention_curve, measure, stability
+from .runs import Config, load, run
 from .sparse import SparseHead, sparsify
 
 __all__ = [
     "Codes",
+    "Config",
     "Explanation",
     "Recipe",
     "Rules",
     "SparseHead",
+    "atlas",
     "codes",
     "explain",
     "fit",
     "heat_map",
     "intervention_curve",
+    "load",
     "measure",
     "penalties",
     "profiles",
     "rules",
+    "run",
     "sparsify",
     "stability",
 ]

@@ -135,7 +135,7 @@ def fit(
     recipe = recipe or Recipe()
     if epochs is not None:
         recipe = Recipe(**{**recipe.__dict__, "epochs": epochs})
-    _start(model, train_loader)
+    start(model, train_loader)
     Path(out).mkdir(parents=True, exist_ok=True)
     penalty = _Penalty(recipe)
     with penalty.watching(model.concept_layer.discretiser):
@@ -156,7 +156,7 @@ def fit(
         )
 
 
-def _start(model: ICBM, loader) -> None:
+def start(model: ICBM, loader) -> None:
     """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
     images, labels = next(iter(loader))
     classes = model.head.out_features

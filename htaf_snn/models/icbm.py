@@ -111,7 +111,7 @@ class ICBM(nn.Module):
 
 
 class ImageEncoder(nn.Sequential):
-    """A small convolutional backbone for images of 8 x 8 to 64 x 64: three stages, each of half the resolution.
+    """A small convolutional backbone, for images of 8 x 8 to 64 x 64 or so: three stages, each of half the resolution.
 
     Args:
         in_channels: of the images.
@@ -119,6 +119,9 @@ class ImageEncoder(nn.Sequential):
 
     Shape:
         Images (B, in_channels, H, W) to features (B, 4 * width).
+
+    Raises:
+        ValueError: if the images have other channels or are smaller than 8 x 8.
 
     Example:
         >>> ImageEncoder(1, 8)(torch.rand(2, 1, 28, 28)).shape
@@ -131,3 +134,9 @@ class ImageEncoder(nn.Sequential):
             layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.out_features = 4 * width
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self[0].in_channels
+        if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < 8:
+            raise ValueError(f"x: expected images (B, {channels}, H, W) of 8 x 8 at least, got {tuple(x.shape)}")
+        return super().forward(x)

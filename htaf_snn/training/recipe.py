@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import nn as hnn
 
-__all__ = ["ANNEALS", "SCHEDULES", "Recipe", "annealing", "before_step", "smooth_modules"]
+__all__ = ["ANNEALS", "SCHEDULES", "Recipe", "annealing", "before_step", "end_annealing", "smooth_modules"]
 
 SCHEDULES = ("constant", "cosine")
 ANNEALS = tuple(hnn.hardening.SHAPES)
@@ -39,6 +39,13 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hnn.AnnealAlpha |
     if not smooth:
         return None
     return hnn.AnnealAlpha(model, smooth[0].alpha, recipe.alpha_end, steps=steps, shape=recipe.anneal)
+
+
+def end_annealing(recipe: Recipe, model: nn.Module) -> None:
+    """Give smooth activations the steepness that they have after training, which checkpoints do not hold."""
+    anneal = annealing(recipe, model, steps=1)
+    if anneal is not None:
+        anneal.at(1)
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:

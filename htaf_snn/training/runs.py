@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import torch
 from torch import nn
 
 from .. import integrations, models
-from .._files import replacing
 from .checkpoint import CHECKPOINT, load_checkpoint
+from .folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
 from .loop import PRECISIONS, evaluate_hard, fit, restore
 from .processes import Processes
-from .recipe import ANNEALS, SCHEDULES, annealing, before_step
+from .recipe import ANNEALS, SCHEDULES, before_step, end_annealing
 
 SPIKING = ("mlp", "cnn")
 # Networks of images whose activations are steps.
@@ -84,47 +83,26 @@ class TrainConfig:
         if isinstance(self.hidden, list):
             object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("epochs", "batch_size", "time_bins"):
-            _require(name, getattr(self, name), "an integer of at least 1", lambda v: _is_count(v))
-        _require(
+            require(name, getattr(self, name), "an integer of at least 1", lambda v: is_count(v))
+        require(
             "hidden",
             self.hidden,
             "one or more positive integers",
-            lambda v: isinstance(v, tuple) and v and all(map(_is_count, v)),
+            lambda v: isinstance(v, tuple) and v and all(map(is_count, v)),
         )
-        _require(
-            "folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (_is_count(v) and v > 1)
-        )
-        _require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
-        _require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
-        _require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
-        _require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
-        _require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
-        _require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
-        _require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
+        require("folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
+        require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
+        require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
+        require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
+        require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
+        require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
-        _require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
-
-
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _require(name: str, value, expected: str, is_valid: Callable) -> None:
-    try:
-        valid = is_valid(value)
-    except TypeError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: expected a usable GPU for 'cuda', got none; use cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+        require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
 
 def make_loaders(config: TrainConfig) -> tuple:
@@ -200,9 +178,7 @@ def load(out: str | PathLike) -> nn.Module:
     with torch.random.fork_rng():
         model = _make_model(config, frame_shape, classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
-    raised = annealing(config, model, steps=1)
-    if raised is not None:
-        raised.at(1)
+    end_annealing(config, model)
     return model.eval()
 
 
@@ -213,14 +189,7 @@ def read_config(out: str | PathLike) -> TrainConfig:
         FileNotFoundError: if there is none.
         ValueError: if `config.json` is damaged.
     """
-    path = Path(out) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected the configuration of a run to resume, found no file")
-    try:
-        values = json.loads(path.read_text())
-        return TrainConfig(**{field.name: values[field.name] for field in fields(TrainConfig)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected a configuration written by htaf-snn, got {error!r}") from error
+    return read_settings(out, TrainConfig)
 
 
 def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
@@ -247,21 +216,21 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         OSError: if the data are missing or the folder cannot be written.
         FloatingPointError: if the loss becomes NaN or infinite.
     """
-    device = _device(config.device)
+    device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
     # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
     _make_model(config, (1, 8, 8), 2)
     if writes:
-        _check_folder(config, out, resume)
-    with _new_folder(out) if writes else nullcontext():
+        check_folder(config, out, resume)
+    with new_folder(out) if writes else nullcontext():
         train_loader, val_loader, test_loader = make_loaders(config)
         shape = {"frame_shape": sample_shape(train_loader.dataset), "classes": len(train_loader.dataset.classes)}
         model = _make_model(config, **shape).to(device if processes is None else processes.device)
         if resume and writes:
             restore(out, model, torch.optim.Adam(model.parameters()))
         if writes:
-            _write_json(out / "config.json", {**asdict(config), **shape})
+            write_json(out / "config.json", {**asdict(config), **shape})
     metrics = fit(
         model,
         train_loader,
@@ -289,7 +258,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         "out": str(out),
     }
     if writes:
-        _write_json(out / "result.json", result)
+        write_json(out / "result.json", result)
     if processes is not None:
         processes.leave()
     return result
@@ -308,45 +277,6 @@ def _test(model: nn.Module, train_loader, test_loader, processes: Processes | No
     return figures
 
 
-def _check_folder(config: TrainConfig, out: Path, resume: bool) -> None:
-    if resume:
-        _check_same_run(config, read_config(out))
-    elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[None]:
-    """Make a folder, and take what was made away again if nothing has come into it."""
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(f"out: expected a folder that can be written, got {out}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        for folder in made:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-
-
-def _write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-
-
-def _check_same_run(config: TrainConfig, before: TrainConfig) -> None:
-    for field in fields(TrainConfig):
-        came, expected = getattr(config, field.name), getattr(before, field.name)
-        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and came >= expected):
-            continue
-        if came != expected:
-            raise ValueError(f"{field.name}: expected {expected!r}, as the run to resume has it, got {came!r}")
-
-
 def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
     folder = out / f"fold{fold}"
     again = resume and (folder / "config.json").is_file()
@@ -359,14 +289,14 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
     Returns:
         {"test_accuracy": mean, "fold_accuracy": one a fold, "out"}, also in `result.json`.
     """
-    _require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
+    require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
     out = Path(out)
     integrations.neuron(config.library, config.surrogate)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("folds: several processes train one fold; give its number too")
-    _check_folder(config, out, resume)
-    with _new_folder(out):
-        _write_json(out / "config.json", asdict(config))
+    check_folder(config, out, resume)
+    with new_folder(out):
+        write_json(out / "config.json", asdict(config))
         try:
             results = [_train_fold(config, out, fold, resume, progress) for fold in range(config.folds)]
         finally:
@@ -374,5 +304,5 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
                 (out / "config.json").unlink()
     accuracies = [result["test_accuracy"] for result in results]
     result = {"test_accuracy": sum(accuracies) / len(accuracies), "fold_accuracy": accuracies, "out": str(out)}
-    _write_json(out / "result.json", result)
+    write_json(out / "result.json", result)
     return result

@@ -1,0 +1,141 @@
+"""A page to look at concepts: one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._files import replacing
+from ..models import ICBM
+from .codes import Codes
+from .explaining import profiles
+
+__all__ = ["atlas"]
+
+_GALLERY = 24
+_PER_SHEET = 1024
+_LARGEST = 96
+
+
+def atlas(
+    model: ICBM, loader, path: str | PathLike, *, classes: Sequence[str] | None = None, title: str = "Concept atlas"
+) -> None:
+    """Write a page with a gallery of every concept, and the explanation of every image.
+
+    A concept's gallery has the images in which it is strongest, weakest, nearest to its threshold, and some by chance.
+    An image's page has what each concept adds to the classes' scores; concepts can be switched there. Images can be
+    chosen by class and by concepts.
+
+    Args:
+        model: trained; evaluated with hard concepts, its mode is restored.
+        loader: of (images (B, C, H, W) within [0, 1] with 1 or 3 channels, labels). Of larger images than 96 pixels the
+            page has smaller ones.
+        path: of the page, an .html file.
+        classes: their names; None for numbers.
+        title: of the page.
+
+    Raises:
+        ValueError: if the loader is empty, the images have another number of channels, or the names are not as many as
+            the classes.
+    """
+    n_classes = model.head.out_features
+    names = [str(number) for number in range(n_classes)] if classes is None else list(classes)
+    if len(names) != n_classes:
+        raise ValueError(f"classes: expected {n_classes} names, got {len(names)}")
+    pictures, potentials, labels = _seen(model, loader)
+    found = Codes.of(potentials, labels)
+    data = {
+        "classes": names,
+        "labels": labels.tolist(),
+        "weights": model.head.weight.detach().double().cpu().tolist(),
+        "bias": model.head.bias.detach().double().cpu().tolist(),
+        "bits": _base64(np.packbits(found.numpy(), axis=1, bitorder="little").tobytes()),
+        "concepts": [
+            {**profile, "gallery": _gallery(column)}
+            for profile, column in zip(profiles(found, n_classes), potentials.T, strict=True)
+        ],
+        "picture": {"height": pictures.shape[1], "width": pictures.shape[2], "columns": 32, "per_sheet": _PER_SHEET},
+    }
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("htaf_snn.concepts", "."), autoescape=True)
+    page = environment.get_template("atlas.html.jinja").render(
+        title=title, data=_for_script(data), sheets=_for_script(_sheets(pictures))
+    )
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+@torch.no_grad()
+def _seen(model: ICBM, loader) -> tuple[np.ndarray, Tensor, Tensor]:
+    """Pictures, uint8 (N, H, W) or (N, H, W, 3), potentials (N, K) and labels (N,) of a loader's images."""
+    mode, device = model.training, model.head.weight.device
+    model.eval()
+    pictures, potentials, labels = [], [], []
+    for images, numbers in loader:
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(f"loader: expected images (B, 1 or 3, H, W), got {tuple(images.shape)}")
+        potentials.append(model.potentials(images.to(device)).cpu())
+        labels.append(numbers)
+        pictures.append(_small(images).mul(255).round().clamp(0, 255).to(torch.uint8))
+    model.train(mode)
+    if not pictures:
+        raise ValueError("loader: expected at least one image, got none")
+    found = torch.cat(pictures).numpy()
+    return found[:, 0] if found.shape[1] == 1 else found.transpose(0, 2, 3, 1), torch.cat(potentials), torch.cat(labels)
+
+
+def _small(images: Tensor) -> Tensor:
+    largest = max(images.shape[2:])
+    if largest <= _LARGEST:
+        return images
+    size = [max(1, round(side * _LARGEST / largest)) for side in images.shape[2:]]
+    return torch.nn.functional.interpolate(images, size, mode="area")
+
+
+def _gallery(potentials: Tensor) -> dict[str, list[int]]:
+    """Numbers of the images to show of a concept."""
+    order = potentials.argsort(descending=True).tolist()
+    chance = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
+    return {
+        "strongest": order[:_GALLERY],
+        "weakest": order[::-1][:_GALLERY],
+        "at the threshold": potentials.abs().argsort()[:_GALLERY].tolist(),
+        "by chance": chance[:_GALLERY],
+    }
+
+
+def _sheets(pictures: np.ndarray) -> list[str]:
+    """Pictures side by side, 32 in a row and 1024 in a sheet, each sheet a PNG in base 64."""
+    from PIL import Image
+
+    height, width = pictures.shape[1:3]
+    sheets = []
+    for start in range(0, len(pictures), _PER_SHEET):
+        some = pictures[start : start + _PER_SHEET]
+        sheet = np.zeros((math.ceil(len(some) / 32) * height, 32 * width, *pictures.shape[3:]), np.uint8)
+        for place, picture in enumerate(some):
+            top, left = place // 32 * height, place % 32 * width
+            sheet[top : top + height, left : left + width] = picture
+        content = io.BytesIO()
+        Image.fromarray(sheet).save(content, "PNG")
+        sheets.append(_base64(content.getvalue()))
+    return sheets
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _for_script(value) -> str:
+    """JSON that can stand inside a script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

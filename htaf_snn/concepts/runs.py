@@ -1,0 +1,160 @@
+"""Runs: a model trained on images into a folder, measured, and laid out as an atlas."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from .._files import replacing
+from ..models import ICBM, ImageEncoder
+from ..training import CHECKPOINT, Processes, evaluate, load_checkpoint
+from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
+from ..training.recipe import end_annealing
+from .atlas import atlas
+from .codes import codes
+from .fitting import Recipe, fit, start
+from .measures import measure
+from .sparse import sparsify
+
+__all__ = ["Config", "load", "run"]
+
+SPARSE_HEAD = "sparse-head.safetensors"
+
+
+@dataclass(frozen=True)
+class Config(Recipe):
+    """What `run` does.
+
+    Attributes:
+        dataset: a name of `neuromorphic_datasets.images.names()`, or a folder of images, as of `images.load`.
+        data_root, download: as of `images.load`.
+        n_concepts: number of concepts.
+        discretiser: as of `nn.ConceptLayer`.
+        width: of the backbone, `models.ImageEncoder`.
+        max_concepts_per_class: give the model a sparse head, see `sparsify`; None for the dense one.
+        batch_size, seed, val_fraction: as of `images.loaders`; the seed is also the weights'.
+        precision, compiled, device: as of `training.TrainConfig`.
+    """
+
+    dataset: str = "digits"
+    data_root: str | None = None
+    download: bool = False
+    n_concepts: int = 64
+    discretiser: str = "htaf"
+    width: int = 16
+    max_concepts_per_class: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    val_fraction: float = 0.1
+    precision: str = "float32"
+    compiled: bool = False
+    device: str = "auto"
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("n_concepts", "width"):
+            require(name, getattr(self, name), "an integer of at least 1", is_count)
+        require(
+            "max_concepts_per_class",
+            self.max_concepts_per_class,
+            f"None or 1 to {self.n_concepts}",
+            lambda v: v is None or (is_count(v) and v <= self.n_concepts),
+        )
+
+
+def _model(config: Config, channels: int, classes: int) -> ICBM:
+    torch.manual_seed(config.seed)
+    encoder = ImageEncoder(channels, config.width)
+    return ICBM(encoder, config.n_concepts, classes, in_features=encoder.out_features, discretiser=config.discretiser)
+
+
+def load(out: str | PathLike) -> ICBM:
+    """The trained model of a run, in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no run or no checkpoint.
+        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+    """
+    out = Path(out)
+    config = read_settings(out, Config)
+    told = json.loads((out / "config.json").read_text())
+    with torch.random.fork_rng():
+        model = _model(config, told["channels"], len(told["classes"]))
+        load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    if (out / SPARSE_HEAD).is_file():
+        from safetensors.torch import load_file
+
+        model.head.load_state_dict(load_file(out / SPARSE_HEAD))
+    end_annealing(config, model)
+    return model.eval()
+
+
+def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
+    """Train a model, measure it on the test images, and write their codes and an atlas.
+
+    Args:
+        config: what to do.
+        out: folder of the run; new or empty, unless resuming.
+        resume, progress: as of `training.train`.
+
+    Several processes started by `torchrun` train one model together.
+
+    Returns:
+        The figures of `measure` on the test images and {"sparse_accuracy" with a sparse head, "out"}, also in
+        `result.json`; beside it are `codes.npz` and `atlas.html`.
+
+    Raises:
+        ValueError, OSError, FloatingPointError: as of `training.train`.
+    """
+    import neuromorphic_datasets as nd
+
+    device = device_of(config.device)
+    out, processes = Path(out), Processes.launched(device.type)
+    writes = processes is None or processes.first
+    _model(config, 1, 2)
+    if writes:
+        check_folder(config, out, resume)
+    with new_folder(out) if writes else nullcontext():
+        train, val, test = nd.images.loaders(
+            config.dataset,
+            root=config.data_root,
+            download=config.download,
+            batch_size=config.batch_size,
+            val_fraction=config.val_fraction,
+            seed=config.seed,
+        )
+        classes, channels = train.dataset.classes, train.dataset.images.shape[1]
+        model = _model(config, channels, len(classes)).to(device if processes is None else processes.device)
+        start(model, train)
+        if writes:
+            write_json(out / "config.json", {**asdict(config), "channels": channels, "classes": classes})
+    how = {"precision": config.precision, "compiled": config.compiled, "resume": resume, "processes": processes}
+    fit(model, train, val, recipe=config, out=out, progress=progress, **how)
+    result = {}
+    if writes:
+        result = _told(model, (train, test), config, out)
+        write_json(out / "result.json", result)
+    if processes is not None:
+        processes.leave()
+    return result
+
+
+def _told(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
+    train, test = loaders
+    result = measure(model, train, test)
+    if config.max_concepts_per_class is not None:
+        from safetensors.torch import save_file
+
+        sparsify(model, train, config.max_concepts_per_class)
+        result["sparse_accuracy"] = evaluate(model, test)["accuracy"]
+        with replacing(out / SPARSE_HEAD) as temporary:
+            save_file({name: value.cpu() for name, value in model.head.state_dict().items()}, temporary)
+    codes(model, test).save(out / "codes.npz")
+    title = f"Concepts of {Path(config.dataset).name}"
+    atlas(model, test, out / "atlas.html", classes=test.dataset.classes, title=title)
+    return {**result, "out": str(out)}

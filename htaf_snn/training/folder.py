@@ -1,0 +1,91 @@
+"""A run's folder and its settings: checked before anything is written, and never left half made."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._files import replacing
+
+
+def is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def require(name: str, value, expected: str, is_valid: Callable) -> None:
+    try:
+        valid = is_valid(value)
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+def device_of(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: expected a usable GPU for 'cuda', got none; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def read_settings(out: str | PathLike, kind: type) -> Any:
+    """The configuration of the run in a folder, a dataclass of that kind.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if `config.json` is damaged.
+    """
+    path = Path(out) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the configuration of a run to resume, found no file")
+    try:
+        values = json.loads(path.read_text())
+        return kind(**{field.name: values[field.name] for field in fields(kind)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a configuration written by htaf-snn, got {error!r}") from error
+
+
+def check_folder(config, out: Path, resume: bool) -> None:
+    if resume:
+        _check_same_run(config, read_settings(out, type(config)))
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Make a folder, and take what was made away again if nothing has come into it."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"out: expected a folder that can be written, got {out}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def write_json(path: Path, values: dict) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _check_same_run(config, before) -> None:
+    for field in fields(config):
+        came, expected = getattr(config, field.name), getattr(before, field.name)
+        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and came >= expected):
+            continue
+        if came != expected:
+            raise ValueError(f"{field.name}: expected {expected!r}, as the run to resume has it, got {came!r}")

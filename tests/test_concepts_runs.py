@@ -1,0 +1,120 @@
+"""`htaf-snn icbm`: runs in folders, resumed, measured, loaded."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from test_datasets_images import own
+from test_processes import torchrun
+from test_training import metrics, run
+
+from htaf_snn import concepts, training
+from htaf_snn.training import loop
+from neuromorphic_datasets import images
+
+SMALL = ["--epochs", "2", "--width", "4", "--n-concepts", "12", "--batch-size", "128"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("icbm") / "run"
+    result = run("icbm", *SMALL, "--max-concepts-per-class", 3, "--json", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    return out, json.loads(result.stdout)
+
+
+def test_a_run_leaves_figures_codes_and_a_page(finished):
+    out, told = finished
+    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "sparse_accuracy"} <= told.keys()
+    assert json.loads((out / "result.json").read_text()) == told
+    assert "<title>Concepts of digits</title>" in (out / "atlas.html").read_text()
+    _, _, test = images.loaders("digits", batch_size=128)
+    model = concepts.load(out)
+    with np.load(out / "codes.npz") as archive:
+        np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
+    assert (model.head.weight != 0).sum(1).max() <= 3
+    assert training.evaluate(model, test)["accuracy"] == told["sparse_accuracy"]
+    assert model.concept_layer.discretiser.surrogate.alpha == 20.0
+
+
+def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):
+    train_epoch, calls = loop._train_epoch, []
+
+    def stopped(*positional, **named):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(*positional, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", stopped)
+        result = run("icbm", *SMALL, "--max-concepts-per-class", 3, "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "htaf-snn icbm --resume --out" in result.stderr
+    assert not (tmp_path / "run" / "atlas.html").exists()
+    result = run("icbm", "--resume", "--json", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert {**json.loads(result.stdout), "out": ""} == {**finished[1], "out": ""}
+    assert metrics(tmp_path / "run") == metrics(finished[0])
+
+
+def test_images_of_ones_own(tmp_path):
+    own(tmp_path / "mine", ["cat", "dog"], 30, (9, 12))
+    result = run("icbm", *SMALL, "--dataset", tmp_path / "mine", "--discretiser", "relu", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert "dead concepts" in result.stdout and "smooth" not in result.stdout
+    assert '"classes":["cat","dog"]' in (tmp_path / "run" / "atlas.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset", "imagenet"], "--dataset: expected one of"),
+        (["--n-concepts", "0"], "n_concepts: expected an integer of at least 1, got 0"),
+        (["--discretiser", "magic"], "unknown surrogate 'magic'"),
+        (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
+        (["--entropy", "-1"], "entropy: expected a number >= 0"),
+        (["--alpha-end", "0"], "alpha_end"),
+        (["--resume"], "out: expected the folder of the run to resume"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    result = run("icbm", *SMALL, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr and "Traceback" not in result.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_finished_folder_is_not_written_over(finished):
+    result = run("icbm", *SMALL, "--out", finished[0])
+    assert (result.exit_code, "expected a new or empty folder" in result.stderr) == (2, True)
+    result = run("icbm", "--resume", "--width", "5", "--out", finished[0])
+    assert (result.exit_code, "width: expected 4" in result.stderr) == (2, True)
+
+
+def test_several_processes_train_one_model(tmp_path):
+    pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+    result = torchrun("icbm", *SMALL, "--out", tmp_path / "both", "--json")
+    assert result.returncode == 0, result.stderr
+    assert 0 < json.loads(result.stdout)["hard_accuracy"] <= 1
+    assert (tmp_path / "both" / "atlas.html").is_file()
+
+
+def test_a_compiled_model_learns(tmp_path, monkeypatch):
+    """Traced as for any backend; the one that compiles takes a minute for convolutions on a CPU."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    result = run("icbm", *SMALL, "--compiled", "--precision", "bfloat16", "--json", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    lines = metrics(tmp_path / "run")
+    assert lines[1]["train_loss"] < lines[0]["train_loss"]
+
+
+def test_images_too_small_are_refused(tmp_path):
+    own(tmp_path / "mine", ["cat", "dog"], 30)
+    result = run("icbm", *SMALL, "--dataset", tmp_path / "mine", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "expected images (B, 1, H, W) of 8 x 8 at least, got (43, 1, 6, 5)" in result.stderr
+    assert not (tmp_path / "run").exists()
