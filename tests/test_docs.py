@@ -26,6 +26,7 @@ MODULES = [
 ]
 BRIEFLY = {
     "train": "--epochs 1 --hidden 8 --time-bins 2",
+    "icbm": "--epochs 1 --width 2",
     "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --time-bins 2 --workers 1",
 }
 

@@ -36,6 +36,7 @@ class ICBM(nn.Module):
         ValueError: if a number is wrong, or the backbone gives something else.
 
     Example:
+        >>> import torch
         >>> model = ICBM(nn.Flatten(), n_concepts=8, n_classes=3, in_features=16).eval()
         >>> images = torch.rand(5, 1, 4, 4)
         >>> model(images).shape, model.concepts(images).shape
@@ -124,6 +125,7 @@ class ImageEncoder(nn.Sequential):
         ValueError: if the images have other channels or are smaller than 8 x 8.
 
     Example:
+        >>> import torch
         >>> ImageEncoder(1, 8)(torch.rand(2, 1, 28, 28)).shape
         torch.Size([2, 32])
     """

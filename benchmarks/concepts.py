@@ -1,0 +1,94 @@
+"""Concept bottleneck models by several discretisers on images, over seeds.
+
+    python benchmarks/concepts.py --fashion-mnist DIR --cifar10 DIR --out runs/concepts
+
+Each DIR as of `neuromorphic_datasets.images`. An hour on two cores; interrupted, the same command goes on. The figures
+end in `concepts.json` in the folder.
+"""
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from htaf_snn import __version__, concepts
+from htaf_snn.compare.statistics import compare_to, summarise
+from neuromorphic_datasets import images
+
+EPOCHS = {"fashion-mnist": 5, "cifar10": 15}
+DISCRETISERS = ["htaf", "relu", "sigmoid_ste", "clipped_ste", "relaxed_bernoulli"]
+
+
+def trained(job: tuple[str, str, int, str, Path]) -> dict:
+    """The figures of one run, which is made or continued if it is not finished."""
+    torch.set_num_threads(1)
+    dataset, discretiser, seed, root, out = job
+    if (out / "result.json").is_file():
+        return json.loads((out / "result.json").read_text())
+    config = concepts.Config(
+        dataset=dataset, data_root=root, discretiser=discretiser, seed=seed, epochs=EPOCHS[dataset], batch_size=128
+    )
+    return concepts.run(config, out, resume=(out / "config.json").is_file(), progress=False)
+
+
+def codes_of(out: Path, dataset: str, root: str) -> concepts.Codes:
+    """A run's codes of the test images."""
+    _, _, test = images.loaders(dataset, root=root, batch_size=500)
+    return concepts.codes(concepts.load(out), test)
+
+
+def row(results: list[dict], stability: float | None) -> dict:
+    """Means over seeds, and the accuracy's interval."""
+    accuracies = [result["hard_accuracy"] for result in results]
+    names = ("hardening_gap", "dead", "always_on", "effective_concepts", "redundancy", "purity", "completeness")
+    kept = {name: [result[name] for result in results] for name in (*names, "intervention_auc")}
+    means = {name: None if None in values else sum(values) / len(values) for name, values in kept.items()}
+    return {"accuracies": accuracies, **summarise(accuracies).as_dict(), **means, "stability": stability}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for dataset in EPOCHS:
+        parser.add_argument(f"--{dataset}", help="folder of the data set; without it, it is left out")
+    parser.add_argument("--out", type=Path, default=Path("runs/concepts"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="processes, a thread each")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    roots = {name: getattr(arguments, name.replace("-", "_")) for name in EPOCHS}
+    roots = {name: str(Path(root).resolve()) for name, root in roots.items() if root}
+    jobs = [
+        (dataset, discretiser, seed, root, arguments.out / f"{dataset}-{discretiser}-{seed}")
+        for dataset, root in roots.items()
+        for seed in range(arguments.seeds)
+        for discretiser in DISCRETISERS
+    ]
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        results = dict(zip(jobs, tqdm(pool.map(trained, jobs), total=len(jobs)), strict=True))
+    tables: dict[str, dict] = {}
+    for dataset, root in roots.items():
+        found = {
+            name: {job: told for job, told in results.items() if job[:2] == (dataset, name)} for name in DISCRETISERS
+        }
+        rows = {}
+        for name, own in found.items():
+            stable = name != "relu" and len(own) > 1
+            several = [codes_of(job[4], dataset, root) for job in own] if stable else []
+            rows[name] = row(list(own.values()), concepts.stability(several) if stable else None)
+        against = {name: rows[name]["accuracies"] for name in DISCRETISERS[1:]}
+        tests = compare_to(rows["htaf"]["accuracies"], against)
+        tables[dataset] = {
+            name: {**values, **(tests[name].as_dict() if name in tests else {})} for name, values in rows.items()
+        }
+    command = "python benchmarks/concepts.py " + " ".join(f"--{name} DIR" for name in roots)
+    told = {"command": command, "epochs": EPOCHS, "versions": {"htaf-snn": __version__, "torch": torch.__version__}}
+    path = arguments.out / "concepts.json"
+    path.write_text(json.dumps({**told, **tables}, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
