@@ -1,6 +1,7 @@
 """Implicit concept bottleneck models: the layer, training, explanations, codes, figures."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -185,6 +186,52 @@ def test_codes_are_written(tmp_path):
     assert table["concept_69"] == [False] * 69 + [True]
 
 
+def test_codes_for_pyc():
+    pytest.importorskip("torch_concepts", reason="pytorch-concepts is not installed")
+    found = concepts.Codes.of(torch.eye(3), torch.arange(3)).to_pyc()
+    assert found["concept_1"].tensor.flatten().tolist() == [0.0, 1.0, 0.0]
+
+
+def test_without_pyc_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_concepts", None)
+    with pytest.raises(ImportError, match="PyC is not installed; pip install --pre pytorch-concepts"):
+        concepts.Codes.of(torch.eye(3), torch.arange(3)).to_pyc()
+
+
+def test_class_weights_are_in_order(trained):
+    found = concepts.class_weights(trained, 4)
+    assert sorted(found) == list(range(CONCEPTS))
+    assert list(found.values()) == sorted(found.values(), key=lambda value: -abs(value))
+    assert all(value == trained.head.weight[4, number].item() for number, value in found.items())
+
+
+def test_examples_are_the_extremes(trained, loaders):
+    x = torch.cat([x for x, _ in loaders[2]])
+    potentials = trained.eval().potentials(x).detach()[:, 3]
+    found = concepts.examples(trained, loaders[2], k=5)[3]
+    assert len(concepts.examples(trained, loaders[2])) == CONCEPTS
+    assert potentials[found["strongest"]].min() >= potentials.sort(descending=True).values[4] - 1e-5
+    assert potentials[found["weakest"]].max() <= potentials.sort().values[4] + 1e-5
+    assert potentials[found["at the threshold"]].abs().max() <= potentials.abs().sort().values[4] + 1e-5
+    assert len(set(found["by chance"])) == 5
+
+
+def test_backbones_of_torchvision_work_as_they_are():
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    backbone = torchvision.models.squeezenet1_1(num_classes=7)
+    model = models.ICBM(backbone.features, CONCEPTS, CLASSES)  # feature maps of a number of channels not told
+    x, labels = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 9])
+    torch.nn.functional.cross_entropy(model(x), labels).backward()
+    assert model.concept_layer.projection.weight.shape == (CONCEPTS, 512)
+    assert next(backbone.parameters()).grad.abs().sum() > 0
+
+
+def test_backbones_of_timm_work_as_they_are():
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    model = models.ICBM(timm.create_model("resnet10t", num_classes=0), CONCEPTS, CLASSES)
+    assert model.eval()(torch.rand(2, 3, 64, 64)).shape == (2, CLASSES)
+
+
 def test_profiles_by_hand():
     bits = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
     found = concepts.profiles(
@@ -339,6 +386,8 @@ LABELS = torch.zeros(5, dtype=torch.int64)
             "'a', got 1",
         ),
         (lambda: concepts.stability([concepts.Codes.of(torch.ones(5, 2), LABELS)]), ValueError, "^several"),
+        (lambda: concepts.class_weights(new_model(), 10), ValueError, "^class_index"),
+        (lambda: concepts.examples(new_model(), []), ValueError, "^loader"),
         (lambda: concepts.rules(new_model(), None, 11), ValueError, "^class_index"),
         (lambda: concepts.rules(new_model(), None, 1, depth=0), ValueError, "^depth"),
         (lambda: concepts.sparsify(new_model(), [], 13), ValueError, "^max_concepts_per_class: expected 1 to 12"),

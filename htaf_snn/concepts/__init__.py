@@ -15,7 +15,7 @@ Example:
 
 from .atlas import atlas
 from .codes import Codes, codes
-from .explaining import Explanation, Rules, explain, heat_map, profiles, rules
+from .explaining import Explanation, Rules, class_weights, examples, explain, heat_map, profiles, rules
 from .fitting import Recipe, fit, penalties
 from .measures import intervention_curve, measure, stability
 from .runs import Config, load, run
@@ -29,7 +29,9 @@ __all__ = [
     "Rules",
     "SparseHead",
     "atlas",
+    "class_weights",
     "codes",
+    "examples",
     "explain",
     "fit",
     "heat_map",

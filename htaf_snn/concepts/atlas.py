@@ -17,7 +17,7 @@ from torch import Tensor
 from .._files import replacing
 from ..models import ICBM
 from .codes import Codes
-from .explaining import profiles
+from .explaining import galleries, profiles
 
 __all__ = ["atlas"]
 
@@ -60,7 +60,7 @@ def atlas(
         "bias": model.head.bias.detach().double().cpu().tolist(),
         "bits": _base64(np.packbits(found.numpy(), axis=1, bitorder="little").tobytes()),
         "concepts": [
-            {**profile, "gallery": _gallery(column)}
+            {**profile, "gallery": galleries(column, _GALLERY)}
             for profile, column in zip(profiles(found, n_classes), potentials.T, strict=True)
         ],
         "picture": {"height": pictures.shape[1], "width": pictures.shape[2], "columns": 32, "per_sheet": _PER_SHEET},
@@ -100,18 +100,6 @@ def _small(images: Tensor) -> Tensor:
         return images
     size = [max(1, round(side * _LARGEST / largest)) for side in images.shape[2:]]
     return torch.nn.functional.interpolate(images, size, mode="area")
-
-
-def _gallery(potentials: Tensor) -> dict[str, list[int]]:
-    """Numbers of the images to show of a concept."""
-    order = potentials.argsort(descending=True).tolist()
-    chance = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
-    return {
-        "strongest": order[:_GALLERY],
-        "weakest": order[::-1][:_GALLERY],
-        "at the threshold": potentials.abs().argsort()[:_GALLERY].tolist(),
-        "by chance": chance[:_GALLERY],
-    }
 
 
 def _sheets(pictures: np.ndarray) -> list[str]:

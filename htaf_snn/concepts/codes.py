@@ -84,6 +84,19 @@ class Codes:
         order = torch.argsort(distances, dim=-1, stable=True)[..., :k]
         return order, distances.gather(-1, order)
 
+    def to_pyc(self):
+        """All bits, float32, as an `AnnotatedTensor` of PyC (pytorch-concepts), with a binary label for each concept.
+
+        Raises:
+            ImportError: if it is not installed.
+        """
+        try:
+            from torch_concepts import AnnotatedTensor, Annotations
+        except ImportError:
+            raise ImportError("PyC is not installed; pip install --pre pytorch-concepts") from None
+        names = [f"concept_{number}" for number in range(self.size)]
+        return AnnotatedTensor(self[:].float(), Annotations(labels=names, cardinalities=[1] * self.size))
+
     def save(self, path: str | PathLike) -> None:
         """Write to an .npz of `bits` (bool), `labels` and `words`, or a .parquet with a column for each concept.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models import ICBM
 from .codes import Codes
 
-__all__ = ["Explanation", "Rules", "explain", "heat_map", "profiles", "rules"]
+__all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,55 @@ def explain(
         {number: parts[number] for number in active},
         None if classes is None else classes[chosen],
     )
+
+
+def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
+    """The weight of every concept for a class, by number, the largest magnitude first, without those that are 0.
+
+    Raises:
+        ValueError: if there is no such class.
+    """
+    if not 0 <= class_index < model.head.out_features:
+        raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
+    found = model.head.weight[class_index].detach().cpu()
+    order = found.abs().argsort(descending=True).tolist()
+    return {number: found[number].item() for number in order if found[number]}
+
+
+@torch.no_grad()
+def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
+    """Images to look at for each concept, by their place in the loader's order.
+
+    Args:
+        model: its mode is restored.
+        loader: of (images, labels).
+        k: how many of each kind.
+
+    Returns:
+        For each concept {"strongest", "weakest", "at the threshold": nearest to it, "by chance"}.
+
+    Raises:
+        ValueError: if the loader is empty.
+    """
+    mode, device = model.training, model.head.weight.device
+    model.eval()
+    found = [model.potentials(images.to(device)).cpu() for images, _ in loader]
+    model.train(mode)
+    if not found:
+        raise ValueError("loader: expected at least one image, got none")
+    return [galleries(column, k) for column in torch.cat(found).T]
+
+
+def galleries(potentials: Tensor, k: int) -> dict[str, list[int]]:
+    """`examples` of one concept, from its potentials (N,)."""
+    order = potentials.argsort(descending=True).tolist()
+    chance = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
+    return {
+        "strongest": order[:k],
+        "weakest": order[::-1][:k],
+        "at the threshold": potentials.abs().argsort()[:k].tolist(),
+        "by chance": chance[:k],
+    }
 
 
 def profiles(found: Codes, n_classes: int, attributes: dict[str, Tensor] | None = None) -> list[dict]:

@@ -42,8 +42,8 @@ class ICBM(nn.Module):
         >>> model(images).shape, model.concepts(images).shape
         (torch.Size([5, 3]), torch.Size([5, 8]))
         >>> with model.intervene({2: 1, 5: 0}):
-        ...     model.concepts(images)[0, [2, 5]]
-        tensor([1., 0.])
+        ...     model.concepts(images)[0, [2, 5]].tolist()
+        [1.0, 0.0]
     """
 
     def __init__(
