@@ -16,7 +16,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import __version__, bench, concepts, integrations, profile, training
+from . import __version__, concepts, integrations, profile, training
+from .bench import packed, sequences
 from .compare import Settings, Study
 from .compare.study import SETTINGS
 from .training.folder import read_settings
@@ -596,7 +597,6 @@ def bench_command(
     are listed as such; pip install "htaf-snn[bench]" brings them. packed: forward passes of layers and networks in bits
     beside floating point, inputs in bits where they are so inside a network.
     """
-    sequences = bench.sequences
     with _one_line_errors():
         if what not in (*sequences.BENCHMARKS, "scaling", "packed"):
             raise ValueError(f"what: expected {', '.join(sequences.BENCHMARKS)}, scaling or packed, got {what!r}")
@@ -609,7 +609,7 @@ def bench_command(
             for name in ("steps", "batch", "features"):
                 if context.get_parameter_source(name).name == "COMMANDLINE":
                     raise ValueError(f"{name}: expected none for packed, which has sizes of its own")
-            report, table = bench.packed.run(device, repeats), bench.packed.table
+            report, table = packed.run(device, repeats), packed.table
         elif what == "scaling":
             report, table = sequences.scaling(problem), sequences.scaling_table
         else:

@@ -30,6 +30,7 @@ __all__ = [
     "heaviside_linear",
     "htaf",
     "htaf_derivative",
+    "level_linear",
     "lif",
     "pack_bits",
     "pack_weight",
@@ -588,6 +589,37 @@ def binary_linear(
     else:
         sums = bit_operators.product_bits(rows, weight.words, offset, factor, thresholds, backend)
     return sums.view(*words.shape[:-1], sums.shape[1])
+
+
+def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") -> Tensor:
+    """Products of 8-bit levels, such as pixels, with binary weights.
+
+    Args:
+        levels: uint8 of shape (…, n).
+        weight: from `pack_weight`, of shape (O, n).
+        backend: "auto", "torch", "numba" or "triton".
+
+    Returns:
+        The sums, int32 (…, O).
+
+    Raises:
+        TypeError, ValueError: if an argument is of another type or shape.
+
+    Example:
+        >>> weight = pack_weight(torch.tensor([[1.0, -1.0, 1.0]]))
+        >>> level_linear(torch.tensor([[255, 5, 10]], dtype=torch.uint8), weight)
+        tensor([[260]], dtype=torch.int32)
+    """
+    if not isinstance(levels, Tensor) or levels.dtype != torch.uint8:
+        raise TypeError(f"levels: expected uint8, got {_describe(levels)}")
+    if weight.window is not None or not levels.ndim or levels.shape[-1] != weight.size:
+        raise ValueError(
+            f"levels: expected (…, {weight.size}) for the weight of a linear layer, got {_describe(levels)}"
+        )
+    rows = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]
+    backend = _dispatch.choose(backend, levels.device, torch.float32)
+    sums = bit_operators.level_product(rows, weight.words, weight.ones, backend)
+    return sums.view(*levels.shape[:-1], sums.shape[1])
 
 
 def binary_conv2d(

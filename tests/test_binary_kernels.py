@@ -49,6 +49,38 @@ def test_linear_equals_sums(seed, rows, size, outputs, levels):
 
 
 @settings(max_examples=CASES // 3, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 9), size=st.integers(0, 200), outputs=st.integers(1, 140))
+def test_products_of_levels_equal_sums(seed, rows, size, outputs):
+    levels = torch.randint(256, (rows, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    w = drawn(seed + 1, outputs, size)
+    assert torch.equal(functional.level_linear(levels, functional.pack_weight(w)), (levels.double() @ signs(w).T).int())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 784])
+def test_every_backend_multiplies_levels(backend, size):
+    levels = torch.randint(256, (2, 3, size), generator=torch.Generator().manual_seed(size), dtype=torch.uint8)
+    levels[0, 0], levels[1, 2] = 255, 0
+    w = drawn(size, 67, size)
+    found = functional.level_linear(levels[:, ::2], functional.pack_weight(w), backend)
+    assert torch.equal(found, (levels[:, ::2].double() @ signs(w).T).int())
+    assert functional.level_linear(levels[0, 1], functional.pack_weight(w), backend).shape == (67,)
+
+
+@pytest.mark.parametrize(
+    ("levels", "error", "message"),
+    [
+        (torch.ones(3), TypeError, "^levels: expected uint8, got"),
+        ([1, 2, 3], TypeError, "^levels: expected uint8, got"),
+        (torch.ones(4, dtype=torch.uint8), ValueError, r"^levels: expected \(…, 3\)"),
+    ],
+)
+def test_wrong_levels_are_named(levels, error, message):
+    with pytest.raises(error, match=message):
+        functional.level_linear(levels, functional.pack_weight(torch.ones(2, 3)))
+
+
+@settings(max_examples=CASES // 3, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 3),

@@ -5,7 +5,3 @@ htaf-snn bench htaf       # the smooth step
 htaf-snn bench scaling    # the fused neuron over the number of steps and of neurons
 htaf-snn bench packed     # layers and networks in bits
 """
-
-from . import packed, sequences
-
-__all__ = ["packed", "sequences"]

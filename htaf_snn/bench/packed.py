@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from . import common
 
 __all__ = ["PROBLEMS", "measure", "run", "table"]
 
-FEATURES, CHANNELS, HIDDEN = 4096, 256, [1024, 1024]
+FEATURES, CHANNELS, HIDDEN, WIDE = 4096, 256, [1024, 1024], [4096, 4096, 4096]
 BATCHES = {"cpu": (1, 256), "cuda": (1, 16, 256)}
 
 
@@ -76,11 +76,12 @@ def _channels_last_bits(x: Tensor) -> Tensor:
     return functional.pack_bits(x.movedim(1, -1))
 
 
-def _mlp(device: str) -> dict[str, Peer]:
-    """A whole network, 784-1024-1024-10, from images to scores."""
+def _mlp(device: str, hidden: Sequence[int] | None = None) -> dict[str, Peer]:
+    """A whole network, 784-1024-1024-10 or with other hidden layers, from images to scores."""
     torch.manual_seed(0)
-    binary = models.BinaryMLP(784, HIDDEN, 10).eval()
-    packed, twin = deploy.pack(binary).to(device), models.ReLUNet(784, HIDDEN, 10).eval().to(device)
+    hidden = hidden or HIDDEN
+    binary = models.BinaryMLP(784, hidden, 10).eval()
+    packed, twin = deploy.pack(binary).to(device), models.ReLUNet(784, hidden, 10).eval().to(device)
     binary = binary.to(device)
 
     def image(x: Tensor) -> Tensor:
@@ -97,6 +98,7 @@ PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = 
     "linear": (_linear, (FEATURES,)),
     "conv": (_conv, (CHANNELS, 28, 28)),
     "mlp": (_mlp, (784,)),
+    "wide mlp": (lambda device: _mlp(device, WIDE), (784,)),
 }
 """What makes the peers on a device, and the shape of a sample."""
 

@@ -19,6 +19,7 @@ from ..functional import (
     binary_conv2d,
     binary_linear,
     heaviside_linear,
+    level_linear,
     pack_bits,
     pack_weight,
     unpack_bits,
@@ -67,8 +68,8 @@ class Quantize(nn.Module):
     """Images within [0, 1] as their 256 levels."""
 
     def forward(self, value: Tensor) -> Tensor:
-        if not bool(((value >= 0) & (value <= 1)).all()):
-            low, high = value.min().item(), value.max().item()
+        low, high = (bound.item() for bound in value.aminmax()) if value.numel() else (0, 1)
+        if not (low >= 0 and high <= 1):
             raise ValueError(f"x: expected values within [0, 1], got {low} to {high}")
         return hnn.QuantizeInput.levels_of(value)
 
@@ -163,7 +164,7 @@ class BinaryProduct(_Product):
     def forward(self, value: Tensor | Bits) -> Tensor | Bits:
         self._check(value, self.shape[1] * self.groups)
         if isinstance(value, Tensor):
-            return self._finished(self._of_levels(value))
+            return self._finished(level_linear(value, self._weight(0)))
         if self.groups == 1 and self.thresholds is not None:
             words = self._sums(value.words, 0, thresholds=self.thresholds)
             return Bits(words, self.shape[0], self.out_levels)
@@ -179,12 +180,6 @@ class BinaryProduct(_Product):
             return binary_linear(words, self._weight(number), **options)
         places = {name: self.where[name] for name in ("stride", "padding", "dilation")}
         return binary_conv2d(words, self._weight(number), **places, **options)
-
-    def _of_levels(self, value: Tensor) -> Tensor:
-        """Sums over the eight bit planes of uint8 levels."""
-        planes = (value >> torch.arange(8, device=value.device, dtype=torch.uint8).view(-1, *[1] * value.ndim)) & 1
-        sums = self._sums(pack_bits(planes), 0)
-        return (sums << torch.arange(8, device=value.device).view(-1, 1, 1)).sum(0, dtype=torch.int32)
 
 
 class HeavisideProduct(_Product):

@@ -9,7 +9,7 @@ from .. import _dispatch
 from .._operator import operator
 from . import reference
 
-__all__ = ["pack_bits", "product", "product_bits", "transposed"]
+__all__ = ["level_product", "pack_bits", "product", "product_bits", "transposed"]
 
 
 def transposed(weight: Tensor) -> Tensor:
@@ -58,3 +58,16 @@ def product_bits(
 @torch.library.register_fake(product_bits)
 def _(words, weight, offset, factor, thresholds, backend):
     return words.new_empty(words.shape[0], -(-len(offset) // reference.WORD))
+
+
+@operator
+def level_product(levels: Tensor, weight: Tensor, ones: Tensor, backend: str) -> Tensor:
+    """`reference.level_product` of a weight that is `transposed` and has so many +1 for each output."""
+    if backend == "torch":
+        return reference.level_product(levels, weight.T[: len(ones)])
+    return _kernels(backend).level_product(levels, weight, ones)
+
+
+@torch.library.register_fake(level_product)
+def _(levels, weight, ones, backend):
+    return levels.new_empty(levels.shape[0], len(ones), dtype=torch.int32)

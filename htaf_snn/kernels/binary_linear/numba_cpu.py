@@ -8,9 +8,11 @@ from torch import Tensor
 
 from ..numba_cpu import compiled, empty, inlined, popcount, run
 
-__all__ = ["pack", "product", "product_bits"]
+__all__ = ["level_product", "pack", "product", "product_bits"]
 
-_ZERO, _ONE, _WORD = np.uint64(0), np.uint64(1), 64
+_ZERO, _ONE, _WORD, _PLANES = np.uint64(0), np.uint64(1), 64, 8
+# The lowest bit of each of eight bytes, and the product that gathers those in the highest byte.
+_LOWEST, _GATHER, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(56)
 
 
 def _pack_kernel(start, stop, x, out):
@@ -56,6 +58,34 @@ def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds,
         out[m, n // rows] = word
 
 
+def _planes_kernel(start, stop, eights, planes):
+    """Bit p of 64 levels, which are 8 words of 8 bytes, as one word of plane p."""
+    words = planes.shape[2]
+    for n in range(start, stop):
+        m, k = n // words, n % words
+        for p in range(_PLANES):
+            word = _ZERO
+            for i in range(8):
+                bits = (eights[m, 8 * k + i] >> np.uint64(p)) & _LOWEST
+                word |= ((bits * _GATHER) >> _HIGHEST) << np.uint64(8 * i)
+            planes[p, m, k] = word
+
+
+def _levels_kernel(start, stop, planes, weight, ones, out):
+    counts, sums = np.empty(_WORD, np.uint64), np.empty(_WORD, np.uint64)
+    rows, outputs = out.shape
+    for n in range(start, stop):
+        m, first = n % rows, n // rows * _WORD
+        sums[:] = _ZERO
+        for p in range(_PLANES):
+            count(planes[p, m], weight, first, counts)
+            for j in range(_WORD):
+                sums[j] += counts[j] << np.uint64(p)
+        for j in range(min(_WORD, outputs - first)):
+            # A level is the sum of its bits' worths, and 255 is that of all.
+            out[m, first + j] = 255 * ones[first + j] - np.int32(sums[j])
+
+
 def _words(tensor: Tensor) -> np.ndarray:
     return tensor.contiguous().numpy().view(np.uint64)
 
@@ -88,5 +118,20 @@ def product_bits(words, weight, offset, factor, thresholds):
     run(
         compiled(_product_bits_kernel), out.numel(), words.shape[1] * _WORD, _words(words), _words(weight),
         offset.numpy(), np.int32(factor), thresholds.numpy(), out.numpy().view(np.uint64),
+    )  # fmt: skip
+    return out
+
+
+def level_product(levels, weight, ones):
+    """See `reference.level_product`; the weight is `transposed`."""
+    rows, words, outputs = levels.shape[0], weight.shape[0], len(ones)
+    eights = torch.nn.functional.pad(levels, (0, words * _WORD - levels.shape[1])).contiguous()
+    planes = torch.empty(_PLANES, rows, words, dtype=torch.int64)
+    eights, blocks = eights.numpy().view(np.uint64), -(-outputs // _WORD)
+    run(compiled(_planes_kernel), rows * words, _WORD * _PLANES, eights, _words(planes))
+    out = empty((rows, outputs), torch.int32)
+    run(
+        compiled(_levels_kernel), rows * blocks, words * _WORD * _PLANES, _words(planes), _words(weight), ones.numpy(),
+        out.numpy(),
     )  # fmt: skip
     return out

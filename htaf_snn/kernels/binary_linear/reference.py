@@ -39,3 +39,9 @@ def product(words: Tensor, weight: Tensor, offset: Tensor, factor: int) -> Tenso
 def product_bits(words: Tensor, weight: Tensor, offset: Tensor, factor: int, thresholds: Tensor) -> Tensor:
     """Where `product` is greater than the thresholds (O,), as words (M, ceil(O / 64))."""
     return pack(product(words, weight, offset, factor) > thresholds)
+
+
+def level_product(levels: Tensor, weight: Tensor) -> Tensor:
+    """Sums, int32 (M, O), of levels (M, n), uint8, times weights -1 and +1 whose words are (O, K)."""
+    signs = 2 * unpack(weight, levels.shape[1]) - 1
+    return (levels.double() @ signs.double().T).to(torch.int32)

@@ -9,7 +9,7 @@ from triton.language.extra import libdevice
 
 from ..triton_gpu import INTERPRETED
 
-__all__ = ["pack", "product", "product_bits"]
+__all__ = ["level_product", "pack", "product", "product_bits"]
 
 WORD = tl.constexpr(64)
 _ROWS = 16
@@ -96,3 +96,11 @@ def product_bits(words, weight, offset, factor, thresholds):
     """See `reference.product_bits`; the weight is `transposed`."""
     out = words.new_empty(words.shape[0], -(-len(offset) // 64))
     return _product(words, weight, offset, factor, thresholds, out)
+
+
+def level_product(levels, weight, ones):
+    """See `reference.level_product`; the weight is `transposed`. A product for each of the eight planes of bits."""
+    places = torch.arange(8, device=levels.device, dtype=torch.uint8)
+    planes = pack((levels >> places.view(-1, 1, 1)) & 1)
+    sums = product(planes.flatten(0, 1), weight, ones, 1).view(8, len(levels), len(ones))
+    return (sums << places.view(-1, 1, 1).int()).sum(0, dtype=torch.int32)
