@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from . import formulas
 from .formulas import Formula
-from .functional import check_positive, smooth, spike
+from .functional import smooth, spike
+from .functional.steps import check_positive
 
 __all__ = [
     "EDE",

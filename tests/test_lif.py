@@ -15,7 +15,7 @@ from htaf_snn import HTAF, formulas, functional, surrogate
 DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 BACKENDS = list(DEVICES)
 FUSED = ["numba", "triton"]
-RESETS = [(reset, delay) for reset in functional.RESETS for delay in (True, False)]
+RESETS = [(reset, delay) for reset in functional.sequences.RESETS for delay in (True, False)]
 SURROGATES = [name for name in surrogate.names() if name != "superspike"]
 
 # Triton's interpreter computes with numpy, which warns of what a GPU does silently.
@@ -287,7 +287,7 @@ def test_dtypes(backend, dtype):
     torch.testing.assert_close(grad, expected_grad.to(dtype))
 
 
-@pytest.mark.parametrize("reset", functional.RESETS)
+@pytest.mark.parametrize("reset", functional.sequences.RESETS)
 def test_gradcheck_of_the_smooth_step(reset):
     tensors = leaves(inputs(4, 2, 3), torch.float64)
     step = HTAF(mode="smooth")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .. import _files, integrations, training
+from .. import _files, _pages, integrations, training
 from . import figures, statistics
 
 if TYPE_CHECKING:
@@ -223,15 +223,12 @@ def as_latex(rows: Sequence[dict]) -> str:
 
 def as_html(study: Study, results: dict) -> str:
     """The page."""
-    import jinja2
-
     rows = results["table"]
     kept, cells = _lines(rows)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("htaf_snn.compare", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     counts = study.counts()
-    return environment.get_template("report.html.jinja").render(
+    return _pages.render(
+        "htaf_snn.compare",
+        "report.html.jinja",
         settings=study.settings,
         counts=counts,
         too_few=study.settings.seeds < statistics.FEWEST_SEEDS,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._files import replacing
+from .._pages import render
 from ..models import ICBM
 from .codes import Codes
 from .explaining import galleries, profiles
@@ -65,11 +66,12 @@ def atlas(
         ],
         "picture": {"height": pictures.shape[1], "width": pictures.shape[2], "columns": 32, "per_sheet": _PER_SHEET},
     }
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("htaf_snn.concepts", "."), autoescape=True)
-    page = environment.get_template("atlas.html.jinja").render(
-        title=title, data=_for_script(data), sheets=_for_script(_sheets(pictures))
+    page = render(
+        "htaf_snn.concepts",
+        "atlas.html.jinja",
+        title=title,
+        data=_for_script(data),
+        sheets=_for_script(_sheets(pictures)),
     )
     with replacing(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8")

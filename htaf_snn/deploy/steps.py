@@ -23,8 +23,8 @@ from ..functional import (
     pack_bits,
     pack_weight,
     unpack_bits,
-    windows,
 )
+from ..functional.bits import windows
 from ..nn.binary import INPUT_STEP
 
 __all__ = ["FUNCTIONS", "MODULES", "BinaryProduct", "Bits", "HeavisideProduct", "Quantize", "Threshold", "as_float"]

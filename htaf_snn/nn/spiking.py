@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..functional.sequences import RESETS
 from ..surrogate import HTAF
 
 __all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
@@ -88,8 +89,8 @@ class Leaky(_Neuron):
         backend: str = "auto",
     ):
         super().__init__(surrogate, save_dtype, checkpoint_every, backend)
-        if reset_mechanism not in functional.RESETS:
-            expected = ", ".join(functional.RESETS)
+        if reset_mechanism not in RESETS:
+            expected = ", ".join(RESETS)
             raise ValueError(f"reset_mechanism: expected one of {expected}, got {reset_mechanism!r}")
         self._keep("beta", beta, learn_beta)
         self._keep("threshold", threshold, learn_threshold)

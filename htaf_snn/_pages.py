@@ -1,0 +1,20 @@
+"""Pages of HTML from templates that lie beside the code."""
+
+from __future__ import annotations
+
+__all__ = ["render"]
+
+
+def render(package: str, template: str, **values) -> str:
+    """Fill in a template of a package; what is not marked as safe is escaped, what is missing raises.
+
+    Example:
+        >>> render("htaf_snn.concepts", "atlas.html.jinja", title="<A>", data="{}", sheets="[]").count("&lt;A&gt;")
+        2
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(package, "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(**values)

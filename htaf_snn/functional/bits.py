@@ -1,0 +1,282 @@
+"""Products of packed bits."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..kernels import _dispatch
+from ..kernels.binary_conv2d.windows import windows
+from ..kernels.binary_linear import autograd as bit_operators
+from ..kernels.binary_linear import reference as bit_reference
+from ..kernels.heaviside_linear.autograd import heaviside_product
+from ._checks import check_floating, describe
+
+__all__ = [
+    "BinaryWeight",
+    "binary_conv2d",
+    "binary_linear",
+    "heaviside_linear",
+    "level_linear",
+    "pack_bits",
+    "pack_weight",
+    "unpack_bits",
+    "windows",
+]
+
+
+class BinaryWeight(NamedTuple):
+    """Binary weights as the kernels take them, from `pack_weight`.
+
+    Attributes:
+        words: int64 of shape (K, 64 * ceil(O / 64)), K words for each of O outputs, turned over.
+        ones: int32 of shape (O,), how many weights of each output are +1.
+        tap_sums: int32 of shape (taps, O), the sum of the weights at each place of a window; one tap if linear.
+        size: weights of each output.
+        window: the places of a convolution's window, (kH, kW); None if linear.
+    """
+
+    words: Tensor
+    ones: Tensor
+    tap_sums: Tensor
+    size: int
+    window: tuple[int, int] | None
+
+
+def pack_bits(x: Tensor, backend: str = "auto") -> Tensor:
+    """Pack where x is greater than 0 into 64-bit words along the last dimension.
+
+    Args:
+        x: floating-point or integer tensor of shape (…, n).
+        backend: "auto", "torch", "numba" or "triton".
+
+    Returns:
+        int64 words of shape (…, ceil(n / 64)); bit k of word j is element 64 j + k, and bits beyond n are 0.
+
+    Raises:
+        TypeError: if x is not a tensor of numbers.
+        ValueError: if it has no dimension.
+
+    Example:
+        >>> pack_bits(torch.tensor([1.0, -1.0, 0.0, 2.0]))
+        tensor([9])
+    """
+    if not isinstance(x, Tensor) or x.is_complex():
+        raise TypeError(f"x: expected a tensor of numbers, got {describe(x)}")
+    if not x.ndim:
+        raise ValueError(f"x: expected at least one dimension, got {describe(x)}")
+    return bit_operators.pack_bits(x, _dispatch.choose(backend, x.device, torch.float32))
+
+
+def unpack_bits(words: Tensor, size: int) -> Tensor:
+    """The first `size` bits of words (…, K) as a boolean tensor (…, size); the inverse of `pack_bits`.
+
+    Raises:
+        TypeError: if words are not int64.
+        ValueError: if they hold fewer bits.
+
+    Example:
+        >>> unpack_bits(torch.tensor([9]), 4)
+        tensor([ True, False, False,  True])
+    """
+    _check_words("words", words)
+    if not 0 <= size <= 64 * words.shape[-1]:
+        raise ValueError(f"size: expected 0 to {64 * words.shape[-1]}, the bits in words, got {size}")
+    return bit_reference.unpack(words, size).bool()
+
+
+def pack_weight(weight: Tensor) -> BinaryWeight:
+    """Binary weights, +1 where `weight` is greater than 0 and else -1, as the kernels take them.
+
+    Args:
+        weight: of shape (O, n), or (O, C, kH, kW) for a convolution.
+
+    Raises:
+        TypeError: if it is no floating-point tensor.
+        ValueError: if it is of another shape or has a NaN.
+
+    Example:
+        >>> pack_weight(torch.tensor([[1.0, -1.0, 0.0]])).ones
+        tensor([1], dtype=torch.int32)
+    """
+    check_floating("weight", weight)
+    if weight.ndim not in (2, 4):
+        raise ValueError(f"weight: expected the shape (O, n) or (O, C, kH, kW), got {describe(weight)}")
+    if weight.isnan().any():
+        raise ValueError("weight: expected numbers, got NaN")
+    window = tuple(weight.shape[2:])
+    taps = weight.detach().reshape(*weight.shape[:2], math.prod(window)).movedim(1, -1)  # (O, taps, n)
+    words = bit_operators.transposed(bit_reference.pack(taps).flatten(1))
+    ones = (taps > 0).sum((1, 2), dtype=torch.int32)
+    sums = torch.where(taps > 0, 1, -1).sum(2, dtype=torch.int32).T.contiguous()
+    return BinaryWeight(words, ones, sums, taps[0].numel(), window or None)
+
+
+def _check_words(name: str, words: Tensor) -> None:
+    if not isinstance(words, Tensor) or words.dtype != torch.int64 or not words.ndim:
+        raise TypeError(f"{name}: expected int64 words of `pack_bits`, got {describe(words)}")
+
+
+def _check_bits(words: Tensor, weight: BinaryWeight, levels: tuple[int, int], thresholds: Tensor | None) -> None:
+    _check_words("words", words)
+    taps = len(weight.tap_sums)
+    if words.shape[-1] * taps != len(weight.words):
+        raise ValueError(f"words: expected {len(weight.words) // taps} a row, for the weight, got {describe(words)}")
+    if tuple(levels) not in ((-1, 1), (0, 1)):
+        raise ValueError(f"levels: expected (-1, 1) or (0, 1), got {levels!r}")
+    if thresholds is not None and (thresholds.dtype != torch.int32 or thresholds.shape != weight.ones.shape):
+        raise ValueError(f"thresholds: expected int32 of shape {tuple(weight.ones.shape)}, got {describe(thresholds)}")
+
+
+def binary_linear(
+    words: Tensor,
+    weight: BinaryWeight,
+    *,
+    levels: tuple[int, int] = (-1, 1),
+    thresholds: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Products of packed bits with binary weights, by counting the bits that differ.
+
+    Args:
+        words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
+        weight: from `pack_weight`.
+        levels: what the bits mean, (-1, 1) or (0, 1).
+        thresholds: int32 of shape (O,), or None.
+        backend: "auto", "torch", "numba" or "triton".
+
+    Returns:
+        The sums, int32 (…, O); with thresholds where they are greater, as words (…, ceil(O / 64)).
+
+    Raises:
+        TypeError, ValueError: if an argument is of another type or shape.
+
+    Example:
+        >>> x, w = torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
+        >>> binary_linear(pack_bits(x), pack_weight(w))
+        tensor([[ 1, -1]], dtype=torch.int32)
+        >>> binary_linear(pack_bits(x), pack_weight(w), levels=(0, 1))
+        tensor([[2, 0]], dtype=torch.int32)
+    """
+    _check_bits(words, weight, levels, thresholds)
+    if weight.window is not None:
+        raise ValueError("weight: expected that of a linear layer, got that of a convolution")
+    backend = _dispatch.choose(backend, words.device, torch.float32)
+    # Sum = size - 2 * differing between -1 and 1; between 0 and 1, (weights +1) - differing.
+    offset, factor = (weight.ones, 1) if levels[0] == 0 else (torch.full_like(weight.ones, weight.size), 2)
+    rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
+    if thresholds is None:
+        sums = bit_operators.product(rows, weight.words, offset, factor, backend)
+    else:
+        sums = bit_operators.product_bits(rows, weight.words, offset, factor, thresholds, backend)
+    return sums.view(*words.shape[:-1], sums.shape[1])
+
+
+def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") -> Tensor:
+    """Products of 8-bit levels, such as pixels, with binary weights.
+
+    Args:
+        levels: uint8 of shape (…, n).
+        weight: from `pack_weight`, of shape (O, n).
+        backend: "auto", "torch", "numba" or "triton".
+
+    Returns:
+        The sums, int32 (…, O).
+
+    Raises:
+        TypeError, ValueError: if an argument is of another type or shape.
+
+    Example:
+        >>> weight = pack_weight(torch.tensor([[1.0, -1.0, 1.0]]))
+        >>> level_linear(torch.tensor([[255, 5, 10]], dtype=torch.uint8), weight)
+        tensor([[260]], dtype=torch.int32)
+    """
+    if not isinstance(levels, Tensor) or levels.dtype != torch.uint8:
+        raise TypeError(f"levels: expected uint8, got {describe(levels)}")
+    if weight.window is not None or not levels.ndim or levels.shape[-1] != weight.size:
+        raise ValueError(
+            f"levels: expected (…, {weight.size}) for the weight of a linear layer, got {describe(levels)}"
+        )
+    rows = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]
+    backend = _dispatch.choose(backend, levels.device, torch.float32)
+    sums = bit_operators.level_product(rows, weight.words, weight.ones, backend)
+    return sums.view(*levels.shape[:-1], sums.shape[1])
+
+
+def binary_conv2d(
+    words: Tensor,
+    weight: BinaryWeight,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    levels: tuple[int, int] = (-1, 1),
+    thresholds: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """A convolution of packed bits with binary weights; padding adds zeros, whatever the levels are.
+
+    Args:
+        words: int64 of shape (B, H, W, ceil(C / 64)), packed along the channels.
+        weight: from `pack_weight`, of shape (O, C, kH, kW).
+        stride, padding, dilation: of rows and columns.
+        levels, thresholds, backend: as of `binary_linear`.
+
+    Returns:
+        The sums, int32 (B, H', W', O), or words (B, H', W', ceil(O / 64)).
+
+    Raises:
+        TypeError, ValueError: if an argument is of another type or shape.
+
+    Example:
+        >>> words = pack_bits(torch.ones(1, 4, 4, 8))
+        >>> binary_conv2d(words, pack_weight(torch.ones(2, 8, 3, 3)), padding=(1, 1))[0, 0, :, 0]
+        tensor([32, 48, 48, 32], dtype=torch.int32)
+    """
+    _check_bits(words, weight, levels, thresholds)
+    if weight.window is None or words.ndim != 4:
+        raise ValueError(f"words: expected (B, H, W, K) and a convolution's weight, got {describe(words)}")
+    where = (weight.window, stride, padding, dilation)
+    under = windows(words, *where)
+    linear_weight = weight._replace(window=None, tap_sums=weight.tap_sums.sum(0, keepdim=True, dtype=torch.int32))
+    options = {"levels": levels, "backend": backend}
+    if levels[0] == 0 or not any(padding):
+        return binary_linear(under, linear_weight, thresholds=thresholds, **options)
+    # Outside the image the bits are 0, which counts as -1 there: that is taken back.
+    inside = windows(torch.ones_like(words[:1, ..., :1]), *where)
+    sums = binary_linear(under, linear_weight, **options) + _outside(inside, weight.tap_sums)
+    return sums if thresholds is None else pack_bits(sums - thresholds, backend)
+
+
+def _outside(inside: Tensor, tap_sums: Tensor) -> Tensor:
+    """For each position, int32 (1, H', W', O), the sum of the weights whose place is outside the image."""
+    return ((1 - inside).double() @ tap_sums.double()).to(torch.int32)
+
+
+def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
+    """Sums of integer weights whose bit is set.
+
+    Args:
+        words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
+        weight: int32 of shape (n, O); no sum may pass 2**31.
+        backend: as of `binary_linear`.
+
+    Returns:
+        int32 of shape (…, O).
+
+    Raises:
+        TypeError, ValueError: if an argument is of another type or shape.
+
+    Example:
+        >>> heaviside_linear(pack_bits(torch.tensor([1.0, 0.0, 1.0])), torch.tensor([[1], [10], [100]]).int())
+        tensor([101], dtype=torch.int32)
+    """
+    _check_words("words", words)
+    if weight.dtype != torch.int32 or weight.ndim != 2 or -(-weight.shape[0] // 64) != words.shape[-1]:
+        raise ValueError(f"weight: expected int32 of shape (n, O) for {describe(words)}, got {describe(weight)}")
+    rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
+    sums = heaviside_product(rows, weight, _dispatch.choose(backend, words.device, torch.float32))
+    return sums.view(*words.shape[:-1], sums.shape[1])

@@ -1,0 +1,258 @@
+"""Neurons over sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..formulas import Formula
+from ..kernels import _dispatch
+from ..kernels.lif import reference as lif_reference
+from ..kernels.lif.fused import Emission, fused_cuba, fused_leaky
+from ._checks import check_floating, describe
+from .steps import resolve
+
+__all__ = ["RESETS", "cuba_lif", "lif"]
+
+RESETS = ("subtract", "zero", "none")
+
+
+def _emission(surrogate) -> Emission:
+    if callable(surrogate) and not isinstance(getattr(surrogate, "formula", None), Formula):
+        return Emission(call=surrogate)
+    formula, values = resolve(surrogate)
+    formula.check({k: v for k, v in values.items() if not isinstance(v, Tensor)})
+    return Emission(formula, tuple(values.values()), getattr(surrogate, "mode", "spike") == "smooth")
+
+
+def _check_sequence(x) -> torch.dtype:
+    """Check currents and give the dtype of the state: float64 for float64, else float32."""
+    check_floating("x", x)
+    if x.ndim < 2:
+        raise ValueError(f"x: expected currents of shape (T, B, *features), got {describe(x)}; is time missing?")
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _over_neurons(
+    name: str,
+    value: float | Tensor,
+    x: Tensor,
+    dtype: torch.dtype,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+) -> Tensor:
+    """A parameter as a tensor of the state's dtype that broadcasts to (B, *features), clamped into a range.
+
+    It is left as small as it came: expanded, a number would take four bytes of what is saved for each neuron.
+    """
+    shape = x.shape[1:]
+    if not isinstance(value, Tensor):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+            raise ValueError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
+        return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device)
+    check_floating(name, value)
+    if value.device != x.device and value.ndim:
+        raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
+    try:
+        value = value.to(x.device, dtype)
+        value.expand(shape)
+        return value if lowest == -math.inf else value.clamp(lowest, highest)
+    except RuntimeError:
+        raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {describe(value)}") from None
+
+
+def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest: Tensor | None = None) -> Tensor:
+    if value is None:
+        rest = torch.zeros((), dtype=dtype, device=x.device) if rest is None else rest
+        return rest.expand(x.shape[1:])
+    if not isinstance(value, Tensor) or value.shape != x.shape[1:] or value.device != x.device:
+        expected = f"a tensor of shape {tuple(x.shape[1:])} on {x.device}"
+        raise ValueError(f"{name}: expected {expected}, got {describe(value)}")
+    check_floating(name, value)
+    return value.to(dtype)
+
+
+def _check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -> None:
+    if save_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"save_dtype: expected None, float32, bfloat16 or float16, got {save_dtype!r}")
+    if checkpoint_every is not None and (not isinstance(checkpoint_every, int) or checkpoint_every < 1):
+        raise ValueError(f"checkpoint_every: expected a number of steps, at least 1, got {checkpoint_every!r}")
+
+
+def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
+    """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
+    pieces = []
+    for piece in x.split(steps):
+        outputs, *state = checkpoint(run, piece, *state, use_reentrant=False, preserve_rng_state=False)
+        pieces.append(outputs)
+    return torch.cat(pieces), *state
+
+
+def lif(
+    x: Tensor,
+    *,
+    beta: float | Tensor,
+    threshold: float | Tensor = 1.0,
+    surrogate="htaf",
+    reset: str = "subtract",
+    reset_delay: bool = True,
+    v0: Tensor | None = None,
+    return_trace: bool = False,
+    save_dtype: torch.dtype | None = None,
+    checkpoint_every: int | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, ...]:
+    """Leaky integrate-and-fire neurons over a whole sequence, equal to stepping snnTorch's `Leaky`.
+
+    u[t] = beta * u[t-1] + x[t] - r[t] * threshold, with spikes s[t] = u[t] > threshold and the reset
+    r[t] = u[t-1] > threshold, through which no gradient flows. With reset "zero" the reset potential is
+    (1 - r[t]) * u[t-1] before the decay. Without `reset_delay` a spike resets in its own step, and the gradient flows
+    through that, as in snnTorch.
+
+    Args:
+        x: input currents (T, B, *features); float16, bfloat16, float32 or float64. The state is float64 for float64
+            and else float32.
+        beta: decay of the potential a step, a number or a tensor that broadcasts to (B, *features); values outside
+            [0, 1] are clamped into it, as snnTorch does.
+        threshold: likewise, not clamped.
+        surrogate: a specification, formula or module as for `spike`, in either mode (resets stay hard), or any
+            elementwise callable from potential minus threshold to spikes.
+        reset: "subtract", "zero" or "none".
+        reset_delay: whether a spike resets in the next step (True) or in its own.
+        v0: initial potential (B, *features); zero by default.
+        return_trace: also return the potential after each step.
+        save_dtype: dtype in which the potentials are kept for the backward pass, such as bfloat16; None is the
+            state's. Gradients are then those of the rounded potentials; spikes do not change.
+        checkpoint_every: keep the potentials of every so many steps only and recompute the others in the backward
+            pass. The input is kept in any case.
+        backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`.
+
+    Returns:
+        (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 but for smooth
+        surrogates; the last potential (B, *features) and the trace (T, B, *features) in the state's dtype. Gradients
+        exist for x, beta, threshold, v0 and the surrogate's own parameters; not twice.
+
+    Raises:
+        TypeError: if x or a parameter is not floating-point.
+        ValueError: if a shape, device, name or number does not fit.
+        RuntimeError: if the backend is not available.
+
+    Example:
+        >>> spikes, v = lif(torch.full((4, 1, 1), 0.6), beta=0.9)
+        >>> spikes.flatten(), v.shape
+        (tensor([0., 1., 0., 1.]), torch.Size([1, 1]))
+    """
+    dtype = _check_sequence(x)
+    emission = _emission(surrogate)
+    if reset not in RESETS:
+        raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
+    _check_saving(save_dtype, checkpoint_every)
+    beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
+    threshold = _over_neurons("threshold", threshold, x, dtype)
+    v0 = _state("v0", v0, x, dtype)
+    chosen = _dispatch.choose(backend, x.device, dtype)
+
+    def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        if chosen == "torch":
+            spikes, v, trace = lif_reference.leaky(
+                x.to(dtype), beta, threshold, v, emission.spikes, emission.hard, reset, reset_delay
+            )
+            return spikes.to(x.dtype), v, trace
+        spikes, trace, v = fused_leaky(
+            x, beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten(), emission, reset,
+            reset_delay, return_trace, save_dtype or dtype, chosen,
+        )  # fmt: skip
+        return spikes, v.view(x.shape[1:]), trace
+
+    if checkpoint_every is None:
+        spikes, v, trace = run(x, v0)
+    elif return_trace:
+        raise ValueError("checkpoint_every: expected None with return_trace, which keeps every potential")
+    else:
+        spikes, v = _in_pieces(x, checkpoint_every, lambda *given: run(*given)[:2], v0)
+    return (spikes, v, trace) if return_trace else (spikes, v)
+
+
+def cuba_lif(
+    x: Tensor,
+    *,
+    tau_syn_inv: float | Tensor = 200.0,
+    tau_mem_inv: float | Tensor = 100.0,
+    v_leak: float | Tensor = 0.0,
+    threshold: float | Tensor = 1.0,
+    v_reset: float | Tensor = 0.0,
+    dt: float = 0.001,
+    surrogate="htaf",
+    detach_reset: bool = False,
+    v0: Tensor | None = None,
+    i0: Tensor | None = None,
+    save_dtype: torch.dtype | None = None,
+    checkpoint_every: int | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Current-based leaky integrate-and-fire neurons over a whole sequence, equal to Norse's `LIF`.
+
+    In each step i += x, v += dt * tau_mem_inv * (v_leak - v + i), i -= dt * tau_syn_inv * i, a spike where
+    v > threshold, and v = v_reset where there is one.
+
+    Args:
+        x: input currents (T, B, *features), as for `lif`.
+        tau_syn_inv: inverse time constant of the current in 1/s, a number or a tensor that broadcasts to
+            (B, *features).
+        tau_mem_inv: that of the potential, likewise.
+        v_leak, threshold, v_reset: potentials, likewise.
+        dt: time step in s.
+        surrogate: as for `lif`.
+        detach_reset: let no gradient through the reset, as Norse's recurrent neurons do; its feed-forward ones let
+            it through.
+        v0: initial potential (B, *features); v_leak by default.
+        i0: initial current (B, *features); zero by default.
+        save_dtype, checkpoint_every, backend: as for `lif`.
+
+    Returns:
+        (spikes, v, i): spikes (T, B, *features) in the dtype of x; last potential and current (B, *features) in the
+        state's dtype. Gradients exist for x, all parameters and both initial states; not twice. Those of the time
+        constants need the input, which is then kept too.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as `lif`.
+
+    Example:
+        >>> spikes, v, i = cuba_lif(torch.full((6, 1, 1), 1.0))
+        >>> spikes.flatten()
+        tensor([0., 0., 0., 0., 0., 1.])
+    """
+    dtype = _check_sequence(x)
+    emission = _emission(surrogate)
+    _check_saving(save_dtype, checkpoint_every)
+    threshold = _over_neurons("threshold", threshold, x, dtype)
+    leak = _over_neurons("v_leak", v_leak, x, dtype)
+    v_reset = _over_neurons("v_reset", v_reset, x, dtype)
+    decay_mem = dt * _over_neurons("tau_mem_inv", tau_mem_inv, x, dtype)
+    decay_syn = -dt * _over_neurons("tau_syn_inv", tau_syn_inv, x, dtype)
+    v0 = _state("v0", v0, x, dtype, rest=leak.detach())
+    i0 = _state("i0", i0, x, dtype)
+    chosen = _dispatch.choose(backend, x.device, dtype)
+    parameters = (decay_mem, decay_syn, leak, threshold, v_reset)
+
+    def run(x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if chosen == "torch":
+            spikes, v, i, _ = lif_reference.cuba(
+                x.to(dtype), *parameters, v, i, emission.spikes, emission.hard, detach_reset
+            )
+            return spikes.to(x.dtype), v, i
+        # Stacked while small, and with all the dimensions of v, for its own to be expanded.
+        stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
+        spikes, v, i = fused_cuba(
+            x, stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten(), emission, detach_reset,
+            save_dtype or dtype, chosen,
+        )  # fmt: skip
+        return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
+
+    if checkpoint_every is None:
+        return run(x, v0, i0)
+    return _in_pieces(x, checkpoint_every, run, v0, i0)
