@@ -322,6 +322,7 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
         "[bold]Examples[/bold]\n\n"
         "htaf-snn compare\n\n"
         "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
+        "htaf-snn compare --model dhn --depths 2,8 --out runs/deep    (estimators of deep Heaviside networks)\n\n"
         "htaf-snn compare --out runs/first    (continues it)\n\n"
         "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn compare --out runs/large    (all GPUs for each trial)"

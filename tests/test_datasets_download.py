@@ -441,6 +441,7 @@ def test_verify_reads_a_copy_made_by_hand_and_clear_leaves_it(tmp_path):
     for digit, content in ((3, nmnist()), (7, b"123")):
         (tmp_path / "Train" / str(digit)).mkdir(parents=True)
         (tmp_path / "Train" / str(digit) / "00001.bin").write_bytes(content)
+    nd.clear("nmnist", root=tmp_path)  # what other tests have packed
     [wrong] = nd.verify("nmnist", root=tmp_path)
     assert "7/00001.bin: byte 0" in wrong
     assert nd.clear("nmnist", root=tmp_path) == []
