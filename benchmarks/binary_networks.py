@@ -16,7 +16,7 @@ import torch
 
 from htaf_snn import training
 from htaf_snn.compare import Study
-from htaf_snn.compare.study import _versions
+from htaf_snn.compare.study import versions
 
 DEPTHS = {"bnn": 2, "dhn": 8}
 ESTIMATORS = ["htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "ede"]
@@ -57,7 +57,7 @@ def main() -> None:
             "twin": twins,
             "table": study.table(),
         }
-    result = {"command": "python benchmarks/binary_networks.py --data-root DIR", "versions": _versions(), **found}
+    result = {"command": "python benchmarks/binary_networks.py --data-root DIR", "versions": versions(), **found}
     path = arguments.out / "fashion-mnist.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(path)

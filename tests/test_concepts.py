@@ -403,6 +403,14 @@ def test_bad_input_is_named(make, error, message):
         make()
 
 
+def test_epochs_take_the_place_of_any_recipe_s(tmp_path, loaders):
+    for number, recipe in enumerate((concepts.Recipe(epochs=9), concepts.Config(epochs=9))):
+        metrics = concepts.fit(
+            new_model(), loaders[0], recipe=recipe, epochs=1, out=tmp_path / str(number), progress=False
+        )
+        assert len(metrics) == 1
+
+
 def test_fit_refuses_labels_that_do_not_fit(tmp_path, loaders):
     model = models.ICBM(nn.Flatten(), 4, 9)
     with pytest.raises(ValueError, match=r"^labels: expected int64 within 0 to 8, got torch\.int64 0 to 9"):

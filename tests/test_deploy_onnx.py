@@ -9,11 +9,6 @@ from htaf_snn import nn as hnn
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
 
 NETWORKS = {
     "mlp": (lambda: models.BinaryMLP(30, [17, 9], 4), (30,)),

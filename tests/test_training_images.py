@@ -112,8 +112,22 @@ def test_a_last_batch_of_one_is_left_out(tmp_path):
     assert result["epochs"] == 1
 
 
+def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
+    """What a run's figures are of is what loading it gives."""
+    config = TrainConfig(model="dhn", surrogate=SMOOTH, hidden=(4,), batch_size=76, epochs=2)
+    alphas, at = [], hnn.AnnealAlpha.at
+
+    def noted(self, number):
+        at(self, number)
+        alphas.append(next(iter(self._activations.values())).alpha)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hnn.AnnealAlpha, "at", noted)
+        training.train(config, tmp_path, progress=False)
+    assert alphas[-1] == 20.0
+
+
 def test_a_compiled_network_learns_the_same(tmp_path):
-    torch.set_num_threads(1)
     found = [
         training.train(TrainConfig(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)
         for compiled in (False, True)

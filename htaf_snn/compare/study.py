@@ -410,7 +410,7 @@ class Study:
         from optuna.trial import TrialState
 
         finished = datetime.now().isoformat(timespec="seconds")
-        for name, value in {"result": result, "finished": finished, "versions": _versions()}.items():
+        for name, value in {"result": result, "finished": finished, "versions": versions()}.items():
             self._storage.set_trial_user_attr(taken._trial_id, name, value)
         self._storage.set_trial_state_values(taken._trial_id, TrialState.COMPLETE, [result["test_accuracy"]])
 
@@ -483,7 +483,8 @@ def _put_back(study, stale) -> None:
     _add(study, stale.user_attrs["config"])
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Those of the packages that results depend on, where they are installed."""
     found = {}
     for package in PACKAGES:
         with contextlib.suppress(ImportError):

@@ -109,7 +109,9 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     train, val, _ = prepared.loaders
     trained = time.perf_counter()
     options = {"epochs": config.epochs, "lr": config.lr, "progress": False, "processes": processes}
-    options["before_step"] = training.before_step(config, prepared.model, len(train))
+    options["before_step"] = training.before_step(
+        config, prepared.model, training.steps_in_epoch(prepared.model, train, processes)
+    )
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(prepared.model, train, val, out=out, **options)

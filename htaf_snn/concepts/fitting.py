@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def fit(
         raise TypeError(f"model: expected an ICBM, got {type(model).__name__}")
     recipe = recipe or Recipe()
     if epochs is not None:
-        recipe = Recipe(**{**recipe.__dict__, "epochs": epochs})
+        recipe = replace(recipe, epochs=epochs)
     start(model, train_loader)
     Path(out).mkdir(parents=True, exist_ok=True)
     penalty = _Penalty(recipe)
@@ -151,7 +151,7 @@ def fit(
             processes=processes,
             precision=precision,
             compiled=compiled,
-            before_step=training.before_step(recipe, model, len(train_loader)),
+            before_step=training.before_step(recipe, model, training.steps_in_epoch(model, train_loader, processes)),
             penalty=penalty,
         )
 

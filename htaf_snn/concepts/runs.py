@@ -12,7 +12,7 @@ import torch
 
 from .._files import replacing
 from ..models import ICBM, ImageEncoder
-from ..training import CHECKPOINT, Processes, evaluate, load_checkpoint
+from ..training import CHECKPOINT, Processes, evaluate, image_loaders, load_checkpoint
 from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
 from ..training.recipe import end_annealing
 from .atlas import atlas
@@ -111,8 +111,6 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     Raises:
         ValueError, OSError, FloatingPointError: as of `training.train`.
     """
-    import neuromorphic_datasets as nd
-
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
@@ -120,14 +118,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     if writes:
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
-        train, val, test = nd.images.loaders(
-            config.dataset,
-            root=config.data_root,
-            download=config.download,
-            batch_size=config.batch_size,
-            val_fraction=config.val_fraction,
-            seed=config.seed,
-        )
+        train, val, test = image_loaders(config)
         classes, channels = train.dataset.classes, train.dataset.images.shape[1]
         model = _model(config, channels, len(classes)).to(device if processes is None else processes.device)
         start(model, train)

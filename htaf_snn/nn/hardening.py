@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 import torch
 from torch import nn
@@ -169,7 +170,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
 
     Args:
         model: its BatchNorm layers are changed; its mode is restored.
-        loader: of (inputs, labels).
+        loader: of (inputs, labels); batches of one sample are left out.
         batches: how many are taken at most; the statistics are their mean.
 
     Example:
@@ -189,9 +190,8 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
         norm.train()
-    for number, (x, _) in enumerate(loader):
-        if number == batches:
-            break
+    # One sample does not tell how much it varies.
+    for x, _ in islice((batch for batch in loader if len(batch[0]) > 1), batches):
         model(x.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

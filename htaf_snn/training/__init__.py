@@ -5,7 +5,7 @@ random state after the last finished epoch) and, once finished, `result.json`.
 """
 
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from .loop import evaluate, evaluate_hard, fit, hardened
+from .loop import evaluate, evaluate_hard, fit, hardened, steps_in_epoch
 from .processes import Processes
 from .recipe import before_step
 from .runs import (
@@ -14,6 +14,7 @@ from .runs import (
     SPIKING,
     TrainConfig,
     hardened_network,
+    image_loaders,
     load,
     make_loaders,
     read_config,
@@ -35,12 +36,14 @@ __all__ = [
     "fit",
     "hardened",
     "hardened_network",
+    "image_loaders",
     "load",
     "load_checkpoint",
     "make_loaders",
     "read_config",
     "sample_shape",
     "save_checkpoint",
+    "steps_in_epoch",
     "train",
     "train_folds",
 ]

@@ -17,10 +17,12 @@ from .._files import replacing
 
 
 def is_count(value) -> bool:
+    """Whether it is an integer of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def require(name: str, value, expected: str, is_valid: Callable) -> None:
+    """Raise ValueError naming what was expected unless the value is valid."""
     try:
         valid = is_valid(value)
     except TypeError:
@@ -30,6 +32,7 @@ def require(name: str, value, expected: str, is_valid: Callable) -> None:
 
 
 def device_of(name: str) -> torch.device:
+    """The device of "auto", "cpu" or "cuda"; ValueError for a GPU that is not there."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: expected a usable GPU for 'cuda', got none; use cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -53,6 +56,7 @@ def read_settings(out: str | PathLike, kind: type) -> Any:
 
 
 def check_folder(config, out: Path, resume: bool) -> None:
+    """Raise ValueError unless the folder is new or empty or, to resume, has a run of the same settings."""
     if resume:
         _check_same_run(config, read_settings(out, type(config)))
     elif out.is_dir() and any(out.iterdir()):
@@ -78,6 +82,7 @@ def new_folder(out: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, values: dict) -> None:
+    """Write indented JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 

@@ -164,7 +164,7 @@ def _train_epoch(
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
 
 
-def _steps(model: nn.Module, loader, processes: Processes | None) -> int:
+def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
     """Batches to train on in an epoch: all, but for a last one too small for BatchNorm, two samples a process."""
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return len(loader)
@@ -245,7 +245,7 @@ def fit(
         network, batches = processes.together(model), processes.part_of(train_loader)
     if compiled:
         network = torch.compile(network)
-    steps = _steps(model, train_loader, processes)
+    steps = steps_in_epoch(model, train_loader, processes)
     how = (processes, precision, before_step, penalty)
     if writes:
         _write_metrics(out, metrics)

@@ -16,7 +16,7 @@ from torch import nn
 from .. import integrations, models
 from .checkpoint import CHECKPOINT, load_checkpoint
 from .folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
-from .loop import PRECISIONS, evaluate_hard, fit, restore
+from .loop import PRECISIONS, evaluate_hard, fit, restore, steps_in_epoch
 from .processes import Processes
 from .recipe import ANNEALS, SCHEDULES, before_step, end_annealing
 
@@ -105,19 +105,20 @@ class TrainConfig:
         require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
 
+def image_loaders(config) -> tuple:
+    """(train, val, test) loaders of the images that a configuration names; val is None without validation."""
+    import neuromorphic_datasets as nd
+
+    names = ("download", "batch_size", "val_fraction", "seed")
+    return nd.images.loaders(config.dataset, root=config.data_root, **{name: getattr(config, name) for name in names})
+
+
 def make_loaders(config: TrainConfig) -> tuple:
     """(train, val, test) loaders of a configuration's data; val is None without validation."""
     import neuromorphic_datasets as nd
 
     if config.model not in SPIKING:
-        return nd.images.loaders(
-            config.dataset,
-            root=config.data_root,
-            download=config.download,
-            batch_size=config.batch_size,
-            val_fraction=config.val_fraction,
-            seed=config.seed,
-        )
+        return image_loaders(config)
     return nd.loaders(
         config.dataset,
         root=config.data_root,
@@ -244,7 +245,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         processes=processes,
         precision=config.precision,
         compiled=config.compiled,
-        before_step=before_step(config, model, len(train_loader)),
+        before_step=before_step(config, model, steps_in_epoch(model, train_loader, processes)),
     )
     result = {
         **_test(model, train_loader, test_loader, processes),
