@@ -24,7 +24,7 @@ from test_training import recordings  # noqa: F401
 from typer.testing import CliRunner
 
 from htaf_snn import cli, integrations
-from htaf_snn.compare import Study, measures, report, stacking, trial
+from htaf_snn.compare import Study, figures, measures, report, stacking, trial
 from htaf_snn.compare import study as study_module
 from htaf_snn.compare.study import SETTINGS
 from htaf_snn.compare.trial import Config
@@ -535,6 +535,19 @@ def test_activity_of_images_counts_by_hand():
     assert (found["spike_rate"], found["dead"], found["saturated"]) == ([0.5], [0.5], [0.5])
     # Three inputs that are not zero, two neurons; then two activations of -1 or 1, three classes, twice.
     assert (found["macs"], found["acs"]) == (3 * 2 / 2, 2 * 3)
+
+
+@pytest.mark.parametrize("steps", [3, 1])
+def test_gradients_of_several_depths_are_drawn(steps):
+    """Over time those at the first layer of all depths, else over the layers of the deepest networks."""
+    trials = [
+        {"config": {"surrogate": name}, "result": {"gradient_steps": [[float(depth)] * steps] * depth}}
+        for name in ("htaf", "atan")
+        for depth in (2, 4)
+    ]
+    figure = figures.gradients(trials)
+    assert f"htaf {3 if steps > 1 else 4}, atan {3 if steps > 1 else 4}." in figure.text
+    assert "<svg" in figure.svg
 
 
 def test_measuring_gradients_leaves_the_network_as_it_was():

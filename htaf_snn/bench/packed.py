@@ -76,10 +76,9 @@ def _channels_last_bits(x: Tensor) -> Tensor:
     return functional.pack_bits(x.movedim(1, -1))
 
 
-def _mlp(device: str, hidden: Sequence[int] | None = None) -> dict[str, Peer]:
-    """A whole network, 784-1024-1024-10 or with other hidden layers, from images to scores."""
+def _mlp(device: str, hidden: Sequence[int]) -> dict[str, Peer]:
+    """A whole network, from images to scores."""
     torch.manual_seed(0)
-    hidden = hidden or HIDDEN
     binary = models.BinaryMLP(784, hidden, 10).eval()
     packed, twin = deploy.pack(binary).to(device), models.ReLUNet(784, hidden, 10).eval().to(device)
     binary = binary.to(device)
@@ -97,7 +96,7 @@ def _mlp(device: str, hidden: Sequence[int] | None = None) -> dict[str, Peer]:
 PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = {
     "linear": (_linear, (FEATURES,)),
     "conv": (_conv, (CHANNELS, 28, 28)),
-    "mlp": (_mlp, (784,)),
+    "mlp": (lambda device: _mlp(device, HIDDEN), (784,)),
     "wide mlp": (lambda device: _mlp(device, WIDE), (784,)),
 }
 """What makes the peers on a device, and the shape of a sample."""

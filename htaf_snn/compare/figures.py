@@ -136,13 +136,14 @@ def curves(trials: list[dict]) -> Figure:
 
 def gradients(trials: list[dict]) -> Figure:
     """Norms of the gradient before training: at the first layer over time steps, or without time over the layers."""
-    found = {
-        name: np.mean([result["gradient_steps"] for result in results], axis=0)
-        for name, results in _by_surrogate(trials).items()
-        if len({len(result["gradient_steps"]) for result in results}) == 1
-    }
-    in_time = any(values.shape[1] > 1 for values in found.values())
-    norms = {name: values[0] if in_time else values[:, 0] for name, values in found.items()}
+    steps = {name: [result["gradient_steps"] for result in results] for name, results in _by_surrogate(trials).items()}
+    in_time = any(len(layers[0]) > 1 for found in steps.values() for layers in found)
+    deepest = max(len(layers) for found in steps.values() for layers in found)
+    if in_time:
+        chosen = {name: [layers[0] for layers in found] for name, found in steps.items()}
+    else:
+        chosen = {name: [np.ravel(one) for one in found if len(one) == deepest] for name, found in steps.items()}
+    norms = {name: np.mean(found, axis=0) for name, found in chosen.items() if found}
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(norms.items()):
