@@ -29,6 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     add_completion=False,
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn profile htaf snntorch.atan\n\n"
+        "htaf-snn train --surrogate htaf\n\n"
+        "htaf-snn train --help    (every command tells its options and shows examples)"
+    ),
 )
 
 _DEFAULTS = training.TrainConfig()
@@ -76,7 +82,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     pass
 
@@ -138,11 +146,11 @@ def train_command(
         str,
         typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
     ] = _DEFAULTS.model,
-    estimator: Annotated[str, typer.Option(help="Of the bnn's weights: a surrogate or magnitude_aware.")] = (
+    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
         _DEFAULTS.estimator
     ),
     hidden: Annotated[
-        str, typer.Option(help="Neurons (mlp) or channels (cnn) of the hidden layers, comma-separated.")
+        str, typer.Option(help="Neurons, or channels of the cnn, of each hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _DEFAULTS.batch_size,
@@ -150,9 +158,11 @@ def train_command(
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _DEFAULTS.lr,
     schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _DEFAULTS.schedule,
     alpha_end: Annotated[
-        float, typer.Option(help="What a smooth activation's steepness is raised to.")
+        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
     ] = _DEFAULTS.alpha_end,
-    anneal: Annotated[str, typer.Option(help="How: exponential, cosine or stepwise.")] = _DEFAULTS.anneal,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
+        _DEFAULTS.anneal
+    ),
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _DEFAULTS.precision,
     compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _DEFAULTS.seed,
@@ -161,15 +171,17 @@ def train_command(
     ] = _DEFAULTS.val_fraction,
     folds: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all samples, train and test on each of so many stratified folds."),
+        typer.Option(help="Pool all recordings, train and test on each of so many stratified folds."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _DEFAULTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default runs/ and the time."),
+        typer.Option(help="New folder for the results; by default one in runs/, named by the time."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
@@ -218,7 +230,7 @@ def profile_command(
     delta: Annotated[list[float], typer.Option(help="Half width of an interval for the mass; repeatable.")] = list(  # noqa: B006
         profile.DELTAS
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a surrogate.")] = False,
 ) -> None:
     """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in all, tail."""
     with _one_line_errors():
@@ -259,21 +271,27 @@ def icbm_command(
     width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _CONCEPTS.width,
     max_concepts_per_class: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Give the model a sparse head with so many for a class."),
+        typer.Option(help="Give the model a sparse head, with so many weights for a class at most."),
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _CONCEPTS.epochs,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = _CONCEPTS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _CONCEPTS.lr,
     schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _CONCEPTS.schedule,
-    alpha_end: Annotated[float, typer.Option(help="What HTAF's steepness is raised to.")] = _CONCEPTS.alpha_end,
-    anneal: Annotated[str, typer.Option(help="How: exponential, cosine or stepwise.")] = _CONCEPTS.anneal,
-    activity: Annotated[float, typer.Option(help="Weight of the penalty on rates outside 5 to 95 %.")] = (
+    alpha_end: Annotated[
+        float, typer.Option(help="What the alpha of smooth concepts is raised to while training.")
+    ] = _CONCEPTS.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
+        _CONCEPTS.anneal
+    ),
+    activity: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates outside 5 to 95 %.")] = (
         _CONCEPTS.activity
     ),
-    decorrelation: Annotated[float, typer.Option(help="Weight of that on squared correlations.")] = (
-        _CONCEPTS.decorrelation
+    decorrelation: Annotated[
+        float, typer.Option(help="Weight of the penalty on squared correlations of two concepts.")
+    ] = _CONCEPTS.decorrelation,
+    entropy: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates away from one half.")] = (
+        _CONCEPTS.entropy
     ),
-    entropy: Annotated[float, typer.Option(help="Weight of that on rates away from one half.")] = _CONCEPTS.entropy,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _CONCEPTS.precision,
     compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _CONCEPTS.seed,
@@ -283,10 +301,12 @@ def icbm_command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _CONCEPTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default runs/icbm- and the time."),
+        typer.Option(help="New folder for the results; by default one in runs/, named icbm- and the time."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
 ) -> None:
     """Train a concept bottleneck model on images, measure it, and write a page to look at its concepts.
 
@@ -336,7 +356,8 @@ def compare_command(
     dataset: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="As of `htaf-snn train`, comma-separated.", show_default="saccade-digits or, for images, digits"
+            help="One data set of `htaf-snn train` or several, comma-separated.",
+            show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
     data_root: Annotated[
@@ -350,23 +371,33 @@ def compare_command(
             show_default=f"{','.join(_STUDY.surrogates)}; for images other ones",
         ),
     ] = None,
-    slopes: Annotated[str, typer.Option(help="Comma-separated; each stretches every surrogate.")] = "1",
+    slopes: Annotated[
+        str, typer.Option(help="Comma-separated factors of the surrogates' argument; a larger one makes them narrower.")
+    ] = "1",
     depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
     lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
-    seeds: Annotated[int, typer.Option(help="How many; fewer than three make no claim.")] = _STUDY.seeds,
-    match: Annotated[str, typer.Option(help="none, peak, half_width or area: what becomes equal.")] = _STUDY.match,
-    reference: Annotated[str, typer.Option(help="The surrogate that is matched to.")] = _STUDY.reference,
+    seeds: Annotated[
+        int, typer.Option(help="How many, from 0 on; from fewer than three no claim is made.")
+    ] = _STUDY.seeds,
+    match: Annotated[
+        str, typer.Option(help="What of all surrogates is made equal: none, peak, half_width or area.")
+    ] = _STUDY.match,
+    reference: Annotated[str, typer.Option(help="The surrogate that the others are matched to.")] = _STUDY.reference,
     width: Annotated[int, typer.Option(help="Neurons of a hidden layer.")] = _STUDY.width,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
     batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
-    time_bins: Annotated[int, typer.Option(help="Time steps.")] = _STUDY.time_bins,
-    estimator: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.estimator,
-    schedule: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.schedule,
-    alpha_end: Annotated[float, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.alpha_end,
-    anneal: Annotated[str, typer.Option(help="As of `htaf-snn train`.")] = _STUDY.anneal,
+    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _STUDY.time_bins,
+    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
+        _STUDY.estimator
+    ),
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _STUDY.schedule,
+    alpha_end: Annotated[
+        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
+    ] = _STUDY.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = _STUDY.anneal,
     folds: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all samples; seed s tests on fold s of so many."),
+        typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
     stack_seeds: Annotated[
@@ -379,7 +410,7 @@ def compare_command(
     out: Annotated[Path, typer.Option(help="Folder of the study; one that is there is continued.")] = Path(
         "runs/compare"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
 ) -> None:
     """Compare surrogates over seeds, with statistics and a report (report.html in --out).
 
@@ -408,11 +439,17 @@ def _values(name: str, text: str, kind: type) -> tuple:
         raise ValueError(f"{name}: expected numbers separated by commas, got {text!r}") from None
 
 
-@app.command(name="report", epilog="[bold]Example[/bold]\n\nhtaf-snn report runs/first")
+@app.command(
+    name="report",
+    epilog="[bold]Examples[/bold]\n\nhtaf-snn report runs/first\n\nhtaf-snn report runs/first --json > table.json",
+)
 def report_command(
     out: Annotated[Path, typer.Argument(help="Folder of a study of `htaf-snn compare`.")],
-    storage: Annotated[Optional[str], typer.Option(help="The database, if it is not in the folder.")] = None,  # noqa: UP045
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="URL of the study's database, if it is not in the folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
 ) -> None:
     """Write a study's report from the trials that are finished: report.html, table.csv, .md and .tex, results.json."""
     with _one_line_errors():
@@ -449,7 +486,7 @@ _datasets = typer.Typer(
 app.add_typer(_datasets, name="datasets")
 _Name = Annotated[str, typer.Argument(help="A name that `htaf-snn datasets list` shows.")]
 _Root = Annotated[Optional[Path], typer.Option("--data-root", help="Folder of the data; default: the user's cache.")]  # noqa: UP045
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 
 
 @contextmanager
@@ -463,9 +500,13 @@ def _datasets_errors() -> Iterator[None]:
             raise typer.Exit(2) from None
 
 
-@_datasets.command("list")
+def _examples(*lines: str) -> str:
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"htaf-snn datasets {line}" for line in lines)])
+
+
+@_datasets.command("list", epilog=_examples("list", "list --json"))
 def datasets_list(as_json: _Json = False) -> None:
-    """List the data sets."""
+    """List the data sets: name, title, sensor, classes and licence."""
     import neuromorphic_datasets as nd
 
     infos = [nd.info(name) for name in nd.names()]
@@ -477,7 +518,7 @@ def datasets_list(as_json: _Json = False) -> None:
         typer.echo(f"{info.name:<16}{info.title:<32}{sensor:<16}{info.n_classes:>4} classes   {info.licence}")
 
 
-@_datasets.command("info")
+@_datasets.command("info", epilog=_examples("info dvsgesture", "info nmnist --json"))
 def datasets_info(name: _Name, as_json: _Json = False) -> None:
     """Tell what a data set is: sensor, classes, splits, files and hosts, licence, citation."""
     import neuromorphic_datasets as nd
@@ -516,7 +557,7 @@ def _info_dict(info) -> dict:
     }
 
 
-@_datasets.command("download")
+@_datasets.command("download", epilog=_examples("download nmnist", "download nmnist --data-root data"))
 def datasets_download(name: _Name, data_root: _Root = None) -> None:
     """Fetch and unpack a data set; what is there already is not fetched again."""
     import neuromorphic_datasets as nd
@@ -528,11 +569,16 @@ def datasets_download(name: _Name, data_root: _Root = None) -> None:
         typer.echo(nd.download(name, root=data_root))
 
 
-@_datasets.command("cache")
+@_datasets.command(
+    "cache", epilog=_examples("cache saccade-digits --time-bins 25", "cache nmnist --data-root data --skip-damaged")
+)
 def datasets_cache(
     name: _Name,
     data_root: _Root = None,
-    time_bins: Annotated[Optional[int], typer.Option(help="Frames that will be asked for.")] = None,  # noqa: UP045
+    time_bins: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Frames of a recording that will be asked for; by default events are packed."),
+    ] = None,
     skip: Annotated[bool, typer.Option("--skip-damaged", help="Leave out recordings that cannot be read.")] = False,
 ) -> None:
     """Read all recordings of a data set into packed files, as the first training would."""
@@ -543,7 +589,7 @@ def datasets_cache(
             typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 
 
-@_datasets.command("verify")
+@_datasets.command("verify", epilog=_examples("verify nmnist", "verify nmnist --data-root data --json"))
 def datasets_verify(name: _Name, data_root: _Root = None, as_json: _Json = False) -> None:
     """Check a data set's files against their checksums, or read every recording; exit code 1 if something is wrong."""
     import neuromorphic_datasets as nd
@@ -554,7 +600,7 @@ def datasets_verify(name: _Name, data_root: _Root = None, as_json: _Json = False
     raise typer.Exit(1 if wrong else 0)
 
 
-@_datasets.command("clear")
+@_datasets.command("clear", epilog=_examples("clear nmnist", "clear nmnist --data-root data"))
 def datasets_clear(name: _Name, data_root: _Root = None) -> None:
     """Delete a data set's packed files, and what was downloaded of it; a copy made by hand stays."""
     import neuromorphic_datasets as nd
@@ -566,6 +612,15 @@ def datasets_clear(name: _Name, data_root: _Root = None) -> None:
 
 @app.command(
     name="bench",
+    help=(
+        "Time this package's kernels beside other libraries', each in its own process, after a check of their "
+        "results.\n\n"
+        "lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; "
+        "saved bytes an element; the rate at which our kernels move the bytes they have to, as a part of a large "
+        'copy\'s. Libraries that are not installed are listed as such; pip install "htaf-snn\\[bench]" brings them.\n\n'
+        "packed: forward passes of layers and networks in bits beside floating point, inputs in bits where they are so "
+        "inside a network."
+    ),
     epilog=(
         "[bold]Examples[/bold]\n\n"
         "htaf-snn bench lif\n\n"
@@ -591,13 +646,7 @@ def bench_command(
     peer: Annotated[Optional[list[str]], typer.Option(help="Time only this one; repeatable.")] = None,  # noqa: UP045
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and machine.")] = False,
 ) -> None:
-    """Time this package's kernels beside other libraries', each in its own process, after a check of their results.
-
-    Forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; saved bytes an element; the
-    rate at which our kernels move the bytes they have to, as a part of a large copy's. Libraries that are not installed
-    are listed as such; pip install "htaf-snn[bench]" brings them. packed: forward passes of layers and networks in bits
-    beside floating point, inputs in bits where they are so inside a network.
-    """
+    # The text is in the decorator: Rich would take its lines as they are, and [bench] for markup.
     with _one_line_errors():
         if what not in (*sequences.BENCHMARKS, "scaling", "packed"):
             raise ValueError(f"what: expected {', '.join(sequences.BENCHMARKS)}, scaling or packed, got {what!r}")

@@ -41,7 +41,13 @@ class Profile:
         exact_mass, exact_total_mass: the same from the primitive; None for surrogates that do not give theirs.
         tail: "compact" (0 beyond), "exponential", "gaussian" (exp(-rate * x**2)), "power" (x**-rate) or "constant".
         rate: edge, rate or exponent of the tail; 0 if constant.
-        finite: whether no gradient is NaN or infinite for |x| up to 1e6 widths.
+        finite: whether no gradient is NaN or infinite for |x| up to 1e6.
+
+    Example:
+        >>> from htaf_snn.surrogate import ATan, Triangle
+        >>> atan, triangle = measure(ATan()), measure(Triangle())
+        >>> atan.tail, round(atan.rate, 2), triangle.tail, round(triangle.rate, 2)
+        ('power', 2.0, 'compact', 1.0)
     """
 
     name: str
@@ -93,7 +99,7 @@ def _width(slope: Callable, peak: float, peak_at: float) -> float:
             edges.append(inner)
             continue
         edges.append(brentq(lambda x: abs(float(slope(x))) - peak / 2, inner, outer, xtol=1e-14, rtol=1e-12))
-    return edges[1] - edges[0]
+    return float(edges[1] - edges[0])
 
 
 def _integral(slope: Callable, start: float, end: float, peak_at: float, width: float) -> float:
@@ -139,7 +145,7 @@ def _edge(slope: Callable, peak_at: float, inside: float, outside: float) -> flo
     for _ in range(60):
         middle = 0.5 * (inside + outside)
         inside, outside = (middle, outside) if float(slope(peak_at + middle)) != 0 else (inside, middle)
-    return peak_at + inside
+    return float(peak_at + inside)
 
 
 def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float] = DELTAS) -> Profile:
@@ -149,13 +155,13 @@ def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float
         surrogate: any callable from a float64 tensor to spikes of its shape with a gradient: a module of
             `htaf_snn.surrogate`, a surrogate of another library.
         name: shown in tables; by default the surrogate's repr.
-        deltas: half widths, > 0, of the intervals around 0 whose gradient mass is wanted.
+        deltas: half widths, > 0 and finite, of the intervals around 0 whose gradient mass is wanted.
 
     Returns:
         A `Profile`.
 
     Raises:
-        ValueError: if a delta is not positive, or the surrogate gives no gradient or no finite one anywhere.
+        ValueError: if a delta is not positive and finite, or the surrogate gives no gradient or no finite one anywhere.
 
     Example:
         >>> from htaf_snn import HTAF
@@ -206,6 +212,9 @@ def _exact_masses(surrogate: Callable, deltas: Sequence[float]) -> tuple[dict[fl
 def table(profiles: Sequence[Profile]) -> str:
     """The profiles as an aligned text table, one row each.
 
+    Args:
+        profiles: one or more, measured with the same deltas.
+
     Example:
         >>> from htaf_snn import HTAF
         >>> print(table([measure(HTAF(), name="htaf", deltas=[0.5])]))
@@ -236,11 +245,20 @@ def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.
     Args:
         surrogates: callables as `measure` takes them, by the name shown in the legend.
         path: file to write, .png, .svg or .pdf; written under a temporary name and then renamed.
-        span: the x axis runs from -span to span, in units of x.
+        span: the x axis of the linear plot runs from -span to span, in units of x; that of the logarithmic one three
+            times as far.
 
     Raises:
         ValueError: if the ending is another, or the folder does not exist.
         OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from htaf_snn.surrogate import HTAF, ATan
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plot({"htaf": HTAF(), "atan": ATan()}, f"{folder}/gradients.svg", span=2.0)
+        ...     Path(folder, "gradients.svg").stat().st_size > 10_000
+        True
     """
     from matplotlib.figure import Figure
 

@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 MODES = ("spike", "smooth")
+_SHARED = """
+mode, Shape, Raises:
+    As of `Surrogate`.
+"""
 
 
 def _parameter(name: str) -> property:
@@ -57,21 +61,26 @@ class Surrogate(nn.Module):
     """Base of all surrogates; a subclass names its formula: `class ATan(Surrogate, formula="atan")`.
 
     Args:
-        *values, **parameters: the formula's parameters, positive numbers, by position or name.
+        *values: the formula's parameters, positive numbers, by position.
+        **parameters: the same by name.
         mode: "spike", the step with the surrogate gradient, or "smooth", the formula's primitive. The attribute may
             be changed at any time, and so may the parameters: `step.alpha = 3.0`.
 
     Shape:
-        Any floating-point tensor; the output has its shape and dtype.
+        Any floating-point tensor; the output has its shape and dtype. In spike mode it is exactly 0 or 1.
 
     Raises:
-        TypeError, ValueError: if a parameter is unknown, not a number, or not positive and finite, or the mode is
-            unknown; in the forward pass TypeError if the input is not floating-point.
+        TypeError: if a parameter is not a number, or there are too many; in the forward pass if the input is not
+            floating-point.
+        ValueError: if a parameter is unknown, or not positive and finite, or the mode is unknown.
 
     Example:
         >>> step = ATan(alpha=2.0)
         >>> step(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([0., 0., 1.])
+        >>> step.mode = "smooth"
+        >>> step(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0.0981, 0.5000, 0.9019])
     """
 
     formula: Formula
@@ -81,7 +90,7 @@ class Surrogate(nn.Module):
         if formula is None:
             return
         cls.formula = formula if isinstance(formula, Formula) else formulas.get(formula)
-        cls.__doc__ = cls.__doc__ or cls.formula.doc
+        cls.__doc__ = cls.__doc__ or cls.formula.doc + _SHARED
         named = [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
             for name, default in cls.formula.defaults.items()
@@ -113,7 +122,7 @@ class Surrogate(nn.Module):
         self._mode = mode
 
     def values(self) -> dict[str, float | Tensor]:
-        """The parameters by name, in the formula's order."""
+        """The parameters by name, in the formula's order; tensors of learnable ones carry their gradient."""
         return dict(self._values)
 
     def _set(self, name: str, value: float) -> None:
@@ -148,6 +157,9 @@ class HTAF(Surrogate):
         learnable: make alpha and beta trainable. They are kept as `log_alpha` and `log_beta`, so they stay positive,
             and are part of `state_dict`. In spike mode they receive the gradient of the smooth step.
         mode: "spike" or "smooth".
+
+    Shape:
+        As of `Surrogate`; in smooth mode from sigma(-beta) to sigma(beta), normalized from 0 to 1.
 
     Raises:
         TypeError: if alpha or beta is neither a number nor a floating-point tensor.
@@ -213,6 +225,7 @@ class HTAF(Surrogate):
 
     @property
     def formula(self) -> Formula:
+        """That of "htaf", or of "htaf_normalized"."""
         return formulas.get("htaf_normalized" if self.normalized else "htaf")
 
     def extra_repr(self) -> str:
@@ -325,7 +338,11 @@ def get(name: str, **parameters) -> Surrogate:
 def parse(text: str) -> Surrogate:
     """A new surrogate from a specification such as "htaf(alpha=0.5, beta=8)".
 
+    Args:
+        text: a name of `names()`, alone or with literal keyword arguments in parentheses, as the class takes them.
+
     Raises:
+        TypeError: if text is not a string.
         ValueError: if the text is of another form, or as `get`.
 
     Example:
@@ -339,9 +356,17 @@ def parse(text: str) -> Surrogate:
 def register(cls: type[Surrogate]) -> type[Surrogate]:
     """Class decorator: make a surrogate of your own known by its formula's name, to `get`, `parse` and the command.
 
+    The same class once more, as when a notebook's cell is run again, replaces the one before.
+
+    Args:
+        cls: a subclass of `Surrogate` with a formula whose name is an identifier.
+
+    Returns:
+        The class.
+
     Raises:
         TypeError: if it is not a subclass of `Surrogate` with a formula.
-        ValueError: if the name is taken.
+        ValueError: if the name is taken or is not an identifier.
 
     Example:
         >>> from htaf_snn.formulas import Formula

@@ -188,6 +188,14 @@ def download(name: str, *, root: str | PathLike | None = None) -> Path:
     Raises:
         ValueError: the name is unknown, or an archive is damaged.
         DownloadError: an OSError; a file could not be fetched. It says how to place it by hand.
+
+    Example:
+        What is simulated needs no fetching; of other sets the folder is filled.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     download("saccade-digits", root=folder) == Path(folder)
+        True
     """
     entry = info(name)
     root = _checks.folder("root", root) or user_folder()
@@ -208,7 +216,7 @@ def cache(
 
     Args:
         name: one of `names`.
-        time_bins: the frames that will be asked for; None packs events.
+        time_bins: the frames that will be asked for, >= 1; None packs events.
         root: as in `load`.
         cache: the folder of the packed files; None is this package's folder in the user's cache.
         on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
@@ -219,6 +227,17 @@ def cache(
     Raises:
         ValueError: an argument is out of range, or a recording is damaged.
         FileNotFoundError: the data are not there.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for part in ("Train", "Test"):
+        ...     digit = Path(folder.name, part, "7")
+        ...     digit.mkdir(parents=True)
+        ...     _ = digit.joinpath("00001.bin").write_bytes(bytes([12, 30, 0x80, 0, 250]))
+        >>> [path.suffix for path in cache("nmnist", root=folder.name, cache=folder.name)]
+        ['.pack', '.pack']
+        >>> folder.cleanup()
     """
     if time_bins is not None:
         time_bins = _checks.integer("time_bins", time_bins, 1)
@@ -242,6 +261,21 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
     Raises:
         ValueError: the name is unknown.
         FileNotFoundError: there is no copy.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for part in ("Train", "Test"):
+        ...     digit = Path(folder.name, part, "7")
+        ...     digit.mkdir(parents=True)
+        ...     _ = digit.joinpath("00001.bin").write_bytes(bytes([12, 30, 0x80, 0, 250]))
+        >>> verify("nmnist", root=folder.name)
+        []
+        >>> _ = digit.joinpath("00002.bin").write_bytes(b"torn")
+        >>> [problem] = verify("nmnist", root=folder.name)
+        >>> problem.removeprefix(str(digit))
+        '/00002.bin: byte 0: expected 5 bytes an event, came 4'
+        >>> folder.cleanup()
     """
     from tqdm import tqdm
 
@@ -290,6 +324,12 @@ def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
 
     Raises:
         ValueError: the name is unknown.
+
+    Example:
+        >>> clear("nmnits")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: name: expected one of ['asldvs', ..., came 'nmnits'
     """
     entry = info(name)
     root = _checks.folder("root", root) or user_folder()

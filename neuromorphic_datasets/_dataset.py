@@ -21,7 +21,7 @@ class EventDataset(Dataset):
 
     Indexing gives ``(events, label)``: a structured array with the fields x, y, t (µs, ascending) and p (1
     ON, 0 OFF), which is the caller's own copy, and an int. With a `transform`, its result stands in place of
-    events.
+    events. A set of your own is a subclass with an `events` method; `loaders` takes it in place of a name.
 
     Attributes:
         name: the name under which `load` knows the set.
@@ -32,6 +32,19 @@ class EventDataset(Dataset):
         targets: the labels, int64 array of shape (len(self),).
         transform: what is applied to the events, or None.
         fingerprint: changes when the recordings do.
+
+    Raises:
+        IndexError: when indexed beyond its recordings.
+
+    Example:
+        >>> class Blinks(EventDataset):
+        ...     def events(self, position):
+        ...         times = np.arange(position + 1) * 1000
+        ...         return np.array([(0, 0, t, 1) for t in times], EVENT_DTYPE)
+        >>> blinks = Blinks("blinks", "train", (1, 1, 2), ["once", "twice"], [0, 1])
+        >>> events, label = blinks[1]
+        >>> events["t"], blinks.classes[label], len(blinks)
+        (array([   0, 1000]), 'twice', 2)
     """
 
     def __init__(

@@ -19,7 +19,18 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
 class DownloadError(OSError):
-    """A file could not be had from any of its hosts; the message says how to place it by hand."""
+    """A file could not be had from any of its hosts; the message says how to place it by hand.
+
+    Example:
+        >>> import tempfile
+        >>> import neuromorphic_datasets as nd
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         nd.download("dvslip", root=folder)
+        ...     except DownloadError as error:
+        ...         print(str(error).splitlines()[1])
+          its host allows no automatic download
+    """
 
 
 class _HostError(Exception):

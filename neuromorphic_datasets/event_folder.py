@@ -12,6 +12,8 @@ from ._files import FileDataset, by_class
 from ._packing import pack
 from .readers import FORMATS, Recording, read_recording
 
+__all__ = ["EventFolder"]
+
 
 class EventFolder(FileDataset):
     """Recordings of any format that `read_events` reads, in a folder for each class, at any depth below it.

@@ -53,9 +53,15 @@ class Images(TensorDataset):
     """Images and labels in memory; indexing gives (image, label), float32 (C, H, W) within [0, 1] and int.
 
     Attributes:
-        images: uint8 of shape (n, C, H, W).
-        targets: the labels, int64 of shape (n,).
+        images: uint8 tensor of shape (n, C, H, W).
+        targets: the labels, int64 tensor of shape (n,).
         classes: the name of each label.
+
+    Example:
+        >>> white = np.full((2, 1, 4, 4), 255, np.uint8)
+        >>> image, label = Images(white, [1, 0], ["cat", "dog"])[0]
+        >>> image.shape, image.dtype, image.max(), label
+        (torch.Size([1, 4, 4]), torch.float32, tensor(1.), 1)
     """
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str]):
@@ -98,6 +104,11 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     Raises:
         ValueError: the name is unknown, or a file is damaged or of another shape.
         FileNotFoundError: the images are not there and `download` is False.
+
+    Example:
+        >>> train, test = load("digits")
+        >>> len(train), len(test), train.images.shape, train.classes[-1]
+        (1437, 360, torch.Size([1437, 1, 8, 8]), '9')
     """
     if name not in names() and Path(name).is_dir():
         return _own(Path(name))

@@ -133,7 +133,23 @@ def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
 
 
 class SaccadeDigits(EventDataset):
-    """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``."""
+    """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``.
+
+    All recordings are simulated at the first use, in some ten seconds, into one file in the folder `root`.
+
+    Args:
+        split: "train" (1437 recordings), "test" (360) or "all".
+        root: the folder of the file.
+        transform: applied to the events, as in `load`.
+
+    Example:
+        The first recording of "all" alone:
+
+        >>> from sklearn.datasets import load_digits
+        >>> [events] = simulate(load_digits().images[:1], recordings=[0])
+        >>> len(events) > 1000, int(events["x"].max()) < CAMERA.width
+        (True, True)
+    """
 
     def __init__(self, split: str, root: Path, transform: Callable[[np.ndarray], Any] | None = None):
         from sklearn.datasets import load_digits

@@ -18,7 +18,14 @@ __all__ = ["Augment", "DropEvents", "Flip", "Roll", "TimeJitter", "TimeSurface",
 
 @dataclass(frozen=True)
 class ToFrames:
-    """Count the events of each time slice, polarity and pixel; the arguments are those of `to_frames`.
+    """Count the events of each time slice, polarity and pixel.
+
+    Args:
+        sensor_size, n_time_bins, time_window, overlap, include_incomplete: as of `to_frames`, whose errors the call
+            raises.
+        start_time, end_time, remainder, dtype: likewise.
+
+    The result is that of `to_frames`: (frames, polarities, height, width) of `dtype`, int16 by default.
 
     Example:
         >>> events = np.array([(1, 0, 5, 1), (0, 0, 7, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -53,13 +60,19 @@ class ToFrames:
 
 @dataclass(frozen=True)
 class VoxelGrid:
-    """A voxel grid with bilinear weights in time (Zhu et al. 2019), by Tonic's ToVoxelGrid, on a copy of the events.
+    """A voxel grid with bilinear weights in time, by Tonic's ToVoxelGrid, on a copy of the events.
 
     Args:
         sensor_size: (width, height, 2).
         n_time_bins: the number of layers, >= 1.
 
-    The result is float64 of shape (n_time_bins, 1, height, width).
+    The result is float64 of shape (n_time_bins, 1, height, width); an OFF event counts as -1.
+
+    Raises:
+        ValueError: in the call, if all events have one time, or there are none.
+
+    Reference:
+        Zhu et al. 2019, "Unsupervised event-based learning of optical flow, depth, and egomotion", CVPR.
 
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -87,7 +100,11 @@ class TimeSurface:
         dt: µs between two surfaces, > 0.
         tau: time constant of the decay, µs, > 0.
 
-    The result is float64 of shape (surfaces, polarities, height, width).
+    The result is float64 of shape (surfaces, polarities, height, width), within [0, 1].
+
+    Reference:
+        Lagorce et al. 2017, "HOTS: a hierarchy of event-based time-surfaces for pattern recognition", IEEE TPAMI
+        39:1346.
 
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -108,6 +125,9 @@ class TimeSurface:
 @dataclass(frozen=True)
 class Augment:
     """Several augmentations, one after the other.
+
+    Args:
+        steps: callables that take events and a generator, and give events.
 
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -131,6 +151,11 @@ class Flip:
     Args:
         sensor_size: (width, height, polarities).
         probability: within [0, 1].
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> Flip((2, 1, 2), probability=1.0)(events, np.random.default_rng(0))["x"]
+        array([0, 1])
     """
 
     sensor_size: tuple[int, int, int]
@@ -150,7 +175,13 @@ class Roll:
 
     Args:
         sensor_size: (width, height, polarities).
-        pixels: the largest shift along either axis, >= 0.
+        pixels: the largest shift along either axis, >= 0, an int.
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> rolled = Roll((34, 34, 2), pixels=3)(events, np.random.default_rng(0))
+        >>> bool((abs(rolled["x"] - 1) <= 1 + 3).all()), bool((rolled["x"] >= 0).all())
+        (True, True)
     """
 
     sensor_size: tuple[int, int, int]
@@ -174,6 +205,15 @@ class DropEvents:
 
     Args:
         probability: within [0, 1).
+
+    Raises:
+        TypeError, ValueError: if it is no number, or out of range.
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> thinner = DropEvents(0.9)(np.repeat(events, 500), np.random.default_rng(0))
+        >>> 0 < len(thinner) < 200
+        True
     """
 
     probability: float
@@ -192,6 +232,12 @@ class TimeJitter:
 
     Args:
         std_us: its standard deviation, µs, >= 0.
+
+    Example:
+        >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
+        >>> jittered = TimeJitter(std_us=2.0)(np.repeat(events, 500), np.random.default_rng(0))
+        >>> bool((np.diff(jittered["t"]) >= 0).all()), bool(jittered["t"].min() >= 0), len(set(jittered["t"])) > 2
+        (True, True, True)
     """
 
     std_us: float

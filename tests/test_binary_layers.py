@@ -172,6 +172,7 @@ def test_annealing():
         (lambda: hnn.BinaryLinear(2, 2, scale="big"), ValueError, "^scale: expected one of none"),
         (lambda: hnn.BinaryConv2d(4, 2, 3, groups=3), ValueError, "^groups: expected a divisor"),
         (lambda: hnn.BinaryConv2d(4, 2, 3, padding="same"), ValueError, "^padding: expected an integer or two"),
+        (lambda: hnn.HeavisideConv2d(4, 2, 3, padding=1, padding_mode="reflect"), ValueError, "^padding, padding_mode"),
         (lambda: hnn.AnnealAlpha(nn.Linear(1, 1), steps=1), ValueError, "^model: expected an activation"),
         (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=0), ValueError, "^steps: expected an integer"),
         (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=1, shape="odd"), ValueError, "^shape: expected one of"),

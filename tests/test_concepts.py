@@ -391,6 +391,7 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: concepts.rules(new_model(), None, 11), ValueError, "^class_index"),
         (lambda: concepts.rules(new_model(), None, 1, depth=0), ValueError, "^depth"),
         (lambda: concepts.sparsify(new_model(), [], 13), ValueError, "^max_concepts_per_class: expected 1 to 12"),
+        (lambda: concepts.sparsify(new_model(), [], 3, steps=0), ValueError, "^steps: expected an integer >= 1"),
         (
             lambda: concepts.sparsify(new_model(), [(torch.rand(5, 1, 8, 8), LABELS)], 3),
             ValueError,

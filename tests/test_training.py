@@ -260,11 +260,21 @@ def test_unusable_device_is_named():
         training.train(TrainConfig(device="cuda"), "never")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["profile", "--help"]])
-def test_help_shows_examples(arguments):
-    shown = run(*arguments)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "train", "profile", "icbm", "compare", "report", "bench", "datasets"),
+        *(f"datasets {name}" for name in ("list", "info", "download", "cache", "verify", "clear")),
+    ],
+)
+def test_help_shows_examples(command):
+    shown = run(*command.split(), "--help")
     assert shown.exit_code == 0
-    assert len(arguments) == 1 or f"htaf-snn {arguments[0]}" in shown.output.split("Examples")[1]
+    assert f"htaf-snn {command}" in shown.output.split("Examples")[1]
+
+
+def test_help_keeps_what_looks_like_markup():
+    assert '"htaf-snn[bench]"' in run("bench", "--help").output
 
 
 def test_profile_command(tmp_path):

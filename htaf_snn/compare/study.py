@@ -59,12 +59,23 @@ class Settings:
             of the set's name for each that is not in the default place.
         surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests. None is
             `SURROGATES` or, for images, `ESTIMATORS`.
-        slopes: each stretches every surrogate.
+        slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
         lrs: learning rates.
         seeds: how many; they are 0, 1, ….
-        match, reference, width, estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal, folds: as in
-            `trial.Config`.
+        match: what of each surrogate is made equal to the reference's, "none", "peak", "half_width" or "area".
+        reference: the surrogate that is matched to, and with whose gradient others are compared.
+        width: neurons of a hidden layer.
+        folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
+        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
+
+    Raises:
+        ValueError: if a value is out of range, or given twice.
+
+    Example:
+        >>> settings = Settings(surrogates=("htaf", "atan"), slopes=(0.5, 1.0, 2.0), seeds=5)
+        >>> len(settings.configs()), settings.dataset
+        (30, ('saccade-digits',))
     """
 
     model: str = "mlp"
@@ -136,7 +147,7 @@ class Settings:
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
 
     def configs(self) -> list[trial.Config]:
-        """All combinations, seeds last."""
+        """All combinations, one trial each, the seeds of one after another."""
         own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
         shared = {name: getattr(self, name) for name in own - {"dataset", "data_root"}}
         grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))

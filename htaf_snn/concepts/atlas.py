@@ -47,6 +47,16 @@ def atlas(
     Raises:
         ValueError: if the loader is empty, the images have another number of channels, or the names are not as many as
             the classes.
+        OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=4, n_classes=2, in_features=64)
+        >>> loader = [(torch.rand(10, 1, 8, 8), torch.arange(10) % 2)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     atlas(model, loader, f"{folder}/atlas.html", classes=["even", "odd"], title="Parity")
+        ...     "<title>Parity" in Path(folder, "atlas.html").read_text(encoding="utf-8")
+        True
     """
     n_classes = model.head.out_features
     names = [str(number) for number in range(n_classes)] if classes is None else list(classes)

@@ -40,7 +40,7 @@ class Codes:
 
     @classmethod
     def of(cls, concepts: Tensor, labels: Tensor) -> Codes:
-        """Pack concepts (N, K), where greater than 0 is set, with labels (N,)."""
+        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if the shapes do not fit."""
         if concepts.ndim != 2 or len(concepts) != len(labels):
             raise ValueError(f"concepts: expected (N, K) for {len(labels)} labels, got {tuple(concepts.shape)}")
         return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu())
@@ -132,8 +132,18 @@ def codes(model: ICBM, loader) -> Codes:
         model: its mode is restored.
         loader: of (images, labels).
 
+    Returns:
+        `Codes` of N images and `n_concepts` bits, on the CPU.
+
     Raises:
         ValueError: if the loader is empty.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=5, n_classes=3, in_features=16)
+        >>> batches = [(torch.rand(2, 1, 4, 4), torch.tensor([0, 1])), (torch.rand(1, 1, 4, 4), torch.tensor([2]))]
+        >>> found = codes(model, batches)
+        >>> found.shape, found.labels
+        ((3, 5), tensor([0, 1, 2]))
     """
     mode, device = model.training, model.head.weight.device
     model.eval()

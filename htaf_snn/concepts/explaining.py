@@ -25,6 +25,13 @@ class Explanation:
         bias: the head's.
         contributions: of each active concept, by number, the largest magnitude first.
         class_name: or None.
+
+    Example:
+        >>> print(Explanation(3, score=1.25, bias=-0.25, contributions={7: 2.0, 1: -0.5}, class_name="cat"))
+        class 3 (cat): score +1.2500
+                bias  -0.2500
+           concept 7  +2.0000
+           concept 1  -0.5000
     """
 
     class_index: int
@@ -50,7 +57,10 @@ def explain(
         model: evaluated with hard concepts; its mode is restored. Interventions in force count.
         image: (C, H, W).
         class_index: the class; None for the one decided for.
-        classes: their names.
+        classes: their names, one for each class.
+
+    Returns:
+        An `Explanation`, computed in float64.
 
     Raises:
         ValueError: if it is not one image, or there is no such class.
@@ -86,8 +96,18 @@ def explain(
 def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
     """The weight of every concept for a class, by number, the largest magnitude first, without those that are 0.
 
+    Args:
+        model: whose head decides.
+        class_index: the class.
+
     Raises:
         ValueError: if there is no such class.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=3, n_classes=2, in_features=16)
+        >>> _ = model.head.weight.data.copy_(torch.tensor([[0.5, 0.0, -2.0], [1.0, 1.0, 1.0]]))
+        >>> class_weights(model, 0)
+        {2: -2.0, 0: 0.5}
     """
     if not 0 <= class_index < model.head.out_features:
         raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
@@ -103,13 +123,23 @@ def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
     Args:
         model: its mode is restored.
         loader: of (images, labels).
-        k: how many of each kind.
+        k: how many of each kind, >= 1; fewer if there are fewer images.
 
     Returns:
         For each concept {"strongest", "weakest", "at the threshold": nearest to it, "by chance"}.
 
     Raises:
         ValueError: if the loader is empty.
+
+    Example:
+        Six images, each brighter than the one before, and a concept that is the brighter the stronger.
+
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=1, n_classes=2, in_features=16)
+        >>> _ = model.concept_layer.projection.weight.data.fill_(1.0)
+        >>> images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 1, 4, 4)
+        >>> [found] = examples(model, [(images, torch.zeros(6))], k=2)
+        >>> found["strongest"], found["weakest"]
+        ([5, 4], [0, 1])
     """
     mode, device = model.training, model.head.weight.device
     model.eval()
@@ -143,6 +173,9 @@ def profiles(found: Codes, n_classes: int, attributes: dict[str, Tensor] | None 
     Returns:
         For each concept {"rate": activation rate, "by_class": activation rate in each class (None without images),
         "information": mutual information with the labels in bits, and with each of the attributes, by name}.
+
+    Raises:
+        ValueError: if an attribute has another number of values than there are images.
 
     Example:
         >>> found = Codes.of(torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]]), torch.tensor([0, 0, 1, 1]))
@@ -181,13 +214,17 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
         concept: its number.
         method: "occlusion", how far the concept's potential falls when a square around the place takes the image's
             mean; or "gradient", the magnitude of the potential's gradient times the pixel.
-        patch: side of the square in pixels, for occlusion.
+        patch: side of the square in pixels, from 1 to the shorter side, for occlusion.
 
     Returns:
-        float32 (H, W).
+        float32 (H, W) on the CPU; with "occlusion" negative where hiding strengthens the concept.
 
     Raises:
         ValueError: if an argument is out of range.
+
+    Reference:
+        Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", ECCV, for occlusion; Shrikumar
+        et al. 2016, "Not just a black box", arXiv 1605.01713, for gradient times input.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
@@ -239,6 +276,13 @@ class Rules:
         text: the tree.
         fidelity: the share of images for which it says what the model does.
         concepts: those that it asks for.
+
+    Example:
+        >>> found = Rules("|--- concept 4 <= 0.50\\n|   |--- class: False", fidelity=0.95, concepts=(4,))
+        >>> print(found)
+        |--- concept 4 <= 0.50
+        |   |--- class: False
+        fidelity 0.950
     """
 
     text: str
@@ -261,6 +305,20 @@ def rules(model: ICBM, found: Codes, class_index: int, depth: int = 3) -> Rules:
 
     Raises:
         ValueError: if there is no such class, or depth < 1.
+
+    Example:
+        A head that decides for class 1 where concept 0 is set.
+
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
+        >>> _ = model.head.weight.data.copy_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
+        >>> _ = model.head.bias.data.copy_(torch.tensor([1.0, 0.0]))
+        >>> bits = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> print(rules(model, Codes.of(bits, torch.tensor([0, 0, 1, 1])), class_index=1))
+        |--- concept 0 <= 0.50
+        |   |--- class: False
+        |--- concept 0 >  0.50
+        |   |--- class: True
+        fidelity 1.000
     """
     from sklearn.tree import DecisionTreeClassifier, export_text
 

@@ -26,6 +26,17 @@ class Recipe:
     Attributes:
         epochs, lr, schedule, alpha_end, anneal: as of `training.TrainConfig`.
         activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
+
+    Raises:
+        ValueError: if a value is out of range.
+
+    Example:
+        >>> Recipe(epochs=5, entropy=0.5).schedule
+        'cosine'
+        >>> Recipe(activity=-1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: activity: expected a number >= 0, got -1.0
     """
 
     epochs: int = 20
@@ -46,12 +57,15 @@ class Recipe:
 
 
 def penalties(concepts: Tensor) -> dict[str, Tensor]:
-    """What is wrong with a batch of concepts (B, K), each 0 at best.
+    """What is wrong with a batch of concepts, each 0 at best.
+
+    Args:
+        concepts: of shape (B, K), within [0, 1]; any real dtype.
 
     Returns:
         {"activity": how far the mean activation rates lie outside of 0.05 to 0.95, which keeps concepts alive;
         "decorrelation": the mean squared correlation of two concepts, which keeps them distinct; "entropy": 1 minus the
-        mean entropy of the rates in bits, which balances them}.
+        mean entropy of the rates in bits, which balances them}, scalars in float32 with gradients.
 
     Example:
         >>> same = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
@@ -129,6 +143,17 @@ def fit(
     Raises:
         TypeError: if it is no ICBM.
         ValueError: if a label is out of range, or as `training.fit`.
+        FileNotFoundError, FloatingPointError: as `training.fit`.
+
+    Example:
+        >>> import tempfile
+        >>> from neuromorphic_datasets import images
+        >>> train, val, _ = images.loaders("digits", batch_size=256)
+        >>> model = ICBM(nn.Flatten(), n_concepts=16, n_classes=10, in_features=64)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     metrics = fit(model, train, val, out=folder, recipe=Recipe(epochs=2), progress=False)
+        >>> len(metrics), {"train_loss", "val_accuracy", "val_hardening_gap"} <= set(metrics[-1])
+        (2, True)
     """
     if not isinstance(model, ICBM):
         raise TypeError(f"model: expected an ICBM, got {type(model).__name__}")

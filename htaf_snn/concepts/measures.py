@@ -29,12 +29,30 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
 
     Returns:
         {"hard_accuracy", "smooth_accuracy" and "hardening_gap" (None if training was not smooth), "dead": concepts that
-        are never 1, "always_on": those that are 1 for 99 % of the images or more, "effective_concepts": the exponential
-        of the entropy of the eigenvalues of their correlations, "redundancy": mean |correlation| of two concepts,
-        "purity": mean over concepts of the share of their most frequent class, "completeness": accuracy of a tree over
-        the bits above the share of the largest class, as part of what is possible, "intervention_auc": area under
+        are never 1, "always_on": those that are 1 for 99 % of the images or more, "activation_rate": the mean of all
+        bits, "effective_concepts": the exponential of the entropy of the eigenvalues of their correlations,
+        "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of the share of their most
+        frequent class (None if all are dead), "completeness": accuracy of a tree over the bits above the share of the
+        largest class, as part of what is possible (None if there is one class alone), "intervention_auc": mean of
         `intervention_curve`, "information": mean mutual information with the labels in bits, "alignment": for each
         attribute the largest mutual information of a concept with it, as part of the attribute's entropy}.
+
+    Raises:
+        ValueError: if a loader is empty, or an attribute has another number of values than there are images.
+
+    Reference:
+        Roy and Vetterli 2007, "The effective rank", EUSIPCO, for "effective_concepts"; Yeh et al. 2020, "On
+        completeness-aware concept-based explanations in deep neural networks", NeurIPS, for "completeness", here with a
+        tree over bits.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=4, n_classes=2, in_features=16)
+        >>> loader = [(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)]
+        >>> found = measure(model, loader, loader)
+        >>> 0 <= found["activation_rate"] <= 1, 0 <= found["dead"] <= 4
+        (True, True)
+        >>> found["hardening_gap"] == found["smooth_accuracy"] - found["hard_accuracy"]
+        True
     """
     found = training.evaluate_hard(model, train_loader, loader)
     own = codes(model, loader)
@@ -99,7 +117,19 @@ def intervention_curve(model: ICBM, found: Codes) -> dict[str, list]:
         found: codes of many images.
 
     Returns:
-        {"set": 0, 1, 2, … concepts, "accuracy"}.
+        {"set": 0, 1, 2, … concepts, "accuracy": with so many set}.
+
+    Reference:
+        Koh et al. 2020, "Concept bottleneck models", ICML, for interventions at test time.
+
+    Example:
+        Each class has its concept; the third image lacks that of its class.
+
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
+        >>> _, _ = model.head.weight.data.copy_(torch.eye(2)), model.head.bias.data.zero_()
+        >>> bits = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]])
+        >>> intervention_curve(model, Codes.of(bits, torch.tensor([0, 0, 0, 1])))
+        {'set': [0, 1, 2], 'accuracy': [0.75, 1.0, 1.0]}
     """
     bits, labels = found[:].to(model.head.weight), found.labels.to(model.head.weight.device)
     usual = torch.stack(
@@ -129,6 +159,14 @@ def stability(several: Sequence[Codes]) -> float:
 
     Raises:
         ValueError: if there are fewer than two, or of different shapes.
+
+    Example:
+        The same concepts in another order, and one of them negated, agree fully.
+
+        >>> bits, labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 0]]), torch.zeros(4)
+        >>> again = torch.stack([bits[:, 2], 1 - bits[:, 0], bits[:, 1]], 1)
+        >>> round(stability([Codes.of(bits, labels), Codes.of(again, labels)]), 6)
+        1.0
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -39,6 +39,18 @@ class Config(Recipe):
         max_concepts_per_class: give the model a sparse head, see `sparsify`; None for the dense one.
         batch_size, seed, val_fraction: as of `images.loaders`; the seed is also the weights'.
         precision, compiled, device: as of `training.TrainConfig`.
+
+    Raises:
+        ValueError: if a number is out of range; an unknown data set or discretiser is told by `run`.
+
+    Example:
+        >>> config = Config(n_concepts=32, max_concepts_per_class=4)
+        >>> config.dataset, config.epochs
+        ('digits', 20)
+        >>> Config(n_concepts=8, max_concepts_per_class=9)
+        Traceback (most recent call last):
+            ...
+        ValueError: max_concepts_per_class: expected None or 1 to 8, got 9
     """
 
     dataset: str = "digits"
@@ -74,11 +86,23 @@ def _model(config: Config, channels: int, classes: int) -> ICBM:
 
 
 def load(out: str | PathLike) -> ICBM:
-    """The trained model of a run, in eval mode on the CPU.
+    """The trained model of a run, in eval mode on the CPU, with its sparse head if it was given one.
+
+    Args:
+        out: folder of a run of `run`.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
         ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+
+    Example:
+        >>> import tempfile
+        >>> config = Config(n_concepts=8, width=2, epochs=1, batch_size=256)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = run(config, folder, progress=False)
+        ...     model = load(folder)
+        >>> evaluate(model, image_loaders(config)[2])["accuracy"] == result["hard_accuracy"]
+        True
     """
     out = Path(out)
     config = read_settings(out, Config)
@@ -110,6 +134,15 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
 
     Raises:
         ValueError, OSError, FloatingPointError: as of `training.train`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = run(Config(n_concepts=8, width=2, epochs=1, batch_size=256), folder, progress=False)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['atlas.html', 'checkpoint.safetensors', 'codes.npz', 'config.json', 'metrics.jsonl', 'result.json']
+        >>> 0 <= result["dead"] <= 8
+        True
     """
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)

@@ -21,7 +21,12 @@ class SparseHead:
     Attributes:
         strength: of the regularisation, 1 / C of scikit-learn.
         concepts_per_class: the largest number of weights that are not 0 in a class.
-        accuracy: on the data that it was fitted to.
+        accuracy: on the data that it was fitted to, from 0 to 1.
+
+    Example:
+        >>> path = [SparseHead(8.0, 2, 0.71), SparseHead(4.0, 5, 0.90), SparseHead(2.0, 9, 0.93)]
+        >>> [head.accuracy for head in path if head.concepts_per_class <= 5]
+        [0.71, 0.9]
     """
 
     strength: float
@@ -40,8 +45,8 @@ def sparsify(
     Args:
         model: its head is changed, in place.
         loader: of training (images, labels).
-        max_concepts_per_class: at least 1.
-        steps: strengths tried.
+        max_concepts_per_class: from 1 to the number of concepts.
+        steps: strengths tried, at least 1.
         max_iter: of SAGA in each step.
 
     Returns:
@@ -49,12 +54,25 @@ def sparsify(
         asked for.
 
     Raises:
-        ValueError: if the number is out of range, or the images have one class alone.
+        ValueError: if a number is out of range, or the images have one class alone.
+
+    Reference:
+        Defazio, Bach and Lacoste-Julien 2014, "SAGA", NeurIPS; Wong, Santurkar and Madry 2021, "Leveraging sparse
+        linear layers for debuggable deep networks", ICML, for sparse heads.
+
+    Example:
+        >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
+        >>> loader = [(torch.randn(60, 1, 4, 4), torch.arange(60) % 3)]
+        >>> path = sparsify(model, loader, max_concepts_per_class=2, steps=6)
+        >>> len(path), int((model.head.weight != 0).sum(1).max()) <= 2
+        (6, True)
     """
     if not 1 <= max_concepts_per_class <= model.head.in_features:
         raise ValueError(
             f"max_concepts_per_class: expected 1 to {model.head.in_features}, got {max_concepts_per_class}"
         )
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
     found = codes(model, loader)
     bits, labels = found.numpy().astype(np.float64), found.labels.numpy()
     present = np.unique(labels)

@@ -30,10 +30,11 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
     Args:
         model: a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
         path: of the file; an existing one is replaced.
-        example: inputs, (B, …), for which the two are compared.
+        example: inputs, floating-point (B, …), for which the two are compared.
 
     Returns:
-        {"opset"; "max_difference": of the scores; "same_class": the share of the examples}.
+        {"opset"; "max_difference": the largest |difference| of a score; "same_class": the share of the examples, from
+        0 to 1}.
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is not installed.

@@ -24,12 +24,27 @@ _KNOWN = {cls.__name__: (cls, names) for cls, names in MODULES.items()}
 class PackedNetwork(nn.Module):
     """A network in bits, made by `pack` or `load`. It cannot be trained.
 
+    Args:
+        steps: each step, a module or the name of a function, with the numbers of the values it takes: 0 is the input, n
+            the result of the n-th step.
+        output: the number of the value that is the network's output.
+
     Shape:
         Images or features (B, …), floating-point, to class scores (B, classes), float32.
 
     Raises:
-        TypeError: if the input is no floating-point tensor.
-        ValueError: if it is of another shape or range.
+        TypeError: in the forward pass, if the input is no floating-point tensor.
+        ValueError: in the forward pass, if it is of another shape or range; in `train()`.
+
+    Example:
+        >>> from htaf_snn import deploy, models
+        >>> packed = deploy.pack(models.BinaryMLP(64, [32, 32], 10).eval())
+        >>> type(packed).__name__, packed(torch.rand(5, 1, 8, 8)).shape
+        ('PackedNetwork', torch.Size([5, 10]))
+        >>> packed(torch.full((1, 64), 2.0))
+        Traceback (most recent call last):
+            ...
+        ValueError: x: expected values within [0, 1], got 2.0 to 2.0
     """
 
     def __init__(self, steps: Sequence[tuple[str | nn.Module, list[int]]], output: int):
@@ -43,6 +58,7 @@ class PackedNetwork(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
+        """Stay in eval mode; ValueError for training."""
         if mode:
             raise ValueError("mode: expected eval, a packed network cannot be trained")
         return super().train(False)
@@ -74,8 +90,13 @@ class PackedNetwork(nn.Module):
 def save(network: PackedNetwork, path: str | PathLike) -> None:
     """Write a packed network to a safetensors file, atomically.
 
+    Args:
+        network: from `pack` or `load`.
+        path: file to write; an existing one is replaced.
+
     Raises:
-        TypeError: if it is none.
+        TypeError: if it is no packed network.
+        OSError: if the file cannot be written.
 
     Example:
         >>> import pathlib, tempfile
@@ -133,6 +154,17 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged, another file, or of another version.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "net.safetensors")
+        ...     _ = path.write_bytes(b"something else")
+        ...     try:
+        ...         load(path)
+        ...     except ValueError as error:
+        ...         print(str(error).removeprefix(folder)[:74])
+        /net.safetensors: expected a packed network, got a damaged or other file (
     """
     from safetensors import SafetensorError, safe_open
 

@@ -41,7 +41,7 @@ def pack(model: nn.Module) -> PackedNetwork:
         model: a network in eval mode, on the CPU, in float32, of modules and additions that `torch.fx` can trace.
 
     Returns:
-        A network with the same outputs.
+        A `PackedNetwork` on the CPU with the same outputs; the model stays as it is.
 
     Raises:
         TypeError: if it is no module.

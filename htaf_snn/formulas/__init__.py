@@ -57,9 +57,18 @@ class Formula:
         derivative: h'(x, *parameters), of the same shape. NaN where x is NaN.
         parameter_gradients: the derivatives of h with respect to each parameter, as a tuple, or None where the
             parameters cannot be learned.
-        doc: forward formula, gradient formula, figure, arguments, reference.
+        doc: forward formula, gradient formula, figure, arguments, reference, example.
         portable: whether both functions are written with arithmetic, floats, the names of `_vocabulary`, `abs` and
             functions of that kind alone, so that compiled kernels can take them as they are.
+
+    Example:
+        >>> def primitive(x, width=1.0):
+        ...     return 0.5 + x / (2.0 * (width + abs(x)))
+        >>> def derivative(x, width=1.0):
+        ...     return 0.5 * width / (width + abs(x)) / (width + abs(x))
+        >>> formula = Formula("softstep", primitive, derivative)
+        >>> formula.defaults, formula.portable, formula.derivative(0.0, width=2.0)
+        ({'width': 1.0}, True, 0.25)
     """
 
     name: str
@@ -79,7 +88,12 @@ class Formula:
         return {parameter.name: parameter.default for parameter in parameters}
 
     def check(self, parameters: dict[str, object]) -> None:
-        """Raise unless every parameter is known, positive and (where its default is) finite."""
+        """Check parameters by name.
+
+        Raises:
+            TypeError: if one is not a number.
+            ValueError: if one is unknown, not positive, or infinite where its default is finite.
+        """
         for name, value in parameters.items():
             if name not in self.defaults:
                 expected = ", ".join(self.defaults)
@@ -141,6 +155,9 @@ def names() -> list[str]:
 def get(name: str) -> Formula:
     """The formula of that name.
 
+    Args:
+        name: one of `names()`.
+
     Raises:
         ValueError: if there is none; the message lists the names.
 
@@ -154,7 +171,15 @@ def get(name: str) -> Formula:
 
 
 def is_registered(formula: Formula) -> bool:
-    """Whether `get` finds this very formula by its name."""
+    """Whether `get` finds this very formula by its name.
+
+    Args:
+        formula: any.
+
+    Example:
+        >>> is_registered(get("atan")), is_registered(Formula("atan", abs, abs))
+        (True, False)
+    """
     return _REGISTRY.get(formula.name) is formula
 
 
@@ -166,9 +191,25 @@ def _is_redefined(before: Callable, after: Callable) -> bool:
 def register(formula: Formula) -> Formula:
     """Make a formula known by its name; the same definition once more replaces it.
 
+    `htaf_snn.surrogate.register` does so for the formula of a class.
+
+    Args:
+        formula: its name is an identifier.
+
+    Returns:
+        The formula.
+
     Raises:
         TypeError: if it is not a `Formula`.
         ValueError: if the name is taken by another formula or is not an identifier.
+
+    Example:
+        >>> register(get("atan")) is get("atan")
+        True
+        >>> register(Formula("atan", abs, abs))
+        Traceback (most recent call last):
+            ...
+        ValueError: name: 'atan' is taken by another formula
     """
     if not isinstance(formula, Formula):
         raise TypeError(f"formula: expected a Formula, got {type(formula).__name__}")

@@ -9,12 +9,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile atan --plot atan.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as 1 / x**2.
 
 Reference:
     Fang et al. 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural
     networks", ICCV. snnTorch and SpikingJelly compute the same gradient; snnTorch's text states another.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import ATan
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> ATan(alpha=2.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0000, 0.2884, 0.0920])
 """
 
 from math import pi

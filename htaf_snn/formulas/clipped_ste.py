@@ -9,11 +9,19 @@ Gradient formula:
 Figure:
     `htaf-snn profile clipped_ste --plot clipped_ste.png`
 
-Arguments:
+Args:
     width: w > 0; the peak slope is 1 / width.
 
 Reference:
     Hubara et al. 2016, "Binarized neural networks", NeurIPS.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import ClippedSTE
+    >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
+    >>> ClippedSTE()(x).sum().backward()
+    >>> x.grad
+    tensor([0.5000, 0.5000, 0.0000])
 """
 
 from .rectangle import derivative as rectangle_derivative

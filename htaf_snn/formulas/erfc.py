@@ -9,11 +9,19 @@ Gradient formula:
 Figure:
     `htaf-snn profile erfc --plot erfc.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0; the peak slope is alpha / sqrt(pi). It is `gaussian` with sigma = 1 / (alpha sqrt(2)).
 
 Reference:
     Esser et al. 2015, "Backpropagation for energy-efficient neuromorphic computing", NeurIPS.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import Erfc
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> Erfc(alpha=2.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.1284, 0.4151, 0.0207])
 """
 
 from math import pi, sqrt

@@ -9,12 +9,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile fast_sigmoid --plot fast_sigmoid.png`
 
-Arguments:
+Args:
     slope: k > 0; it sets the width, the peak slope is always 1. The forward function runs from 1/2 - 1/k to
         1/2 + 1/k, so in smooth mode it is a step from 0 to 1 at k = 2 only.
 
 Reference:
     Zenke and Ganguli 2018, "SuperSpike", Neural Computation 30:1514.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import FastSigmoid
+    >>> x = torch.tensor([0.0, 0.04, 1.0], requires_grad=True)
+    >>> FastSigmoid(slope=25.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0000, 0.2500, 0.0015])
 """
 
 from ._vocabulary import where

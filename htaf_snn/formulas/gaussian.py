@@ -9,12 +9,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile gaussian --plot gaussian.png`
 
-Arguments:
+Args:
     sigma: standard deviation, > 0; the peak slope is 1 / (sigma sqrt(2 pi)).
 
 Reference:
     Yin, Corradi and Bohte 2021, "Accurate and efficient time-domain classification with adaptive spiking
     recurrent neural networks", Nature Machine Intelligence 3:905.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import Gaussian
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> Gaussian(sigma=0.4)(x).sum().backward()
+    >>> x.grad
+    tensor([0.9974, 0.4566, 0.0438])
 """
 
 from math import pi, sqrt

@@ -10,13 +10,21 @@ Gradient formula:
 Figure:
     `htaf-snn profile htaf --plot htaf.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0. The tail decays as exp(-2 alpha |x|).
     beta: saturation, > 0. h runs from sigma(-beta) to sigma(beta). The tail is heavier than that of the plain
         sigmoid with the same peak, alpha * beta / 4, exactly when beta > 2.
 
 Reference:
     Park et al. 2026, arXiv 2605.11558. Only the abstract was available to us; the constants are our reading.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import HTAF
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> HTAF(alpha=1.0, beta=4.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0000, 0.3698, 0.0728])
 """
 
 from ._shared import logistic, sech

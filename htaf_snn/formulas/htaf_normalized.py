@@ -10,12 +10,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile "htaf(normalized=True)" --plot htaf_normalized.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0.
     beta: saturation, > 0.
 
 Reference:
     As for `htaf`; the normalisation is ours.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import HTAF
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> HTAF(alpha=1.0, beta=4.0, normalized=True)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0373, 0.3836, 0.0755])
 """
 
 from . import htaf

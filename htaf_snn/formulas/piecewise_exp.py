@@ -9,11 +9,19 @@ Gradient formula:
 Figure:
     `htaf-snn profile piecewise_exp --plot piecewise_exp.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as exp(-alpha |x|).
 
 Reference:
     Shrestha and Orchard 2018, "SLAYER: spike layer error reassignment in time", NeurIPS.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import PiecewiseExp
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> PiecewiseExp(alpha=2.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0000, 0.3679, 0.1353])
 """
 
 from ._vocabulary import exp, where

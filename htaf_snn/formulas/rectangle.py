@@ -9,12 +9,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile rectangle --plot rectangle.png`
 
-Arguments:
+Args:
     width: w > 0; the peak slope is 1 / width.
 
 Reference:
     Wu et al. 2018, "Spatio-temporal backpropagation for training high-performance spiking neural networks",
     Frontiers in Neuroscience 12:331.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import Rectangle
+    >>> x = torch.tensor([0.0, 0.25, 0.75], requires_grad=True)
+    >>> Rectangle(width=1.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1., 1., 0.])
 """
 
 from ._vocabulary import clamp, where

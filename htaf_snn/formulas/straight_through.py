@@ -9,12 +9,20 @@ Gradient formula:
 Figure:
     `htaf-snn profile "straight_through(clip=1)" --plot straight_through.png`
 
-Arguments:
+Args:
     clip: c > 0, infinite for no clipping. In smooth mode h is a step from 0 to 1 at c = 1/2 only.
 
 Reference:
     Bengio, Leonard and Courville 2013, "Estimating or propagating gradients through stochastic neurons",
     arXiv 1308.3432; clipped: Hubara et al. 2016, "Binarized neural networks", NeurIPS.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import StraightThrough
+    >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
+    >>> StraightThrough(clip=1.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1., 1., 0.])
 """
 
 from math import inf

@@ -10,11 +10,19 @@ Gradient formula:
 Figure:
     `htaf-snn profile swish_sign --plot swish_sign.png`
 
-Arguments:
+Args:
     beta: steepness, > 0; the peak slope is beta / 2.
 
 Reference:
     Darabi et al. 2018, "BNN+: Improved binary network training", arXiv 1812.11800.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import SwishSign
+    >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    >>> SwishSign(beta=5.0)(x).sum().backward()
+    >>> x.grad
+    tensor([ 2.5000, -0.0423, -0.0975])
 """
 
 from ._shared import logistic, sech

@@ -10,11 +10,19 @@ Gradient formula:
 Figure:
     `htaf-snn profile triangle --plot triangle.png`
 
-Arguments:
+Args:
     alpha: steepness, > 0; the peak slope is alpha, the support [-1/alpha, 1/alpha].
 
 Reference:
     Bellec et al. 2018, "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS.
+
+Example:
+    >>> import torch
+    >>> from htaf_snn.surrogate import Triangle
+    >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
+    >>> Triangle(alpha=1.0)(x).sum().backward()
+    >>> x.grad
+    tensor([1.0000, 0.5000, 0.0000])
 """
 
 from ._vocabulary import clamp, where

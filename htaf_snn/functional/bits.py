@@ -37,6 +37,11 @@ class BinaryWeight(NamedTuple):
         tap_sums: int32 of shape (taps, O), the sum of the weights at each place of a window; one tap if linear.
         size: weights of each output.
         window: the places of a convolution's window, (kH, kW); None if linear.
+
+    Example:
+        >>> weight = pack_weight(torch.ones(10, 100))
+        >>> weight.words.shape, weight.ones.shape, weight.size, weight.window
+        (torch.Size([2, 64]), torch.Size([10]), 100, None)
     """
 
     words: Tensor
@@ -50,15 +55,16 @@ def pack_bits(x: Tensor, backend: str = "auto") -> Tensor:
     """Pack where x is greater than 0 into 64-bit words along the last dimension.
 
     Args:
-        x: floating-point or integer tensor of shape (…, n).
-        backend: "auto", "torch", "numba" or "triton".
+        x: floating-point, integer or boolean tensor of shape (…, n); of a NaN the bit is 0.
+        backend: "auto", "torch", "numba" (CPU) or "triton" (GPU), see `backends`.
 
     Returns:
         int64 words of shape (…, ceil(n / 64)); bit k of word j is element 64 j + k, and bits beyond n are 0.
 
     Raises:
-        TypeError: if x is not a tensor of numbers.
-        ValueError: if it has no dimension.
+        TypeError: if x is not a tensor of real numbers.
+        ValueError: if it has no dimension, or the backend is unknown or cannot compute on its device.
+        RuntimeError: if the backend is not available.
 
     Example:
         >>> pack_bits(torch.tensor([1.0, -1.0, 0.0, 2.0]))
@@ -72,7 +78,14 @@ def pack_bits(x: Tensor, backend: str = "auto") -> Tensor:
 
 
 def unpack_bits(words: Tensor, size: int) -> Tensor:
-    """The first `size` bits of words (…, K) as a boolean tensor (…, size); the inverse of `pack_bits`.
+    """The bits of words one by one; the inverse of `pack_bits`.
+
+    Args:
+        words: int64 of shape (…, K), from `pack_bits`.
+        size: how many bits of each row, 0 to 64 * K.
+
+    Returns:
+        Boolean tensor of shape (…, size).
 
     Raises:
         TypeError: if words are not int64.
@@ -92,7 +105,10 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
     """Binary weights, +1 where `weight` is greater than 0 and else -1, as the kernels take them.
 
     Args:
-        weight: of shape (O, n), or (O, C, kH, kW) for a convolution.
+        weight: floating-point, of shape (O, n), or (O, C, kH, kW) for a convolution.
+
+    Returns:
+        A `BinaryWeight` on the weight's device.
 
     Raises:
         TypeError: if it is no floating-point tensor.
@@ -146,13 +162,16 @@ def binary_linear(
         weight: from `pack_weight`.
         levels: what the bits mean, (-1, 1) or (0, 1).
         thresholds: int32 of shape (O,), or None.
-        backend: "auto", "torch", "numba" or "triton".
+        backend: as of `pack_bits`.
 
     Returns:
-        The sums, int32 (…, O); with thresholds where they are greater, as words (…, ceil(O / 64)).
+        The sums, int32 (…, O), each from -n to n; with thresholds where they are greater, as int64 words
+        (…, ceil(O / 64)).
 
     Raises:
-        TypeError, ValueError: if an argument is of another type or shape.
+        TypeError: if words are not int64.
+        ValueError: if an argument is of another shape or value, or as `pack_bits`.
+        RuntimeError: if the backend is not available.
 
     Example:
         >>> x, w = torch.tensor([[1.0, -1.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])
@@ -181,13 +200,15 @@ def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") ->
     Args:
         levels: uint8 of shape (…, n).
         weight: from `pack_weight`, of shape (O, n).
-        backend: "auto", "torch", "numba" or "triton".
+        backend: as of `pack_bits`.
 
     Returns:
-        The sums, int32 (…, O).
+        The sums, int32 (…, O), each from -255 n to 255 n.
 
     Raises:
-        TypeError, ValueError: if an argument is of another type or shape.
+        TypeError: if levels are not uint8.
+        ValueError: if the weight is a convolution's or of another n, or as `pack_bits`.
+        RuntimeError: if the backend is not available.
 
     Example:
         >>> weight = pack_weight(torch.tensor([[1.0, -1.0, 1.0]]))
@@ -226,10 +247,11 @@ def binary_conv2d(
         levels, thresholds, backend: as of `binary_linear`.
 
     Returns:
-        The sums, int32 (B, H', W', O), or words (B, H', W', ceil(O / 64)).
+        The sums, int32 (B, H', W', O), H' and W' as of `torch.nn.Conv2d`; with thresholds, int64 words
+        (B, H', W', ceil(O / 64)).
 
     Raises:
-        TypeError, ValueError: if an argument is of another type or shape.
+        TypeError, ValueError, RuntimeError: as `binary_linear`; ValueError also if the weight is a linear layer's.
 
     Example:
         >>> words = pack_bits(torch.ones(1, 4, 4, 8))
@@ -268,7 +290,9 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
         int32 of shape (…, O).
 
     Raises:
-        TypeError, ValueError: if an argument is of another type or shape.
+        TypeError: if words are not int64.
+        ValueError: if the weight is of another dtype or shape, or as `pack_bits`.
+        RuntimeError: if the backend is not available.
 
     Example:
         >>> heaviside_linear(pack_bits(torch.tensor([1.0, 0.0, 1.0])), torch.tensor([[1], [10], [100]]).int())

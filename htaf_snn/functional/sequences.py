@@ -137,9 +137,13 @@ def lif(
         exist for x, beta, threshold, v0 and the surrogate's own parameters; not twice.
 
     Raises:
-        TypeError: if x or a parameter is not floating-point.
+        TypeError: if x or a tensor is not floating-point, or the surrogate is of no known kind.
         ValueError: if a shape, device, name or number does not fit.
         RuntimeError: if the backend is not available.
+
+    Reference:
+        Eshraghian et al. 2023, "Training spiking neural networks using lessons from deep learning", Proceedings of the
+        IEEE 111:1016, for the neuron; snnTorch's `Leaky` for the order of decay, input and reset.
 
     Example:
         >>> spikes, v = lif(torch.full((4, 1, 1), 0.6), beta=0.9)
@@ -205,7 +209,7 @@ def cuba_lif(
             (B, *features).
         tau_mem_inv: that of the potential, likewise.
         v_leak, threshold, v_reset: potentials, likewise.
-        dt: time step in s.
+        dt: time step in s, a number.
         surrogate: as for `lif`.
         detach_reset: let no gradient through the reset, as Norse's recurrent neurons do; its feed-forward ones let
             it through.
@@ -220,6 +224,9 @@ def cuba_lif(
 
     Raises:
         TypeError, ValueError, RuntimeError: as `lif`.
+
+    Reference:
+        Norse's `lif_feed_forward_step`, whose Euler step and order of operations it has.
 
     Example:
         >>> spikes, v, i = cuba_lif(torch.full((6, 1, 1), 1.0))

@@ -84,10 +84,11 @@ def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, nor
         Its gradients are exact: with respect to x `htaf_derivative`, and with respect to alpha and beta.
 
     Raises:
-        TypeError: if x or a tensor parameter is not floating-point.
+        TypeError: if x is not a floating-point tensor, or alpha or beta neither a number nor such a tensor.
         ValueError: if alpha or beta is not positive and finite, or does not broadcast to x.
 
-    Formula: DESIGN of this project, our reading of Park et al. 2026, arXiv 2605.11558.
+    Reference:
+        Park et al. 2026, arXiv 2605.11558. Only the abstract was available to us; the constants are our reading.
 
     Example:
         >>> htaf(torch.tensor([-10.0, 0.0, 10.0]))
@@ -101,6 +102,8 @@ def htaf_derivative(
 ) -> Tensor:
     """Derivative of `htaf` with respect to x, the surrogate gradient of spike mode.
 
+    alpha * beta * h * (1 - h) * (1 - tanh(alpha * x)**2) with h of `htaf`; normalized, divided by tanh(beta / 2).
+
     Args:
         x: floating-point tensor of any shape.
         alpha: steepness, > 0; a number or a tensor that broadcasts to x.
@@ -108,11 +111,14 @@ def htaf_derivative(
         normalized: as in `htaf`.
 
     Returns:
-        Tensor of the shape and dtype of x, with values from 0 to alpha * beta / 4 (more if normalized); NaN where
-        x is NaN.
+        Tensor of the shape and dtype of x, with values from 0 to alpha * beta / 4, or to that over tanh(beta / 2) if
+        normalized; NaN where x is NaN.
 
     Raises:
         TypeError, ValueError: as `htaf`.
+
+    Reference:
+        As of `htaf`.
 
     Example:
         >>> htaf_derivative(torch.tensor([0.0, 1e30]))
@@ -138,8 +144,10 @@ def spike(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
         surrogate's derivative, NaN where x is NaN.
 
     Raises:
-        TypeError: if x is not a floating-point tensor or surrogate is of none of the three kinds.
-        ValueError: if the surrogate or a parameter is unknown, or a value is not positive and finite.
+        TypeError: if x is not a floating-point tensor, surrogate is of none of the three kinds, or a parameter is
+            neither a number nor a floating-point tensor.
+        ValueError: if the surrogate or a parameter is unknown, a value is not positive and finite, or a tensor does not
+            broadcast to x or requires a gradient that the formula does not give.
 
     Example:
         >>> x = torch.tensor([-0.5, 0.0, 0.5], requires_grad=True)
@@ -154,10 +162,17 @@ def spike(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
 def smooth(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
     """The surrogate's smooth step, its primitive, with exact gradients.
 
-    Args, Raises: as `spike`.
+    Args:
+        x: floating-point tensor of any shape.
+        surrogate: as for `spike`.
+        **parameters: as for `spike`.
 
     Returns:
-        Tensor of the shape and dtype of x, NaN where x is NaN.
+        Tensor of the shape and dtype of x, NaN where x is NaN; its range is that of the surrogate's primitive, which
+        is not [0, 1] for each.
+
+    Raises:
+        TypeError, ValueError: as `spike`.
 
     Example:
         >>> smooth(torch.tensor([-1.0, 0.0, 1.0]), "sigmoid(slope=4)")

@@ -26,7 +26,20 @@ _ADAPTERS = (snntorch_adapter, norse_adapter)
 
 
 class Registration:
-    """What `register` returns: leaving its `with` block restores what was in force before `register`."""
+    """What `register` returns: leaving its `with` block restores what was in force before `register`.
+
+    Args:
+        before: the adapters that were registered before.
+
+    Example:
+        >>> with register():
+        ...     with register():
+        ...         pass
+        ...     norse_adapter.is_registered()
+        True
+        >>> norse_adapter.is_registered()
+        False
+    """
 
     def __init__(self, before: tuple[ModuleType, ...]):
         self._before = before
@@ -48,7 +61,7 @@ def register() -> Registration:
     Imports those of the two libraries that are installed. Once more is no error.
 
     Returns:
-        A context manager; using it is optional.
+        A context manager, `Registration`; using it is optional.
 
     Raises:
         ImportError: if neither is installed.
@@ -71,7 +84,14 @@ def register() -> Registration:
 
 
 def unregister() -> None:
-    """Undo `register`; without one it does nothing."""
+    """Undo `register`; without one it does nothing.
+
+    Example:
+        >>> _ = register()
+        >>> unregister()
+        >>> snntorch_adapter.is_registered(), norse_adapter.is_registered()
+        (False, False)
+    """
     for adapter in _ADAPTERS:
         adapter.unregister()
 
@@ -81,11 +101,15 @@ def parse(spec: str) -> Callable[[Tensor], Tensor]:
 
     The libraries are snnTorch, Norse, SpikingJelly and sinabs; each one's own code computes, with its convention at 0.
 
+    Args:
+        spec: a name of `names`, alone or with literal keyword arguments in parentheses.
+
     Returns:
         A callable from a floating-point tensor, membrane potential minus threshold, to spikes of its shape.
 
     Raises:
-        ValueError: if the specification is malformed or names what does not exist; the message lists what does.
+        TypeError: if it is no string.
+        ValueError: if it is malformed or names what does not exist; the message lists what does.
         ImportError: if the library is not installed.
 
     Example:
@@ -136,6 +160,12 @@ def names(library: str | None = None) -> list[str]:
 def fault(spec: str) -> str | None:
     """What is known to be odd in a library's surrogate, or None.
 
+    Args:
+        spec: as for `parse`; neither the name nor the parameters are checked.
+
+    Raises:
+        TypeError, ValueError: if it is no string or malformed.
+
     Example:
         >>> fault("norse.super(alpha=10)")
         'alpha is ignored by Norse 1.1: the width is always 1'
@@ -163,6 +193,9 @@ def neuron(library: str, spec: str) -> nn.Module:
             Norse's own; `register` comes into force), or "fused" (this package's `nn.Leaky`, which gives what
             "snntorch" gives).
         spec: as in `parse`.
+
+    Returns:
+        A module from currents (T, B, *features) to spikes of that shape, from rest.
 
     Raises:
         ValueError, ImportError: as `parse`; ValueError also if the library is unknown or cannot use the surrogate.

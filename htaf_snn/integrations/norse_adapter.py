@@ -49,7 +49,12 @@ FAULTS = {
 
 
 def surrogate_names() -> list[str]:
-    """The names that `library_surrogate` accepts, sorted."""
+    """The names that `library_surrogate` accepts, sorted.
+
+    Example:
+        >>> surrogate_names()[-3:]
+        ['super', 'tanh', 'triangle']
+    """
     return sorted(method for method in NORSE_METHODS if method != "adjoint")
 
 
@@ -58,10 +63,13 @@ def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Ten
 
     Args:
         name: one of `NORSE_METHODS` but "adjoint", which is not a threshold function.
-        alpha: Norse's parameter; 100 is the default of its neurons.
+        alpha: Norse's parameter, > 0, a number or a tensor; 100 is the default of its neurons.
+
+    Returns:
+        A callable from a floating-point tensor to spikes of its shape.
 
     Raises:
-        ValueError: if there is no such method; the message lists them.
+        ValueError: if there is no such method (the message lists them), or alpha is not positive.
 
     Example:
         >>> library_surrogate("super")(torch.tensor([-1.0, 1.0]))
@@ -89,6 +97,7 @@ class LIFOverTime(nn.Module):
 
     Raises:
         ValueError: if the method is unknown or one that `register` refuses.
+        RuntimeError: in the forward pass, if the method needs `register` and it is not in force.
 
     Example:
         >>> LIFOverTime("super", alpha=1.0)(torch.ones(6, 1, 1)).detach().flatten()
@@ -119,12 +128,24 @@ _installed: _Pair | None = None
 
 
 def is_installed() -> bool:
-    """Whether Norse can be imported."""
+    """Whether Norse can be imported.
+
+    Example:
+        >>> is_installed()
+        True
+    """
     return find_spec("norse") is not None
 
 
 def is_registered() -> bool:
-    """Whether `register` is in force."""
+    """Whether `register` is in force.
+
+    Example:
+        >>> register()
+        >>> is_registered()
+        True
+        >>> unregister()
+    """
     return _installed is not None
 
 
@@ -161,7 +182,18 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Give every module Norse's own `threshold` back; once more is no error."""
+    """Give every module Norse's own `threshold` back; once more is no error.
+
+    Example:
+        >>> import norse.torch.functional.threshold as module
+        >>> own = module.threshold
+        >>> register()
+        >>> module.threshold is own
+        False
+        >>> unregister()
+        >>> module.threshold is own
+        True
+    """
     global _installed
     if _installed is not None:
         _rebind(_installed.extended, _installed.original)

@@ -28,12 +28,21 @@ _CLASSES = {
 
 
 def is_installed() -> bool:
-    """Whether sinabs can be imported."""
+    """Whether sinabs can be imported.
+
+    Example:
+        >>> usable = surrogate_names() if is_installed() else []
+    """
     return find_spec("sinabs") is not None
 
 
 def surrogate_names() -> list[str]:
-    """The names that `library_surrogate` accepts, sorted."""
+    """The names that `library_surrogate` accepts, sorted; sinabs need not be installed.
+
+    Example:
+        >>> surrogate_names()[:2]
+        ['gaussian', 'heaviside']
+    """
     return sorted(_CLASSES)
 
 
@@ -46,9 +55,17 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
         name: of a class in `sinabs.activation`, in lower case with underscores, such as "single_exponential".
         **parameters: as the class takes them.
 
+    Returns:
+        A callable from a floating-point tensor to spikes of its shape.
+
     Raises:
         ImportError: if sinabs is not installed.
         ValueError: if there is no such class (the message lists them), or it does not take the parameters.
+
+    Example:
+        >>> if is_installed():
+        ...     step = library_surrogate("single_exponential", grad_width=0.5)
+        ...     assert step(torch.tensor([-1.0, 0.0, 1.0])).tolist() == [0.0, 1.0, 1.0]
     """
     if name not in _CLASSES:
         raise ValueError(f"unknown surrogate 'sinabs.{name}'; expected one of: {', '.join(sorted(_CLASSES))}")
@@ -105,10 +122,19 @@ class SurrogateGradient:
 
 
 class LIFOverTime(nn.Module):
-    """sinabs' `LIF`, from rest, with its own surrogate.
+    """sinabs' `LIF`, from rest, with its own surrogate, for benchmarks.
 
     Shape:
-        currents (T, B, *features) to spikes of the same shape.
+        currents (T, B, *features) to spikes of the same shape: whole numbers, as sinabs' neurons may spike more than
+        once a step.
+
+    Raises:
+        ImportError: if sinabs is not installed.
+
+    Example:
+        >>> if is_installed():
+        ...     spikes = LIFOverTime()(torch.ones(5, 2, 3))
+        ...     assert spikes.shape == (5, 2, 3)
     """
 
     def __init__(self):

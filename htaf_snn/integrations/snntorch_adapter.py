@@ -85,7 +85,10 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
 
     Args:
         name: of a factory in `snntorch.surrogate`, such as "atan".
-        **parameters: as the factory takes them.
+        **parameters: as the factory takes them; numbers, and those that set a scale > 0.
+
+    Returns:
+        A callable from a floating-point tensor to spikes of its shape.
 
     Raises:
         ValueError: if there is no such factory (the message lists them), or it does not take the parameters.
@@ -119,7 +122,12 @@ def _factories() -> dict[str, Callable]:
 
 
 def surrogate_names() -> list[str]:
-    """The names that `library_surrogate` accepts, sorted."""
+    """The names that `library_surrogate` accepts, sorted.
+
+    Example:
+        >>> surrogate_names()[:4]
+        ['LSO', 'SFS', 'SSO', 'atan']
+    """
     return sorted(_factories())
 
 
@@ -152,17 +160,37 @@ class LeakyOverTime(nn.Module):
 
 
 def is_installed() -> bool:
-    """Whether snnTorch can be imported."""
+    """Whether snnTorch can be imported.
+
+    Example:
+        >>> is_installed()
+        True
+    """
     return find_spec("snntorch") is not None
 
 
 def is_registered() -> bool:
-    """Whether `register` is in force."""
+    """Whether `register` is in force.
+
+    Example:
+        >>> register()
+        >>> is_registered()
+        True
+        >>> unregister()
+    """
     return _replaced is not None
 
 
 def register() -> None:
-    """Make `snntorch.surrogate.htaf` exist; once more is no error."""
+    """Make `snntorch.surrogate.htaf` exist; once more is no error.
+
+    Example:
+        >>> import snntorch
+        >>> register()
+        >>> snntorch.Leaky(beta=0.9, spike_grad=snntorch.surrogate.htaf(beta=8.0)).spike_grad
+        HTAF(alpha=1.0, beta=8.0, mode='spike')
+        >>> unregister()
+    """
     global _replaced
     if _replaced is None:
         surrogate = import_module("snntorch.surrogate")
@@ -171,7 +199,15 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Leave `snntorch.surrogate` as it was before `register`; once more is no error."""
+    """Leave `snntorch.surrogate` as it was before `register`; once more is no error.
+
+    Example:
+        >>> import snntorch.surrogate
+        >>> register()
+        >>> unregister()
+        >>> hasattr(snntorch.surrogate, "htaf")
+        False
+    """
     global _replaced
     if _replaced is not None:
         surrogate, before = _replaced

@@ -28,7 +28,11 @@ _NO_STEPS = ("DeterministicPass", "PoissonPass", "MultiLevelSpikeCount")
 
 
 def is_installed() -> bool:
-    """Whether SpikingJelly can be imported."""
+    """Whether SpikingJelly can be imported.
+
+    Example:
+        >>> usable = surrogate_names() if is_installed() else []
+    """
     return find_spec("spikingjelly") is not None
 
 
@@ -52,6 +56,10 @@ def surrogate_names() -> list[str]:
 
     Raises:
         ImportError: if SpikingJelly is not installed.
+
+    Example:
+        >>> if is_installed():
+        ...     assert {"atan", "sigmoid", "super_spike"} <= set(surrogate_names())
     """
     return sorted(_classes())
 
@@ -63,9 +71,18 @@ def library_surrogate(name: str, **parameters) -> Callable[[Tensor], Tensor]:
         name: of a class in `spikingjelly.activation_based.surrogate`, in lower case with underscores, such as "atan".
         **parameters: as the class takes them.
 
+    Returns:
+        A module from a floating-point tensor to spikes of its shape.
+
     Raises:
         ImportError: if SpikingJelly is not installed.
         ValueError: if there is no such class (the message lists them), or it does not take the parameters.
+
+    Example:
+        >>> import torch
+        >>> if is_installed():
+        ...     step = library_surrogate("atan", alpha=2.0)
+        ...     assert step(torch.tensor([-1.0, 0.0, 1.0])).tolist() == [0.0, 1.0, 1.0]
     """
     classes = _classes()
     if name not in classes:
@@ -125,6 +142,15 @@ class LIFOverTime(nn.Module):
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.
+
+    Raises:
+        ImportError: if SpikingJelly is not installed.
+
+    Example:
+        >>> import torch
+        >>> if is_installed():
+        ...     spikes = LIFOverTime()(torch.ones(5, 2, 3))
+        ...     assert spikes.shape == (5, 2, 3)
     """
 
     def __init__(self, backend: str = "torch"):

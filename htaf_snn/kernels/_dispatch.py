@@ -25,6 +25,9 @@ def _reason(backend: str) -> str:
 def backends() -> dict[str, str]:
     """Each backend of the fused kernels, with "available" or the reason why it is not.
 
+    Returns:
+        By name: "torch", which computes everywhere; "numba" for CPUs; "triton" for CUDA GPUs, in float32.
+
     Example:
         >>> backends()["torch"]
         'available'

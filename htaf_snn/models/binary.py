@@ -54,10 +54,13 @@ class BinaryMLP(_Layered):
         classes: number of classes.
         activation: specification of the activations' surrogate; or what makes one for each activation, as
             `BinaryActivation` takes it; None for smooth HTAF.
-        estimator: the surrogate of the weights.
+        estimator: of the weights, as of `nn.BinaryLinear`.
 
     Shape:
         Images (B, *features) within [0, 1] to class scores (B, classes).
+
+    Raises:
+        TypeError, ValueError: if activation or estimator is of another kind or unknown.
 
     Example:
         >>> import torch
@@ -94,6 +97,9 @@ class DeepHeavisideNet(_Layered):
 
     Shape:
         Images (B, *features), or (B, C, H, W), to class scores (B, classes).
+
+    Raises:
+        TypeError, ValueError: if activation is of another kind or unknown.
 
     Example:
         >>> import torch
@@ -190,7 +196,8 @@ class BinaryResNet(nn.Sequential):
         Images (B, in_channels, H, W) to class scores (B, classes).
 
     Raises:
-        ValueError: if the depth is of another form.
+        TypeError: if activation or estimator is of another kind.
+        ValueError: if one of them is unknown, or the depth is of another form.
 
     Example:
         >>> import torch
@@ -236,7 +243,9 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
         The model.
 
     Raises:
-        ValueError: if a name in `skip` is no module's, or a convolution pads in another way than with zeros.
+        TypeError: if activation is of another kind.
+        ValueError: if it is unknown, a name in `skip` is no module's, or a convolution pads in another way than with a
+            number of zeros.
 
     Example:
         >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
@@ -275,6 +284,9 @@ def _binary_form(name: str, module: nn.Module, surrogate) -> nn.Module | None:
 
 def summary(model: nn.Module) -> dict:
     """Parameters and their bits when deployed: one for a binary weight, 32 for every other number.
+
+    Args:
+        model: any network. Statistics of BatchNorm count as parameters; lazy layers have to be made first.
 
     Returns:
         {"layers": [{"name", "type", "parameters", "bits"}], "parameters", "bits", "float_bits": 32 a parameter}.

@@ -33,7 +33,8 @@ class ICBM(nn.Module):
         Images to class scores (B, n_classes).
 
     Raises:
-        ValueError: if a number is wrong, or the backbone gives something else.
+        TypeError: if the backbone is no module, or in the forward pass gives no floating-point tensor.
+        ValueError: if a number is wrong, or in the forward pass the features are of another shape.
 
     Example:
         >>> import torch
@@ -70,14 +71,14 @@ class ICBM(nn.Module):
         return [self.concept_layer.discretiser]
 
     def potentials(self, x: Tensor) -> Tensor:
-        """What is made discrete, (B, n_concepts)."""
+        """What is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
         features = self.backbone(x)
         if not isinstance(features, Tensor) or not features.is_floating_point():
             raise TypeError(f"backbone: expected to give a floating-point tensor, got {type(features).__name__}")
         return self.concept_layer.potentials(features)
 
     def concepts(self, x: Tensor) -> Tensor:
-        """Concepts (B, n_concepts), those of `intervene` set."""
+        """Concepts (B, n_concepts), those of `intervene` set; 0 or 1 in `eval()`, but for the discretiser "relu"."""
         found = self.concept_layer.discretiser(self.potentials(x))
         if not self._interventions:
             return found

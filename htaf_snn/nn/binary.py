@@ -60,8 +60,7 @@ class BinaryActivation(nn.Module):
 
     A surrogate in spike mode gives a step throughout, with the surrogate's gradient. One in smooth mode gives its
     primitive while training and the step in `eval()`. Between -1 and 1 the step is twice as high, and so is its
-    gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is
-    2 - 2|x|.
+    gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is 2 - 2|x| there.
 
     Args:
         surrogate: a surrogate, its specification, or any callable from x to 0 and 1 with a gradient of its own, such as
@@ -73,7 +72,8 @@ class BinaryActivation(nn.Module):
         Any floating-point tensor, with `channels` of shape (B, channels, …); the output has its shape and dtype.
 
     Raises:
-        TypeError, ValueError: if an argument is none of these.
+        TypeError: if surrogate is a class or cannot be called.
+        ValueError: if the specification or the levels are unknown.
 
     Example:
         >>> import torch
@@ -127,6 +127,9 @@ class HTAFActivation(BinaryActivation):
     Shape:
         As of `BinaryActivation`.
 
+    Raises:
+        TypeError, ValueError: as `HTAF`; ValueError also if the levels are unknown.
+
     Example:
         >>> import torch
         >>> activation = HTAFActivation(levels=(0, 1))
@@ -149,7 +152,20 @@ class HTAFActivation(BinaryActivation):
 
 @contextmanager
 def smooth_activations(model: nn.Module) -> Iterator[None]:
-    """Within the block, activations with a surrogate in smooth mode stay smooth in `eval()` too."""
+    """Within the block, activations with a surrogate in smooth mode stay smooth in `eval()` too.
+
+    Args:
+        model: all `BinaryActivation`s in it are meant.
+
+    Example:
+        >>> import torch
+        >>> activation = HTAFActivation(levels=(0, 1)).eval()
+        >>> with smooth_activations(activation):
+        ...     activation(torch.zeros(1))
+        tensor([0.5000])
+        >>> activation(torch.zeros(1))
+        tensor([0.])
+    """
     activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
     for activation in activations:
         activation.keep_smooth = True
@@ -200,7 +216,7 @@ class BinaryLinear(_BinaryWeight):
 
     Args:
         in_features, out_features: sizes.
-        bias: add one.
+        bias: add a real one, 0 at first.
         scale: what multiplies each output: "none", "learned", or "magnitude", the mean |w| of its latent weights,
             taken as a constant in the backward pass as in Bi-Real Net's magnitude-aware gradient.
         estimator: the surrogate whose gradient latent weights get, doubled as in `BinaryActivation`; or
@@ -210,10 +226,20 @@ class BinaryLinear(_BinaryWeight):
         x (B, in_features) to (B, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in
         float32 in any order, which is what makes packed inference equal bit for bit.
 
+    Raises:
+        TypeError: if the estimator is neither a surrogate nor its specification.
+        ValueError: if the estimator's specification or the scale is unknown.
+
+    Reference:
+        Hubara et al. 2016, "Binarized neural networks", NeurIPS, for latent weights and "clipped_ste"; Liu et al. 2018,
+        "Bi-Real Net", ECCV, for "magnitude_aware".
+
     Example:
         >>> import torch
-        >>> BinaryLinear(3, 2)(torch.ones(1, 3)).abs() <= 3
-        tensor([[True, True]])
+        >>> layer = BinaryLinear(3, 2)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[0.2, -0.7, 0.1], [-0.1, -0.3, 0.5]]))
+        >>> layer(torch.tensor([[1.0, -1.0, 1.0]])).tolist()
+        [[3.0, 1.0]]
     """
 
     def __init__(
@@ -243,7 +269,11 @@ class BinaryConv2d(_BinaryWeight):
         bias, scale, estimator: as of `BinaryLinear`.
 
     Shape:
-        x (B, in_channels, H, W) to (B, out_channels, H', W').
+        x (B, in_channels, H, W) to (B, out_channels, H', W'), H' and W' as of `torch.nn.Conv2d`.
+
+    Raises:
+        TypeError: as `BinaryLinear`.
+        ValueError: as `BinaryLinear`, or if groups do not divide the channels, or a size is no integer >= 0 or two.
 
     Example:
         >>> import torch
@@ -315,8 +345,11 @@ class HeavisideLinear(_ExactSums, nn.Linear):
     There the weights are rounded to 24 bits of each output's sum of magnitudes, so that sums of two-level inputs are
     exact in float32: any order, machine and the packed form give the same bits.
 
-    Args, Shape:
-        As of `torch.nn.Linear`.
+    Args:
+        in_features, out_features, bias, device, dtype: as of `torch.nn.Linear`, which it equals in training mode.
+
+    Shape:
+        x (…, in_features) to (…, out_features).
 
     Example:
         >>> import torch
@@ -334,14 +367,26 @@ class HeavisideLinear(_ExactSums, nn.Linear):
 class HeavisideConv2d(_ExactSums, nn.Conv2d):
     """A convolution with real weights for inputs of two levels, exact in `eval()` like `HeavisideLinear`.
 
-    Args, Shape:
-        As of `torch.nn.Conv2d`; padding by numbers, with zeros, alone.
+    Args:
+        *args, **kwargs: as of `torch.nn.Conv2d`; padding by numbers, with zeros, alone.
+
+    Shape:
+        x (B, in_channels, H, W) to (B, out_channels, H', W'), H' and W' as of `torch.nn.Conv2d`.
+
+    Raises:
+        ValueError: if it is to pad in another way.
 
     Example:
         >>> import torch
         >>> HeavisideConv2d(1, 2, 3)(torch.ones(1, 1, 5, 5)).shape
         torch.Size([1, 2, 3, 3])
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            got = (self.padding, self.padding_mode)
+            raise ValueError(f"padding, padding_mode: expected numbers and 'zeros', got {got[0]!r} and {got[1]!r}")
 
     def forward(self, x: Tensor) -> Tensor:
         sums = conv2d(x, self.exact_weight(), None, self.stride, self.padding, self.dilation, self.groups)
@@ -354,7 +399,8 @@ class QuantizeInput(nn.Module):
     The first layer of a binary network sees them, so that its packed form can count the bits of eight planes.
 
     Shape:
-        Any floating-point tensor; the output has its shape and dtype. The gradient is that of the identity.
+        Any floating-point tensor; the output has its shape and dtype. What lies outside of [0, 1] is clamped, but the
+        gradient is that of the identity everywhere.
 
     Example:
         >>> import torch
@@ -368,7 +414,7 @@ class QuantizeInput(nn.Module):
 
     @staticmethod
     def levels_of(x: Tensor) -> Tensor:
-        """The numbers n, uint8."""
+        """The numbers n, uint8, of the shape of x; what lies outside of [0, 1] is clamped."""
         return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)
 
 
@@ -380,6 +426,9 @@ class RPReLU(nn.Module):
 
     Shape:
         (B, channels, …); the output has its shape.
+
+    Reference:
+        Liu et al. 2020, "ReActNet", ECCV.
 
     Example:
         >>> import torch

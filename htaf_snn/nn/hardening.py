@@ -36,6 +36,9 @@ class AnnealAlpha:
         parameter: "alpha", or another parameter's name, such as "t" of EDE.
         ends: other ends for some activations, by their module's name.
 
+    Attributes:
+        done: how many steps have been gone, from 0 to `steps`.
+
     Raises:
         ValueError: if a value is out of range, a name in `ends` is none of an activation's, or there is none to anneal.
 
@@ -89,14 +92,14 @@ class AnnealAlpha:
         self.at(self.done + 1)
 
     def at(self, done: int) -> None:
-        """Set the values after so many steps."""
+        """Set the values after so many steps, >= 0; beyond the end they are those of the end."""
         self.done = min(done, self._steps)
         part = SHAPES[self._shape](self.done / self._steps)
         for name, surrogate in self._activations.items():
             setattr(surrogate, self._parameter, self._start * (self._ends[name] / self._start) ** part)
 
     def state_dict(self) -> dict[str, int]:
-        """What `load_state_dict` takes."""
+        """What `load_state_dict` takes: {"done": steps}."""
         return {"done": self.done}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
@@ -148,6 +151,10 @@ def hardening_gap(model: nn.Module, loader: Iterable) -> float:
 @torch.no_grad()
 def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
     """Keep the latent weights of binary layers within ±limit; beyond it a clipped estimator lets no gradient through.
+
+    Args:
+        model: the latent weights of its `BinaryLinear` and `BinaryConv2d` layers are changed, in place.
+        limit: > 0.
 
     Example:
         >>> from htaf_snn.nn import BinaryLinear

@@ -63,6 +63,7 @@ class Leaky(_Neuron):
         the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
 
     Raises:
+        ValueError: if the reset mechanism is unknown.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:
@@ -146,7 +147,19 @@ class Leaky(_Neuron):
 
 
 class LIFState(NamedTuple):
-    """Membrane potential and current of `LIF`, each (B, *features), named as Norse names them."""
+    """The state of `LIF`, named as Norse names it.
+
+    Attributes:
+        v: membrane potential, (B, *features).
+        i: synaptic current, likewise.
+
+    Example:
+        >>> lif = LIF()
+        >>> spikes, state = lif(torch.ones(3, 2, 4))
+        >>> more, state = lif(torch.ones(3, 2, 4), state)  # goes on where the first sequence ended
+        >>> state.v.shape, state.i.shape
+        (torch.Size([2, 4]), torch.Size([2, 4]))
+    """
 
     v: Tensor
     i: Tensor
@@ -252,8 +265,8 @@ class LIF(_Neuron):
         """A `norse.torch.LIF` with copies of the parameters; for this package's surrogates `register` comes into force.
 
         Raises:
-            ValueError: if the surrogate cannot be a Norse method: a callable of another origin, smooth mode, or
-                learnable parameters.
+            ValueError: if `detach_reset` is set, or the surrogate cannot be a Norse method: a callable of another
+                origin, smooth mode, or learnable parameters.
 
         Example:
             >>> type(LIF().to_norse()).__module__
@@ -292,6 +305,9 @@ def _over_steps(layer: nn.Module, x: Tensor) -> Tensor:
 
 class Sequential(nn.Sequential):
     """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
+
+    Args:
+        *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
 
     Shape:
         (T, B, *features) to (T, B, *features) of the last layer; of neurons the spikes are passed on.

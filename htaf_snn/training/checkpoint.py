@@ -21,6 +21,20 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         model: its `state_dict` is kept under "model.".
         optimizer: its tensors are kept under "optimizer.", by parameter name.
         epoch: finished epochs.
+
+    Raises:
+        OSError: if the file cannot be written; one that was there is left as it was.
+
+    Example:
+        >>> import tempfile
+        >>> net = nn.Linear(2, 1)
+        >>> optimizer = torch.optim.Adam(net.parameters())
+        >>> net(torch.ones(1, 2)).sum().backward()
+        >>> optimizer.step()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(f"{folder}/{CHECKPOINT}", net, optimizer, epoch=3)
+        ...     load_checkpoint(f"{folder}/{CHECKPOINT}", net, optimizer)
+        3
     """
     from safetensors.torch import save_file
 
@@ -41,7 +55,12 @@ def _checkpoint_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_checkpoint` wrote, in place.
+    """Restore what `save_checkpoint` wrote, in place; the tensors stay on the devices that they are on.
+
+    Args:
+        path: file to read.
+        model: of the same structure.
+        optimizer: an Adam over its parameters.
 
     Returns:
         The number of finished epochs.
@@ -49,6 +68,17 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or of a model with other tensors; nothing is changed then.
+
+    Example:
+        >>> import tempfile
+        >>> small, large = nn.Linear(2, 1), nn.Linear(3, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(f"{folder}/{CHECKPOINT}", small, torch.optim.Adam(small.parameters()), epoch=0)
+        ...     try:
+        ...         load_checkpoint(f"{folder}/{CHECKPOINT}", large, torch.optim.Adam(large.parameters()))
+        ...     except ValueError as error:
+        ...         print(str(error).removeprefix(folder))
+        /checkpoint.safetensors: expected weight of shape (1, 3), got (1, 2)
     """
     from safetensors import SafetensorError, safe_open
 

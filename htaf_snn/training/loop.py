@@ -58,13 +58,24 @@ class _SpikeRates:
 def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = None) -> dict[str, float]:
     """Mean cross-entropy and accuracy of a classifier over a loader of (inputs, labels).
 
-    With `processes` each evaluates its part of every batch, and all get the whole's figures.
+    Args:
+        model: maps inputs to class scores (B, classes); evaluated in eval mode on the device that it is on, its mode is
+            restored.
+        loader: of (inputs, labels (B,) int64).
+        processes: each evaluates its part of every batch, and all get the whole's figures; None for this one alone.
 
     Returns:
-        {"loss": nats, "accuracy": from 0 to 1}; the model's mode is restored.
+        {"loss": nats, "accuracy": from 0 to 1}.
 
     Raises:
         ValueError: if the loader is empty.
+
+    Example:
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> _ = net.weight.data.copy_(torch.eye(2))
+        >>> x, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1, 1])
+        >>> evaluate(net, [(x, labels)])["accuracy"]
+        0.75
     """
     training = model.training
     model.eval()
@@ -91,7 +102,20 @@ def _smooth_steps(model: nn.Module) -> list[Surrogate]:
 
 @contextmanager
 def hardened(model: nn.Module) -> Iterator[None]:
-    """Within the block, surrogates in smooth mode are in spike mode."""
+    """Within the block, surrogates in smooth mode are in spike mode.
+
+    Args:
+        model: all `htaf_snn.surrogate.Surrogate`s in it are meant, those of neurons too.
+
+    Example:
+        >>> from htaf_snn import HTAF
+        >>> step = HTAF(mode="smooth")
+        >>> with hardened(step):
+        ...     step(torch.zeros(1))
+        tensor([0.])
+        >>> step(torch.zeros(1))
+        tensor([0.5000])
+    """
     smooth = _smooth_steps(model)
     for module in smooth:
         module.mode = "spike"
@@ -107,9 +131,26 @@ def evaluate_hard(model: nn.Module, train_loader, loader, processes: Processes |
 
     The statistics of BatchNorm are measured on the training data for each of the two, and remain those of the hard one.
 
+    Args:
+        model: as of `evaluate`.
+        train_loader: of the training data, (inputs, labels).
+        loader: of the data to evaluate on.
+        processes: as of `evaluate`.
+
     Returns:
         As `evaluate`; for a network with surrogates in smooth mode also {"smooth_accuracy", "hardening_gap": the smooth
         accuracy minus the hard one}.
+
+    Raises:
+        ValueError: if the loader is empty.
+
+    Example:
+        >>> from htaf_snn.nn import HTAFActivation
+        >>> net = nn.Sequential(nn.Linear(2, 8), HTAFActivation(), nn.Linear(8, 2))
+        >>> batches = [(torch.randn(50, 2), torch.randint(2, (50,)))]
+        >>> found = evaluate_hard(net, batches, batches)
+        >>> found["hardening_gap"] == found["smooth_accuracy"] - found["accuracy"]
+        True
     """
     if not _smooth_steps(model):
         return evaluate(model, loader, processes)
@@ -165,7 +206,22 @@ def _train_epoch(
 
 
 def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
-    """Batches to train on in an epoch: all, but for a last one too small for BatchNorm, two samples a process."""
+    """Batches to train on in an epoch: all, but for a last one too small for BatchNorm, two samples a process.
+
+    Args:
+        model: whose BatchNorm layers matter.
+        loader: a `DataLoader`.
+        processes: those that share each batch; None for one alone.
+
+    Raises:
+        ValueError: if no batch is large enough.
+
+    Example:
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> loader = DataLoader(TensorDataset(torch.zeros(65, 3)), batch_size=32)
+        >>> steps_in_epoch(nn.Linear(3, 2), loader), steps_in_epoch(nn.BatchNorm1d(3), loader)
+        (3, 2)
+    """
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return len(loader)
     fewest = 2 * (1 if processes is None else processes.count)
@@ -208,11 +264,12 @@ def fit(
     Args:
         model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
             recorded as the spike rate. Train it on the device that it is on.
-        train_loader: of (inputs, labels (B,) int64); if its sampler has `set_epoch`, it is told the epoch.
+        train_loader: a `DataLoader` of (inputs, labels (B,) int64); if its sampler has `set_epoch`, it is told the
+            epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint.
         epochs: in all, earlier ones of a resumed run included.
-        lr: learning rate.
+        lr: learning rate, > 0.
         resume: continue from the folder's checkpoint, exactly as if never interrupted.
         progress: show a progress bar on standard error.
         label: put before the progress bar.
@@ -226,11 +283,23 @@ def fit(
             that is told.
 
     Returns:
-        The metrics of all epochs, as in `metrics.jsonl`. Validation figures are those of `evaluate_hard`.
+        The metrics of all epochs, as in `metrics.jsonl`: {"epoch", "train_loss", "train_accuracy", "spike_rate": one
+        for each of `model.neurons`, "val_loss" and so on, "seconds"}. Validation figures are those of `evaluate_hard`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
+        ValueError: if the precision is unknown, or as `steps_in_epoch`.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
+
+    Example:
+        >>> import tempfile
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> x = torch.randn(64, 2)
+        >>> loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     metrics = fit(nn.Linear(2, 2), loader, out=folder, epochs=3, lr=0.1, progress=False)
+        >>> len(metrics), metrics[-1]["train_loss"] < metrics[0]["train_loss"]
+        (3, True)
     """
     from tqdm import tqdm
 

@@ -18,10 +18,20 @@ if TYPE_CHECKING:
 class Processes:
     """The processes that `torchrun` started, each with a copy of the network and a part of every batch.
 
+    Args:
+        fabric: a launched one; `launched` makes it.
+
     Attributes:
         count: how many there are, on all machines.
         first: whether this is the one that reads and writes files.
         device: this process's.
+
+    Example:
+        Started alone there are none, and what takes `processes` gets None.
+
+        >>> processes = Processes.launched()
+        >>> processes is None
+        True
     """
 
     def __init__(self, fabric: Fabric):
@@ -70,7 +80,7 @@ class Processes:
         return self._fabric.all_reduce(mine, reduce_op="sum").tolist()
 
     def from_first(self, value: Any) -> Any:
-        """The first process's value."""
+        """The first process's value, which has to be one that can be pickled; the others' are not looked at."""
         return self._fabric.broadcast(value)
 
     def share_statistics(self, model: nn.Module) -> None:

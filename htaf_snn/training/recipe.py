@@ -49,7 +49,31 @@ def end_annealing(recipe: Recipe, model: nn.Module) -> None:
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
-    """What `fit` is to call before each training step, for epochs of so many steps."""
+    """What `fit` is to call before each training step: it clips latent weights, anneals, and sets the learning rate.
+
+    Args:
+        recipe: a `TrainConfig`, or anything with its `epochs`, `lr`, `schedule`, `alpha_end` and `anneal`.
+        model: the network that is trained.
+        steps: in an epoch, see `steps_in_epoch`.
+
+    Returns:
+        A function of the step's number, counted from the first epoch's start, and the optimizer.
+
+    Raises:
+        ValueError: as `htaf_snn.nn.AnnealAlpha`.
+
+    Example:
+        >>> from htaf_snn.training import TrainConfig
+        >>> net = nn.Sequential(nn.Linear(2, 2), hnn.HTAFActivation(alpha=1.0))
+        >>> prepare = before_step(TrainConfig(epochs=2, alpha_end=16.0), net, steps=2)
+        >>> for number in range(4):
+        ...     prepare(number, torch.optim.Adam(net.parameters()))
+        ...     print(net[1].surrogate.alpha)
+        2.0
+        4.0
+        8.0
+        16.0
+    """
     total = recipe.epochs * steps
     anneal = annealing(recipe, model, total)
 

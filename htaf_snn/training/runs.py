@@ -46,14 +46,27 @@ class TrainConfig:
         epochs, batch_size, time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
         schedule: "constant", or "cosine" for one that rises in the first tenth and falls to 0.
-        alpha_end: what the steepness of a smooth surrogate with an alpha is raised to, from its own.
-        anneal: how, as of `htaf_snn.nn.AnnealAlpha`.
+        alpha_end: what the alpha of the smooth activations of bnn and dhn is raised to, from its own, in (0, 1e6];
+            spiking networks keep theirs.
+        anneal: how alpha is raised, as of `htaf_snn.nn.AnnealAlpha`.
         precision: "float32" or "bfloat16", as of `fit`.
         compiled: train through `torch.compile`.
         seed: of the weights, the order of the samples and the division of the data.
         val_fraction: part of the training samples kept for validation, in [0, 1).
         folds, fold: pool all samples and test on the fold-th of so many stratified folds.
         device: "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: if a value is out of range; an unknown library, surrogate or data set is told by `train`.
+
+    Example:
+        >>> config = TrainConfig(model="dhn", hidden=(64, 64), schedule="cosine")
+        >>> config.dataset, config.epochs
+        ('digits', 20)
+        >>> TrainConfig(lr=0.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: lr: expected a number in (0, 1e6], got 0.0
     """
 
     dataset: str | None = None
@@ -106,7 +119,24 @@ class TrainConfig:
 
 
 def image_loaders(config) -> tuple:
-    """(train, val, test) loaders of the images that a configuration names; val is None without validation."""
+    """(train, val, test) loaders of the images that a configuration names; val is None without validation.
+
+    Args:
+        config: a `TrainConfig`, or anything with its `dataset`, `data_root`, `download`, `batch_size`, `val_fraction`
+            and `seed`.
+
+    Returns:
+        As `neuromorphic_datasets.images.loaders`: batches of float32 (B, C, H, W) within [0, 1] and int64 (B,).
+
+    Raises:
+        ValueError, FileNotFoundError: as `neuromorphic_datasets.images.loaders`.
+
+    Example:
+        >>> train, val, test = image_loaders(TrainConfig(model="bnn", batch_size=50))
+        >>> images, labels = next(iter(test))
+        >>> images.shape, labels.shape
+        (torch.Size([50, 1, 8, 8]), torch.Size([50]))
+    """
     import neuromorphic_datasets as nd
 
     names = ("download", "batch_size", "val_fraction", "seed")
@@ -114,7 +144,23 @@ def image_loaders(config) -> tuple:
 
 
 def make_loaders(config: TrainConfig) -> tuple:
-    """(train, val, test) loaders of a configuration's data; val is None without validation."""
+    """(train, val, test) loaders of a configuration's data; val is None without validation.
+
+    Args:
+        config: for models of images as of `image_loaders`.
+
+    Returns:
+        As `neuromorphic_datasets.loaders`: batches of float32 (T, B, C, H, W) and int64 (B,); for models of images as
+        `image_loaders`.
+
+    Raises:
+        ValueError, OSError: as `neuromorphic_datasets.loaders`.
+
+    Example:
+        >>> train, val, test = make_loaders(TrainConfig(model="relu", val_fraction=0.0))
+        >>> len(train.dataset), val, len(test.dataset)
+        (1437, None, 360)
+    """
     import neuromorphic_datasets as nd
 
     if config.model not in SPIKING:
@@ -150,7 +196,25 @@ def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes:
 
 
 def hardened_network(config: TrainConfig, features: int, classes: int, activation: Callable | None) -> nn.Sequential:
-    """The bnn or dhn of a configuration, with activations as `models.BinaryMLP` takes them."""
+    """The bnn or dhn of a configuration, with new weights.
+
+    Args:
+        config: its `model`, `hidden` and, for the bnn, `estimator` count.
+        features: values in an image, C * H * W.
+        classes: number of classes.
+        activation: makes the surrogate of each activation, as `models.BinaryMLP` takes it; None for smooth HTAF.
+
+    Returns:
+        A `models.BinaryMLP` or a `models.DeepHeavisideNet`.
+
+    Raises:
+        TypeError, ValueError: as those.
+
+    Example:
+        >>> net = hardened_network(TrainConfig(model="dhn", hidden=(32, 16)), 64, 10, activation=None)
+        >>> net(torch.rand(3, 1, 8, 8)).shape
+        torch.Size([3, 10])
+    """
     if config.model == "bnn":
         return models.BinaryMLP(features, config.hidden, classes, activation=activation, estimator=config.estimator)
     return models.DeepHeavisideNet(features, config.hidden, classes, activation=activation)
@@ -163,11 +227,21 @@ def load(out: str | PathLike) -> nn.Module:
         out: folder of a run of `train`, or of one fold of `train_folds`.
 
     Returns:
-        A module from frames (T, B, C, H, W) to class scores (B, classes); see `evaluate`.
+        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
         ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+
+    Example:
+        >>> import tempfile
+        >>> config = TrainConfig(model="bnn", hidden=(16,), epochs=1, batch_size=256)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = train(config, folder, progress=False)
+        ...     net = load(folder)
+        >>> from htaf_snn.training import evaluate
+        >>> evaluate(net, make_loaders(config)[2])["accuracy"] == result["test_accuracy"]
+        True
     """
     config, path = read_config(out), Path(out) / "config.json"
     try:
@@ -186,9 +260,20 @@ def load(out: str | PathLike) -> nn.Module:
 def read_config(out: str | PathLike) -> TrainConfig:
     """The configuration of the run in a folder.
 
+    Args:
+        out: folder of a run of `train` or `train_folds`.
+
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if `config.json` is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> config = TrainConfig(model="dhn", hidden=(16,), epochs=1, batch_size=256)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(config, folder, progress=False)
+        ...     read_config(folder) == config
+        True
     """
     return read_settings(out, TrainConfig)
 
@@ -215,7 +300,16 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     Raises:
         ValueError: if an argument is bad, the folder holds another run, or the checkpoint does not fit.
         OSError: if the data are missing or the folder cannot be written.
-        FloatingPointError: if the loss becomes NaN or infinite.
+        FloatingPointError: if the loss or a gradient becomes NaN or infinite.
+
+    Example:
+        >>> import tempfile
+        >>> config = TrainConfig(model="dhn", hidden=(16,), epochs=1, batch_size=256)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     first = train(config, folder, progress=False)
+        ...     longer = train(replace(config, epochs=2), folder, resume=True, progress=False)
+        >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
+        (1, 2, True)
     """
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
@@ -266,7 +360,17 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
 
 
 def sample_shape(samples) -> tuple[int, int, int]:
-    """(C, H, W) of a frame or an image."""
+    """(C, H, W) of a frame or an image.
+
+    Args:
+        samples: a data set of this project: a loader's `dataset`, or what `neuromorphic_datasets.load` or
+            `images.load` gives.
+
+    Example:
+        >>> import neuromorphic_datasets as nd
+        >>> sample_shape(nd.images.load("digits")[0])
+        (1, 8, 8)
+    """
     return samples.sensor_size[::-1] if hasattr(samples, "sensor_size") else tuple(samples.images.shape[1:])
 
 
@@ -287,8 +391,23 @@ def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progres
 def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
     """`train` on each of `config.folds` folds, in subfolders fold0, fold1, …; resuming goes on where it stopped.
 
+    Args:
+        config: with `folds`, at least 2, of a spiking model; its `fold` is not looked at.
+        out: folder of all runs; new or empty, unless resuming.
+        resume, progress: as of `train`.
+
     Returns:
         {"test_accuracy": mean, "fold_accuracy": one a fold, "out"}, also in `result.json`.
+
+    Raises:
+        ValueError: if `folds` is None, or several processes were started by `torchrun`; else as `train`.
+        OSError, FloatingPointError: as `train`.
+
+    Example:
+        >>> train_folds(TrainConfig(epochs=5), "runs/folds")
+        Traceback (most recent call last):
+            ...
+        ValueError: folds: expected an integer of at least 2, got None
     """
     require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
     out = Path(out)

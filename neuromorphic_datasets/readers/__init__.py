@@ -53,6 +53,7 @@ def read_events(
         FileNotFoundError: there is no such file.
         RecordingError: a ValueError that names the file, and the byte or the event at which it is wrong; also
             for a file without events, or of an unknown format.
+        ValueError, TypeError: sensor_size or columns are of another form.
 
     Example:
         >>> import pathlib, tempfile
@@ -73,7 +74,28 @@ def read_events(
 def read_recording(
     path: Path, sensor_size: tuple[int, int, int] | None = None, columns: str | None = None
 ) -> Recording:
-    """Read a recording with the sensor's size as far as the file states it; the arguments are as in `read_events`."""
+    """Read a recording with the sensor's size as far as the file states it.
+
+    Args:
+        path: the file.
+        sensor_size: as in `read_events`.
+        columns: as in `read_events`.
+
+    Returns:
+        A `Recording`; its `sensor_size` is what the file states, whatever the argument.
+
+    Raises:
+        FileNotFoundError, RecordingError: as `read_events`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "recording.bin")
+        ...     _ = path.write_bytes(bytes([12, 30, 0x80, 0, 250]))
+        ...     recording = read_recording(path)
+        >>> recording.sensor_size, recording.events[0].item()
+        (None, (12, 30, 250, True))
+    """
     if not path.is_file():
         state = "a folder" if path.is_dir() else "nothing"
         raise FileNotFoundError(f"{path}: expected a file, came {state}")

@@ -11,7 +11,20 @@ READ_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", 
 
 
 class RecordingError(ValueError):
-    """A file is no recording, or a damaged one; the message names the file and the place."""
+    """A file is no recording, or a damaged one; the message names the file and the place.
+
+    Example:
+        >>> import tempfile
+        >>> from neuromorphic_datasets import read_events
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "recording.bin")
+        ...     _ = path.write_bytes(bytes([12, 30, 0x80, 0, 50, 12, 30]))
+        ...     try:
+        ...         read_events(path)
+        ...     except RecordingError as error:
+        ...         print(str(error).removeprefix(folder))
+        /recording.bin: byte 5: expected 5 bytes an event, came 2
+    """
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,11 @@ class Recording:
     Attributes:
         events: structured array of `READ_DTYPE`.
         sensor_size: (width, height, polarities) as the file states it, or None.
+
+    Example:
+        >>> recording = Recording(packed([3, 3], [4, 5], [10, 25], [1, 0]), (128, 128, 2))
+        >>> recording.events["p"], recording.sensor_size
+        (array([ True, False]), (128, 128, 2))
     """
 
     events: np.ndarray
@@ -28,7 +46,20 @@ class Recording:
 
 
 def packed(x, y, t, p) -> np.ndarray:
-    """Put columns into a structured array; x and y must fit their 16 bits."""
+    """Put columns into a structured array.
+
+    Args:
+        x, y: columns and rows of pixels, in [-32768, 32767].
+        t: times, µs.
+        p: polarities; what is not 0 is ON.
+
+    Returns:
+        Structured array of `READ_DTYPE`, as long as t.
+
+    Example:
+        >>> packed([3, 3], [4, 5], [10, 25], [1, 0])[1].item()
+        (3, 5, 25, False)
+    """
     events = np.empty(len(t), READ_DTYPE)
     events["x"], events["y"], events["t"], events["p"] = x, y, t, p
     return events
