@@ -558,15 +558,14 @@ def _info_dict(info) -> dict:
 
 
 @_datasets.command("download", epilog=_examples("download nmnist", "download nmnist --data-root data"))
-def datasets_download(name: _Name, data_root: _Root = None) -> None:
+def datasets_download(name: _Name, data_root: _Root = None, as_json: _Json = False) -> None:
     """Fetch and unpack a data set; what is there already is not fetched again."""
     import neuromorphic_datasets as nd
 
     with _datasets_errors():
-        if not nd.info(name).files:
-            typer.echo(f"{name} is simulated on first use, there is nothing to fetch")
-            return
-        typer.echo(nd.download(name, root=data_root))
+        fetched = str(nd.download(name, root=data_root)) if nd.info(name).files else None
+    told = fetched or f"{name} is simulated on first use, there is nothing to fetch"
+    typer.echo(json.dumps(fetched) if as_json else told)
 
 
 @_datasets.command(
@@ -580,13 +579,16 @@ def datasets_cache(
         typer.Option(help="Frames of a recording that will be asked for; by default events are packed."),
     ] = None,
     skip: Annotated[bool, typer.Option("--skip-damaged", help="Leave out recordings that cannot be read.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Read all recordings of a data set into packed files, as the first training would."""
     import neuromorphic_datasets as nd
 
     with _datasets_errors():
-        for path in nd.cache(name, root=data_root, time_bins=time_bins, on_error="skip" if skip else "raise"):
-            typer.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+        paths = nd.cache(name, root=data_root, time_bins=time_bins, on_error="skip" if skip else "raise")
+    sizes = {str(path): path.stat().st_size for path in paths}
+    lines = [f"{path}  {size / 1e6:.1f} MB" for path, size in sizes.items()]
+    typer.echo(json.dumps(sizes) if as_json else "\n".join(lines))
 
 
 @_datasets.command("verify", epilog=_examples("verify nmnist", "verify nmnist --data-root data --json"))
@@ -601,13 +603,14 @@ def datasets_verify(name: _Name, data_root: _Root = None, as_json: _Json = False
 
 
 @_datasets.command("clear", epilog=_examples("clear nmnist", "clear nmnist --data-root data"))
-def datasets_clear(name: _Name, data_root: _Root = None) -> None:
+def datasets_clear(name: _Name, data_root: _Root = None, as_json: _Json = False) -> None:
     """Delete a data set's packed files, and what was downloaded of it; a copy made by hand stays."""
     import neuromorphic_datasets as nd
 
     with _datasets_errors():
-        deleted = nd.clear(name, root=data_root)
-    typer.echo("\n".join(f"deleted {path}" for path in deleted) or f"{name}: nothing to delete")
+        deleted = [str(path) for path in nd.clear(name, root=data_root)]
+    told = "\n".join(f"deleted {path}" for path in deleted) or f"{name}: nothing to delete"
+    typer.echo(json.dumps(deleted) if as_json else told)
 
 
 @app.command(

@@ -246,3 +246,15 @@ def test_every_parameter_gets_a_gradient(net):
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     assert all((p.grad != 0).any() for n, p in net.named_parameters() if "weight" in n)
+
+
+def test_models_can_be_sliced():
+    x = torch.rand(2, 1, 8, 8)
+    for net in (
+        models.BinaryMLP(64, [8], 3),
+        models.DeepHeavisideNet(64, [8], 3),
+        models.BinaryResNet(8, 1, 3, width=4),
+        models.ImageEncoder(1, 4),
+    ):
+        net.eval()
+        assert torch.equal(net[-1](net[:-1](x)), net(x))

@@ -48,6 +48,10 @@ def test_cache_verify_clear(root):
     assert len(deleted) == 2
     assert run("clear", "nmnist", "--data-root", root).stdout == "nmnist: nothing to delete\n"
     assert nd.load("nmnist", root=root).targets.tolist() == [0, 1, 1]
+    sizes = json.loads(run("cache", "nmnist", "--data-root", root, "--json").stdout)
+    assert len(sizes) == 2 and all(path.endswith(".pack") and size > 0 for path, size in sizes.items())
+    assert sorted(json.loads(run("clear", "nmnist", "--data-root", root, "--json").stdout)) == sorted(sizes)
+    assert json.loads(run("download", "saccade-digits", "--json").stdout) is None
 
 
 def test_damage(root):

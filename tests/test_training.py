@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from htaf_snn import integrations, surrogate, training, unregister
+from htaf_snn import nn as hnn
 from htaf_snn.cli import app
 from htaf_snn.training import TrainConfig
 
@@ -251,6 +252,14 @@ def test_spike_rate_is_the_mean_of_the_output():
         net(torch.zeros(3, 1, 2))
     assert rates.mean() == [0.5]
     assert not net.neurons[0]._forward_hooks
+
+
+def test_spike_rate_of_neurons_that_give_their_state_too():
+    net = torch.nn.Module()
+    net.neurons = [hnn.Leaky(beta=0.9)]
+    with training.loop._SpikeRates(net) as rates:
+        net.neurons[0](torch.full((4, 1, 1), 0.6))  # spikes 0, 1, 0, 1
+    assert rates.mean() == [0.5]
 
 
 def test_unusable_device_is_named():

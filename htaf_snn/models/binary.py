@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
 from ..surrogate import HTAF, parse
+from ._chain import Chain
 
 __all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "binarize", "summary"]
 
@@ -31,7 +32,7 @@ def _surrogate(given: Activation) -> Callable[[], Callable[[Tensor], Tensor]]:
     return given
 
 
-class _Layered(nn.Sequential):
+class _Layered(Chain):
     """A layer, BatchNorm and an activation, again and again, and a readout."""
 
     @property
@@ -179,7 +180,7 @@ class _BiRealBlock(nn.Module):
         return self.nonlinear(self.norm(self.conv(self.activation(x))) + self.shortcut(x))
 
 
-class BinaryResNet(nn.Sequential):
+class BinaryResNet(Chain):
     """Residual network with binary 3x3 convolutions; stem, shortcuts between widths and readout are real.
 
     Three stages of `width`, twice and four times so many channels, a shortcut around every convolution (Liu et al.

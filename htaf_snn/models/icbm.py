@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from ..nn import ConceptLayer
+from ._chain import Chain
 
 __all__ = ["ICBM", "ImageEncoder"]
 
@@ -112,7 +113,7 @@ class ICBM(nn.Module):
             self._interventions = before
 
 
-class ImageEncoder(nn.Sequential):
+class ImageEncoder(Chain):
     """A small convolutional backbone, for images of 8 x 8 to 64 x 64 or so: three stages, each of half the resolution.
 
     Args:

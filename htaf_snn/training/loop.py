@@ -39,6 +39,8 @@ class _SpikeRates:
 
     def _keep(self, i: int) -> Callable:
         def hook(module, inputs, output):
+            # Neurons of snnTorch's and Norse's kind give their spikes and their state.
+            output = output[0] if isinstance(output, tuple) else output
             self._sums[i] = self._sums[i] + output.detach().sum(dtype=torch.float64)
             self._sizes[i] += output.numel()
 
