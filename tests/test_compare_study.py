@@ -140,6 +140,16 @@ class Page(HTMLParser):
             self.alternatives.append(attributes["aria-label"])
 
 
+def test_the_report_leaves_the_users_plots_alone(finished):
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("svg")
+    figure = plt.figure()
+    finished.report()
+    assert plt.get_backend() == "svg" and plt.get_fignums() == [figure.number]
+    plt.close(figure)
+
+
 def test_the_page_needs_no_network_and_describes_its_figures(finished):
     text = (finished.out / "report.html").read_text()
     page = Page()

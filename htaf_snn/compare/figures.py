@@ -46,11 +46,8 @@ def all_figures(settings: Settings, results: dict) -> list[Figure]:
 
 
 def _svg(figure) -> str:
-    import matplotlib.pyplot as plt
-
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
     # The page gives the size; a fixed one would overflow a phone.
@@ -60,13 +57,12 @@ def _svg(figure) -> str:
 
 def _save(draw, rows: int = 1, columns: int = 1, **size) -> str:
     import matplotlib as mpl
+    import matplotlib.figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+    # Not through pyplot, whose backend is the user's.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "htaf-snn", "font.size": 9}):
-        figure, axes = plt.subplots(rows, columns, squeeze=False, layout="constrained", **size)
-        draw(axes)
+        figure = mpl.figure.Figure(layout="constrained", **size)
+        draw(figure.subplots(rows, columns, squeeze=False))
         return _svg(figure)
 
 
