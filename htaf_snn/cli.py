@@ -399,6 +399,7 @@ def compare_command(
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; workers share a GPU.")] = _STUDY.device,
     workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
     stack_seeds: Annotated[
         bool, typer.Option("--stack-seeds", help="Train the seeds of a configuration as one network; for GPUs.")

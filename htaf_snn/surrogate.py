@@ -282,23 +282,7 @@ _REGISTRY: dict[str, Callable[..., Surrogate]] = {
     "htaf_normalized": partial(HTAF, normalized=True),
     "superspike": SuperSpike,
     "approx_sign": Triangle,
-    **{
-        cls.formula.name: cls
-        for cls in (
-            ATan,
-            FastSigmoid,
-            Sigmoid,
-            Triangle,
-            PiecewiseExp,
-            Gaussian,
-            Erfc,
-            StraightThrough,
-            Rectangle,
-            ClippedSTE,
-            SwishSign,
-            EDE,
-        )
-    },
+    **{cls.formula.name: cls for cls in Surrogate.__subclasses__() if cls is not HTAF},
 }
 
 

@@ -256,6 +256,21 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_told_at_the_start(tmp_path):
+    with pytest.raises(ValueError, match=r"^device: expected a usable GPU"):
+        Study(tmp_path / "study", device="cuda")
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("model", "dataset"), [("mlp", "saccade-digits"), ("dhn", "digits")])
+def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
+    on_gpu, on_cpu = (trial.run(Config(model=model, dataset=dataset, device=name, **SMALL)) for name in ("cuda", "cpu"))
+    _assert_close(on_gpu["gradient_layers"], on_cpu["gradient_layers"])
+    assert on_gpu["test_accuracy"] == pytest.approx(on_cpu["test_accuracy"], abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -270,6 +285,7 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
         ({"depths": [0]}, ValueError, "^depths, number 1: expected an integer >= 1, got 0"),
         ({"seeds": 0}, ValueError, "^seeds: expected an integer >= 1, got 0"),
         ({"folds": 1}, ValueError, "^folds: expected None or an integer of at least 2, got 1"),
+        ({"device": "tpu"}, ValueError, "^device: expected one of auto, cpu, cuda, got 'tpu'"),
         ({"match": "size"}, ValueError, "^match: expected one of none"),
         ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
         ({"colour": "red"}, TypeError, "unknown settings colour"),

@@ -1,6 +1,8 @@
 """Every example that a reader meets runs: docstrings, the README's code and its commands."""
 
+import ast
 import doctest
+import json
 import pkgutil
 import re
 import shlex
@@ -14,7 +16,9 @@ import htaf_snn
 import neuromorphic_datasets
 from htaf_snn import cli
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tutorials").glob("*.ipynb"))]
+README = PAGES[0].read_text()
 PACKAGES = (htaf_snn, neuromorphic_datasets)
 MODULES = [
     *(package.__name__ for package in PACKAGES),
@@ -31,8 +35,24 @@ BRIEFLY = {
 }
 
 
-def fenced(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def fenced(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+
+def prose(page):
+    """A page's text; of a notebook its cells of text."""
+    text = page.read_text()
+    if page.suffix == ".md":
+        return text
+    return "\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+
+
+def missing(text, folder):
+    """Files that a page links to or names by their path, and that are not there."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+    named = re.findall(rf"`((?:{tops})/[\w./-]*)`", text)
+    return [link for link in links if not (folder / link).exists()] + [n for n in named if not (ROOT / n).exists()]
 
 
 def commands():
@@ -59,6 +79,27 @@ def test_readme_code(code, tmp_path, monkeypatch):
         exec(compile(code, "README.md", "exec"), {})
     finally:
         htaf_snn.unregister()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_file_names(page):
+    assert missing(prose(page), page.parent) == []
+
+
+def test_the_test_of_links_can_fail():
+    text = "[a](docs/surrogates.png) [b](no.md) [c](https://a.org/b) `benchmarks/results/no.json` `runs/first`"
+    assert missing(text, ROOT) == ["no.md", "benchmarks/results/no.json"]
+
+
+def test_the_surrogate_of_the_contributors_page_is_the_package_s():
+    (code,) = fenced("python", PAGES[1].read_text())
+    own = (ROOT / "htaf_snn" / "formulas" / "triangle.py").read_text()
+    shown, kept = (
+        [ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        for source in (code, own)
+    )
+    assert shown == kept and len(kept) == 2
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {})
 
 
 @pytest.mark.parametrize("command", commands())

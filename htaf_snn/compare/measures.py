@@ -54,6 +54,7 @@ def activity(model: nn.Module, loader) -> dict:
     counts: list[Tensor | float] = [0.0] * len(model.neurons)
     operations = {"acs": 0.0, "macs": 0.0}
     leading = steps = samples = 0
+    device = next(model.parameters()).device
 
     def spikes(number: int) -> Callable:
         def hook(module, inputs, output):
@@ -72,7 +73,7 @@ def activity(model: nn.Module, loader) -> dict:
     with _hooked(handles), torch.no_grad():
         for x, labels in loader:
             leading = _leading(x)
-            model(x)
+            model(x.to(device))
             steps += x.shape[:leading].numel()
             samples += len(labels)
     rates = [count / steps for count in counts]

@@ -64,14 +64,14 @@ def _train(prepared: Sequence[trial.Prepared]) -> list[list[dict]]:
 
 
 def _epoch(prepared: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer, epoch: int) -> list[dict]:
-    loaders = [one.loaders[0] for one in prepared]
+    loaders, device = [one.loaders[0] for one in prepared], next(iter(weights.values())).device
     for loader in loaders:
         loader.sampler.set_epoch(epoch)
-    losses = correct = rates = torch.zeros(len(loaders), dtype=torch.float64)
+    losses = correct = rates = torch.zeros(len(loaders), dtype=torch.float64, device=device)
     steps = 0
     for batches in zip(*loaders, strict=True):
-        frames = torch.stack([frames for frames, _ in batches], 1)
-        labels = torch.stack([labels for _, labels in batches])
+        frames = torch.stack([frames for frames, _ in batches], 1).to(device)
+        labels = torch.stack([labels for _, labels in batches]).to(device)
         scores, spikes = _scores(prepared[0].model, weights, frames)
         loss = cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
         optimizer.zero_grad()

@@ -31,6 +31,7 @@ import torch
 
 from .. import _files, training
 from ..training import Processes
+from ..training.folder import device_of
 from . import stacking, trial
 from .matching import MATCHES
 
@@ -67,7 +68,7 @@ class Settings:
         reference: the surrogate that is matched to, and with whose gradient others are compared.
         width: neurons of a hidden layer.
         folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
-        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
+        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal, device: as in `training.TrainConfig`.
 
     Raises:
         ValueError: if a value is out of range, or given twice.
@@ -97,6 +98,7 @@ class Settings:
     alpha_end: float = 20.0
     anneal: str = "exponential"
     folds: int | None = None
+    device: str = "auto"
 
     def __post_init__(self):
         if self.model not in MODELS:
@@ -136,6 +138,7 @@ class Settings:
         """
         import neuromorphic_datasets as nd
 
+        device_of(self.device)
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
             if name not in known:
@@ -281,7 +284,7 @@ class Study:
         """
         from tqdm import tqdm
 
-        processes = Processes.launched("cuda" if torch.cuda.is_available() else "cpu")
+        processes = Processes.launched(device_of(self.settings.device).type)
         if processes is not None:
             if stack_seeds:
                 raise ValueError("stack_seeds: expected one process for each network, got several started by torchrun")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .. import integrations, models, training
 from .. import nn as hnn
 from ..integrations.snntorch_adapter import BETA
+from ..training.folder import device_of
 from .matching import Rescaled, rescaled
 from .measures import activity, batch_gradient, cosine
 
@@ -39,6 +40,7 @@ class Config:
         width: neurons of a hidden layer.
         estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
         folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
+        device: as in `training.TrainConfig`.
     """
 
     surrogate: str = "htaf"
@@ -60,6 +62,7 @@ class Config:
     alpha_end: float = 20.0
     anneal: str = "exponential"
     folds: int | None = None
+    device: str = "auto"
 
     def trained(self) -> training.TrainConfig:
         """What `training` calls it."""
@@ -105,7 +108,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
         FloatingPointError: if a gradient or the loss is not finite; it names the layer and the surrogate.
     """
     start = time.perf_counter()
-    prepared = prepare(config)
+    prepared = prepare(config, None if processes is None else processes.device)
     train, val, _ = prepared.loaders
     trained = time.perf_counter()
     options = {"epochs": config.epochs, "lr": config.lr, "progress": False, "processes": processes}
@@ -122,12 +125,14 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     return {**result, "times": times(config, train, time.perf_counter() - start, seconds)}
 
 
-def prepare(config: Config) -> Prepared:
-    """Make the data and the network of a trial."""
+def prepare(config: Config, device: torch.device | None = None) -> Prepared:
+    """Make the data and the network of a trial, on that device or the configuration's."""
+    device = device or device_of(config.device)
     step, loaders = surrogate_of(config), training.make_loaders(config.trained())
     train = loaders[0]
-    model = _network(config, train.dataset, step)
-    batch = next(iter(train))
+    model = _network(config, train.dataset, step).to(device)
+    x, labels = next(iter(train))
+    batch = x.to(device), labels.to(device)
     before = batch_gradient(model, *batch)
     measured = {
         "stretch": step.stretch,

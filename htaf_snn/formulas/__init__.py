@@ -13,25 +13,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from numbers import Real
+from pkgutil import iter_modules
 from types import FunctionType, ModuleType
 
-from . import (
-    atan,
-    clipped_ste,
-    ede,
-    erfc,
-    fast_sigmoid,
-    gaussian,
-    htaf,
-    htaf_normalized,
-    piecewise_exp,
-    rectangle,
-    sigmoid,
-    straight_through,
-    swish_sign,
-    triangle,
-)
 from ._vocabulary import NAMES
 
 __all__ = ["Formula", "get", "is_registered", "names", "parse_spec", "register"]
@@ -114,26 +100,13 @@ def _from_module(module: ModuleType) -> Formula:
     return Formula(name, module.primitive, module.derivative, gradients, module.__doc__)
 
 
+# Every file beside this one is a surrogate, but for those with an underscore.
 _REGISTRY = {
     formula.name: formula
-    for formula in map(
-        _from_module,
-        (
-            atan,
-            clipped_ste,
-            ede,
-            erfc,
-            fast_sigmoid,
-            gaussian,
-            htaf,
-            htaf_normalized,
-            piecewise_exp,
-            rectangle,
-            sigmoid,
-            straight_through,
-            swish_sign,
-            triangle,
-        ),
+    for formula in (
+        _from_module(import_module(f".{module.name}", __name__))
+        for module in iter_modules(__path__)
+        if not module.name.startswith("_")
     )
 }
 
