@@ -243,6 +243,17 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, mo
     assert states.count("COMPLETE") == 18
 
 
+def test_a_trial_of_a_process_killed_before_its_first_step_is_put_back(tmp_path, monkeypatch):
+    for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 1)):
+        monkeypatch.setattr(study_module, name, seconds)
+    study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
+    assert len(study._take()) == 1
+    assert study.counts()["running"] == 1
+    time.sleep(2.1)
+    study._put_stale_back()
+    assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
+
+
 def test_an_interrupted_study_puts_its_trials_back(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **{**SMALL, "epochs": 500})
     # A process started by a test may have been told to ignore Ctrl-C.

@@ -36,7 +36,7 @@ def test_a_run_leaves_figures_codes_and_a_page(finished):
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
     assert training.evaluate(model, test)["accuracy"] == told["sparse_accuracy"]
-    assert model.concept_layer.discretiser.surrogate.alpha == 20.0
+    assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
 
 
 def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):

@@ -379,6 +379,8 @@ class Study:
                 if taken and not (stack_seeds and _but_seed(one) == _but_seed(taken[0])):
                     continue
                 with contextlib.suppress(UpdateFinishedTrialError):
+                    # First, as only a trial with a heartbeat is found when this process is killed.
+                    self._storage.record_heartbeat(one._trial_id)
                     if self._storage.set_trial_state_values(one._trial_id, TrialState.RUNNING):
                         taken.append(one)
         return taken

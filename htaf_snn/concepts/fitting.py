@@ -40,12 +40,12 @@ class Recipe:
     """
 
     epochs: int = 20
-    lr: float = 2e-3
+    lr: float = 4e-3
     schedule: str = "cosine"
-    alpha_end: float = 20.0
+    alpha_end: float = 10.0
     anneal: str = "exponential"
     activity: float = 1.0
-    decorrelation: float = 0.1
+    decorrelation: float = 0.01
     entropy: float = 0.0
 
     def __post_init__(self):
