@@ -1,0 +1,84 @@
+"""The tutorials run from scratch, and are committed with outputs that a reader can use."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
+SECONDS = 300  # of one cell, on a machine that does other things, too
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def faults(notebook):
+    """What a reader of the outputs should not see, and what is missing."""
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    streams = "".join(output.text for output in outputs if output.output_type == "stream")
+    told = ["error" for output in outputs if output.output_type == "error"]
+    told += ["standard error" for output in outputs if output.get("name") == "stderr"]
+    told += ["a path of a machine" for _ in re.findall(r"/(?:tmp|home|root|work|usr)/", streams)]
+    if not any("image/png" in output.get("data", {}) for output in code(notebook)[-1].outputs):
+        told.append("no figure at the end")
+    if not notebook.cells[-1].source.startswith("**Exercise.**"):
+        told.append("no exercise")
+    return told
+
+
+def test_they_are_numbered_and_listed_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(1, 11)]
+    for path in NOTEBOOKS:
+        assert f"(tutorials/{path.name})" in readme
+        title = read(path).cells[0].source.splitlines()[0]
+        assert title.startswith(f"# {path.name[:2]} · ")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs(path):
+    notebook = read(path)
+    assert faults(notebook) == []
+    assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_can_be_switched_to_real_data_and_a_gpu(path):
+    source = "\n".join(cell.source for cell in code(read(path)))
+    assert re.search(r"^DATASET, DATA_ROOT = ", source, re.MULTILINE)
+    assert re.search(r"^DEVICE = ", source, re.MULTILINE) and source.count("DEVICE") > 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs(path, tmp_path):
+    if path.name.startswith("10") and tuple(map(int, version("nir").split("."))) < (1, 0, 7):
+        pytest.skip("needs NIR 1.0.7, which is not installed beside sinabs")
+    notebook = read(path)
+    for cell in code(notebook):
+        cell.outputs, cell.execution_count = [], None
+    NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": tmp_path}}).execute()
+    # The first use of a data set shows a progress bar.
+    assert set(faults(notebook)) <= {"standard error"}
+
+
+def test_the_tests_can_fail():
+    cell = nbformat.v4.new_code_cell("1 / 0")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="a warning"),
+        nbformat.v4.new_output("stream", name="stdout", text="written to /home/me/net.pt"),
+        nbformat.v4.new_output("error", ename="ZeroDivisionError", evalue="", traceback=[]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert faults(notebook) == ["error", "standard error", "a path of a machine", "no figure at the end", "no exercise"]
+    cell.outputs = []
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        NotebookClient(notebook).execute()
