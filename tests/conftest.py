@@ -1,6 +1,9 @@
-"""Without a GPU the Triton kernels run in Triton's interpreter, which has to be known before Triton is imported."""
+"""Settings that have to be made before torch and Triton are imported, and fixtures for all tests."""
 
 import os
+
+# The tests' processes share the cores; a thread that spins while it waits would take one from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from hypothesis import settings
 settings.register_profile("kernels", deadline=None)
 settings.load_profile("kernels")
 
+# Without a GPU the Triton kernels run in Triton's interpreter.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
