@@ -258,3 +258,4 @@ def test_models_can_be_sliced():
     ):
         net.eval()
         assert torch.equal(net[-1](net[:-1](x)), net(x))
+        assert {*net[1:].state_dict()} <= {*net.state_dict()}  # names stay, as those of torch's own

@@ -85,6 +85,11 @@ def test_other_settings_are_refused_and_shown(finished):
     with pytest.raises(ValueError, match=r"a study of other settings; .*seeds: 3 there, 4 here"):
         Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=4, **SMALL)
     assert Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, **SMALL).counts()["finished"] == 18
+    told = (finished.out / SETTINGS).read_text()
+    elsewhere = Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, device="cpu", **SMALL)
+    assert elsewhere.counts()["finished"] == len(elsewhere.results()) == 18
+    assert Study(finished.out).settings.device == "cpu"
+    (finished.out / SETTINGS).write_text(told)
 
 
 def test_the_table(finished):

@@ -207,11 +207,11 @@ class Study:
         if unknown:
             raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
         settings = Settings(**given)
-        if before is not None and settings != before:
+        if before is not None and settings != replace(before, device=settings.device):
             now, then = asdict(settings), asdict(before)
             changed = [f"{name}: {then[name]!r} there, {now[name]!r} here" for name in now if now[name] != then[name]]
             raise ValueError(f"{path}: a study of other settings; " + "; ".join(changed))
-        if before is None:
+        if settings != before:
             settings.check()
             self.out.mkdir(parents=True, exist_ok=True)
             with _files.replacing(path) as temporary:
@@ -394,7 +394,7 @@ class Study:
             try:
                 if len(taken) > 1:
                     with contextlib.suppress(stacking.StackingError):
-                        results = stacking.run([_config(one) for one in taken])
+                        results = stacking.run([self._config(one) for one in taken])
                         while left:
                             self._keep(left[0], results[-len(left)])
                             del left[0]
@@ -409,11 +409,14 @@ class Study:
                     _add(self._study, one.user_attrs["config"])
                 raise
 
+    def _config(self, taken) -> trial.Config:
+        return replace(_config(taken), device=self.settings.device)
+
     def _run_one(self, taken, processes: Processes | None) -> None:
         from optuna.trial import TrialState
 
         try:
-            result = trial.run(_config(taken), processes)
+            result = trial.run(self._config(taken), processes)
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
             self._storage.set_trial_user_attr(taken._trial_id, "error", told)
@@ -468,7 +471,9 @@ def _read_settings(path: Path) -> Settings:
 
 
 def _digest(config: dict) -> str:
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    """What tells trials apart: all but the device, which changes results by rounding alone."""
+    told = {name: value for name, value in config.items() if name != "device"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _key(one) -> str:

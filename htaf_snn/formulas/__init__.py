@@ -97,7 +97,7 @@ class Formula:
 def _from_module(module: ModuleType) -> Formula:
     name = module.__name__.rpartition(".")[2]
     gradients = getattr(module, "parameter_gradients", None)
-    return Formula(name, module.primitive, module.derivative, gradients, module.__doc__)
+    return Formula(name, module.primitive, module.derivative, gradients, module.__doc__ or "")
 
 
 # Every file beside this one is a surrogate, but for those with an underscore.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 __all__ = ["Chain"]
@@ -11,4 +13,6 @@ class Chain(nn.Sequential):
     """A `torch.nn.Sequential` that can be sliced, although its own constructor takes other arguments."""
 
     def __getitem__(self, index: int | slice) -> nn.Module:
-        return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else super().__getitem__(index)
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
+        return super().__getitem__(index)
