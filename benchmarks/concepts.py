@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from htaf_snn import __version__, concepts
 from htaf_snn.compare.statistics import compare_to, summarise
+from htaf_snn.training.folder import read_settings
 from neuromorphic_datasets import images
 
-# Chosen on validation images of seeds 0 and 1.
+# Chosen for HTAF, on validation images.
 RECIPES = {"fashion-mnist": {"epochs": 8, "alpha_end": 10.0}, "cifar10": {"epochs": 15, "alpha_end": 20.0}}
 # Real features have no rates to keep within limits.
 WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
@@ -29,12 +30,14 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
     """The figures of one run, which is made or continued if it is not finished."""
     torch.set_num_threads(1)
     dataset, discretiser, seed, root, out = job
-    if (out / "result.json").is_file():
-        return json.loads((out / "result.json").read_text())
     recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if discretiser == "relu" else {})
     config = concepts.Config(
         dataset=dataset, data_root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe
     )
+    if (out / "result.json").is_file():
+        if read_settings(out, concepts.Config) != config:
+            raise ValueError(f"{out}: expected a run of {config}; remove it, or choose another --out")
+        return json.loads((out / "result.json").read_text())
     return concepts.run(config, out, resume=(out / "config.json").is_file(), progress=False)
 
 

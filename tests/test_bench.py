@@ -26,7 +26,7 @@ def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
     ours, stepped, cupy, missing = report["results"]
     assert ours["both_ms"]["median"] > 0 and 4 <= ours["saved_bytes"] <= 5
     assert "of_copy_bandwidth" in ours and "of_copy_bandwidth" not in stepped
-    assert stepped["version"] and stepped["saved_bytes"] > ours["saved_bytes"]
+    assert stepped["version"] and 3.9 <= stepped["saved_bytes"] <= 5
     assert "not_measured" in cupy and "pip install no-such-package" in missing["not_measured"]
     assert {"python", "torch", "threads", "gpu"} <= report["machine"].keys() and report["copy_gb_s"] > 0
     shown = sequences.table(report)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -147,21 +148,29 @@ def _output_and_grad(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
     return y.detach(), x.grad
 
 
+class _Saved:
+    """A tensor kept for the backward pass; it is gone when the graph that it belongs to is."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+
+
 def _saved_bytes(module: nn.Module, x: Tensor) -> float:
-    """Bytes a neuron and step that the forward pass keeps, the input left out."""
-    kept = {}
+    """Bytes a neuron and step that are kept when the forward pass has ended, the input left out."""
+    alive: WeakSet[_Saved] = WeakSet()
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = (storage.nbytes(), tensor)
-        return tensor
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
         spikes = module(x)
-    own = x.untyped_storage().data_ptr()
-    total = sum(size for pointer, (size, _) in kept.items() if pointer != own)
+    storages = [saved.tensor.untyped_storage() for saved in alive]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    sizes.pop(x.untyped_storage().data_ptr(), None)
     del spikes
-    return total / x.numel()
+    return sum(sizes.values()) / x.numel()
 
 
 def _times(module: nn.Module, x: Tensor, problem: Problem) -> dict[str, dict[str, float]]:
