@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import formulas
 from ..formulas import Formula
 from ..kernels.spike import reference
-from ..kernels.spike.autograd import Step
+from ..kernels.spike.autograd import step
 from ._checks import check_floating, describe
 
 __all__ = ["check_positive", "htaf", "htaf_derivative", "resolve", "smooth", "spike"]
@@ -156,7 +156,7 @@ def spike(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
         tensor([0.2884, 1.0000, 0.2884])
     """
     formula, values = resolve(surrogate)
-    return Step.apply(x, formula, False, *_check(x, formula, {**values, **parameters}))
+    return step(x, formula, False, *_check(x, formula, {**values, **parameters}))
 
 
 def smooth(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
@@ -179,4 +179,4 @@ def smooth(x: Tensor, surrogate="htaf", **parameters: float | Tensor) -> Tensor:
         tensor([0.0180, 0.5000, 0.9820])
     """
     formula, values = resolve(surrogate)
-    return Step.apply(x, formula, True, *_check(x, formula, {**values, **parameters}))
+    return step(x, formula, True, *_check(x, formula, {**values, **parameters}))

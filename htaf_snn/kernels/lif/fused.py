@@ -11,7 +11,7 @@ from torch import Tensor
 from ... import formulas
 from ...formulas import Formula
 from ..spike import reference as elementwise
-from ..spike.autograd import Step
+from ..spike.autograd import step
 from .autograd import CubaWith, LeakyWith, cuba, leaky
 
 __all__ = ["Emission", "fused_cuba", "fused_leaky"]
@@ -28,12 +28,12 @@ class Emission:
 
     def spikes(self, shift: Tensor) -> Tensor:
         """The neuron's output, of the shape of `shift`."""
-        return self.call(shift) if self.formula is None else Step.apply(shift, self.formula, self.smooth, *self.values)
+        return self.call(shift) if self.formula is None else step(shift, self.formula, self.smooth, *self.values)
 
     def hard(self, shift: Tensor) -> Tensor:
         """Zeros and ones, with the gradient of `spikes`: what a reset takes."""
         if self.formula is not None:
-            return Step.apply(shift, self.formula, False, *self.values)
+            return step(shift, self.formula, False, *self.values)
         soft = self.call(shift)
         return elementwise.heaviside(shift) + (soft - soft.detach())
 

@@ -66,6 +66,16 @@ def _backend(x: Tensor, formula: formulas.Formula, parameters: tuple) -> str:
     return _dispatch.choose("auto", x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
+def step(x: Tensor, formula: formulas.Formula, smooth: bool, *parameters: float | Tensor) -> Tensor:
+    """The Heaviside step with the formula's gradient, or its primitive if smooth."""
+    # Where no gradient is wanted, Dynamo of torch 2.14 hands a context to a forward of any number of arguments.
+    if torch.compiler.is_compiling() and not (
+        torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, *parameters))
+    ):
+        return Step.forward(x, formula, smooth, *parameters)
+    return Step.apply(x, formula, smooth, *parameters)
+
+
 class Step(torch.autograd.Function):
     """Step.apply(x, formula, smooth, *parameters): the Heaviside step, or the primitive if smooth."""
 
