@@ -90,7 +90,7 @@ class Prepared:
 
 
 def run(config: Config, processes: training.Processes | None = None) -> dict:
-    """Train, test and measure; deterministic for one number of threads, but for "times".
+    """Train, test and measure; on a CPU deterministic for one number of threads, but for "times".
 
     Args:
         config: what to do.
