@@ -49,13 +49,17 @@ def main() -> None:
     app()
 
 
+# Arguments of Python functions that messages begin with, and what sets them here.
+_OPTIONS = {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot"}
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Bad input, a missing file or a missing library is told in one line, with exit code 2."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        typer.secho(f"error: {_with_option_names(' '.join(str(error).split()))}", err=True, fg="red")
+        typer.secho(f"error: {_as_options(' '.join(str(error).split()))}", err=True, fg="red")
         raise typer.Exit(2) from None
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
@@ -67,11 +71,10 @@ def _one_line_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _with_option_names(message: str) -> str:
+def _as_options(message: str, options: dict[str, str] = _OPTIONS) -> str:
     """The message with an argument of a Python function in front replaced by the option that sets it."""
     name, colon, rest = message.partition(":")
-    option = {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot"}.get(name)
-    return f"{option}{colon}{rest}" if option else message
+    return f"{options.get(name, name)}{colon}{rest}"
 
 
 def _version(wanted: bool) -> None:
@@ -423,6 +426,10 @@ def compare_command(
             if name in given:
                 given[name] = _values(name, given[name], kind)
         study = Study(out, storage=storage, **given)
+        counts = study.counts()
+        if counts["finished"] or counts["failed"]:
+            told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+            typer.secho(f"continuing the study in {out}: {told}; --out DIR begins another", err=True)
         try:
             study.run(workers=workers, stack_seeds=stack_seeds)
         except KeyboardInterrupt:
@@ -492,12 +499,12 @@ _Json = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 
 @contextmanager
 def _datasets_errors() -> Iterator[None]:
-    """Like `_one_line_errors`, but where to place files by hand is told line by line."""
+    """Like `_one_line_errors`, but the name is an argument, and where to place files by hand is told line by line."""
     with _one_line_errors():
         try:
             yield
-        except OSError as error:
-            typer.secho(f"error: {_with_option_names(str(error))}", err=True, fg="red")
+        except (OSError, ValueError) as error:
+            typer.secho(f"error: {_as_options(str(error), _OPTIONS | {'name': 'NAME'})}", err=True, fg="red")
             raise typer.Exit(2) from None
 
 

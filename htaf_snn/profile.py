@@ -134,6 +134,9 @@ def _tail(slope: Callable, peak_at: float, width: float) -> tuple[str, float]:
         j = i - 20
         return -(log[i] - log[j]) / (distance[i] - distance[j])
 
+    if len(zero) and values[zero[0] - 1] > 1e-30 * values[0]:
+        # A difference such as 1 - tanh² ends at 1e-16 in steps, which hide its law; it holds further in.
+        last = int(np.flatnonzero(values > 1e-11 * values[0])[-1])
     half = int(np.searchsorted(distance, distance[last] / 2))
     if rate(last) > 1.5 * rate(half):
         i = last - 20

@@ -181,6 +181,11 @@ def test_annealing():
         (lambda: models.BinaryResNet(9), ValueError, "^depth: expected 8, 14, 20"),
         (lambda: models.binarize(nn.Sequential(), skip=["stem"]), ValueError, "^skip: expected names of modules"),
         (lambda: models.BinaryMLP(4, [2], 2, activation="hat"), ValueError, "unknown surrogate"),
+        (lambda: models.BinaryMLP(4, 64, 2), ValueError, "^hidden: expected one or more positive integers, got 64"),
+        (lambda: models.DeepHeavisideNet(4, [0], 2), ValueError, r"^hidden: expected one or .*, got \[0\]"),
+        (lambda: models.ReLUNet(4, [], 2), ValueError, r"^hidden: expected one or .*, got \[\]"),
+        (lambda: models.SpikingMLP(4, "8", 2, nn.Identity), ValueError, "^hidden: expected one or .*, got '8'"),
+        (lambda: models.SpikingCNN((1, 8, 8), [2.0], 2, nn.Identity), ValueError, r"^hidden: .*, got \[2\.0\]"),
         (lambda: hnn.hardening_gap(nn.Linear(1, 1), []), ValueError, "^loader: expected at least one"),
     ],
 )

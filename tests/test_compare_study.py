@@ -164,6 +164,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
     assert len(page.alternatives) == page.tags.count("figure") == 5
     assert all(len(words) > 20 for words in page.alternatives)
     command = "htaf-snn compare --out DIR --model mlp --dataset saccade-digits"
+    assert text.count("accumulations a sample") == 2  # a heading's tooltip, and the list of columns
     for part in (command, "alpha is ignored by Norse", torch.__version__.split("+")[0]):
         assert part in text
 
@@ -313,6 +314,26 @@ def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message)
     assert not (tmp_path / "new").exists()
 
 
+def test_the_folder_of_a_training_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"^out: expected the folder of a study or a new one, .* holds a training"):
+        Study(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_the_time_of_a_step_is_that_of_the_quickest_epoch(monkeypatch, one_thread):
+    fitted = trial.training.fit
+
+    def fit(*given, **options):
+        curves = fitted(*given, **options)
+        return [{**line, "seconds": seconds} for line, seconds in zip(curves, (9, 2, 3), strict=True)]
+
+    monkeypatch.setattr(trial.training, "fit", fit)
+    config = Config(**SMALL | {"epochs": 3})
+    steps = len(trial.training.make_loaders(config.trained())[0])
+    assert trial.run(config)["times"]["ms_per_step"] == 2000 / steps
+
+
 def test_damaged_files_and_databases_are_told(finished, tmp_path):
     shutil.copytree(finished.out, tmp_path / "copy")
     (tmp_path / "copy" / "study.db").write_bytes(b"no database at all, but long enough to look at" * 100)
@@ -396,6 +417,9 @@ def test_the_command(tmp_path, finished):
     assert (result.exit_code, "slopes: expected numbers separated by commas, got 'a,b'" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli.app, ["compare", "--seeds", "9", "--out", str(finished.out)])
     assert (result.exit_code, "a study of other settings" in result.stderr) == (2, True)
+    told = f"continuing the study in {finished.out}: 18 finished; --out DIR begins another"
+    result = CliRunner().invoke(cli.app, ["compare", "--out", str(finished.out)])
+    assert (result.exit_code, told in result.stderr) == (0, True)
     result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
     assert (result.exit_code, "expected the folder of a study" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli.app, ["report", str(finished.out)])

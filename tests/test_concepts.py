@@ -276,6 +276,7 @@ def test_rules_say_what_the_model_does():
     assert concepts.rules(model, concepts.Codes.of(bits, torch.zeros(16).long()), 1, depth=1).fidelity < 1
 
 
+@pytest.mark.filterwarnings("ignore:no weight is left")
 @pytest.mark.parametrize("most", [1, 3, CONCEPTS])
 def test_a_sparse_head_has_the_support_asked_for(copied, loaders, most):
     path = concepts.sparsify(copied, loaders[0], most)
@@ -286,6 +287,11 @@ def test_a_sparse_head_has_the_support_asked_for(copied, loaders, most):
     assert path[0].concepts_per_class == 0
     if most == CONCEPTS:
         assert training.evaluate(copied, loaders[2])["accuracy"] > 0.6
+
+
+def test_a_class_without_weights_is_told(copied, loaders):
+    with pytest.warns(UserWarning, match="^no weight is left for class 0, 1, 2"):
+        concepts.sparsify(copied, loaders[0], 3, steps=1)
 
 
 def test_a_sparse_head_of_two_classes(copied):
@@ -410,6 +416,16 @@ def test_epochs_take_the_place_of_any_recipe_s(tmp_path, loaders):
             new_model(), loaders[0], recipe=recipe, epochs=1, out=tmp_path / str(number), progress=False
         )
         assert len(metrics) == 1
+
+
+def test_fit_does_not_overwrite_another_run(tmp_path, loaders):
+    how = {"recipe": concepts.Recipe(epochs=1), "out": tmp_path, "progress": False}
+    concepts.fit(new_model(), loaders[0], **how)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=r"^out: expected a folder without a checkpoint"):
+        concepts.fit(new_model(), loaders[0], **how)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    concepts.fit(new_model(), loaders[0], **how, epochs=2, resume=True)
 
 
 def test_fit_refuses_labels_that_do_not_fit(tmp_path, loaders):

@@ -65,7 +65,7 @@ def test_damage(root):
 
 
 def test_errors_are_told(tmp_path):
-    assert "expected one of ['asldvs'" in run("info", "none", code=2).stderr
+    assert "error: NAME: expected one of ['asldvs'" in run("info", "none", code=2).stderr
     lines = run("verify", "nmnist", "--data-root", tmp_path, code=2).stderr.splitlines()
     assert lines[0].startswith("error: --data-root: expected N-MNIST")
     assert any(str(tmp_path / "NMNIST" / "train.zip") in line for line in lines)

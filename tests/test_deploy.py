@@ -214,6 +214,14 @@ def saved(tmp_path):
     return path
 
 
+def test_places_that_are_not_there(saved, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none/net\.safetensors: expected an existing folder"):
+        deploy.save(deploy.load(saved), tmp_path / "none" / "net.safetensors")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"^device: expected a usable GPU for 'cuda', got none"):
+            deploy.load(saved, device="cuda")
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [

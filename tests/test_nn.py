@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import norse.torch as norse
 import pytest
@@ -72,6 +73,20 @@ def test_what_is_not_fused_is_refused(neuron):
         hnn.Leaky.from_snntorch(neuron)
     with pytest.raises(TypeError, match=r"expected a norse.torch.LIF"):
         hnn.LIF.from_norse(neuron)
+
+
+@pytest.mark.parametrize("neuron", [partial(hnn.Leaky, 0.9), hnn.LIF])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"surrogate": "hat"}, "unknown surrogate 'hat'"),
+        ({"save_dtype": torch.int8}, r"^save_dtype: expected None, float32, bfloat16 or float16, got torch\.int8"),
+        ({"checkpoint_every": 0}, "^checkpoint_every: expected a number of steps, at least 1, got 0"),
+    ],
+)
+def test_bad_options_are_told_at_once(neuron, options, message):
+    with pytest.raises(ValueError, match=message):
+        neuron(**options)
 
 
 @pytest.mark.parametrize(

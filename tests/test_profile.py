@@ -44,6 +44,8 @@ def test_faults_of_other_libraries_show():
     assert measured("snntorch.triangular").mass[1.0] == pytest.approx(0, abs=1e-9)
     shifted = measured("snntorch.spike_rate_escape")
     assert shifted.peak_at == pytest.approx(1, rel=1e-2)
+    tanh = measured("norse.tanh(alpha=1)")  # 1 - tanh², rounded to steps in its tail
+    assert (tanh.tail, tanh.rate) == ("exponential", pytest.approx(2, rel=1e-4))
     assert measured("norse.super(alpha=1)").rate == pytest.approx(2, rel=1e-4)
 
 

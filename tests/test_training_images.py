@@ -87,7 +87,15 @@ def test_the_command_takes_the_offline_images(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"dataset": "nmnist"}, "--dataset: expected one of"),
+        ({"dataset": "imagenet"}, "--dataset: expected one of"),
+        (
+            {"dataset": "nmnist"},
+            "dataset: expected images for the model bnn, got nmnist, a set of recordings; models",
+        ),
+        (
+            {"model": "mlp", "dataset": "digits"},
+            "dataset: expected recordings for the model mlp, got digits, a set of images; models",
+        ),
         ({"folds": 3}, "folds: expected None for a model of images, got 3"),
         ({"estimator": "magic"}, "unknown surrogate 'magic'"),
         ({"surrogate": "magic"}, "magic"),

@@ -83,6 +83,7 @@ def accuracy(rows: list[dict]) -> Figure:
             axes[0][0].plot(row["mean"], place, "o", color=_COLOURS[0])
         axes[0][0].set_yticks(range(len(rows)), [_label(row, rows) for row in reversed(rows)])
         axes[0][0].set_xlabel("test accuracy, mean and 95 % interval (t)")
+        axes[0][0].margins(x=0.08, y=0.5 / len(rows))
         axes[0][0].grid(axis="x", alpha=0.3)
 
     told = "; ".join(f"{_label(row, rows)}: {row['mean']:.3f}" for row in rows)
@@ -116,7 +117,7 @@ def curves(trials: list[dict]) -> Figure:
         for i, (name, results) in enumerate(found.items()):
             for axis, field in zip(axes[0], ("val_accuracy", "train_loss"), strict=True):
                 mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
-                axis.plot(range(1, len(mean) + 1), mean, color=_COLOURS[i % len(_COLOURS)], label=name)
+                axis.plot(range(1, len(mean) + 1), mean, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
         for axis in axes[0]:
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0][0].set(xlabel="epoch", ylabel="validation accuracy")

@@ -25,38 +25,38 @@ __all__ = ["table", "write"]
 
 _KEY = ("dataset", "surrogate", "slope", "depth", "lr")
 _COLUMNS = {
-    "dataset": "data",
-    "surrogate": "surrogate",
-    "slope": "slope",
-    "depth": "depth",
-    "lr": "lr",
-    "seeds": "seeds",
-    "mean": "test accuracy",
-    "t_low": "95 % from",
-    "t_high": "to",
-    "bootstrap_low": "bootstrap from",
-    "bootstrap_high": "to",
-    "difference": "difference",
-    "p_holm": "p (Holm)",
-    "effect": "effect d",
-    "claim": "claim",
-    "val_accuracy": "val.",
-    "spike_rate": "spike rate",
-    "dead": "dead",
-    "saturated": "saturated",
-    "gradient_ratio": "first / last gradient",
-    "cosine_end": "cosine",
-    "acs": "ACs",
-    "energy_nj": "energy, nJ",
-    "hardening_gap": "hardening gap",
-    "stretch": "stretch",
-    "gain": "gain",
-    "at_zero": "spike at 0",
-    "ms_per_step": "ms a step",
-    "peak_mb": "peak MB",
-    "fault": "known fault",
+    "dataset": ("data", "the data set"),
+    "surrogate": ("surrogate", "library and parameters as given; without a library, this package's"),
+    "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
+    "depth": ("depth", "number of hidden layers"),
+    "lr": ("lr", "learning rate of Adam"),
+    "seeds": ("seeds", "trials that are finished"),
+    "mean": ("test accuracy", "mean over seeds, after the last epoch"),
+    "t_low": ("95 % from", "lower end of Student's t interval of the mean; it may leave 0 to 1"),
+    "t_high": ("to", "upper end of Student's t interval of the mean"),
+    "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
+    "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
+    "difference": ("difference", "mean accuracy minus the baseline's, seed by seed, in the same setting"),
+    "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
+    "effect": ("effect d", "Cohen's d of the paired differences"),
+    "claim": ("claim", "what may be said at 5 %"),
+    "val_accuracy": ("val.", "validation accuracy after the last epoch"),
+    "spike_rate": ("spike rate", "mean spikes of a neuron in a time step, on the test part"),
+    "dead": ("dead", "share of the neurons that never spike on the test part"),
+    "saturated": ("saturated", "share of the neurons that spike in 95 % of the time steps or more"),
+    "gradient_ratio": ("first / last gradient", "norm at the first layer over that at the last, before training"),
+    "cosine_end": ("cosine", "of the gradient after training with that of the reference surrogate, on one batch"),
+    "acs": ("ACs", "accumulations a sample, NeuroBench's effective operations"),
+    "energy_nj": ("energy, nJ", "a sample's, at 0.9 pJ an AC and 4.6 pJ a MAC (45 nm, Horowitz 2014)"),
+    "hardening_gap": ("hardening gap", "accuracy with smooth steps minus that with hard ones"),
+    "stretch": ("stretch", "factor of the argument that matched the surrogate to the reference"),
+    "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
+    "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),
+    "ms_per_step": ("ms a step", "time of a training step in the quickest epoch, its validation included"),
+    "peak_mb": ("peak MB", "largest memory of the worker's process so far, without a GPU's"),
+    "fault": ("known fault", "of the library's surrogate"),
 }
-"""The table's columns and their headings."""
+"""The table's columns: their headings, and what they mean."""
 TIMES = ("ms_per_step", "peak_mb")
 """Columns that differ from run to run."""
 
@@ -203,7 +203,7 @@ def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
 def as_markdown(rows: Sequence[dict]) -> str:
     """A Markdown table."""
     kept, cells = _lines(rows)
-    lines = [[_COLUMNS[name] for name in kept], ["---"] * len(kept), *cells]
+    lines = [[_COLUMNS[name][0] for name in kept], ["---"] * len(kept), *cells]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -215,7 +215,7 @@ def as_latex(rows: Sequence[dict]) -> str:
     def escaped(text: str) -> str:
         return "".join(escapes.get(sign, sign) for sign in text)
 
-    lines = [" & ".join(escaped(_COLUMNS[name]) for name in main), r"\midrule"]
+    lines = [" & ".join(escaped(_COLUMNS[name][0]) for name in main), r"\midrule"]
     lines += [" & ".join(escaped(_shown(row[name])) for name in main) for row in rows]
     body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
     return f"\\begin{{tabular}}{{l{'r' * (len(main) - 2)}l}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"

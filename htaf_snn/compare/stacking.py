@@ -37,30 +37,31 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
     sizes = [len(one.loaders[0].dataset) for one in prepared]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
-    trained = time.perf_counter()
-    curves = _train(prepared)
-    seconds = (time.perf_counter() - trained) / len(configs)
+    curves, epochs = _train(prepared)
     results = [trial.finish(one, lines) for one, lines in zip(prepared, curves, strict=True)]
     each = (time.perf_counter() - start) / len(configs)
     return [
-        {**result, "times": trial.times(one.config, one.loaders[0], each, seconds)}
+        {**result, "times": trial.times(one.loaders[0], each, min(epochs) / len(configs))}
         for one, result in zip(prepared, results, strict=True)
     ]
 
 
-def _train(prepared: Sequence[trial.Prepared]) -> list[list[dict]]:
-    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`."""
+def _train(prepared: Sequence[trial.Prepared]) -> tuple[list[list[dict]], list[float]]:
+    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`, and the epochs' seconds."""
     config, nets = prepared[0].config, [one.model for one in prepared]
     weights, _ = stack_module_state(nets)
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
     curves: list[list[dict]] = [[] for _ in nets]
+    seconds = []
     for epoch in range(config.epochs):
+        start = time.perf_counter()
         metrics = _epoch(prepared, weights, optimizer, epoch)
         for number, (one, lines) in enumerate(zip(prepared, curves, strict=True)):
             _put(one.model, {name: value[number] for name, value in weights.items()})
             found = training.evaluate(one.model, one.loaders[1])
             lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in found.items()}})
-    return curves
+        seconds.append(time.perf_counter() - start)
+    return curves, seconds
 
 
 def _epoch(prepared: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer, epoch: int) -> list[dict]:

@@ -211,6 +211,10 @@ class Study:
             now, then = asdict(settings), asdict(before)
             changed = [f"{name}: {then[name]!r} there, {now[name]!r} here" for name in now if now[name] != then[name]]
             raise ValueError(f"{path}: a study of other settings; " + "; ".join(changed))
+        if before is None and (self.out / "config.json").is_file():
+            raise ValueError(
+                f"out: expected the folder of a study or a new one, got {self.out}, which holds a training"
+            )
         if settings != before:
             settings.check()
             self.out.mkdir(parents=True, exist_ok=True)

@@ -132,7 +132,7 @@ def fit(
     Args:
         model: on the device to train it on.
         train_loader, val_loader: `DataLoader`s of (images, labels); val_loader may be None.
-        out: folder for `metrics.jsonl` and the checkpoint; it is made.
+        out: folder for `metrics.jsonl` and the checkpoint; it is made. Without those of another run, unless resuming.
         recipe: how; None for the defaults.
         epochs: in place of the recipe's.
         resume, progress, processes, precision, compiled: as of `training.fit`.

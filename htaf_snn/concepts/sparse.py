@@ -56,6 +56,9 @@ def sparsify(
     Raises:
         ValueError: if a number is out of range, or the images have one class alone.
 
+    Warns:
+        UserWarning: naming the classes that no weight is left for; such a class has a constant score.
+
     Reference:
         Defazio, Bach and Lacoste-Julien 2014, "SAGA", NeurIPS; Wong, Santurkar and Madry 2021, "Leveraging sparse
         linear layers for debuggable deep networks", ICML, for sparse heads.
@@ -91,6 +94,10 @@ def sparsify(
         else:
             too_weak = strength
         strength = float(np.sqrt(enough * too_weak)) if too_weak else strength / 2
+    empty = [int(one) for one in present if not chosen[0][one].any()]
+    if empty:
+        told = ", ".join(map(str, empty))
+        warnings.warn(f"no weight is left for class {told}; allow more concepts per class", stacklevel=2)
     with torch.no_grad():
         model.head.weight.copy_(torch.from_numpy(chosen[0]))
         model.head.bias.copy_(torch.from_numpy(chosen[1]))

@@ -153,7 +153,7 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged, another file, or of another version.
+        ValueError: if it is damaged, another file, or of another version, or the device is a GPU and none is usable.
 
     Example:
         >>> import pathlib, tempfile
@@ -168,6 +168,8 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
     """
     from safetensors import SafetensorError, safe_open
 
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: expected a usable GPU for {str(device)!r}, got none")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected a packed network, found no file")
     try:

@@ -76,7 +76,8 @@ def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest:
     return value.to(dtype)
 
 
-def _check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -> None:
+def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -> None:
+    """Raise ValueError unless potentials can be kept in that dtype, of every so many steps."""
     if save_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"save_dtype: expected None, float32, bfloat16 or float16, got {save_dtype!r}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, int) or checkpoint_every < 1):
@@ -154,7 +155,7 @@ def lif(
     emission = _emission(surrogate)
     if reset not in RESETS:
         raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
-    _check_saving(save_dtype, checkpoint_every)
+    check_saving(save_dtype, checkpoint_every)
     beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     v0 = _state("v0", v0, x, dtype)
@@ -235,7 +236,7 @@ def cuba_lif(
     """
     dtype = _check_sequence(x)
     emission = _emission(surrogate)
-    _check_saving(save_dtype, checkpoint_every)
+    check_saving(save_dtype, checkpoint_every)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     leak = _over_neurons("v_leak", v_leak, x, dtype)
     v_reset = _over_neurons("v_reset", v_reset, x, dtype)

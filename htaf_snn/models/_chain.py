@@ -1,12 +1,20 @@
-"""The chain that models of layers one after another are made of."""
+"""The chain that models of layers one after another are made of, and the check of their sizes."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "check_sizes"]
+
+
+def check_sizes(hidden: Sequence[int]) -> None:
+    """Raise ValueError unless the sizes of hidden layers are positive integers, one or more."""
+    valid = isinstance(hidden, Sequence) and not isinstance(hidden, str) and len(hidden)
+    if not valid or not all(isinstance(size, int) and size > 0 for size in hidden):
+        raise ValueError(f"hidden: expected one or more positive integers, got {hidden!r}")
 
 
 class Chain(nn.Sequential):

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
 from ..surrogate import HTAF, parse
-from ._chain import Chain
+from ._chain import Chain, check_sizes
 
 __all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "binarize", "summary"]
 
@@ -62,6 +62,7 @@ class BinaryMLP(_Layered):
 
     Raises:
         TypeError, ValueError: if activation or estimator is of another kind or unknown.
+        ValueError: if hidden has no sizes, or one below 1.
 
     Example:
         >>> import torch
@@ -78,6 +79,7 @@ class BinaryMLP(_Layered):
         activation: Activation = None,
         estimator: str = "clipped_ste",
     ):
+        check_sizes(hidden)
         surrogate = _surrogate(activation)
         layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
         for a, b in pairwise([in_features, *hidden]):
@@ -101,6 +103,7 @@ class DeepHeavisideNet(_Layered):
 
     Raises:
         TypeError, ValueError: if activation is of another kind or unknown.
+        ValueError: if hidden has no sizes, or one below 1.
 
     Example:
         >>> import torch
@@ -113,6 +116,7 @@ class DeepHeavisideNet(_Layered):
     def __init__(
         self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: Activation = None
     ):
+        check_sizes(hidden)
         surrogate = _surrogate(activation)
         if isinstance(in_shape, int):
             layers, features = self._linear(in_shape, hidden, surrogate), [in_shape, *hidden][-1]
@@ -150,6 +154,9 @@ class ReLUNet(_Layered):
     Shape:
         Images (B, *features) to class scores (B, classes).
 
+    Raises:
+        ValueError: if hidden has no sizes, or one below 1.
+
     Example:
         >>> import torch
         >>> ReLUNet(784, [64, 64], 10)(torch.rand(3, 1, 28, 28)).shape
@@ -157,6 +164,7 @@ class ReLUNet(_Layered):
     """
 
     def __init__(self, in_features: int, hidden: Sequence[int], classes: int):
+        check_sizes(hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for a, b in pairwise([in_features, *hidden]):
             layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]

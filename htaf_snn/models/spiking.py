@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ._chain import check_sizes
+
 __all__ = ["SpikingCNN", "SpikingMLP"]
 
 
@@ -38,6 +40,9 @@ class SpikingMLP(_SpikingNet):
     Shape:
         frames (T, B, *features) to class scores (B, classes): a linear map of the last layer's spike rates.
 
+    Raises:
+        ValueError: if hidden has no sizes, or one below 1.
+
     Example:
         >>> import torch
         >>> net = SpikingMLP(2 * 34 * 34, [20, 20], 10, neuron=nn.Identity)
@@ -46,6 +51,7 @@ class SpikingMLP(_SpikingNet):
     """
 
     def __init__(self, in_features: int, hidden: Sequence[int], classes: int, neuron: Callable[[], nn.Module]):
+        check_sizes(hidden)
         sizes = [in_features, *hidden]
         linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         first, *rest = linear
@@ -66,6 +72,9 @@ class SpikingCNN(_SpikingNet):
     Shape:
         frames (T, B, C, H, W) to class scores (B, classes).
 
+    Raises:
+        ValueError: if there are no channels, or fewer than 1.
+
     Example:
         >>> import torch
         >>> net = SpikingCNN((2, 34, 34), [4, 8], 10, neuron=nn.Identity)
@@ -76,6 +85,7 @@ class SpikingCNN(_SpikingNet):
     def __init__(
         self, in_shape: tuple[int, int, int], channels: Sequence[int], classes: int, neuron: Callable[[], nn.Module]
     ):
+        check_sizes(channels)
         widths = [in_shape[0], *channels]
         height, width = in_shape[1:]
         for _ in channels:

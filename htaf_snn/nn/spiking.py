@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..functional.sequences import RESETS
+from ..functional.sequences import RESETS, check_saving
+from ..functional.steps import resolve
 from ..surrogate import HTAF
 
 __all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
@@ -21,6 +22,9 @@ class _Neuron(nn.Module):
 
     def __init__(self, surrogate: Callable | None, save_dtype, checkpoint_every, backend: str):
         super().__init__()
+        check_saving(save_dtype, checkpoint_every)
+        if surrogate is not None and not callable(surrogate):
+            resolve(surrogate)  # what is wrong with it is told here
         self.surrogate = HTAF() if surrogate is None else surrogate
         self.save_dtype = save_dtype
         self.checkpoint_every = checkpoint_every
@@ -49,8 +53,8 @@ class Leaky(_Neuron):
         beta: decay of the membrane potential a step, clamped into [0, 1]; a number, or a tensor that broadcasts to
             (B, *features), such as (features,) for one a neuron or (C, 1, 1) for one a channel.
         threshold: likewise, not clamped.
-        surrogate: a module of `htaf_snn.surrogate`, or any elementwise callable from potential minus threshold to
-            spikes; `HTAF()` by default.
+        surrogate: a module of `htaf_snn.surrogate`, its specification, or any elementwise callable from potential minus
+            threshold to spikes; `HTAF()` by default.
         learn_beta, learn_threshold: make it a parameter.
         reset_mechanism: "subtract", "zero" or "none".
         reset_delay: whether a spike resets in the next step or in its own.
@@ -63,7 +67,7 @@ class Leaky(_Neuron):
         the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
 
     Raises:
-        ValueError: if the reset mechanism is unknown.
+        ValueError: if the reset mechanism, the surrogate or the backend is unknown, or nothing can be saved so.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:

@@ -78,7 +78,7 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         ...         load_checkpoint(f"{folder}/{CHECKPOINT}", large, torch.optim.Adam(large.parameters()))
         ...     except ValueError as error:
         ...         print(str(error).removeprefix(folder))
-        /checkpoint.safetensors: expected weight of shape (1, 3), got (1, 2)
+        /checkpoint.safetensors: expected weight of shape (1, 3), got weight of shape (1, 2)
     """
     from safetensors import SafetensorError, safe_open
 
@@ -125,6 +125,6 @@ def _check_optimizer(path, tensors: dict[str, Tensor], model: nn.Module, epoch: 
 
 def _check_shapes(path, came: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for name in sorted({*came, *expected}):
-        shapes = [tuple(tensors[name].shape) if name in tensors else "no such tensor" for tensors in (expected, came)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{path}: expected {name} of shape {shapes[0]}, got {shapes[1]}")
+        told = [f"{name} of shape {tuple(t[name].shape)}" if name in t else f"no {name}" for t in (expected, came)]
+        if told[0] != told[1]:
+            raise ValueError(f"{path}: expected {told[0]}, got {told[1]}")

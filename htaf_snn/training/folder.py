@@ -47,7 +47,7 @@ def read_settings(out: str | PathLike, kind: type) -> Any:
     """
     path = Path(out) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected the configuration of a run to resume, found no file")
+        raise FileNotFoundError(f"{path}: expected the configuration of a run, found no file")
     try:
         values = json.loads(path.read_text())
         return kind(**{field.name: values[field.name] for field in fields(kind)})

@@ -269,7 +269,7 @@ def fit(
         train_loader: a `DataLoader` of (inputs, labels (B,) int64); if its sampler has `set_epoch`, it is told the
             epoch.
         val_loader: likewise, or None.
-        out: existing folder for `metrics.jsonl` and the checkpoint.
+        out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         epochs: in all, earlier ones of a resumed run included.
         lr: learning rate, > 0.
         resume: continue from the folder's checkpoint, exactly as if never interrupted.
@@ -290,7 +290,8 @@ def fit(
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
-        ValueError: if the precision is unknown, or as `steps_in_epoch`.
+        ValueError: if the folder has a checkpoint and is not to be resumed, the precision is unknown, or as
+            `steps_in_epoch`.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
 
     Example:
@@ -308,6 +309,8 @@ def fit(
     out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if writes and not resume and (out / CHECKPOINT).exists():
+        raise ValueError(f"out: expected a folder without a checkpoint, got {out}; resume its run or name another")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
     if processes is not None:

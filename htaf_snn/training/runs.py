@@ -163,7 +163,15 @@ def make_loaders(config: TrainConfig) -> tuple:
     """
     import neuromorphic_datasets as nd
 
-    if config.model not in SPIKING:
+    images, takes_images = config.dataset in nd.images.names(), config.model not in SPIKING
+    if images != takes_images and (images or config.dataset in nd.names()):
+        wanted, came = ("images", "recordings") if takes_images else ("recordings", "images")
+        suited = HARDENED if images else SPIKING
+        raise ValueError(
+            f"dataset: expected {wanted} for the model {config.model}, got {config.dataset}, a set of {came}; "
+            f"models of {came} are {', '.join(suited)}"
+        )
+    if takes_images:
         return image_loaders(config)
     return nd.loaders(
         config.dataset,
