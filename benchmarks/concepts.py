@@ -20,7 +20,10 @@ from htaf_snn.training.folder import read_settings
 from neuromorphic_datasets import images
 
 # Chosen for HTAF, on validation images.
-RECIPES = {"fashion-mnist": {"epochs": 8, "alpha_end": 10.0}, "cifar10": {"epochs": 15, "alpha_end": 20.0}}
+RECIPES = {
+    "fashion-mnist": {"epochs": 5, "n_concepts": 256, "lr": 4e-3},
+    "cifar10": {"epochs": 15, "n_concepts": 256, "lr": 16e-3},
+}
 # Real features have no rates to keep within limits.
 WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
 DISCRETISERS = ["htaf", "relu", "sigmoid_ste", "clipped_ste", "relaxed_bernoulli"]

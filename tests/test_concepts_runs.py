@@ -14,8 +14,6 @@ from htaf_snn import concepts, training
 from htaf_snn.training import loop
 from neuromorphic_datasets import images
 
-# Of so small a model, with three concepts a class.
-pytestmark = pytest.mark.filterwarnings("ignore:no weight is left")
 SMALL = ["--epochs", "2", "--width", "4", "--n-concepts", "12", "--batch-size", "128"]
 
 

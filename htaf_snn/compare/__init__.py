@@ -11,6 +11,7 @@ Example:
     >>> folder.cleanup()
 """
 
-from .study import Settings, Study
+from .settings import Settings
+from .study import Study
 
 __all__ = ["Settings", "Study"]

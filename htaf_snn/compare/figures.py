@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .study import Settings
+    from .settings import Settings
 
 __all__ = ["Figure", "all_figures"]
 

@@ -20,152 +20,28 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from importlib.metadata import version
-from itertools import product
 from os import PathLike
 from pathlib import Path
 
 import torch
 
-from .. import _files, training
+from .. import _files
 from ..training import Processes
 from ..training.folder import device_of
 from . import stacking, trial
-from .matching import MATCHES
+from .settings import Settings
 
-__all__ = ["Settings", "Study"]
+__all__ = ["Study"]
 
 SETTINGS = "study.json"
-MODELS = ("mlp", *training.HARDENED)
-SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
-ESTIMATORS = ("htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "swish_sign", "ede")
 _NAME = "htaf-snn compare"
 _HEARTBEAT_S = 5
 _GRACE_S = 20
 _POLL_S = 0.3
 PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a study compares; all combinations are tried.
-
-    Attributes:
-        model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
-        dataset: names of `neuromorphic_datasets.names()`, of images of `neuromorphic_datasets.images.names()`, or one
-            name; None is saccade-digits or, for images, digits.
-        data_root: the folder of the data set, or None for the default place; of several data sets, a folder with one
-            of the set's name for each that is not in the default place.
-        surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests. None is
-            `SURROGATES` or, for images, `ESTIMATORS`.
-        slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
-        depths: numbers of hidden layers.
-        lrs: learning rates.
-        seeds: how many; they are 0, 1, ….
-        match: what of each surrogate is made equal to the reference's, "none", "peak", "half_width" or "area".
-        reference: the surrogate that is matched to, and with whose gradient others are compared.
-        width: neurons of a hidden layer.
-        folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
-        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal, device: as in `training.TrainConfig`.
-
-    Raises:
-        ValueError: if a value is out of range, or given twice.
-
-    Example:
-        >>> settings = Settings(surrogates=("htaf", "atan"), slopes=(0.5, 1.0, 2.0), seeds=5)
-        >>> len(settings.configs()), settings.dataset
-        (30, ('saccade-digits',))
-    """
-
-    model: str = "mlp"
-    dataset: tuple[str, ...] | None = None
-    data_root: str | None = None
-    surrogates: tuple[str, ...] | None = None
-    slopes: tuple[float, ...] = (1.0,)
-    depths: tuple[int, ...] = (2,)
-    lrs: tuple[float, ...] = (1e-3,)
-    seeds: int = 5
-    match: str = "peak"
-    reference: str = "htaf"
-    width: int = 128
-    estimator: str = "clipped_ste"
-    epochs: int = 8
-    batch_size: int = 32
-    time_bins: int = 10
-    schedule: str = "constant"
-    alpha_end: float = 20.0
-    anneal: str = "exponential"
-    folds: int | None = None
-    device: str = "auto"
-
-    def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
-        if self.dataset is None:
-            object.__setattr__(self, "dataset", training.OFFLINE[self.model])
-        if self.surrogates is None:
-            object.__setattr__(self, "surrogates", SURROGATES if self.model in training.SPIKING else ESTIMATORS)
-        if isinstance(self.dataset, str):
-            object.__setattr__(self, "dataset", (self.dataset,))
-        for name in ("dataset", "surrogates", "slopes", "depths", "lrs"):
-            values = getattr(self, name)
-            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-                raise ValueError(f"{name}: expected one value or more, got {values!r}")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name}: expected different values, got {list(values)}")
-            object.__setattr__(self, name, tuple(values))
-        for name in ("slopes", "lrs"):
-            if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in getattr(self, name)):
-                raise ValueError(f"{name}: expected positive finite numbers, got {list(getattr(self, name))}")
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        counts = {"seeds": self.seeds, "width": self.width}
-        counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
-        if self.match not in MATCHES:
-            raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
-        for config in self.configs():
-            config.trained()  # checks the settings that it has
-
-    def check(self) -> None:
-        """Try every surrogate, and look whether the data set is known.
-
-        Raises:
-            ValueError, ImportError: naming what is unknown, cannot be matched or is not installed.
-        """
-        import neuromorphic_datasets as nd
-
-        device_of(self.device)
-        known = nd.names() if self.model in training.SPIKING else nd.images.names()
-        for name in self.dataset:
-            if name not in known:
-                raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
-        if self.model in training.HARDENED:
-            training.hardened_network(self.configs()[0].trained(), 1, 1, activation=None)
-        tried = {(config.surrogate, config.slope): config for config in self.configs()}
-        for config in tried.values():
-            trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
-
-    def configs(self) -> list[trial.Config]:
-        """All combinations, one trial each, the seeds of one after another."""
-        own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
-        shared = {name: getattr(self, name) for name in own - {"dataset", "data_root"}}
-        grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
-        names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
-        return [
-            trial.Config(**dict(zip(names, values, strict=True)), data_root=self.root_of(values[0]), **shared)
-            for values in grid
-        ]
-
-    def root_of(self, dataset: str) -> str | None:
-        """The folder of one of the data sets; None is the default place."""
-        if self.data_root is None or len(self.dataset) == 1:
-            return self.data_root
-        folder = Path(self.data_root, dataset)
-        return str(folder) if folder.is_dir() else None
 
 
 class Study:

@@ -20,15 +20,15 @@ from .explaining import Explanation, Rules, class_weights, examples, explain, he
 from .fitting import Recipe, fit, penalties
 from .measures import intervention_curve, measure, stability
 from .runs import Config, load, run
-from .sparse import SparseHead, sparsify
+from .sparse import PathStep, sparsify
 
 __all__ = [
     "Codes",
     "Config",
     "Explanation",
+    "PathStep",
     "Recipe",
     "Rules",
-    "SparseHead",
     "atlas",
     "class_weights",
     "codes",

@@ -3,55 +3,61 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ..models import ICBM
 from .codes import codes
 
-__all__ = ["SparseHead", "sparsify"]
+__all__ = ["PathStep", "sparsify"]
 
 
 @dataclass(frozen=True)
-class SparseHead:
-    """One step of the path over the penalty.
+class PathStep:
+    """One strength of the penalty that was tried for a class.
 
     Attributes:
+        class_index: the class.
         strength: of the regularisation, 1 / C of scikit-learn.
-        concepts_per_class: the largest number of weights that are not 0 in a class.
-        accuracy: on the data that it was fitted to, from 0 to 1.
+        concepts: the number of weights that are not 0.
+        accuracy: in telling the class from all others, on the data that it was fitted to, from 0 to 1.
 
     Example:
-        >>> path = [SparseHead(8.0, 2, 0.71), SparseHead(4.0, 5, 0.90), SparseHead(2.0, 9, 0.93)]
-        >>> [head.accuracy for head in path if head.concepts_per_class <= 5]
-        [0.71, 0.9]
+        >>> path = [PathStep(0, 8.0, 2, 0.91), PathStep(0, 4.0, 5, 0.96), PathStep(0, 2.0, 9, 0.97)]
+        >>> [step.accuracy for step in path if step.concepts <= 5]
+        [0.91, 0.96]
     """
 
+    class_index: int
     strength: float
-    concepts_per_class: int
+    concepts: int
     accuracy: float
 
 
 def sparsify(
     model: ICBM, loader, max_concepts_per_class: int = 8, *, steps: int = 16, max_iter: int = 200
-) -> list[SparseHead]:
-    """Give a model a head of few weights: multinomial regression with an L1 penalty, by scikit-learn's SAGA.
+) -> list[PathStep]:
+    """Give a model a head of few weights, chosen for each class by regression with an L1 penalty.
 
-    The strength of the penalty is halved until a class has more weights than asked for, then narrowed down by bisection
-    to the weakest with as few as that.
+    Each class is told from all others by scikit-learn's SAGA. The strength of its penalty is halved until it has more
+    weights than asked for, then narrowed down by bisection to the weakest with as few as that. A penalty of its own
+    leaves no class without weights, as one that all share does. At last the chosen weights of all classes are fitted
+    together, by multinomial regression with scikit-learn's default L2 penalty.
 
     Args:
         model: its head is changed, in place.
         loader: of training (images, labels).
         max_concepts_per_class: from 1 to the number of concepts.
-        steps: strengths tried, at least 1.
+        steps: strengths tried for each class, at least 1.
         max_iter: of SAGA in each step.
 
     Returns:
-        The strengths tried, from the strongest to the weakest; the head is that of the weakest with as few weights as
-        asked for.
+        The strengths tried, by class, from the strongest to the weakest.
 
     Raises:
         ValueError: if a number is out of range, or the images have one class alone.
@@ -68,7 +74,7 @@ def sparsify(
         >>> loader = [(torch.randn(60, 1, 4, 4), torch.arange(60) % 3)]
         >>> path = sparsify(model, loader, max_concepts_per_class=2, steps=6)
         >>> len(path), int((model.head.weight != 0).sum(1).max()) <= 2
-        (6, True)
+        (18, True)
     """
     if not 1 <= max_concepts_per_class <= model.head.in_features:
         raise ValueError(
@@ -78,52 +84,60 @@ def sparsify(
         raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
     found = codes(model, loader)
     bits, labels = found.numpy().astype(np.float64), found.labels.numpy()
-    present = np.unique(labels)
+    present, numbers = np.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise ValueError(f"loader: expected images of two classes or more, got those of {present.tolist()}")
-    path, chosen = [], None
-    enough, too_weak = _strongest(bits, labels, present), 0.0
+    path, weight = [], np.zeros((len(present), bits.shape[1]))
+    for row, class_index in enumerate(present):
+        for step, coefficients in _path(bits, labels == class_index, max_concepts_per_class, steps, max_iter):
+            path.append(PathStep(int(class_index), *step))
+            if np.count_nonzero(coefficients) <= max_concepts_per_class:
+                weight[row] = coefficients
+    empty = [str(one) for one, chosen in zip(present, weight, strict=True) if not chosen.any()]
+    if empty:
+        warnings.warn(f"no weight is left for class {', '.join(empty)}; allow more concepts or steps", stacklevel=2)
+    fitted = _fitted(torch.from_numpy(bits), torch.from_numpy(numbers), torch.from_numpy(weight))
+    with torch.no_grad():
+        for parameter, values, absent in zip((model.head.weight, model.head.bias), fitted, (0.0, -1e3), strict=True):
+            parameter.fill_(absent)  # a class without images is never decided for
+            parameter[present] = values.to(parameter)
+    return sorted(path, key=lambda one: (one.class_index, -one.strength))
+
+
+def _path(bits: np.ndarray, target: np.ndarray, most: int, steps: int, max_iter: int) -> Iterator[tuple]:
+    """(strength, number of weights, accuracy) and the weights; of those with few enough the last is the weakest."""
+    from sklearn.linear_model import LogisticRegression
+
+    head = LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=max_iter, tol=1e-3, random_state=0, warm_start=True)
+    # The penalty at which all weights are 0: the largest gradient there.
+    enough, too_weak = float(np.abs(bits.T @ (target - target.mean())).max()), 0.0
     strength = enough
     for _ in range(steps):
-        head = _regression(bits, labels, strength, max_iter)
-        weight, bias = _all_classes(head, present, model.head.out_features)
-        most = int((weight != 0).sum(1).max())
-        path.append(SparseHead(strength, most, float(head.score(bits, labels))))
-        if most <= max_concepts_per_class:
-            chosen, enough = (weight, bias), strength
+        head.C = 1 / strength
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a step that has not converged is a head all the same
+            head.fit(bits, target)
+        count = int(np.count_nonzero(head.coef_))
+        yield (strength, count, float(head.score(bits, target))), head.coef_[0].copy()
+        if count <= most:
+            enough = strength
         else:
             too_weak = strength
         strength = float(np.sqrt(enough * too_weak)) if too_weak else strength / 2
-    empty = [int(one) for one in present if not chosen[0][one].any()]
-    if empty:
-        told = ", ".join(map(str, empty))
-        warnings.warn(f"no weight is left for class {told}; allow more concepts per class", stacklevel=2)
-    with torch.no_grad():
-        model.head.weight.copy_(torch.from_numpy(chosen[0]))
-        model.head.bias.copy_(torch.from_numpy(chosen[1]))
-    return sorted(path, key=lambda one: -one.strength)
 
 
-def _regression(bits: np.ndarray, labels: np.ndarray, strength: float, max_iter: int):
-    from sklearn.linear_model import LogisticRegression
+def _fitted(bits: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and biases of multinomial regression, of the weights that are not 0."""
+    kept, bias = weight != 0, torch.zeros(len(weight), dtype=weight.dtype, requires_grad=True)
+    weight = weight.requires_grad_()
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
-    head = LogisticRegression(C=1 / strength, l1_ratio=1.0, solver="saga", max_iter=max_iter, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a step that has not converged is a head all the same
-        return head.fit(bits, labels)
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        chosen = weight * kept
+        value = cross_entropy(bits @ chosen.T + bias, labels) + chosen.square().sum() / (2 * len(bits))
+        value.backward()
+        return value
 
-
-def _strongest(bits: np.ndarray, labels: np.ndarray, present: np.ndarray) -> float:
-    """The penalty at which all weights are 0: the largest gradient there."""
-    targets = (labels[:, None] == present).astype(np.float64)
-    return float(np.abs(bits.T @ (targets - targets.mean(0))).max())
-
-
-def _all_classes(head, present: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases of all classes; those without images are never decided for."""
-    weight, bias = np.zeros((classes, head.coef_.shape[1])), np.full(classes, -1e3)
-    coefficients, intercepts = head.coef_, head.intercept_
-    if len(present) == 2:
-        coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.r_[-intercepts, intercepts] / 2
-    weight[present], bias[present] = coefficients, intercepts
-    return weight, bias
+    optimizer.step(loss)
+    return (weight * kept).detach(), bias.detach()

@@ -1,0 +1,159 @@
+"""`htaf-snn compare` and `htaf-snn report`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..compare import Settings, Study
+from ..compare.study import SETTINGS
+from ._app import IS_FIRST, app, given, one_line_errors
+
+_STUDY = Settings()
+_SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
+
+
+@app.command(
+    name="compare",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn compare\n\n"
+        "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
+        "htaf-snn compare --model dhn --depths 2,8 --out runs/deep    (estimators of deep Heaviside networks)\n\n"
+        "htaf-snn compare --out runs/first    (continues it)\n\n"
+        "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)\n\n"
+        "torchrun --nproc-per-node 4 --no-python htaf-snn compare --out runs/large    (all GPUs for each trial)"
+    ),
+)
+def compare_command(
+    context: typer.Context,
+    model: Annotated[
+        str, typer.Option(help="Spiking: mlp; of images: bnn (binary), dhn (deep Heaviside).")
+    ] = _STUDY.model,
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="One data set of `htaf-snn train` or several, comma-separated.",
+            show_default="saccade-digits or, for images, digits",
+        ),
+    ] = None,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of the data set; of several, a folder that has one for each, by name."),
+    ] = None,
+    surrogates: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.',
+            show_default=f"{','.join(_STUDY.surrogates)}; for images other ones",
+        ),
+    ] = None,
+    slopes: Annotated[
+        str, typer.Option(help="Comma-separated factors of the surrogates' argument; a larger one makes them narrower.")
+    ] = "1",
+    depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
+    lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
+    seeds: Annotated[
+        int, typer.Option(help="How many, from 0 on; from fewer than three no claim is made.")
+    ] = _STUDY.seeds,
+    match: Annotated[
+        str, typer.Option(help="What of all surrogates is made equal: none, peak, half_width or area.")
+    ] = _STUDY.match,
+    reference: Annotated[str, typer.Option(help="The surrogate that the others are matched to.")] = _STUDY.reference,
+    width: Annotated[int, typer.Option(help="Neurons of a hidden layer.")] = _STUDY.width,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
+    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _STUDY.time_bins,
+    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
+        _STUDY.estimator
+    ),
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _STUDY.schedule,
+    alpha_end: Annotated[
+        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
+    ] = _STUDY.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = _STUDY.anneal,
+    folds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; workers share a GPU.")] = _STUDY.device,
+    workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
+    stack_seeds: Annotated[
+        bool, typer.Option("--stack-seeds", help="Train the seeds of a configuration as one network; for GPUs.")
+    ] = False,
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="URL of a database that machines share; by default a file in the folder."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there is continued.")] = Path(
+        "runs/compare"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
+) -> None:
+    """Compare surrogates over seeds, with statistics and a report (report.html in --out).
+
+    Finished trials are never repeated: after an interruption the same command, or --out alone, goes on.
+    """
+    chosen = given(context, Settings)
+    with one_line_errors():
+        for name, kind in _SPLIT.items():
+            if name in chosen:
+                chosen[name] = _values(name, chosen[name], kind)
+        study = Study(out, storage=storage, **chosen)
+        counts = study.counts()
+        if counts["finished"] or counts["failed"]:
+            told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+            typer.secho(f"continuing the study in {out}: {told}; --out DIR begins another", err=True)
+        try:
+            study.run(workers=workers, stack_seeds=stack_seeds)
+        except KeyboardInterrupt:
+            typer.secho(f"interrupted; continue with: htaf-snn compare --out {out}", err=True)
+            raise typer.Exit(130) from None
+        if IS_FIRST:
+            _tell(study, as_json)
+
+
+def _values(name: str, text: str, kind: type) -> tuple:
+    """The parts of a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
+    try:
+        return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
+    except ValueError:
+        raise ValueError(f"{name}: expected numbers separated by commas, got {text!r}") from None
+
+
+@app.command(
+    name="report",
+    epilog="[bold]Examples[/bold]\n\nhtaf-snn report runs/first\n\nhtaf-snn report runs/first --json > table.json",
+)
+def report_command(
+    out: Annotated[Path, typer.Argument(help="Folder of a study of `htaf-snn compare`.")],
+    storage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="URL of the study's database, if it is not in the folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
+) -> None:
+    """Write a study's report from the trials that are finished: report.html, table.csv, .md and .tex, results.json."""
+    with one_line_errors():
+        if not (out / SETTINGS).is_file():
+            raise FileNotFoundError(f"{out}: expected the folder of a study, with {SETTINGS}")
+        _tell(Study(out, storage=storage), as_json)
+
+
+def _tell(study: Study, as_json: bool) -> None:
+    page, rows = study.report(), study.table()
+    if as_json:
+        typer.echo(json.dumps(rows, allow_nan=False))
+        return
+    for row in rows:
+        setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+        interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
+        typer.echo(f"{row['surrogate']:<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
+    for failure in study.failures():
+        failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
+        typer.secho(f"failed: {failed}", err=True)
+    typer.echo(f"report: {page}")

@@ -1,0 +1,102 @@
+"""`htaf-snn icbm`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .. import concepts
+from ..training.folder import read_settings
+from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+
+_CONCEPTS = concepts.Config()
+
+
+@app.command(
+    name="icbm",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn icbm\n\n"
+        "htaf-snn icbm --dataset fashion-mnist --data-root data/fashion --width 32 --out runs/icbm --json\n\n"
+        "htaf-snn icbm --dataset my_images/ --max-concepts-per-class 8    (class folders)"
+    ),
+)
+def icbm_command(
+    context: typer.Context,
+    dataset: Annotated[
+        str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
+    ] = _CONCEPTS.dataset,
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _CONCEPTS.n_concepts,
+    discretiser: Annotated[
+        str,
+        typer.Option(help="htaf, or for comparison relu, sigmoid_ste, clipped_ste, relaxed_bernoulli, or a surrogate."),
+    ] = _CONCEPTS.discretiser,
+    width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _CONCEPTS.width,
+    max_concepts_per_class: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Give the model a sparse head, with so many weights for a class at most."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _CONCEPTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = _CONCEPTS.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _CONCEPTS.lr,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _CONCEPTS.schedule,
+    alpha_end: Annotated[
+        float, typer.Option(help="What the alpha of smooth concepts is raised to while training.")
+    ] = _CONCEPTS.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
+        _CONCEPTS.anneal
+    ),
+    activity: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates outside 5 to 95 %.")] = (
+        _CONCEPTS.activity
+    ),
+    decorrelation: Annotated[
+        float, typer.Option(help="Weight of the penalty on squared correlations of two concepts.")
+    ] = _CONCEPTS.decorrelation,
+    entropy: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates away from one half.")] = (
+        _CONCEPTS.entropy
+    ),
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _CONCEPTS.precision,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _CONCEPTS.seed,
+    val_fraction: Annotated[float, typer.Option(help="Part of the training images kept for validation.")] = (
+        _CONCEPTS.val_fraction
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _CONCEPTS.device,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="New folder for the results; by default one in runs/, named icbm- and the time."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
+) -> None:
+    """Train a concept bottleneck model on images, measure it, and write a page to look at its concepts.
+
+    The folder given by --out gets atlas.html, codes.npz, result.json and a checkpoint.
+    """
+    chosen = given(context, concepts.Config)
+    with one_line_errors():
+        if resume and out is None:
+            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
+        out = out or Path("runs") / datetime.now().strftime("icbm-%Y%m%d-%H%M%S")
+        config = replace(read_settings(out, concepts.Config), **chosen) if resume else concepts.Config(**chosen)
+        with interruptible(out, "icbm"):
+            result = concepts.run(config, out, resume=resume)
+    if not IS_FIRST:
+        return
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    gap = "" if result["smooth_accuracy"] is None else f", {result['smooth_accuracy']:.4f} with smooth concepts"
+    typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
+    if "sparse_accuracy" in result:
+        typer.echo(f"with the sparse head {result['sparse_accuracy']:.4f}")
+    typer.echo(f"look at: {out / 'atlas.html'}")

@@ -1,0 +1,102 @@
+"""`htaf-snn profile` and `htaf-snn bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .. import integrations, profile
+from ..bench import packed, sequences
+from ._app import app, one_line_errors
+
+
+@app.command(
+    name="profile",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn profile htaf snntorch.atan norse.super --plot surrogates.png\n\n"
+        'htaf-snn profile "htaf(alpha=0.5, beta=8)" --delta 0.5 --json'
+    ),
+)
+def profile_command(
+    surrogates: Annotated[list[str], typer.Argument(help='Such as htaf, "htaf(beta=8)", snntorch.atan, norse.super.')],
+    plot: Annotated[Optional[Path], typer.Option(help="Draw the gradients into a .png, .svg or .pdf file.")] = None,  # noqa: UP045
+    delta: Annotated[list[float], typer.Option(help="Half width of an interval for the mass; repeatable.")] = list(  # noqa: B006
+        profile.DELTAS
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a surrogate.")] = False,
+) -> None:
+    """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in all, tail."""
+    with one_line_errors():
+        found = {spec: integrations.parse(spec) for spec in surrogates}
+        profiles = [profile.measure(step, spec, delta) for spec, step in found.items()]
+        if plot is not None:
+            profile.plot(found, plot)
+    if as_json:
+        typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
+    else:
+        typer.echo(profile.table(profiles))
+
+
+@app.command(
+    name="bench",
+    help=(
+        "Time this package's kernels beside other libraries', each in its own process, after a check of their "
+        "results.\n\n"
+        "lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; "
+        "saved bytes an element; the rate at which our kernels move the bytes they have to, as a part of a large "
+        'copy\'s. Libraries that are not installed are listed as such; pip install "htaf-snn\\[bench]" brings them.\n\n'
+        "packed: forward passes of layers and networks in bits beside floating point, inputs in bits where they are so "
+        "inside a network."
+    ),
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn bench lif\n\n"
+        "htaf-snn bench scaling --steps 200\n\n"
+        "htaf-snn bench packed\n\n"
+        "htaf-snn bench lif --steps 128 --device cuda --json > results.json"
+    ),
+)
+def bench_command(
+    context: typer.Context,
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="lif: neurons over a sequence; htaf: the smooth step; scaling: hnn.Leaky over sizes; "
+            "packed: layers and networks in bits."
+        ),
+    ],
+    steps: Annotated[int, typer.Option(help="Time steps.")] = 50,
+    batch: Annotated[int, typer.Option(help="Sequences in a batch.")] = 128,
+    features: Annotated[int, typer.Option(help="Neurons.")] = 1000,
+    repeats: Annotated[int, typer.Option(help="Timed repetitions.")] = 20,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    peer: Annotated[Optional[list[str]], typer.Option(help="Time only this one; repeatable.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and machine.")] = False,
+) -> None:
+    # The text is in the decorator: Rich would take its lines as they are, and [bench] for markup.
+    with one_line_errors():
+        if what not in (*sequences.BENCHMARKS, "scaling", "packed"):
+            raise ValueError(f"what: expected {', '.join(sequences.BENCHMARKS)}, scaling or packed, got {what!r}")
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected cpu or cuda, got {device!r}")
+        if peer and what in ("scaling", "packed"):
+            raise ValueError(f"peer: expected none for {what}")
+        problem = sequences.Problem(steps, batch, features, device, repeats)
+        if what == "packed":
+            for name in ("steps", "batch", "features"):
+                if context.get_parameter_source(name).name == "COMMANDLINE":
+                    raise ValueError(f"{name}: expected none for packed, which has sizes of its own")
+            report, table = packed.run(device, repeats), packed.table
+        elif what == "scaling":
+            report, table = sequences.scaling(problem), sequences.scaling_table
+        else:
+            known = sequences.BENCHMARKS[what]
+            unknown = set(peer or ()) - set(known)
+            if unknown:
+                raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
+            report, table = sequences.run(problem, peer or list(known)), sequences.table
+    typer.echo(json.dumps(report, indent=2) if as_json else table(report))

@@ -1,0 +1,119 @@
+"""`htaf-snn train`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .. import training
+from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+
+_DEFAULTS = training.TrainConfig()
+
+
+@app.command(
+    name="train",
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "htaf-snn train\n\n"
+        'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
+        "htaf-snn train --dataset nmnist --data-root data/nmnist --folds 5\n\n"
+        "htaf-snn train --model dhn --dataset digits --schedule cosine\n\n"
+        "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
+        "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
+    ),
+)
+def train_command(
+    context: typer.Context,
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="One of `htaf-snn datasets list`, for models of images digits, mnist, fashion-mnist or cifar10.",
+            show_default="saccade-digits or, for images, digits",
+        ),
+    ] = None,
+    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    library: Annotated[
+        str, typer.Option(help="Whose neurons: snntorch, norse, or fused, which equals snntorch and is faster.")
+    ] = _DEFAULTS.library,
+    surrogate: Annotated[
+        str, typer.Option(help="""Such as "htaf(beta=8)", snntorch.atan, or "htaf(normalized=True, mode='smooth')".""")
+    ] = _DEFAULTS.surrogate,
+    model: Annotated[
+        str,
+        typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
+    ] = _DEFAULTS.model,
+    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
+        _DEFAULTS.estimator
+    ),
+    hidden: Annotated[
+        str, typer.Option(help="Neurons, or channels of the cnn, of each hidden layer, comma-separated.")
+    ] = ",".join(map(str, _DEFAULTS.hidden)),
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _DEFAULTS.batch_size,
+    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _DEFAULTS.time_bins,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _DEFAULTS.lr,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _DEFAULTS.schedule,
+    alpha_end: Annotated[
+        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
+    ] = _DEFAULTS.alpha_end,
+    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
+        _DEFAULTS.anneal
+    ),
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _DEFAULTS.precision,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
+    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _DEFAULTS.seed,
+    val_fraction: Annotated[
+        float, typer.Option(help="Part of the training data kept for validation.")
+    ] = _DEFAULTS.val_fraction,
+    folds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pool all recordings, train and test on each of so many stratified folds."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _DEFAULTS.device,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="New folder for the results; by default one in runs/, named by the time."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
+) -> None:
+    """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
+
+    The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
+    """
+    chosen = given(context, training.TrainConfig)
+    with one_line_errors():
+        if "hidden" in chosen:
+            chosen["hidden"] = _sizes(chosen["hidden"])
+        if resume and out is None:
+            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
+        out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        config = replace(training.read_config(out), **chosen) if resume else training.TrainConfig(**chosen)
+        run = training.train_folds if config.folds and config.fold is None else training.train
+        with interruptible(out, "train"):
+            result = run(config, out, resume=resume)
+    if not IS_FIRST:
+        return
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    if "fold_accuracy" in result:
+        typer.echo("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
+    gap = f", {result['smooth_test_accuracy']:.4f} with smooth steps" if "hardening_gap" in result else ""
+    typer.echo(f"test accuracy {result['test_accuracy']:.4f}{gap}, results in {result['out']}")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"hidden: expected integers separated by commas, such as 256,256, got {text!r}") from None
