@@ -40,7 +40,9 @@ ONLY_IN = {
     "norse": {"htaf_snn/integrations/norse_adapter.py"},
     "spikingjelly": {"htaf_snn/integrations/spikingjelly_adapter.py"},
     "sinabs": {"htaf_snn/integrations/sinabs_adapter.py"},
-    "typer": {f"htaf_snn/cli/{name}.py" for name in ("_app", "train", "icbm", "compare", "datasets", "measure")},
+    "typer": {
+        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "icbm", "compare", "datasets", "measure")
+    },
     "tonic": {"neuromorphic_datasets/_tonic.py"},
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
     "requests": {"neuromorphic_datasets/_download.py"},

@@ -12,6 +12,7 @@ import typer
 from ..compare import Settings, Study
 from ..compare.study import SETTINGS
 from ._app import IS_FIRST, app, given, one_line_errors
+from ._options import AlphaEnd, Anneal, BatchSize, Epochs, Estimator, Schedule, TimeBins
 
 _STUDY = Settings()
 _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
@@ -65,17 +66,13 @@ def compare_command(
     ] = _STUDY.match,
     reference: Annotated[str, typer.Option(help="The surrogate that the others are matched to.")] = _STUDY.reference,
     width: Annotated[int, typer.Option(help="Neurons of a hidden layer.")] = _STUDY.width,
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _STUDY.epochs,
-    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _STUDY.batch_size,
-    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _STUDY.time_bins,
-    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
-        _STUDY.estimator
-    ),
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _STUDY.schedule,
-    alpha_end: Annotated[
-        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
-    ] = _STUDY.alpha_end,
-    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = _STUDY.anneal,
+    epochs: Epochs = _STUDY.epochs,
+    batch_size: BatchSize = _STUDY.batch_size,
+    time_bins: TimeBins = _STUDY.time_bins,
+    estimator: Estimator = _STUDY.estimator,
+    schedule: Schedule = _STUDY.schedule,
+    alpha_end: AlphaEnd = _STUDY.alpha_end,
+    anneal: Anneal = _STUDY.anneal,
     folds: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),

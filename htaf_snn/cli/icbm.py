@@ -13,6 +13,21 @@ import typer
 from .. import concepts
 from ..training.folder import read_settings
 from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+from ._options import (
+    AlphaEnd,
+    Anneal,
+    BatchSize,
+    Compiled,
+    Download,
+    Epochs,
+    Lr,
+    Precision,
+    ResultAsJson,
+    Resume,
+    Schedule,
+    Seed,
+    ValFraction,
+)
 
 _CONCEPTS = concepts.Config()
 
@@ -32,7 +47,7 @@ def icbm_command(
         str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
     ] = _CONCEPTS.dataset,
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    download: Download = False,
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _CONCEPTS.n_concepts,
     discretiser: Annotated[
         str,
@@ -43,16 +58,12 @@ def icbm_command(
         Optional[int],  # noqa: UP045
         typer.Option(help="Give the model a sparse head, with so many weights for a class at most."),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _CONCEPTS.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = _CONCEPTS.batch_size,
-    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _CONCEPTS.lr,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _CONCEPTS.schedule,
-    alpha_end: Annotated[
-        float, typer.Option(help="What the alpha of smooth concepts is raised to while training.")
-    ] = _CONCEPTS.alpha_end,
-    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
-        _CONCEPTS.anneal
-    ),
+    epochs: Epochs = _CONCEPTS.epochs,
+    batch_size: BatchSize = _CONCEPTS.batch_size,
+    lr: Lr = _CONCEPTS.lr,
+    schedule: Schedule = _CONCEPTS.schedule,
+    alpha_end: AlphaEnd = _CONCEPTS.alpha_end,
+    anneal: Anneal = _CONCEPTS.anneal,
     activity: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates outside 5 to 95 %.")] = (
         _CONCEPTS.activity
     ),
@@ -62,21 +73,17 @@ def icbm_command(
     entropy: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates away from one half.")] = (
         _CONCEPTS.entropy
     ),
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _CONCEPTS.precision,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _CONCEPTS.seed,
-    val_fraction: Annotated[float, typer.Option(help="Part of the training images kept for validation.")] = (
-        _CONCEPTS.val_fraction
-    ),
+    precision: Precision = _CONCEPTS.precision,
+    compiled: Compiled = False,
+    seed: Seed = _CONCEPTS.seed,
+    val_fraction: ValFraction = _CONCEPTS.val_fraction,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _CONCEPTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="New folder for the results; by default one in runs/, named icbm- and the time."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
+    resume: Resume = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Train a concept bottleneck model on images, measure it, and write a page to look at its concepts.
 

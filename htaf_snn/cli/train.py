@@ -12,6 +12,23 @@ import typer
 
 from .. import training
 from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+from ._options import (
+    AlphaEnd,
+    Anneal,
+    BatchSize,
+    Compiled,
+    Download,
+    Epochs,
+    Estimator,
+    Lr,
+    Precision,
+    ResultAsJson,
+    Resume,
+    Schedule,
+    Seed,
+    TimeBins,
+    ValFraction,
+)
 
 _DEFAULTS = training.TrainConfig()
 
@@ -38,7 +55,7 @@ def train_command(
         ),
     ] = None,
     data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
-    download: Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")] = False,
+    download: Download = False,
     library: Annotated[
         str, typer.Option(help="Whose neurons: snntorch, norse, or fused, which equals snntorch and is faster.")
     ] = _DEFAULTS.library,
@@ -49,29 +66,21 @@ def train_command(
         str,
         typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
     ] = _DEFAULTS.model,
-    estimator: Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")] = (
-        _DEFAULTS.estimator
-    ),
+    estimator: Estimator = _DEFAULTS.estimator,
     hidden: Annotated[
         str, typer.Option(help="Neurons, or channels of the cnn, of each hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = _DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(help="Samples in a batch.")] = _DEFAULTS.batch_size,
-    time_bins: Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")] = _DEFAULTS.time_bins,
-    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = _DEFAULTS.lr,
-    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")] = _DEFAULTS.schedule,
-    alpha_end: Annotated[
-        float, typer.Option(help="What the alpha of smooth activations (bnn, dhn) is raised to.")
-    ] = _DEFAULTS.alpha_end,
-    anneal: Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")] = (
-        _DEFAULTS.anneal
-    ),
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")] = _DEFAULTS.precision,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, order and data division.")] = _DEFAULTS.seed,
-    val_fraction: Annotated[
-        float, typer.Option(help="Part of the training data kept for validation.")
-    ] = _DEFAULTS.val_fraction,
+    epochs: Epochs = _DEFAULTS.epochs,
+    batch_size: BatchSize = _DEFAULTS.batch_size,
+    time_bins: TimeBins = _DEFAULTS.time_bins,
+    lr: Lr = _DEFAULTS.lr,
+    schedule: Schedule = _DEFAULTS.schedule,
+    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
+    anneal: Anneal = _DEFAULTS.anneal,
+    precision: Precision = _DEFAULTS.precision,
+    compiled: Compiled = False,
+    seed: Seed = _DEFAULTS.seed,
+    val_fraction: ValFraction = _DEFAULTS.val_fraction,
     folds: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all recordings, train and test on each of so many stratified folds."),
@@ -81,10 +90,8 @@ def train_command(
         Optional[Path],  # noqa: UP045
         typer.Option(help="New folder for the results; by default one in runs/, named by the time."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")] = False,
+    resume: Resume = False,
+    as_json: ResultAsJson = False,
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
