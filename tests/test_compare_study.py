@@ -17,6 +17,7 @@ from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from browser import probe
@@ -111,6 +112,20 @@ def test_the_table(finished):
         assert row["gain"] == pytest.approx(1 / row["slope"], rel=1e-6)
     assert {row["surrogate"] for row in rows if row["fault"]} == {"snntorch.atan", "norse.super"}
     assert set(report.ranks(finished)) == set(report.areas(finished, rows)) == set(SURROGATES)
+
+
+def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
+    """Surrogates that lack different seeds are still compared with one baseline in one report."""
+    rng = np.random.default_rng(0)
+    scores = {name: 0.8 + step + rng.normal(0, 0.01, 6) for name, step in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
+    cells = {
+        ("set", name, 1.0, 2, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
+        for name, values in scores.items()
+    }
+    del cells["set", "b", 1.0, 2, 1e-3][0], cells["set", "c", 1.0, 2, 1e-3][1]
+    found = [*report._comparisons("htaf", cells).values()]
+    lower, upper = sorted(found, key=lambda one: one.p)
+    assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
 
 
 def test_the_files(finished):

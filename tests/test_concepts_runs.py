@@ -1,6 +1,7 @@
 """`htaf-snn icbm`: runs in folders, resumed, measured, loaded."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -62,10 +63,40 @@ def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):
 
 def test_images_of_ones_own(tmp_path):
     own(tmp_path / "mine", ["cat", "dog"], 30, (9, 12))
-    result = run("icbm", *SMALL, "--dataset", tmp_path / "mine", "--discretiser", "relu", "--out", tmp_path / "run")
+    mine = ["icbm", *SMALL, "--dataset", tmp_path / "mine"]
+    result = run(*mine, "--discretiser", "clipped_ste", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     assert "dead concepts" in result.stdout and "smooth" not in result.stdout
     assert '"classes":["cat","dog"]' in (tmp_path / "run" / "atlas.html").read_text()
+    result = run(*mine, "--discretiser", "relu", "--out", tmp_path / "real")
+    assert result.exit_code == 0, result.stderr
+    assert "atlas" not in result.stdout and not (tmp_path / "real" / "atlas.html").exists()
+
+
+def test_what_is_older_than_the_training_does_not_stay(finished, tmp_path):
+    """A sparse head of fewer epochs would decide over the concepts of more."""
+    shutil.copytree(finished[0], tmp_path / "run")
+
+    def stopped(*positional, **named):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", stopped)
+        assert run("icbm", "--resume", "--epochs", "3", "--out", tmp_path / "run").exit_code == 130
+    kept = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert kept == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
+
+
+def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / "sparse-head.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"sparse-head\.safetensors: expected the head of this model"):
+        concepts.load(tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    del told["channels"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"config\.json: expected the images' channels and classes"):
+        concepts.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ ONLY_IN = {
     "spikingjelly": {"htaf_snn/integrations/spikingjelly_adapter.py"},
     "sinabs": {"htaf_snn/integrations/sinabs_adapter.py"},
     "typer": {
-        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "icbm", "compare", "datasets", "measure")
+        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "icbm", "compare", "event_data", "measure")
     },
     "tonic": {"neuromorphic_datasets/_tonic.py"},
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
@@ -154,5 +154,6 @@ def test_a_library_is_named_in_one_place(library):
 
 def test_no_file_is_named_like_a_library():
     taken = {"torch", "snntorch", "norse", "tonic", "numpy", "scipy", "numba", "triton", "matplotlib", "typer"}
+    taken |= {"datasets", "optuna", "sklearn", "nir", "onnx", "jinja2", "requests", "PIL"}
     stems = {path.stem for package in ("htaf_snn", "neuromorphic_datasets", "tests") for path in sources(package)}
     assert not stems & taken

@@ -80,13 +80,22 @@ def test_what_is_not_fused_is_refused(neuron):
     ("options", "message"),
     [
         ({"surrogate": "hat"}, "unknown surrogate 'hat'"),
+        ({"surrogate": "htaf(beta=-1)"}, "beta"),
+        ({"surrogate": 3}, "^surrogate: expected a module, its specification or a callable, got 3"),
         ({"save_dtype": torch.int8}, r"^save_dtype: expected None, float32, bfloat16 or float16, got torch\.int8"),
         ({"checkpoint_every": 0}, "^checkpoint_every: expected a number of steps, at least 1, got 0"),
     ],
 )
 def test_bad_options_are_told_at_once(neuron, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         neuron(**options)
+
+
+def test_a_specification_makes_a_module():
+    lif = hnn.Leaky(0.9, surrogate="htaf(mode='smooth')")
+    assert lif.surrogate.mode == "smooth"
+    spikes, _ = lif.to_snntorch()(torch.rand(2, 3), torch.zeros(2, 3))
+    assert spikes.shape == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def compare_command(
                 chosen[name] = _values(name, chosen[name], kind)
         study = Study(out, storage=storage, **chosen)
         counts = study.counts()
-        if counts["finished"] or counts["failed"]:
+        if IS_FIRST and (counts["finished"] or counts["failed"]):
             told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
             typer.secho(f"continuing the study in {out}: {told}; --out DIR begins another", err=True)
         try:

@@ -106,4 +106,5 @@ def icbm_command(
     typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
     if "sparse_accuracy" in result:
         typer.echo(f"with the sparse head {result['sparse_accuracy']:.4f}")
-    typer.echo(f"look at: {out / 'atlas.html'}")
+    if (out / "atlas.html").is_file():
+        typer.echo(f"look at: {out / 'atlas.html'}")

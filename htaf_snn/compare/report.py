@@ -82,14 +82,12 @@ def table(study: Study) -> list[dict]:
 def _comparisons(baseline: str, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
     found = {}
     for setting in dict.fromkeys(_setting(key) for key in cells):
-        base = cells.get((setting[0], baseline, *setting[1:]), {})
-        others: dict[tuple[int, ...], dict[tuple, list[float]]] = {}
+        base, pairs = cells.get((setting[0], baseline, *setting[1:]), {}), {}
         for key, seeds in cells.items():
-            shared = tuple(sorted(set(seeds) & set(base)))
+            shared = sorted(set(seeds) & set(base))
             if _setting(key) == setting and key[1] != baseline and shared:
-                others.setdefault(shared, {})[key] = [seeds[seed]["test_accuracy"] for seed in shared]
-        for shared, scores in others.items():
-            found |= statistics.compare_to([base[seed]["test_accuracy"] for seed in shared], scores)
+                pairs[key] = tuple([own[seed]["test_accuracy"] for seed in shared] for own in (base, seeds))
+        found |= statistics.compare_pairs(pairs)
     return found
 
 

@@ -10,7 +10,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-__all__ = ["FEWEST_SEEDS", "Comparison", "Summary", "area_over_slopes", "compare_to", "mean_ranks", "summarise"]
+__all__ = [
+    "FEWEST_SEEDS",
+    "Comparison",
+    "Summary",
+    "area_over_slopes",
+    "compare_pairs",
+    "compare_to",
+    "mean_ranks",
+    "summarise",
+]
 
 FEWEST_SEEDS = 3
 """With fewer seeds no claim is made."""
@@ -114,9 +123,26 @@ def compare_to(baseline: Sequence[float], others: Mapping[str, Sequence[float]])
         >>> found["a"].claim, found["b"].claim, round(found["a"].difference, 3)
         ('better', 'no difference shown', 0.05)
     """
-    baseline = _checked("baseline", baseline)
-    differences = {name: _checked(name, scores) for name, scores in others.items()}
-    for name, scores in differences.items():
+    return compare_pairs({name: (baseline, scores) for name, scores in others.items()})
+
+
+def compare_pairs(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> dict[str, Comparison]:
+    """`compare_to`, where each has the baseline's scores of its own seeds; the correction is over all of them.
+
+    Args:
+        pairs: by name, the baseline's scores and those that are compared with it, of the same seeds.
+
+    Raises:
+        ValueError: as `compare_to`.
+
+    Example:
+        >>> found = compare_pairs({"a": ([0.1, 0.2, 0.3], [0.3, 0.41, 0.5]), "b": ([0.1, 0.3], [0.2, 0.3])})
+        >>> round(found["a"].p, 4), round(found["a"].p_holm, 4)
+        (0.0003, 0.0005)
+    """
+    differences = {}
+    for name, (baseline, scores) in pairs.items():
+        baseline, scores = _checked("baseline", baseline), _checked(name, scores)
         if len(scores) != len(baseline):
             raise ValueError(f"{name}: expected {len(baseline)} scores as of the baseline, got {len(scores)}")
         differences[name] = scores - baseline

@@ -17,6 +17,7 @@ from torch import Tensor
 from .._files import replacing
 from .._pages import render
 from ..models import ICBM
+from ..nn._modes import in_eval
 from .codes import Codes
 from .explaining import galleries, profiles
 
@@ -37,7 +38,8 @@ def atlas(
     chosen by class and by concepts.
 
     Args:
-        model: trained; evaluated with hard concepts, its mode is restored.
+        model: trained; evaluated with hard concepts, its mode is restored. Interventions in force do not count:
+            concepts are switched in the page.
         loader: of (images (B, C, H, W) within [0, 1] with 1 or 3 channels, labels). Of larger images than 96 pixels the
             page has smaller ones.
         path: of the page, an .html file.
@@ -45,8 +47,8 @@ def atlas(
         title: of the page.
 
     Raises:
-        ValueError: if the loader is empty, the images have another number of channels, or the names are not as many as
-            the classes.
+        ValueError: if the loader is empty, the images have another number of channels, the names are not as many as the
+            classes, or the concepts are not 0 or 1.
         OSError: if the file cannot be written.
 
     Example:
@@ -58,6 +60,7 @@ def atlas(
         ...     "<title>Parity" in Path(folder, "atlas.html").read_text(encoding="utf-8")
         True
     """
+    model.check_binary()
     n_classes = model.head.out_features
     names = [str(number) for number in range(n_classes)] if classes is None else list(classes)
     if len(names) != n_classes:
@@ -90,16 +93,15 @@ def atlas(
 @torch.no_grad()
 def _seen(model: ICBM, loader) -> tuple[np.ndarray, Tensor, Tensor]:
     """Pictures, uint8 (N, H, W) or (N, H, W, 3), potentials (N, K) and labels (N,) of a loader's images."""
-    mode, device = model.training, model.head.weight.device
-    model.eval()
+    device = model.head.weight.device
     pictures, potentials, labels = [], [], []
-    for images, numbers in loader:
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"loader: expected images (B, 1 or 3, H, W), got {tuple(images.shape)}")
-        potentials.append(model.potentials(images.to(device)).cpu())
-        labels.append(numbers)
-        pictures.append(_small(images).mul(255).round().clamp(0, 255).to(torch.uint8))
-    model.train(mode)
+    with in_eval(model):
+        for images, numbers in loader:
+            if images.ndim != 4 or images.shape[1] not in (1, 3):
+                raise ValueError(f"loader: expected images (B, 1 or 3, H, W), got {tuple(images.shape)}")
+            potentials.append(model.potentials(images.to(device)).cpu())
+            labels.append(numbers.cpu())
+            pictures.append(_small(images).mul(255).round().clamp(0, 255).to("cpu", torch.uint8))
     if not pictures:
         raise ValueError("loader: expected at least one image, got none")
     found = torch.cat(pictures).numpy()

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import functional
 from .._files import replacing
 from ..models import ICBM
+from ..nn._modes import in_eval
 
 __all__ = ["Codes", "codes"]
 
@@ -145,13 +146,12 @@ def codes(model: ICBM, loader) -> Codes:
         >>> found.shape, found.labels
         ((3, 5), tensor([0, 1, 2]))
     """
-    mode, device = model.training, model.head.weight.device
-    model.eval()
+    device = model.head.weight.device
     found, labels = [], []
-    for images, numbers in loader:
-        found.append(functional.pack_bits(model.concepts(images.to(device)).cpu()))
-        labels.append(numbers)
-    model.train(mode)
+    with in_eval(model):
+        for images, numbers in loader:
+            found.append(functional.pack_bits(model.concepts(images.to(device)).cpu()))
+            labels.append(numbers.cpu())
     if not found:
         raise ValueError("loader: expected at least one image, got none")
     return Codes(torch.cat(found), model.head.in_features, torch.cat(labels))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models import ICBM
+from ..nn._modes import in_eval
 from .codes import Codes
 
 __all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]
@@ -73,10 +74,8 @@ def explain(
     """
     if not isinstance(image, Tensor) or image.ndim != 3:
         raise ValueError(f"image: expected a tensor (C, H, W), got {getattr(image, 'shape', image)}")
-    mode = model.training
-    model.eval()
-    concepts = model.concepts(image[None].to(model.head.weight.device))[0].double()
-    model.train(mode)
+    with in_eval(model):
+        concepts = model.concepts(image[None].to(model.head.weight.device))[0].double()
     weight, bias = model.head.weight.double(), model.head.bias.double()
     scores = weight @ concepts + bias
     chosen = int(scores.argmax()) if class_index is None else class_index
@@ -141,10 +140,9 @@ def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
         >>> found["strongest"], found["weakest"]
         ([5, 4], [0, 1])
     """
-    mode, device = model.training, model.head.weight.device
-    model.eval()
-    found = [model.potentials(images.to(device)).cpu() for images, _ in loader]
-    model.train(mode)
+    device = model.head.weight.device
+    with in_eval(model):
+        found = [model.potentials(images.to(device)).cpu() for images, _ in loader]
     if not found:
         raise ValueError("loader: expected at least one image, got none")
     return [galleries(column, k) for column in torch.cat(found).T]
@@ -237,12 +235,9 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
         raise ValueError(f"method: expected occlusion or gradient, got {method!r}")
     if image.ndim != 3 or not 1 <= patch <= min(image.shape[1:]):
         raise ValueError(f"image, patch: expected (C, H, W) and a side within it, got {tuple(image.shape)}, {patch}")
-    mode, image = model.training, image.to(model.head.weight.device)
-    model.eval()
-    try:
-        return (_gradient if method == "gradient" else _occlusion)(model, image, concept, patch).cpu()
-    finally:
-        model.train(mode)
+    with in_eval(model):
+        found = (_gradient if method == "gradient" else _occlusion)(model, image.to(model.head.weight), concept, patch)
+    return found.float().cpu()
 
 
 def _gradient(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
@@ -304,7 +299,7 @@ def rules(model: ICBM, found: Codes, class_index: int, depth: int = 3) -> Rules:
         depth: how many concepts a rule asks for at most.
 
     Raises:
-        ValueError: if there is no such class, or depth < 1.
+        ValueError: if there is no such class, depth < 1, or the concepts are not 0 or 1.
 
     Example:
         A head that decides for class 1 where concept 0 is set.
@@ -326,6 +321,7 @@ def rules(model: ICBM, found: Codes, class_index: int, depth: int = 3) -> Rules:
         raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
     if depth < 1:
         raise ValueError(f"depth: expected an integer >= 1, got {depth}")
+    model.check_binary()
     bits = found[:].to(model.head.weight)
     decided = (model.head(bits).argmax(1) == class_index).cpu().numpy()
     tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(found.numpy(), decided)

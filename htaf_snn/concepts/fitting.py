@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import training
 from ..models import ICBM
+from ..nn._modes import in_eval
 
 __all__ = ["Recipe", "fit", "penalties"]
 
@@ -184,13 +185,14 @@ def fit(
 def start(model: ICBM, loader) -> None:
     """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
     images, labels = next(iter(loader))
-    classes = model.head.out_features
+    check_labels(labels, model.head.out_features)
+    with torch.no_grad(), in_eval(model):
+        model(images.to(model.head.weight.device))
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise ValueError unless labels are int64 and within 0 to classes - 1."""
     if labels.dtype != torch.int64 or not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
             f"labels: expected int64 within 0 to {classes - 1}, got {labels.dtype} {labels.min()} to {labels.max()}"
         )
-    training_mode = model.training
-    model.eval()
-    with torch.no_grad():
-        model(images.to(model.head.weight.device))
-    model.train(training_mode)

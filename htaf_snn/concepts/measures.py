@@ -34,8 +34,9 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of the share of their most
         frequent class (None if all are dead), "completeness": accuracy of a tree over the bits above the share of the
         largest class, as part of what is possible (None if there is one class alone), "intervention_auc": mean of
-        `intervention_curve`, "information": mean mutual information with the labels in bits, "alignment": for each
-        attribute the largest mutual information of a concept with it, as part of the attribute's entropy}.
+        `intervention_curve` (None for real concepts), "information": mean mutual information with the labels in bits,
+        "alignment": for each attribute the largest mutual information of a concept with it, as part of the attribute's
+        entropy}.
 
     Raises:
         ValueError: if a loader is empty, or an attribute has another number of values than there are images.
@@ -69,7 +70,7 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         **_correlated(bits),
         "purity": _purity(bits, labels, model.head.out_features),
         "completeness": _completeness(codes(model, train_loader), own),
-        "intervention_auc": float(np.mean(intervention_curve(model, own)["accuracy"])),
+        "intervention_auc": float(np.mean(intervention_curve(model, own)["accuracy"])) if model.is_binary else None,
         "information": float(np.mean([one["information"]["label"] for one in told])),
         "alignment": {
             name: max(one["information"][name] for one in told) / max(mutual_information(values, values), 1e-12)
@@ -119,6 +120,9 @@ def intervention_curve(model: ICBM, found: Codes) -> dict[str, list]:
     Returns:
         {"set": 0, 1, 2, … concepts, "accuracy": with so many set}.
 
+    Raises:
+        ValueError: if the concepts are not 0 or 1.
+
     Reference:
         Koh et al. 2020, "Concept bottleneck models", ICML, for interventions at test time.
 
@@ -131,6 +135,7 @@ def intervention_curve(model: ICBM, found: Codes) -> dict[str, list]:
         >>> intervention_curve(model, Codes.of(bits, torch.tensor([0, 0, 0, 1])))
         {'set': [0, 1, 2], 'accuracy': [0.75, 1.0, 1.0]}
     """
+    model.check_binary()
     bits, labels = found[:].to(model.head.weight), found.labels.to(model.head.weight.device)
     usual = torch.stack(
         [

@@ -14,6 +14,7 @@ from .._files import replacing
 from ..models import ICBM, ImageEncoder
 from ..training import CHECKPOINT, Processes, evaluate, image_loaders, load_checkpoint
 from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
+from ..training.loop import restore
 from ..training.recipe import end_annealing
 from .atlas import atlas
 from .codes import codes
@@ -74,8 +75,8 @@ class Config(Recipe):
         require(
             "max_concepts_per_class",
             self.max_concepts_per_class,
-            f"None or 1 to {self.n_concepts}",
-            lambda v: v is None or (is_count(v) and v <= self.n_concepts),
+            "None" if self.discretiser == "relu" else f"None or 1 to {self.n_concepts}",
+            lambda v: v is None or (is_count(v) and v <= self.n_concepts and self.discretiser != "relu"),
         )
 
 
@@ -107,15 +108,25 @@ def load(out: str | PathLike) -> ICBM:
     out = Path(out)
     config = read_settings(out, Config)
     told = json.loads((out / "config.json").read_text())
+    if not {"channels", "classes"} <= told.keys():
+        raise ValueError(f"{out / 'config.json'}: expected the images' channels and classes, found {', '.join(told)}")
     with torch.random.fork_rng():
         model = _model(config, told["channels"], len(told["classes"]))
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
-        from safetensors.torch import load_file
-
-        model.head.load_state_dict(load_file(out / SPARSE_HEAD))
+        _load_head(out / SPARSE_HEAD, model)
     end_annealing(config, model)
     return model.eval()
+
+
+def _load_head(path: Path, model: ICBM) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.head.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected the head of this model, got a damaged or other file ({error})") from error
 
 
 def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
@@ -130,7 +141,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
 
     Returns:
         The figures of `measure` on the test images and {"sparse_accuracy" with a sparse head, "out"}, also in
-        `result.json`; beside it are `codes.npz` and `atlas.html`.
+        `result.json`; beside it are `codes.npz` and, unless concepts are the real ones of "relu", `atlas.html`.
 
     Raises:
         ValueError, OSError, FloatingPointError: as of `training.train`.
@@ -156,6 +167,11 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         model = _model(config, channels, len(classes)).to(device if processes is None else processes.device)
         start(model, train)
         if writes:
+            if resume:
+                restore(out, model, torch.optim.Adam(model.parameters()))
+            # What is older than the training that goes on would be taken for its own.
+            for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
+                (out / name).unlink(missing_ok=True)
             write_json(out / "config.json", {**asdict(config), "channels": channels, "classes": classes})
     how = {"precision": config.precision, "compiled": config.compiled, "resume": resume, "processes": processes}
     fit(model, train, val, recipe=config, out=out, progress=progress, **how)
@@ -179,6 +195,7 @@ def _told(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
         with replacing(out / SPARSE_HEAD) as temporary:
             save_file({name: value.cpu() for name, value in model.head.state_dict().items()}, temporary)
     codes(model, test).save(out / "codes.npz")
-    title = f"Concepts of {Path(config.dataset).name}"
-    atlas(model, test, out / "atlas.html", classes=test.dataset.classes, title=title)
+    if model.is_binary:
+        title = f"Concepts of {Path(config.dataset).name}"
+        atlas(model, test, out / "atlas.html", classes=test.dataset.classes, title=title)
     return {**result, "out": str(out)}

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ..models import ICBM
 from .codes import codes
+from .fitting import check_labels
 
 __all__ = ["PathStep", "sparsify"]
 
@@ -60,7 +61,8 @@ def sparsify(
         The strengths tried, by class, from the strongest to the weakest.
 
     Raises:
-        ValueError: if a number is out of range, or the images have one class alone.
+        ValueError: if a number or a label is out of range, the images have one class alone, or the concepts are not 0
+            or 1.
 
     Warns:
         UserWarning: naming the classes that no weight is left for; such a class has a constant score.
@@ -82,7 +84,9 @@ def sparsify(
         )
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
+    model.check_binary()
     found = codes(model, loader)
+    check_labels(found.labels, model.head.out_features)
     bits, labels = found.numpy().astype(np.float64), found.labels.numpy()
     present, numbers = np.unique(labels, return_inverse=True)
     if len(present) < 2:
@@ -108,9 +112,11 @@ def _path(bits: np.ndarray, target: np.ndarray, most: int, steps: int, max_iter:
     """(strength, number of weights, accuracy) and the weights; of those with few enough the last is the weakest."""
     from sklearn.linear_model import LogisticRegression
 
-    head = LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=max_iter, tol=1e-3, random_state=0, warm_start=True)
     # The penalty at which all weights are 0: the largest gradient there.
     enough, too_weak = float(np.abs(bits.T @ (target - target.mean())).max()), 0.0
+    if enough < 1e-9:  # no concept tells the class; rounding apart there is nothing to choose from
+        return
+    head = LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=max_iter, tol=1e-3, random_state=0, warm_start=True)
     strength = enough
     for _ in range(steps):
         head.C = 1 / strength

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import nn
 
@@ -13,7 +14,7 @@ __all__ = ["Chain", "check_sizes"]
 def check_sizes(hidden: Sequence[int]) -> None:
     """Raise ValueError unless the sizes of hidden layers are positive integers, one or more."""
     valid = isinstance(hidden, Sequence) and not isinstance(hidden, str) and len(hidden)
-    if not valid or not all(isinstance(size, int) and size > 0 for size in hidden):
+    if not valid or not all(isinstance(size, Integral) and size > 0 and size is not True for size in hidden):
         raise ValueError(f"hidden: expected one or more positive integers, got {hidden!r}")
 
 

@@ -67,6 +67,16 @@ class ICBM(nn.Module):
         self._interventions: dict[int, float] = {}
 
     @property
+    def is_binary(self) -> bool:
+        """Whether concepts are 0 or 1 in `eval()`; not so for the discretiser "relu"."""
+        return not isinstance(self.concept_layer.discretiser, nn.ReLU)
+
+    def check_binary(self) -> None:
+        """Raise ValueError unless concepts are 0 or 1 in `eval()`; what is computed from bits is the model's then."""
+        if not self.is_binary:
+            raise ValueError("model: expected concepts that are 0 or 1, got the real ones of relu")
+
+    @property
     def neurons(self) -> list[nn.Module]:
         """The concepts' discretiser, whose mean output is recorded in training."""
         return [self.concept_layer.discretiser]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..surrogate import Surrogate
+from ._modes import in_eval
 from .binary import BinaryActivation, _BinaryWeight, smooth_activations
 
 __all__ = ["AnnealAlpha", "clip_weights", "hardening_gap", "recalibrate"]
@@ -138,14 +139,10 @@ def hardening_gap(model: nn.Module, loader: Iterable) -> float:
         >>> abs(hardening_gap(net, [(torch.randn(5, 2), torch.zeros(5, dtype=torch.int64))])) <= 1
         True
     """
-    training = model.training
-    model.eval()
-    try:
+    with in_eval(model):
         with smooth_activations(model):
             smooth = _accuracy(model, loader)
         return smooth - _accuracy(model, loader)
-    finally:
-        model.train(training)
 
 
 @torch.no_grad()
@@ -190,16 +187,16 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    training, momenta = model.training, [norm.momentum for norm in norms]
-    device = next(model.parameters()).device
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of all batches
-        norm.train()
-    # One sample does not tell how much it varies.
-    for x, _ in islice((batch for batch in loader if len(batch[0]) > 1), batches):
-        model(x.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(training)
+    momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
+    with in_eval(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean of all batches
+            norm.train()
+        try:
+            # One sample does not tell how much it varies.
+            for x, _ in islice((batch for batch in loader if len(batch[0]) > 1), batches):
+                model(x.to(device))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..functional.sequences import RESETS, check_saving
-from ..functional.steps import resolve
-from ..surrogate import HTAF
+from ..surrogate import HTAF, parse
 
 __all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
 
@@ -20,11 +19,12 @@ __all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
 class _Neuron(nn.Module):
     """State and options that the fused neurons share."""
 
-    def __init__(self, surrogate: Callable | None, save_dtype, checkpoint_every, backend: str):
+    def __init__(self, surrogate: Callable | str | None, save_dtype, checkpoint_every, backend: str):
         super().__init__()
         check_saving(save_dtype, checkpoint_every)
+        surrogate = parse(surrogate) if isinstance(surrogate, str) else surrogate
         if surrogate is not None and not callable(surrogate):
-            resolve(surrogate)  # what is wrong with it is told here
+            raise TypeError(f"surrogate: expected a module, its specification or a callable, got {surrogate!r}")
         self.surrogate = HTAF() if surrogate is None else surrogate
         self.save_dtype = save_dtype
         self.checkpoint_every = checkpoint_every
@@ -81,7 +81,7 @@ class Leaky(_Neuron):
         self,
         beta: float | Tensor,
         threshold: float | Tensor = 1.0,
-        surrogate: Callable[[Tensor], Tensor] | None = None,
+        surrogate: Callable[[Tensor], Tensor] | str | None = None,
         *,
         learn_beta: bool = False,
         learn_threshold: bool = False,
@@ -203,7 +203,7 @@ class LIF(_Neuron):
         v_leak: float | Tensor = 0.0,
         v_th: float | Tensor = 1.0,
         v_reset: float | Tensor = 0.0,
-        surrogate: Callable[[Tensor], Tensor] | None = None,
+        surrogate: Callable[[Tensor], Tensor] | str | None = None,
         *,
         learn: Collection[str] = (),
         dt: float = 0.001,

@@ -18,11 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._files import replacing
 from ..nn import recalibrate, smooth_activations
+from ..nn._modes import in_eval
 from ..surrogate import Surrogate
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
 
 PRECISIONS = ("float32", "bfloat16")
+METRICS = "metrics.jsonl"
 
 
 class _SpikeRates:
@@ -79,18 +81,15 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
         >>> evaluate(net, [(x, labels)])["accuracy"]
         0.75
     """
-    training = model.training
-    model.eval()
     device = next(model.parameters()).device
     loss = correct = count = 0
-    with torch.no_grad():
+    with torch.no_grad(), in_eval(model):
         for x, labels in loader if processes is None else processes.part_of(loader):
             labels = labels.to(device)
             scores = model(x.to(device))
             loss += cross_entropy(scores, labels, reduction="sum").item()
             correct += (scores.argmax(1) == labels).sum().item()
             count += len(labels)
-    model.train(training)
     if processes is not None:
         loss, correct, count = processes.sum(loss, correct, count)
     if not count:
@@ -185,7 +184,7 @@ def _train_epoch(
             labels = labels.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 scores = network(x.to(device)).float()
-            loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
+            loss = _loss(scores, labels)
             found = loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), len(labels)
             share = 1.0
             if processes is not None:
@@ -205,6 +204,14 @@ def _train_epoch(
             bar.set_postfix_str(shown, refresh=False)
             bar.update()
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
+
+
+def _loss(scores: Tensor, labels: Tensor) -> Tensor:
+    try:
+        return cross_entropy(scores, labels) if len(labels) else scores.sum()
+    except IndexError as error:
+        came = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {came}") from error
 
 
 def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
@@ -290,8 +297,8 @@ def fit(
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
-        ValueError: if the folder has a checkpoint and is not to be resumed, the precision is unknown, or as
-            `steps_in_epoch`.
+        ValueError: if the folder has a run that is not to be resumed, a label is no class (on a GPU torch's own error),
+            the precision is unknown, or as `steps_in_epoch`.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
 
     Example:
@@ -309,8 +316,8 @@ def fit(
     out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if writes and not resume and (out / CHECKPOINT).exists():
-        raise ValueError(f"out: expected a folder without a checkpoint, got {out}; resume its run or name another")
+    if writes and not resume and _has_run(out):
+        raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
     if processes is not None:
@@ -356,7 +363,7 @@ def fit(
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
     """Finished epochs and their metrics; none of a run that was interrupted before its first checkpoint."""
-    if not (out / CHECKPOINT).exists() and not (out / "metrics.jsonl").exists():
+    if not _has_run(out):
         return 0, []
     done = load_checkpoint(out / CHECKPOINT, model, optimizer)
     metrics = _read_metrics(out)
@@ -365,8 +372,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tu
     return done, metrics[:done]
 
 
+def _has_run(out: Path) -> bool:
+    return (out / CHECKPOINT).exists() or (out / METRICS).exists()
+
+
 def _read_metrics(out: Path) -> list[dict]:
-    path = out / "metrics.jsonl"
+    path = out / METRICS
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
@@ -374,5 +385,5 @@ def _read_metrics(out: Path) -> list[dict]:
 
 
 def _write_metrics(out: Path, metrics: list[dict]) -> None:
-    with replacing(out / "metrics.jsonl") as temporary:
+    with replacing(out / METRICS) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in metrics))
