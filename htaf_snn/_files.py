@@ -37,6 +37,8 @@ def replacing(path: str | PathLike) -> Iterator[Path]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected the path of a file, got a folder")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: expected an existing folder for the file, there is no {path.parent}")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

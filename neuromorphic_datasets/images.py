@@ -110,7 +110,10 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
         >>> len(train), len(test), train.images.shape, train.classes[-1]
         (1437, 360, torch.Size([1437, 1, 8, 8]), '9')
     """
-    if name not in names() and Path(name).is_dir():
+    own = name not in names() and Path(name).is_dir()
+    if root is not None and (own or name == "digits"):
+        raise ValueError(f"root: expected None, as {name} is {'a folder itself' if own else 'no file'}, came {root}")
+    if own:
         return _own(Path(name))
     if name not in names():
         raise ValueError(f"name: expected one of {names()} or a folder of images, came {name!r}")
@@ -193,7 +196,7 @@ def _with_test_part(images: np.ndarray, labels: np.ndarray, classes: list[str]) 
 def _own(folder: Path) -> tuple[Images, Images]:
     divided_already = (folder / "train").is_dir() and (folder / "test").is_dir()
     first = folder / "train" if divided_already else folder
-    classes = sorted(path.name for path in first.iterdir() if path.is_dir())
+    classes = _class_names(first)
     if len(classes) < 2:
         raise ValueError(f"{first}: expected class folders, two or more, came {classes}")
     found = [_class_folders(part, classes) for part in ((first, folder / "test") if divided_already else (first,))]
@@ -201,9 +204,11 @@ def _own(folder: Path) -> tuple[Images, Images]:
     if divided_already:
         return tuple(Images(images, labels, classes) for images, labels in parts)
     images, labels = parts[0]
-    fewest = np.bincount(labels, minlength=len(classes)).min()
+    counts = np.bincount(labels, minlength=len(classes))
+    fewest = counts.min()
     if fewest < 2 or len(labels) // 5 < len(classes):
-        raise ValueError(f"{folder}: expected five images a class or more, to keep a fifth for the test, came {fewest}")
+        least = folder / classes[counts.argmin()]
+        raise ValueError(f"{least}: expected five images a class or more, to keep a fifth for the test, came {fewest}")
     return _with_test_part(images, labels, classes)
 
 
@@ -217,7 +222,7 @@ def _local(folder: Path) -> tuple[np.ndarray, ...] | None:
             _idx(folder, f"{part}-{kind}") for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
         )
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+        classes = _class_names(folder / "train")
         return (*_class_folders(folder / "train", classes), *_class_folders(folder / "test", classes))
     return None
 
@@ -252,6 +257,10 @@ def _idx(folder: Path, name: str) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
 
 
+def _class_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def _class_folders(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
@@ -280,7 +289,8 @@ def _torchvision(name: str, folder: Path, download: bool) -> tuple[np.ndarray, .
         parts = [published(folder, train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"root: expected {name} in {folder}, came none; pass download=True to fetch it, or a local copy: "
+            f"root: expected {name} in {folder}, came none; pass download=True (in a command --download) to fetch it, "
+            "or a local copy: "
             f"idx files, an .npz, or train/ and test/ with class folders ({error})"
         ) from None
     return tuple(np.asarray(array) for part in parts for array in (part.data, part.targets))

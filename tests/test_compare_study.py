@@ -83,8 +83,8 @@ def test_continuing_changes_nothing(finished):
 
 
 def test_other_settings_are_refused_and_shown(finished):
-    with pytest.raises(ValueError, match=r"a study of other settings; .*seeds: 3 there, 4 here"):
-        Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=4, **SMALL)
+    with pytest.raises(ValueError, match=r"a study of other settings; .*seeds: 3 there, 2 here"):
+        Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=2, **SMALL)
     assert Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, **SMALL).counts()["finished"] == 18
     told = (finished.out / SETTINGS).read_text()
     elsewhere = Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, device="cpu", **SMALL)
@@ -329,11 +329,19 @@ def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message)
     assert not (tmp_path / "new").exists()
 
 
-def test_the_folder_of_a_training_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"^out: expected the folder of a study or a new one, .* holds a training"):
+    with pytest.raises(ValueError, match=r"^out: expected a study's folder or a new one, got .* has config\.json"):
         Study(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_more_seeds_extend_a_study(tmp_path):
+    Study(tmp_path, surrogates=["htaf", "atan"], seeds=1, **SMALL)
+    longer = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, **SMALL)
+    assert longer.counts()["waiting"] == 6 and Study(tmp_path).settings.seeds == 3
+    with pytest.raises(ValueError, match="seeds: 3 there, 2 here"):
+        Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
 
 
 def test_the_time_of_a_step_is_that_of_the_quickest_epoch(monkeypatch, one_thread):

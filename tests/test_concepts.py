@@ -453,11 +453,15 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: concepts.Recipe(entropy=-1), ValueError, "^entropy: expected a number >= 0"),
         (lambda: concepts.Recipe(epochs=0), ValueError, "^epochs"),
         (lambda: hnn.RelaxedBernoulli(0), ValueError, "^temperature"),
-        (lambda: concepts.explain(new_model(), torch.rand(2, 1, 8, 8)), ValueError, "^image: expected a tensor"),
+        (lambda: concepts.explain(new_model(), torch.rand(2, 1, 8, 8)), ValueError, "^image: expected one image"),
         (lambda: concepts.explain(new_model(), torch.rand(1, 8, 8), 10), ValueError, "^class_index: expected 0 to 9"),
         (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 12), ValueError, "^concept: expected 0 to 11"),
         (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 1, "magic"), ValueError, "^method"),
-        (lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 1, patch=9), ValueError, "^image, patch"),
+        (
+            lambda: concepts.heat_map(new_model(), torch.rand(1, 8, 8), 1, patch=9),
+            ValueError,
+            "^patch: expected 1 to 8",
+        ),
         (lambda: concepts.codes(new_model(), []), ValueError, "^loader: expected at least one image"),
         (lambda: concepts.Codes.of(torch.ones(3, 2), LABELS), ValueError, "^concepts: expected"),
         (lambda: concepts.Codes.of(torch.ones(5, 2), LABELS).nearest(torch.ones(3)), ValueError, "^code: expected"),
@@ -477,6 +481,15 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: concepts.examples(new_model(), []), ValueError, "^loader"),
         (lambda: concepts.rules(new_model(), None, 11), ValueError, "^class_index"),
         (lambda: concepts.rules(new_model(), None, 1, depth=0), ValueError, "^depth"),
+        (lambda: concepts.Codes.load("none.npz"), FileNotFoundError, "^none.npz: expected codes, found no file"),
+        (lambda: concepts.Codes.load(__file__), ValueError, "expected codes of htaf-snn, got a damaged or other file"),
+        (lambda: new_model().intervene([7]).__enter__(), TypeError, "^values: expected a mapping"),
+        (
+            lambda: concepts.explain(new_model(), torch.ones(1, 8, 8).byte()),
+            TypeError,
+            r"^image: expected a float.*uint8",
+        ),
+        (lambda: concepts.explain(new_model(), torch.full((1, 8, 8), torch.nan)), ValueError, "^image: .*got a NaN"),
         (lambda: concepts.sparsify(new_model(), [], 13), ValueError, "^max_concepts_per_class: expected 1 to 12"),
         (lambda: concepts.sparsify(new_model(), [], 3, steps=0), ValueError, "^steps: expected an integer >= 1"),
         (
@@ -511,6 +524,18 @@ def test_fit_does_not_overwrite_another_run(tmp_path, loaders):
     (tmp_path / "kept").rename(tmp_path / training.CHECKPOINT)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
     concepts.fit(new_model(), loaders[0], **how, epochs=2, resume=True)
+
+
+def test_images_of_another_shape_than_the_training_s_are_refused(trained):
+    assert trained.image_shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"^x: expected images \(B, 1, 8, 8\), got \(1, 1, 28, 28\)"):
+        concepts.explain(trained, torch.rand(1, 28, 28))
+
+
+def test_an_explanation_tells_what_has_a_weight(copied):
+    with torch.no_grad():
+        copied.head.weight[:, 1:] = 0
+    assert set(concepts.explain(copied, torch.rand(1, 8, 8)).contributions) <= {0}
 
 
 def test_a_label_in_a_later_batch_is_told(tmp_path):

@@ -93,9 +93,9 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
     with pytest.raises(ValueError, match=r"sparse-head\.safetensors: expected the head of this model"):
         concepts.load(tmp_path / "run")
     told = json.loads((tmp_path / "run" / "config.json").read_text())
-    del told["channels"]
+    del told["image_shape"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"config\.json: expected the images' channels and classes"):
+    with pytest.raises(ValueError, match=r"config\.json: expected the images' shape and classes"):
         concepts.load(tmp_path / "run")
 
 

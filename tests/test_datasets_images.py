@@ -107,7 +107,7 @@ def test_bad_options_of_loaders_are_named(options, argument):
 
 def test_what_is_missing_is_told(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
-        with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True to fetch it"):
+        with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True \(in a command "):
             images.load(name, root=tmp_path)
     with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* or a folder of images, came 'svhn'"):
         images.load("svhn")
@@ -208,3 +208,12 @@ def test_images_of_ones_own_that_do_not_do(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             images.load(str(tmp_path / name))
+
+
+def test_a_root_is_no_use_where_there_is_no_copy(tmp_path):
+    own(tmp_path / "mine", ["cat", "dog"], 10, (8, 8))
+    (tmp_path / "mine" / ".checkpoints").mkdir()
+    assert images.load(str(tmp_path / "mine"))[0].classes == ["cat", "dog"]
+    for name in ("digits", str(tmp_path / "mine")):
+        with pytest.raises(ValueError, match=r"^root: expected None, as .* came"):
+            images.load(name, root=tmp_path)

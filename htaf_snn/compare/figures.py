@@ -119,7 +119,7 @@ def curves(trials: list[dict]) -> Figure:
                 mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
                 axis.plot(range(1, len(mean) + 1), mean, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
         for axis in axes[0]:
-            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes[0][0].set(xlabel="epoch", ylabel="validation accuracy")
         axes[0][1].set(xlabel="epoch", ylabel="training loss")
         axes[0][1].legend(frameon=False)
@@ -172,6 +172,8 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
             axes[0][0].semilogx(settings.slopes, values, "o-", color=_COLOURS[i % len(_COLOURS)], label=name)
+        axes[0][0].set_xticks(settings.slopes, [f"{slope:g}" for slope in settings.slopes])
+        axes[0][0].set_xticks([], minor=True)
         axes[0][0].set(xlabel="slope", ylabel="test accuracy, best learning rate")
         axes[0][0].legend(frameon=False)
 

@@ -54,7 +54,8 @@ class Study:
         **settings: as `Settings`; none at all continues a study with the settings that it has.
 
     Raises:
-        ValueError: a setting is wrong, or the folder has a study of other settings; the message shows the difference.
+        ValueError: a setting is wrong, or the folder has something else or a study of other settings; the message shows
+            the difference. More seeds, or another device, extend a study.
         ImportError: a library is not installed.
         OSError: the folder or the database cannot be used.
 
@@ -83,14 +84,16 @@ class Study:
         if unknown:
             raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
         settings = Settings(**given)
-        if before is not None and settings != replace(before, device=settings.device):
+        if before is not None and settings != replace(
+            before, device=settings.device, seeds=max(settings.seeds, before.seeds)
+        ):
             now, then = asdict(settings), asdict(before)
             changed = [f"{name}: {then[name]!r} there, {now[name]!r} here" for name in now if now[name] != then[name]]
             raise ValueError(f"{path}: a study of other settings; " + "; ".join(changed))
-        if before is None and (self.out / "config.json").is_file():
-            raise ValueError(
-                f"out: expected the folder of a study or a new one, got {self.out}, which holds a training"
-            )
+        if before is None and self.out.is_dir():
+            others = sorted(one.name for one in self.out.iterdir() if not one.name.startswith(("study.", ".study")))
+            if others:
+                raise ValueError(f"out: expected a study's folder or a new one, got {self.out}, which has {others[0]}")
         if settings != before:
             settings.check()
             self.out.mkdir(parents=True, exist_ok=True)

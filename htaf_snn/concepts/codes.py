@@ -114,6 +114,30 @@ class Codes:
         else:
             raise ValueError(f"path: expected .npz or .parquet, got {path}")
 
+    @classmethod
+    def load(cls, path: str | PathLike) -> Codes:
+        """Read an .npz that `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is another file.
+
+        Example:
+            >>> import tempfile
+            >>> found = Codes.of(torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([4, 5]))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     found.save(f"{folder}/codes.npz")
+            ...     Codes.load(f"{folder}/codes.npz").numpy().tolist()
+            [[True, False, True], [False, False, True]]
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: expected codes, found no file")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls.of(torch.from_numpy(archive["bits"]), torch.from_numpy(archive["labels"]))
+        except Exception as error:  # NumPy and zipfile have many
+            raise ValueError(f"{path}: expected codes of htaf-snn, got a damaged or other file ({error})") from error
+
     def _save_parquet(self, path: Path) -> None:
         try:
             import pyarrow as pa

@@ -24,7 +24,7 @@ class Explanation:
         class_index: the class explained.
         score: its score (logit).
         bias: the head's.
-        contributions: of each active concept, by number, the largest magnitude first.
+        contributions: of each active concept with a weight, by number, the largest magnitude first.
         class_name: or None.
 
     Example:
@@ -64,7 +64,9 @@ def explain(
         An `Explanation`, computed in float64.
 
     Raises:
-        ValueError: if it is not one image, or there is no such class.
+        TypeError: if the image is no floating-point tensor.
+        ValueError: if it is not one image, of another shape than those of the training, has a NaN, or there is no such
+            class.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
@@ -72,17 +74,16 @@ def explain(
         >>> abs(found.bias + sum(found.contributions.values()) - found.score) < 1e-6
         True
     """
-    if not isinstance(image, Tensor) or image.ndim != 3:
-        raise ValueError(f"image: expected a tensor (C, H, W), got {getattr(image, 'shape', image)}")
+    _check_image(image)
     with in_eval(model):
-        concepts = model.concepts(image[None].to(model.head.weight.device))[0].double()
+        concepts = model.concepts(image[None].to(model.head.weight))[0].double()
     weight, bias = model.head.weight.double(), model.head.bias.double()
     scores = weight @ concepts + bias
     chosen = int(scores.argmax()) if class_index is None else class_index
     if not 0 <= chosen < len(scores):
         raise ValueError(f"class_index: expected 0 to {len(scores) - 1}, got {class_index}")
     parts = (weight[chosen] * concepts).tolist()
-    active = sorted(concepts.nonzero().flatten().tolist(), key=lambda number: -abs(parts[number]))
+    active = sorted((number for number, part in enumerate(parts) if part), key=lambda number: -abs(parts[number]))
     return Explanation(
         chosen,
         scores[chosen].item(),
@@ -90,6 +91,15 @@ def explain(
         {number: parts[number] for number in active},
         None if classes is None else classes[chosen],
     )
+
+
+def _check_image(image: Tensor) -> None:
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        came = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(f"image: expected a floating-point tensor (C, H, W), got {came}")
+    if image.ndim != 3 or image.isnan().any():
+        came = "a NaN" if image.ndim == 3 else f"shape {tuple(image.shape)}"
+        raise ValueError(f"image: expected one image (C, H, W) without NaN, got {came}")
 
 
 def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
@@ -218,7 +228,7 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
         float32 (H, W) on the CPU; with "occlusion" negative where hiding strengthens the concept.
 
     Raises:
-        ValueError: if an argument is out of range.
+        TypeError, ValueError: as `explain` of the image, or if another argument is out of range.
 
     Reference:
         Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", ECCV, for occlusion; Shrikumar
@@ -233,8 +243,9 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
         raise ValueError(f"concept: expected 0 to {model.head.in_features - 1}, got {concept}")
     if method not in ("occlusion", "gradient"):
         raise ValueError(f"method: expected occlusion or gradient, got {method!r}")
-    if image.ndim != 3 or not 1 <= patch <= min(image.shape[1:]):
-        raise ValueError(f"image, patch: expected (C, H, W) and a side within it, got {tuple(image.shape)}, {patch}")
+    _check_image(image)
+    if not 1 <= patch <= min(image.shape[1:]):
+        raise ValueError(f"patch: expected 1 to {min(image.shape[1:])}, got {patch}")
     with in_eval(model):
         found = (_gradient if method == "gradient" else _occlusion)(model, image.to(model.head.weight), concept, patch)
     return found.float().cpu()

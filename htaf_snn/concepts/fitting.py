@@ -186,6 +186,7 @@ def start(model: ICBM, loader) -> None:
     """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
     images, labels = next(iter(loader))
     check_labels(labels, model.head.out_features)
+    model.image_shape = tuple(images.shape[1:])
     with torch.no_grad(), in_eval(model):
         model(images.to(model.head.weight.device))
 

@@ -108,10 +108,11 @@ def load(out: str | PathLike) -> ICBM:
     out = Path(out)
     config = read_settings(out, Config)
     told = json.loads((out / "config.json").read_text())
-    if not {"channels", "classes"} <= told.keys():
-        raise ValueError(f"{out / 'config.json'}: expected the images' channels and classes, found {', '.join(told)}")
+    if not {"image_shape", "classes"} <= told.keys():
+        raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, found {', '.join(told)}")
     with torch.random.fork_rng():
-        model = _model(config, told["channels"], len(told["classes"]))
+        model = _model(config, told["image_shape"][0], len(told["classes"]))
+        model.image_shape = tuple(told["image_shape"])
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
         _load_head(out / SPARSE_HEAD, model)
@@ -163,8 +164,8 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
         train, val, test = image_loaders(config)
-        classes, channels = train.dataset.classes, train.dataset.images.shape[1]
-        model = _model(config, channels, len(classes)).to(device if processes is None else processes.device)
+        classes, shape = train.dataset.classes, tuple(train.dataset.images.shape[1:])
+        model = _model(config, shape[0], len(classes)).to(device if processes is None else processes.device)
         start(model, train)
         if writes:
             if resume:
@@ -172,7 +173,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
             # What is older than the training that goes on would be taken for its own.
             for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
                 (out / name).unlink(missing_ok=True)
-            write_json(out / "config.json", {**asdict(config), "channels": channels, "classes": classes})
+            write_json(out / "config.json", {**asdict(config), "image_shape": shape, "classes": classes})
     how = {"precision": config.precision, "compiled": config.compiled, "resume": resume, "processes": processes}
     fit(model, train, val, recipe=config, out=out, progress=progress, **how)
     result = {}

@@ -29,13 +29,15 @@ class ICBM(nn.Module):
     Attributes:
         concept_layer: the `nn.ConceptLayer`.
         head: the `torch.nn.Linear` over the concepts.
+        image_shape: (C, H, W) of the images of the training, as `concepts.fit` sets it; others are refused then. None
+            before.
 
     Shape:
         Images to class scores (B, n_classes).
 
     Raises:
         TypeError: if the backbone is no module, or in the forward pass gives no floating-point tensor.
-        ValueError: if a number is wrong, or in the forward pass the features are of another shape.
+        ValueError: if a number is wrong, or in the forward pass the images or features are of another shape.
 
     Example:
         >>> import torch
@@ -64,6 +66,7 @@ class ICBM(nn.Module):
             raise ValueError(f"n_classes: expected an integer >= 2, got {n_classes!r}")
         self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, discretiser)
         self.head = nn.Linear(n_concepts, n_classes)
+        self.image_shape: tuple[int, ...] | None = None
         self._interventions: dict[int, float] = {}
 
     @property
@@ -83,6 +86,8 @@ class ICBM(nn.Module):
 
     def potentials(self, x: Tensor) -> Tensor:
         """What is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
+        if self.image_shape is not None and x.shape[1:] != self.image_shape:
+            raise ValueError(f"x: expected images (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
         features = self.backbone(x)
         if not isinstance(features, Tensor) or not features.is_floating_point():
             raise TypeError(f"backbone: expected to give a floating-point tensor, got {type(features).__name__}")
@@ -109,8 +114,11 @@ class ICBM(nn.Module):
             values: by the concept's number; 0 or 1.
 
         Raises:
+            TypeError: if it is no mapping.
             ValueError: if there is no such concept, or a value is not 0 or 1.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"values: expected a mapping such as {{7: 1}}, got {values!r}")
         for concept, value in values.items():
             if isinstance(concept, bool) or not isinstance(concept, int) or not 0 <= concept < self.head.in_features:
                 raise ValueError(f"values: expected concepts 0 to {self.head.in_features - 1}, got {concept!r}")

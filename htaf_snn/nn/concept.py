@@ -89,7 +89,11 @@ class ConceptLayer(nn.Module):
             self.projection = nn.Linear(in_features, n_concepts, bias=False)
         self.norm = nn.BatchNorm1d(n_concepts)
         known = DISCRETISERS.get(discretiser)
-        self.discretiser = known() if known else BinaryActivation(discretiser, (0, 1))
+        try:
+            self.discretiser = known() if known else BinaryActivation(discretiser, (0, 1))
+        except ValueError as error:
+            known = ", ".join(DISCRETISERS)
+            raise ValueError(f"discretiser: expected one of {known}, or a surrogate: {error}") from None
 
     def potentials(self, x: Tensor) -> Tensor:
         """What the discretiser sees, (B, n_concepts); a concept is 1 where it is greater than 0."""
