@@ -2,7 +2,7 @@
 
     python benchmarks/concepts.py --fashion-mnist DIR --cifar10 DIR --out runs/concepts
 
-Each DIR as of `neuromorphic_datasets.images`. Some 45 minutes on two cores; interrupted, the same command goes on. The
+Each DIR as of `neuromorphic_datasets.images`. Some 40 minutes on two cores; interrupted, the same command goes on. The
 figures end in `concepts.json` in the folder.
 """
 
