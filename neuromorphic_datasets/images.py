@@ -102,7 +102,8 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
         (train, test), each an `Images`. The test part of digits is a stratified fifth, always the same.
 
     Raises:
-        ValueError: the name is unknown, or a file is damaged or of another shape.
+        ValueError: the name is unknown, a file is damaged or of another shape, or a root is given for digits or a
+            folder.
         FileNotFoundError: the images are not there and `download` is False.
 
     Example:

@@ -328,6 +328,17 @@ def test_concepts_that_never_vary_leave_no_weights(copied, loaders):
         assert not copied.head.weight.any() and copied.head.bias.isfinite().all()
 
 
+def test_a_rare_class_gets_its_concepts(copied):
+    """The search must not stop at a first fit that has not converged."""
+    torch.manual_seed(1)
+    model = models.ICBM(nn.Identity(), 256, 2, in_features=256).eval()
+    nn.init.eye_(model.concept_layer.projection.weight)
+    labels = (torch.arange(200) >= 195).long()
+    path = concepts.sparsify(model, [(torch.randn(200, 256), labels)], 3)
+    assert (model.head.weight != 0).sum(1).min() >= 2
+    assert len({one.strength for one in path if one.class_index == 0}) == 16
+
+
 def test_a_class_without_weights_is_told(copied, loaders):
     with pytest.warns(UserWarning, match="^no weight is left for class 0, 1, 2"):
         concepts.sparsify(copied, loaders[0], 3, steps=1)
@@ -367,7 +378,14 @@ def test_what_is_computed_from_bits_refuses_real_concepts(loaders, tmp_path):
 def test_modes_are_restored_after_an_error_too():
     model = models.ICBM(nn.Sequential(nn.Flatten(), nn.Dropout().eval()), 4, 2, in_features=64).train()
     modes = [module.training for module in model.modules()]
-    for make in (lambda: concepts.codes(model, [(None, None)]), lambda: concepts.explain(model, torch.rand(1, 3, 3))):
+    for make in (
+        lambda: concepts.codes(model, [(None, None)]),
+        lambda: concepts.explain(model, torch.rand(1, 3, 3)),
+        lambda: concepts.heat_map(model, torch.rand(1, 3, 3), 1, patch=1),
+        lambda: concepts.examples(model, [(None, None)]),
+        lambda: training.evaluate(model, [(torch.rand(1, 1, 3, 3), torch.zeros(1).long())]),
+        lambda: hnn.hardening_gap(model, [(torch.rand(1, 1, 3, 3), torch.zeros(1).long())]),
+    ):
         with pytest.raises((AttributeError, ValueError, RuntimeError)):
             make()
         assert modes == [module.training for module in model.modules()]
@@ -489,7 +507,7 @@ LABELS = torch.zeros(5, dtype=torch.int64)
             TypeError,
             r"^image: expected a float.*uint8",
         ),
-        (lambda: concepts.explain(new_model(), torch.full((1, 8, 8), torch.nan)), ValueError, "^image: .*got a NaN"),
+        (lambda: concepts.explain(new_model(), torch.full((1, 8, 8), torch.nan)), ValueError, "^image: .*finite"),
         (lambda: concepts.sparsify(new_model(), [], 13), ValueError, "^max_concepts_per_class: expected 1 to 12"),
         (lambda: concepts.sparsify(new_model(), [], 3, steps=0), ValueError, "^steps: expected an integer >= 1"),
         (
@@ -530,6 +548,18 @@ def test_images_of_another_shape_than_the_training_s_are_refused(trained):
     assert trained.image_shape == (1, 8, 8)
     with pytest.raises(ValueError, match=r"^x: expected images \(B, 1, 8, 8\), got \(1, 1, 28, 28\)"):
         concepts.explain(trained, torch.rand(1, 28, 28))
+
+
+def test_a_model_that_is_not_trained_after_all_takes_its_images(copied, loaders, tmp_path):
+    x, labels = torch.rand(8, 3, 8, 8), torch.arange(8)
+    other = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels), batch_size=4)
+    with pytest.raises(ValueError, match="expected images"):
+        concepts.fit(copied, other, out=tmp_path / "new", progress=False)
+    (tmp_path / training.CHECKPOINT).touch()
+    wider = torch.utils.data.TensorDataset(x[:, :1].repeat(1, 1, 2, 2), labels)
+    with pytest.raises(ValueError, match=r"^out: expected a folder without a run"):
+        concepts.fit(copied, torch.utils.data.DataLoader(wider, batch_size=4), out=tmp_path, progress=False)
+    assert copied.image_shape == (1, 8, 8)
 
 
 def test_an_explanation_tells_what_has_a_weight(copied):

@@ -93,8 +93,8 @@ def compare_command(
 ) -> None:
     """Compare surrogates over seeds, with statistics and a report (report.html in --out).
 
-    Finished trials are never repeated: after an interruption the same command, or --out alone, goes on; with more
-    --seeds it adds those.
+    Finished trials are never repeated: after an interruption the same command, or --out alone, goes on. The same
+    command with more --seeds adds those.
     """
     chosen = given(context, Settings)
     with one_line_errors():

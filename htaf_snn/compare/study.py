@@ -55,7 +55,7 @@ class Study:
 
     Raises:
         ValueError: a setting is wrong, or the folder has something else or a study of other settings; the message shows
-            the difference. More seeds, or another device, extend a study.
+            the difference. More seeds extend a study, and the device may be another.
         ImportError: a library is not installed.
         OSError: the folder or the database cannot be used.
 
@@ -76,6 +76,8 @@ class Study:
 
     def _settled(self, given: dict) -> Settings:
         """The settings given, if they are those of the folder, or the folder's if none are given."""
+        from filelock import FileLock
+
         path = self.out / SETTINGS
         before = _read_settings(path) if path.is_file() else None
         if before is not None and not given:
@@ -91,14 +93,19 @@ class Study:
             changed = [f"{name}: {then[name]!r} there, {now[name]!r} here" for name in now if now[name] != then[name]]
             raise ValueError(f"{path}: a study of other settings; " + "; ".join(changed))
         if before is None and self.out.is_dir():
-            others = sorted(one.name for one in self.out.iterdir() if not one.name.startswith(("study.", ".study")))
+            others = sorted(one.name for one in self.out.iterdir() if not one.name.startswith((".", "study.")))
             if others:
                 raise ValueError(f"out: expected a study's folder or a new one, got {self.out}, which has {others[0]}")
         if settings != before:
             settings.check()
             self.out.mkdir(parents=True, exist_ok=True)
-            with _files.replacing(path) as temporary:
-                temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+            with FileLock(self.out / ".study.lock"):
+                changed = path.is_file() and _read_settings(path) != before  # by another start at the same moment
+                if not changed:
+                    with _files.replacing(path) as temporary:
+                        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+            if changed:
+                return self._settled(given)
         return settings
 
     def _open(self) -> None:

@@ -65,8 +65,8 @@ def explain(
 
     Raises:
         TypeError: if the image is no floating-point tensor.
-        ValueError: if it is not one image, of another shape than those of the training, has a NaN, or there is no such
-            class.
+        ValueError: if it is not one image, of another shape than those of the training, or not finite, or there is no
+            such class.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
@@ -97,9 +97,9 @@ def _check_image(image: Tensor) -> None:
     if not isinstance(image, Tensor) or not image.is_floating_point():
         came = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"image: expected a floating-point tensor (C, H, W), got {came}")
-    if image.ndim != 3 or image.isnan().any():
-        came = "a NaN" if image.ndim == 3 else f"shape {tuple(image.shape)}"
-        raise ValueError(f"image: expected one image (C, H, W) without NaN, got {came}")
+    if image.ndim != 3 or not image.isfinite().all():
+        came = "one that is not" if image.ndim == 3 else f"shape {tuple(image.shape)}"
+        raise ValueError(f"image: expected one image (C, H, W) of finite values, got {came}")
 
 
 def class_weights(model: ICBM, class_index: int) -> dict[int, float]:

@@ -132,7 +132,7 @@ def fit(
 
     Args:
         model: on the device to train it on.
-        train_loader, val_loader: `DataLoader`s of (images, labels); val_loader may be None.
+        train_loader, val_loader: `DataLoader`s of (images, labels), all images of one shape; val_loader may be None.
         out: folder for `metrics.jsonl` and the checkpoint; it is made. Without those of another run, unless resuming.
         recipe: how; None for the defaults.
         epochs: in place of the recipe's.
@@ -161,10 +161,10 @@ def fit(
     recipe = recipe or Recipe()
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
-    start(model, train_loader)
-    Path(out).mkdir(parents=True, exist_ok=True)
     penalty = _Penalty(recipe)
-    with penalty.watching(model.concept_layer.discretiser):
+    with _keeping_shape(model), penalty.watching(model.concept_layer.discretiser):
+        start(model, train_loader)
+        Path(out).mkdir(parents=True, exist_ok=True)
         return training.fit(
             model,
             train_loader,
@@ -189,6 +189,17 @@ def start(model: ICBM, loader) -> None:
     model.image_shape = tuple(images.shape[1:])
     with torch.no_grad(), in_eval(model):
         model(images.to(model.head.weight.device))
+
+
+@contextmanager
+def _keeping_shape(model: ICBM) -> Iterator[None]:
+    """A model that is not trained after all takes the images that it took before."""
+    before = model.image_shape
+    try:
+        yield
+    except Exception:
+        model.image_shape = before
+        raise
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

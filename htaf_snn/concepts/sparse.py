@@ -117,8 +117,9 @@ def _path(bits: np.ndarray, target: np.ndarray, most: int, steps: int, max_iter:
     if enough < 1e-9:  # no concept tells the class; rounding apart there is nothing to choose from
         return
     head = LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=max_iter, tol=1e-3, random_state=0, warm_start=True)
-    strength = enough
-    for _ in range(steps):
+    yield (enough, 0, float(max(target.mean(), 1 - target.mean()))), np.zeros(bits.shape[1])
+    strength = enough / 2
+    for _ in range(steps - 1):
         head.C = 1 / strength
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a step that has not converged is a head all the same

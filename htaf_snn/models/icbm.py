@@ -50,6 +50,8 @@ class ICBM(nn.Module):
         [1.0, 0.0]
     """
 
+    image_shape: tuple[int, ...] | None = None
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -66,7 +68,6 @@ class ICBM(nn.Module):
             raise ValueError(f"n_classes: expected an integer >= 2, got {n_classes!r}")
         self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, discretiser)
         self.head = nn.Linear(n_concepts, n_classes)
-        self.image_shape: tuple[int, ...] | None = None
         self._interventions: dict[int, float] = {}
 
     @property

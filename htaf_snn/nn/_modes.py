@@ -27,5 +27,6 @@ def in_eval(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, mode in modes:  # parents first, as theirs reaches their children
+            if module.training != mode:
+                module.train(mode)

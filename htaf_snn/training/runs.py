@@ -115,6 +115,8 @@ class TrainConfig:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
+        if self.dataset == "digits" and self.data_root is not None:
+            raise ValueError(f"data_root: expected None for digits, which has no files, got {self.data_root!r}")
         require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
 
@@ -333,6 +335,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         if resume and writes:
             restore(out, model, torch.optim.Adam(model.parameters()))
         if writes:
+            (out / "result.json").unlink(missing_ok=True)  # of fewer epochs
             write_json(out / "config.json", {**asdict(config), **shape})
     metrics = fit(
         model,
