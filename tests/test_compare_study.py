@@ -24,8 +24,8 @@ from browser import probe
 from test_training import recordings  # noqa: F401
 from typer.testing import CliRunner
 
-from htaf_snn import cli, integrations
-from htaf_snn.compare import Study, figures, measures, report, stacking, trial
+from htaf_snn import cli
+from htaf_snn.compare import Study, report, stacking, trial
 from htaf_snn.compare import study as study_module
 from htaf_snn.compare.study import SETTINGS
 from htaf_snn.compare.trial import Config
@@ -345,19 +345,6 @@ def test_more_seeds_extend_a_study(tmp_path):
         Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
 
 
-def test_the_time_of_a_step_is_that_of_the_quickest_epoch(monkeypatch, one_thread):
-    fitted = trial.training.fit
-
-    def fit(*given, **options):
-        curves = fitted(*given, **options)
-        return [{**line, "seconds": seconds} for line, seconds in zip(curves, (9, 2, 3), strict=True)]
-
-    monkeypatch.setattr(trial.training, "fit", fit)
-    config = Config(**SMALL | {"epochs": 3})
-    steps = len(trial.training.make_loaders(config.trained())[0])
-    assert trial.run(config)["times"]["ms_per_step"] == 2000 / steps
-
-
 def test_damaged_files_and_databases_are_told(finished, tmp_path):
     shutil.copytree(finished.out, tmp_path / "copy")
     (tmp_path / "copy" / "study.db").write_bytes(b"no database at all, but long enough to look at" * 100)
@@ -531,140 +518,3 @@ def test_a_gradient_that_is_not_finite_is_not_stacked(monkeypatch):
     monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient())
     with pytest.raises(stacking.StackingError, match="not finite in epoch 0"):
         stacking.run([Config(seed=seed, **SMALL) for seed in (0, 1)])
-
-
-class _Recordings:
-    sensor_size = (5, 5, 2)
-    classes = ("0", "1", "2")
-
-
-def test_activity_counts_by_hand():
-    model = trial._network(Config(width=3, depth=1), _Recordings(), integrations.parse("htaf"))
-    with torch.no_grad():
-        linear = model.layers[0][1]
-        linear.weight.zero_()
-        linear.bias.copy_(torch.tensor([5.0, -5.0, 0.0]))  # always, never, never
-        linear.weight[0, 7] = 1e-9
-    frames = torch.zeros(4, 2, 2, 5, 5)
-    frames[:, 0, 0, 1, 2] = 1  # input 7, in each of four steps of one of two recordings
-    found = measures.activity(model, [(frames, torch.zeros(2))])
-    assert found["saturated"] == [pytest.approx(1 / 3)]
-    assert found["dead"] == [pytest.approx(2 / 3)]
-    assert found["spike_rate"] == [pytest.approx(1 / 3)]
-    # Four accumulations at the first layer; the readout sees rates: one active neuron times three classes, twice.
-    assert found["acs"] + found["macs"] == pytest.approx((4 + 2 * 3) / 2)
-    assert found["energy_nj"] == pytest.approx((found["acs"] * 0.9 + found["macs"] * 4.6) / 1e3)
-
-
-def test_gradients_and_their_cosine():
-    torch.manual_seed(0)
-    model = trial._network(Config(width=6), _Recordings(), integrations.parse("htaf"))
-    frames, labels = torch.rand(3, 4, 2, 5, 5), torch.tensor([0, 1, 2, 0])
-    found = measures.batch_gradient(model, frames, labels)
-    torch.nn.functional.cross_entropy(model(frames), labels).backward()
-    expected = torch.cat([p.grad.flatten() for p in model.parameters()])
-    torch.testing.assert_close(found["flat"], expected)
-    first = torch.cat([p.grad.flatten() for p in model.layers[0].parameters()])
-    assert found["layers"][0] == pytest.approx(first.norm().item())
-    assert [len(steps) for steps in found["steps"]] == [3, 3]
-    assert measures.cosine(expected, expected * 3) == pytest.approx(1)
-    assert measures.cosine(expected, -expected) == pytest.approx(-1)
-    assert measures.cosine(expected, torch.zeros_like(expected)) is None
-
-
-def test_folds_test_every_recording_once():
-    found = [trial.run(Config(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
-    assert found[0]["test_accuracy"] != found[1]["test_accuracy"]
-    assert found[0]["gradient_layers"] != found[2]["gradient_layers"]
-
-
-def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
-    found = trial.run(Config("htaf(mode='smooth')", **SMALL))
-    assert found["hardening_gap"] == pytest.approx(found["smooth_test_accuracy"] - found["test_accuracy"])
-    assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
-
-
-@pytest.mark.parametrize("model", ["bnn", "dhn"])
-def test_estimators_of_binary_networks_are_compared(tmp_path, model):
-    small = SMALL | {"batch_size": 64, "schedule": "cosine"}
-    study = Study(tmp_path, model=model, seeds=1, **small)
-    assert study.settings.dataset == ("digits",)
-    assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
-    rows = {row["surrogate"]: row for row in study.table()}
-    assert [name for name, row in rows.items() if row["hardening_gap"] is not None] == [
-        "htaf(normalized=True, mode='smooth')"
-    ]
-    assert rows["htaf"]["cosine_end"] == pytest.approx(1)
-    assert -1 <= rows["ede"]["cosine_end"] < 0.99
-    text = study.report().read_text()
-    assert f"--model {model} --dataset digits" in text
-    assert "Mean norm over layers" in text
-    assert "not here" not in text
-
-
-def test_a_foreign_surrogate_steps_in_a_binary_network(one_thread):
-    """snnTorch's atan is this package's, so that both train the same network."""
-    small = SMALL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
-    ours, theirs = (trial.run(Config(name, **small)) for name in ("atan", "snntorch.atan"))
-    for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
-        assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
-    assert ours["gain"] == pytest.approx(0.5)
-    assert ours["stretch"] == 2.0
-
-
-def test_activity_of_images_counts_by_hand():
-    class Images:
-        images, classes = torch.zeros(1, 1, 1, 4), ("0", "1", "2")
-
-    model = trial._network(Config(width=2, depth=1, model="bnn"), Images(), trial.surrogate_of(Config())).eval()
-    norm = model[3]
-    norm.bias.data = torch.tensor([9.0, -9.0])
-    found = measures.activity(
-        model, [(torch.tensor([[[[0.0, 1.0, 0.5, 0.0]]], [[[0.25, 0.0, 0.0, 0.0]]]]), torch.zeros(2))]
-    )
-    assert (found["spike_rate"], found["dead"], found["saturated"]) == ([0.5], [0.5], [0.5])
-    # Three inputs that are not zero, two neurons; then two activations of -1 or 1, three classes, twice.
-    assert (found["macs"], found["acs"]) == (3 * 2 / 2, 2 * 3)
-
-
-@pytest.mark.parametrize("steps", [3, 1])
-def test_gradients_of_several_depths_are_drawn(steps):
-    """Over time those at the first layer of all depths, else over the layers of the deepest networks."""
-    trials = [
-        {"config": {"surrogate": name}, "result": {"gradient_steps": [[float(depth)] * steps] * depth}}
-        for name in ("htaf", "atan")
-        for depth in (2, 4)
-    ]
-    figure = figures.gradients(trials)
-    assert f"htaf {3 if steps > 1 else 4}, atan {3 if steps > 1 else 4}." in figure.text
-    assert "<svg" in figure.svg
-
-
-def test_measuring_gradients_leaves_the_network_as_it_was():
-    class Images:
-        images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
-
-    model = trial._network(Config("htaf(learnable=True)", model="dhn"), Images(), trial.surrogate_of(Config()))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    learned = sum(p.numel() for n, p in model.named_parameters() if "surrogate" in n)
-    assert learned > 0
-    assert len(found["flat"]) == sum(p.numel() for p in model.parameters()) - learned
-    assert [len(steps) for steps in found["steps"]] == [1, 1]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"model": "cnn"}, "^model: expected one of mlp, bnn, dhn, got 'cnn'"),
-        ({"model": "bnn", "dataset": "nmnist"}, "^dataset: expected one of cifar10"),
-        ({"model": "dhn", "folds": 3}, "^folds: expected None for a model of images"),
-        ({"model": "bnn", "estimator": "magic"}, "magic"),
-        ({"schedule": "linear"}, "^schedule: expected one of constant"),
-    ],
-)
-def test_wrong_settings_of_binary_studies(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        Study(tmp_path / "out", **settings)
-    assert not (tmp_path / "out").exists()

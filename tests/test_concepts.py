@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from htaf_snn import concepts, models, training
@@ -275,90 +274,6 @@ def test_rules_say_what_the_model_does():
     assert found.concepts == (1, 3)
     assert "concept 3" in str(found) and "fidelity 1.000" in str(found)
     assert concepts.rules(model, concepts.Codes.of(bits, torch.zeros(16).long()), 1, depth=1).fidelity < 1
-
-
-@pytest.mark.parametrize("most", [1, 3, CONCEPTS])
-def test_a_sparse_head_has_the_support_asked_for(copied, loaders, most):
-    """In every class, not only in the one that needs the most concepts."""
-    dense = training.evaluate(copied, loaders[2])["accuracy"]
-    path = concepts.sparsify(copied, loaders[0], most)
-    support = (copied.head.weight != 0).sum(1)
-    assert support.max() <= most
-    assert support.min() >= min(most, 3) - (most > 1)
-    for class_index in range(10):
-        strengths = [one.strength for one in path if one.class_index == class_index]
-        assert len(strengths) == 16 and strengths == sorted(strengths, reverse=True)
-    assert path[0].concepts == 0
-    accuracy = training.evaluate(copied, loaders[2])["accuracy"]
-    assert accuracy > {1: 0.15, 3: dense - 0.3, CONCEPTS: dense - 0.05}[most]
-
-
-@pytest.mark.parametrize("most", [3, CONCEPTS])
-def test_the_weights_of_a_sparse_head_are_those_of_multinomial_regression(copied, loaders, most):
-    """Of the concepts chosen: no other weights of those would lower the loss with scikit-learn's penalty."""
-    concepts.sparsify(copied, loaders[0], most)
-    found = concepts.codes(copied, loaders[0])
-    bits, labels = found[:].double(), found.labels
-    weight, bias = (p.detach().double().requires_grad_() for p in (copied.head.weight, copied.head.bias))
-    loss = nn.functional.cross_entropy(bits @ weight.T + bias, labels) + weight.square().sum() / (2 * len(bits))
-    slope, rise = torch.autograd.grad(loss, (weight, bias))
-    assert slope[weight != 0].abs().max() < 1e-4 and rise.abs().max() < 1e-4
-    if most == CONCEPTS:
-        expected = LogisticRegression(tol=1e-10, max_iter=10_000).fit(bits.numpy(), labels.numpy())
-        np.testing.assert_allclose(weight.detach(), expected.coef_, atol=2e-3)
-
-
-def test_a_sparse_head_has_the_concepts_that_tell_its_class():
-    """Each class is told by one concept; a fourth is noise."""
-    potentials = torch.tensor([[1.0, -1, -1, 1], [-1, 1, -1, 1], [-1, -1, 1, -1]]).repeat(20, 1)
-    potentials[::2, 3] *= -1
-    model = models.ICBM(nn.Identity(), 4, 3, in_features=4).eval()
-    nn.init.eye_(model.concept_layer.projection.weight)
-    concepts.sparsify(model, [(potentials, torch.arange(60) % 3)], 1)
-    assert (model.head.weight != 0).tolist() == torch.eye(3, 4).bool().tolist()
-    assert (model.head.weight.diagonal() > 0).all()
-
-
-def test_concepts_that_never_vary_leave_no_weights(copied, loaders):
-    for value in (-1.0, 1.0):
-        nn.init.zeros_(copied.concept_layer.norm.weight)
-        nn.init.constant_(copied.concept_layer.norm.bias, value)
-        with pytest.warns(UserWarning, match="^no weight is left for class 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"):
-            assert concepts.sparsify(copied, loaders[0], 3) == []
-        assert not copied.head.weight.any() and copied.head.bias.isfinite().all()
-
-
-def test_a_rare_class_gets_its_concepts(copied):
-    """The search must not stop at a first fit that has not converged."""
-    torch.manual_seed(1)
-    model = models.ICBM(nn.Identity(), 256, 2, in_features=256).eval()
-    nn.init.eye_(model.concept_layer.projection.weight)
-    labels = (torch.arange(200) >= 195).long()
-    path = concepts.sparsify(model, [(torch.randn(200, 256), labels)], 3)
-    assert (model.head.weight != 0).sum(1).min() >= 2
-    assert len({one.strength for one in path if one.class_index == 0}) == 16
-
-
-def test_a_class_without_weights_is_told(copied, loaders):
-    with pytest.warns(UserWarning, match="^no weight is left for class 0, 1, 2"):
-        concepts.sparsify(copied, loaders[0], 3, steps=1)
-
-
-def test_a_sparse_head_of_two_classes(copied):
-    """A class without images is never decided for, and both that have some are."""
-    labels = torch.arange(40) % 2 * 4 + 3  # classes 3 and 7
-    x = torch.rand(40, 1, 8, 8) * torch.where(labels == 7, 1.0, 0.1).view(-1, 1, 1, 1)
-    concepts.sparsify(copied, [(x, labels)], 12)
-    decided = copied.eval()(x).argmax(1)
-    assert (decided == labels).float().mean() > 0.9 and set(decided.tolist()) == {3, 7}
-
-
-@pytest.mark.parametrize("labels", [torch.full((5,), 12), torch.full((5,), -1), torch.rand(5)])
-def test_sparsify_refuses_labels_that_do_not_fit(copied, labels):
-    before = copied.head.weight.clone()
-    with pytest.raises(ValueError, match=r"^labels: expected int64 within 0 to 9, got"):
-        concepts.sparsify(copied, [(torch.rand(5, 1, 8, 8), labels)], 3)
-    assert torch.equal(before, copied.head.weight)
 
 
 def test_what_is_computed_from_bits_refuses_real_concepts(loaders, tmp_path):

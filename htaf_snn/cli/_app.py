@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -91,6 +92,13 @@ def given(context: typer.Context, settings: type) -> dict:
     if "data_root" in found:
         found["data_root"] = str(found["data_root"].expanduser().resolve())
     return found
+
+
+def run_folder(out: Path | None, resume: bool, name: str) -> Path:
+    """The folder of a run: the one given, or a new one in runs/ with a name of `strftime`."""
+    if resume and out is None:
+        raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
+    return out or Path("runs") / datetime.now().strftime(name)
 
 
 @contextmanager

@@ -19,5 +19,6 @@ Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed pre
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
 Seed = Annotated[int, typer.Option(help="Of weights, order and data division.")]
 ValFraction = Annotated[float, typer.Option(help="Part of the training data kept for validation.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")]
 ResultAsJson = Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")]

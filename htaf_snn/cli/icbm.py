@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -12,12 +11,13 @@ import typer
 
 from .. import concepts
 from ..training.folder import read_settings
-from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+from ._app import IS_FIRST, app, given, interruptible, one_line_errors, run_folder
 from ._options import (
     AlphaEnd,
     Anneal,
     BatchSize,
     Compiled,
+    Device,
     Download,
     Epochs,
     Lr,
@@ -77,7 +77,7 @@ def icbm_command(
     compiled: Compiled = False,
     seed: Seed = _CONCEPTS.seed,
     val_fraction: ValFraction = _CONCEPTS.val_fraction,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _CONCEPTS.device,
+    device: Device = _CONCEPTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="New folder for the results; by default one in runs/, named icbm- and the time."),
@@ -91,9 +91,7 @@ def icbm_command(
     """
     chosen = given(context, concepts.Config)
     with one_line_errors():
-        if resume and out is None:
-            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
-        out = out or Path("runs") / datetime.now().strftime("icbm-%Y%m%d-%H%M%S")
+        out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
         config = replace(read_settings(out, concepts.Config), **chosen) if resume else concepts.Config(**chosen)
         with interruptible(out, "icbm"):
             result = concepts.run(config, out, resume=resume)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from .. import training
-from ._app import IS_FIRST, app, given, interruptible, one_line_errors
+from ._app import IS_FIRST, app, given, interruptible, one_line_errors, run_folder
 from ._options import (
     AlphaEnd,
     Anneal,
     BatchSize,
     Compiled,
+    Device,
     Download,
     Epochs,
     Estimator,
@@ -85,7 +85,7 @@ def train_command(
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all recordings, train and test on each of so many stratified folds."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _DEFAULTS.device,
+    device: Device = _DEFAULTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="New folder for the results; by default one in runs/, named by the time."),
@@ -101,9 +101,7 @@ def train_command(
     with one_line_errors():
         if "hidden" in chosen:
             chosen["hidden"] = _sizes(chosen["hidden"])
-        if resume and out is None:
-            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
-        out = out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        out = run_folder(out, resume, "%Y%m%d-%H%M%S")
         config = replace(training.read_config(out), **chosen) if resume else training.TrainConfig(**chosen)
         run = training.train_folds if config.folds and config.fold is None else training.train
         with interruptible(out, "train"):

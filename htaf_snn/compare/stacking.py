@@ -37,22 +37,21 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
     sizes = [len(one.loaders[0].dataset) for one in prepared]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
-    curves, epochs = _train(prepared)
+    curves = _train(prepared)
     results = [trial.finish(one, lines) for one, lines in zip(prepared, curves, strict=True)]
     each = (time.perf_counter() - start) / len(configs)
     return [
-        {**result, "times": trial.times(one.loaders[0], each, min(epochs) / len(configs))}
-        for one, result in zip(prepared, results, strict=True)
+        {**result, "times": trial.times(one.loaders[0], each, lines)}
+        for one, result, lines in zip(prepared, results, curves, strict=True)
     ]
 
 
-def _train(prepared: Sequence[trial.Prepared]) -> tuple[list[list[dict]], list[float]]:
-    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`, and the epochs' seconds."""
+def _train(prepared: Sequence[trial.Prepared]) -> list[list[dict]]:
+    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`, with a part of the time."""
     config, nets = prepared[0].config, [one.model for one in prepared]
     weights, _ = stack_module_state(nets)
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
     curves: list[list[dict]] = [[] for _ in nets]
-    seconds = []
     for epoch in range(config.epochs):
         start = time.perf_counter()
         metrics = _epoch(prepared, weights, optimizer, epoch)
@@ -60,8 +59,10 @@ def _train(prepared: Sequence[trial.Prepared]) -> tuple[list[list[dict]], list[f
             _put(one.model, {name: value[number] for name, value in weights.items()})
             found = training.evaluate(one.model, one.loaders[1])
             lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in found.items()}})
-        seconds.append(time.perf_counter() - start)
-    return curves, seconds
+        seconds = (time.perf_counter() - start) / len(prepared)
+        for lines in curves:
+            lines[-1]["seconds"] = seconds
+    return curves
 
 
 def _epoch(prepared: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer, epoch: int) -> list[dict]:

@@ -75,7 +75,7 @@ class Study:
         self._open()
 
     def _settled(self, given: dict) -> Settings:
-        """The settings given, if they are those of the folder, or the folder's if none are given."""
+        """The settings given, if they are those of the folder or add seeds, or the folder's if none are given."""
         from filelock import FileLock
 
         path = self.out / SETTINGS
@@ -100,11 +100,11 @@ class Study:
             settings.check()
             self.out.mkdir(parents=True, exist_ok=True)
             with FileLock(self.out / ".study.lock"):
-                changed = path.is_file() and _read_settings(path) != before  # by another start at the same moment
-                if not changed:
+                overtaken = path.is_file() and _read_settings(path) != before  # by another start at the same moment
+                if not overtaken:
                     with _files.replacing(path) as temporary:
                         temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
-            if changed:
+            if overtaken:
                 return self._settled(given)
         return settings
 

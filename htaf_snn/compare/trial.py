@@ -119,8 +119,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
             curves = training.fit(prepared.model, train, val, out=out, **options)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
-    result, quickest = finish(prepared, curves), min(line["seconds"] for line in curves)
-    return {**result, "times": times(train, time.perf_counter() - start, quickest)}
+    result = finish(prepared, curves)
+    return {**result, "times": times(train, time.perf_counter() - start, curves)}
 
 
 def prepare(config: Config, device: torch.device | None = None) -> Prepared:
@@ -156,11 +156,11 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
     }
 
 
-def times(train, seconds: float, epoch_seconds: float) -> dict:
-    """A result's "times"."""
+def times(train, seconds: float, curves: list[dict]) -> dict:
+    """A result's "times", from those of all and of each epoch in `curves`."""
     return {
         "seconds": seconds,
-        "ms_per_step": 1e3 * epoch_seconds / len(train),
+        "ms_per_step": 1e3 * min(line["seconds"] for line in curves) / len(train),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

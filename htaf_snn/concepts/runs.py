@@ -70,8 +70,6 @@ class Config(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.dataset == "digits" and self.data_root is not None:
-            raise ValueError(f"data_root: expected None for digits, which has no files, got {self.data_root!r}")
         for name in ("n_concepts", "width"):
             require(name, getattr(self, name), "an integer of at least 1", is_count)
         require(

@@ -95,7 +95,7 @@ def sparsify(
     for row, class_index in enumerate(present):
         for step, coefficients in _path(bits, labels == class_index, max_concepts_per_class, steps, max_iter):
             path.append(PathStep(int(class_index), *step))
-            if np.count_nonzero(coefficients) <= max_concepts_per_class:
+            if path[-1].concepts <= max_concepts_per_class:
                 weight[row] = coefficients
     empty = [str(one) for one, chosen in zip(present, weight, strict=True) if not chosen.any()]
     if empty:

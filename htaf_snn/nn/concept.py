@@ -92,8 +92,8 @@ class ConceptLayer(nn.Module):
         try:
             self.discretiser = known() if known else BinaryActivation(discretiser, (0, 1))
         except ValueError as error:
-            known = ", ".join(DISCRETISERS)
-            raise ValueError(f"discretiser: expected one of {known}, or a surrogate: {error}") from None
+            names = ", ".join(DISCRETISERS)
+            raise ValueError(f"discretiser: expected one of {names}, or a surrogate: {error}") from None
 
     def potentials(self, x: Tensor) -> Tensor:
         """What the discretiser sees, (B, n_concepts); a concept is 1 where it is greater than 0."""

@@ -67,7 +67,7 @@ class Leaky(_Neuron):
         the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
 
     Raises:
-        ValueError: if the reset mechanism, the surrogate or the backend is unknown, or nothing can be saved so.
+        ValueError: if the reset mechanism or the surrogate is unknown, or save_dtype or checkpoint_every out of range.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:

@@ -115,8 +115,6 @@ class TrainConfig:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
-        if self.dataset == "digits" and self.data_root is not None:
-            raise ValueError(f"data_root: expected None for digits, which has no files, got {self.data_root!r}")
         require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
 
@@ -168,7 +166,7 @@ def make_loaders(config: TrainConfig) -> tuple:
     images, takes_images = config.dataset in nd.images.names(), config.model not in SPIKING
     if images != takes_images and (images or config.dataset in nd.names()):
         wanted, came = ("images", "recordings") if takes_images else ("recordings", "images")
-        suited = HARDENED if images else SPIKING
+        suited = [model for model in MODELS if images == (model not in SPIKING)]
         raise ValueError(
             f"dataset: expected {wanted} for the model {config.model}, got {config.dataset}, a set of {came}; "
             f"models of {came} are {', '.join(suited)}"
