@@ -2,7 +2,7 @@
 
 A file is: `_MAGIC`, one block a recording, an index (one entry a recording), the description as JSON, and a trailer
 with the positions of the two, the CRC-32 of everything before and `_MAGIC`. A block is either the frames or the
-events: columns x and y of one or two bytes each, time since the recording's first event of four or eight, polarity
+events: columns x and y of one, two or four bytes each, time since the recording's first event of four or eight, polarity
 of one bit. The trailer is written last, and the file then renamed, so that a file under its own name is whole.
 """
 
@@ -10,8 +10,11 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import struct
+import tempfile
 import warnings
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ._dataset import EVENT_DTYPE
+from ._events import check_on_sensor, columns
 
 _MAGIC = b"NDPACK1\n"
 _TRAILER = struct.Struct("<QQI8s")
@@ -26,6 +30,8 @@ _INDEX = np.dtype(
     [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]
 )
 _CHUNK = 1 << 24
+# What recordings have to fit on where nothing tells the sensor.
+_ANY_SENSOR = (1 << 15, 1 << 15, 2)
 
 
 def user_folder() -> Path:
@@ -44,6 +50,7 @@ class Pack:
         shape: (T, C, H, W) if it holds frames, or None if it holds events.
         labels: int64 of shape (n,).
         sources: for each recording its place in the data set that was packed, int64; damaged ones may be missing.
+        note: what was wrong with the first of the missing ones.
     """
 
     def __init__(self, path: Path):
@@ -55,6 +62,7 @@ class Pack:
         self._xy, self._dtype = np.dtype(values["xy"]), np.dtype(values["dtype"])
         self.sensor_size = tuple(values["sensor_size"])
         self.shape = tuple(values["shape"]) if values["shape"] else None
+        self.note = values.get("note", "")
         self.labels, self.sources = self._index["label"].astype(np.int64), self._index["source"].astype(np.int64)
 
     def __len__(self) -> int:
@@ -103,7 +111,7 @@ class Writer:
         self._file, self._crc, self._position = file, 0, 0
         self._index: list[tuple[int, ...]] = []
         self._sensor_size, self._largest = sensor_size, (1, 1, 2)
-        self._xy = np.dtype("<u1" if sensor_size is not None and max(sensor_size[:2]) <= 256 else "<u2")
+        self._xy = np.min_scalar_type(max((sensor_size or _ANY_SENSOR)[:2]) - 1).newbyteorder("<")
         self._write(_MAGIC)
 
     def _write(self, data: bytes) -> None:
@@ -112,27 +120,38 @@ class Writer:
         self._position += len(data)
 
     def add_events(self, events: np.ndarray, label: int, source: int, stated: tuple[int, int, int] | None) -> None:
-        """Append a recording of one event or more, ascending in time; `stated` is what its file says of the sensor."""
-        t0, duration = int(events["t"][0]), int(events["t"][-1]) - int(events["t"][0])
+        """Append a recording; `stated` is what its file says of the sensor.
+
+        Raises:
+            TypeError, ValueError: it has no events, or they are not as `EventDataset` has them, or off the sensor.
+        """
+        width, height, polarities = self._sensor_size or stated or _ANY_SENSOR
+        x, y, t, p = columns(events, polarities)
+        if not len(t):
+            raise ValueError("events: expected one or more, got none")
+        if "y" not in events.dtype.names and (self._sensor_size is None or height > 1):
+            raise TypeError(f"events: expected a field y, as the sensor has {height} rows, got {events.dtype}")
+        check_on_sensor(x, y, p, (width, height, min(polarities, 2)))
+        t0, duration = int(t[0]), int(t[-1]) - int(t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
-        found = (int(events["x"].max()) + 1, int(events["y"].max()) + 1, 2)
-        self._largest = tuple(map(max, self._largest, found, stated or found))
-        self._index.append((self._position, len(events), t0, times.itemsize, label, source))
-        self._write(events["x"].astype(self._xy).tobytes() + events["y"].astype(self._xy).tobytes())
-        self._write((events["t"] - t0).astype(times).tobytes() + np.packbits(events["p"].astype(bool)).tobytes())
+        size = (int(x.max()) + 1, int(y.max()) + 1, 2)
+        self._largest = tuple(map(max, self._largest, size, stated or size))
+        self._index.append((self._position, len(t), t0, times.itemsize, label, source))
+        self._write(x.astype(self._xy).tobytes() + y.astype(self._xy).tobytes())
+        self._write((t - t0).astype(times).tobytes() + np.packbits(p.astype(bool)).tobytes())
 
     def add_frames(self, frames: np.ndarray, label: int, source: int) -> None:
         """Append the frames of a recording; all have one shape and dtype."""
         self._index.append((self._position, 0, 0, 0, label, source))
         self._write(np.ascontiguousarray(frames).tobytes())
 
-    def finish(self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1") -> None:
+    def finish(self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", note: str = "") -> None:
         """Write what tells the blocks apart, and the checksum, to the disk."""
         index = self._position
         self._write(np.array(self._index, _INDEX).tobytes())
         description = self._position
         size = self._sensor_size or self._largest
-        values = {"xy": self._xy.str, "sensor_size": size, "shape": shape, "dtype": np.dtype(dtype).str}
+        values = {"xy": self._xy.str, "sensor_size": size, "shape": shape, "dtype": np.dtype(dtype).str, "note": note}
         self._write(json.dumps(values).encode())
         self._file.write(_TRAILER.pack(index, description, self._crc, _MAGIC))
         self._file.flush()
@@ -179,13 +198,31 @@ def locked(path: Path) -> Iterator[None]:
     """Let one process at a time work on a file; its folder is made first."""
     from filelock import FileLock
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(f"{path.parent}: expected a folder that can be written: {error.strerror}") from None
+    _make_folder(path.parent)
     # The same lock may be taken again within.
     with FileLock(f"{path}.lock", is_singleton=True):
         yield
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{folder}: expected a folder that can be written: {error.strerror}") from None
+
+
+class TemporaryFolder:
+    """A new folder in another one, deleted with this object or at the end of the process that made it."""
+
+    def __init__(self, parent: Path, name: str):
+        _make_folder(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".temporary", dir=parent))
+        weakref.finalize(self, _delete, self.path, os.getpid())
+
+
+def _delete(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # and not in a forked copy
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_whole(path: Path) -> bool:

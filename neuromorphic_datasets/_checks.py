@@ -4,6 +4,8 @@ import os
 from numbers import Integral, Real
 from pathlib import Path
 
+import numpy as np
+
 
 def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int within [minimum, maximum]; a bool is not an integer."""
@@ -53,4 +55,23 @@ def positive(name: str, value) -> float:
         raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return value
+
+
+def labels(name: str, value, n_classes: int) -> np.ndarray:
+    """Return `value` as a new int64 array of shape (n,), each in [0, n_classes - 1]."""
+    array = np.asarray(value)
+    wanted = f"integers in [0, {n_classes - 1}]"
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
+        raise TypeError(f"{name}: expected {wanted}, of shape (n,), got {array.dtype} of shape {array.shape}")
+    if len(array) and not 0 <= array.min() <= array.max() < n_classes:
+        place = int(((array < 0) | (array >= n_classes)).argmax())
+        raise ValueError(f"{name}: expected {wanted}, got {array[place]} for recording {place}")
+    return array.astype(np.int64)
+
+
+def columns(value) -> str | None:
+    """Return `value`, the letters t, x, y and p in some order, or None."""
+    if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
+        raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
     return value

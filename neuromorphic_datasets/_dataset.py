@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from . import _checks
+
 if TYPE_CHECKING:
     from ._cache import Pack
 
@@ -21,20 +23,23 @@ class EventDataset(Dataset):
 
     Indexing gives ``(events, label)``: a structured array with the fields x, y, t (µs, ascending) and p (1
     ON, 0 OFF), which is the caller's own copy, and an int. With a `transform`, its result stands in place of
-    events. A set of your own is a subclass with an `events` method; `loaders` takes it in place of a name.
+    events. A set of your own is a subclass with an `events` method; `loaders` takes it in place of a name, and checks
+    its events as those of files.
 
     Attributes:
         name: the name under which `load` knows the set.
         split: the part of the set.
         sensor_size: (width, height, polarities), as Tonic writes it; sets of sound have height 1. None until the
-            recordings of a folder were read.
+            recordings of a folder were read, or for the smallest sensor that all events fit on.
         classes: the name of each label.
-        targets: the labels, int64 array of shape (len(self),).
+        targets: the labels, int64 array of shape (len(self),), each in [0, len(classes) - 1].
         transform: what is applied to the events, or None.
-        fingerprint: changes when the recordings do.
+        fingerprint: any string that changes whenever what `events` gives does: `loaders` then keeps what it has read
+            for later runs. Empty if nothing tells: `loaders` then reads all recordings each time.
 
     Raises:
         IndexError: when indexed beyond its recordings.
+        TypeError, ValueError: an argument is of the wrong type or out of range.
 
     Example:
         >>> class Blinks(EventDataset):
@@ -47,6 +52,8 @@ class EventDataset(Dataset):
         (array([   0, 1000]), 'twice', 2)
     """
 
+    fingerprint = ""
+
     def __init__(
         self,
         name: str,
@@ -57,13 +64,21 @@ class EventDataset(Dataset):
         transform: Callable[[np.ndarray], Any] | None = None,
         fingerprint: str = "",
     ):
+        for argument, value in (("name", name), ("split", split), ("fingerprint", fingerprint)):
+            if not isinstance(value, str):
+                raise TypeError(f"{argument}: expected a string, got {value!r} of type {type(value).__name__}")
+        if isinstance(classes, str) or not len(classes):
+            raise ValueError(f"classes: expected a list of names, got {classes!r}")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform: expected a callable or None, got {transform!r}")
         self.name = name
         self.split = split
-        self.sensor_size = sensor_size
-        self.classes = classes
-        self.targets = np.asarray(targets, dtype=np.int64)
+        self.sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
+        self.classes = list(classes)
+        self.targets = _checks.labels("targets", targets, len(self.classes))
         self.transform = transform
-        self.fingerprint = fingerprint
+        if fingerprint:
+            self.fingerprint = fingerprint
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -80,7 +95,11 @@ class EventDataset(Dataset):
 
     def events(self, position: int) -> np.ndarray:
         """Return a new array of the untransformed events of recording `position`, >= 0 and < len(self)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}: expected a method events(position), got none")
+
+    def where(self, position: int) -> str:
+        """Return what an error calls a recording."""
+        return f"{self.name} {self.split}, recording {position}"
 
     def packed(self) -> "tuple[Pack, np.ndarray] | None":
         """Return a packed file and the place of each recording in it, for sets that are kept so from the start."""
@@ -95,19 +114,18 @@ class Subset(EventDataset):
     """Some recordings of another set, as a set of its own."""
 
     def __init__(self, whole: EventDataset, split: str, chosen: np.ndarray):
-        super().__init__(
-            whole.name,
-            split,
-            whole.sensor_size,
-            whole.classes,
-            whole.targets[chosen],
-            whole.transform,
-            whole.fingerprint,
-        )
+        super().__init__(whole.name, split, whole.sensor_size, whole.classes, whole.targets[chosen], whole.transform)
         self.whole, self.chosen = whole, chosen
+
+    @property
+    def fingerprint(self) -> str:
+        return self.whole.fingerprint and digest([self.whole.fingerprint, *self.chosen.tolist()])
 
     def events(self, position: int) -> np.ndarray:
         return self.whole.events(int(self.chosen[position]))
+
+    def where(self, position: int) -> str:
+        return self.whole.where(int(self.chosen[position]))
 
 
 class Joined(EventDataset):
@@ -115,20 +133,26 @@ class Joined(EventDataset):
 
     def __init__(self, parts: list[EventDataset]):
         first = parts[0]
-        super().__init__(
-            first.name,
-            "all",
-            first.sensor_size,
-            first.classes,
-            np.concatenate([part.targets for part in parts]),
-            first.transform,
-            digest(part.fingerprint for part in parts),
-        )
+        targets = np.concatenate([part.targets for part in parts])
+        super().__init__(first.name, "all", first.sensor_size, first.classes, targets, first.transform)
         self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
 
-    def events(self, position: int) -> np.ndarray:
+    @property
+    def fingerprint(self) -> str:
+        each = [part.fingerprint for part in self.parts]
+        return digest(each) if all(each) else ""
+
+    def _place(self, position: int) -> tuple[EventDataset, int]:
         part = int(np.searchsorted(self.ends, position, side="right"))
-        return self.parts[part].events(position - (int(self.ends[part - 1]) if part else 0))
+        return self.parts[part], position - (int(self.ends[part - 1]) if part else 0)
+
+    def events(self, position: int) -> np.ndarray:
+        part, place = self._place(position)
+        return part.events(place)
+
+    def where(self, position: int) -> str:
+        part, place = self._place(position)
+        return part.where(place)
 
 
 def digest(values: Iterable) -> str:
@@ -137,6 +161,14 @@ def digest(values: Iterable) -> str:
 
 
 def fingerprint_of(files: Iterable[Path]) -> str:
-    """Return digits that change when a file comes, goes, or is written again."""
-    states = [(str(file), file.stat()) for file in files]
-    return digest((name, state.st_size, state.st_mtime_ns) for name, state in states)
+    """Return digits that change when a file comes, goes, or is written again.
+
+    The time of the last change of state is among them: programs that copy set the time of the last writing back.
+    """
+    states = [(str(Path(file).absolute()), Path(file).stat()) for file in files]
+    return digest((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states)
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether a class or function is this package's own, so that its code is known."""
+    return getattr(thing, "__module__", "").partition(".")[0] == __name__.partition(".")[0]

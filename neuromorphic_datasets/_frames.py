@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _checks
+from ._events import check_on_sensor, columns
 
 if TYPE_CHECKING:
     import torch
@@ -22,57 +23,57 @@ def to_frames(
     include_incomplete: bool = False,
     start_time: float | None = None,
     end_time: float | None = None,
-    remainder: str = "drop",
+    remainder: str = "keep",
     dtype: np.dtype | str = np.int16,
 ) -> np.ndarray:
     """Count the events of each time slice, polarity and pixel.
 
-    Equal bit for bit to ``tonic.transforms.ToFrame(sensor_size, ...)`` with the same arguments, faster, and
-    without its change of `events` for sensors of one polarity. ToFrame leaves out events at the end: of the last,
-    incomplete part of a bin or window, and always the last event. ``remainder="keep"`` has every event in a frame.
-    ToFrame's counts wrap around at 32 768; choose another `dtype` for more. Of no events ToFrame makes float64
-    frames with width and height exchanged; here they are as always, and all zero.
+    Every event is in a frame. With ``remainder="drop"`` the frames equal ``tonic.transforms.ToFrame(sensor_size, ...)``
+    with the same arguments bit for bit, faster, and without its change of `events` for sensors of one polarity: ToFrame
+    leaves out events at the end, those of the last, incomplete part of a bin or window, and always the last event, and
+    its counts wrap around at 32 768. Of no events ToFrame makes float64 frames with width and height exchanged; here
+    they are as always, and all zero.
 
     Args:
-        events: a structured array of x, y, t (µs, ascending) and p (0 or 1); y may be missing.
+        events: a structured array of x, y, t (µs, ascending) and p (0 or 1), of any type of whole numbers; y may be
+            missing.
         sensor_size: (width, height, polarities). With one polarity all events have to be of one.
-        n_time_bins: the number of frames, equal parts of the recording's duration in whole µs; this or
-            time_window.
-        time_window: the length of a frame, µs, > 0.
-        overlap: with time_window by how many µs neighbours overlap, < time_window; with n_time_bins by which
-            part of a bin, within [0, 1).
-        include_incomplete: with time_window: whether to make a frame of what remains at the end.
+        n_time_bins: the number of frames, equal parts of the recording's duration; this or time_window.
+        time_window: the length of a frame, µs, > 0; one more frame holds what remains at the end.
+        overlap: with "drop": with time_window by how many µs neighbours overlap, < time_window; with n_time_bins by
+            which part of a bin, within [0, 1).
+        include_incomplete: with "drop" and time_window: whether to make a frame of what remains at the end.
         start_time: with time_window: where the first frame starts, µs; None is the first event.
-        end_time: with time_window: where the recording ends, µs; None is the last event.
-        remainder: "drop" as ToFrame does; "keep" needs overlap 0 and no end_time: with n_time_bins the bins are
-            equal parts of the duration, end included, with time_window one more frame holds what remains.
-        dtype: of the counts.
+        end_time: with "drop" and time_window: where the recording ends, µs; None is the last event.
+        remainder: "keep" has every event in a frame, from start_time on; "drop" leaves out what ToFrame does.
+        dtype: of the counts, integer or floating.
 
     Returns:
         Array of shape (frames, polarities, height, width), or (frames, polarities, width) of events without y.
 
     Raises:
-        ValueError: an argument is out of range, an event is off the sensor, or times descend.
+        ValueError: an argument is out of range, an event is off the sensor, a number is not whole, times descend, or
+            with "keep" a count does not fit into `dtype`.
         TypeError: an argument is of the wrong type.
 
     Example:
         >>> events = np.array([(1, 0, 5, 1), (0, 0, 7, 0)], dtype=[(f, "i8") for f in "xytp"])
-        >>> to_frames(events, (2, 1, 2), n_time_bins=2)[0].tolist()
-        [[[0, 0]], [[0, 1]]]
-        >>> [to_frames(events, (2, 1, 2), n_time_bins=2, remainder=how).sum().item() for how in ("drop", "keep")]
-        [1, 2]
+        >>> to_frames(events, (2, 1, 2), n_time_bins=2).tolist()
+        [[[[0, 0]], [[0, 1]]], [[[1, 0]], [[0, 0]]]]
+        >>> to_frames(events, (2, 1, 2), n_time_bins=2, remainder="drop").sum().item()
+        1
     """
     from . import _kernels
 
     width, height, polarities = _checks.sensor_size(sensor_size)
-    x, y, t, p = _columns(events, polarities)
+    most = _most(dtype)
+    x, y, t, p = columns(events, polarities)
     starts, ends = _slices(t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder)
     frames = np.zeros((len(starts), polarities, height, width), dtype)
-    wrong = _kernels.count(x, y, p, starts, ends, frames)
+    wrong = _kernels.count(x, y, p, starts, ends, frames, most, remainder == "drop")
     if wrong >= 0:
-        raise ValueError(
-            f"events: event {wrong} (x={x[wrong]}, y={y[wrong]}, p={p[wrong]}) is off a sensor of size {sensor_size}"
-        )
+        check_on_sensor(x, y, p, sensor_size)
+        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: one exceeds {most}")
     return frames if "y" in events.dtype.names else frames[:, :, 0]
 
 
@@ -81,7 +82,7 @@ def batch_to_frames(
     sensor_size: tuple[int, int, int],
     *,
     n_time_bins: int,
-    remainder: str = "drop",
+    remainder: str = "keep",
     device: "str | torch.device" = "cpu",
 ) -> "torch.Tensor":
     """Make the frames of a whole batch on a device, a GPU for example; only events travel to it.
@@ -112,12 +113,10 @@ def batch_to_frames(
     n_time_bins = _checks.integer("n_time_bins", n_time_bins, 1)
     pixels, lengths, shift = [np.zeros(0, np.int32)], [], width * height * polarities
     for events in recordings:
-        x, y, t, p = _columns(events, polarities)
+        x, y, t, p = columns(events, polarities)
+        check_on_sensor(x, y, p, sensor_size)
         starts, ends = _slices(t, n_time_bins, None, 0, False, None, None, remainder)
         kept = slice(starts[0], ends[-1])
-        off = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p < 0) | (p >= polarities)
-        if off.any():
-            raise ValueError(f"events: event {off.argmax()} of a recording is off a sensor of size {sensor_size}")
         pixels.append(((p[kept].astype(np.int32) * height + y[kept]) * width + x[kept]).astype(np.int32))
         lengths.append(ends - starts)
     counts = torch.from_numpy(np.array(lengths, np.int64).reshape(len(recordings), n_time_bins)).to(device)
@@ -129,86 +128,75 @@ def batch_to_frames(
     return frames.view(n_time_bins, len(recordings), polarities, height, width).to(torch.float32)
 
 
-def _columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, ...]:
-    """Return x, y, t and p, t as contiguous int64, after a look at the fields."""
-    names = getattr(getattr(events, "dtype", None), "names", None) or ()
-    if not {"x", "t", "p"} <= set(names) or events.ndim != 1:
-        raise TypeError(f"events: expected a structured array with x, y, t and p, came {_described(events)}")
-    x, t, p = events["x"], np.ascontiguousarray(events["t"], np.int64), events["p"]
-    y = events["y"] if "y" in names else np.broadcast_to(np.int16(0), x.shape)
-    p = p.view(np.int8) if p.dtype == bool else p
-    if polarities == 1 and len(p):
-        if (p != p[0]).any():
-            raise ValueError("events: a sensor of one polarity, but events of both")
-        p = np.broadcast_to(np.int8(0), p.shape)
-    return x, y, t, p
-
-
-def _described(events) -> str:
-    return f"{events.dtype} of shape {events.shape}" if isinstance(events, np.ndarray) else repr(events)
+def _most(dtype: np.dtype | str) -> np.generic:
+    """Return the largest count up to which a type holds all counts."""
+    kind = np.dtype(dtype)
+    if kind.kind not in "iuf":
+        raise TypeError(f"dtype: expected an integer or floating type, got {dtype!r}")
+    return kind.type(1 << np.finfo(kind).nmant + 1 if kind.kind == "f" else np.iinfo(kind).max)
 
 
 def _slices(
     t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each frame's events start and end, the way of Tonic's slicers."""
+    """Return where each frame's events start and end; with "drop" the way of Tonic's slicers."""
     if (n_time_bins is None) == (time_window is None):
-        raise ValueError(f"n_time_bins and time_window: expected one of them, came {n_time_bins!r} and {time_window!r}")
-    if remainder not in ("drop", "keep"):
-        raise ValueError(f"remainder: expected 'drop' or 'keep', came {remainder!r}")
-    if remainder == "keep" and (overlap or end_time is not None):
-        raise ValueError(f"remainder: 'keep' needs overlap=0 and end_time=None, came {overlap!r} and {end_time!r}")
+        raise ValueError(f"n_time_bins and time_window: expected one of them, got {n_time_bins!r} and {time_window!r}")
+    remainder_is(remainder)
+    if remainder == "keep" and (overlap or include_incomplete or end_time is not None):
+        raise ValueError(
+            f"overlap, include_incomplete and end_time: expected with remainder='drop' only, got {overlap!r}, "
+            f"{include_incomplete!r} and {end_time!r}"
+        )
     if n_time_bins is not None:
         n_time_bins = _checks.integer("n_time_bins", n_time_bins, 1)
         overlap = _checks.fraction("overlap", overlap) or 0  # an integer keeps the edges integers
         if include_incomplete or start_time is not None or end_time is not None:
             raise ValueError("include_incomplete, start_time and end_time: expected with time_window only")
-        lower, upper = _bins(t, n_time_bins, overlap, remainder)
-    else:
-        for name, value in (("time_window", time_window), ("overlap", overlap)):
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"{name}: expected a number of µs, came {value!r}")
-        if not 0 <= overlap < time_window < np.inf:
-            raise ValueError(f"time_window: expected more than overlap >= 0, came {time_window!r} and {overlap!r}")
-        lower, upper = _windows(t, time_window, overlap, include_incomplete, start_time, end_time, remainder)
-    _check_order(t)
-    return np.searchsorted(t, lower), np.searchsorted(t, upper)
+        return _bins(t, n_time_bins, overlap, remainder)
+    for name, value in (("time_window", time_window), ("overlap", overlap)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}: expected a number of µs, got {value!r}")
+    for name, value in (("start_time", start_time), ("end_time", end_time)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value)):
+            raise TypeError(f"{name}: expected a finite number of µs or None, got {value!r}")
+    if not 0 <= overlap < time_window < np.inf:
+        raise ValueError(f"time_window: expected more than overlap >= 0, got {time_window!r} and {overlap!r}")
+    return _windows(t, time_window, overlap, include_incomplete, start_time, end_time, remainder)
+
+
+def remainder_is(value: str) -> None:
+    """Raise unless `value` is one of the two treatments of a recording's end."""
+    if value not in ("keep", "drop"):
+        raise ValueError(f"remainder: expected 'keep' or 'drop', got {value!r}")
 
 
 def _bins(t: np.ndarray, n_time_bins: int, overlap: float, remainder: str) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.arange(n_time_bins)
     if len(t) == 0:
-        return numbers, numbers
+        return np.zeros(n_time_bins, np.int64), np.zeros(n_time_bins, np.int64)
     if remainder == "keep":
         duration = int(t[-1]) - int(t[0]) + 1
-        edges = np.array([-(-i * duration // n_time_bins) for i in range(n_time_bins + 1)]) + t[0]
-        return edges[:-1], edges[1:]
+        return _between(t, np.array([-(-i * duration // n_time_bins) + int(t[0]) for i in range(n_time_bins)]))
     window = (t[-1] - t[0]) // n_time_bins * (1 + overlap)
-    starts = numbers * (window * (1 - overlap)) + t[0]
-    return starts, starts + window
+    starts = np.arange(n_time_bins) * (window * (1 - overlap)) + t[0]
+    return np.searchsorted(t, starts), np.searchsorted(t, starts + window)
+
+
+def _between(t: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return slices that follow one another, the last to the end."""
+    cuts = np.append(np.searchsorted(t, starts), len(t))
+    return cuts[:-1], cuts[1:]
 
 
 def _windows(t, window, overlap, include_incomplete, start, end, remainder) -> tuple[np.ndarray, np.ndarray]:
     if len(t) == 0:
-        return np.zeros(1), np.zeros(1)
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
     start = t[0] if start is None else start
     duration = (t[-1] if end is None else end) - start
     stride = window - overlap
     if remainder == "keep":
-        n_frames = int(duration // stride) + 1
-    else:
-        rounded = np.ceil if include_incomplete else np.floor
-        n_frames = int(rounded((duration - window) / stride) + 1)
+        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
+    rounded = np.ceil if include_incomplete else np.floor
+    n_frames = int(rounded((duration - window) / stride) + 1)
     starts = np.arange(max(n_frames, 1)) * stride + start
-    return starts, starts + window
-
-
-def _check_order(t: np.ndarray) -> None:
-    from . import _kernels
-
-    descent = _kernels.first_descent(t)
-    if descent >= 0:
-        raise ValueError(
-            f"events: expected ascending times, came {t[descent]} after {t[descent - 1]} at event {descent}; "
-            'sort them: events[np.argsort(events["t"], kind="stable")]'
-        )
+    return np.searchsorted(t, starts), np.searchsorted(t, starts + window)

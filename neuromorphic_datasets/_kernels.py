@@ -29,14 +29,20 @@ def _compiled(function: Callable) -> Callable:
 
 
 @_compiled
-def count(x, y, p, starts, ends, frames):
-    """Count events [starts[i], ends[i]) into ``frames[i, p, y, x]``; return the first event off the sensor, or -1."""
+def count(x, y, p, starts, ends, frames, most, wraps):
+    """Count events [starts[i], ends[i]) into ``frames[i, p, y, x]``.
+
+    Return -1, or the first event that is off the sensor or, unless counts may wrap around, raises one beyond `most`.
+    """
     _, polarities, height, width = frames.shape
     for i in range(len(starts)):
         for j in range(starts[i], ends[i]):
             if not (0 <= x[j] < width and 0 <= y[j] < height and 0 <= p[j] < polarities):
                 return j
-            frames[i, np.intp(p[j]), y[j], x[j]] += 1
+            before = frames[i, np.intp(p[j]), y[j], x[j]]
+            if before == most and not wraps:
+                return j
+            frames[i, np.intp(p[j]), y[j], x[j]] = before + 1
     return -1
 
 

@@ -1,6 +1,8 @@
 """Loaders of frames for training, validation and test."""
 
-from collections.abc import Callable, Iterator, Sequence
+import operator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -12,10 +14,12 @@ from . import _checks
 from ._cache import Pack, user_folder
 from ._catalogue import info, load
 from ._dataset import EventDataset
-from ._frames import to_frames
-from ._packing import pack, remainder_of
+from ._frames import remainder_is, to_frames
+from ._packing import pack
+from ._splits import divided, fold_of
+from .transforms import ToFrames
 
-_TIME_BINS = 10
+_TIME_BINS, _TEST_FRACTION = 10, 0.2
 
 
 def loaders(
@@ -24,11 +28,12 @@ def loaders(
     batch_size: int = 32,
     time_bins: int | None = None,
     time_window: float | None = None,
+    remainder: str = "keep",
     root: str | PathLike | None = None,
     cache: str | PathLike | None = None,
     download: bool = False,
     val_fraction: float = 0.1,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     seed: int = 0,
     fold: int | None = None,
     folds: int | None = None,
@@ -40,28 +45,37 @@ def loaders(
 
     Each gives batches ``(frames, labels)``: event counts, float32 of shape (T, B, C, H, W), and int64 of shape
     (B,). C is polarity, OFF then ON. With `time_bins` T is that number: equal parts of each recording's own
-    duration. With `time_window` recordings have as many frames as they last; shorter ones of a batch are filled
-    up with zeros, and batches are ``(frames, labels, lengths)`` with int64 lengths of shape (B,).
+    duration, its last event included. With `time_window` recordings have as many frames as they last; shorter ones of
+    a batch are filled up with zeros, and batches are ``(frames, labels, lengths)`` with int64 lengths of shape (B,).
 
-    The recordings are read once, in parallel, into one packed file a split, which is memory-mapped from then on,
-    by all processes together. It is made anew when a recording, the number of bins or this package changes, or
-    when it is damaged.
+    A loader's `dataset` is a map-style set of ``(frames, label)`` or ``(frames, label, length)``, frames of shape
+    (T, C, H, W), for torch's own loaders, subsets and the like; ``collate_fn=train.collate_fn`` makes the batches above
+    of them. Recordings that it augments have the augmentation of epoch 0 there.
+
+    The recordings are read once, in parallel, into one packed file per split, which is memory-mapped from then on,
+    by all processes together. It is rebuilt when a recording, a setting or this package changes, or when it is damaged.
+    A data set of your own without a `fingerprint` is read each time, and its file deleted with the last loader.
 
     The training order is a function of `seed` and epoch alone, and so is every augmentation, for any number of
     workers: call ``train.sampler.set_epoch(epoch)`` before each epoch, or every epoch is like epoch 0. Validation
     and test keep the set's order. No loader draws from torch's global random stream.
 
     Args:
-        name: one of `names`, or a data set, such as an `EventFolder`, which is divided.
+        name: one of `names`, or a data set, such as an `EventFolder`, which is divided. Its transform is applied: one
+            to events before they are counted, `ToFrames` or the `time_window` or `n_time_bins` of an `EventFolder` in
+            place of time_bins and time_window.
         batch_size: recordings in a batch, >= 1; the last batch may have fewer.
         time_bins: frames of a recording, >= 1; 10 if neither it nor time_window is given.
         time_window: µs in a frame, > 0.
-        root: as in `load`.
-        cache: the folder of the packed files; None is this package's folder in the user's cache.
-        download: as in `load`.
+        remainder: "keep" has every event in a frame; "drop" leaves out events at the end, as Tonic's ToFrame does.
+        root: as in `load`; only with a name.
+        cache: the folder of the packed files; None is this package's folder in the user's cache. Sets that are
+            packed already, saccade-digits and an `EventFolder`, need none.
+        download: as in `load`; only with a name.
         val_fraction: the stratified share of the training recordings that validation takes, within [0, 1);
             with 0 there is no validation loader. Sets with a "valid" split of their own use that instead.
-        test_fraction: the stratified share of a data set given in place of a name that the test takes.
+        test_fraction: the stratified share of a data set given in place of a name that the test takes, within [0, 1);
+            None is 0.2. Not with a name, nor with folds, where the test part is given.
         seed: of the training order, augmentations, the choice of the parts and the folds, in [0, 2**32 - 1].
         fold: which fold is the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into so many stratified folds, >= 2; only with `fold`.
@@ -73,8 +87,9 @@ def loaders(
         (train, val, test); val is None when val_fraction is 0.
 
     Raises:
-        ValueError: an argument is out of range, the set has too few recordings for the division asked for, or a
-            recording is damaged.
+        ValueError: an argument is out of range or has no effect, the set has too few recordings for the division
+            asked for, classes are in the test or validation part alone, or a recording is damaged; the message names
+            it. While loading: likewise of what transform and augment give.
         TypeError: an argument is of the wrong type.
         FileNotFoundError: the data are not there and `download` is False.
 
@@ -98,58 +113,107 @@ def loaders(
         "num_workers": _checks.integer("num_workers", num_workers, 0),
         "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
     }
-    time_bins, time_window = _time(time_bins, time_window)
+    framing = _framing(name, time_bins, time_window, remainder)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
-    test_fraction = _checks.fraction("test_fraction", test_fraction)
     fold, folds = _folding(fold, folds)
+    test_fraction = _test_fraction(name, test_fraction, folds)
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', came {on_error!r}")
+        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+    if augment is not None and not callable(augment):
+        raise TypeError(f"augment: expected a callable or None, got {augment!r}")
     cache = _checks.folder("cache", cache) or user_folder()
 
-    def frames(recordings: EventDataset, augmented=None) -> FrameDataset:
-        bins = None if augmented else time_bins
-        packed, places = pack(recordings, cache, n_time_bins=bins, on_error=on_error)
-        return FrameDataset(recordings, packed, places, time_bins, time_window, augmented, seed)
+    def frames(recordings: EventDataset, augmented: bool = False) -> FrameDataset:
+        # Events that are changed as they are loaded cannot be packed as frames.
+        changed = augmented or recordings.transform is not None
+        bins = {} if changed else {"n_time_bins": framing.get("n_time_bins"), "remainder": remainder}
+        packed, places = pack(recordings, cache, **bins, on_error=on_error)
+        return FrameDataset(recordings, packed, places, framing)
 
     pool, valid_pool, test_pool = _pools(name, root, download, folds, val_fraction)
-    plain = frames(pool)
+    plain = frames(pool, augment is not None)
     tested = plain if test_pool is pool else frames(test_pool)
     validated = plain if valid_pool is None else frames(valid_pool)
     train_part, test_part = np.arange(len(plain)), np.arange(len(tested))
     if folds is not None:
-        train_part, test_part = _fold(plain.targets, fold, folds, seed)
+        train_part, test_part = fold_of(plain.targets, fold, folds, seed)
     elif tested is plain:
         train_part, test_part = divided("test_fraction", plain.targets, train_part, test_fraction, seed)
     val_part = np.arange(len(validated))
     if validated is plain:
         train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
-    trained = frames(pool, augment) if augment else plain
+    trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
+    _check_classes(trained, validated, tested)
     return (
-        loader(trained.only(train_part), **options, shuffled=True),
-        loader(validated.only(val_part), **options) if len(val_part) else None,
-        loader(tested.only(test_part), **options),
+        loader(trained.augmented(augment, seed), **options, shuffled=True),
+        loader(validated, **options) if len(val_part) else None,
+        loader(tested, **options),
     )
 
 
-def _time(time_bins: int | None, time_window: float | None) -> tuple[int | None, float | None]:
+def _framing(name, time_bins: int | None, time_window: float | None, remainder: str) -> dict[str, Any]:
+    """Return how events become frames, as arguments of `to_frames`: as asked for, or as the data set's transform."""
+    remainder_is(remainder)
     if time_bins is not None and time_window is not None:
-        raise ValueError(f"time_bins and time_window: expected at most one, came {time_bins!r} and {time_window!r}")
+        raise ValueError(f"time_bins and time_window: expected at most one, got {time_bins!r} and {time_window!r}")
+    given = name.transform if isinstance(name, EventDataset) else None
+    if isinstance(given, ToFrames):
+        if time_bins is not None or time_window is not None or remainder != "keep":
+            raise ValueError(
+                f"time_bins, time_window and remainder: expected none of them for a data set with {given}, got "
+                f"{time_bins!r}, {time_window!r} and {remainder!r}"
+            )
+        if given.sensor_size != name.sensor_size:
+            raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {given}")
+        options = {option: value for option, value in vars(given).items() if value is not None}
+        return {option: value for option, value in options.items() if option not in ("sensor_size", "dtype")}
     if time_window is not None:
-        return None, _checks.positive("time_window", time_window)
-    return _checks.integer("time_bins", _TIME_BINS if time_bins is None else time_bins, 1), None
+        return {"time_window": _checks.positive("time_window", time_window), "remainder": remainder}
+    bins = _checks.integer("time_bins", _TIME_BINS if time_bins is None else time_bins, 1)
+    return {"n_time_bins": bins, "remainder": remainder}
+
+
+def _test_fraction(name: str | EventDataset, fraction: float | None, folds: int | None) -> float:
+    if fraction is not None and (folds is not None or not isinstance(name, EventDataset)):
+        raise ValueError(f"test_fraction: expected with a data set in place of a name and no folds, got {fraction!r}")
+    return _checks.fraction("test_fraction", _TEST_FRACTION if fraction is None else fraction)
 
 
 def _folding(fold: int | None, folds: int | None) -> tuple[int | None, int | None]:
     if (fold is None) != (folds is None):
-        raise ValueError(f"fold and folds: expected both or neither, came fold={fold!r} and folds={folds!r}")
+        raise ValueError(f"fold and folds: expected both or neither, got fold={fold!r} and folds={folds!r}")
     if folds is None:
         return None, None
     folds = _checks.integer("folds", folds, 2)
     return _checks.integer("fold", fold, 0, folds - 1), folds
 
 
-def loader(frames: Dataset, *, batch_size: int, num_workers: int, seed: int, shuffled: bool = False) -> DataLoader:
-    """Return a loader of a set that makes whole batches, `__getitems__`."""
+def _check_classes(trained: "FrameDataset", validated: "FrameDataset", tested: "FrameDataset") -> None:
+    """Refuse classes that are tested but not trained, and report those that are trained but not tested."""
+    parts = {"training": trained, "validation": validated, "test": tested}
+    present = {part: set(frames.targets.tolist()) for part, frames in parts.items()}
+
+    def names(labels: set[int]) -> list[str]:
+        return [trained.classes[label] for label in sorted(labels)]
+
+    for part in ("validation", "test"):
+        if alone := present[part] - present["training"]:
+            raise ValueError(f"name: expected every class of the {part} part in training, got none of {names(alone)}")
+    if missing := present["training"] - present["test"]:
+        if len(tested):
+            warnings.warn(f"no recording of the classes {names(missing)} is in the test part", stacklevel=3)
+
+
+def loader(
+    frames: Dataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    shuffled: bool = False,
+    collate: Callable[[Sequence], Any] | None = None,
+) -> DataLoader:
+    """Return a loader of a set whose `__getitems__` gives `Samples`; `collate` makes batches of other samples."""
     return DataLoader(
         frames,
         batch_size=batch_size,
@@ -157,10 +221,30 @@ def loader(frames: Dataset, *, batch_size: int, num_workers: int, seed: int, shu
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_as_it_is,
+        collate_fn=collate or collated,
         # Without an own stream every pass advances the global one, and resuming is not exact.
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+class Samples(list):
+    """Samples, as torch's loaders collate them, with the batch that was made of all at once, which is faster."""
+
+    def __init__(self, samples: Iterable[tuple], batch: tuple[torch.Tensor, ...]):
+        super().__init__(samples)
+        self.batch = batch
+
+
+def collated(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
+    """Return the batch of samples of a `FrameDataset`, or of a subset or the like of one; see `loaders`."""
+    if isinstance(samples, Samples):
+        return samples.batch
+    frames, labels, *lengths = zip(*samples, strict=True)
+    steps = max(map(len, frames))
+    batch = torch.zeros(steps, len(frames), *frames[0].shape[1:])
+    for position, one in enumerate(frames):
+        batch[: len(one), position] = one
+    return batch, torch.tensor(labels), *map(torch.tensor, lengths)
 
 
 def _pools(
@@ -178,9 +262,10 @@ def _pools(
 
 
 class FrameDataset(Dataset):
-    """Recordings as frames, made from a packed file batch by batch.
+    """Recordings as frames, made from a packed file batch by batch; see `loaders`.
 
-    Indexing with a list of indices, or of (epoch, index) pairs, gives a batch; see `loaders`.
+    Indexed by a number it gives (frames, label), or (frames, label, length) of frames of a time window: a float32
+    tensor of shape (T, C, H, W) and ints.
 
     Attributes:
         targets: the labels, int64 of shape (n,).
@@ -188,64 +273,64 @@ class FrameDataset(Dataset):
         sensor_size: (width, height, polarities).
     """
 
-    def __init__(
-        self,
-        recordings: EventDataset,
-        packed: Pack,
-        places: np.ndarray,
-        time_bins: int | None,
-        time_window: float | None,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
-        seed: int = 0,
-    ):
-        kept = places >= 0
-        self._packed, self._places = packed, places[kept]
+    def __init__(self, recordings: EventDataset, packed: Pack, places: np.ndarray, framing: dict[str, Any]):
+        kept = np.flatnonzero(places >= 0)
+        self._packed, self._places, self._numbers = packed, places[kept], kept
+        self._name = f"{recordings.name} {recordings.split}"
         self.targets, self.classes = recordings.targets[kept], recordings.classes
         self.sensor_size = packed.sensor_size
-        self._time = {"n_time_bins": time_bins, "time_window": time_window}
-        self._augment, self._seed = augment, seed
+        self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
+        self._framing, self._augment, self._seed = framing, None, 0
 
     def only(self, chosen: np.ndarray) -> "FrameDataset":
         """Return a set of some of the recordings, by index."""
-        part = object.__new__(FrameDataset)
-        part.__dict__.update(self.__dict__, _places=self._places[chosen], targets=self.targets[chosen])
-        return part
+        chosen_parts = {name: getattr(self, name)[chosen] for name in ("_places", "_numbers", "targets")}
+        return self._with(**chosen_parts)
+
+    def augmented(self, augment: Callable | None, seed: int) -> "FrameDataset":
+        """Return a set whose events are changed by `augment`, seeded by epoch and recording."""
+        return self._with(_augment=augment, _seed=seed)
+
+    def _with(self, **changed) -> "FrameDataset":
+        other = object.__new__(FrameDataset)
+        other.__dict__.update(self.__dict__, **changed)
+        return other
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        """Return one recording without the dimension of the batch."""
-        frames, labels, *lengths = self.__getitems__([index])
-        return frames[:, 0], labels[0], *lengths
+    def __getitem__(self, index: int) -> tuple:
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, ...]:
-        """Return a batch, which may be empty; this is what torch's loader calls."""
-        pairs = [index if isinstance(index, tuple) else (0, int(index)) for index in indices]
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> Samples:
+        """Return samples, maybe none, by indices or (epoch, index) pairs; this is what torch's loader calls."""
+        pairs = [index if isinstance(index, tuple) else (0, operator.index(index)) for index in indices]
         numbers = [index for _, index in pairs]
         labels = torch.from_numpy(self.targets[numbers])
         if self._packed.shape is not None:
             frames = torch.from_numpy(self._packed.frames()[self._places[numbers]].astype(np.float32, copy=False))
-            return frames.transpose(0, 1).contiguous(), labels
-        made = [self._frames(epoch, index) for epoch, index in pairs]
-        lengths = [len(frames) for frames in made]
-        steps = max(lengths, default=self._time["n_time_bins"] or 0)
-        batch = np.zeros((steps, len(made), *self.sensor_size[::-1]), np.float32)
-        for position, frames in enumerate(made):
-            batch[: len(frames), position] = frames
-        if self._time["time_window"] is None:
-            return torch.from_numpy(batch), labels
-        return torch.from_numpy(batch), labels, torch.tensor(lengths)
+            batch = frames.transpose(0, 1).contiguous(), labels
+            return Samples(zip(frames, labels.tolist(), strict=True), batch)
+        made = [torch.from_numpy(self._frames(epoch, index)) for epoch, index in pairs]
+        lengths = [] if "n_time_bins" in self._framing else [list(map(len, made))]
+        samples = list(zip(made, labels.tolist(), *lengths, strict=True))
+        if not samples:
+            empty = torch.zeros(self._framing.get("n_time_bins", 0), 0, *self.sensor_size[::-1])
+            return Samples([], (empty, labels, *(torch.tensor(part, dtype=torch.int64) for part in lengths)))
+        return Samples(samples, collated(samples))
 
     def _frames(self, epoch: int, index: int) -> np.ndarray:
         """Return the counts of one recording, (T, C, H, W)."""
         events = self._packed.events(int(self._places[index]))
+        if self._transform is not None:
+            events = self._transform(events)
         if self._augment is not None:
             stream = np.random.SeedSequence(self._seed, spawn_key=(epoch, int(self._places[index])))
             events = self._augment(events, np.random.default_rng(stream))
-        bins = self._time["n_time_bins"]
-        remainder = "keep" if bins is None else remainder_of(events["t"], bins)
-        return to_frames(events, self.sensor_size, **self._time, remainder=remainder, dtype=np.float32)
+        try:
+            return to_frames(events, self.sensor_size, **self._framing, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self._name}, recording {self._numbers[index]}: {error}") from error
 
 
 class _Order(DistributedSampler):
@@ -257,36 +342,3 @@ class _Order(DistributedSampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((self.epoch, index) for index in super().__iter__())
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _fold(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (train, test) indices of one of k stratified folds."""
-    from sklearn.model_selection import StratifiedKFold
-
-    rarest = np.unique(targets, return_counts=True)[1].min()
-    if folds > rarest:
-        raise ValueError(f"folds: expected at most {rarest}, the recordings of the rarest class, came {folds}")
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(targets, targets))[fold]
-
-
-def divided(
-    argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices in `pool` as two parts, the second a stratified `fraction`, each ascending."""
-    if fraction == 0:
-        return pool, pool[:0]
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)
-    except ValueError as error:
-        raise ValueError(
-            f"{argument}: expected a share that puts recordings of every class into both parts of the "
-            f"{len(pool)} training recordings, came {fraction}; 0 goes without"
-        ) from error
-    return np.sort(train), np.sort(rest)

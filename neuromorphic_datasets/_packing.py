@@ -1,6 +1,8 @@
 """Data sets into packed files: read in parallel, once, and kept."""
 
+import functools
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -10,12 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import _cache
-from ._dataset import EventDataset, digest
+from ._dataset import EventDataset, digest, is_ours
 from ._frames import to_frames
 from .readers import RecordingError
 
-# Raise it when the same recordings would give other bytes.
-_VERSION = 1
 # Below this many recordings starting processes takes longer than reading.
 _FEW = 200
 
@@ -25,52 +25,93 @@ def pack(
     folder: Path,
     *,
     n_time_bins: int | None = None,
+    remainder: str = "keep",
     on_error: str = "raise",
     num_workers: int | None = None,
 ) -> tuple[_cache.Pack, np.ndarray]:
     """Return a packed file of the recordings and the place of each recording in it, -1 if it was left out.
 
-    It holds events, or frames of `n_time_bins` where these need fewer bytes.
+    It holds events, or frames of `n_time_bins` where these need fewer bytes. It is kept for later runs if all that
+    decides its bytes is known; of recordings without a fingerprint it is deleted with its last user.
 
     Args:
         recordings: what to pack, without their transform.
-        folder: where the file goes, under a name made of the set, its split, the state of its files and, for
-            frames, their number.
+        folder: where the file goes, under a name made of all that decides its bytes.
         n_time_bins: the frames wanted; None packs events.
+        remainder: of the frames, as in `to_frames`.
         on_error: "raise" on a damaged recording, or "skip" it; a warning counts them then.
         num_workers: processes that read; None is one for each core, and this process for few recordings.
 
     Raises:
-        RecordingError: with "raise", at the first damaged one.
+        RecordingError: with "raise", at the first damaged one; with "skip", if all are.
     """
     kept = recordings.packed()
-    if kept is not None:
+    if kept is not None and is_ours(type(recordings).events):
         return kept
-    key = digest([_VERSION, recordings.fingerprint, recordings.sensor_size, on_error])
-    events_path = folder / f"{recordings.name}-{recordings.split}-{key}.pack"
-    frames_path = events_path.with_suffix(f".{n_time_bins}.pack")
-
-    def built() -> _cache.Pack:
-        for path in (events_path, frames_path):
-            if path.is_file() and (found := _cache.opened(path)) is not None:
-                return found
-        events = _cache.load_or_build(events_path, lambda file: _write_events(file, recordings, on_error, num_workers))
-        return _smaller(events, frames_path, n_time_bins)
-
-    with _cache.locked(events_path):
-        packed = built()
+    build = functools.partial(_built, recordings, n_time_bins, remainder, on_error, num_workers)
+    name = re.sub(r"[^\w.-]", "_", f"{recordings.name}-{recordings.split}")
+    if recordings.fingerprint:
+        packed = build(folder / f"{name}-{_key(recordings, on_error)}.pack")
+    else:
+        place = _cache.TemporaryFolder(folder, name)
+        packed = build(place.path / "recordings.pack")
+        packed.place = place
     places = np.full(len(recordings), -1)
     places[packed.sources] = np.arange(len(packed))
+    _report_left_out(recordings, packed, places)
     return packed, places
 
 
-def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None) -> _cache.Pack:
+def _key(recordings: EventDataset, on_error: str) -> str:
+    """Return digits made of all that decides the bytes of a packed file of events."""
+    kind = type(recordings)
+    return digest(
+        [
+            _code(),
+            (kind.__module__, kind.__qualname__, recordings.name, recordings.split),
+            recordings.fingerprint,
+            recordings.sensor_size,
+            recordings.targets.tolist(),
+            on_error,
+        ]
+    )
+
+
+@functools.cache
+def _code() -> str:
+    """Return digits of this package's code: what it reads differently from before has to be read again."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return digest((file.name, file.read_bytes()) for file in files)
+
+
+def _built(recordings, n_time_bins, remainder, on_error, num_workers, events_path: Path) -> _cache.Pack:
+    """Open a packed file of events or frames, or write it."""
+    frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
+    with _cache.locked(events_path):
+        for path in (events_path, frames_path):
+            if path.is_file() and (packed := _cache.opened(path)) is not None:
+                return packed
+        events = _cache.load_or_build(events_path, lambda file: _write_events(file, recordings, on_error, num_workers))
+        return _smaller(events, frames_path, n_time_bins, remainder)
+
+
+def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, remainder: str) -> _cache.Pack:
     """Pack frames and delete the events if frames need fewer bytes."""
     if n_time_bins is None or len(events) * n_time_bins * int(np.prod(events.sensor_size)) >= events.block_bytes():
         return events
-    frames = _cache.load_or_build(frames_path, lambda file: _write_frames(file, events, n_time_bins))
+    frames = _cache.load_or_build(frames_path, lambda file: _write_frames(file, events, n_time_bins, remainder))
     events.path.unlink(missing_ok=True)
     return frames
+
+
+def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.ndarray) -> None:
+    """Warn of damaged recordings, whether they were left out now or by the run that packed the file."""
+    left_out = np.count_nonzero(places < 0)
+    if left_out:
+        lost = np.setdiff1d(recordings.targets, recordings.targets[places >= 0])
+        classes = f"; no recording is left of the classes {[recordings.classes[label] for label in lost]}"
+        count = f"{left_out} of {len(recordings)} recordings are left out"
+        warnings.warn(f"{count}; the first: {packed.note}{classes if len(lost) else ''}", stacklevel=3)
 
 
 class _Readable(Dataset):
@@ -78,13 +119,15 @@ class _Readable(Dataset):
 
     def __init__(self, recordings: EventDataset):
         self._recordings = recordings
+        # Of a set that is packed already, a subclass has replaced the events.
+        self._read = recordings.read if recordings.packed() is None else functools.partial(EventDataset.read, recordings)
 
     def __len__(self) -> int:
         return len(self._recordings)
 
     def __getitem__(self, position: int):
         try:
-            return position, *self._recordings.read(position)
+            return position, *self._read(position)
         except RecordingError as error:
             return position, error, None
 
@@ -96,40 +139,37 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     writer, damaged = _cache.Writer(file, recordings.sensor_size), []
     progress = tqdm(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, events, stated in progress:
-        if isinstance(events, RecordingError):
-            if on_error == "raise":
+        try:
+            if isinstance(events, RecordingError):
                 raise events
-            damaged.append(events)
-        else:
             writer.add_events(events, int(recordings.targets[position]), position, stated)
-    if damaged:
-        count = f"{len(damaged)} of {len(recordings)} recordings"
-        warnings.warn(f"{count} are left out; the first: {damaged[0]}", stacklevel=2)
-        if len(damaged) == len(recordings):
-            raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
-    writer.finish()
+        except (TypeError, ValueError) as error:
+            named = isinstance(error, RecordingError)
+            error = error if named else RecordingError(f"{recordings.where(position)}: {error}")
+            if on_error == "raise":
+                raise error from None
+            damaged.append(error)
+    if len(damaged) == len(recordings):
+        first = f"the first: {damaged[0]}" if damaged else "it has none"
+        raise RecordingError(f"{recordings.name}: no recording can be read; {first}")
+    writer.finish(note=str(damaged[0]) if damaged else "")
 
 
 def _unchanged(sample):
     return sample
 
 
-def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int) -> None:
+def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remainder: str) -> None:
     width, height, polarities = events.sensor_size
-    dtype = np.min_scalar_type(max(_frames(events, position, n_time_bins).max() for position in range(len(events))))
+
+    def frames(position: int) -> np.ndarray:
+        options = {"n_time_bins": n_time_bins, "remainder": remainder, "dtype": np.int32}
+        return to_frames(events.events(position), events.sensor_size, **options)
+
+    dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)
     for position in tqdm(range(len(events)), desc="packing frames", unit="recording", delay=1):
-        frames = _frames(events, position, n_time_bins).astype(dtype)
-        writer.add_frames(frames, int(events.labels[position]), int(events.sources[position]))
-    writer.finish((n_time_bins, polarities, height, width), dtype)
-
-
-def _frames(events: _cache.Pack, position: int, n_time_bins: int) -> np.ndarray:
-    recorded = events.events(position)
-    remainder = remainder_of(recorded["t"], n_time_bins)
-    return to_frames(recorded, events.sensor_size, n_time_bins=n_time_bins, remainder=remainder, dtype=np.int32)
-
-
-def remainder_of(t: np.ndarray, n_time_bins: int) -> str:
-    """Return "drop", as ToFrame does, but for recordings of fewer µs than bins, of which it would drop all events."""
-    return "keep" if len(t) and t[-1] - t[0] < n_time_bins else "drop"
+        writer.add_frames(
+            frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position])
+        )
+    writer.finish((n_time_bins, polarities, height, width), dtype, events.note)

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _checks
 from ._cache import user_folder
+from ._dataset import digest
 from ._files import FileDataset, by_class
 from ._packing import pack
 from .readers import FORMATS, Recording, read_recording
@@ -80,7 +81,7 @@ class EventFolder(FileDataset):
             )
         sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)
-        self._columns = columns
+        self._columns = _checks.columns(columns)
         self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
         self._places = places[places >= 0]
         self.files = [file for file, place in zip(self.files, places, strict=True) if place >= 0]
@@ -93,7 +94,11 @@ class EventFolder(FileDataset):
 
         if time_window is None and n_time_bins is None:
             return None
-        return ToFrames(self.sensor_size, n_time_bins=n_time_bins, time_window=time_window, remainder="keep")
+        return ToFrames(self.sensor_size, n_time_bins=n_time_bins, time_window=time_window)
+
+    @property
+    def fingerprint(self) -> str:
+        return super().fingerprint and digest([super().fingerprint, self._columns])
 
     def recording(self, position: int) -> Recording:
         return read_recording(self.files[position], self.sensor_size, self._columns)

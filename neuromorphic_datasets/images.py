@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from . import _checks
 from ._cache import user_folder
-from ._loaders import divided, loader
+from ._loaders import Samples, loader
+from ._splits import divided
 
 __all__ = ["Images", "load", "loaders", "names"]
 
@@ -78,10 +79,11 @@ class Images(TensorDataset):
 class _Batches(Images):
     """Images that are fetched as whole batches, which is some ten times as fast as collating them."""
 
-    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a batch, by indices or (epoch, index) pairs; this is what torch's loader calls."""
+    def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> Samples:
+        """Return samples, by indices or (epoch, index) pairs; this is what torch's loader calls."""
         numbers = torch.tensor([i[1] if isinstance(i, tuple) else int(i) for i in indices], dtype=torch.int64)
-        return self.images[numbers].to(torch.float32) / 255, self.targets[numbers]
+        images, targets = self.images[numbers].to(torch.float32) / 255, self.targets[numbers]
+        return Samples(zip(images, targets.tolist(), strict=True), (images, targets))
 
     @classmethod
     def some(cls, images: Images, chosen: np.ndarray) -> "_Batches":

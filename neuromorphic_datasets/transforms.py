@@ -23,13 +23,13 @@ class ToFrames:
     Args:
         sensor_size, n_time_bins, time_window, overlap, include_incomplete: as of `to_frames`, whose errors the call
             raises.
-        start_time, end_time, remainder, dtype: likewise.
+        start_time, end_time, remainder, dtype: likewise; ``remainder="drop"`` gives the frames of Tonic's ToFrame.
 
     The result is that of `to_frames`: (frames, polarities, height, width) of `dtype`, int16 by default.
 
     Example:
         >>> events = np.array([(1, 0, 5, 1), (0, 0, 7, 0)], dtype=[(f, "i8") for f in "xytp"])
-        >>> ToFrames((2, 1, 2), time_window=2, remainder="keep")(events).shape
+        >>> ToFrames((2, 1, 2), time_window=2)(events).shape
         (2, 2, 1, 2)
     """
 
@@ -40,7 +40,7 @@ class ToFrames:
     include_incomplete: bool = False
     start_time: float | None = None
     end_time: float | None = None
-    remainder: str = "drop"
+    remainder: str = "keep"
     dtype: Any = np.int16
 
     def __call__(self, events: np.ndarray) -> np.ndarray:

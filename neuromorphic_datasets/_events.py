@@ -1,0 +1,79 @@
+"""What the events of a recording have to be, whoever made them."""
+
+import numpy as np
+
+# Times stay below it, so that the difference of two is an int64.
+_LATEST = 1 << 62
+
+
+def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y, t and p of a structured array, checked but for the sensor's size.
+
+    All are integers in the machine's byte order, t is int64 and ascending. Without a field y all rows are 0; for a
+    sensor of one polarity all polarities are.
+
+    Raises:
+        TypeError: the array has other fields, or a field holds no numbers.
+        ValueError: a number is not whole, times descend, or polarities are two where the sensor has one.
+    """
+    names = getattr(getattr(events, "dtype", None), "names", None) or ()
+    if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
+        raise TypeError(f"events: expected a structured array with x, y, t and p, got {_described(events)}")
+    x, t, p = (_integers(field, events[field]) for field in "xtp")
+    y = _integers("y", events["y"]) if "y" in names else np.broadcast_to(np.int16(0), x.shape)
+    if t.dtype == np.uint64 and (t >= _LATEST).any():
+        raise ValueError(f"events: expected times below 2**62 µs, got {t.max()}")
+    t = np.ascontiguousarray(t, np.int64)
+    _check_order(t)
+    if polarities == 1 and len(p):
+        if (p != p[0]).any():
+            raise ValueError("events: a sensor of one polarity, but events of both")
+        p = np.broadcast_to(np.int8(0), p.shape)
+    return x, y, t, p
+
+
+def check_on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tuple[int, int, int]) -> None:
+    """Raise a ValueError that names the first event off the sensor, if there is one."""
+    sides = list(zip((x, y, p), sensor_size, strict=True))
+    if any(len(column) and not 0 <= column.min() <= column.max() < side for column, side in sides):
+        off = np.any([(column < 0) | (column >= side) for column, side in sides], axis=0)
+        event = int(off.argmax())
+        raise ValueError(
+            f"events: event {event} (x={x[event]}, y={y[event]}, p={p[event]}) is off a sensor of size {sensor_size}; "
+            "all count from 0, p is 0 for OFF and 1 for ON"
+        )
+
+
+def _described(events) -> str:
+    if isinstance(events, np.ndarray):
+        return f"{'a masked array, ' if np.ma.isMaskedArray(events) else ''}{events.dtype} of shape {events.shape}"
+    return f"{type(events).__name__} {events!r}"[:200]
+
+
+def _integers(field: str, column: np.ndarray) -> np.ndarray:
+    """Return a column as integers in the machine's byte order."""
+    if column.dtype.kind not in "iubf" or column.ndim != 1:
+        raise TypeError(f"events: expected a number as {field}, got {column.dtype} of shape {column.shape[1:]}")
+    if column.dtype.kind == "b":
+        return column.view(np.int8)
+    if column.dtype.kind == "f":
+        wrong = ~((np.abs(column.astype(np.float64)) < _LATEST) & (column == np.trunc(column)))
+        if wrong.any():
+            event = int(wrong.argmax())
+            hint = "; times are in µs: seconds have to be multiplied by 1e6 and rounded" if field == "t" else ""
+            raise ValueError(f"events: event {event}: expected an integer {field}, got {column[event]}{hint}")
+        return column.astype(np.int64)
+    return column if column.dtype.isnative else column.astype(column.dtype.newbyteorder("="))
+
+
+def _check_order(t: np.ndarray) -> None:
+    from . import _kernels
+
+    descent = _kernels.first_descent(t)
+    if descent >= 0:
+        raise ValueError(
+            f"events: expected ascending times, got {t[descent]} after {t[descent - 1]} at event {descent}; "
+            'sort them: events[np.argsort(events["t"], kind="stable")]'
+        )
+    if len(t) and not -_LATEST < t[0] <= t[-1] < _LATEST:
+        raise ValueError(f"events: expected times within 2**62 µs, got {t[0]} to {t[-1]}")
