@@ -1,9 +1,9 @@
 """Recordings packed into one memory-mapped file, safe against crashes, damage and several processes.
 
-A file is: `_MAGIC`, one block a recording, an index (one entry a recording), the description as JSON, and a trailer
+A file is: `_MAGIC`, one block per recording, an index (one entry per recording), the description as JSON, and a trailer
 with the positions of the two, the CRC-32 of everything before and `_MAGIC`. A block is either the frames or the
-events: columns x and y of one, two or four bytes each, time since the recording's first event of four or eight, polarity
-of one bit. The trailer is written last, and the file then renamed, so that a file under its own name is whole.
+events: columns x and y of one, two or four bytes each, time since the recording's first event of four or eight,
+polarity of one bit. The trailer is written last, and the file then renamed, so that a file under its own name is whole.
 """
 
 import contextlib

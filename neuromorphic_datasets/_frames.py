@@ -46,7 +46,7 @@ def to_frames(
         start_time: with time_window: where the first frame starts, µs; None is the first event.
         end_time: with "drop" and time_window: where the recording ends, µs; None is the last event.
         remainder: "keep" has every event in a frame, from start_time on; "drop" leaves out what ToFrame does.
-        dtype: of the counts, integer or floating.
+        dtype: of the counts: an integer type, float32 or float64.
 
     Returns:
         Array of shape (frames, polarities, height, width), or (frames, polarities, width) of events without y.
@@ -131,9 +131,11 @@ def batch_to_frames(
 def _most(dtype: np.dtype | str) -> np.generic:
     """Return the largest count up to which a type holds all counts."""
     kind = np.dtype(dtype)
-    if kind.kind not in "iuf":
-        raise TypeError(f"dtype: expected an integer or floating type, got {dtype!r}")
-    return kind.type(1 << np.finfo(kind).nmant + 1 if kind.kind == "f" else np.iinfo(kind).max)
+    if kind.kind in "iu" and kind.isnative:
+        return kind.type(np.iinfo(kind).max)
+    if kind not in (np.float32, np.float64):
+        raise TypeError(f"dtype: expected an integer type, float32 or float64, got {dtype!r}")
+    return kind.type(1 << np.finfo(kind).nmant + 1)
 
 
 def _slices(

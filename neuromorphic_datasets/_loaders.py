@@ -112,6 +112,7 @@ def loaders(
         "batch_size": _checks.integer("batch_size", batch_size, 1),
         "num_workers": _checks.integer("num_workers", num_workers, 0),
         "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
+        "collate": collated,
     }
     framing = _framing(name, time_bins, time_window, remainder)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
@@ -210,10 +211,10 @@ def loader(
     batch_size: int,
     num_workers: int,
     seed: int,
+    collate: Callable[[Sequence], Any],
     shuffled: bool = False,
-    collate: Callable[[Sequence], Any] | None = None,
 ) -> DataLoader:
-    """Return a loader of a set whose `__getitems__` gives `Samples`; `collate` makes batches of other samples."""
+    """Return a loader of a set whose `__getitems__` gives `Samples`."""
     return DataLoader(
         frames,
         batch_size=batch_size,
@@ -221,7 +222,7 @@ def loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=collate or collated,
+        collate_fn=collate,
         # Without an own stream every pass advances the global one, and resuming is not exact.
         generator=torch.Generator().manual_seed(seed),
     )
@@ -252,6 +253,8 @@ def _pools(
 ) -> tuple[EventDataset, EventDataset | None, EventDataset]:
     """Return the sets that training, validation and test recordings are chosen from; None is the first."""
     if isinstance(name, EventDataset):
+        if root is not None or download:
+            raise ValueError(f"root and download: expected with a name only, got {root!r} and {download!r}")
         return name, None, name
     if folds is not None:
         pool = load(name, "all", root=root, download=download)

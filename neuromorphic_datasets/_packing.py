@@ -11,7 +11,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import _cache
+from . import _cache, _checks
 from ._dataset import EventDataset, digest, is_ours
 from ._frames import to_frames
 from .readers import RecordingError
@@ -43,8 +43,12 @@ def pack(
         num_workers: processes that read; None is one for each core, and this process for few recordings.
 
     Raises:
+        TypeError, ValueError: the set's labels are not those of its classes, one per recording.
         RecordingError: with "raise", at the first damaged one; with "skip", if all are.
     """
+    _checks.labels("targets", recordings.targets, len(recordings.classes))
+    if len(recordings) != len(recordings.targets):
+        raise ValueError(f"targets: expected {len(recordings)}, one per recording, got {len(recordings.targets)}")
     kept = recordings.packed()
     if kept is not None and is_ours(type(recordings).events):
         return kept
@@ -118,9 +122,9 @@ class _Readable(Dataset):
     """Events, or the error that reading them gave; errors cannot be raised in a worker without ending it."""
 
     def __init__(self, recordings: EventDataset):
-        self._recordings = recordings
-        # Of a set that is packed already, a subclass has replaced the events.
-        self._read = recordings.read if recordings.packed() is None else functools.partial(EventDataset.read, recordings)
+        self._recordings, self._read = recordings, recordings.read
+        if recordings.packed() is not None:  # a subclass has replaced its events
+            self._read = functools.partial(EventDataset.read, recordings)
 
     def __len__(self) -> int:
         return len(self._recordings)
@@ -149,9 +153,11 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
             if on_error == "raise":
                 raise error from None
             damaged.append(error)
+    if not len(recordings):
+        raise RecordingError(f"{recordings.name}: expected one recording or more, got none")
     if len(damaged) == len(recordings):
-        first = f"the first: {damaged[0]}" if damaged else "it has none"
-        raise RecordingError(f"{recordings.name}: no recording can be read; {first}")
+        warnings.warn(f"{len(damaged)} of {len(damaged)} recordings are left out", stacklevel=2)
+        raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
     writer.finish(note=str(damaged[0]) if damaged else "")
 
 
@@ -169,7 +175,5 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
     dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)
     for position in tqdm(range(len(events)), desc="packing frames", unit="recording", delay=1):
-        writer.add_frames(
-            frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position])
-        )
+        writer.add_frames(frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position]))
     writer.finish((n_time_bins, polarities, height, width), dtype, events.note)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from . import _checks
 from ._cache import user_folder
@@ -88,6 +88,10 @@ class _Batches(Images):
     @classmethod
     def some(cls, images: Images, chosen: np.ndarray) -> "_Batches":
         return cls(images.images.numpy()[chosen], images.targets.numpy()[chosen], images.classes)
+
+
+def _collated(samples: Sequence) -> Sequence[torch.Tensor]:
+    return samples.batch if isinstance(samples, Samples) else default_collate(samples)
 
 
 def load(name: str, *, root: str | PathLike | None = None, download: bool = False) -> tuple[Images, Images]:
@@ -170,6 +174,7 @@ def loaders(
         "batch_size": _checks.integer("batch_size", batch_size, 1),
         "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
         "num_workers": 0,
+        "collate": _collated,
     }
     fraction = _checks.fraction("val_fraction", val_fraction)
     train, test = load(name, root=root, download=download)

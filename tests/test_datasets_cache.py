@@ -156,7 +156,7 @@ PROGRAM = textwrap.dedent("""
             events["t"] = np.arange(1 + position) * 3
             return events
 
-    made = Made("made", "all", (5, 5, 2), ["0"], np.zeros(40, int), None, "")
+    made = Made("made", "all", (5, 5, 2), ["0"], np.zeros(40, int), fingerprint="40 of them")
     (folder / f"ready-{name}").touch()
     while len(list(folder.glob("ready-*"))) < processes:
         time.sleep(0.01)

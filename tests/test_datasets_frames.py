@@ -13,6 +13,7 @@ from neuromorphic_datasets import batch_to_frames, to_frames
 from neuromorphic_datasets.transforms import ToFrames
 
 SIZE = (7, 5, 2)
+DROP = {"remainder": "drop"}
 DTYPES = {
     "int64": [(field, "i8") for field in "xytp"],
     "packed": [("x", "i2"), ("y", "i2"), ("t", "i8"), ("p", "?")],
@@ -34,7 +35,7 @@ def recording(seed=0, count=50, last=1000, first=0, dtype="int64", size=SIZE):
 def assert_equals_tonic(events, size=SIZE, **options):
     expected = ToFrame(size, **options)(events.copy())
     before = events.copy()
-    found = to_frames(events, size, **options)
+    found = to_frames(events, size, **options, remainder="drop")
     assert found.dtype == expected.dtype == np.int16
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(events, before)
@@ -106,16 +107,24 @@ def test_counts_wrap_around_as_tonics_unless_another_dtype_is_given():
     events = np.zeros(40_001, DTYPES["int64"])
     events["t"][-1] = 10
     assert_equals_tonic(events, n_time_bins=1)
-    assert to_frames(events, SIZE, n_time_bins=1)[0, 0, 0, 0] < 0
+    assert to_frames(events, SIZE, n_time_bins=1, remainder="drop")[0, 0, 0, 0] < 0
     for dtype in (np.int32, np.float32, "uint16"):
         frames = to_frames(events, SIZE, n_time_bins=1, dtype=dtype)
         assert frames.dtype == dtype
-        assert frames[0, 0, 0, 0] == 40_000
+        assert frames[0, 0, 0, 0] == 40_001
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.int16, 32_767), ("uint8", 255), (np.float32, 1 << 24)])
+def test_counts_that_do_not_fit_are_refused(dtype, most):
+    events = np.zeros(most + 1, DTYPES["int64"])
+    assert to_frames(events[1:], SIZE, n_time_bins=1, dtype=dtype)[0, 0, 0, 0] == most
+    with pytest.raises(ValueError, match=rf"^dtype: expected one that holds the counts, got .*: one exceeds {most}"):
+        to_frames(events, SIZE, n_time_bins=1, dtype=dtype)
 
 
 @given(events=recordings, bins=st.integers(1, 40))
-def test_keep_has_every_event_in_a_bin(events, bins):
-    frames = to_frames(events, SIZE, n_time_bins=bins, remainder="keep")
+def test_every_event_is_in_a_bin(events, bins):
+    frames = to_frames(events, SIZE, n_time_bins=bins)
     assert frames.shape == (bins, 2, 5, 7)
     assert frames.sum() == len(events)
     elapsed = events["t"].astype(np.int64) - int(events["t"][0])
@@ -126,11 +135,21 @@ def test_keep_has_every_event_in_a_bin(events, bins):
 
 
 @given(events=recordings, window=st.integers(1, 400))
-def test_keep_has_every_event_in_a_window(events, window):
-    frames = to_frames(events, SIZE, time_window=window, remainder="keep")
+def test_every_event_is_in_a_window(events, window):
+    frames = to_frames(events, SIZE, time_window=window)
     elapsed = events["t"].astype(np.int64) - int(events["t"][0])
     assert len(frames) == int(elapsed[-1]) // window + 1
     np.testing.assert_array_equal(frames.sum((1, 2, 3)), np.bincount(elapsed // window, minlength=len(frames)))
+
+
+@given(events=recordings, window=st.floats(0.3, 400))
+def test_windows_of_parts_of_a_microsecond_lose_no_event(events, window):
+    frames = to_frames(events, SIZE, time_window=window)
+    elapsed = events["t"].astype(np.int64) - int(events["t"][0])
+    assert len(frames) == elapsed[-1] // window + 1
+    edges = np.arange(1, len(frames)) * window
+    number = np.searchsorted(edges, elapsed, side="right")
+    np.testing.assert_array_equal(frames.sum((1, 2, 3)), np.bincount(number, minlength=len(frames)))
 
 
 @pytest.mark.parametrize(("options", "frames"), [({"n_time_bins": 3}, 3), ({"time_window": 4}, 1)])
@@ -148,7 +167,7 @@ def test_events_off_the_sensor_are_named(field, value):
         ValueError, match=rf"^events: event 3 \(.*{field}={value}.* is off a sensor of size \(7, 5, 2\)"
     ):
         to_frames(events, SIZE, n_time_bins=4)
-    with pytest.raises(ValueError, match="event 3 of a recording is off a sensor"):
+    with pytest.raises(ValueError, match=r"^events: event 3 \(.* is off a sensor"):
         batch_to_frames([events], SIZE, n_time_bins=4)
 
 
@@ -162,18 +181,23 @@ def test_descending_times_are_named():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ValueError, "^n_time_bins and time_window: expected one of them, came None and None"),
+        ({}, ValueError, "^n_time_bins and time_window: expected one of them, got None and None"),
         ({"n_time_bins": 2, "time_window": 2}, ValueError, "^n_time_bins and time_window"),
         ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, came 0"),
         ({"n_time_bins": 2.5}, TypeError, "^n_time_bins: expected an integer"),
-        ({"n_time_bins": 2, "overlap": 1}, ValueError, "^overlap: expected a number >= 0 and < 1, came 1"),
+        ({"n_time_bins": 2, "overlap": 1, **DROP}, ValueError, "^overlap: expected a number >= 0 and < 1"),
         ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected with time_window only"),
-        ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, came 0 and 0"),
-        ({"time_window": 5, "overlap": 5}, ValueError, "^time_window"),
+        ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, got 0 and 0"),
+        ({"time_window": 5, "overlap": 5, **DROP}, ValueError, "^time_window"),
         ({"time_window": float("nan")}, ValueError, "^time_window"),
-        ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, came '5'"),
-        ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'drop' or 'keep', came 'all'"),
-        ({"time_window": 5, "remainder": "keep", "overlap": 1}, ValueError, "^remainder: 'keep' needs overlap=0"),
+        ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, got '5'"),
+        ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
+        ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected with remainder='drop' only, got 1"),
+        ({"time_window": 5, "end_time": 9}, ValueError, "^overlap, include_incomplete and end_time: expected with"),
+        ({"time_window": 5, "include_incomplete": True}, ValueError, "^overlap, include_incomplete and end_time"),
+        ({"time_window": 5, "start_time": float("nan")}, TypeError, "^start_time: expected a finite number"),
+        ({"time_window": 5, "dtype": bool}, TypeError, "^dtype: expected an integer type, float32 or float64"),
+        ({"time_window": 5, "dtype": np.float16}, TypeError, "^dtype: expected an integer type, float32 or"),
         ({"sensor_size": (7, 5), "n_time_bins": 2}, TypeError, r"^sensor_size: expected \(width, height, polarities\)"),
         ({"sensor_size": (7, 0, 2), "n_time_bins": 2}, ValueError, "^sensor_size: height: expected an integer >= 1"),
         (
@@ -210,9 +234,10 @@ def test_an_empty_batch():
 
 
 def test_the_transform_is_frozen_and_picklable():
-    transform = ToFrames(SIZE, time_window=50, overlap=5, include_incomplete=True)
+    options = {"time_window": 50, "overlap": 5, "include_incomplete": True, **DROP}
+    transform = ToFrames(SIZE, **options)
     events = recording()
-    expected = to_frames(events, SIZE, time_window=50, overlap=5, include_incomplete=True)
+    expected = to_frames(events, SIZE, **options)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(transform))(events), expected)
     with pytest.raises(AttributeError):
         transform.overlap = 3

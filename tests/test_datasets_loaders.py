@@ -24,7 +24,7 @@ class Made(EventDataset):
     """A data set of given recordings."""
 
     def __init__(self, recordings, targets):
-        super().__init__("made", "all", SIZE, ["0", "1"], targets)
+        super().__init__("made", "all", SIZE, ["0", "1"], targets, fingerprint="made")
         self.recordings = recordings
 
     def events(self, position):
@@ -158,7 +158,7 @@ def test_worker_processes_give_the_same_batches(root):
         ({"time_bins": 3, "time_window": 5}, ValueError, "^time_bins and time_window: expected at most one"),
         ({"time_window": 0}, ValueError, "^time_window: expected a finite number > 0, came 0"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a finite number > 0, came '5'"),
-        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', came 'ignore'"),
+        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', got 'ignore'"),
         ({"cache": 3}, TypeError, "^cache: expected a path"),
         ({"batch_size": 0}, ValueError, "^batch_size: expected an integer >= 1, came 0"),
         ({"batch_size": 2.0}, TypeError, "^batch_size: expected an integer >= 1, came 2.0 of type float"),
@@ -170,19 +170,22 @@ def test_worker_processes_give_the_same_batches(root):
         ({"val_fraction": float("nan")}, ValueError, "^val_fraction: expected a number"),
         ({"val_fraction": "a"}, TypeError, "^val_fraction: expected"),
         ({"val_fraction": False}, TypeError, "^val_fraction: expected"),
-        ({"val_fraction": 0.001}, ValueError, "^val_fraction: expected a share .* came 0.001"),
-        ({"val_fraction": 0.999}, ValueError, "^val_fraction: expected a share .* came 0.999"),
+        ({"val_fraction": 0.001}, ValueError, "^val_fraction: expected a share .* got 0.001"),
+        ({"val_fraction": 0.999}, ValueError, "^val_fraction: expected a share .* got 0.999"),
         ({"seed": -1}, ValueError, r"^seed: expected an integer in \[0, 4294967295\], came -1"),
         ({"seed": 2**32}, ValueError, "^seed: expected"),
         ({"seed": None}, TypeError, "^seed: expected"),
         ({"num_workers": -1}, ValueError, "^num_workers: expected an integer >= 0, came -1"),
-        ({"fold": 0}, ValueError, "^fold and folds: expected both or neither, came fold=0 and folds=None"),
+        ({"fold": 0}, ValueError, "^fold and folds: expected both or neither, got fold=0 and folds=None"),
         ({"folds": 5}, ValueError, "^fold and folds: expected both or neither"),
         ({"fold": 5, "folds": 5}, ValueError, r"^fold: expected an integer in \[0, 4\], came 5"),
         ({"fold": False, "folds": 5}, TypeError, "^fold: expected an integer"),
         ({"fold": 0, "folds": 1}, ValueError, "^folds: expected an integer >= 2, came 1"),
         ({"fold": 0, "folds": 26}, ValueError, "^folds: expected at most 25"),
         ({"root": 1}, TypeError, "^root: expected a path"),
+        ({"remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
+        ({"augment": 3}, TypeError, "^augment: expected a callable or None, got 3"),
+        ({"test_fraction": 0.5}, ValueError, "^test_fraction: expected with a data set in place of a name"),
     ],
 )
 def test_loaders_check_their_arguments(root, arguments, error, message):
@@ -228,9 +231,9 @@ def test_packed_frames_and_packed_events_give_the_same_batches(tmp_path, bins):
 
 @pytest.mark.parametrize(("count", "dtype"), [(255, None), (2000, np.uint16), (70_000, np.uint32)])
 def test_counts_do_not_overflow(tmp_path, count, dtype):
-    busy = np.zeros(count + 1, EVENT_DTYPE)
+    busy = np.zeros(count, EVENT_DTYPE)
     busy["t"][-1] = 10
-    made = Made([busy, busy, busy, busy], [0, 1, 0, 1])
+    made = Made([busy] * 4, [0, 1, 0, 1])
     train, _, _ = loaders(made, time_bins=1, cache=tmp_path, val_fraction=0, test_fraction=0.5)
     packed = train.dataset._packed
     assert (packed.frames().dtype if packed.shape else None) == dtype
