@@ -1,7 +1,6 @@
 """Loaders of frames for training, validation and test."""
 
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
@@ -144,7 +143,7 @@ def loaders(
     if validated is plain:
         train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
-    _check_classes(trained, validated, tested)
+    _check_classes(trained, validation=validated, test=tested)
     return (
         loader(trained.augmented(augment, seed), **options, shuffled=True),
         loader(validated, **options) if len(val_part) else None,
@@ -189,20 +188,12 @@ def _folding(fold: int | None, folds: int | None) -> tuple[int | None, int | Non
     return _checks.integer("fold", fold, 0, folds - 1), folds
 
 
-def _check_classes(trained: "FrameDataset", validated: "FrameDataset", tested: "FrameDataset") -> None:
-    """Refuse classes that are tested but not trained, and report those that are trained but not tested."""
-    parts = {"training": trained, "validation": validated, "test": tested}
-    present = {part: set(frames.targets.tolist()) for part, frames in parts.items()}
-
-    def names(labels: set[int]) -> list[str]:
-        return [trained.classes[label] for label in sorted(labels)]
-
-    for part in ("validation", "test"):
-        if alone := present[part] - present["training"]:
-            raise ValueError(f"name: expected every class of the {part} part in training, got none of {names(alone)}")
-    if missing := present["training"] - present["test"]:
-        if len(tested):
-            warnings.warn(f"no recording of the classes {names(missing)} is in the test part", stacklevel=3)
+def _check_classes(trained: "FrameDataset", **others: "FrameDataset") -> None:
+    """Refuse classes that are validated or tested but not trained."""
+    for part, frames in others.items():
+        alone = [frames.classes[label] for label in np.setdiff1d(frames.targets, trained.targets)]
+        if alone:
+            raise ValueError(f"name: expected every class of the {part} part in training, got none of {alone}")
 
 
 def loader(
