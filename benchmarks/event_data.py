@@ -58,8 +58,12 @@ def framing(count: int, pixels: int) -> dict[str, Callable]:
 
     events, size = recording(count, pixels), (pixels, pixels, 2)
     tonic = ToFrame(size, n_time_bins=25)
-    np.testing.assert_array_equal(nd.to_frames(events, size, n_time_bins=25), tonic(events))
-    return {"ours": lambda: nd.to_frames(events, size, n_time_bins=25), "tonic": lambda: tonic(events)}
+
+    def ours() -> np.ndarray:
+        return nd.to_frames(events, size, n_time_bins=25, remainder="drop")
+
+    np.testing.assert_array_equal(ours(), tonic(events))
+    return {"ours": ours, "tonic": lambda: tonic(events)}
 
 
 def epochs(folder: str, cache: str) -> dict[str, Callable]:
@@ -71,7 +75,8 @@ def epochs(folder: str, cache: str) -> dict[str, Callable]:
         source = tonic.datasets.NMNIST(cache, transform=tonic.transforms.ToFrame((34, 34, 2), n_time_bins=10))
     cached = tonic.DiskCachedDataset(source, cache_path=str(Path(cache, "tonic")))
     peer = torch.utils.data.DataLoader(cached, batch_size=32, shuffle=True)
-    train, _, _ = nd.loaders("nmnist", root=folder, cache=cache, time_bins=10, val_fraction=0, batch_size=32)
+    options = {"time_bins": 10, "remainder": "drop", "val_fraction": 0, "batch_size": 32}
+    train, _, _ = nd.loaders("nmnist", root=folder, cache=cache, **options)
     for position in range(len(cached)):
         frames, label = cached[position]
         ours, our_label = train.dataset[position]

@@ -14,6 +14,7 @@ from ._dataset import EventDataset, Joined, Subset
 from ._download import RemoteFile, fetch, is_right
 from ._packing import pack
 from ._sets import SETS, Info
+from ._splits import divided
 
 SPLITS = ("train", "valid", "test", "all")
 _TEST_FRACTION = 0.2
@@ -117,12 +118,8 @@ def _open(entry: Info, split: str, root: Path, download: bool, transform: Callab
 
 def _part(whole: EventDataset, split: str) -> EventDataset:
     """Return the part of a set that its publisher has not divided."""
-    from sklearn.model_selection import train_test_split
-
-    train, test = train_test_split(
-        np.arange(len(whole)), test_size=_TEST_FRACTION, stratify=whole.targets, random_state=0
-    )
-    return Subset(whole, split, np.sort(train if split == "train" else test))
+    train, test = divided(whole.name, whole.targets, np.arange(len(whole)), _TEST_FRACTION, 0)
+    return Subset(whole, split, train if split == "train" else test)
 
 
 def _prepared(entry: Info, split: str, root: Path, download: bool) -> Path:
@@ -216,7 +213,7 @@ def cache(
 
     Args:
         name: one of `names`.
-        time_bins: the frames that will be asked for, >= 1; None packs events.
+        time_bins: the frames that will be asked for, >= 1, with every event; None packs events.
         root: as in `load`.
         cache: the folder of the packed files; None is this package's folder in the user's cache.
         on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.

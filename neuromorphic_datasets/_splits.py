@@ -18,8 +18,7 @@ def divided(
     labels, counts = np.unique(targets[pool], return_counts=True)
     wanted = (
         f"{argument}: expected a share that puts recordings of every class into both parts of the {len(pool)} "
-        f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {fraction}; 0 goes "
-        "without"
+        f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {fraction}"
     )
     try:
         train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)

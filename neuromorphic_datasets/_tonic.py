@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 from ._dataset import EVENT_DTYPE, EventDataset, digest, fingerprint_of, is_ours
+from ._events import check_on_sensor, columns
 from .readers import RecordingError
 
 
@@ -134,11 +135,12 @@ def read_mnist_file(path: Path) -> np.ndarray:
     return read_mnist_file(path, dtype=EVENT_DTYPE)
 
 
-def _by_name(events: np.ndarray) -> np.ndarray:
-    """Return a copy as `EVENT_DTYPE`; `astype` would go by the order of the fields."""
-    copy = np.zeros(len(events), EVENT_DTYPE)
-    for name in EVENT_DTYPE.names:
-        copy[name] = events[name]
+def _checked(events: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarray:
+    """Return a copy as `EVENT_DTYPE`, checked as `to_frames` checks."""
+    x, y, t, p = columns(events, sensor_size[2])
+    check_on_sensor(x, y, p, sensor_size)
+    copy = np.empty(len(t), EVENT_DTYPE)
+    copy["x"], copy["y"], copy["t"], copy["p"] = x, y, t, p
     return copy
 
 
@@ -146,11 +148,11 @@ def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_
     """Call Tonic's ToVoxelGrid on a copy: it writes into the polarities, which have to hold -1."""
     from tonic.transforms import ToVoxelGrid
 
-    return ToVoxelGrid(sensor_size, n_time_bins)(_by_name(events))
+    return ToVoxelGrid(sensor_size, n_time_bins)(_checked(events, sensor_size))
 
 
 def to_time_surface(events: np.ndarray, sensor_size: tuple[int, int, int], dt: float, tau: float) -> np.ndarray:
     """Call Tonic's ToTimesurface."""
     from tonic.transforms import ToTimesurface
 
-    return ToTimesurface(sensor_size, dt=dt, tau=tau)(_by_name(events))
+    return ToTimesurface(sensor_size, dt=dt, tau=tau)(_checked(events, sensor_size))

@@ -69,7 +69,7 @@ class VoxelGrid:
     The result is float64 of shape (n_time_bins, 1, height, width); an OFF event counts as -1.
 
     Raises:
-        ValueError: in the call, if all events have one time, or there are none.
+        ValueError: in the call, if all events have one time, or there are none, or as `to_frames`.
 
     Reference:
         Zhu et al. 2019, "Unsupervised event-based learning of optical flow, depth, and egomotion", CVPR.
@@ -101,6 +101,9 @@ class TimeSurface:
         tau: time constant of the decay, µs, > 0.
 
     The result is float64 of shape (surfaces, polarities, height, width), within [0, 1].
+
+    Raises:
+        ValueError, TypeError: in the call, as `to_frames`, if the events are not as they have to be.
 
     Reference:
         Lagorce et al. 2017, "HOTS: a hierarchy of event-based time-surfaces for pattern recognition", IEEE TPAMI

@@ -38,6 +38,15 @@ def test_a_voxel_grid_needs_a_duration():
         transforms.VoxelGrid(SIZE, 6)(recording(count=1))
 
 
+@pytest.mark.parametrize(("field", "value"), [("x", 7), ("y", -1), ("p", 2), ("t", 0.5)])
+def test_grids_and_surfaces_check_their_events(field, value):
+    events = recording().astype([(name, "f8") for name in "xytp"])
+    events[field][0] = value
+    for transform in (transforms.VoxelGrid(SIZE, 6), transforms.TimeSurface(SIZE, dt=100, tau=50)):
+        with pytest.raises(ValueError, match=r"^events: event 0"):
+            transform(events)
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda a: type(a).__name__)
 def test_augmentations_are_seeded_pure_and_give_recordings(augmentation):
     events = recording(count=300)
