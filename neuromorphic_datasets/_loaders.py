@@ -1,5 +1,6 @@
 """Loaders of frames for training, validation and test."""
 
+import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
@@ -219,12 +220,26 @@ def loader(
     )
 
 
-class Samples(list):
-    """Samples, as torch's loaders collate them, with the batch that was made of all at once, which is faster."""
+class Samples(Sequence):
+    """Samples, as torch's loaders collate them, with the batch that was made of all at once, which is faster.
 
-    def __init__(self, samples: Iterable[tuple], batch: tuple[torch.Tensor, ...]):
-        super().__init__(samples)
-        self.batch = batch
+    Args:
+        batch: what our own loaders take.
+        samples: gives the samples one by one; it is called when another loader asks for one.
+    """
+
+    def __init__(self, batch: tuple[torch.Tensor, ...], samples: Callable[[], Iterable[tuple]]):
+        self.batch, self._make = batch, samples
+
+    @functools.cached_property
+    def _samples(self) -> list[tuple]:
+        return list(self._make())
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple:
+        return self._samples[index]
 
 
 def collated(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
@@ -304,14 +319,14 @@ class FrameDataset(Dataset):
         if self._packed.shape is not None:
             frames = torch.from_numpy(self._packed.frames()[self._places[numbers]].astype(np.float32, copy=False))
             batch = frames.transpose(0, 1).contiguous(), labels
-            return Samples(zip(frames, labels.tolist(), strict=True), batch)
+            return Samples(batch, lambda: zip(frames, labels.tolist(), strict=True))
         made = [torch.from_numpy(self._frames(epoch, index)) for epoch, index in pairs]
         lengths = [] if "n_time_bins" in self._framing else [list(map(len, made))]
         samples = list(zip(made, labels.tolist(), *lengths, strict=True))
         if not samples:
             empty = torch.zeros(self._framing.get("n_time_bins", 0), 0, *self.sensor_size[::-1])
-            return Samples([], (empty, labels, *(torch.tensor(part, dtype=torch.int64) for part in lengths)))
-        return Samples(samples, collated(samples))
+            return Samples((empty, labels, *(torch.tensor(part, dtype=torch.int64) for part in lengths)), list)
+        return Samples(collated(samples), lambda: samples)
 
     def _frames(self, epoch: int, index: int) -> np.ndarray:
         """Return the counts of one recording, (T, C, H, W)."""

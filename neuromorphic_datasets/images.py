@@ -83,7 +83,7 @@ class _Batches(Images):
         """Return samples, by indices or (epoch, index) pairs; this is what torch's loader calls."""
         numbers = torch.tensor([i[1] if isinstance(i, tuple) else int(i) for i in indices], dtype=torch.int64)
         images, targets = self.images[numbers].to(torch.float32) / 255, self.targets[numbers]
-        return Samples(zip(images, targets.tolist(), strict=True), (images, targets))
+        return Samples((images, targets), lambda: zip(images, targets.tolist(), strict=True))
 
     @classmethod
     def some(cls, images: Images, chosen: np.ndarray) -> "_Batches":
