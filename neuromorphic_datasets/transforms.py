@@ -155,6 +155,9 @@ class Flip:
         sensor_size: (width, height, polarities).
         probability: within [0, 1].
 
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or out of range.
+
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
         >>> Flip((2, 1, 2), probability=1.0)(events, np.random.default_rng(0))["x"]
@@ -163,6 +166,11 @@ class Flip:
 
     sensor_size: tuple[int, int, int]
     probability: float = 0.5
+
+    def __post_init__(self):
+        _checks.sensor_size(self.sensor_size)
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability: expected a number in [0, 1], got {self.probability!r}")
 
     def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         if generator.random() >= self.probability:
@@ -180,6 +188,9 @@ class Roll:
         sensor_size: (width, height, polarities).
         pixels: the largest shift along either axis, >= 0, an int.
 
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or out of range.
+
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
         >>> rolled = Roll((34, 34, 2), pixels=3)(events, np.random.default_rng(0))
@@ -189,6 +200,10 @@ class Roll:
 
     sensor_size: tuple[int, int, int]
     pixels: int
+
+    def __post_init__(self):
+        _checks.sensor_size(self.sensor_size)
+        _checks.integer("pixels", self.pixels, 0)
 
     def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         width, height, _ = self.sensor_size
@@ -236,6 +251,9 @@ class TimeJitter:
     Args:
         std_us: its standard deviation, µs, >= 0.
 
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or out of range.
+
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
         >>> jittered = TimeJitter(std_us=2.0)(np.repeat(events, 500), np.random.default_rng(0))
@@ -244,6 +262,10 @@ class TimeJitter:
     """
 
     std_us: float
+
+    def __post_init__(self):
+        if not 0 <= self.std_us < np.inf:
+            raise ValueError(f"std_us: expected a finite number >= 0, got {self.std_us!r}")
 
     def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         noise = np.rint(generator.normal(0, self.std_us, len(events))).astype(np.int64)

@@ -93,3 +93,19 @@ def test_drop_and_jitter_have_their_rates():
     assert 95 < differences.std() < 105
     with pytest.raises(ValueError, match=r"^probability: expected a number >= 0 and < 1, came 1"):
         transforms.DropEvents(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: transforms.Flip(SIZE, 1.5), "^probability: expected a number in .0, 1., got 1.5"),
+        (lambda: transforms.Flip(SIZE, float("nan")), "^probability: expected a number"),
+        (lambda: transforms.Flip((7, 0, 2)), "^sensor_size: height: expected"),
+        (lambda: transforms.Roll(SIZE, -1), "^pixels: expected an integer >= 0"),
+        (lambda: transforms.TimeJitter(float("inf")), "^std_us: expected a finite number >= 0, got inf"),
+        (lambda: transforms.TimeJitter(-1), "^std_us: expected a finite number >= 0, got -1"),
+    ],
+)
+def test_augmentations_check_their_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
