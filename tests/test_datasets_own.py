@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 import neuromorphic_datasets as nd
 from neuromorphic_datasets import EventDataset, EventFolder, RecordingError, loaders, to_frames, transforms
+from neuromorphic_datasets._cache import user_folder
 
 SIZE = (8, 6, 2)
 WHOLE = [(field, "i8") for field in "xytp"]
@@ -134,6 +135,19 @@ def test_what_a_users_own_code_reads_is_read_each_time(folder, tmp_path):
             return super().events(position)[:1]
 
     assert totals(First(folder, columns="xytp", cache=tmp_path), tmp_path) == 8
+
+
+def test_a_users_own_events_of_a_published_set_are_read_each_time(tmp_path):
+    whole = nd.load("saccade-digits", "test")
+
+    def first(count):
+        class First(type(whole)):
+            def events(self, position):
+                return super().events(position)[:count]
+
+        return First("test", user_folder())
+
+    assert [totals(first(count), tmp_path) for count in (1, 2)] == [360, 720]
 
 
 def test_what_is_left_out_is_reported_each_time(tmp_path):
