@@ -46,6 +46,13 @@ def sensor_size(value) -> tuple[int, int, int]:
     )
 
 
+def columns(value) -> str | None:
+    """Return `value`, an order of the letters t, x, y and p, or None."""
+    if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
+        raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
+    return value
+
+
 def positive(name: str, value) -> float:
     """Return `value`, a finite number > 0."""
     wanted = "a finite number > 0"
