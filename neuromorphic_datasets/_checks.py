@@ -46,13 +46,6 @@ def sensor_size(value) -> tuple[int, int, int]:
     )
 
 
-def columns(value) -> str | None:
-    """Return `value`, an order of the letters t, x, y and p, or None."""
-    if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
-        raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
-    return value
-
-
 def positive(name: str, value) -> float:
     """Return `value`, a finite number > 0."""
     wanted = "a finite number > 0"
@@ -60,4 +53,11 @@ def positive(name: str, value) -> float:
         raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+    return value
+
+
+def columns(value) -> str | None:
+    """Return `value`, the letters t, x, y and p in some order, or None."""
+    if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
+        raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
     return value
