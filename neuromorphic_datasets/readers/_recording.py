@@ -46,7 +46,7 @@ class Recording:
 
 
 # No clock counts µs beyond 2**56, some 2000 years; one that counts ns since 1970 does.
-_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-(1 << 56), 1 << 56)}
+_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-(1 << 56), 1 << 56), "p": (0, 1)}
 
 
 def packed(x, y, t, p) -> np.ndarray:
@@ -87,6 +87,9 @@ def _check_values(field: str, column: np.ndarray) -> None:
     """Raise if a cast to `READ_DTYPE` would change a value of the column."""
     if column.dtype.kind not in "iubf":
         raise ValueError(f"expected numbers as {field}, got {column.dtype}")
+    low, high = _BOUNDS[field]
+    if column.dtype.kind != "f" and low <= column.min() and column.max() <= high:
+        return
     if column.dtype.kind == "f":
         whole = "t in whole µs" if field == "t" else f"a whole number as {field}"
         _refuse(column, column == np.trunc(column), whole)
@@ -94,7 +97,6 @@ def _check_values(field: str, column: np.ndarray) -> None:
         off = -1 if (column == -1).any() else 0
         _refuse(column, (column == off) | (column == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
     else:
-        low, high = _BOUNDS[field]
         _refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
 
 
