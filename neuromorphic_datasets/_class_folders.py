@@ -59,7 +59,8 @@ def all_by_class(
     """List files and labels as `by_class` does; warn of what is left out, and raise if a class has no file."""
     files, labels, left_out = by_class(folder, classes, endings)
     left_out = loose_files(folder) + left_out
-    empty = [name for label, name in enumerate(classes) if label not in set(labels)]
+    filled = set(labels)
+    empty = [name for label, name in enumerate(classes) if label not in filled]
     if empty or not classes:
         report = f"; {_report(folder, left_out)}" if left_out else ""
         raise FileNotFoundError(

@@ -77,7 +77,7 @@ class EventFolder(FileDataset):
         classes = names_of(folder)
         refuse_parts(folder, classes, "open one of them, as EventFolder(root / 'train')")
         files, labels = all_by_class(folder, classes, FORMATS, "recordings")
-        if columns is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
+        if _checks.columns(columns) is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
             raise ValueError(f"columns: expected None, as {folder} has no .csv and no .npy, got {columns!r}")
         sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)

@@ -127,6 +127,7 @@ def test_events_off_the_stated_sensor(root, tmp_path):
         ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', came 'ignore'"),
         ({"sensor_size": (1, 2)}, TypeError, "^sensor_size"),
         ({"time_window": -5}, ValueError, "^time_window"),
+        ({"columns": "txyz"}, ValueError, "^columns: expected the letters t, x, y and p in some order, got 'txyz'"),
     ],
 )
 def test_arguments_are_checked(root, tmp_path, options, error, message):
