@@ -271,7 +271,7 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
         >>> _ = digit.joinpath("00002.bin").write_bytes(b"torn")
         >>> [problem] = verify("nmnist", root=folder.name)
         >>> problem.removeprefix(str(digit))
-        '/00002.bin: byte 0: expected 5 bytes an event, came 4'
+        '/00002.bin: byte 0: expected 5 bytes an event, got 4'
         >>> folder.cleanup()
     """
     from tqdm import tqdm

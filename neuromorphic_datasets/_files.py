@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._dataset import EVENT_DTYPE, EventDataset, digest, fingerprint_of, is_ours
-from .readers import FORMATS, Recording, read_recording
+from .readers import Recording, read_recording
 
 
 class FileDataset(EventDataset):
@@ -52,19 +52,3 @@ class FileDataset(EventDataset):
 
     def events(self, position: int) -> np.ndarray:
         return self.read(position)[0]
-
-
-def by_class(
-    folder: Path, classes: Sequence[str], endings: tuple[str, ...] = FORMATS, skip: str = "."
-) -> tuple[list[Path], list[int]]:
-    """List the recordings below the class folders of `folder`, sorted by class and name, and their labels."""
-    files, labels = [], []
-    for label, name in enumerate(classes):
-        found = [
-            file
-            for file in (folder / name).rglob("*")
-            if file.suffix.lower() in endings and not file.name.startswith((".", skip)) and file.is_file()
-        ]
-        files += sorted(found)
-        labels += [label] * len(found)
-    return files, labels

@@ -1,7 +1,8 @@
 """Loops over events and over the words of recordings, compiled by Numba.
 
 Decoders write into `events`, which is large enough, and return ``(count, fault, position)``: how many events they
-wrote, what stopped them (`FAULTS`; 0 if nothing did) and at which word.
+wrote, what stopped them (`FAULTS`; 0 if nothing did) and at which word; those of EVT add how many words of events they
+left out because no word of time came before.
 """
 
 from collections.abc import Callable
@@ -75,19 +76,20 @@ def first_off(x, y, width, height):
 @_compiled
 def evt2(words, width, height, events):
     """Decode EVT 2.0: 32-bit words of polarity or other type, six bits of time, x and y."""
-    high, wraps, count, before = np.int64(-1), np.int64(0), 0, np.int64(0)
+    high, wraps, count, before, untimed = np.int64(-1), np.int64(0), 0, np.int64(0), 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind = word >> 28
         if kind <= 1:
             if high < 0:
-                continue  # nothing tells this event's time
+                untimed += 1  # nothing tells this event's time
+                continue
             x, y = word >> 11 & 0x7FF, word & 0x7FF
             t = (wraps + high) << 6 | word >> 22 & 0x3F
             if x >= width or y >= height:
-                return count, _OFF_SENSOR, i
+                return count, _OFF_SENSOR, i, untimed
             if t < before:
-                return count, _TIME_BACK, i
+                return count, _TIME_BACK, i, untimed
             event = events[count]
             event.x, event.y, event.t, event.p = x, y, t, kind == 1
             before = t
@@ -98,8 +100,8 @@ def evt2(words, width, height, events):
                 wraps += 1 << 28
             high = new
         elif kind != 10 and kind != 14 and kind != 15:
-            return count, _UNKNOWN_WORD, i
-    return count, 0, len(words)
+            return count, _UNKNOWN_WORD, i, untimed
+    return count, 0, len(words), untimed
 
 
 @_compiled
@@ -126,18 +128,19 @@ def evt3(words, width, height, events):
     """
     high, low, wraps, y = np.int64(-1), np.int64(0), np.int64(0), -1
     base, polarity = 0, False
-    count, before = 0, np.int64(0)
+    count, before, untimed = 0, np.int64(0), 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind, payload = word >> 12, word & 0xFFF
         if kind == 2 or kind == 4 or kind == 5:
             if high < 0:
-                continue  # nothing tells these events' time
+                untimed += 1  # nothing tells these events' time
+                continue
             if y < 0:
-                return count, _NO_ROW, i
+                return count, _NO_ROW, i, untimed
             t = (wraps + high) << 12 | low
             if t < before - 0xFFF:
-                return count, _TIME_BACK, i
+                return count, _TIME_BACK, i, untimed
             t = before = max(t, before)
             if kind == 2:
                 x, mask, polarity_now = payload & 0x7FF, 1, payload >> 11 == 1
@@ -147,7 +150,7 @@ def evt3(words, width, height, events):
             while mask:
                 if mask & 1:
                     if x >= width or y >= height:
-                        return count, _OFF_SENSOR, i
+                        return count, _OFF_SENSOR, i, untimed
                     event = events[count]
                     event.x, event.y, event.t, event.p = x, y, t, polarity_now
                     count += 1
@@ -164,8 +167,8 @@ def evt3(words, width, height, events):
                 wraps += 1 << 12
             high, low = payload, np.int64(0)
         elif kind != 7 and kind != 8 and kind != 10 and kind != 14 and kind != 15:
-            return count, _UNKNOWN_WORD, i
-    return count, 0, len(words)
+            return count, _UNKNOWN_WORD, i, untimed
+    return count, 0, len(words), untimed
 
 
 @_compiled

@@ -13,9 +13,10 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from ._class_folders import by_class
 from ._dataset import EventDataset
 from ._download import RemoteFile
-from ._files import FileDataset, by_class
+from ._files import FileDataset
 from ._tonic import Reading, TonicDataset
 
 
@@ -100,7 +101,7 @@ def _class_folders(part: dict[str, str], endings: tuple[str, ...], classes=None,
     def open_set(info: Info, split: str, folder: Path, transform: Callable | None) -> EventDataset:
         place = next(iter(sorted(folder.rglob(part[split]))), folder) if part[split] else folder
         names = classes or sorted(path.name for path in place.iterdir() if path.is_dir())
-        files, labels = by_class(place, names, endings, skip)
+        files, labels, _ = by_class(place, names, endings, skip)
         return FileDataset(info.name, split, info.sensor_size, list(names), files, labels, read, transform)
 
     return open_set

@@ -8,8 +8,9 @@ import numpy as np
 
 from . import _checks
 from ._cache import user_folder
+from ._class_folders import all_by_class, names_of, refuse_parts
 from ._dataset import digest
-from ._files import FileDataset, by_class
+from ._files import FileDataset
 from ._packing import pack
 from .readers import FORMATS, Recording, read_recording
 
@@ -23,12 +24,13 @@ class EventFolder(FileDataset):
     as the files stay as they are. `loaders` takes the data set in place of a name, and divides it.
 
     Args:
-        root: the folder of the class folders.
+        root: the folder of the class folders. Hidden files are left out; a warning counts other files that are not
+            read. Of a set that is divided already, give the folder of one part, such as train/.
         time_window: µs in a frame, > 0; or
         n_time_bins: frames of a recording, >= 1. With neither, indexing gives events.
         transform: applied to the events of each recording, in place of both.
         sensor_size: (width, height, polarities); None takes what the files state, or, if they do not, the
-            smallest sensor that all events fit on.
+            smallest sensor that all events fit on. AEDAT 2.0 that does not name its camera needs it; see `read_events`.
         columns: the order of the columns of .csv and .npy without names; see `read_events`.
         on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
         cache: the folder of the packed file; None is this package's folder in the user's cache.
@@ -37,8 +39,8 @@ class EventFolder(FileDataset):
         As of every `EventDataset`, and `files`: the paths of the recordings.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no recording in it.
-        ValueError: a recording is damaged, or an argument is out of range.
+        FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
+        ValueError: a recording is damaged, an argument is out of range, or the folders are parts of a divided set.
 
     Example:
         >>> import pathlib, tempfile
@@ -73,12 +75,11 @@ class EventFolder(FileDataset):
         if folder is None or not folder.is_dir():
             state = "a file" if folder is not None and folder.is_file() else "none"
             raise FileNotFoundError(f"root: expected a folder of class folders, came {state} at {root}")
-        classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        files, labels = by_class(folder, classes)
-        if not files:
-            raise FileNotFoundError(
-                f"{folder}: expected recordings ({' '.join(FORMATS)}) in class folders, came {classes}"
-            )
+        classes = names_of(folder)
+        refuse_parts(folder, classes, "open one of them, as EventFolder(root / 'train')")
+        files, labels = all_by_class(folder, classes, FORMATS, "recordings")
+        if _checks.columns(columns) is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
+            raise ValueError(f"columns: expected None, as {folder} has no .csv and no .npy, got {columns!r}")
         sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)
         self._columns = _checks.columns(columns)

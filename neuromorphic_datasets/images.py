@@ -2,7 +2,8 @@
 
 ``digits`` comes with scikit-learn and needs no download; ``mnist``, ``fashion-mnist`` and ``cifar10`` are those of
 torchvision, or a local copy: a folder of idx files (as published, or .gz), an .npz with x_train, y_train, x_test and
-y_test, or a folder with train/ and test/, each of class folders of images. Images of your own lie in class folders.
+y_test, or a folder with train/ and test/, each of class folders of images, named as the classes or by their numbers.
+Images of your own lie in class folders. All have eight bits per channel; others are refused, not converted.
 
 Example:
     >>> train, test = load("digits")
@@ -12,7 +13,10 @@ Example:
 """
 
 import gzip
+import re
 import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,6 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from . import _checks
 from ._cache import user_folder
+from ._class_folders import all_by_class, loose_files, names_of, refuse_parts, warn_of
 from ._loaders import Samples, loader
 from ._splits import divided
 
@@ -37,7 +42,11 @@ _PUBLISHED = {
     "fashion-mnist": ("FashionMNIST", _FASHION),
     "cifar10": ("CIFAR10", _CIFAR),
 }
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif",
+)  # fmt: skip
+_MOST_CHANNELS = 4
+_GREY = ("1", "L", "LA")  # as Pillow names them
 
 
 def names() -> list[str]:
@@ -53,6 +62,15 @@ def names() -> list[str]:
 class Images(TensorDataset):
     """Images and labels in memory; indexing gives (image, label), float32 (C, H, W) within [0, 1] and int.
 
+    Args:
+        images: uint8 array of shape (n, C, H, W) with 1 to 4 channels.
+        targets: n labels, whole numbers in [0, len(classes) - 1].
+        classes: the name of each label.
+
+    Raises:
+        ValueError: the arrays are of another form, or a label is no class.
+        TypeError: classes is no sequence of strings.
+
     Attributes:
         images: uint8 tensor of shape (n, C, H, W).
         targets: the labels, int64 tensor of shape (n,).
@@ -66,10 +84,18 @@ class Images(TensorDataset):
     """
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str]):
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[1] <= _MOST_CHANNELS:
+            raise ValueError(
+                f"images: expected uint8 of shape (n, channels, height, width) with 1 to {_MOST_CHANNELS} channels, "
+                f"got {images.dtype} of shape {images.shape}"
+            )
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+            raise TypeError(f"classes: expected a list of strings, got {classes!r}")
         # A copy: torch warns of arrays that cannot be written, as those over a file's bytes.
         self.images = torch.from_numpy(np.array(images, order="C"))
-        self.targets = torch.from_numpy(np.array(targets, np.int64))
-        self.classes = classes
+        self.targets = torch.from_numpy(_labels("targets", targets, len(images), len(classes)))
+        self.classes = list(classes)
         super().__init__(self.images, self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
@@ -99,7 +125,8 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
 
     Args:
         name: one of `names`, or the path of a folder of class folders of images, all of one size, whose test part is a
-            stratified fifth, always the same; or of such folders train/ and test/.
+            stratified fifth, always the same; or of such folders train/ and test/, with the same classes and nothing
+            beside them. Hidden files are left out; a warning counts other files that are not read.
         root: the local copy, see above, or where torchvision keeps its own; None is this package's folder in
             the user's cache.
         download: whether torchvision may fetch what is missing.
@@ -108,34 +135,31 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
         (train, test), each an `Images`. The test part of digits is a stratified fifth, always the same.
 
     Raises:
-        ValueError: the name is unknown, a file is damaged or of another shape, or a root is given for digits or a
-            folder.
-        FileNotFoundError: the images are not there and `download` is False.
+        TypeError: the name is neither a string nor a path.
+        ValueError: the name is unknown, a file is damaged, of another shape, of more than eight bits per channel, with
+            transparent pixels or of several frames, a label is no class, the folders are not those of classes, there
+            are several local copies, or a root is given for digits or a folder.
+        FileNotFoundError: the images are not there and `download` is False, or a class has none.
 
     Example:
         >>> train, test = load("digits")
         >>> len(train), len(test), train.images.shape, train.classes[-1]
         (1437, 360, torch.Size([1437, 1, 8, 8]), '9')
     """
+    if not isinstance(name, str | PathLike):
+        raise TypeError(f"name: expected one of {names()} or a folder of images, got {name!r}")
     own = name not in names() and Path(name).is_dir()
     if root is not None and (own or name == "digits"):
-        raise ValueError(f"root: expected None, as {name} is {'a folder itself' if own else 'no file'}, came {root}")
+        raise ValueError(f"root: expected None, as {name} is {'a folder itself' if own else 'no file'}, got {root}")
     if own:
         return _own(Path(name))
     if name not in names():
-        raise ValueError(f"name: expected one of {names()} or a folder of images, came {name!r}")
+        raise ValueError(f"name: expected one of {names()} or a folder of images, got {name!r}")
     if name == "digits":
         return _digits()
     folder = _checks.folder("root", root) or user_folder()
-    arrays = _local(folder)
-    if arrays is None:
-        arrays = _torchvision(name, folder, download)
-    train_images, train_labels, test_images, test_labels = arrays
     classes = _PUBLISHED[name][1]
-    return (
-        Images(*_checked(folder, train_images, train_labels, len(classes)), classes),
-        Images(*_checked(folder, test_images, test_labels, len(classes)), classes),
-    )
+    return _pair(_local(folder, classes) or _torchvision(name, folder, download), classes)
 
 
 def loaders(
@@ -201,95 +225,178 @@ def _with_test_part(images: np.ndarray, labels: np.ndarray, classes: list[str]) 
     return tuple(Images(images[part], labels[part], classes) for part in map(np.sort, parts))
 
 
+def _pair(parts: Sequence[tuple[Path, np.ndarray, np.ndarray]], classes: list[str]) -> tuple[Images, Images]:
+    """Make the train and the test part of what each was read from, and its images (n, H, W[, C]) and labels."""
+    train, test = (Images(*_checked(where, images, labels, len(classes)), classes) for where, images, labels in parts)
+    if train.images.shape[1:] != test.images.shape[1:]:
+        shapes = [tuple(part.images.shape[1:]) for part in (train, test)]
+        raise ValueError(f"{parts[1][0]}: expected images of shape {shapes[0]} as in training, got {shapes[1]}")
+    return train, test
+
+
 def _own(folder: Path) -> tuple[Images, Images]:
-    divided_already = (folder / "train").is_dir() and (folder / "test").is_dir()
-    first = folder / "train" if divided_already else folder
-    classes = _class_names(first)
+    parts = _divided(folder)
+    if parts is not None:
+        train, test = map(names_of, parts)
+        if train != test:
+            only = {
+                part.name: sorted(set(one) - set(other))
+                for part, one, other in zip(parts, (train, test), (test, train), strict=True)
+            }
+            raise ValueError(
+                f"{folder}: expected the same class folders in train and test, got some in one only: {only}"
+            )
+    first = parts[0] if parts else folder
+    classes = names_of(first)
     if len(classes) < 2:
-        raise ValueError(f"{first}: expected class folders, two or more, came {classes}")
-    found = [_class_folders(part, classes) for part in ((first, folder / "test") if divided_already else (first,))]
-    parts = [_checked(folder, images, labels, len(classes)) for images, labels in found]
-    if divided_already:
-        return tuple(Images(images, labels, classes) for images, labels in parts)
-    images, labels = parts[0]
+        raise ValueError(f"{first}: expected class folders, two or more, got {classes}")
+    if parts is not None:
+        return _pair([_class_folders(part, classes) for part in parts], classes)
+    images, labels = _checked(*_class_folders(folder, classes), len(classes))
     counts = np.bincount(labels, minlength=len(classes))
     fewest = counts.min()
     if fewest < 2 or len(labels) // 5 < len(classes):
         least = folder / classes[counts.argmin()]
-        raise ValueError(f"{least}: expected five images a class or more, to keep a fifth for the test, came {fewest}")
+        raise ValueError(f"{least}: expected five images a class or more, to keep a fifth for the test, got {fewest}")
     return _with_test_part(images, labels, classes)
 
 
-def _local(folder: Path) -> tuple[np.ndarray, ...] | None:
-    """Return the four arrays of a local copy, or None if there is none."""
-    archives = [folder] if folder.suffix == ".npz" else sorted(folder.glob("*.npz"))
+def _divided(folder: Path) -> tuple[Path, Path] | None:
+    """Return the parts train/ and test/ of a folder, or None if it has class folders."""
+    names = names_of(folder)
+    if names != ["test", "train"]:
+        refuse_parts(folder, names, "name them train and test, with no folder beside them; validation is part of train")
+        return None
+    warn_of(folder, loose_files(folder))
+    return folder / "train", folder / "test"
+
+
+def _local(folder: Path, classes: list[str]) -> list[tuple[Path, np.ndarray, np.ndarray]] | None:
+    """Return where they are, the images and the labels of train and test in a local copy, or None if there is none."""
+    if folder.suffix == ".npz":
+        return _npz(folder)
+    archives, idx = sorted(folder.glob("*.npz")), list(folder.glob("train-images*ubyte*"))
+    divided = (folder / "train").is_dir() and (folder / "test").is_dir()
+    copies = [*archives, *idx[:1], *([folder / "train"] if divided else [])]
+    if len(copies) > 1:
+        raise ValueError(f"root: expected one local copy, got {[str(copy) for copy in copies]}")
     if archives:
         return _npz(archives[0])
-    if list(folder.glob("train-images*ubyte*")):
-        return tuple(
-            _idx(folder, f"{part}-{kind}") for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
-        )
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        classes = _class_names(folder / "train")
-        return (*_class_folders(folder / "train", classes), *_class_folders(folder / "test", classes))
+    if idx:
+        return [
+            (
+                folder / f"{part}-images-idx3-ubyte",
+                _idx(folder, f"{part}-images-idx3"),
+                _idx(folder, f"{part}-labels-idx1"),
+            )
+            for part in ("train", "t10k")
+        ]
+    if divided:
+        return [_published_folders(part, classes) for part in _divided(folder)]
     return None
 
 
-def _npz(path: Path) -> tuple[np.ndarray, ...]:
+def _published_folders(folder: Path, classes: list[str]) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Read class folders whose names are those of the classes, or their numbers."""
+    numbers = {name: label for label, name in enumerate(classes)}
+    folders = names_of(folder)
+    unknown = [name for name in folders if name not in numbers and not (name.isdecimal() and int(name) < len(classes))]
+    if unknown:
+        raise ValueError(f"{folder}: expected folders named as {classes} or 0 to {len(classes) - 1}, got {unknown}")
+    labels = np.array([numbers[name] if name in numbers else int(name) for name in folders])
+    where, images, positions = _class_folders(folder, folders)
+    return where, images, labels[positions]
+
+
+def _npz(path: Path) -> list[tuple[Path, np.ndarray, np.ndarray]]:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    if not path.is_file():
+        raise FileNotFoundError(f"root: expected a file, got nothing at {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return tuple(archive[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+            arrays = [archive[name] for name in names]
+            others = sorted(set(archive.files) - set(names))
     except Exception as error:  # NumPy and zipfile have many
-        raise ValueError(f"{path}: expected x_train, y_train, x_test and y_test, came {error}") from error
+        raise ValueError(f"{path}: expected {', '.join(names)}, got {error}") from error
+    if others:
+        warnings.warn(f"{path}: arrays that are not read: {others}", stacklevel=4)
+    return [(path, *arrays[:2]), (path, *arrays[2:])]
 
 
 def _idx(folder: Path, name: str) -> np.ndarray:
     """Read an idx file (LeCun): two zero bytes, the type 8 (uint8), the number of dimensions, their sizes, the data."""
     found = [path for path in (folder / f"{name}-ubyte", folder / f"{name}-ubyte.gz") if path.is_file()]
     if not found:
-        raise FileNotFoundError(f"{folder}: expected {name}-ubyte or {name}-ubyte.gz, came none")
+        raise FileNotFoundError(f"{folder}: expected {name}-ubyte or {name}-ubyte.gz, got none")
     path = found[0]
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged: {error}") from None
     dimensions = content[3] if len(content) > 3 else 0
     head = 4 + 4 * dimensions
     if content[:3] != b"\0\0\x08" or len(content) < head:
-        raise ValueError(f"{path}: byte 0: expected an idx file of uint8, came {content[:4]!r}")
+        raise ValueError(f"{path}: byte 0: expected an idx file of uint8, got {content[:4]!r}")
     shape = struct.unpack(f">{dimensions}I", content[4:head])
     if len(content) - head != np.prod(shape):
         raise ValueError(
-            f"{path}: byte {head}: expected {np.prod(shape)} values of shape {shape}, came {len(content) - head}"
+            f"{path}: byte {head}: expected {np.prod(shape)} values of shape {shape}, got {len(content) - head}"
         )
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
 
 
-def _class_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _class_folders(folder: Path, classes: list[str]) -> tuple[Path, np.ndarray, np.ndarray]:
+    files, labels = all_by_class(folder, classes, _ENDINGS, "images")
+    images = []
+    for path in files:
+        pixels = _pixels(path)
+        if images and pixels.shape != images[0].shape:
+            raise ValueError(
+                f"{path}: expected shape {images[0].shape} as of {files[0]} and the others, got {pixels.shape}"
+            )
+        images.append(pixels)
+    return folder, np.stack(images), np.array(labels)
 
 
-def _class_folders(folder: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(path: Path) -> np.ndarray:
+    """Read an image of one frame as uint8, (H, W) if it is grey, else (H, W, 3), without changing a value."""
     from PIL import Image
 
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        for path in sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _ENDINGS):
-            try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-            except OSError as error:
-                raise ValueError(f"{path}: no image: {error}") from None
-            if images and pixels.shape != images[0].shape:
-                raise ValueError(f"{path}: expected shape {images[0].shape} as of the others, came {pixels.shape}")
-            images.append(pixels)
-            labels.append(label)
-    if not images:
-        raise FileNotFoundError(f"{folder}: expected images ({' '.join(_ENDINGS)}) in class folders, came none")
-    return np.stack(images), np.array(labels)
+    try:
+        with Image.open(path) as image:
+            fault = _fault(image)
+            if not fault:
+                # A palette's opacities are dropped with a warning, unless they were made a channel before.
+                opaque = image.convert("RGBA") if image.has_transparency_data else image
+                pixels = np.asarray(opaque.convert("L" if image.mode in _GREY else "RGB"))
+    except Exception as error:  # Pillow raises nearly anything over a damaged file
+        raise ValueError(f"{path}: no image: {error}") from error
+    if fault:
+        raise ValueError(f"{path}: {fault}")
+    return pixels
 
 
-def _torchvision(name: str, folder: Path, download: bool) -> tuple[np.ndarray, ...]:
+def _fault(image) -> str:
+    """Return what of an image eight bits of grey or of red, green and blue would not hold, or nothing."""
+    # Pillow cuts deeper colours when it decodes them; its tiles tell before. BGR;16 has 16 bits per pixel.
+    if any(re.search("(?<!BGR);(16|32)", str(tile)) or _ppm_depth(tile) > 255 for tile in image.tile):
+        return f"expected eight bits per channel, got more, in Pillow's mode {image.mode}; scale it to eight bits first"
+    if image.mode not in (*_GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
+        return f"expected a grey or RGB image of eight bits, got Pillow's mode {image.mode}; convert it first"
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the others of MPO are previews
+    if frames > 1:
+        return f"expected one frame, got {frames}; save each as an image first"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        return "expected no transparency, got transparent pixels; put it on a background first"
+    return ""
+
+
+def _ppm_depth(tile) -> int:
+    """Return the largest value that a tile of a PPM file can have, 0 of others."""
+    return tile[3][1] if tile[0].startswith("ppm") and isinstance(tile[3], tuple) else 0
+
+
+def _torchvision(name: str, folder: Path, download: bool) -> list[tuple[Path, np.ndarray, np.ndarray]]:
     import torchvision.datasets
 
     published = getattr(torchvision.datasets, _PUBLISHED[name][0])
@@ -297,21 +404,35 @@ def _torchvision(name: str, folder: Path, download: bool) -> tuple[np.ndarray, .
         parts = [published(folder, train=train, download=download) for train in (True, False)]
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"root: expected {name} in {folder}, came none; pass download=True (in a command --download) to fetch it, "
+            f"root: expected {name} in {folder}, got none; pass download=True (in a command --download) to fetch it, "
             "or a local copy: "
             f"idx files, an .npz, or train/ and test/ with class folders ({error})"
         ) from None
-    return tuple(np.asarray(array) for part in parts for array in (part.data, part.targets))
+    return [(folder, np.asarray(part.data), np.asarray(part.targets)) for part in parts]
 
 
 def _checked(where: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 images (n, C, H, W) and labels (n,) of arrays that fit each other."""
-    images, labels = np.asarray(images), np.asarray(labels).reshape(-1)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(labels):
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] > (_MOST_CHANNELS,):
         raise ValueError(
-            f"{where}: expected uint8 images (n, height, width[, channels]) and n labels, came {images.dtype} "
-            f"{images.shape} and {len(labels)}"
+            f"{where}: expected uint8 images (n, height, width[, channels]), 1 to {_MOST_CHANNELS} channels, "
+            f"got {images.dtype} of shape {images.shape}"
         )
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"{where}: expected labels in [0, {classes - 1}], came [{labels.min()}, {labels.max()}]")
-    return (images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)), labels
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return images, _labels(str(where), labels, len(images), classes)
+
+
+def _labels(where: str, labels, count: int, classes: int) -> np.ndarray:
+    """Return labels as int64 (n,), if each is the number of a class."""
+    labels = np.asarray(labels)
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{where}: expected {count} labels, one for each image, got {labels.dtype} of shape {labels.shape}"
+        )
+    labels = labels.reshape(-1)
+    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.trunc(labels)))
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise ValueError(f"{where}: expected labels in [0, {classes - 1}], got {labels[place]} for image {place}")
+    return labels.astype(np.int64)

@@ -80,7 +80,7 @@ def aedat2(events=EVENTS, chip="eu.seebetter.ini.chips.davis.DAVIS240C"):
 
 
 def aedat2_dvs128(events=EVENTS):
-    header = b"#!AER-DAT2.0\r\n# This is a raw AE data file - do not edit\r\n"
+    header = b"#!AER-DAT2.0\r\n# AEChip: ch.unizh.ini.jaer.chip.retina.DVS128\r\n"
     return header + b"".join(
         struct.pack(">II", 127 - y << 8 | 127 - x << 1 | int(p), t) for x, y, t, p in events.tolist()
     )

@@ -1,6 +1,7 @@
 """Your own recordings in class folders."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ def root(tmp_path):
         write(folder / "all kinds", name)
     for name in ("1.raw", "2.raw", "3.raw"):
         (folder / "raw" / "monday" / name).write_bytes(BINARY["a.raw"](EVENTS[: int(name[0]) + 1]))
-    (folder / "raw" / "notes.txt").write_text("not a recording")
     (folder / "raw" / ".a.raw").write_bytes(b"nor this")
     return folder
 
@@ -122,11 +122,12 @@ def test_events_off_the_stated_sensor(root, tmp_path):
     ("options", "error", "message"),
     [
         ({"root": "missing"}, FileNotFoundError, "root: expected a folder of class folders, came none at"),
-        ({"root": "empty"}, FileNotFoundError, r"empty: expected recordings \(\.bin .* came \[\]"),
+        ({"root": "empty"}, FileNotFoundError, r"empty: expected recordings \(\.bin .* got no class folder"),
         ({"time_window": 5, "n_time_bins": 5}, ValueError, "expected at most one of them"),
         ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', came 'ignore'"),
         ({"sensor_size": (1, 2)}, TypeError, "^sensor_size"),
         ({"time_window": -5}, ValueError, "^time_window"),
+        ({"columns": "txyz"}, ValueError, "^columns: expected the letters t, x, y and p in some order, got 'txyz'"),
     ],
 )
 def test_arguments_are_checked(root, tmp_path, options, error, message):
@@ -134,3 +135,45 @@ def test_arguments_are_checked(root, tmp_path, options, error, message):
     place = tmp_path / options.pop("root") if "root" in options else root
     with pytest.raises(error, match=message):
         EventFolder(place, cache=tmp_path, **options)[0]
+
+
+def test_files_that_are_not_read_are_counted(root, tmp_path):
+    (root / "raw" / "notes.txt").write_text("not a recording")
+    (root / "raw" / "monday" / "4.bag").write_bytes(b"nor this")
+    (root / "5.raw").write_bytes(b"in no class")
+    with pytest.warns(UserWarning, match=r"not read: 3 \(.*\.txt 1.*\), the first 5\.raw"):
+        assert len(EventFolder(root, cache=tmp_path)) == 16
+
+
+def test_a_cache_in_the_folder_itself_is_no_file_of_it(root):
+    for _ in range(2):
+        assert len(EventFolder(root, cache=root)) == 16
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "validation", "test"), ("train",), ("test", "more")])
+def test_parts_of_a_divided_set_are_no_classes(root, tmp_path, parts):
+    for part in parts:
+        shutil.copytree(root, tmp_path / "divided" / part)
+    with pytest.raises(ValueError, match=r"divided: expected a folder for each class, got the parts .*; open one"):
+        EventFolder(tmp_path / "divided", cache=tmp_path)
+    recordings = EventFolder(tmp_path / "divided" / parts[0], cache=tmp_path)
+    assert recordings.classes == ["all kinds", "raw"]
+
+
+def test_a_class_may_be_called_train(root, tmp_path):
+    for name in ("bus", "train"):
+        shutil.copytree(root / "raw" / "monday", root / name)
+    assert EventFolder(root, cache=tmp_path).classes == ["all kinds", "bus", "raw", "train"]
+
+
+def test_a_class_without_recordings_is_refused(root, tmp_path):
+    (root / "none").mkdir()
+    (root / "none" / "a.bag").write_bytes(b"of no known format")
+    with pytest.raises(FileNotFoundError, match=r"got none in \['none'\]; .* not read: 1 \(\.bag 1\)"):
+        EventFolder(root, cache=tmp_path)
+
+
+def test_columns_for_no_table_are_refused(root, tmp_path):
+    shutil.rmtree(root / "all kinds")
+    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv and no \.npy, got 'txyp'"):
+        EventFolder(root, columns="txyp", cache=tmp_path)

@@ -152,7 +152,7 @@ def test_a_mislabelled_ending_does_not_matter(tmp_path, name):
 @pytest.mark.parametrize("content", ["zeros", "random"])
 def test_what_is_no_recording_is_refused(tmp_path, ending, content):
     data = bytes(1000) if content == "zeros" else np.random.default_rng(0).bytes(1000)
-    with pytest.raises(RecordingError, match=r"expected a recording .* came a file that starts with"):
+    with pytest.raises(RecordingError, match=r"expected a recording .* got a file that starts with"):
         read_events(file(tmp_path, f"a{ending}", data))
 
 
@@ -174,9 +174,9 @@ def test_an_empty_file_is_named(tmp_path, name):
 
 
 def test_a_folder_or_nothing_in_place_of_a_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected a file, came a folder"):
+    with pytest.raises(FileNotFoundError, match="expected a file, got a folder"):
         read_events(tmp_path)
-    with pytest.raises(FileNotFoundError, match="expected a file, came nothing"):
+    with pytest.raises(FileNotFoundError, match="expected a file, got nothing"):
         read_events(tmp_path / "missing.raw")
 
 
@@ -211,12 +211,12 @@ def test_truncation_anywhere_is_noticed_or_leaves_a_true_part(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "excess", "message"),
     [
-        ("a.raw", 1, r"byte \d+: expected words of 2 bytes to the end, came 1 more"),
-        ("b.raw", 3, r"byte \d+: expected words of 4 bytes to the end, came 3 more"),
-        ("a.dat", 5, r"byte \d+: expected 8 bytes an event, came 5"),
+        ("a.raw", 1, r"byte \d+: expected words of 2 bytes to the end, got 1 more"),
+        ("b.raw", 3, r"byte \d+: expected words of 4 bytes to the end, got 3 more"),
+        ("a.dat", 5, r"byte \d+: expected 8 bytes an event, got 5"),
         ("a.es", 1, r"byte \d+ \(after event 6\): the recording ends within an event"),
-        ("a.bin", 2, r"byte 30: expected 5 bytes an event, came 2"),
-        ("a.aedat", 7, r"byte \d+: expected 8 bytes an event, came 7"),
+        ("a.bin", 2, r"byte 30: expected 5 bytes an event, got 2"),
+        ("a.aedat", 7, r"byte \d+: expected 8 bytes an event, got 7"),
         ("c.aedat", 20, r"byte \d+: the file ends within a packet's header"),
     ],
 )
@@ -255,20 +255,20 @@ def test_the_callers_sensor_is_checked_too(tmp_path):
         ("a.raw", b"% evt 3.0\n" + struct.pack("<HH", 8 << 12, 1 << 12), r"byte 12 \(after event 0\): a word of an"),
         ("a.raw", b"% evt 3.0\n" + struct.pack("<HH", 8 << 12, 2 << 12), "an event comes before its row is known"),
         ("a.raw", b"% evt 2.0\n" + struct.pack("<I", 2 << 28), r"byte 10 \(after event 0\): a word of an unknown type"),
-        ("a.raw", b"% evt 2.1\n", "expected a header with the encoding EVT 2.0 or EVT 3.0, .* came EVT 2.1"),
-        ("a.raw", b"% date today\n1234", "came 1 lines of text without it"),
-        ("a.dat", b"% Version 2\n" + bytes([14, 8]), "expected events of type 0 or 12 in 8 bytes, came type 14 in 8"),
+        ("a.raw", b"% evt 2.1\n", "expected a header with the encoding EVT 2.0 or EVT 3.0, .* got EVT 2.1"),
+        ("a.raw", b"% date today\n1234", "got 1 lines of text without it"),
+        ("a.dat", b"% Version 2\n" + bytes([14, 8]), "expected events of type 0 or 12 in 8 bytes, got type 14 in 8"),
         ("a.dat", b"% Version 2\n\x00\x08" + struct.pack("<II", 5, 7 << 28), r"event 0\): expected polarity 0 or 1"),
-        ("a.es", es()[:12] + b"\x01" + es()[13:], "byte 12: expected version 2 of Event Stream, came 1"),
-        ("a.es", es()[:15] + b"\x04" + es()[16:], r"byte 15: expected DVS events \(type 1\), came type 4"),
-        ("a.aedat", aedat2(chip="some.Cochlea"), "expected a chip .*'DAVIS240'.* came Cochlea"),
+        ("a.es", es()[:12] + b"\x01" + es()[13:], "byte 12: expected version 2 of Event Stream, got 1"),
+        ("a.es", es()[:15] + b"\x04" + es()[16:], r"byte 15: expected DVS events \(type 1\), got type 4"),
+        ("a.aedat", aedat2(chip="some.Cochlea"), "expected a chip .*'DAVIS240'.* got Cochlea"),
         ("a.aedat", aedat3().replace(b"#!END-HEADER\r\n", b""), "expected a header of AEDAT 3.1 up to #!END-HEADER"),
-        ("a.csv", b"a,b,c,d\n1,2,3,4\n", r"expected columns x, y, t and p, came \['a', 'b', 'c', 'd'\]"),
+        ("a.csv", b"a,b,c,d\n1,2,3,4\n", r"expected columns x, y, t and p, one each, got \['a', 'b', 'c', 'd'\]"),
         ("a.csv", b"t,x,y,p\n1,2,3,1\n1,2,3\n", "expected integers: .*row"),
         ("a.csv", b"t,x,y,p\n1,2,3,high\n", "expected integers: .*'high'"),
         ("a.csv", b"t,x,y,p\n1.5,2,3,1\n", "expected integers: .*'1.5'"),
-        ("a.csv", b"t,x,y,p\n1,2,3,2\n", r"event 0: expected an integer p in \[-1, 1\], came 2"),
-        ("a.csv", b"t,x,y,p\n1,-2,3,1\n", r"event 0: expected an integer x in \[0, 32767\], came -2"),
+        ("a.csv", b"t,x,y,p\n1,2,3,2\n", "event 0: expected p to be 0 or 1 in all events, or -1 or 1 in all, got 2"),
+        ("a.csv", b"t,x,y,p\n1,-2,3,1\n", r"event 0: \(x=-2, y=3\) is off the sensor"),
     ],
 )  # fmt: skip
 def test_damage_is_told(tmp_path, name, content, message):
@@ -309,7 +309,7 @@ def test_damaged_files_neither_crash_nor_hang_nor_lie(tmp_path_factory, name, ed
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"columns": "xyt"}, ValueError, "^columns: expected the letters t, x, y and p in some order, came 'xyt'"),
+        ({"columns": "xyt"}, ValueError, "^columns: expected the letters t, x, y and p in some order, got 'xyt'"),
         ({"columns": 4}, ValueError, "^columns"),
         ({"sensor_size": 34}, TypeError, "^sensor_size"),
     ],

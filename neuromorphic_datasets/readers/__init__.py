@@ -29,7 +29,7 @@ def read_events(
     .raw       Prophesee EVT 2.0 and 3.0
     .dat       Prophesee DAT, versions 1 and 2
     .es        Event Stream 2, DVS events
-    .aedat     AEDAT 2.0 (DVS128 and DAVIS, as jAER shows them) and AEDAT 3.1
+    .aedat     AEDAT 2.0 (DVS128 and DAVIS, as jAER shows them) and 3.1 (RAW)
     .aedat4    AEDAT 4, through faery
     .bin       N-MNIST and N-Caltech101
     .csv       numbers and, in the first line, the names of the columns
@@ -42,7 +42,8 @@ def read_events(
     Args:
         path: the file.
         sensor_size: (width, height, polarities) that every event has to fit; None checks against the size that
-            the file states, if it does.
+            the file states, if it does. An AEDAT 2.0 file that does not name its camera is read as of the camera
+            of this size: (128, 128, 2) is a DVS128, (240, 180, 2), (346, 260, 2) and (640, 480, 2) are DAVIS.
         columns: for .csv without names and .npy without fields: the order of the columns, as "txyp".
 
     Returns:
@@ -53,7 +54,8 @@ def read_events(
         FileNotFoundError: there is no such file.
         RecordingError: a ValueError that names the file, and the byte or the event at which it is wrong; also
             for a file without events, or of an unknown format.
-        ValueError, TypeError: sensor_size or columns are of another form.
+        ValueError, TypeError: sensor_size or columns are of another form, or columns is given for a file that is
+            no table, or names its columns.
 
     Example:
         >>> import pathlib, tempfile
@@ -66,9 +68,10 @@ def read_events(
     """
     if sensor_size is not None:
         sensor_size = _checks.sensor_size(sensor_size)
-    if columns is not None and (not isinstance(columns, str) or sorted(columns) != list("ptxy")):
-        raise ValueError(f"columns: expected the letters t, x, y and p in some order, came {columns!r}")
-    return read_recording(Path(path), sensor_size, columns).events
+    path = Path(path)
+    if _checks.columns(columns) is not None and not _lacks_names(path):
+        raise ValueError(f"columns: expected None, as {path} is no table without names of columns, got {columns!r}")
+    return read_recording(path, sensor_size, columns).events
 
 
 def read_recording(
@@ -96,21 +99,30 @@ def read_recording(
         >>> recording.sensor_size, recording.events[0].item()
         (None, (12, 30, 250, True))
     """
+    recording = _reader(path)(path, columns=columns, sensor_size=sensor_size)
+    return checked(path, recording, sensor_size)
+
+
+def _lacks_names(path: Path) -> bool:
+    """Return whether the file is a table whose columns the caller has to name."""
+    from . import _tables
+
+    lacking = {_tables.read_csv: _tables.csv_lacks_names, _tables.read_npy: _tables.npy_lacks_names}
+    reader = _reader(path)
+    return reader in lacking and lacking[reader](path)
+
+
+def _reader(path: Path) -> Callable[..., Recording]:
+    """Choose the reader by the first bytes of a file, or by its name; each takes what it needs of the keywords."""
+    from . import _aedat, _event_stream, _nmnist, _prophesee, _tables
+
     if not path.is_file():
         state = "a folder" if path.is_dir() else "nothing"
-        raise FileNotFoundError(f"{path}: expected a file, came {state}")
+        raise FileNotFoundError(f"{path}: expected a file, got {state}")
     with open(path, "rb") as file:
         start = file.read(4096)
     if not start:
         raise RecordingError(f"{path}: the file is empty")
-    recording = _reader(path, start)(path, columns)
-    return checked(path, recording, sensor_size)
-
-
-def _reader(path: Path, start: bytes) -> Callable[[Path, str | None], Recording]:
-    """Choose the reader by the first bytes of a file, or by its name."""
-    from . import _aedat, _event_stream, _nmnist, _prophesee, _tables
-
     for signature, reader in (
         (b"Event Stream", _event_stream.read),
         (b"#!AER-DAT4", _aedat.read_4),
@@ -125,6 +137,6 @@ def _reader(path: Path, start: bytes) -> Callable[[Path, str | None], Recording]
     by_name = {".bin": _nmnist.read, ".csv": _tables.read_csv}
     if path.suffix.lower() not in by_name:
         raise RecordingError(
-            f"{path}: expected a recording ({' '.join(FORMATS)}), came a file that starts with {start[:12]!r}"
+            f"{path}: expected a recording ({' '.join(FORMATS)}), got a file that starts with {start[:12]!r}"
         )
     return by_name[path.suffix.lower()]

@@ -30,22 +30,31 @@ def _sensor(name: str) -> tuple[int, int, int] | None:
     return None
 
 
-def read_2(path: Path, columns: str | None) -> Recording:
+def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_) -> Recording:
     """Read the polarity events of a DVS128 or DAVIS; frames, inertial and external events are left out.
 
-    Addresses are turned as jAER shows them: columns from the left, rows from the top.
+    Addresses are turned as jAER shows them: columns from the left, rows from the top. `sensor_size` tells the camera
+    where the header does not.
     """
     lines, offset, data = body(path, b"#")
     excess = len(data) % 8
     if excess:
-        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, came {excess}")
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, got {excess}")
     address, time = np.asarray(data).view(">u4").reshape(-1, 2).T.astype(np.int64)
-    chip = next((line.split("AEChip:")[1].split(".")[-1].strip() for line in lines if "AEChip:" in line), "DVS128")
-    size = _sensor(chip)
-    if size is None:
-        raise RecordingError(f"{path}: expected a chip {sorted(_SIZES)}, came {chip}")
+    tick = next((found[1] for line in lines if (found := re.search(r"tick is (.+)", line))), "1 us")
+    if tick != "1 us":
+        raise RecordingError(f"{path}: expected ticks of 1 us, got {tick}")
+    chip, size = _chip(path, lines, sensor_size)
     width, height, _ = size
     if chip.upper().startswith("DVS128"):
+        # Bit 15 marks external events, bit 31 those of the software; between them a DVS128 has none.
+        foreign = (address >> 31 == 0) & (address >> 16 > 0)
+        if foreign.any():
+            event = int(foreign.argmax())
+            raise RecordingError(
+                f"{path}: byte {offset + 8 * event}: expected an address of a DVS128, below 2**16, got "
+                f"{address[event]:#x}; is it another camera's?"
+            )
         chosen = address >> 15 == 0
         x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
     else:
@@ -56,30 +65,51 @@ def read_2(path: Path, columns: str | None) -> Recording:
     return Recording(events, size)
 
 
-def read_3(path: Path, columns: str | None) -> Recording:
+def _chip(path: Path, lines: list[str], sensor_size) -> tuple[str, tuple[int, int, int]]:
+    """Return the camera that the header names, or else the one of the caller's size, and its size."""
+    named = [line.split("AEChip:")[1].split(".")[-1].strip() for line in lines if "AEChip:" in line]
+    if not named:
+        named = [sensor for sensor, size in _SIZES.items() if sensor_size is not None and size == sensor_size[:2]]
+    if not named:
+        sizes = ", ".join(f"{(*size, 2)} for a {sensor}" for sensor, size in _SIZES.items() if sensor != "DAVIS128")
+        raise RecordingError(
+            f"{path}: expected a line '# AEChip: NAME' in the header, got none, so that its camera is unknown; "
+            f"pass its size as sensor_size: {sizes}"
+        )
+    size = _sensor(named[0])
+    if size is None:
+        raise RecordingError(f"{path}: expected a chip {sorted(_SIZES)}, got {named[0]}")
+    return named[0], size
+
+
+def read_3(path: Path, **_) -> Recording:
     """Read the valid polarity events of AEDAT 3.1."""
     lines, offset, data = body(path, b"#")
     if "#!AER-DAT3.1" not in lines[:1] or "#!END-HEADER" not in lines:
         raise RecordingError(
-            f"{path}: expected a header of AEDAT 3.1 up to #!END-HEADER, came {len(lines)} lines from {lines[:1]} on"
+            f"{path}: expected a header of AEDAT 3.1 up to #!END-HEADER, got {len(lines)} lines from {lines[:1]} on"
         )
-    source = next((found[1] for line in lines if (found := re.match(r"#Source \d+: (\S+)", line))), "")
-    words, times = [], []
+    layout = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("#Format:")), None)
+    if layout != "RAW":
+        raise RecordingError(f"{path}: expected a line '#Format: RAW' in the header, got format {layout}")
+    names = {int(found[1]): found[2] for line in lines if (found := re.match(r"#Source (\d+): (\S+)", line))}
+    sources, words, times = set(), [], []
     position = 0
     while position < len(data):
         header = data[position : position + _PACKET_HEADER.size].tobytes()
         if len(header) < _PACKET_HEADER.size:
             raise RecordingError(f"{path}: byte {offset + position}: the file ends within a packet's header")
-        kind, _, event_bytes, _, overflow, capacity, number, _ = _PACKET_HEADER.unpack(header)
+        kind, source, event_bytes, _, overflow, capacity, number, _ = _PACKET_HEADER.unpack(header)
         start, end = position + len(header), position + len(header) + event_bytes * capacity
         if not 0 <= number <= capacity or event_bytes < 1 or end > len(data):
             raise RecordingError(
-                f"{path}: byte {offset + position}: expected a packet within the file, came {number} of {capacity} "
+                f"{path}: byte {offset + position}: expected a packet within the file, got {number} of {capacity} "
                 f"events of {event_bytes} bytes, {len(data) - start} bytes before the end"
             )
         if kind == _POLARITY:
             if event_bytes != 8:
-                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes an event, came {event_bytes}")
+                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes an event, got {event_bytes}")
+            sources.add(source)
             packet = data[start : start + 8 * number].view("<u4").reshape(-1, 2)
             words.append(packet[:, 0])
             times.append(packet[:, 1].astype(np.int64) + (overflow << 31))
@@ -88,10 +118,12 @@ def read_3(path: Path, columns: str | None) -> Recording:
     t = np.concatenate(times) if times else word
     valid = word & 1 == 1
     events = packed((word >> 17 & 0x7FFF)[valid], (word >> 2 & 0x7FFF)[valid], t[valid], (word >> 1 & 1)[valid])
-    return Recording(events, _sensor(source))
+    if len(sources) > 1:
+        raise RecordingError(f"{path}: expected the events of one camera, got sources {sorted(sources)}")
+    return Recording(events, _sensor(names.get(min(sources, default=0), "")))
 
 
-def read_4(path: Path, columns: str | None) -> Recording:
+def read_4(path: Path, **_) -> Recording:
     """Read the events of AEDAT 4 through faery."""
     import faery
 

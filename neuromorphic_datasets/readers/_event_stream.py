@@ -13,7 +13,7 @@ _HEADER = 20
 _DVS = 1
 
 
-def read(path: Path, columns: str | None) -> Recording:
+def read(path: Path, **_) -> Recording:
     """Read the DVS events."""
     from .. import _kernels
 
@@ -21,9 +21,9 @@ def read(path: Path, columns: str | None) -> Recording:
     if len(content) < _HEADER:
         raise RecordingError(f"{path}: byte {len(content)}: expected a header of {_HEADER} bytes")
     if content[12] != 2:
-        raise RecordingError(f"{path}: byte 12: expected version 2 of Event Stream, came {content[12]}")
+        raise RecordingError(f"{path}: byte 12: expected version 2 of Event Stream, got {content[12]}")
     if content[15] != _DVS:
-        raise RecordingError(f"{path}: byte 15: expected DVS events (type {_DVS}), came type {content[15]}")
+        raise RecordingError(f"{path}: byte 15: expected DVS events (type {_DVS}), got type {content[15]}")
     width, height = (int(side) for side in content[16:20].view("<u2"))
     data = content[_HEADER:]
     events = np.empty(len(data) // 5, READ_DTYPE)

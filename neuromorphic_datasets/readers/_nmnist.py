@@ -9,14 +9,14 @@ from ._recording import Recording, RecordingError, packed
 _EVENT_BYTES = 5
 
 
-def read(path: Path, columns: str | None) -> Recording:
+def read(path: Path, **_) -> Recording:
     """Read a recording; the files do not state the sensor's size."""
     from .._tonic import read_mnist_file
 
     size = path.stat().st_size
     excess = size % _EVENT_BYTES
     if excess:
-        raise RecordingError(f"{path}: byte {size - excess}: expected {_EVENT_BYTES} bytes an event, came {excess}")
+        raise RecordingError(f"{path}: byte {size - excess}: expected {_EVENT_BYTES} bytes an event, got {excess}")
     # Zeros are what a cut download or a crash leaves; they would pass for events of the first pixel.
     if not np.fromfile(path, np.uint8).any():
         raise RecordingError(f"{path}: all its {size} bytes are zero")

@@ -5,26 +5,29 @@ expelliarmus and faery read them too, but take what a damaged file has for a who
 """
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from ._recording import Recording, RecordingError, body, packed, unwrapped
+from ._recording import READ_DTYPE, Recording, RecordingError, body, packed, unwrapped
 
 # Pixels of the sensors for which some files state no geometry.
 _LARGEST = 2048
 
 
-def read(path: Path, columns: str | None) -> Recording:
+def read(path: Path, **_) -> Recording:
     """Read a file whose text starts with %: RAW if its header names an encoding, else DAT."""
     lines, offset, data = body(path, b"%")
     header = dict(re.match(r"%\s*(\S*)\s*(.*)", line).groups() for line in lines)
+    if header.get("endianness", "little") != "little":
+        raise RecordingError(f"{path}: expected little-endian words, got {header['endianness']}")
     encoding = _encoding(header)
     if encoding is None and "Version" in header:
         return _read_dat(path, header, offset, data)
     if encoding not in ("2.0", "3.0"):
         raise RecordingError(
-            f"{path}: expected a header with the encoding EVT 2.0 or EVT 3.0, or of a DAT file, came "
+            f"{path}: expected a header with the encoding EVT 2.0 or EVT 3.0, or of a DAT file, got "
             + (f"EVT {encoding}" if encoding else f"{len(lines)} lines of text without it")
         )
     return _read_evt(path, encoding, _geometry(header), offset, data)
@@ -59,40 +62,44 @@ def _read_evt(
     if excess:
         raise RecordingError(
             f"{path}: byte {offset + len(data) - excess}: expected words of {word.itemsize} bytes to the end, "
-            f"came {excess} more"
+            f"got {excess} more"
         )
     words = np.asarray(data).view(word)
     width, height = sensor_size[:2] if sensor_size else (_LARGEST, _LARGEST)
     size, decode = (_kernels.evt3_size(words), _kernels.evt3) if encoding == "3.0" else (len(words), _kernels.evt2)
-    events = np.empty(size, packed([], [], [], []).dtype)
-    count, fault, position = decode(words, width, height, events)
+    events = np.empty(size, READ_DTYPE)
+    count, fault, position, untimed = decode(words, width, height, events)
     if fault:
         raise RecordingError(
             f"{path}: byte {offset + position * word.itemsize} (after event {count}): {_kernels.FAULTS[fault]}"
         )
+    if untimed and count:
+        warnings.warn(f"{path}: {untimed} words of events before the first word of time are left out", stacklevel=2)
     return Recording(events[:count], sensor_size)
 
 
 def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray) -> Recording:
     if len(data) < 2:
         raise RecordingError(f"{path}: byte {offset}: the file ends where the kind of its events is expected")
-    kind, size = int(data[0]), int(data[1])
+    version, kind, size = header["Version"], int(data[0]), int(data[1])
+    if version not in ("1", "2"):
+        raise RecordingError(f"{path}: expected version 1 or 2 of DAT, got {version!r}")
     if kind not in (0, 12) or size != 8:
         raise RecordingError(
-            f"{path}: byte {offset}: expected events of type 0 or 12 in 8 bytes, came type {kind} in {size} bytes"
+            f"{path}: byte {offset}: expected events of type 0 or 12 in 8 bytes, got type {kind} in {size} bytes"
         )
     excess = (len(data) - 2) % 8
     if excess:
-        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, came {excess}")
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, got {excess}")
     t, address = np.asarray(data[2:]).view("<u4").reshape(-1, 2).T.astype(np.int64)
-    if header["Version"] == "1":
+    if version == "1":
         x, y, p = address & 0x1FF, address >> 9 & 0xFF, address >> 17 & 1
     else:
         x, y, p = address & 0x3FFF, address >> 14 & 0x3FFF, address >> 28
     if p.size and p.max() > 1:
         event = int((p > 1).argmax())
         raise RecordingError(
-            f"{path}: byte {offset + 2 + 8 * event} (event {event}): expected polarity 0 or 1, came {p[event]}"
+            f"{path}: byte {offset + 2 + 8 * event} (event {event}): expected polarity 0 or 1, got {p[event]}"
         )
     sides = header.get("Width", ""), header.get("Height", "")
     sensor_size = (int(sides[0]), int(sides[1]), 2) if all(side.isdigit() for side in sides) else None

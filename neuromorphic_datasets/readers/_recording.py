@@ -23,7 +23,7 @@ class RecordingError(ValueError):
         ...         read_events(path)
         ...     except RecordingError as error:
         ...         print(str(error).removeprefix(folder))
-        /recording.bin: byte 5: expected 5 bytes an event, came 2
+        /recording.bin: byte 5: expected 5 bytes an event, got 2
     """
 
 
@@ -45,24 +45,65 @@ class Recording:
     sensor_size: tuple[int, int, int] | None = None
 
 
+# No clock counts µs beyond 2**56, some 2000 years; one that counts ns since 1970 does.
+_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-(1 << 56), 1 << 56), "p": (0, 1)}
+
+
 def packed(x, y, t, p) -> np.ndarray:
-    """Put columns into a structured array.
+    """Put columns of whole numbers, of any dtype, into a structured array.
 
     Args:
         x, y: columns and rows of pixels, in [-32768, 32767].
         t: times, µs.
-        p: polarities; what is not 0 is ON.
+        p: polarities, each 0 or 1, or each -1 or 1; 1 is ON.
 
     Returns:
         Structured array of `READ_DTYPE`, as long as t.
 
+    Raises:
+        ValueError: a column has another length, another dtype than of numbers, or a value that does not fit.
+
     Example:
         >>> packed([3, 3], [4, 5], [10, 25], [1, 0])[1].item()
         (3, 5, 25, False)
+        >>> packed([3], [4], [0.5], [1])
+        Traceback (most recent call last):
+        ValueError: event 0: expected t in whole µs, got 0.5
     """
-    events = np.empty(len(t), READ_DTYPE)
-    events["x"], events["y"], events["t"], events["p"] = x, y, t, p
+    columns = {"x": np.asarray(x), "y": np.asarray(y), "t": np.asarray(t), "p": np.asarray(p)}
+    shapes = {field: column.shape for field, column in columns.items()}
+    if columns["t"].ndim != 1 or len(set(shapes.values())) > 1:
+        raise ValueError(f"expected columns of one length, got {shapes}")
+    for field, column in columns.items():
+        if len(column):
+            _check_values(field, column)
+    events = np.empty(len(columns["t"]), READ_DTYPE)
+    for field, column in columns.items():
+        events[field] = column > 0 if field == "p" else column
     return events
+
+
+def _check_values(field: str, column: np.ndarray) -> None:
+    """Raise if a cast to `READ_DTYPE` would change a value of the column."""
+    if column.dtype.kind not in "iubf":
+        raise ValueError(f"expected numbers as {field}, got {column.dtype}")
+    low, high = _BOUNDS[field]
+    if column.dtype.kind != "f" and low <= column.min() and column.max() <= high:
+        return
+    if column.dtype.kind == "f":
+        whole = "t in whole µs" if field == "t" else f"a whole number as {field}"
+        _refuse(column, column == np.trunc(column), whole)
+    if field == "p":
+        off = -1 if (column == -1).any() else 0
+        _refuse(column, (column == off) | (column == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
+    else:
+        _refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
+
+
+def _refuse(column: np.ndarray, right: np.ndarray, expected: str) -> None:
+    if not right.all():
+        event = int(right.argmin())
+        raise ValueError(f"event {event}: expected {expected}, got {column[event]}")
 
 
 def unwrapped(t: np.ndarray, bits: int) -> np.ndarray:
