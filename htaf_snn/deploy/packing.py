@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
-from ..nn._modes import has_hooks, unchanged
+from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
 from ..surrogate import Surrogate
@@ -25,16 +25,9 @@ _BINARY = (hnn.BinaryLinear, hnn.BinaryConv2d)
 _PRODUCTS = (hnn.BinaryLinear, hnn.BinaryConv2d, hnn.HeavisideLinear, hnn.HeavisideConv2d)
 _ACTIVATIONS = (hnn.BinaryActivation, hnn.HTAFActivation)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-_LAYERS = (*_PRODUCTS, *_ACTIVATIONS, *_PASSING, nn.Flatten, hnn.QuantizeInput, *MODULES)
+_LAYERS = (*_PRODUCTS, *_ACTIVATIONS, *VIEWS, nn.Flatten, hnn.QuantizeInput, *MODULES)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _INPUT_LEVELS = (0, 255)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, (*_PRODUCTS, hnn.BinaryActivation, hnn.QuantizeInput, hnn.RPReLU))
-        return ours or super().is_leaf_module(module, name)
 
 
 def pack(model: nn.Module) -> PackedNetwork:
@@ -49,8 +42,8 @@ def pack(model: nn.Module) -> PackedNetwork:
         model: a network in eval mode, on the CPU, in float32, of modules and additions that `torch.fx` can trace.
 
     Returns:
-        A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm or
-        shifts are folded, (B, n) and (B, C, H, W) alone. The model stays as it is.
+        A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm
+        or shifts are folded, (B, n) and (B, C, H, W) alone. The model stays as it is.
 
     Raises:
         TypeError: if it is no module.
@@ -65,8 +58,7 @@ def pack(model: nn.Module) -> PackedNetwork:
     """
     check(model)
     try:
-        with unchanged(model):
-            graph = _Tracer().trace(model)
+        graph = traced(model)
     except Exception as error:  # tracing runs the model's own code
         raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -75,7 +67,9 @@ def pack(model: nn.Module) -> PackedNetwork:
     for node in graph.nodes:
         if node.op == "call_module":
             _check_layer(node.target, modules[node.target])
-    _check_in_place(graph, modules)
+    for node, user in changed_in_place(graph, modules):
+        name = node.target if node.op == "call_module" else node.name
+        raise ValueError(f"{name}: cannot be packed: it changes in place what {user.name} uses; expected inplace=False")
     with torch.no_grad():
         return _Packing(modules, graph).network()
 
@@ -115,28 +109,6 @@ def _check_layer(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name}: expected Flatten(1), got {module}")
     if reason is not None:
         raise ValueError(f"{name}: cannot be packed: {reason}")
-
-
-def _check_in_place(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Raise if an operation in place changes a value that is used again: packed values are not changed."""
-    places = {node: place for place, node in enumerate(graph.nodes)}
-    owner: dict[fx.Node, fx.Node] = {}  # of the memory that a value is a view of
-    for node in graph.nodes:
-        module = modules.get(node.target) if node.op == "call_module" else None
-        sources = node.all_input_nodes
-        in_place = node.target is operator.iadd or getattr(module, "inplace", False)
-        if in_place or isinstance(module, (*_PASSING, nn.Flatten)) or node.target in (torch.flatten, "flatten"):
-            owner[node] = owner.get(sources[0], sources[0])
-        if not in_place or isinstance(module, _PASSING):
-            continue
-        memory = owner.get(sources[0], sources[0])
-        aliases = [other for other in places if owner.get(other, other) is memory and places[other] < places[node]]
-        again = [user for alias in aliases for user in alias.users if places[user] > places[node]]
-        if again:
-            raise ValueError(
-                f"{node.target if module else node.name}: cannot be packed: it changes {sources[0].name} in place, "
-                f"which {again[0].name} uses after it; expected inplace=False"
-            )
 
 
 class _Packing:
@@ -190,7 +162,7 @@ class _Packing:
     def _add_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
-        if isinstance(module, _PASSING):
+        if isinstance(module, VIEWS):
             self._numbers[node] = self._numbers[source]
             self._levels |= {} if levels is None else {node: levels}
         elif isinstance(module, nn.Flatten):
@@ -261,7 +233,7 @@ def _is_by_output(module: nn.Module | None, product: nn.Module) -> bool:
     if isinstance(module, hnn.BinaryActivation):
         return module.shift is None or len(module.shift) == outputs
     norm = nn.BatchNorm2d if isinstance(product, _CONVOLUTIONS) else nn.BatchNorm1d
-    return isinstance(module, _PASSING) or (isinstance(module, norm) and module.num_features == outputs)
+    return isinstance(module, VIEWS) or (isinstance(module, norm) and module.num_features == outputs)
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:
@@ -276,7 +248,7 @@ def _own_copy(name: str, module: nn.Module) -> nn.Module:
         if json.dumps(vars(fresh)[key]) != json.dumps(getattr(module, key), default=operator.index):
             changed.append(key)
     if changed:
-        raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after {cls.__name__} was made")
+        raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after it was made")
     made = remade(cls.__name__, given, state)
     if getattr(made, "inplace", False):
         made.inplace = False  # values of a packed network are not changed

@@ -1,4 +1,4 @@
-"""Evaluation and tracing that leave a model as it was."""
+"""Evaluation that leaves a model's modes as they were."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["has_hooks", "in_eval", "unchanged"]
+__all__ = ["in_eval"]
 
 
 @contextmanager
@@ -30,29 +30,3 @@ def in_eval(model: nn.Module) -> Iterator[None]:
         for module, mode in modes:  # parents first, as theirs reaches their children
             if module.training != mode:
                 module.train(mode)
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Within the block a forward pass may set attributes of modules, as tracing does; afterwards they are as before.
-
-    Example:
-        >>> net = nn.Identity()
-        >>> with unchanged(net):
-        ...     net.state = 1
-        >>> hasattr(net, "state")
-        False
-    """
-    kept = [(module, dict(vars(module))) for module in model.modules()]
-    inner = [(one, dict(one)) for _, before in kept for one in before.values() if isinstance(one, dict)]
-    try:
-        yield
-    finally:
-        for one, before in (*((vars(module), before) for module, before in kept), *inner):
-            one.clear()
-            one.update(before)
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks of a module's own see or change its forward pass."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
