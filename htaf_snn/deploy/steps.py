@@ -66,7 +66,12 @@ def as_float(value: Tensor | Bits) -> Tensor:
         return value if value.is_floating_point() else value.float() * INPUT_STEP
     low, high = value.levels
     x = unpack_bits(value.words, value.size).float() * (high - low) + low
-    return x.movedim(-1, value.axis).contiguous()
+    return _moved(x, value.axis)
+
+
+def _moved(x: Tensor, axis: int) -> Tensor:
+    """The last dimension moved, in the strides of a new tensor, by which torch chooses how it rounds."""
+    return x if axis == -1 else x.movedim(-1, axis).clone(memory_format=torch.contiguous_format)
 
 
 def _packed(x: Tensor, levels: tuple[int, int], axis: int) -> Bits:
@@ -214,7 +219,7 @@ class _Product(nn.Module):
         x = sums.float() * self.factor
         if self.bias is not None:
             x = x + self.bias
-        return x.movedim(-1, self.axis).contiguous()
+        return _moved(x, self.axis)
 
     def _parts(self, words: Tensor, size: int) -> list[Tensor]:
         """The words of each group."""

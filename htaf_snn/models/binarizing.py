@@ -160,7 +160,7 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
                 raise ValueError(f"{node.target}: changes its input in place, which {user.name} uses; use its result")
         calls = _calls(graph)
     kept = [(name, function) for name, function in calls if not name or name in places]
-    found |= {name: function for name, function in (*kept, *_attributes({"": model, **places}))}
+    found = dict((*kept, *_attributes({"": model, **places}))) | found
     return ", ".join(f"{function} of {name or 'the model itself'}" for name, function in found.items())
 
 
