@@ -334,7 +334,7 @@ def test_convolutions_beyond_exact_floats():
     torch.manual_seed(0)
     layer = hnn.BinaryConv2d(70_000, 2, 1)
     layer.weight.data.abs_()
-    x = hnn.QuantizeInput()(torch.rand(3, 70_000, 1, 1))
+    x = hnn.QuantizeInput()(1 - 0.02 * torch.rand(3, 70_000, 1, 1))
     assert torch.equal(layer(x).flatten(1), x.flatten(1).double().sum(1, keepdim=True).float().expand(3, 2))
 
 
