@@ -191,6 +191,20 @@ def test_the_operators_can_be_traced():
         (lambda: _product(backend="cpp"), ValueError, "^backend: expected one of"),
         (lambda: functional.binary_conv2d(_words(), _weight()), ValueError, "^words: expected .B, H, W, K."),
         (lambda: functional.heaviside_linear(_words(), torch.ones(5, 2)), ValueError, "^weight: expected int32"),
+        (lambda: _product(words=torch.tensor([[32]])), ValueError, "^words: expected 5 elements per row"),
+        (
+            lambda: functional.heaviside_linear(torch.tensor([[-1]]), torch.ones(5, 2).int()),
+            ValueError,
+            "^words: expec",
+        ),
+        (
+            lambda: functional.heaviside_linear(_words(), torch.full((3, 2), 2**30).int()),
+            ValueError,
+            "^weight: expected m",
+        ),
+        (lambda: functional.level_linear(*_wide_levels()), ValueError, "^levels: expected at most 8421504 per row"),
+        (lambda: functional.binary_conv2d(_image(), _window(), stride=2), ValueError, "^stride: expected two integers"),
+        (lambda: functional.binary_conv2d(_image(), _window(), dilation=(0, 1)), ValueError, "^dilation: expected two"),
     ],
 )
 def test_bad_arguments(call, error, message):
@@ -200,6 +214,20 @@ def test_bad_arguments(call, error, message):
 
 def _words():
     return torch.ones(1, 1).long()
+
+
+def _wide_levels():
+    size = 2**31 // 255 + 1
+    weight = functional.pack_weight(torch.ones(1, 5))._replace(size=size)
+    return torch.zeros(1, dtype=torch.uint8).expand(1, size), weight
+
+
+def _image():
+    return functional.pack_bits(torch.ones(1, 4, 4, 8))
+
+
+def _window():
+    return functional.pack_weight(torch.ones(2, 8, 3, 3))
 
 
 def _weight():

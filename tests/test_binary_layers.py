@@ -264,3 +264,99 @@ def test_models_can_be_sliced():
         net.eval()
         assert torch.equal(net[-1](net[:-1](x)), net(x))
         assert {*net[1:].state_dict()} <= {*net.state_dict()}  # names stay, as those of torch's own
+
+
+def sequence_layers():
+    """Layers over features and the reference of each, sample by sample."""
+    binary = hnn.BinaryLinear(4, 4, bias=True, scale="learned")
+    binary.scale.data.normal_()
+    binary.bias.data.normal_()
+    magnitude = hnn.BinaryLinear(4, 4, bias=True, scale="magnitude")
+    magnitude.bias.data.normal_()
+    return [binary, magnitude, hnn.HeavisideLinear(4, 4).eval()]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_linear_layers_take_sequences_and_single_vectors(number):
+    layer = sequence_layers()[number]
+    x = torch.randn(4, 4, 4)
+    torch.testing.assert_close(layer(x), torch.stack([layer(sample) for sample in x]))
+    torch.testing.assert_close(layer(x)[0, 0], layer(x[0, :1])[0])
+    torch.testing.assert_close(layer(x[0, 0]), layer(x[0, :1])[0])
+
+
+@pytest.mark.parametrize("kind", [hnn.BinaryConv2d, hnn.HeavisideConv2d])
+def test_convolutions_take_single_images(kind):
+    layer = kind(4, 4, 3, padding=1, bias=True, **({"scale": "learned"} if kind is hnn.BinaryConv2d else {})).eval()
+    for name in ("bias", "scale"):
+        if hasattr(layer, name):
+            getattr(layer, name).data.normal_()
+    x = torch.randn(4, 4, 4)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+@pytest.mark.parametrize("make", [lambda n: hnn.BinaryActivation(channels=n), hnn.RPReLU])
+def test_channels_are_found_or_asked_for(make):
+    layer = make(4)
+    (layer.shift if hasattr(layer, "shift") else layer.before).data.normal_()
+    x = torch.randn(3, 4)
+    assert torch.equal(layer(x)[0], layer(x[0]))
+    assert torch.equal(layer(x[:, :, None, None].expand(3, 4, 2, 5))[:, :, 1, 2], layer(x))
+    for shape in [(4, 4, 4), (2, 4, 7)]:
+        with pytest.raises(ValueError, match=r"^x: expected \(4\), \(B, 4\) or \(B, 4, H, W\), got .*; flatten"):
+            layer(torch.randn(shape))
+    for shape in [(4, 1), (4, 5, 4, 4), (3,)]:
+        with pytest.raises(ValueError, match=r"^x: expected \(4\), \(B, 4\) or \(B, 4, H, W\), got"):
+            layer(torch.randn(shape))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "images",
+    [torch.randn(64, 16), 255 * torch.rand(4, 16), torch.full((2, 16), torch.nan), 1 + 1e-3 * torch.ones(1, 16)],
+)
+def test_images_out_of_range_are_refused(images, training):
+    net = models.BinaryMLP(16, [8], 3).train(training)
+    with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got .*; scale the images to \[0, 1\]"):
+        net(images)
+    with pytest.raises(TypeError, match=r"got torch\.uint8; write images\.float\(\) / 255"):
+        net((255 * torch.rand(4, 16)).to(torch.uint8))
+
+
+def test_the_range_is_checked_under_transformations():
+    quantize, x = hnn.QuantizeInput(), torch.rand(3, 4)
+    expected = quantize(x)
+    compiled = torch.compile(quantize, fullgraph=True, dynamic=True)
+    exported = torch.export.export(quantize.eval(), (x,)).module()
+    for form in (compiled, exported, torch.fx.symbolic_trace(quantize)):
+        assert torch.equal(form(x), expected)
+        with pytest.raises(RuntimeError, match="expected values within"):
+            form(x + 1)
+    for form in (torch.vmap(quantize), torch.vmap(torch.func.grad(lambda row: quantize(row).sum()))):
+        form(x)
+        with pytest.raises(ValueError, match=r"^x: expected values within"):
+            form(x + 1)
+    assert quantize(x.to("meta")).shape == (3, 4)
+
+
+def test_smooth_activations_can_be_nested():
+    activation = hnn.HTAFActivation(levels=(0, 1)).eval()
+    with hnn.smooth_activations(activation):
+        with hnn.smooth_activations(activation):
+            pass
+        assert activation.is_smooth
+    assert not activation.is_smooth
+
+
+def test_what_layers_share_is_counted_once():
+    one, other = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
+    other.weight = one.weight
+    assert models.summary(nn.Sequential(one, other, nn.BatchNorm1d(5)))["parameters"] == 25 + 20
+
+
+@pytest.mark.parametrize(
+    "net", [models.DeepHeavisideNet(16, [8], 3), models.ReLUNet(16, [8], 3), models.BinaryResNet(8, 1, 3, width=4)]
+)
+def test_images_of_bytes_are_told_what_to_write(net):
+    with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor, got torch\.uint8; write images\.float"):
+        net.eval()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))

@@ -26,7 +26,7 @@ def trained(net, x):
             if isinstance(getattr(module, name, None), nn.Parameter):
                 getattr(module, name).data.normal_(0, 0.3)
     for _ in range(2):
-        net(x + 0.1 * torch.rand_like(x))
+        net((x + 0.1 * torch.rand_like(x)).clamp(0, 1))
     return net.eval()
 
 

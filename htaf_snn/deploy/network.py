@@ -11,14 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from .._files import replacing
-from ..functional import pack_bits, unpack_bits
-from .steps import FUNCTIONS, MODULES, BinaryProduct, HeavisideProduct, Quantize, Threshold, as_float
+from ..functional import unpack_bits
+from ..nn.quantizing import check_floating_images
+from .steps import (
+    FUNCTIONS,
+    MODULES,
+    BinaryProduct,
+    HeavisideProduct,
+    MaxPool,
+    Quantize,
+    Threshold,
+    as_float,
+    options,
+    remade,
+)
 
 __all__ = ["PackedNetwork", "load", "save"]
 
 FORMAT, VERSION = "htaf-snn packed network", "1"
-_OWN = {cls.__name__: cls for cls in (BinaryProduct, HeavisideProduct, Quantize, Threshold)}
-_KNOWN = {cls.__name__: (cls, names) for cls, names in MODULES.items()}
+_OWN = {cls.__name__: cls for cls in (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)}
+_KNOWN = {cls.__name__ for cls in MODULES}
 
 
 class PackedNetwork(nn.Module):
@@ -34,17 +46,19 @@ class PackedNetwork(nn.Module):
 
     Raises:
         TypeError: in the forward pass, if the input is no floating-point tensor.
-        ValueError: in the forward pass, if it is of another shape or range; in `train()`.
+        ValueError: in the forward pass, if it is of another shape or range; in `train()`; and in `half()` and `to()`,
+            if it is to compute in another dtype than float32.
 
     Example:
         >>> from htaf_snn import deploy, models
         >>> packed = deploy.pack(models.BinaryMLP(64, [32, 32], 10).eval())
         >>> type(packed).__name__, packed(torch.rand(5, 1, 8, 8)).shape
         ('PackedNetwork', torch.Size([5, 10]))
-        >>> packed(torch.full((1, 64), 2.0))
-        Traceback (most recent call last):
-            ...
-        ValueError: x: expected values within [0, 1], got 2.0 to 2.0
+        >>> try:
+        ...     packed(torch.full((1, 64), 2.0))
+        ... except ValueError as error:
+        ...     print(str(error)[:52])
+        x: expected values within [0, 1], got 2.0 to 2.0; sc
     """
 
     def __init__(self, steps: Sequence[tuple[str | nn.Module, list[int]]], output: int):
@@ -63,11 +77,15 @@ class PackedNetwork(nn.Module):
             raise ValueError("mode: expected eval, a packed network cannot be trained")
         return super().train(False)
 
+    def _apply(self, fn, recurse: bool = True) -> PackedNetwork:
+        got = fn(torch.zeros(1)).dtype
+        if got != torch.float32:
+            raise ValueError(f"dtype: expected float32, in which a packed network equals its model, got {got}")
+        return super()._apply(fn, recurse)
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"x: expected a floating-point tensor, got {got}")
+        check_floating_images(x)
         values: dict[int, object] = {0: x.float()}
         for i, inputs in enumerate(self._inputs):
             values[i + 1] = self._run(i, [values[number] for number in inputs])
@@ -119,10 +137,8 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
             steps.append({"step": network._functions[i], "inputs": inputs})
             continue
         step = network.steps[str(i)]
-        state = dict(step.state_dict())
-        if isinstance(step, BinaryProduct):
-            signs = step.signs()
-            state["signs"] = pack_bits(signs.flatten(1))
+        products = isinstance(step, (BinaryProduct, HeavisideProduct))
+        state = step.saved() if products else step.state_dict()
         tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
         steps.append({"step": type(step).__name__, "inputs": inputs, "options": _options(step)})
     structure = json.dumps({"steps": steps, "output": network._output})
@@ -131,17 +147,9 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
 
 
 def _options(step: nn.Module) -> dict:
-    if type(step) not in _OWN.values():
-        return {name: _argument(step, name) for name in MODULES[type(step)]}
-    options = step.options() if hasattr(step, "options") else {}
-    return options | ({"shape": step.shape} if isinstance(step, BinaryProduct) else {})
-
-
-def _argument(module: nn.Module, name: str):
-    value = getattr(module, name, None)
-    if name == "bias":
-        return value is not None
-    return len(module.before) if name == "channels" else value
+    if type(step) in MODULES:
+        return options(step)
+    return step.options() if hasattr(step, "options") else {}
 
 
 def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetwork:
@@ -207,13 +215,10 @@ def _made(i: int, line: dict, tensors: dict[str, Tensor]) -> str | nn.Module:
         return kind
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if kind in _KNOWN:
-        cls, _ = _KNOWN[kind]
-        module = cls(**line["options"])
-        module.load_state_dict(state)
-        return module
-    options = dict(line["options"])
+        return remade(kind, line["options"], state)
+    given = dict(line["options"])
     if kind == "BinaryProduct":
-        shape = options.pop("shape")
+        shape = given.pop("shape")
         size = torch.Size(shape[1:]).numel()
         state["weight"] = (unpack_bits(state.pop("signs"), size).float() * 2 - 1).view(shape)
-    return _OWN[kind](**options, **state)
+    return _OWN[kind](**given, **state)

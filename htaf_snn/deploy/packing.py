@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
-from ..nn.binary import INPUT_STEP, exact_grid
+from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
+from ..nn.binary import exact_grid
+from ..nn.quantizing import INPUT_STEP
 from ..surrogate import Surrogate
 from .network import PackedNetwork
-from .steps import MODULES, BinaryProduct, HeavisideProduct, Quantize, Threshold
+from .steps import MODULES, BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold, options, remade
 
 __all__ = ["pack"]
 
+_CONVOLUTIONS = (hnn.BinaryConv2d, hnn.HeavisideConv2d)
+_BINARY = (hnn.BinaryLinear, hnn.BinaryConv2d)
 _PRODUCTS = (hnn.BinaryLinear, hnn.BinaryConv2d, hnn.HeavisideLinear, hnn.HeavisideConv2d)
+_ACTIVATIONS = (hnn.BinaryActivation, hnn.HTAFActivation)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_PASSING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_LAYERS = (*_PRODUCTS, *_ACTIVATIONS, *VIEWS, nn.Flatten, hnn.QuantizeInput, *MODULES)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
-_FLATTENINGS = (torch.flatten,)
 _INPUT_LEVELS = (0, 255)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        ours = isinstance(module, (*_PRODUCTS, hnn.BinaryActivation, hnn.QuantizeInput, hnn.RPReLU))
-        return ours or super().is_leaf_module(module, name)
 
 
 def pack(model: nn.Module) -> PackedNetwork:
@@ -35,13 +35,15 @@ def pack(model: nn.Module) -> PackedNetwork:
 
     Hidden bits equal the network's own bit for bit, where sums are exact (they are in float32, not under autocast):
     BatchNorm, scales, biases and shifts between two packed layers become one integer threshold for each output, found
-    with the network's own modules. What is not binary stays in floating point.
+    with the network's own modules. What is not binary stays in floating point; a `torch.nn.MaxPool2d` of bits is their
+    OR. The packed network shares nothing with the model.
 
     Args:
         model: a network in eval mode, on the CPU, in float32, of modules and additions that `torch.fx` can trace.
 
     Returns:
-        A `PackedNetwork` on the CPU with the same outputs; the model stays as it is.
+        A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm
+        or shifts are folded, (B, n) and (B, C, H, W) alone. The model stays as it is.
 
     Raises:
         TypeError: if it is no module.
@@ -55,15 +57,21 @@ def pack(model: nn.Module) -> PackedNetwork:
         torch.Size([2, 10])
     """
     check(model)
-    for name, module in model.named_modules():
-        if isinstance(module, hnn.BinaryActivation) and not isinstance(module.surrogate, Surrogate):
-            raise ValueError(f"{name}: cannot be packed: expected a surrogate of this package, got {module.surrogate}")
     try:
-        graph = _Tracer().trace(model)
+        graph = traced(model)
     except Exception as error:  # tracing runs the model's own code
         raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if has_hooks(model):
+        raise ValueError("model: cannot be packed: hooks would be lost; remove them before")
+    for node in graph.nodes:
+        if node.op == "call_module":
+            _check_layer(node.target, modules[node.target])
+    for node, user in changed_in_place(graph, modules):
+        name = node.target if node.op == "call_module" else node.name
+        raise ValueError(f"{name}: cannot be packed: it changes in place what {user.name} uses; expected inplace=False")
     with torch.no_grad():
-        return _Packing(model, graph).network()
+        return _Packing(modules, graph).network()
 
 
 def check(model: nn.Module) -> None:
@@ -79,11 +87,35 @@ def check(model: nn.Module) -> None:
             raise ValueError(f"{name}: expected numbers, got NaN")
 
 
+def _check_layer(name: str, module: nn.Module) -> None:
+    """Raise if a layer computes something that its packed form would not."""
+    kind = type_before_parametrizations(module)
+    if kind not in _LAYERS:
+        raise ValueError(f"{name}: {kind.__name__} cannot be packed; it is not among the modules that are known")
+    reason = None
+    if has_hooks(module):
+        reason = "its hooks would be lost; remove them before"
+    elif "forward" in vars(module):
+        reason = "its forward was replaced"
+    elif kind in _ACTIVATIONS and not isinstance(module.surrogate, Surrogate):
+        reason = f"expected a surrogate of this package, got {module.surrogate}"
+    elif kind in _ACTIVATIONS and module.is_smooth:
+        reason = "expected an activation of two levels, got a smooth one within smooth_activations"
+    elif kind in _NORMS and module.running_mean is None:
+        reason = f"{kind.__name__} without running statistics depends on the other samples of a batch"
+    elif kind is nn.MaxPool2d and module.return_indices:
+        reason = "MaxPool2d returns indices too"
+    elif kind is nn.Flatten and (module.start_dim, module.end_dim) != (1, -1):
+        raise ValueError(f"{name}: expected Flatten(1), got {module}")
+    if reason is not None:
+        raise ValueError(f"{name}: cannot be packed: {reason}")
+
+
 class _Packing:
     """Goes through a graph once; a value of it has the number of the step that makes it, the input is 0."""
 
-    def __init__(self, model: nn.Module, graph: fx.Graph):
-        self._modules, self._graph = dict(model.named_modules()), graph
+    def __init__(self, modules: dict[str, nn.Module], graph: fx.Graph):
+        self._modules, self._graph = modules, graph
         self._steps: list[tuple[str | nn.Module, list[int]]] = []
         self._numbers: dict[fx.Node, int] = {}
         self._levels: dict[fx.Node, tuple[int, int]] = {}
@@ -108,14 +140,15 @@ class _Packing:
             self._add_module(node, node.target, self._modules[node.target])
         elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             self._append(node, "add")
-        elif node.target in (*_FLATTENINGS, "flatten") and self._options(node) in ([1], [1, -1]):
+        elif node.target in (torch.flatten, "flatten") and self._dimensions(node) == (1, -1):
             self._append(node, "flatten")
         else:
             raise ValueError(f"{node.name}: {node.target} cannot be packed; expected modules, additions and flatten(1)")
 
     @staticmethod
-    def _options(node: fx.Node) -> list:
-        return [*node.args[1:], *node.kwargs.values()]
+    def _dimensions(node: fx.Node) -> tuple:
+        given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
+        return given.get("start_dim", 0), given.get("end_dim", -1)
 
     def _append(self, node: fx.Node, step: str | nn.Module, last: fx.Node | None = None) -> None:
         """A step for a node, whose value is that of the last node folded into it."""
@@ -127,64 +160,64 @@ class _Packing:
             self._levels[node] = self._levels[source]
 
     def _add_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
-        if isinstance(module, _PASSING):
-            source = node.all_input_nodes[0]
+        source = node.all_input_nodes[0]
+        levels = self._levels.get(source)
+        if isinstance(module, VIEWS):
             self._numbers[node] = self._numbers[source]
-            self._levels |= {node: self._levels[source]} if source in self._levels else {}
+            self._levels |= {} if levels is None else {node: levels}
         elif isinstance(module, nn.Flatten):
-            if (module.start_dim, module.end_dim) != (1, -1):
-                raise ValueError(f"{name}: expected Flatten(1), got {module}")
             self._append(node, "flatten")
         elif isinstance(module, hnn.QuantizeInput):
             self._append(node, Quantize())
             self._levels[node] = _INPUT_LEVELS
         elif isinstance(module, hnn.BinaryActivation):
-            self._append(node, Threshold(module.levels, None if module.shift is None else module.shift.detach()))
+            self._append(node, Threshold(module.levels, _copy(module.shift)))
             self._levels[node] = module.levels
         elif isinstance(module, _PRODUCTS):
             self._add_product(node, name, module)
-        elif type(module) in MODULES:
-            self._append(node, module)
+        elif isinstance(module, nn.MaxPool2d) and levels not in (None, _INPUT_LEVELS):
+            places = map(_pair, (module.kernel_size, module.stride, module.padding, module.dilation))
+            self._append(node, MaxPool(*places, module.ceil_mode))
+            self._levels[node] = levels
         else:
-            raise ValueError(
-                f"{name}: {type(module).__name__} cannot be packed; it is not among the modules that are known"
-            )
+            self._append(node, _own_copy(name, module))
 
     def _add_product(self, node: fx.Node, name: str, module: nn.Module) -> None:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
-        binary = isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d))
+        binary = isinstance(module, _BINARY)
         if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, hnn.BinaryLinear)):
             raise ValueError(
                 f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
                 f"activation before it, or QuantizeInput before a BinaryLinear, got {source.name}"
             )
-        weight, grid = (module.binary_weight(), None) if binary else _integers(module)
+        weight, grid = (module.binary_weight(), None) if binary else _integers(name, module)
         step = INPUT_STEP if levels == _INPUT_LEVELS else 1.0
         unit = torch.full((len(weight),), step) if grid is None else grid
         options = {"levels": (0, 1) if levels == _INPUT_LEVELS else levels, "where": _where(module)}
-        chain, activation = self._chain(node)
+        chain, activation = self._chain(node, module)
         if activation is None:
             factor, bias = _affine(module, unit)
-            self._append(node, _product(binary, weight, factor=factor, bias=bias, **options))
+            self._append(node, _product(binary, weight, batched=False, factor=factor, bias=bias, **options))
             return
-        bound = int(weight.abs().flatten(1).sum(1).max()) * max(map(abs, levels))
-        fires = _firing(module, chain, unit)
-        signs, thresholds = _thresholds(fires, len(weight), bound)
+        bound = int(weight.abs().double().flatten(1).sum(1).max()) * max(map(abs, levels))
+        if bound >= 2**31 - 1:
+            raise ValueError(f"{name}: cannot be packed: expected sums below 2**31 - 1, which int32 holds, got {bound}")
+        signs, thresholds = _thresholds(_firing(module, chain, unit), len(weight), bound)
         weight = weight * signs.view(-1, *[1] * (weight.ndim - 1)).to(weight.dtype)
         out_levels = self._modules[activation.target].levels
-        self._append(
-            node, _product(binary, weight, thresholds=thresholds, out_levels=out_levels, **options), activation
-        )
+        batched = any(isinstance(one, _NORMS) or getattr(one, "shift", None) is not None for one in chain)
+        options |= {"batched": batched, "thresholds": thresholds, "out_levels": out_levels}
+        self._append(node, _product(binary, weight, **options), activation)
         self._levels[activation] = out_levels
 
-    def _chain(self, node: fx.Node) -> tuple[list[nn.Module], fx.Node | None]:
+    def _chain(self, node: fx.Node, product: nn.Module) -> tuple[list[nn.Module], fx.Node | None]:
         """The modules behind a product up to an activation, if nothing else uses what lies between."""
         chain, nodes = [], []
         while len(node.users) == 1:
             node = next(iter(node.users))
-            module = self._modules.get(node.target) if node.op == "call_module" else None
-            if not isinstance(module, (*_NORMS, *_PASSING, hnn.BinaryActivation)):
+            module = self._modules[node.target] if node.op == "call_module" else None
+            if not _is_by_output(module, product):
                 break
             chain.append(module)
             nodes.append(node)
@@ -192,6 +225,42 @@ class _Packing:
                 self._folded.update(nodes)
                 return chain, node
         return chain, None
+
+
+def _is_by_output(module: nn.Module | None, product: nn.Module) -> bool:
+    """Whether a module does the same to all values of an output of the product, so that a threshold holds it."""
+    outputs = len(product.weight)
+    if isinstance(module, hnn.BinaryActivation):
+        return module.shift is None or len(module.shift) == outputs
+    norm = nn.BatchNorm2d if isinstance(product, _CONVOLUTIONS) else nn.BatchNorm1d
+    return isinstance(module, VIEWS) or (isinstance(module, norm) and module.num_features == outputs)
+
+
+def _own_copy(name: str, module: nn.Module) -> nn.Module:
+    """A module of `MODULES` with numbers of its own, or ValueError if its arguments do not make it again."""
+    cls = type_before_parametrizations(module)
+    given = options(module, cls)
+    fresh = cls(**given)
+    state = {key: getattr(module, key) for key in fresh.state_dict()}
+    changed = [key for key, value in state.items() if value is None or value.shape != fresh.state_dict()[key].shape]
+    base = vars(nn.Module())
+    for key in vars(fresh).keys() - base.keys():
+        if json.dumps(vars(fresh)[key]) != json.dumps(getattr(module, key), default=operator.index):
+            changed.append(key)
+    if changed:
+        raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after it was made")
+    made = remade(cls.__name__, given, state)
+    if getattr(made, "inplace", False):
+        made.inplace = False  # values of a packed network are not changed
+    return made
+
+
+def _copy(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach().clone()
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return tuple(map(int, value)) if isinstance(value, Sequence) else (int(value), int(value))
 
 
 def _product(binary: bool, weight: Tensor, **options) -> nn.Module:
@@ -205,15 +274,17 @@ def _where(module: nn.Module) -> dict | None:
     return {"window": module.kernel_size, **{name: getattr(module, name) for name in names}}
 
 
-def _integers(module: nn.Module) -> tuple[Tensor, Tensor]:
+def _integers(name: str, module: nn.Module) -> tuple[Tensor, Tensor]:
     """A Heaviside layer's weights as whole multiples of a power of two for each output."""
+    if not module.weight.isfinite().all():
+        raise ValueError(f"{name}: cannot be packed: expected finite weights, got infinity")
     grid = exact_grid(module.weight)
     return torch.round(module.weight / grid.view(-1, *[1] * (module.weight.ndim - 1))), grid
 
 
 def _affine(module: nn.Module, unit: Tensor) -> tuple[Tensor, Tensor | None]:
-    scale = module.output_scale() if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)) else None
-    return unit if scale is None else unit * scale.detach(), None if module.bias is None else module.bias.detach()
+    scale = module.output_scale() if isinstance(module, _BINARY) else None
+    return unit if scale is None else unit * scale.detach(), _copy(module.bias)
 
 
 def _firing(module: nn.Module, chain: list[nn.Module], unit: Tensor) -> Callable[[Tensor], Tensor]:
@@ -222,7 +293,7 @@ def _firing(module: nn.Module, chain: list[nn.Module], unit: Tensor) -> Callable
 
     def fires(sums: Tensor) -> Tensor:
         x = (sums.float() * unit).view(shape)
-        if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)):
+        if isinstance(module, _BINARY):
             x = module.finish(x)
         elif module.bias is not None:
             x = x + module.bias.view(shape)

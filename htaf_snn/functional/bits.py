@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,9 @@ __all__ = [
     "unpack_bits",
     "windows",
 ]
+
+# Sums of so many weights -1 and +1, or times levels up to 255, fit into int32.
+_MOST_WEIGHTS, _MOST_LEVELS = 2**30, (2**31 - 1) // 255
 
 
 class BinaryWeight(NamedTuple):
@@ -112,7 +116,7 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
 
     Raises:
         TypeError: if it is no floating-point tensor.
-        ValueError: if it is of another shape or has a NaN.
+        ValueError: if it is of another shape, has a NaN, or more than 2**30 weights per output.
 
     Example:
         >>> pack_weight(torch.tensor([[1.0, -1.0, 0.0]])).ones
@@ -123,6 +127,8 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
         raise ValueError(f"weight: expected the shape (O, n) or (O, C, kH, kW), got {describe(weight)}")
     if weight.isnan().any():
         raise ValueError("weight: expected numbers, got NaN")
+    if math.prod(weight.shape[1:]) > _MOST_WEIGHTS:
+        raise ValueError(f"weight: expected at most {_MOST_WEIGHTS} weights per output, got {describe(weight)}")
     window = tuple(weight.shape[2:])
     taps = weight.detach().reshape(*weight.shape[:2], math.prod(window)).movedim(1, -1)  # (O, taps, n)
     words = bit_operators.transposed(bit_reference.pack(taps).flatten(1))
@@ -134,6 +140,23 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
 def _check_words(name: str, words: Tensor) -> None:
     if not isinstance(words, Tensor) or words.dtype != torch.int64 or not words.ndim:
         raise TypeError(f"{name}: expected int64 words of `pack_bits`, got {describe(words)}")
+
+
+def _holds(condition: Tensor) -> bool:
+    """Whether a condition on values holds; False where they cannot be looked at, as under a compiler."""
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return False
+
+
+def _check_size(words: Tensor, size: int) -> None:
+    """Raise if a bit beyond the first `size` of a row is set: then the row has more elements."""
+    _check_words("words", words)
+    if size % 64 and words.shape[-1] == -(-size // 64) and _holds((words[..., -1] >> (size % 64)).any()):
+        raise ValueError(f"words: expected {size} elements per row, for the weight, got bits beyond them")
 
 
 def _check_bits(words: Tensor, weight: BinaryWeight, levels: tuple[int, int], thresholds: Tensor | None) -> None:
@@ -180,6 +203,14 @@ def binary_linear(
         >>> binary_linear(pack_bits(x), pack_weight(w), levels=(0, 1))
         tensor([[2, 0]], dtype=torch.int32)
     """
+    _check_size(words, weight.size)
+    return linear_of_bits(words, weight, levels=levels, thresholds=thresholds, backend=backend)
+
+
+def linear_of_bits(
+    words: Tensor, weight: BinaryWeight, *, levels: tuple[int, int], thresholds: Tensor | None, backend: str = "auto"
+) -> Tensor:
+    """`binary_linear` of words without bits beyond their elements, which nothing looks for here."""
     _check_bits(words, weight, levels, thresholds)
     if weight.window is not None:
         raise ValueError("weight: expected that of a linear layer, got that of a convolution")
@@ -207,7 +238,8 @@ def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") ->
 
     Raises:
         TypeError: if levels are not uint8.
-        ValueError: if the weight is a convolution's or of another n, or as `pack_bits`.
+        ValueError: if the weight is a convolution's or of another n, if n is above 8 421 504, from which on sums may
+            pass int32, or as `pack_bits`.
         RuntimeError: if the backend is not available.
 
     Example:
@@ -221,6 +253,8 @@ def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") ->
         raise ValueError(
             f"levels: expected (…, {weight.size}) for the weight of a linear layer, got {describe(levels)}"
         )
+    if weight.size > _MOST_LEVELS:
+        raise ValueError(f"levels: expected at most {_MOST_LEVELS} per row, whose sums int32 holds, got {weight.size}")
     rows = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]
     backend = _dispatch.choose(backend, levels.device, torch.float32)
     sums = bit_operators.level_product(rows, weight.words, weight.ones, backend)
@@ -251,13 +285,36 @@ def binary_conv2d(
         (B, H', W', ceil(O / 64)).
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `binary_linear`; ValueError also if the weight is a linear layer's.
+        TypeError, ValueError, RuntimeError: as `binary_linear`; ValueError also if the weight is a linear layer's, or
+            stride, padding or dilation are no two integers.
 
     Example:
         >>> words = pack_bits(torch.ones(1, 4, 4, 8))
         >>> binary_conv2d(words, pack_weight(torch.ones(2, 8, 3, 3)), padding=(1, 1))[0, 0, :, 0]
         tensor([32, 48, 48, 32], dtype=torch.int32)
     """
+    taps = len(weight.tap_sums)
+    _check_size(words, weight.size // taps)
+    for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        valid = isinstance(value, (tuple, list)) and len(value) == 2
+        if not valid or not all(isinstance(one, Integral) and one >= least for one in value):
+            raise ValueError(f"{name}: expected two integers >= {least}, of rows and columns, got {value!r}")
+    places = {"stride": stride, "padding": padding, "dilation": dilation}
+    return conv2d_of_bits(words, weight, **places, levels=levels, thresholds=thresholds, backend=backend)
+
+
+def conv2d_of_bits(
+    words: Tensor,
+    weight: BinaryWeight,
+    *,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    levels: tuple[int, int],
+    thresholds: Tensor | None,
+    backend: str = "auto",
+) -> Tensor:
+    """`binary_conv2d` of words without bits beyond their channels, which nothing looks for here."""
     _check_bits(words, weight, levels, thresholds)
     if weight.window is None or words.ndim != 4:
         raise ValueError(f"words: expected (B, H, W, K) and a convolution's weight, got {describe(words)}")
@@ -266,11 +323,11 @@ def binary_conv2d(
     linear_weight = weight._replace(window=None, tap_sums=weight.tap_sums.sum(0, keepdim=True, dtype=torch.int32))
     options = {"levels": levels, "backend": backend}
     if levels[0] == 0 or not any(padding):
-        return binary_linear(under, linear_weight, thresholds=thresholds, **options)
+        return linear_of_bits(under, linear_weight, thresholds=thresholds, **options)
     # Outside the image the bits are 0, which counts as -1 there: that is taken back.
     inside = windows(torch.ones_like(words[:1, ..., :1]), *where)
-    sums = binary_linear(under, linear_weight, **options) + _outside(inside, weight.tap_sums)
-    return sums if thresholds is None else pack_bits(sums - thresholds, backend)
+    sums = linear_of_bits(under, linear_weight, thresholds=None, **options) + _outside(inside, weight.tap_sums)
+    return sums if thresholds is None else pack_bits(sums > thresholds, backend)
 
 
 def _outside(inside: Tensor, tap_sums: Tensor) -> Tensor:
@@ -283,7 +340,7 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
 
     Args:
         words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
-        weight: int32 of shape (n, O); no sum may pass 2**31.
+        weight: int32 of shape (n, O), whose magnitudes add up to less than 2**31 for each output.
         backend: as of `binary_linear`.
 
     Returns:
@@ -291,16 +348,29 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
 
     Raises:
         TypeError: if words are not int64.
-        ValueError: if the weight is of another dtype or shape, or as `pack_bits`.
+        ValueError: if the weight is of another dtype, shape or magnitude, or as `pack_bits`.
         RuntimeError: if the backend is not available.
 
     Example:
         >>> heaviside_linear(pack_bits(torch.tensor([1.0, 0.0, 1.0])), torch.tensor([[1], [10], [100]]).int())
         tensor([101], dtype=torch.int32)
     """
+    _check_integers(words, weight)
+    _check_size(words, len(weight))
+    if _holds((weight.long().abs().sum(0) >= 2**31).any()):
+        raise ValueError("weight: expected magnitudes that add up to less than 2**31 per output, got larger ones")
+    return heaviside_sums(words, weight, backend)
+
+
+def _check_integers(words: Tensor, weight: Tensor) -> None:
     _check_words("words", words)
     if weight.dtype != torch.int32 or weight.ndim != 2 or -(-weight.shape[0] // 64) != words.shape[-1]:
         raise ValueError(f"weight: expected int32 of shape (n, O) for {describe(words)}, got {describe(weight)}")
+
+
+def heaviside_sums(words: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
+    """`heaviside_linear` of words without bits beyond their elements and a weight that is small enough."""
+    _check_integers(words, weight)
     rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
     sums = heaviside_product(rows, weight, _dispatch.choose(backend, words.device, torch.float32))
     return sums.view(*words.shape[:-1], sums.shape[1])

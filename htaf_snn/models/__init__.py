@@ -1,6 +1,7 @@
 """Networks: spiking ones for the neurons of any library, binary and deep Heaviside ones, concept bottleneck models."""
 
-from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, binarize, summary
+from .binarizing import binarize
+from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, summary
 from .icbm import ICBM, ImageEncoder
 from .spiking import SpikingCNN, SpikingMLP
 

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from numbers import Integral
 
-from torch import nn
+from torch import Tensor, nn
+
+from ..nn.quantizing import check_floating_images
 
 __all__ = ["Chain", "check_sizes"]
 
@@ -19,7 +21,11 @@ def check_sizes(hidden: Sequence[int]) -> None:
 
 
 class Chain(nn.Sequential):
-    """A `torch.nn.Sequential` that can be sliced, although its own constructor takes other arguments."""
+    """A `torch.nn.Sequential` of floating-point inputs that can be sliced, although its constructor takes others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_floating_images(x)
+        return super().forward(x)
 
     def __getitem__(self, index: int | slice) -> nn.Module:
         if isinstance(index, slice):

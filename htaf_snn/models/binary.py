@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from .. import nn as hnn
 from ..surrogate import HTAF, parse
 from ._chain import Chain, check_sizes
 
-__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "binarize", "summary"]
+__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "summary"]
 
 
 Activation = str | Callable[[], Callable[[Tensor], Tensor]] | None
 
 
-def _surrogate(given: Activation) -> Callable[[], Callable[[Tensor], Tensor]]:
+def surrogate_maker(given: Activation) -> Callable[[], Callable[[Tensor], Tensor]]:
     """Makes a surrogate of its own for each activation, as each has its own steepness."""
     if given is None:
         return lambda: HTAF(normalized=True, mode="smooth")
@@ -80,7 +80,7 @@ class BinaryMLP(_Layered):
         estimator: str = "clipped_ste",
     ):
         check_sizes(hidden)
-        surrogate = _surrogate(activation)
+        surrogate = surrogate_maker(activation)
         layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
         for a, b in pairwise([in_features, *hidden]):
             layers += [hnn.BinaryLinear(a, b, estimator=estimator), nn.BatchNorm1d(b)]
@@ -117,7 +117,7 @@ class DeepHeavisideNet(_Layered):
         self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: Activation = None
     ):
         check_sizes(hidden)
-        surrogate = _surrogate(activation)
+        surrogate = surrogate_maker(activation)
         if isinstance(in_shape, int):
             layers, features = self._linear(in_shape, hidden, surrogate), [in_shape, *hidden][-1]
         else:
@@ -226,7 +226,7 @@ class BinaryResNet(Chain):
     ):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
-        surrogate, layers = _surrogate(activation), []
+        surrogate, layers = surrogate_maker(activation), []
         channels = width
         for stage in range(3):
             for number in range((depth - 2) // 3):
@@ -238,64 +238,12 @@ class BinaryResNet(Chain):
         super().__init__(*stem, *layers, *head)
 
 
-def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activation = None) -> nn.Module:
-    """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
-
-    Latent weights and biases start as the model's. Layers that see the input or give the scores are usually skipped.
-
-    Args:
-        model: any network.
-        skip: names of modules, as in `named_modules`, that stay as they are with all inside them.
-        activation: as of `BinaryMLP`.
-
-    Returns:
-        The model.
-
-    Raises:
-        TypeError: if activation is of another kind.
-        ValueError: if it is unknown, a name in `skip` is no module's, or a convolution pads in another way than with a
-            number of zeros.
-
-    Example:
-        >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
-        >>> [type(layer).__name__ for layer in net]
-        ['BinaryLinear', 'BinaryActivation', 'Linear']
-    """
-    known = dict(model.named_modules())
-    unknown = [name for name in skip if name not in known]
-    if unknown:
-        raise ValueError(f"skip: expected names of modules, got {', '.join(unknown)}")
-    surrogate = _surrogate(activation)
-    for name, module in known.items():
-        if name and not any(name == kept or name.startswith(f"{kept}.") for kept in skip):
-            replaced = _binary_form(name, module, surrogate)
-            if replaced is not None:
-                parent, _, own = name.rpartition(".")
-                setattr(known[parent], own, replaced.train(module.training))
-    return model
-
-
-def _binary_form(name: str, module: nn.Module, surrogate) -> nn.Module | None:
-    if type(module) is nn.ReLU:
-        return hnn.BinaryActivation(surrogate())
-    if type(module) is nn.Linear:
-        binary = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)
-    elif type(module) is nn.Conv2d:
-        if module.padding_mode != "zeros" or isinstance(module.padding, str):
-            raise ValueError(f"{name}: expected padding with a number of zeros, got {module.padding_mode}")
-        sizes = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-        binary = hnn.BinaryConv2d(module.in_channels, module.out_channels, *sizes, module.bias is not None)
-    else:
-        return None
-    binary.load_state_dict(module.state_dict())
-    return binary.to(module.weight)
-
-
 def summary(model: nn.Module) -> dict:
     """Parameters and their bits when deployed: one for a binary weight, 32 for every other number.
 
     Args:
-        model: any network. Statistics of BatchNorm count as parameters; lazy layers have to be made first.
+        model: any network. Statistics of BatchNorm count as parameters, what layers share counts once; lazy layers have
+            to be made first.
 
     Returns:
         {"layers": [{"name", "type", "parameters", "bits"}], "parameters", "bits", "float_bits": 32 a parameter}.
@@ -304,13 +252,15 @@ def summary(model: nn.Module) -> dict:
         >>> summary(hnn.BinaryLinear(64, 10))["bits"]
         640
     """
-    layers = []
+    layers, counted = [], set()
     for name, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
         kept = {key: value for key, value in module.named_buffers(recurse=False) if value.is_floating_point()}
-        if own or kept:
+        own = {key: value for key, value in module.named_parameters(recurse=False)} | kept
+        own = {key: value for key, value in own.items() if id(value) not in counted}
+        counted |= {*map(id, own.values())}
+        if own:
             binary = own.get("weight") if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)) else None
-            count = sum(value.numel() for value in (*own.values(), *kept.values()))
+            count = sum(value.numel() for value in own.values())
             ones = 0 if binary is None else binary.numel()
             bits = ones + 32 * (count - ones)
             layers.append({"name": name, "type": type(module).__name__, "parameters": count, "bits": bits})

@@ -7,12 +7,12 @@ from .binary import (
     HeavisideConv2d,
     HeavisideLinear,
     HTAFActivation,
-    QuantizeInput,
     RPReLU,
     smooth_activations,
 )
 from .concept import ConceptLayer, RelaxedBernoulli
 from .hardening import AnnealAlpha, clip_weights, hardening_gap, recalibrate
+from .quantizing import QuantizeInput
 from .spiking import LIF, Leaky, LIFState, Sequential, TimeDistributed
 
 __all__ = [

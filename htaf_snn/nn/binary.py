@@ -23,20 +23,34 @@ __all__ = [
     "HTAFActivation",
     "HeavisideConv2d",
     "HeavisideLinear",
-    "QuantizeInput",
     "RPReLU",
     "smooth_activations",
 ]
 
 LEVELS = ((-1, 1), (0, 1))
 SCALES = ("none", "magnitude", "learned")
-INPUT_STEP = 2.0**-8
+# So many levels up to 255, times -1 or +1, add up exactly in float32.
+_EXACT = 2**24 // 255
 
 
 def _check_levels(levels: tuple[int, int]) -> tuple[int, int]:
     if tuple(levels) not in LEVELS:
         raise ValueError(f"levels: expected (-1, 1) or (0, 1), got {levels!r}")
     return tuple(levels)
+
+
+def by_channel(values: Tensor, x: Tensor) -> Tensor:
+    """Values (channels,) in the shape that meets the channels of x: (channels), (B, channels) or (B, channels, H, W).
+
+    Three dimensions are refused: (B, S, F), an unbatched (C, H, W) and (B, C, L) have their channels in other places.
+    """
+    if x.ndim in (0, 3) or x.shape[min(1, x.ndim - 1)] != len(values):
+        n = len(values)
+        remedy = "; flatten (B, S, F) to (B * S, F), give (C, H, W) a batch, (B, C, L) a last dimension of 1"
+        raise ValueError(
+            f"x: expected ({n}), (B, {n}) or (B, {n}, H, W), got {tuple(x.shape)}{remedy if x.ndim == 3 else ''}"
+        )
+    return values.view(-1, *[1] * max(0, x.ndim - 2))
 
 
 def _estimator(name: str, value: str | Surrogate) -> Surrogate:
@@ -69,11 +83,13 @@ class BinaryActivation(nn.Module):
         channels: give each channel, along dimension 1, a learned shift of its input (RSign); None for no shift.
 
     Shape:
-        Any floating-point tensor, with `channels` of shape (B, channels, …); the output has its shape and dtype.
+        Any floating-point tensor, with `channels` (channels), (B, channels) or (B, channels, H, W); the output has its
+        shape and dtype.
 
     Raises:
         TypeError: if surrogate is a class or cannot be called.
-        ValueError: if the specification or the levels are unknown.
+        ValueError: if the specification or the levels are unknown; in the forward pass, if x has other channels or
+            three dimensions, which do not say where the channels are.
 
     Example:
         >>> import torch
@@ -105,7 +121,7 @@ class BinaryActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shift is not None:
-            x = x - self.shift.view(-1, *[1] * (x.ndim - 2))
+            x = x - by_channel(self.shift, x)
         y = spike(x, self.surrogate) if self.mode == "smooth" and not self.is_smooth else self.surrogate(x)
         return y if self.levels == (0, 1) else 2 * y - 1
 
@@ -167,13 +183,14 @@ def smooth_activations(model: nn.Module) -> Iterator[None]:
         tensor([0.])
     """
     activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
+    before = [activation.keep_smooth for activation in activations]
     for activation in activations:
         activation.keep_smooth = True
     try:
         yield
     finally:
-        for activation in activations:
-            activation.keep_smooth = False
+        for activation, kept in zip(activations, before, strict=True):
+            activation.keep_smooth = kept
 
 
 class _BinaryWeight(nn.Module):
@@ -200,12 +217,12 @@ class _BinaryWeight(nn.Module):
         return self.weight.detach().abs().flatten(1).mean(1) if self.scale_by == "magnitude" else self.scale
 
     def finish(self, sums: Tensor) -> Tensor:
-        """Scale and bias applied to sums (B, outputs, …)."""
-        ones = [1] * (sums.ndim - 2)
+        """Scale and bias applied to sums (…, outputs), or (…, outputs, H, W) of a convolution."""
+        shape = (-1, *[1] * (self.weight.ndim - 2))
         scale = self.output_scale()
         if scale is not None:
-            sums = sums * scale.view(-1, *ones)
-        return sums if self.bias is None else sums + self.bias.view(-1, *ones)
+            sums = sums * scale.view(shape)
+        return sums if self.bias is None else sums + self.bias.view(shape)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, bias={self.bias is not None}, scale={self.scale_by!r}"
@@ -223,8 +240,9 @@ class BinaryLinear(_BinaryWeight):
             "magnitude_aware" for "clipped_ste" with the scale "magnitude".
 
     Shape:
-        x (B, in_features) to (B, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in
-        float32 in any order, which is what makes packed inference equal bit for bit.
+        x (…, in_features) to (…, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in
+        float32 in any order, rounded once where they pass 2**24, which is what makes packed inference equal bit for
+        bit.
 
     Raises:
         TypeError: if the estimator is neither a surrogate nor its specification.
@@ -255,7 +273,11 @@ class BinaryLinear(_BinaryWeight):
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(linear(x, self.binary_weight()))
+        weight = self.binary_weight()
+        if self.in_features <= _EXACT:
+            return self.finish(linear(x, weight))
+        parts = [linear(*part) for part in zip(x.split(_EXACT, -1), weight.split(_EXACT, -1), strict=True)]
+        return self.finish(sum(part.double() for part in parts).to(parts[0].dtype))
 
 
 class BinaryConv2d(_BinaryWeight):
@@ -269,7 +291,8 @@ class BinaryConv2d(_BinaryWeight):
         bias, scale, estimator: as of `BinaryLinear`.
 
     Shape:
-        x (B, in_channels, H, W) to (B, out_channels, H', W'), H' and W' as of `torch.nn.Conv2d`.
+        x (B, in_channels, H, W), or (in_channels, H, W), to (B, out_channels, H', W'), H' and W' as of
+        `torch.nn.Conv2d`; sums as of `BinaryLinear`.
 
     Raises:
         TypeError: as `BinaryLinear`.
@@ -305,7 +328,10 @@ class BinaryConv2d(_BinaryWeight):
 
     def forward(self, x: Tensor) -> Tensor:
         where = (self.stride, self.padding, self.dilation, self.groups)
-        return self.finish(conv2d(x, self.binary_weight(), None, *where))
+        weight = self.binary_weight()
+        if weight[0].numel() <= _EXACT:
+            return self.finish(conv2d(x, weight, None, *where))
+        return self.finish(conv2d(x.double(), weight.double(), None, *where).to(x.dtype))
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
@@ -393,39 +419,17 @@ class HeavisideConv2d(_ExactSums, nn.Conv2d):
         return sums if self.bias is None else sums + self.bias.view(-1, 1, 1)
 
 
-class QuantizeInput(nn.Module):
-    """Images within [0, 1] rounded to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
-
-    The first layer of a binary network sees them, so that its packed form can count the bits of eight planes.
-
-    Shape:
-        Any floating-point tensor; the output has its shape and dtype. What lies outside of [0, 1] is clamped, but the
-        gradient is that of the identity everywhere.
-
-    Example:
-        >>> import torch
-        >>> QuantizeInput()(torch.tensor([0.0, 0.5, 1.0]))
-        tensor([0.0000, 0.5000, 0.9961])
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        # The difference is exactly 0; it brings the gradient.
-        return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())
-
-    @staticmethod
-    def levels_of(x: Tensor) -> Tensor:
-        """The numbers n, uint8, of the shape of x; what lies outside of [0, 1] is clamped."""
-        return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)
-
-
 class RPReLU(nn.Module):
     """PReLU with learned shifts of input and output for each channel, of ReActNet.
 
     Args:
-        channels: along dimension 1.
+        channels: of x.
 
     Shape:
-        (B, channels, …); the output has its shape.
+        (channels), (B, channels) or (B, channels, H, W); the output has its shape.
+
+    Raises:
+        ValueError: in the forward pass, if x has other channels or three dimensions.
 
     Reference:
         Liu et al. 2020, "ReActNet", ECCV.
@@ -438,9 +442,11 @@ class RPReLU(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        self.channels = channels
         self.before, self.after = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
         self.slope = nn.Parameter(torch.full((channels,), 0.25))
 
     def forward(self, x: Tensor) -> Tensor:
-        shape = (-1, *[1] * (x.ndim - 2))
-        return prelu(x - self.before.view(shape), self.slope) + self.after.view(shape)
+        x = x - by_channel(self.before, x)
+        y = prelu(x, self.slope) if x.ndim > 1 else prelu(x[None], self.slope)[0]
+        return y + by_channel(self.after, x)

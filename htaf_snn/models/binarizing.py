@@ -1,0 +1,192 @@
+"""Any network as a binary one: its layers are replaced where they stand."""
+
+from __future__ import annotations
+
+import dis
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from itertools import pairwise
+from types import FunctionType
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from .. import nn as hnn
+from ..nn._graphs import changed_in_place, traced
+from .binary import Activation, surrogate_maker
+
+__all__ = ["binarize"]
+
+_REPLACED = (nn.Linear, nn.Conv2d, nn.ReLU)
+# Attributes of those layers that the binary ones have no use for.
+_OWN = {"inplace", "padding_mode", "transposed", "output_padding", "_reversed_padding_repeated_twice"}
+_FUNCTIONS = {
+    functional.relu: "relu",
+    torch.relu: "relu",
+    torch.relu_: "relu_",
+    functional.linear: "linear",
+    functional.conv2d: "conv2d",
+}
+
+
+def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activation = None) -> nn.Module:
+    """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
+
+    The new layers have the parameters themselves of those that they replace, as latent weights and biases, and their
+    hooks, modes and places; a module that is used in several places stays one. Layers that see the input or give the
+    scores are usually skipped.
+
+    Args:
+        model: any network.
+        skip: names of modules, as in `named_modules`, that stay as they are with all inside them.
+        activation: as of `BinaryMLP`.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: if model is no module, skip no collection of names, or activation of another kind.
+        ValueError: if activation is unknown, a name in `skip` is no module's, a convolution pads in another way than
+            with a number of zeros, or a layer has something that its binary form cannot take over. Nothing is replaced
+            then.
+
+    Warns:
+        UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, and layers of
+            subclasses, which both stay as they are.
+
+    Example:
+        >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
+        >>> [type(layer).__name__ for layer in net]
+        ['BinaryLinear', 'BinaryActivation', 'Linear']
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {model!r}")
+    if type_before_parametrizations(model) in _REPLACED:
+        raise ValueError(f"model: expected a network with layers in it, got {model}; write nn.Sequential(layer)")
+    known = dict(model.named_modules(remove_duplicate=False))
+    _check_skip(skip, known)
+    places = {name: module for name, module in known.items() if name and not _is_within(name, skip)}
+    surrogate, number = surrogate_maker(activation), next(model.parameters(), None)
+    made = {}
+    for name, module in places.items():
+        if type_before_parametrizations(module) in _REPLACED and id(module) not in made:
+            made[id(module)] = _taken_over(name, module, _binary_form(name, module, surrogate, number))
+    replaced = [name for name, module in places.items() if id(module) in made]
+    _check_shared(replaced, skip, known)
+    remaining = _check_forward(model, places, {*replaced})
+    for name in replaced:
+        parent, _, own = name.rpartition(".")
+        setattr(known[parent], own, made[id(known[name])])
+    if remaining:
+        remedy = "write them as nn.ReLU, nn.Linear or nn.Conv2d, or name them in skip"
+        warnings.warn(f"model: these stay as they are: {remaining}; {remedy}", stacklevel=2)
+    return model
+
+
+def _is_within(name: str, skip: Collection[str]) -> bool:
+    return any(name == kept or name.startswith(f"{kept}.") for kept in skip)
+
+
+def _check_skip(skip: Collection[str], known: dict[str, nn.Module]) -> None:
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise TypeError(f"skip: expected a list of names of modules, such as [{str(skip)!r}], got {skip!r}")
+    unknown = [name for name in skip if not isinstance(name, str) or not name or name not in known]
+    if unknown:
+        names = ", ".join(map(repr, [name for name in known if name][:8]))
+        raise ValueError(f"skip: expected names of modules, such as {names}, got {', '.join(map(repr, unknown))}")
+
+
+def _check_shared(replaced: list[str], skip: Collection[str], known: dict[str, nn.Module]) -> None:
+    """Raise if a module that contains a replaced one is skipped under another name."""
+    kept = {id(module): name for name, module in known.items() if _is_within(name, skip)}
+    for name in replaced:
+        parent = known[name.rpartition(".")[0]]
+        if id(parent) in kept:
+            raise ValueError(f"skip: {kept[id(parent)]} is used in other places too, as of {name}; skip all or none")
+
+
+def _binary_form(name: str, module: nn.Module, surrogate: Callable, number: torch.Tensor | None) -> nn.Module:
+    extra = [*(module._parameters.keys() - {"weight", "bias"}), *module._buffers, *module._modules]
+    if "forward" in vars(module):
+        extra.append("a forward of its own")
+    if extra or type(module) not in _REPLACED:
+        got = ", ".join(extra)
+        raise ValueError(f"{name}: expected a plain layer, got {got}; undo pruning and parametrizations first")
+    if isinstance(module, nn.ReLU):
+        activation = hnn.BinaryActivation(surrogate())
+        return activation if number is None else activation.to(number)
+    if isinstance(module, nn.Linear):
+        binary = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)
+    else:
+        if module.padding_mode != "zeros" or isinstance(module.padding, str):
+            raise ValueError(
+                f"{name}: expected padding with a number of zeros, got {module.padding!r}, {module.padding_mode!r}"
+            )
+        sizes = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+        binary = hnn.BinaryConv2d(module.in_channels, module.out_channels, *sizes, module.bias is not None)
+    binary.weight, binary.bias = module.weight, module.bias
+    return binary
+
+
+def _taken_over(name: str, module: nn.Module, binary: nn.Module) -> nn.Module:
+    """The binary form with the mode, the hooks and the attributes that were set on a module."""
+    for key, value in vars(module).items():
+        if "hook" in key or (key not in vars(binary) and key not in _OWN):
+            vars(binary)[key] = value
+    return binary.train(module.training)
+
+
+def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set[str]) -> str:
+    """What stays as it is, for a message; ValueError if a ReLU's result is taken from its input."""
+    names = {id(module): name for name, module in reversed(places.items())}
+    found = {}
+    for module_name, module in places.items():
+        cls = type(module)
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(f"{module_name}: expected a layer of known size, got {cls.__name__}; run the model once")
+        ours = cls.__module__.startswith("htaf_snn.")
+        if isinstance(module, _REPLACED) and module_name not in replaced and not ours:
+            found[names[id(module)]] = cls.__name__
+    try:
+        graph = traced(model)
+    except Exception:  # tracing runs the model's own code
+        calls = _calls_in_code({"": model, **places})
+    else:
+        for node, user in changed_in_place(graph, places):
+            if node.target in replaced:
+                raise ValueError(f"{node.target}: changes its input in place, which {user.name} uses; use its result")
+        calls = _calls(graph)
+    kept = [(name, function) for name, function in calls if not name or name in places]
+    found = dict((*kept, *_attributes({"": model, **places}))) | found
+    return ", ".join(f"{function} of {name or 'the model itself'}" for name, function in found.items())
+
+
+def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
+    """The module and the function of each call in a graph that a layer could have made."""
+    for node in graph.nodes:
+        name = node.target if node.op == "call_method" and node.target in ("relu", "relu_") else None
+        name = _FUNCTIONS.get(node.target) if node.op == "call_function" else name
+        if name:
+            stack = [*node.meta.get("nn_module_stack", {}).values()]
+            yield stack[-1][0] if stack else "", f"{name}()"
+
+
+def _calls_in_code(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:
+    """The same for networks that cannot be traced: names in the code of forward methods, but for `self.relu`."""
+    for name, module in modules.items():
+        forward = type(module).forward
+        if isinstance(forward, FunctionType) and not type(module).__module__.startswith(("torch.", "htaf_snn.")):
+            for before, one in pairwise(dis.get_instructions(forward)):
+                is_name = one.opname.startswith("LOAD") and one.opname != "LOAD_CONST"
+                if is_name and one.argval in ("relu", "relu_") and before.argval != forward.__code__.co_varnames[0]:
+                    yield name, f"{one.argval}()"
+
+
+def _attributes(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:
+    for name, module in modules.items():
+        for value in vars(module).values():
+            if any(value is function for function in _FUNCTIONS):
+                yield name, f"{_FUNCTIONS[value]}()"

@@ -1,0 +1,86 @@
+"""Images as 256 levels, and the check of their range, which networks in floating point and in bits share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+__all__ = ["INPUT_STEP", "QuantizeInput", "check_floating_images", "check_unit_range"]
+
+INPUT_STEP = 2.0**-8
+
+
+def check_floating_images(x: Tensor) -> None:
+    """Raise TypeError unless x is a floating-point tensor, with what to write for images of bytes."""
+    if isinstance(x, fx.Proxy):
+        return
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        remedy = "; write images.float() / 255" if got == torch.uint8 else ""
+        raise TypeError(f"x: expected a floating-point tensor, got {got}{remedy}")
+
+
+_RANGE = "x: expected values within [0, 1]"
+_REMEDY = "scale the images to [0, 1], or let a real layer such as nn.Linear see them first, as DeepHeavisideNet does"
+
+
+def check_unit_range(x: Tensor, wait: bool = True) -> None:
+    """Raise ValueError unless all of x lies within [0, 1].
+
+    Where the values cannot be looked at, as under a compiler, and on a GPU that is not to be waited for, it is an
+    assertion among the operations, which fails with a RuntimeError.
+    """
+    bounds = None if isinstance(x, fx.Proxy) or (x.is_cuda and not wait) else _bounds(x.detach())
+    if bounds is None:
+        torch._assert_async(((x >= 0) & (x <= 1)).all(), f"{_RANGE}; {_REMEDY}")
+    elif not (bounds[0] >= 0 and bounds[1] <= 1):
+        raise ValueError(f"{_RANGE}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
+
+
+def _bounds(x: Tensor) -> tuple[float, float] | None:
+    """The least and the greatest value; None where there are only symbols for them."""
+    if torch.compiler.is_compiling():
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):  # vmap has no batch of conditions
+        x = torch._C._functorch.get_unwrapped(x)
+    if x.is_meta or not x.numel():
+        return 0.0, 1.0
+    try:
+        low, high = x.aminmax()
+        return float(low), float(high)
+    except RuntimeError:  # of fake tensors and tracers
+        return None
+
+
+class QuantizeInput(nn.Module):
+    """Images within [0, 1] rounded to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
+
+    The first layer of a binary network sees them, so that its packed form can count the bits of eight planes. Images
+    outside of [0, 1] are refused, in training too, as the packed form refuses them.
+
+    Shape:
+        Any floating-point tensor within [0, 1]; the output has its shape and dtype. The gradient is that of the
+        identity.
+
+    Raises:
+        TypeError: in the forward pass, if x is not floating-point.
+        ValueError: in the forward pass, if a value is outside of [0, 1] or NaN. Where nothing may wait for the values,
+            under `torch.compile`, in a program of `torch.export` and while training on a GPU, an assertion fails with
+            a RuntimeError instead. A file of ONNX has no checks and clamps.
+
+    Example:
+        >>> import torch
+        >>> QuantizeInput()(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.0000, 0.5000, 0.9961])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_floating_images(x)
+        check_unit_range(x, wait=not self.training)
+        # The difference is exactly 0; it brings the gradient.
+        return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())
+
+    @staticmethod
+    def levels_of(x: Tensor) -> Tensor:
+        """The numbers n, uint8, of the shape of x; what lies outside of [0, 1] is clamped."""
+        return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)

@@ -1,0 +1,137 @@
+"""Networks made binary in place: what was set on a layer stays, and what stays real is named."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import prune
+
+from htaf_snn import models
+from htaf_snn import nn as hnn
+
+
+def test_shared_modules_are_replaced_everywhere_and_stay_shared():
+    relu, block = nn.ReLU(), nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    net = models.binarize(nn.Sequential(nn.Linear(4, 4), relu, block, relu, block))
+    assert not any(isinstance(module, (nn.ReLU, nn.Linear)) for module in net.modules())
+    assert net[1] is net[3] and net[2] is net[4] and net[2][0] is net[4][0]
+    skipped = models.binarize(nn.Sequential(relu, relu), skip=["1"])
+    assert [type(layer) for layer in skipped] == [hnn.BinaryActivation, nn.ReLU]
+
+
+def test_what_was_set_on_a_layer_stays():
+    layer = nn.Conv2d(2, 4, 3, bias=True, dtype=torch.float64)
+    layer.weight.requires_grad_(False)
+    layer.note, seen = "mine", []
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append(1))
+    handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(2))
+    tied = nn.Conv2d(2, 4, 3, dtype=torch.float64)
+    tied.weight = layer.weight
+    weight, bias = layer.weight, layer.bias
+    net = models.binarize(nn.ModuleList([layer.eval(), tied, nn.ReLU()]))
+    assert net[0].weight is net[1].weight is weight and net[0].bias is bias
+    assert (net[0].training, net[1].training, net[0].note) == (False, True, "mine")
+    assert net[0](torch.randn(1, 2, 5, 5, dtype=torch.float64)).dtype == torch.float64
+    handle.remove()
+    net[0](torch.randn(1, 2, 5, 5, dtype=torch.float64))
+    assert seen == [1, 2, 1]
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.relu = nn.Linear(3, 3), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(functional.relu(self.layer(x)))
+
+
+class Untraceable(Functional):
+    def forward(self, x):
+        return self.layer(x).relu() if x.sum() > 0 else self.relu(x)
+
+
+class Attribute(Functional):
+    def __init__(self):
+        super().__init__()
+        self.activation = torch.relu
+
+    def forward(self, x):
+        return self.relu(self.activation(x)) if x.sum() > 0 else x
+
+
+class Modules(Functional):
+    def forward(self, x):
+        return self.layer(self.relu(x)) if x.sum() > 0 else self.relu(x)
+
+
+class Other(nn.Linear):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [
+        (Functional(), r"relu\(\) of the model itself"),
+        (nn.Sequential(Functional()), r"relu\(\) of 0;"),
+        (nn.Sequential(Untraceable()), r"relu\(\) of 0;"),
+        (nn.Sequential(Attribute()), r"relu\(\) of 0;"),
+        (nn.Sequential(nn.Linear(3, 3), Other(3, 3)), "Other of 1;"),
+    ],
+)
+def test_what_stays_real_is_named(net, name):
+    with pytest.warns(UserWarning, match=f"^model: these stay as they are: {name}"):
+        models.binarize(net)
+
+
+def test_nothing_is_said_of_modules_and_of_what_is_skipped():
+    assert isinstance(models.binarize(Modules()).relu, hnn.BinaryActivation)
+    models.binarize(nn.Sequential(nn.Linear(3, 3), Functional()), skip=["1"])
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        self.relu(x)
+        return x + 1
+
+
+def pruned():
+    layer = nn.Linear(3, 3)
+    prune.random_unstructured(layer, "weight", amount=0.5)
+    return nn.Sequential(nn.Linear(3, 3), layer)
+
+
+def used_twice():
+    block = nn.Sequential(nn.Linear(3, 3))
+    return nn.Sequential(block, nn.Sequential(block))
+
+
+@pytest.mark.parametrize(
+    ("make", "skip", "error", "message"),
+    [
+        (
+            Functional,
+            "layer",
+            TypeError,
+            r"^skip: expected a list of names of modules, such as \['layer'\], got 'layer'",
+        ),
+        (Functional, ["fc"], ValueError, "^skip: expected names of modules, such as 'layer', 'relu', got 'fc'"),
+        (Functional, [0], ValueError, "^skip: expected names of modules, .* got 0"),
+        (used_twice, ["0"], ValueError, r"^skip: 0 is used in other places too, as of 1\.0\.0"),
+        (lambda: nn.Linear(2, 2), [], ValueError, "^model: expected a network with layers in it"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), [], ValueError, "^0: expected a layer of known size"),
+        (pruned, [], ValueError, "^1: expected a plain layer, got weight_orig, weight_mask"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.Conv2d(1, 1, 3, padding="same")), [], ValueError, "^1: .* 'same'"),
+        (InPlace, [], ValueError, "^relu: changes its input in place, which add uses; use its result"),
+    ],
+)
+def test_nothing_is_replaced_where_something_cannot_be(make, skip, error, message):
+    net = make()
+    before = [type(module) for module in net.modules()]
+    with pytest.raises(error, match=message):
+        models.binarize(net, skip=skip)
+    assert [type(module) for module in net.modules()] == before
