@@ -42,15 +42,15 @@ def _check_sequence(x) -> torch.dtype:
 def _backend(backend: str, x: Tensor, dtype: torch.dtype, emission: Emission) -> str:
     """The backend for these currents; "auto" is torch where only plain operations give every derivative.
 
-    Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps that of operators and
-    plain operations alone.
+    Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps the gradients of
+    operators and plain operations alone.
     """
     chosen = _dispatch.choose(backend, x.device, dtype)
     foreign = emission.formula is None
     if torch.compiler.is_exporting() and foreign and torch.is_grad_enabled():
         raise ValueError(
-            "surrogate: expected one of htaf_snn, such as 'atan', to export a trainable network, got "
-            f"{emission.call!r}, whose gradient the exported graph would lose; for inference export under torch.no_grad()"
+            "surrogate: expected one of htaf_snn, such as 'atan', to export a trainable network; the exported graph "
+            f"would lose the gradient of {emission.call!r}; for inference, export under torch.no_grad()"
         )
     plain = _dispatch.is_transformed() or (torch.compiler.is_exporting() and not emission.in_kernel)
     if not plain or chosen == "torch":
@@ -62,10 +62,10 @@ def _backend(backend: str, x: Tensor, dtype: torch.dtype, emission: Emission) ->
 
 
 def _uncompiled(run: Callable) -> Callable:
-    """Let the compiler leave this part to the interpreter: it loses the gradient that a callable has beside a kernel."""
+    """Leave this part to the interpreter: the compiler would lose the gradient of a callable beside a kernel."""
     torch._dynamo.graph_break(
-        "surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one graph, got "
-        "another callable"
+        "surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
+        "graph, got another callable"
     )
     return torch.compiler.disable(run)
 
@@ -119,7 +119,8 @@ def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -
 def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
     """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
     if _dispatch.is_transformed():
-        raise ValueError(f"checkpoint_every: expected None inside torch.func and forward-mode differentiation, got {steps}")
+        place = "torch.func and forward-mode differentiation"
+        raise ValueError(f"checkpoint_every: expected None inside {place}, got {steps}")
     pieces = []
     for piece in x.split(steps):
         outputs, *state = checkpoint(run, piece, *state, use_reentrant=False, preserve_rng_state=False)
@@ -149,8 +150,8 @@ def lif(
     through that, as in snnTorch.
 
     Args:
-        x: input currents (T, B, *features), features of at least one dimension; float16, bfloat16, float32 or float64. The state is float64 for float64
-            and else float32.
+        x: input currents (T, B, *features), features of at least one dimension; float16, bfloat16, float32 or float64.
+            The state is float64 for float64 and else float32.
         beta: decay of the potential a step, a number or a tensor that broadcasts to (B, *features); values outside
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.
@@ -164,8 +165,8 @@ def lif(
             state's. Gradients are then those of the rounded potentials; spikes do not change.
         checkpoint_every: keep the potentials of every so many steps only and recompute the others in the backward
             pass. The input is kept in any case.
-        backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`. "auto" is "torch" inside `torch.func`
-            and for forward-mode derivatives.
+        backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`. "auto" is "torch" inside
+            `torch.func` and for forward-mode derivatives.
 
     Returns:
         (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 but for smooth

@@ -60,7 +60,8 @@ def _htaf_formula(normalized: bool) -> Formula:
 def refuse_class(surrogate) -> None:
     """Raise TypeError for a class where an instance is meant."""
     if isinstance(surrogate, type):
-        raise TypeError(f"surrogate: expected an instance, got the class {surrogate.__name__}; write {surrogate.__name__}()")
+        name = surrogate.__name__
+        raise TypeError(f"surrogate: expected an instance, got the class {name}; write {name}()")
 
 
 def resolve(surrogate) -> tuple[Formula, dict]:

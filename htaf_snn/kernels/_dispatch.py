@@ -63,7 +63,7 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def is_transformed() -> bool:
-    """Whether a transform of `torch.func` or a forward-mode derivative is being computed, which kernels cannot follow."""
+    """Whether a `torch.func` transform or a forward-mode derivative is at work, which kernels cannot follow."""
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 

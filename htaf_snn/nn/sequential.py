@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from torch import Tensor, nn
 
 from ..functional._checks import describe
@@ -47,8 +49,8 @@ class TimeDistributed(nn.Module):
 class Sequential(nn.Sequential):
     """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
 
-    A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and returns
-    one; a plain `torch.nn.Sequential` with neurons in it is a chain like this one.
+    A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and
+    returns one; a plain `torch.nn.Sequential` with neurons in it is a chain like this one.
 
     Args:
         *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
@@ -83,7 +85,7 @@ def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
         elif isinstance(layer, nn.Sequential) and _takes_sequences(layer) and type(layer).forward in _CHAINS:
             x = _chain(layer, x, f"{where}.")
         elif _takes_sequences(layer):
-            x = _checked(layer(x), x, layer, where)
+            x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
         else:
             x = _over_steps(layer, x, where)
     return x
@@ -99,13 +101,12 @@ def _takes_sequences(layer: nn.Module) -> bool:
 
 def _over_steps(layer: nn.Module, x: Tensor, where: str) -> Tensor:
     _check_timeless(layer, x, where)
-    y = layer(x.flatten(0, 1))
-    if isinstance(y, Tensor) and (y.ndim == 0 or len(y) != x.shape[0] * x.shape[1]):
-        raise ValueError(
-            f"layer {where!r} ({type(layer).__name__}): expected one row per time step and sample, {x.shape[0] * x.shape[1]}, "
-            f"got {describe(y)}"
-        )
-    return _checked(y.unflatten(0, x.shape[:2]) if isinstance(y, Tensor) else y, x, layer, where)
+    rows = x.flatten(0, 1)
+    y = _as_tensor(layer(rows), layer, where)
+    if y.shape[:1] != rows.shape[:1]:
+        title, expected = f"layer {where!r} ({type(layer).__name__})", f"{len(rows)} rows, one per time step and sample"
+        raise ValueError(f"{title}: expected {expected}, got {describe(y)}")
+    return y.unflatten(0, x.shape[:2])
 
 
 def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
@@ -113,26 +114,36 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS):
-            remedy = "use this package's neurons, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
+            remedy = "use this package's, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
             raise TypeError(
                 f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
             )
         if isinstance(module, nn.MultiheadAttention) and (x.ndim < 4 or not module.batch_first):
             expected = "(T, B, tokens, features) and batch_first=True"
             raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would join samples")
-    kernel = getattr(layer, "kernel_size", None)
-    if isinstance(kernel, tuple) and hasattr(layer, "in_channels") and x.ndim != len(kernel) + 3:
-        expected = f"(T, B, channels, ...) with {len(kernel)} dimensions of space"
-        raise ValueError(f"{title}: expected {expected}, got {describe(x)}")
+    for module in takewhile(_keeps_dimensions, (m for m in layer.modules() if not isinstance(m, nn.Sequential))):
+        kernel = getattr(module, "kernel_size", None)
+        if isinstance(kernel, tuple) and hasattr(module, "in_channels") and x.ndim != len(kernel) + 3:
+            expected = f"(T, B, channels, ...) with {len(kernel)} dimensions of space"
+            raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
 
 
-def _checked(y: object, x: Tensor, layer: nn.Module, where: str) -> Tensor:
-    title = f"layer {where!r} ({type(layer).__name__})"
+def _keeps_dimensions(module: nn.Module) -> bool:
+    """Whether what follows in a chain sees as many dimensions as this layer does."""
+    own = type(module).__module__.startswith(("torch.nn.", "htaf_snn.nn."))
+    return own and not isinstance(module, (nn.Flatten, nn.Unflatten))
+
+
+def _as_tensor(y: object, layer: nn.Module, where: str) -> Tensor:
     if not isinstance(y, Tensor):
-        raise TypeError(
-            f"{title}: expected one tensor from its forward pass, got {type(y).__name__}; return the spikes alone"
-        )
-    if y.shape[:2] != x.shape[:2]:
-        expected = f"a sequence of shape {(*x.shape[:2], '...')}"
-        raise ValueError(f"{title}: expected {expected} from its forward pass, got {describe(y)}")
+        title, got = f"layer {where!r} ({type(layer).__name__})", type(y).__name__
+        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; return the spikes alone")
+    return y
+
+
+def _as_sequence(y: Tensor, x: Tensor, layer: nn.Module, where: str) -> Tensor:
+    if y.ndim < 3 or y.shape[:2] != x.shape[:2]:
+        title, (steps, batch) = f"layer {where!r} ({type(layer).__name__})", x.shape[:2]
+        expected = f"a sequence of shape ({steps}, {batch}, features, ...) from its forward pass"
+        raise ValueError(f"{title}: expected {expected}, got {describe(y)}")
     return y

@@ -98,13 +98,14 @@ class Leaky(Neuron):
         graded_spikes_factor: what a spike counts, a number or such a tensor.
         learn_graded_spikes_factor: make it a parameter.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
+        **unknown: refused; for other arguments of snnTorch's neurons the error says what to write.
 
     Shape:
         current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
         the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
 
     Raises:
-        TypeError: if an argument is unknown or of another type; snnTorch's other arguments are named with what to write.
+        TypeError: if an argument is unknown or of another type.
         ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
             checkpoint_every is out of range.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`; a single time step
@@ -221,6 +222,7 @@ class LIF(Neuron):
         dt: time step in s.
         detach_reset: let no gradient through the reset, as Norse's recurrent neurons do.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.cuba_lif`.
+        **unknown: as for `Leaky`.
 
     Shape:
         current (T, B, *features) and optionally a state (v, i), at rest by default, to spikes (T, B, *features) in
@@ -262,9 +264,9 @@ class LIF(Neuron):
             "v_th": v_th,
             "v_reset": v_reset,
         }
-        unknown = set(learn) - set(values)
-        if unknown:
-            raise ValueError(f"learn: expected names of {', '.join(values)}, got {', '.join(sorted(unknown))}")
+        if isinstance(learn, str) or not set(learn) <= set(values):
+            got = repr(learn) if isinstance(learn, str) else ", ".join(sorted(set(learn) - set(values)))
+            raise ValueError(f"learn: expected names of {', '.join(values)}, as in ['v_th'], got {got}")
         for name, value in values.items():
             self._keep(name, value, name in learn)
         self.dt = dt
@@ -296,7 +298,8 @@ class LIF(Neuron):
 
         Raises:
             TypeError: if it is another neuron.
-            ValueError: if its method is unknown.
+            ValueError: if its method is unknown, its alpha cannot be learned though it requires a gradient, or it
+                records all states.
 
         Example:
             >>> import norse.torch

@@ -127,7 +127,7 @@ class Step(torch.autograd.Function):
 
 
 class StepWithTangent(Step):
-    """`Step` with its forward-mode derivative, in a class of its own because Dynamo compiles no function that has one."""
+    """`Step` with its forward-mode derivative, in a class of its own as Dynamo compiles no function that has one."""
 
     @staticmethod
     def jvp(ctx, tangent, _formula, _smooth, *tangents):
