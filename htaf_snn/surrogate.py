@@ -8,7 +8,7 @@ the forward pass is the formula's primitive. Both work alike in training and in 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import torch
@@ -103,6 +103,8 @@ class Surrogate(nn.Module):
     def __init__(self, *values: float, mode: str = "spike", **parameters: float):
         super().__init__()
         names = list(self.formula.defaults)
+        if any(isinstance(value, Tensor) for value in values):
+            raise TypeError(f"{type(self).__name__}: expected numbers, got a tensor{self._as_function()}")
         if len(values) > len(names):
             raise TypeError(f"{type(self).__name__}: expected at most {len(names)} values, got {len(values)}")
         given = {**dict(zip(names, values, strict=False)), **parameters}
@@ -120,6 +122,11 @@ class Surrogate(nn.Module):
         if mode not in MODES:
             raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
         self._mode = mode
+
+    @classmethod
+    def _as_function(cls) -> str:
+        """What to write where the class was called with membrane potentials."""
+        return f"; a neuron takes an instance, spike_grad={cls.__name__}(), and a tensor {cls.__name__}()(x)"
 
     def values(self) -> dict[str, float | Tensor]:
         """The parameters by name, in the formula's order; tensors of learnable ones carry their gradient."""
@@ -154,8 +161,9 @@ class HTAF(Surrogate):
             channel of (B, C, H, W).
         beta: saturation, > 0; likewise. The tail is heavier than a sigmoid's of the same peak when beta > 2.
         normalized: stretch the smooth step so that it reaches 0 and 1; the gradient is stretched with it.
-        learnable: make alpha and beta trainable. They are kept as `log_alpha` and `log_beta`, so they stay positive,
-            and are part of `state_dict`. In spike mode they receive the gradient of the smooth step.
+        learnable: make alpha and beta trainable, or those of the two that it names, as in ("alpha",). They are kept as
+            `log_alpha` and `log_beta`, so they stay positive, and are part of `state_dict`. In spike mode they receive
+            the gradient of the smooth step.
         mode: "spike" or "smooth".
 
     Shape:
@@ -184,17 +192,19 @@ class HTAF(Surrogate):
         beta: float | Tensor = 4.0,
         *,
         normalized: bool = False,
-        learnable: bool = False,
+        learnable: bool | Collection[str] = False,
         mode: str = "spike",
     ):
         given = {"alpha": alpha, "beta": beta}
         self.normalized = normalized
-        self.learnable = learnable
+        self.learnable = tuple(given) if learnable is True else tuple(learnable or ())
+        if isinstance(learnable, str) or not set(self.learnable) <= set(given):
+            raise ValueError(f"learnable: expected True, False or names of alpha and beta, got {learnable!r}")
         super().__init__(mode=mode, **{k: v for k, v in given.items() if not isinstance(v, Tensor)})
         for name, value in given.items():
             if isinstance(value, Tensor):
                 self._check_tensor(name, value)
-            if learnable:
+            if name in self.learnable:
                 start = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
                 self.register_parameter(f"log_{name}", nn.Parameter(start.log()))
             elif isinstance(value, Tensor):
@@ -205,16 +215,19 @@ class HTAF(Surrogate):
     def _check_tensor(self, name: str, value: Tensor) -> None:
         if not value.is_floating_point():
             raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value.dtype}")
-        if value.requires_grad and not self.learnable:
+        if value.requires_grad and name not in self.learnable:
             raise ValueError(f"{name}: expected a tensor without gradient, got a trainable one; pass learnable=True")
-        check_positive(name, value, self.formula)
+        try:
+            check_positive(name, value, self.formula)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._as_function()}") from None
 
     def _set(self, name: str, value: float | Tensor) -> None:
         if isinstance(value, Tensor):
             self._check_tensor(name, value.detach())
         else:
             self.formula.check({name: value})
-        if self.learnable:
+        if name in self.learnable:
             with torch.no_grad():
                 getattr(self, f"log_{name}").copy_(torch.as_tensor(value).log())
         elif isinstance(value, Tensor):
@@ -229,14 +242,14 @@ class HTAF(Surrogate):
         return formulas.get("htaf_normalized" if self.normalized else "htaf")
 
     def extra_repr(self) -> str:
-        flags = "".join(f", {name}=True" for name in ("normalized", "learnable") if getattr(self, name))
-        return super().extra_repr() + flags
+        learnable = True if len(self.learnable) == 2 else self.learnable
+        flags = {"normalized": self.normalized, "learnable": learnable}
+        return super().extra_repr() + "".join(f", {name}={flag}" for name, flag in flags.items() if flag)
 
     def values(self) -> dict[str, float | Tensor]:
-        if self.learnable:
-            return {"alpha": self.log_alpha.exp(), "beta": self.log_beta.exp()}
         fixed = {name.removeprefix("fixed_"): value for name, value in self.named_buffers()}
-        return {**self._values, **fixed}
+        learned = {name: getattr(self, f"log_{name}").exp() for name in self.learnable}
+        return {**self._values, **fixed, **learned}
 
 
 class ATan(Surrogate, formula="atan"): ...

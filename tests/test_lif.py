@@ -374,7 +374,9 @@ def test_beta_is_clamped_as_in_snntorch():
 @pytest.mark.parametrize(
     ("options", "error", "names"),
     [
-        ({"x": torch.zeros(3)}, ValueError, ["x", "(T, B, *features)", "(3,)"]),
+        ({"x": torch.zeros(3)}, ValueError, ["x", "(T, B, features, ...)", "(3,)"]),
+        ({"x": torch.zeros(3, 2)}, ValueError, ["x", "(T, B, features, ...)", "(3, 2)", "x[None]"]),
+        ({"x": torch.zeros(3, 2, 4), "v0": torch.zeros(3, 2, 4)}, ValueError, ["v0", "(2, 4)", "without its time"]),
         ({"x": torch.zeros(3, 2, dtype=torch.int64)}, TypeError, ["x", "int64"]),
         ({"v0": torch.zeros(5)}, ValueError, ["v0", "(2, 4)", "(5,)"]),
         ({"v0": torch.zeros(2, 4, dtype=torch.int32)}, TypeError, ["v0", "int32"]),

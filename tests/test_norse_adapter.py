@@ -16,6 +16,7 @@ from norse.torch.module.encode import ConstantCurrentLIFEncoder, SpikeLatencyLIF
 
 import htaf_snn
 from htaf_snn import formulas, integrations, surrogate
+from htaf_snn import nn as hnn
 from htaf_snn.integrations import norse_adapter, snntorch_adapter
 
 MODULES = [
@@ -430,3 +431,58 @@ def test_register_in_a_fresh_process_imports_norse_and_serves_neurons_made_befor
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("alpha", [1.5, [0.5, 1.0, 2.0]])
+def test_a_learnable_alpha_stays_learnable(alpha):
+    with htaf_snn.register():
+        p = norse.LIFParameters(method="htaf(beta=2)", alpha=torch.tensor(alpha, requires_grad=True))
+        fused = hnn.LIF.from_norse(norse.LIF(p))
+        x = 5 * torch.rand(6, 2, 3)
+        norse.LIF(p)(x)[0].sum().backward()
+        fused(x)[0].sum().backward()
+        (learned,) = fused.parameters()
+        # The fused neuron learns the logarithm, whose gradient is alpha times that of alpha.
+        torch.testing.assert_close(learned.grad, p.alpha.grad * p.alpha.detach())
+        assert learned.grad.any() and fused.surrogate.beta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"method": "atan", "alpha": torch.tensor(1.0, requires_grad=True)}, "alpha: expected a number for 'atan'"),
+        ({"method": "atan", "alpha": torch.ones(3)}, r"alpha: expected a number for 'atan', got .* of shape \(3,\)"),
+        ({"method": "tanh", "alpha": torch.tensor(1.0, requires_grad=True)}, "alpha: expected .* 'tanh' gives none"),
+        (
+            {"method": "htaf"},
+            r"alpha: expected a value chosen for 'htaf', got Norse's default of 100; write htaf\(alpha",
+        ),
+        ({"method": "adjoint"}, "unknown surrogate 'norse.adjoint'"),
+    ],
+)
+def test_what_a_fused_neuron_would_lose_is_refused(parameters, message):
+    with htaf_snn.register(), pytest.raises(ValueError, match=message):
+        hnn.LIF.from_norse(norse.LIF(norse.LIFParameters(**parameters)))
+
+
+def test_recorded_states_are_refused():
+    with pytest.raises(ValueError, match="record_states: expected False"):
+        hnn.LIF.from_norse(norse.LIF(record_states=True))
+
+
+@pytest.mark.parametrize("neuron", [norse.LIF, lambda p: norse.LIFAdExCell(norse.LIFAdExParameters(method=p.method))])
+@pytest.mark.parametrize("method", ["htaf", "htaf(beta=8)", "atan"])
+def test_the_default_alpha_of_norse_is_refused_by_what_to_write(neuron, method):
+    name = method.partition("(")[0]
+    with htaf_snn.register():
+        message = rf"alpha: expected a value chosen for '{name}'.*{name}\(alpha=1.0\) as method.*{name}\(alpha=100\)"
+        with pytest.raises(ValueError, match=message):
+            neuron(norse.LIFParameters(method=method))(torch.rand(2, 3, 4))
+        spikes, _ = norse.LIF(norse.LIFParameters(method=f"{name}(alpha=100)"))(torch.rand(2, 3, 4))
+        assert spikes.shape == (2, 3, 4)
+
+
+def test_a_method_that_norse_lacks_is_not_offered():
+    with htaf_snn.register(), pytest.raises(ValueError, match=r"method: expected one of .*, got 'adjoint'") as caught:
+        norse.LIFCell(norse.LIFParameters(method="adjoint"))(torch.rand(2, 3))
+    assert "adjoint," not in str(caught.value)

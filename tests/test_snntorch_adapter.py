@@ -405,3 +405,21 @@ def test_unregister_restores_an_htaf_that_snntorch_itself_has(monkeypatch):
     with htaf_snn.register():
         assert snn.surrogate.htaf is snntorch_adapter.htaf
     assert snn.surrogate.htaf is snn.surrogate.atan
+
+
+@pytest.mark.parametrize("cls", [HTAF, surrogate.ATan])
+def test_a_class_given_as_spike_grad_is_answered_with_what_to_write(cls):
+    with pytest.raises((TypeError, ValueError), match=rf"a neuron takes an instance, spike_grad={cls.__name__}\(\)"):
+        snn.Leaky(0.9, spike_grad=cls)(torch.rand(2, 3), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(("learnable", "names"), [(("alpha",), {"log_alpha"}), (["beta"], {"log_beta"}), ((), set())])
+def test_parameters_are_learned_by_name(learnable, names):
+    step = HTAF(alpha=2.0, beta=3.0, learnable=learnable)
+    assert {name for name, _ in step.named_parameters()} == names
+    values = [torch.as_tensor(value).item() for value in step.values().values()]
+    assert values == pytest.approx([2.0, 3.0])
+    assert HTAF(learnable=True).learnable == ("alpha", "beta")
+    for wrong in ("alpha", ["gamma"]):
+        with pytest.raises(ValueError, match="learnable: expected True, False or names of alpha and beta"):
+            HTAF(learnable=wrong)

@@ -86,7 +86,7 @@ class Formula:
                 raise ValueError(f"{self.name} has no parameter {name!r}; expected one of: {expected}")
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
-            if not value > 0 or (math.isinf(value) and not self.may_be_infinite(name)):
+            if not value > 0 or (value == math.inf and not self.may_be_infinite(name)):
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
 
     def may_be_infinite(self, name: str) -> bool:

@@ -1,12 +1,15 @@
-"""What all public functions check, and how they tell what came."""
+"""The checks that all public functions share, and how a message describes a value."""
 
 from __future__ import annotations
 
+from numbers import Real
+
+import torch
 from torch import Tensor
 
 
 def describe(value) -> str:
-    """What came, for a message."""
+    """A value as a message shows it."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     return repr(value)
@@ -15,4 +18,17 @@ def describe(value) -> str:
 def check_floating(name: str, x) -> None:
     """Raise TypeError unless x is a floating-point tensor."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point tensor, got {describe(x)}")
+        remedy = "; convert it with .float()" if isinstance(x, Tensor) else ""
+        raise TypeError(f"{name}: expected a floating-point tensor, got {describe(x)}{remedy}")
+
+
+def check_real(name: str, x: Tensor) -> None:
+    """Raise TypeError unless a tensor is of floating-point or integer numbers."""
+    if x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name}: expected a number or a real tensor, got {describe(x)}")
+
+
+def check_number(name: str, value) -> None:
+    """Raise ValueError unless value is a real number."""
+    if isinstance(value, bool) or not isinstance(value, Real) or value != value:
+        raise ValueError(f"{name}: expected a number or a real tensor, got {value!r}")

@@ -13,8 +13,8 @@ from ..formulas import Formula
 from ..kernels import _dispatch
 from ..kernels.lif import reference as lif_reference
 from ..kernels.lif.fused import Emission, fused_cuba, fused_leaky
-from ._checks import check_floating, describe
-from .steps import resolve
+from ._checks import check_floating, check_number, check_real, describe
+from .steps import refuse_class, resolve
 
 __all__ = ["RESETS", "cuba_lif", "lif"]
 
@@ -22,6 +22,7 @@ RESETS = ("subtract", "zero", "none")
 
 
 def _emission(surrogate) -> Emission:
+    refuse_class(surrogate)
     if callable(surrogate) and not isinstance(getattr(surrogate, "formula", None), Formula):
         return Emission(call=surrogate)
     formula, values = resolve(surrogate)
@@ -30,11 +31,43 @@ def _emission(surrogate) -> Emission:
 
 
 def _check_sequence(x) -> torch.dtype:
-    """Check currents and give the dtype of the state: float64 for float64, else float32."""
+    """Check currents and return the dtype of the state: float64 for float64, else float32."""
     check_floating("x", x)
-    if x.ndim < 2:
-        raise ValueError(f"x: expected currents of shape (T, B, *features), got {describe(x)}; is time missing?")
+    if x.ndim < 3:
+        remedy = "a single time step is x[None], a single neuron per sample is x[..., None]"
+        raise ValueError(f"x: expected currents of shape (T, B, features, ...), got {describe(x)}; {remedy}")
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _backend(backend: str, x: Tensor, dtype: torch.dtype, emission: Emission) -> str:
+    """The backend for these currents; "auto" is torch where only plain operations give every derivative.
+
+    Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps the gradients of
+    operators and plain operations alone.
+    """
+    chosen = _dispatch.choose(backend, x.device, dtype)
+    foreign = emission.formula is None
+    if torch.compiler.is_exporting() and foreign and torch.is_grad_enabled():
+        raise ValueError(
+            "surrogate: expected one of htaf_snn, such as 'atan', to export a trainable network; the exported graph "
+            f"would lose the gradient of {emission.call!r}; for inference, export under torch.no_grad()"
+        )
+    plain = _dispatch.is_transformed() or (torch.compiler.is_exporting() and not emission.in_kernel)
+    if not plain or chosen == "torch":
+        return chosen
+    if backend == "auto":
+        return "torch"
+    place = "torch.func, forward-mode differentiation and torch.export"
+    raise ValueError(f"backend: expected auto or torch inside {place}, got {backend!r}")
+
+
+def _uncompiled(run: Callable) -> Callable:
+    """Leave this part to the interpreter: the compiler would lose the gradient of a callable beside a kernel."""
+    torch._dynamo.graph_break(
+        "surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
+        "graph, got another callable"
+    )
+    return torch.compiler.disable(run)
 
 
 def _over_neurons(
@@ -51,10 +84,9 @@ def _over_neurons(
     """
     shape = x.shape[1:]
     if not isinstance(value, Tensor):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise ValueError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
+        check_number(name, value)
         return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device)
-    check_floating(name, value)
+    check_real(name, value)
     if value.device != x.device and value.ndim:
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
     try:
@@ -70,7 +102,7 @@ def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest:
         rest = torch.zeros((), dtype=dtype, device=x.device) if rest is None else rest
         return rest.expand(x.shape[1:])
     if not isinstance(value, Tensor) or value.shape != x.shape[1:] or value.device != x.device:
-        expected = f"a tensor of shape {tuple(x.shape[1:])} on {x.device}"
+        expected = f"a tensor of shape {tuple(x.shape[1:])} on {x.device}, one entry per neuron of x without its time"
         raise ValueError(f"{name}: expected {expected}, got {describe(value)}")
     check_floating(name, value)
     return value.to(dtype)
@@ -86,6 +118,9 @@ def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -
 
 def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
     """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
+    if _dispatch.is_transformed():
+        place = "torch.func and forward-mode differentiation"
+        raise ValueError(f"checkpoint_every: expected None inside {place}, got {steps}")
     pieces = []
     for piece in x.split(steps):
         outputs, *state = checkpoint(run, piece, *state, use_reentrant=False, preserve_rng_state=False)
@@ -115,13 +150,13 @@ def lif(
     through that, as in snnTorch.
 
     Args:
-        x: input currents (T, B, *features); float16, bfloat16, float32 or float64. The state is float64 for float64
-            and else float32.
+        x: input currents (T, B, *features), features of at least one dimension; float16, bfloat16, float32 or float64.
+            The state is float64 for float64 and else float32.
         beta: decay of the potential a step, a number or a tensor that broadcasts to (B, *features); values outside
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.
         surrogate: a specification, formula or module as for `spike`, in either mode (resets stay hard), or any
-            elementwise callable from potential minus threshold to spikes.
+            elementwise callable from potential minus threshold to spikes, which `torch.compile` leaves uncompiled.
         reset: "subtract", "zero" or "none".
         reset_delay: whether a spike resets in the next step (True) or in its own.
         v0: initial potential (B, *features); zero by default.
@@ -130,12 +165,14 @@ def lif(
             state's. Gradients are then those of the rounded potentials; spikes do not change.
         checkpoint_every: keep the potentials of every so many steps only and recompute the others in the backward
             pass. The input is kept in any case.
-        backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`.
+        backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`. "auto" is "torch" inside
+            `torch.func` and for forward-mode derivatives.
 
     Returns:
         (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 but for smooth
         surrogates; the last potential (B, *features) and the trace (T, B, *features) in the state's dtype. Gradients
-        exist for x, beta, threshold, v0 and the surrogate's own parameters; not twice.
+        exist for x, beta, threshold, v0 and the surrogate's own parameters; second derivatives only with
+        backend "torch".
 
     Raises:
         TypeError: if x or a tensor is not floating-point, or the surrogate is of no known kind.
@@ -159,7 +196,7 @@ def lif(
     beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     v0 = _state("v0", v0, x, dtype)
-    chosen = _dispatch.choose(backend, x.device, dtype)
+    chosen = _backend(backend, x, dtype, emission)
 
     def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         if chosen == "torch":
@@ -173,6 +210,8 @@ def lif(
         )  # fmt: skip
         return spikes, v.view(x.shape[1:]), trace
 
+    if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
+        run = _uncompiled(run)
     if checkpoint_every is None:
         spikes, v, trace = run(x, v0)
     elif return_trace:
@@ -220,8 +259,8 @@ def cuba_lif(
 
     Returns:
         (spikes, v, i): spikes (T, B, *features) in the dtype of x; last potential and current (B, *features) in the
-        state's dtype. Gradients exist for x, all parameters and both initial states; not twice. Those of the time
-        constants need the input, which is then kept too.
+        state's dtype. Gradients exist for x, all parameters and both initial states; second derivatives only with
+        backend "torch". Those of the time constants need the input, which is then kept too.
 
     Raises:
         TypeError, ValueError, RuntimeError: as `lif`.
@@ -244,7 +283,7 @@ def cuba_lif(
     decay_syn = -dt * _over_neurons("tau_syn_inv", tau_syn_inv, x, dtype)
     v0 = _state("v0", v0, x, dtype, rest=leak.detach())
     i0 = _state("i0", i0, x, dtype)
-    chosen = _dispatch.choose(backend, x.device, dtype)
+    chosen = _backend(backend, x, dtype, emission)
     parameters = (decay_mem, decay_syn, leak, threshold, v_reset)
 
     def run(x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,6 +300,8 @@ def cuba_lif(
         )  # fmt: skip
         return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
 
+    if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
+        run = _uncompiled(run)
     if checkpoint_every is None:
         return run(x, v0, i0)
     return _in_pieces(x, checkpoint_every, run, v0, i0)

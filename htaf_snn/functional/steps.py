@@ -57,8 +57,16 @@ def _htaf_formula(normalized: bool) -> Formula:
     return formulas.get("htaf_normalized" if normalized else "htaf")
 
 
+def refuse_class(surrogate) -> None:
+    """Raise TypeError for a class where an instance is meant."""
+    if isinstance(surrogate, type):
+        name = surrogate.__name__
+        raise TypeError(f"surrogate: expected an instance, got the class {name}; write {name}()")
+
+
 def resolve(surrogate) -> tuple[Formula, dict]:
     """The formula of a surrogate in any form, and its parameters."""
+    refuse_class(surrogate)
     if isinstance(surrogate, str):
         name, values = formulas.parse_spec(surrogate)
         formula = _htaf_formula(values.pop("normalized", False)) if name == "htaf" else formulas.get(name)

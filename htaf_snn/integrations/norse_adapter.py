@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from .. import formulas, surrogate
 from ..functional import spike
+from ..functional._checks import describe
+from ..kernels._dispatch import is_transformed
 
 __all__ = [
     "FAULTS",
@@ -79,8 +82,18 @@ def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Ten
         raise ValueError(f"unknown surrogate 'norse.{name}'; expected one of: {', '.join(surrogate_names())}")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float, Tensor)) or not torch.as_tensor(alpha > 0).all():
         raise ValueError(f"surrogate 'norse.{name}': alpha: expected a positive number, got {alpha!r}")
-    threshold = import_module("norse.torch.functional.threshold").threshold
-    return partial(threshold, method=name, alpha=alpha)
+    return _Threshold(name, alpha)
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    """One of Norse's threshold functions, looked up at each call: so it can be pickled while `register` is in force."""
+
+    method: str
+    alpha: float | Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return import_module("norse.torch.functional.threshold").threshold(x, self.method, self.alpha)
 
 
 class LIFOverTime(nn.Module):
@@ -154,9 +167,9 @@ def register() -> None:
 
     A method is a name or a specification: "htaf", "htaf(beta=8)", "atan". Norse's `alpha`, a number or a
     tensor that broadcasts to the membrane potential and may require a gradient (HTAF), sets the formula's
-    first parameter, unless the specification names that parameter. Norse's default for alpha is 100, which is
-    very steep for most formulas: set it. The names in `NORSE_METHODS` keep Norse's behaviour; "triangle" is
-    Norse's, and "triangle(alpha=2)" and "triangle()", with parentheses, are ours.
+    first parameter, unless the specification names that parameter. Norse's default for alpha is 100, at which hardly
+    a gradient is left: it is refused where it would set a parameter. The names in `NORSE_METHODS` keep Norse's
+    behaviour; "triangle" is Norse's, and "triangle(alpha=2)" and "triangle()", with parentheses, are ours.
 
     Only module-level names are rebound, under whatever name they are kept. Once more is no error, and rebinds
     what has taken hold of the original since.
@@ -165,8 +178,8 @@ def register() -> None:
         TypeError: if alpha is neither a number nor a floating-point tensor.
         ValueError: if the method is unknown (the message lists the names), or its specification is malformed
             or asks for smooth mode, whose values Norse would feed into the reset, or for learnable
-            parameters, which no Norse module would hold; if alpha is not positive and finite or does not
-            broadcast.
+            parameters, which no Norse module would hold; if alpha is Norse's default, not positive and finite, or
+            does not broadcast.
 
     Example:
         >>> from norse.torch import LIFCell, LIFParameters
@@ -218,6 +231,8 @@ def _extended(original: Callable) -> Callable:
             name, values, free = found
             if isinstance(alpha, Tensor) and not alpha.is_floating_point():
                 alpha = alpha.to(x.dtype)
+            if free:
+                _refuse_default(method, free, alpha)
             parameters = {**dict(values), free: alpha} if free else dict(values)
             return spike(x, formulas.get(name), **parameters)
         try:
@@ -228,8 +243,22 @@ def _extended(original: Callable) -> Callable:
     return threshold
 
 
+def _refuse_default(method: str, free: str, alpha: float | Tensor) -> None:
+    """Raise ValueError for the alpha of a neuron that sets none: 100, at which hardly a gradient is left."""
+    if isinstance(alpha, Tensor) and (
+        alpha.ndim or alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed()
+    ):
+        return
+    if alpha == 100:
+        name = method.partition("(")[0]
+        raise ValueError(
+            f"alpha: expected a value chosen for {name!r}, got Norse's default of 100; write "
+            f"{name}({free}=1.0) as method or pass alpha=torch.tensor(1.0); if 100 is meant, {name}({free}=100)"
+        )
+
+
 def _names() -> list[str]:
-    return sorted({*NORSE_METHODS, *surrogate.names()})
+    return sorted({*surrogate_names(), *surrogate.names()})
 
 
 def _find(method: str) -> tuple | None:
@@ -266,21 +295,36 @@ def describe_lif(neuron: nn.Module) -> dict:
     """
     if type(neuron) is not import_module("norse.torch").LIF:
         raise TypeError(f"neuron: expected a norse.torch.LIF, got {type(neuron).__name__}")
+    if neuron.record_states:
+        raise ValueError("record_states: expected False, which the fused neuron is limited to, got True")
     p = neuron.p
-    alpha = p.alpha.detach()
-    found = _find(p.method)
-    if found is None:
-        step = library_surrogate(p.method, alpha.item() if alpha.ndim == 0 else alpha)
-    else:
-        free = found[2]
-        name, named = formulas.parse_spec(p.method)
-        step = surrogate.get(name, **named, **({free: alpha.item()} if free else {}))
     return {
         **{name: getattr(p, name) for name in _TENSORS},
         "learn": [name for name in _TENSORS if getattr(p, name).requires_grad],
-        "surrogate": step,
+        "surrogate": _as_surrogate(p.method, p.alpha),
         "dt": neuron.dt,
     }
+
+
+def _as_surrogate(method: str, alpha: Tensor) -> Callable[[Tensor], Tensor]:
+    """What a Norse neuron of this method computes, with alpha as a parameter if it requires a gradient."""
+    found = _find(method)
+    value = alpha.detach().item() if alpha.ndim == 0 else alpha.detach().clone()
+    if found is None:
+        if alpha.requires_grad:
+            raise ValueError(
+                f"alpha: expected a tensor without gradient, which Norse's {method!r} gives none, got {alpha}"
+            )
+        return library_surrogate(method, value)
+    name, named = formulas.parse_spec(method)
+    free = found[2]
+    if free is None:
+        return surrogate.get(name, **named)
+    _refuse_default(method, free, alpha)
+    if name not in ("htaf", "htaf_normalized") and (alpha.requires_grad or alpha.ndim):
+        raise ValueError(f"alpha: expected a number for {method!r}, got {describe(alpha)}; only HTAF's can be learned")
+    learnable = {"learnable": (free,)} if alpha.requires_grad else {}
+    return surrogate.get(name, **named, **{free: value}, **learnable)
 
 
 def make_lif(neuron: nn.Module) -> nn.Module:
@@ -296,8 +340,8 @@ def make_lif(neuron: nn.Module) -> nn.Module:
 
 
 def _as_method(step: Callable) -> tuple[str, float]:
-    if isinstance(step, partial) and {"method", "alpha"} <= set(step.keywords):
-        return step.keywords["method"], step.keywords["alpha"]
+    if isinstance(step, _Threshold):
+        return step.method, step.alpha
     if not isinstance(step, surrogate.Surrogate):
         raise ValueError(f"surrogate: expected one of htaf-snn or Norse for a Norse neuron, got {step!r}")
     values = step.values()

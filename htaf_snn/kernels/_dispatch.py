@@ -7,9 +7,11 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import torch
+from torch.autograd import forward_ad
 
-__all__ = ["backends", "choose", "load"]
+__all__ = ["backends", "check_name", "choose", "is_transformed", "load"]
 
+NAMES = ("auto", "torch", "numba", "triton")
 _INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton")}
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -35,6 +37,13 @@ def backends() -> dict[str, str]:
     return {name: _reason(name) for name in ("torch", "numba", "triton")}
 
 
+def check_name(backend: str) -> None:
+    """Raise ValueError unless there is a backend of that name."""
+    if backend not in NAMES:
+        remedy = "; for a GPU write 'auto' or 'triton'" if backend in ("gpu", "cuda") else ""
+        raise ValueError(f"backend: expected one of {', '.join(NAMES)}, got {backend!r}{remedy}")
+
+
 def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend to use for tensors on a device with states of a dtype.
 
@@ -42,8 +51,7 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
         ValueError: if the name is unknown or the backend cannot compute there.
         RuntimeError: if it is not available.
     """
-    if backend not in ("auto", "torch", "numba", "triton"):
-        raise ValueError(f"backend: expected one of auto, torch, numba, triton, got {backend!r}")
+    check_name(backend)
     if backend == "auto":
         best = {"cpu": "numba", "cuda": "triton"}.get(device.type, "torch")
         return best if _reason(best) == "available" and _supports(best, device, dtype) else "torch"
@@ -52,6 +60,11 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if not _supports(backend, device, dtype):
         raise ValueError(f"backend: {backend!r} cannot compute {dtype} on {device.type}; use auto")
     return backend
+
+
+def is_transformed() -> bool:
+    """Whether a `torch.func` transform or a forward-mode derivative is at work, which kernels cannot follow."""
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def load(backend: str, package: str):

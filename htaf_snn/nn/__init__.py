@@ -13,7 +13,8 @@ from .binary import (
 from .concept import ConceptLayer, RelaxedBernoulli
 from .hardening import AnnealAlpha, clip_weights, hardening_gap, recalibrate
 from .quantizing import QuantizeInput
-from .spiking import LIF, Leaky, LIFState, Sequential, TimeDistributed
+from .sequential import Sequential, TimeDistributed
+from .spiking import LIF, Leaky, LIFState
 
 __all__ = [
     "LIF",

@@ -1,4 +1,4 @@
-"""Fused drop-ins for `snntorch.Leaky` and `norse.torch.LIF`, for sequences, and networks of them."""
+"""Fused drop-ins for `snntorch.Leaky` and `norse.torch.LIF`, for sequences."""
 
 from __future__ import annotations
 
@@ -10,18 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from ..functional._checks import check_number, check_real, describe
 from ..functional.sequences import RESETS, check_saving
+from ..functional.steps import refuse_class
+from ..kernels import _dispatch
 from ..surrogate import HTAF, parse
 
-__all__ = ["LIF", "LIFState", "Leaky", "Sequential", "TimeDistributed"]
+__all__ = ["LIF", "LIFState", "Leaky"]
 
 
-class _Neuron(nn.Module):
+# What snnTorch's users write, and what to write here.
+_INSTEAD = {
+    "spike_grad": "surrogate=",
+    "init_hidden": "nothing: every sequence starts from rest, and the last state is the second result",
+    "output": "nothing: spikes and the last state are always returned",
+    "inhibition": "snntorch.Leaky, which has it",
+    "state_quant": "snntorch.Leaky, which has it",
+    "reset": "reset_mechanism=",
+}
+
+
+class Neuron(nn.Module):
     """State and options that the fused neurons share."""
 
-    def __init__(self, surrogate: Callable | str | None, save_dtype, checkpoint_every, backend: str):
+    def __init__(self, surrogate: Callable | str | None, save_dtype, checkpoint_every, backend: str, unknown: dict):
         super().__init__()
+        for name in unknown:
+            remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD else ""
+            raise TypeError(f"{type(self).__name__}: got an unexpected argument {name!r}{remedy}")
         check_saving(save_dtype, checkpoint_every)
+        _dispatch.check_name(backend)
+        refuse_class(surrogate)
         surrogate = parse(surrogate) if isinstance(surrogate, str) else surrogate
         if surrogate is not None and not callable(surrogate):
             raise TypeError(f"surrogate: expected a module, its specification or a callable, got {surrogate!r}")
@@ -31,7 +50,13 @@ class _Neuron(nn.Module):
         self.backend = backend
 
     def _keep(self, name: str, value: float | Tensor, learn: bool) -> None:
-        value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float32).detach().clone()
+        if not isinstance(value, Tensor):
+            check_number(name, value)
+            value = torch.tensor(float(value))
+        check_real(name, value)
+        value = value.detach().clone() if value.is_floating_point() else value.to(torch.float32)
+        if value.device.type != "meta" and value.isnan().any():
+            raise ValueError(f"{name}: expected numbers, got NaN in {describe(value)}")
         if learn:
             self.register_parameter(name, nn.Parameter(value))
         else:
@@ -46,7 +71,19 @@ class _Neuron(nn.Module):
         }
 
 
-class Leaky(_Neuron):
+def _is_one(factor: Tensor) -> bool:
+    """Whether a factor changes nothing; it is not looked at where that would stall a device or break a graph."""
+    if (
+        factor.requires_grad
+        or factor.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or _dispatch.is_transformed()
+    ):
+        return False
+    return bool((factor == 1).all())
+
+
+class Leaky(Neuron):
     """Leaky integrate-and-fire neurons over a sequence; a fused `snntorch.Leaky`.
 
     Args:
@@ -61,14 +98,18 @@ class Leaky(_Neuron):
         graded_spikes_factor: what a spike counts, a number or such a tensor.
         learn_graded_spikes_factor: make it a parameter.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
+        **unknown: refused; for other arguments of snnTorch's neurons the error says what to write.
 
     Shape:
         current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
         the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
 
     Raises:
-        ValueError: if the reset mechanism or the surrogate is unknown, or save_dtype or checkpoint_every out of range.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
+        TypeError: if an argument is unknown or of another type.
+        ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
+            checkpoint_every is out of range.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`; a single time step
+            (B, features) is refused.
 
     Example:
         >>> lif = Leaky(beta=0.9)
@@ -92,8 +133,9 @@ class Leaky(_Neuron):
         save_dtype: torch.dtype | None = None,
         checkpoint_every: int | None = None,
         backend: str = "auto",
+        **unknown,
     ):
-        super().__init__(surrogate, save_dtype, checkpoint_every, backend)
+        super().__init__(surrogate, save_dtype, checkpoint_every, backend, unknown)
         if reset_mechanism not in RESETS:
             expected = ", ".join(RESETS)
             raise ValueError(f"reset_mechanism: expected one of {expected}, got {reset_mechanism!r}")
@@ -102,7 +144,6 @@ class Leaky(_Neuron):
         self._keep("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
         self.reset_mechanism = reset_mechanism
         self.reset_delay = reset_delay
-        self._graded = learn_graded_spikes_factor or bool((self.graded_spikes_factor != 1).any())
 
     def forward(self, current: Tensor, mem: Tensor | None = None) -> tuple[Tensor, Tensor]:
         spikes, mem = functional.lif(
@@ -114,7 +155,7 @@ class Leaky(_Neuron):
             v0=mem,
             **self._how(),
         )
-        if self._graded:
+        if not _is_one(self.graded_spikes_factor):
             spikes = spikes * self.graded_spikes_factor.to(spikes.dtype)
         return spikes, mem
 
@@ -169,7 +210,7 @@ class LIFState(NamedTuple):
     i: Tensor
 
 
-class LIF(_Neuron):
+class LIF(Neuron):
     """Current-based leaky integrate-and-fire neurons over a sequence; a fused `norse.torch.LIF`.
 
     Args:
@@ -181,13 +222,15 @@ class LIF(_Neuron):
         dt: time step in s.
         detach_reset: let no gradient through the reset, as Norse's recurrent neurons do.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.cuba_lif`.
+        **unknown: as for `Leaky`.
 
     Shape:
         current (T, B, *features) and optionally a state (v, i), at rest by default, to spikes (T, B, *features) in
         the dtype of the current and the last `LIFState`, in float32 (float64 for float64).
 
     Raises:
-        ValueError: if `learn` names anything else.
+        TypeError: if an argument is unknown or of another type.
+        ValueError: if `learn` names anything else, the surrogate or the backend is unknown, or a value is NaN.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.cuba_lif`.
 
     Example:
@@ -211,8 +254,9 @@ class LIF(_Neuron):
         save_dtype: torch.dtype | None = None,
         checkpoint_every: int | None = None,
         backend: str = "auto",
+        **unknown,
     ):
-        super().__init__(surrogate, save_dtype, checkpoint_every, backend)
+        super().__init__(surrogate, save_dtype, checkpoint_every, backend, unknown)
         values = {
             "tau_syn_inv": tau_syn_inv,
             "tau_mem_inv": tau_mem_inv,
@@ -220,9 +264,9 @@ class LIF(_Neuron):
             "v_th": v_th,
             "v_reset": v_reset,
         }
-        unknown = set(learn) - set(values)
-        if unknown:
-            raise ValueError(f"learn: expected names of {', '.join(values)}, got {', '.join(sorted(unknown))}")
+        if isinstance(learn, str) or not set(learn) <= set(values):
+            got = repr(learn) if isinstance(learn, str) else ", ".join(sorted(set(learn) - set(values)))
+            raise ValueError(f"learn: expected names of {', '.join(values)}, as in ['v_th'], got {got}")
         for name, value in values.items():
             self._keep(name, value, name in learn)
         self.dt = dt
@@ -254,7 +298,8 @@ class LIF(_Neuron):
 
         Raises:
             TypeError: if it is another neuron.
-            ValueError: if its method is unknown.
+            ValueError: if its method is unknown, its alpha cannot be learned though it requires a gradient, or it
+                records all states.
 
         Example:
             >>> import norse.torch
@@ -279,50 +324,3 @@ class LIF(_Neuron):
         from ..integrations.norse_adapter import make_lif
 
         return make_lif(self)
-
-
-class TimeDistributed(nn.Module):
-    """Apply a layer that knows no time to every step of a sequence at once.
-
-    Args:
-        layer: any module from (N, *in_features) to (N, *out_features).
-
-    Shape:
-        (T, B, *in_features) to (T, B, *out_features).
-
-    Example:
-        >>> TimeDistributed(nn.Conv2d(2, 4, 3))(torch.zeros(5, 3, 2, 8, 8)).shape
-        torch.Size([5, 3, 4, 6, 6])
-    """
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _over_steps(self.layer, x)
-
-
-def _over_steps(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-class Sequential(nn.Sequential):
-    """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
-
-    Args:
-        *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
-
-    Shape:
-        (T, B, *features) to (T, B, *features) of the last layer; of neurons the spikes are passed on.
-
-    Example:
-        >>> net = Sequential(nn.Linear(20, 10), Leaky(beta=0.9), nn.Linear(10, 2), Leaky(beta=0.9))
-        >>> net(torch.rand(5, 3, 20)).shape
-        torch.Size([5, 3, 2])
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            x = layer(x)[0] if isinstance(layer, _Neuron) else _over_steps(layer, x)
-        return x

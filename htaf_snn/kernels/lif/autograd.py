@@ -103,6 +103,19 @@ def _or_zeros(grad: Tensor | None, like: Tensor, dtype: torch.dtype | None = Non
     return like.new_zeros((), dtype=dtype).expand(like.shape) if grad is None else grad
 
 
+def _refuse_second_order() -> None:
+    """Raise where a backward pass is itself to be differentiated."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "create_graph: the kernels of fused neurons have no second derivative; expected backend='torch', which has"
+        )
+
+
+def _unaliased(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Outputs of a function that are its inputs: AOTAutograd would apply a view again outside of the function."""
+    return tuple(t.clone() if torch.compiler.is_compiling() else t.view_as(t) for t in tensors)
+
+
 def _save_leaky(ctx, inputs, output):
     x, beta, threshold, v0, ctx.formula, ctx.values, ctx.reset, ctx.delay, _, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
@@ -111,6 +124,7 @@ def _save_leaky(ctx, inputs, output):
 
 
 def _leaky_grads(ctx, grad_spikes, _trace, grad_potentials, grad_last):
+    _refuse_second_order()
     trace, beta, threshold, v0 = ctx.saved_tensors
     grad_x, _, *grads = leaky_backward(
         _or_zeros(grad_spikes, trace, v0.dtype), grad_potentials, _or_zeros(grad_last, v0), trace, None, beta,
@@ -131,6 +145,7 @@ def _save_cuba(ctx, inputs, output):
 
 
 def _cuba_grads(ctx, grad_spikes, _trace, grad_v, grad_i):
+    _refuse_second_order()
     trace, x, parameters, v0, i0 = ctx.saved_tensors
     grad_x, _, *grads = cuba_backward(
         _or_zeros(grad_spikes, trace, v0.dtype), _or_zeros(grad_v, v0), _or_zeros(grad_i, i0), trace, None, x,
@@ -151,7 +166,7 @@ class LeakyWith(torch.autograd.Function):
 
     @staticmethod
     def forward(x, beta, threshold, v0, steps, trace, slopes, potentials, last, reset, delay, backend):
-        return steps.view_as(steps), potentials.view_as(potentials), last.view_as(last)
+        return _unaliased(steps, potentials, last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -162,6 +177,7 @@ class LeakyWith(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_spikes, grad_potentials, grad_last):
+        _refuse_second_order()
         trace, slopes, beta, threshold, v0 = ctx.saved_tensors
         grad_x, grad_steps, *grads = leaky_backward(
             _or_zeros(grad_spikes, trace), grad_potentials, _or_zeros(grad_last, v0), trace, slopes, beta, threshold,
@@ -175,7 +191,7 @@ class CubaWith(torch.autograd.Function):
 
     @staticmethod
     def forward(x, parameters, v0, i0, steps, trace, slopes, last_v, last_i, detach, backend):
-        return steps.view_as(steps), last_v.view_as(last_v), last_i.view_as(last_i)
+        return _unaliased(steps, last_v, last_i)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -186,6 +202,7 @@ class CubaWith(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_spikes, grad_v, grad_i):
+        _refuse_second_order()
         trace, slopes, x, parameters, v0, i0 = ctx.saved_tensors
         grad_x, grad_steps, *grads = cuba_backward(
             _or_zeros(grad_spikes, trace), _or_zeros(grad_v, v0), _or_zeros(grad_i, i0), trace, slopes, x, parameters,

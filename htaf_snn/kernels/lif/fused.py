@@ -58,7 +58,22 @@ class Emission:
         if not spikes.requires_grad:
             return spikes, torch.zeros_like(shift)
         ones = torch.ones_like(spikes)
-        return spikes, torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
+        slopes = torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
+        return spikes if _has_other_leaves(spikes, shift) else spikes.detach(), slopes
+
+
+def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
+    """Whether the output also depends on a leaf other than this one, as on a learnable slope."""
+    seen, waiting = set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", leaf) is not leaf:
+            return True
+        waiting += [before for before, _ in node.next_functions]
+    return False
 
 
 def _kernel_formula(emission: Emission) -> tuple[str, list[float], bool]:

@@ -40,24 +40,11 @@ def _(grad, x, formula, values, backend):
     return x.new_empty(x.shape)
 
 
-@torch.library.register_vmap(primitive)
-def _(info, in_dims, x, formula, values, backend):
-    return primitive(x, formula, values, backend), in_dims[0]
-
-
-@torch.library.register_vmap(gradient)
-def _(info, in_dims, grad, x, formula, values, backend):
-    grad, x = (
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
-        for t, dim in zip((grad, x), in_dims, strict=False)
-    )
-    return gradient(grad, x, formula, values, backend), 0
-
-
 def _backend(x: Tensor, formula: formulas.Formula, parameters: tuple) -> str:
     """The backend for numbers as parameters; torch where a kernel cannot compute or is not worth its call."""
     if (
         torch.compiler.is_compiling()
+        or _dispatch.is_transformed()
         or x.numel() < _LARGE
         or any(isinstance(p, Tensor) for p in parameters)
         or not (formulas.is_registered(formula) and formula.portable)
@@ -66,14 +53,29 @@ def _backend(x: Tensor, formula: formulas.Formula, parameters: tuple) -> str:
     return _dispatch.choose("auto", x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
+def _in_plain_operations(x: Tensor, formula: formulas.Formula, parameters: tuple) -> Tensor:
+    """The Heaviside step, to which zeros are added that carry the formula's gradients."""
+    change = (x - x.detach()) * reference.derivative(x, formula, parameters).detach()
+    learned = [p for p in parameters if isinstance(p, Tensor) and p.requires_grad]
+    if learned:
+        slopes = reference.parameter_gradients(x, formula, parameters)
+        pairs = zip(parameters, slopes, strict=True)
+        change = change + sum((p - p.detach()) * slope.detach() for p, slope in pairs if isinstance(p, Tensor))
+    return reference.heaviside(x) + torch.where(x.isfinite(), change, 0.0).to(x.dtype)
+
+
 def step(x: Tensor, formula: formulas.Formula, smooth: bool, *parameters: float | Tensor) -> Tensor:
     """The Heaviside step with the formula's gradient, or its primitive if smooth."""
+    if torch.compiler.is_exporting() and torch.is_grad_enabled():
+        # An exported graph keeps the forward pass of an autograd function alone.
+        return Step.forward(x, formula, True, *parameters) if smooth else _in_plain_operations(x, formula, parameters)
     # Where no gradient is wanted, Dynamo of torch 2.14 hands a context to a forward of any number of arguments.
     if torch.compiler.is_compiling() and not (
         torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, *parameters))
     ):
         return Step.forward(x, formula, smooth, *parameters)
-    return Step.apply(x, formula, smooth, *parameters)
+    function = StepWithTangent if _dispatch.is_transformed() else Step
+    return function.apply(x, formula, smooth, *parameters)
 
 
 class Step(torch.autograd.Function):
@@ -95,13 +97,19 @@ class Step(torch.autograd.Function):
         x, ctx.formula, _, *parameters = inputs
         ctx.is_tensor = [isinstance(p, Tensor) for p in parameters]
         ctx.numbers = [p for p in parameters if not isinstance(p, Tensor)]
-        ctx.save_for_backward(x, *(p for p in parameters if isinstance(p, Tensor)))
+        tensors = (x, *(p for p in parameters if isinstance(p, Tensor)))
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def _saved(ctx) -> tuple[Tensor, tuple]:
+        x, *tensors = ctx.saved_tensors
+        tensors, numbers = iter(tensors), iter(ctx.numbers)
+        return x, tuple(next(tensors if is_tensor else numbers) for is_tensor in ctx.is_tensor)
 
     @staticmethod
     def backward(ctx, grad):
-        x, *tensors = ctx.saved_tensors
-        tensors, numbers = iter(tensors), iter(ctx.numbers)
-        parameters = tuple(next(tensors if is_tensor else numbers) for is_tensor in ctx.is_tensor)
+        x, parameters = Step._saved(ctx)
         grad_x = None
         if ctx.needs_input_grad[0]:
             # With gradients enabled the operations themselves are to be differentiated.
@@ -116,3 +124,16 @@ class Step(torch.autograd.Function):
                 if ctx.needs_input_grad[3 + i]:
                     grads[i] = (grad * slope).sum_to_size(parameters[i].shape).to(parameters[i].dtype)
         return grad_x, None, None, *grads
+
+
+class StepWithTangent(Step):
+    """`Step` with its forward-mode derivative, in a class of its own as Dynamo compiles no function that has one."""
+
+    @staticmethod
+    def jvp(ctx, tangent, _formula, _smooth, *tangents):
+        x, parameters = Step._saved(ctx)
+        change = 0.0 if tangent is None else tangent * reference.derivative(x, ctx.formula, parameters)
+        if any(t is not None for t in tangents):
+            slopes = reference.parameter_gradients(x, ctx.formula, parameters)
+            change = change + sum(t * slope for t, slope in zip(tangents, slopes, strict=True) if t is not None)
+        return change.to(x.dtype)

@@ -1,0 +1,149 @@
+"""Networks over sequences: fused neurons joined to layers without time."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+
+from torch import Tensor, nn
+
+from ..functional._checks import describe
+from .spiking import Neuron
+
+__all__ = ["Sequential", "TimeDistributed"]
+
+# The attributes that set neurons of other libraries apart. Over T * B rows at once they would lose time.
+_MARKS_OF_NEURONS = ("init_hidden", "is_state_initialised", "state_fallback", "step_mode")
+
+
+class TimeDistributed(nn.Module):
+    """Apply a layer without time to every time step of a sequence at once.
+
+    Args:
+        layer: any module from (N, *in_features) to (N, *out_features) that treats each of the N rows by itself.
+
+    Shape:
+        (T, B, *in_features) to (T, B, *out_features).
+
+    Raises:
+        TypeError: in the forward pass, if the layer holds a neuron or a recurrent layer, or does not return a tensor.
+        ValueError: in the forward pass, if a shape does not fit.
+
+    Example:
+        >>> import torch
+        >>> TimeDistributed(nn.Conv2d(2, 4, 3))(torch.zeros(5, 3, 2, 8, 8)).shape
+        torch.Size([5, 3, 4, 6, 6])
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _takes_sequences(self.layer):
+            raise TypeError(
+                f"layer: expected a layer without time, got {type(self.layer).__name__}; use it without TimeDistributed"
+            )
+        return _over_steps(self.layer, x, "layer")
+
+
+class Sequential(nn.Sequential):
+    """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
+
+    A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and
+    returns one; a plain `torch.nn.Sequential` with neurons in it is a chain like this one.
+
+    Args:
+        *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
+
+    Shape:
+        (T, B, *features) to (T, B, *features) of the last layer; of neurons the spikes are passed on.
+
+    Raises:
+        TypeError: in the forward pass, naming the layer, if one is a neuron of another library, recurrent, or does not
+            return a tensor.
+        ValueError: in the forward pass, naming the layer, if one loses the time or the batch.
+
+    Example:
+        >>> import torch
+        >>> from htaf_snn.nn import Leaky
+        >>> net = Sequential(nn.Linear(20, 10), Leaky(beta=0.9), nn.Linear(10, 2), Leaky(beta=0.9))
+        >>> net(torch.rand(5, 3, 20)).shape
+        torch.Size([5, 3, 2])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _chain(self, x, "")
+
+
+def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
+    if not isinstance(x, Tensor) or x.ndim < 3:
+        raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
+    for name, layer in layers.named_children():
+        where = f"{prefix}{name}"
+        if isinstance(layer, Neuron):
+            x = layer(x)[0]
+        elif isinstance(layer, nn.Sequential) and _takes_sequences(layer) and type(layer).forward in _CHAINS:
+            x = _chain(layer, x, f"{where}.")
+        elif _takes_sequences(layer):
+            x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
+        else:
+            x = _over_steps(layer, x, where)
+    return x
+
+
+# A subclass with a forward pass of its own is no chain.
+_CHAINS = (nn.Sequential.forward, Sequential.forward)
+
+
+def _takes_sequences(layer: nn.Module) -> bool:
+    return any(isinstance(module, (Neuron, Sequential, TimeDistributed)) for module in layer.modules())
+
+
+def _over_steps(layer: nn.Module, x: Tensor, where: str) -> Tensor:
+    _check_timeless(layer, x, where)
+    rows = x.flatten(0, 1)
+    y = _as_tensor(layer(rows), layer, where)
+    if y.shape[:1] != rows.shape[:1]:
+        title, expected = f"layer {where!r} ({type(layer).__name__})", f"{len(rows)} rows, one per time step and sample"
+        raise ValueError(f"{title}: expected {expected}, got {describe(y)}")
+    return y.unflatten(0, x.shape[:2])
+
+
+def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
+    """Raise unless the layer treats each row of (T * B, *features) by itself."""
+    title = f"layer {where!r} ({type(layer).__name__})"
+    for module in layer.modules():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS):
+            remedy = "use this package's, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
+            raise TypeError(
+                f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
+            )
+        if isinstance(module, nn.MultiheadAttention) and (x.ndim < 4 or not module.batch_first):
+            expected = "(T, B, tokens, features) and batch_first=True"
+            raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would join samples")
+    for module in takewhile(_keeps_dimensions, (m for m in layer.modules() if not isinstance(m, nn.Sequential))):
+        kernel = getattr(module, "kernel_size", None)
+        if isinstance(kernel, tuple) and hasattr(module, "in_channels") and x.ndim != len(kernel) + 3:
+            expected = f"(T, B, channels, ...) with {len(kernel)} dimensions of space"
+            raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
+
+
+def _keeps_dimensions(module: nn.Module) -> bool:
+    """Whether what follows in a chain sees as many dimensions as this layer does."""
+    own = type(module).__module__.startswith(("torch.nn.", "htaf_snn.nn."))
+    return own and not isinstance(module, (nn.Flatten, nn.Unflatten))
+
+
+def _as_tensor(y: object, layer: nn.Module, where: str) -> Tensor:
+    if not isinstance(y, Tensor):
+        title, got = f"layer {where!r} ({type(layer).__name__})", type(y).__name__
+        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; return the spikes alone")
+    return y
+
+
+def _as_sequence(y: Tensor, x: Tensor, layer: nn.Module, where: str) -> Tensor:
+    if y.ndim < 3 or y.shape[:2] != x.shape[:2]:
+        title, (steps, batch) = f"layer {where!r} ({type(layer).__name__})", x.shape[:2]
+        expected = f"a sequence of shape ({steps}, {batch}, features, ...) from its forward pass"
+        raise ValueError(f"{title}: expected {expected}, got {describe(y)}")
+    return y

@@ -1,0 +1,229 @@
+"""Chains over sequences: whatever is nested equals stepping, or is refused by the layer's name."""
+
+import os
+import random
+
+import norse.torch as norse
+import pytest
+import snntorch as snn
+import torch
+from torch import nn
+
+from htaf_snn import functional
+from htaf_snn import nn as hnn
+
+# Equal sizes, so that an axis taken for another fits.
+SIZE = 4
+
+
+class Block(nn.Module):
+    """A residual block with neurons of its own, as a user writes it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return x + self.inner(x)
+
+
+class ReturnsState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = hnn.Leaky(0.9)
+
+    def forward(self, x):
+        return self.lif(x)
+
+
+class DropsTime(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = hnn.Leaky(0.9)
+
+    def forward(self, x):
+        return self.lif(x)[0].mean(0)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(SIZE, 2)
+
+    def forward(self, x):
+        return self.attend(x, x, x)[0]
+
+
+REFUSED = {
+    "LSTM": lambda: nn.LSTM(SIZE, SIZE),
+    "GRU cell": lambda: nn.GRUCell(SIZE, SIZE),
+    "snnTorch neuron with hidden state": lambda: snn.Leaky(0.9, init_hidden=True),
+    "snnTorch neuron": lambda: snn.Synaptic(0.9, 0.8),
+    "snnTorch neuron, nested": lambda: nn.Sequential(nn.Linear(SIZE, SIZE), snn.Leaky(0.9, init_hidden=True)),
+    "snnTorch's parallel neuron": lambda: snn.LeakyParallel(SIZE, SIZE),
+    "Norse neuron": lambda: norse.LIF(),
+    "Norse cell": lambda: norse.LIFCell(),
+    "neuron said to have no time": lambda: hnn.TimeDistributed(hnn.Leaky(0.9)),
+    "nested neuron said to have no time": lambda: hnn.TimeDistributed(nn.Sequential(hnn.LIF())),
+    "block that returns its state": ReturnsState,
+    "block that drops time": DropsTime,
+    "attention over samples": Attention,
+    "convolution over samples": lambda: nn.Conv1d(SIZE * SIZE, SIZE * SIZE, 1),
+    "flattened batch": lambda: nn.Flatten(0),
+}
+
+
+def timeless(draw):
+    return draw.choice(
+        [lambda: nn.Linear(SIZE, SIZE), nn.ReLU, lambda: nn.BatchNorm1d(SIZE), nn.Dropout, hnn.BinaryActivation]
+    )()
+
+
+def neuron(draw):
+    if draw.random() < 0.3:
+        return hnn.LIF(v_th=draw.choice([0.1, 0.3]))
+    return hnn.Leaky(draw.choice([0.5, 0.9, 1.0]), reset_mechanism=draw.choice(["subtract", "zero"]))
+
+
+def tree(draw, depth):
+    """A random layer, with the chance of a refused one."""
+    kind = draw.random()
+    if depth == 0 or kind < 0.25:
+        return neuron(draw) if draw.random() < 0.6 else timeless(draw)
+    if kind < 0.3:
+        return draw.choice(list(REFUSED.values()))()
+    if kind < 0.4:
+        return hnn.TimeDistributed(nn.Sequential(timeless(draw), timeless(draw)))
+    if kind < 0.5:
+        return Block(hnn.Sequential(timeless(draw), neuron(draw)))
+    make = nn.Sequential if draw.random() < 0.5 else hnn.Sequential
+    return make(*(tree(draw, depth - 1) for _ in range(draw.randint(1, 3))))
+
+
+def stepped(layer, x):
+    """The layer with every neuron stepped by its own library, and all others applied to one step after the other."""
+    if isinstance(layer, hnn.Leaky):
+        single, mem, out = layer.to_snntorch(), torch.zeros_like(x[0]), []
+        for current in x:
+            spike, mem = single(current, mem)
+            out.append(spike)
+        return torch.stack(out)
+    if isinstance(layer, hnn.LIF):
+        cell, state, out = norse.LIFCell(layer.to_norse().p), None, []
+        for current in x:
+            spike, state = cell(current, state)
+            out.append(spike)
+        return torch.stack(out)
+    if isinstance(layer, nn.Sequential):
+        for child in layer:
+            x = stepped(child, x)
+        return x
+    if isinstance(layer, Block):
+        return x + stepped(layer.inner, x)
+    return torch.stack([layer.layer(row) if isinstance(layer, hnn.TimeDistributed) else layer(row) for row in x])
+
+
+def has_refused(net):
+    bad = (nn.RNNBase, nn.RNNCellBase, snn.SpikingNeuron, snn.LeakyParallel, norse.LIF, norse.LIFCell)
+    bad += (ReturnsState, DropsTime, Attention, nn.Conv1d, nn.Flatten)
+    alone = [m.layer for m in net.modules() if isinstance(m, hnn.TimeDistributed)]
+    return any(isinstance(m, bad) for m in net.modules()) or any(
+        isinstance(m, (hnn.Leaky, hnn.LIF)) for layer in alone for m in layer.modules()
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_random_nestings_equal_stepping_or_are_refused():
+    refused = equal = 0
+    for seed in range(int(os.environ.get("HTAF_EXAMPLES", 60))):
+        draw = random.Random(seed)
+        torch.manual_seed(seed)
+        net = hnn.Sequential(*(tree(draw, 3) for _ in range(draw.randint(1, 3)))).eval()
+        x = 2 * torch.randn(SIZE, SIZE, SIZE)
+        if has_refused(net):
+            refused += 1
+            with pytest.raises((TypeError, ValueError), match=r"^layer( '[\d.]+' \(\w+\))?: expected"):
+                net(x)
+        else:
+            equal += 1
+            torch.testing.assert_close(net(x), stepped(net, x), msg=f"seed {seed}: {net}")
+    assert refused > 10 and equal > 10
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        hnn.Sequential,
+        lambda layer: hnn.Sequential(nn.Sequential(hnn.Leaky(0.9), layer)),
+        lambda layer: hnn.Sequential(nn.Sequential(nn.ReLU(), nn.Sequential(layer))),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_would_lose_time_is_refused_by_name(name, wrap):
+    with pytest.raises((TypeError, ValueError), match=r"^layer( '[\d.]+' \(\w+\))?: expected"):
+        wrap(REFUSED[name]())(torch.rand(SIZE, SIZE, SIZE))
+
+
+def test_neurons_of_spikingjelly_and_sinabs_are_refused():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
+    with pytest.raises(TypeError, match=r"layer '0' \(IFNode\): expected a layer without time"):
+        hnn.Sequential(neuron.IFNode())(torch.rand(3, 2, 4))
+    layers = pytest.importorskip("sinabs.layers", reason="sinabs is not installed")
+    with pytest.raises(TypeError, match=r"layer '0' \(IAF\): expected a layer without time"):
+        hnn.Sequential(layers.IAF())(torch.rand(3, 2, 4))
+
+
+def test_images_keep_their_batch():
+    net = hnn.Sequential(nn.Conv2d(2, 3, 3), nn.Sequential(nn.BatchNorm2d(3), hnn.Leaky(0.9)), nn.Flatten()).eval()
+    x = 3 * torch.rand(4, 3, 2, 6, 6)
+    assert torch.equal(net(x), torch.cat([net(x[:, i : i + 1]) for i in range(3)], 1)) and net(x).any()
+    with pytest.raises(ValueError, match=r"layer '0' \(Conv2d\): expected \(T, B, channels, ...\) with 2 dimensions"):
+        net(torch.rand(2, 1, 6, 6))  # two steps of one image without channels would pass as an image of two channels
+
+
+@pytest.mark.parametrize("run", [hnn.Leaky(0.9), hnn.LIF(), lambda x: functional.lif(x, beta=0.9), functional.cuba_lif])
+def test_a_single_time_step_is_refused(run):
+    with pytest.raises(ValueError, match=r"x: expected currents of shape \(T, B, features, ...\).*x\[None\]"):
+        run(torch.rand(4, 3))
+
+
+def test_a_state_of_the_size_of_the_input_is_refused():
+    x = torch.rand(4, 3, 5, 5)
+    with pytest.raises(ValueError, match=r"v0: expected a tensor of shape .* per neuron of x without its time"):
+        hnn.Leaky(0.9)(x, torch.zeros_like(x))
+    with pytest.raises(ValueError, match="v0: expected a tensor of shape"):
+        hnn.LIF()(x, (torch.zeros_like(x), torch.zeros_like(x)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spike_grad": torch.relu}, "Leaky: got an unexpected argument 'spike_grad'; write surrogate="),
+        ({"init_hidden": True}, "'init_hidden'; write nothing: every sequence starts from rest"),
+        ({"betta": 1}, "Leaky: got an unexpected argument 'betta'$"),
+        ({"surrogate": hnn.BinaryActivation}, r"expected an instance, got the class BinaryActivation; write Bin.*\(\)"),
+        ({"backend": "gpu"}, "backend: expected one of auto.*got 'gpu'; for a GPU write 'auto' or 'triton'"),
+        ({"threshold": torch.tensor(True)}, "threshold: expected a number or a real tensor, got a torch.bool"),
+        ({"threshold": float("nan")}, "threshold: expected a number or a real tensor, got nan"),
+        ({"threshold": torch.tensor([1.0, float("nan")])}, "threshold: expected numbers, got NaN"),
+    ],
+)
+def test_arguments_of_other_libraries_are_answered(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        hnn.Leaky(0.9, **options)
+    if "spike_grad" in options:
+        with pytest.raises(TypeError, match="LIF: got an unexpected argument 'spike_grad'; write surrogate="):
+            hnn.LIF(**options)
+
+
+@pytest.mark.parametrize("one", [1, torch.tensor(1), torch.tensor(1, dtype=torch.int8)])
+def test_whole_numbers_are_parameters(one):
+    x = 3 * torch.rand(5, 2, 3)
+    assert torch.equal(hnn.Leaky(0.9, threshold=one)(x)[0], hnn.Leaky(0.9)(x)[0])
+    assert torch.equal(functional.lif(x, beta=0.9, threshold=one)[0], hnn.Leaky(0.9)(x)[0])
+    assert torch.equal(hnn.LIF(v_th=one)(x)[0], hnn.LIF()(x)[0])
+    fused = hnn.Leaky.from_snntorch(snn.Leaky(0.9, threshold=int(one)))
+    assert torch.equal(fused(x)[0], hnn.Leaky(0.9)(x)[0]) and torch.equal(
+        fused.to_snntorch().threshold, torch.tensor(1.0)
+    )
