@@ -235,7 +235,8 @@ def load(out: str | PathLike) -> nn.Module:
         out: folder of a run of `train`, or of one fold of `train_folds`.
 
     Returns:
-        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`.
+        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`. It
+        refuses frames and images of another shape than the training's, as its `frame_shape` or `image_shape` says.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
@@ -261,6 +262,10 @@ def load(out: str | PathLike) -> nn.Module:
     with torch.random.fork_rng():
         model = _make_model(config, frame_shape, classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    if config.model in SPIKING:
+        model.frame_shape = (config.time_bins, *frame_shape)
+    else:
+        model.image_shape = frame_shape
     end_annealing(config, model)
     return model.eval()
 
