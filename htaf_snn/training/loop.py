@@ -323,8 +323,8 @@ def fit(
     out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if writes and not resume and _has_run(out):
-        raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
+    if writes:
+        check_no_run(out, resume)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
     if processes is not None:
@@ -377,6 +377,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tu
     if len(metrics) < done:
         raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, found {len(metrics)}")
     return done, metrics[:done]
+
+
+def check_no_run(out: Path, resume: bool) -> None:
+    """Raise ValueError if the folder has a run that is not to be resumed."""
+    if not resume and _has_run(out):
+        raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
 
 
 def _has_run(out: Path) -> bool:

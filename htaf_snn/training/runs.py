@@ -240,7 +240,8 @@ def load(out: str | PathLike) -> nn.Module:
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
-        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+        ValueError: if a file is damaged, the checkpoint does not fit the configuration, or the run is of another
+            command, whose function is named.
 
     Example:
         >>> import tempfile
@@ -257,7 +258,8 @@ def load(out: str | PathLike) -> nn.Module:
         values = json.loads(path.read_text())
         frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
     except KeyError as error:
-        raise ValueError(f"{path}: expected the configuration of one network, found no {error}") from error
+        folds = f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
+        raise ValueError(f"{path}: expected the configuration of one network, found no {error}{folds}") from error
     # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
     with torch.random.fork_rng():
         model = _make_model(config, frame_shape, classes)
