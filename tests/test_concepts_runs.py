@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_figures_codes_and_a_page(finished):
     out, told = finished
-    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "sparse_accuracy"} <= told.keys()
+    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "dense_accuracy"} <= told.keys()
     assert json.loads((out / "result.json").read_text()) == told
     assert "<title>Concepts of digits</title>" in (out / "atlas.html").read_text()
     _, _, test = images.loaders("digits", batch_size=128)
@@ -36,8 +36,12 @@ def test_a_run_leaves_figures_codes_and_a_page(finished):
     with np.load(out / "codes.npz") as archive:
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
-    assert training.evaluate(model, test)["accuracy"] == told["sparse_accuracy"]
+    assert training.evaluate(model, test)["accuracy"] == told["hard_accuracy"]
     assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
+    curve = concepts.intervention_curve(model, *codes)
+    assert np.mean(curve["accuracy"]) == pytest.approx(told["intervention_auc"], abs=1e-6)
+    assert curve["accuracy"][0] == pytest.approx(told["hard_accuracy"], abs=0.01)
 
 
 def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):

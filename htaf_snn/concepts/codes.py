@@ -42,10 +42,12 @@ class Codes:
 
     @classmethod
     def of(cls, concepts: Tensor, labels: Tensor) -> Codes:
-        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if the shapes do not fit."""
+        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if they do not fit."""
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise ValueError(f"labels: expected integers (N,), got {labels.dtype} {tuple(labels.shape)}")
         if concepts.ndim != 2 or len(concepts) != len(labels):
             raise ValueError(f"concepts: expected (N, K) for {len(labels)} labels, got {tuple(concepts.shape)}")
-        return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu())
+        return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu().long())
 
     @property
     def shape(self) -> tuple[int, int]:

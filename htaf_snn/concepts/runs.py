@@ -154,8 +154,9 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     Several processes started by `torchrun` train one model together.
 
     Returns:
-        The figures of `measure` on the test images and {"sparse_accuracy" with a sparse head, "out"}, also in
-        `result.json`; beside it are `codes.npz` and, unless concepts are the real ones of "relu", `atlas.html`.
+        The figures of `measure` on the test images, of the model that `load` gives, and {"dense_accuracy": with a
+        sparse head the one of the dense head before, "out"}, also in `result.json`; beside it are `codes.npz` and,
+        unless concepts are the real ones of "relu", `atlas.html`.
 
     Raises:
         ValueError, OSError, FloatingPointError: as of `training.train`.
@@ -200,14 +201,15 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
 
 def _told(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
     train, test = loaders
-    result = measure(model, train, test)
+    dense = {}
     if config.max_concepts_per_class is not None:
         from safetensors.torch import save_file
 
+        dense = {"dense_accuracy": evaluate(model, test)["accuracy"]}
         sparsify(model, train, config.max_concepts_per_class)
-        result["sparse_accuracy"] = evaluate(model, test)["accuracy"]
         with replacing(out / SPARSE_HEAD) as temporary:
             save_file({name: value.cpu() for name, value in model.head.state_dict().items()}, temporary)
+    result = {**measure(model, train, test), **dense}
     codes(model, test).save(out / "codes.npz")
     if model.is_binary:
         title = f"Concepts of {Path(config.dataset).name}"

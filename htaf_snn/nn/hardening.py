@@ -202,7 +202,9 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     usable = islice((batch for batch in loader if _samples(batch) > 1), batches)
     first = next(usable, None)
     if first is None:
-        raise ValueError("loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none")
+        raise ValueError(
+            "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
+        )
     momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
     with in_eval(model):
         for norm in norms:

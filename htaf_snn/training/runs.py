@@ -258,7 +258,9 @@ def load(out: str | PathLike) -> nn.Module:
         values = json.loads(path.read_text())
         frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
     except KeyError as error:
-        folds = f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
+        folds = (
+            f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
+        )
         raise ValueError(f"{path}: expected the configuration of one network, found no {error}{folds}") from error
     # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
     with torch.random.fork_rng():
