@@ -152,7 +152,8 @@ class Step(nn.Module):
 
 @pytest.mark.parametrize("anneal", recipe.ANNEALS)
 def test_the_recipe_by_its_steps(anneal):
-    config, model = TrainConfig(epochs=3, lr=0.5, schedule="cosine", alpha_end=32.0, anneal=anneal), Step()
+    how = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal": anneal}
+    config, model = TrainConfig(model="dhn", **how), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
     rates, alphas = [], []

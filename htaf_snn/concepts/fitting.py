@@ -18,6 +18,7 @@ from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
 from ..training.folder import check_same_run, read_settings, write_json
 from ..training.loop import check_no_run
+from ..training.recipe import check_annealing
 
 __all__ = ["Recipe", "fit", "penalties"]
 
@@ -55,7 +56,7 @@ class Recipe:
 
     def __post_init__(self):
         names = ("epochs", "lr", "schedule", "alpha_end", "anneal")
-        training.TrainConfig(**{name: getattr(self, name) for name in names})  # checks them
+        training.TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
         for name in ("activity", "decorrelation", "entropy"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
@@ -168,6 +169,7 @@ def fit(
         recipe = replace(recipe, epochs=epochs)
     out, penalty = Path(out), _Penalty(recipe)
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
+    check_annealing(own, model)
     writes = processes is None or processes.first
     if writes and resume and (out / "config.json").is_file():
         check_same_run(own, read_settings(out, Recipe))

@@ -15,7 +15,7 @@ from ..models import ICBM, ImageEncoder
 from ..training import CHECKPOINT, Processes, evaluate, image_loaders, load_checkpoint
 from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
 from ..training.loop import restore
-from ..training.recipe import end_annealing
+from ..training.recipe import check_annealing, end_annealing
 from .atlas import atlas
 from .codes import codes
 from .fitting import Recipe, fit, look, start
@@ -173,7 +173,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
-    _model(config, 1, 2)
+    check_annealing(config, _model(config, 1, 2))
     if writes:
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
