@@ -50,13 +50,14 @@ def codes_of(out: Path, dataset: str, root: str) -> concepts.Codes:
     return concepts.codes(concepts.load(out), test)
 
 
-def row(results: list[dict], stability: float | None) -> dict:
+def row(results: list[dict], stability: dict[str, float]) -> dict:
     """Means over seeds, and the accuracy's interval."""
     accuracies = [result["hard_accuracy"] for result in results]
     names = ("hardening_gap", "dead", "always_on", "effective_concepts", "redundancy", "purity", "completeness")
-    kept = {name: [result[name] for result in results] for name in (*names, "intervention_auc")}
+    kept = {name: [result[name] for result in results] for name in names}
+    kept |= {"purity_by_chance": [result["chance"]["purity"] for result in results]}
     means = {name: None if None in values else sum(values) / len(values) for name, values in kept.items()}
-    return {"accuracies": accuracies, **summarise(accuracies).as_dict(), **means, "stability": stability}
+    return {"accuracies": accuracies, **summarise(accuracies).as_dict(), **means, **stability}
 
 
 def main() -> None:
@@ -87,7 +88,9 @@ def main() -> None:
         for name, own in found.items():
             stable = name != "relu" and len(own) > 1
             several = [codes_of(job[4], dataset, root) for job in own] if stable else []
-            rows[name] = row(list(own.values()), concepts.stability(several) if stable else None)
+            agreement = concepts.stability(several) if stable else {"stability": None, "chance": None}
+            agreement["stability_by_chance"] = agreement.pop("chance")
+            rows[name] = row(list(own.values()), agreement)
         against = {name: rows[name]["accuracies"] for name in DISCRETISERS[1:]}
         tests = compare_to(rows["htaf"]["accuracies"], against)
         tables[dataset] = {

@@ -37,7 +37,8 @@ class Profile:
         peak_at: where, in the units of x (membrane potential minus threshold).
         width: full width at half maximum, infinite where the gradient never falls to half.
         mass: for each delta, the integral of the gradient from -delta to delta.
-        total_mass: the integral over the whole line; 1 for a smooth step from 0 to 1.
+        total_mass: the integral over the whole line; 1 for a smooth step from 0 to 1; NaN where there is none, as of a
+            gradient that is constant with opposite signs on both sides.
         exact_mass, exact_total_mass: the same from the primitive; None for surrogates that do not give theirs.
         tail: "compact" (0 beyond), "exponential", "gaussian" (exp(-rate * x**2)), "power" (x**-rate) or "constant".
         rate: edge, rate or exponent of the tail; 0 if constant.
@@ -193,7 +194,9 @@ def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float
     tail, rate = _tail(slope, peak_at, width)
     scale = 1.0 if width == math.inf else width
     mass = {delta: _integral(slope, -delta, delta, peak_at, scale) for delta in deltas}
-    total = math.inf
+    # Halves of opposite signs that never fall off have no integral, neither finite nor infinite.
+    far = slope(np.array([-_FAR, _FAR]) * scale)
+    total = math.nan if far[0] * far[1] < 0 else math.inf
     if tail != "constant" and not (tail == "power" and rate <= 1):
         total = _integral(slope, -math.inf, math.inf, peak_at, scale)
     exact_mass, exact_total = _exact_masses(surrogate, deltas)

@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from test_compare_study import SMALL, one_thread  # noqa: F401
+from test_compare_study import SMALL, STILL, one_thread  # noqa: F401
 
 from htaf_snn import integrations
 from htaf_snn.compare import Study, figures, measures, trial
@@ -64,7 +64,7 @@ def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
 
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
 def test_estimators_of_binary_networks_are_compared(tmp_path, model):
-    small = SMALL | {"batch_size": 64, "schedule": "cosine"}
+    small = STILL | {"batch_size": 64, "schedule": "cosine"}
     study = Study(tmp_path, model=model, seeds=1, **small)
     assert study.settings.dataset == ("digits",)
     assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
@@ -82,7 +82,7 @@ def test_estimators_of_binary_networks_are_compared(tmp_path, model):
 
 def test_a_foreign_surrogate_steps_in_a_binary_network(one_thread):
     """snnTorch's atan is this package's, so that both train the same network."""
-    small = SMALL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
+    small = STILL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
     ours, theirs = (trial.run(Config(name, **small)) for name in ("atan", "snntorch.atan"))
     for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
         assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
@@ -139,6 +139,9 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "bnn", "dataset": "nmnist"}, "^dataset: expected one of cifar10"),
         ({"model": "dhn", "folds": 3}, "^folds: expected None for a model of images"),
         ({"model": "bnn", "estimator": "magic"}, "magic"),
+        ({"model": "dhn", "time_bins": 5}, "^time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
+        ({"estimator": "ede"}, "^estimator: 'ede' has no effect on the model mlp, only on bnn"),
+        ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect on the model mlp, only on bnn, dhn"),
         ({"model": "bnn", "data_root": "data"}, "^root: expected None, as digits is no file"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),
     ],
@@ -160,3 +163,10 @@ def test_the_time_of_a_step_is_that_of_the_quickest_epoch(monkeypatch, one_threa
     config = Config(**SMALL | {"epochs": 3})
     steps = len(trial.training.make_loaders(config.trained())[0])
     assert trial.run(config)["times"]["ms_per_step"] == 2000 / steps
+
+
+def test_the_memory_of_a_gpu_is_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 * 2**20)
+    lines = [{"seconds": 1.0}]
+    assert trial.times([None], 1.0, lines, torch.device("cuda", 0))["peak_mb"] == 7
+    assert trial.times([None], 1.0, lines, torch.device("cpu"))["peak_mb"] > 50

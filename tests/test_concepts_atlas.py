@@ -159,7 +159,7 @@ def test_large_images_become_small_and_grey_ones_stay_grey(tmp_path):
     ("batches", "classes", "message"),
     [
         ([], None, "^loader: expected at least one image"),
-        ([(torch.rand(2, 2, 6, 5), torch.zeros(2))], None, r"^loader: expected images \(B, 1 or 3, H, W\), got"),
+        ([(torch.rand(2, 2, 6, 5), torch.zeros(2).long())], None, r"^loader: expected images \(B, 1 or 3, H, W\), got"),
         ([], ["cat"], "^classes: expected 3 names, got 1"),
     ],
 )

@@ -10,8 +10,9 @@ import torch
 from test_datasets_images import own
 from test_processes import torchrun
 from test_training import metrics, run
+from torch import nn
 
-from htaf_snn import concepts, training
+from htaf_snn import concepts, models, training
 from htaf_snn.training import loop
 from neuromorphic_datasets import images
 
@@ -28,7 +29,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_figures_codes_and_a_page(finished):
     out, told = finished
-    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "sparse_accuracy"} <= told.keys()
+    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "dense_accuracy"} <= told.keys()
     assert json.loads((out / "result.json").read_text()) == told
     assert "<title>Concepts of digits</title>" in (out / "atlas.html").read_text()
     _, _, test = images.loaders("digits", batch_size=128)
@@ -36,8 +37,12 @@ def test_a_run_leaves_figures_codes_and_a_page(finished):
     with np.load(out / "codes.npz") as archive:
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
-    assert training.evaluate(model, test)["accuracy"] == told["sparse_accuracy"]
+    assert training.evaluate(model, test)["accuracy"] == told["hard_accuracy"]
     assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
+    curve = concepts.intervention_curve(model, *codes)
+    assert np.mean(curve["accuracy"]) == pytest.approx(told["intervention_auc"], abs=1e-6)
+    assert curve["accuracy"][0] == pytest.approx(told["hard_accuracy"], abs=0.01)
 
 
 def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):
@@ -108,6 +113,7 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
+        (["--alpha-end", "5", "--discretiser", "relu"], "alpha_end: 5.0 has no effect, as no activation is smooth"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -149,3 +155,41 @@ def test_images_too_small_are_refused(tmp_path):
     assert result.exit_code == 2
     assert "expected images (B, 1, H, W) of 8 x 8 at least, got (43, 1, 6, 5)" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_what_fit_wrote_can_be_loaded(tmp_path):
+    """A backbone is the user's own, so the folder has weights for a model of the same structure."""
+    train, _, test = images.loaders("digits", batch_size=256)
+
+    def new():
+        return models.ICBM(nn.Sequential(nn.Flatten(), nn.Linear(64, 20)), n_concepts=7, n_classes=10)
+
+    model = new()
+    concepts.fit(model, train, epochs=1, out=tmp_path, progress=False)
+    other = concepts.load(tmp_path, new())
+    assert training.evaluate(other, test) == training.evaluate(model, test)
+    assert other.image_shape == (1, 8, 8) and not other.training
+    assert other.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained into"):
+        concepts.load(tmp_path)
+    with pytest.raises(ValueError, match=r"load it by concepts\.load\(out, model\)"):
+        training.load(tmp_path)
+    with pytest.raises(ValueError, match=r"^lr: expected 0\.004, as the run to resume has it, got 0\.1"):
+        concepts.fit(model, train, recipe=concepts.Recipe(lr=0.1), out=tmp_path, resume=True, progress=False)
+
+
+def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
+    with pytest.raises(ValueError, match=r"htaf-snn icbm: load it by concepts\.load\(out\)"):
+        training.load(finished[0])
+    with pytest.raises(TypeError, match=r"^model: expected none for .*, whose configuration makes it, got ICBM"):
+        concepts.load(finished[0], concepts.load(finished[0]))
+    config = training.TrainConfig(model="dhn", hidden=(4,), epochs=1, batch_size=256)
+    training.train(config, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"htaf-snn train: load it by training\.load\(out\)"):
+        concepts.load(tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"of training\.fit: make its network and use training\.load_check"):
+        training.load(tmp_path / "run")
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"open it by compare\.Study\(out\)"):
+        training.load(tmp_path)

@@ -42,6 +42,9 @@ def test_faults_of_other_libraries_show():
     sigmoid = measured("snntorch.sigmoid")
     assert not sigmoid.finite and sigmoid.peak == pytest.approx(6.25)
     assert measured("snntorch.triangular").mass[1.0] == pytest.approx(0, abs=1e-9)
+    assert math.isnan(measured("snntorch.triangular").total_mass)  # +1 below and -1 above, for ever
+    assert math.isnan(profile.measure(lambda x: x.abs()).total_mass)
+    assert measured("snntorch.heaviside").total_mass == math.inf
     shifted = measured("snntorch.spike_rate_escape")
     assert shifted.peak_at == pytest.approx(1, rel=1e-2)
     tanh = measured("norse.tanh(alpha=1)")  # 1 - tanh², rounded to steps in its tail

@@ -98,6 +98,12 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ),
         ({"folds": 3}, "folds: expected None for a model of images, got 3"),
         ({"estimator": "magic"}, "unknown surrogate 'magic'"),
+        ({"library": "fused"}, "library: 'fused' has no effect on the model bnn, only on mlp, cnn"),
+        ({"time_bins": 5}, "time_bins: 5 has no effect on the model bnn"),
+        ({"model": "dhn", "estimator": "ede"}, "estimator: 'ede' has no effect on the model dhn, only on bnn"),
+        ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
+        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect, as no activation is smooth while training"),
+        ({"surrogate": "clipped_ste", "anneal": "cosine"}, "anneal: 'cosine' has no effect, as no activation"),
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
         ({"anneal": "linear"}, "anneal: expected one of exponential, cosine, stepwise"),
@@ -152,7 +158,8 @@ class Step(nn.Module):
 
 @pytest.mark.parametrize("anneal", recipe.ANNEALS)
 def test_the_recipe_by_its_steps(anneal):
-    config, model = TrainConfig(epochs=3, lr=0.5, schedule="cosine", alpha_end=32.0, anneal=anneal), Step()
+    how = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal": anneal}
+    config, model = TrainConfig(model="dhn", **how), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
     rates, alphas = [], []

@@ -102,7 +102,7 @@ def icbm_command(
         return
     gap = "" if result["smooth_accuracy"] is None else f", {result['smooth_accuracy']:.4f} with smooth concepts"
     typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
-    if "sparse_accuracy" in result:
-        typer.echo(f"with the sparse head {result['sparse_accuracy']:.4f}")
+    if "dense_accuracy" in result:
+        typer.echo(f"that is with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
     if (out / "atlas.html").is_file():
         typer.echo(f"look at: {out / 'atlas.html'}")

@@ -43,6 +43,11 @@ class Rescaled(nn.Module):
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
         self.step, self.stretch, self.gain = step, stretch, gain
 
+    @property
+    def levels(self) -> tuple[int, int]:
+        """Those of the step."""
+        return getattr(self.step, "levels", (0, 1))
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.step(x if self.stretch == 1 else x * self.stretch)
         # The value of y, as what is added is 0, with its gradient times the gain.

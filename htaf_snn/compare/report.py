@@ -41,9 +41,9 @@ _COLUMNS = {
     "effect": ("effect d", "Cohen's d of the paired differences"),
     "claim": ("claim", "what may be said at 5 %"),
     "val_accuracy": ("val.", "validation accuracy after the last epoch"),
-    "spike_rate": ("spike rate", "mean spikes of a neuron in a time step, on the test part"),
-    "dead": ("dead", "share of the neurons that never spike on the test part"),
-    "saturated": ("saturated", "share of the neurons that spike in 95 % of the time steps or more"),
+    "spike_rate": ("spike rate", "share of outputs above 0 over neurons and time steps, on the test part"),
+    "dead": ("dead", "share of the neurons whose output is never above 0 on the test part"),
+    "saturated": ("saturated", "share of the neurons whose output is above 0 in 95 % of the time steps or more"),
     "gradient_ratio": ("first / last gradient", "norm at the first layer over that at the last, before training"),
     "cosine_end": ("cosine", "of the gradient after training with that of the reference surrogate, on one batch"),
     "acs": ("ACs", "accumulations a sample, NeuroBench's effective operations"),
@@ -53,7 +53,7 @@ _COLUMNS = {
     "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
     "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),
     "ms_per_step": ("ms a step", "time of a training step in the quickest epoch, its validation included"),
-    "peak_mb": ("peak MB", "largest memory of the worker's process so far, without a GPU's"),
+    "peak_mb": ("peak MB", "largest memory: tensors' on the GPU, or of the worker's process so far"),
     "fault": ("known fault", "of the library's surrogate"),
 }
 """The table's columns: their headings, and what they mean."""

@@ -40,8 +40,9 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
     curves = _train(prepared)
     results = [trial.finish(one, lines) for one, lines in zip(prepared, curves, strict=True)]
     each = (time.perf_counter() - start) / len(configs)
+    device = next(prepared[0].model.parameters()).device
     return [
-        {**result, "times": trial.times(one.loaders[0], each, lines)}
+        {**result, "times": trial.times(one.loaders[0], each, lines, device)}
         for one, result, lines in zip(prepared, results, curves, strict=True)
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -120,12 +121,15 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
     result = finish(prepared, curves)
-    return {**result, "times": times(train, time.perf_counter() - start, curves)}
+    device = next(prepared.model.parameters()).device
+    return {**result, "times": times(train, time.perf_counter() - start, curves, device)}
 
 
 def prepare(config: Config, device: torch.device | None = None) -> Prepared:
     """Make the data and the network of a trial, on that device or the configuration's."""
     device = device or device_of(config.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     step, loaders = surrogate_of(config), training.make_loaders(config.trained())
     train = loaders[0]
     model = _network(config, train.dataset, step).to(device)
@@ -156,12 +160,16 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
     }
 
 
-def times(train, seconds: float, curves: list[dict]) -> dict:
-    """A result's "times", from those of all and of each epoch in `curves`."""
+def times(train, seconds: float, curves: list[dict], device: torch.device) -> dict:
+    """A result's "times", from those of all and of each epoch in `curves`; memory is the GPU's where one is used."""
+    if device.type == "cuda":
+        peak_mb = torch.cuda.max_memory_allocated(device) // 2**20
+    else:  # in bytes on macOS, elsewhere in KiB
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "seconds": seconds,
         "ms_per_step": 1e3 * min(line["seconds"] for line in curves) / len(train),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb,
     }
 
 

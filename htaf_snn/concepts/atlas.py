@@ -17,6 +17,7 @@ from torch import Tensor
 from .._files import replacing
 from .._pages import render
 from ..models import ICBM
+from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
 from .codes import Codes
 from .explaining import galleries, profiles
@@ -47,8 +48,8 @@ def atlas(
         title: of the page.
 
     Raises:
-        ValueError: if the loader is empty, the images have another number of channels, the names are not as many as the
-            classes, or the concepts are not 0 or 1.
+        ValueError: if the loader is empty, the images have another number of channels, a label is no class, the names
+            are not as many as the classes, or the concepts are not 0 or 1.
         OSError: if the file cannot be written.
 
     Example:
@@ -66,6 +67,7 @@ def atlas(
     if len(names) != n_classes:
         raise ValueError(f"classes: expected {n_classes} names, got {len(names)}")
     pictures, potentials, labels = _seen(model, loader)
+    check_labels(labels, n_classes)
     found = Codes.of(potentials, labels)
     data = {
         "classes": names,
@@ -96,7 +98,7 @@ def _seen(model: ICBM, loader) -> tuple[np.ndarray, Tensor, Tensor]:
     device = model.head.weight.device
     pictures, potentials, labels = [], [], []
     with in_eval(model):
-        for images, numbers in loader:
+        for images, numbers, _ in map(unpack, loader):
             if images.ndim != 4 or images.shape[1] not in (1, 3):
                 raise ValueError(f"loader: expected images (B, 1 or 3, H, W), got {tuple(images.shape)}")
             potentials.append(model.potentials(images.to(device)).cpu())

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import functional
 from .._files import replacing
 from ..models import ICBM
+from ..nn._batches import unpack
 from ..nn._modes import in_eval
 
 __all__ = ["Codes", "codes"]
@@ -41,10 +42,12 @@ class Codes:
 
     @classmethod
     def of(cls, concepts: Tensor, labels: Tensor) -> Codes:
-        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if the shapes do not fit."""
+        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if they do not fit."""
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise ValueError(f"labels: expected integers (N,), got {labels.dtype} {tuple(labels.shape)}")
         if concepts.ndim != 2 or len(concepts) != len(labels):
             raise ValueError(f"concepts: expected (N, K) for {len(labels)} labels, got {tuple(concepts.shape)}")
-        return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu())
+        return cls(functional.pack_bits(concepts.cpu()), concepts.shape[1], labels.cpu().long())
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -161,7 +164,8 @@ def codes(model: ICBM, loader) -> Codes:
         `Codes` of N images and `n_concepts` bits, on the CPU.
 
     Raises:
-        ValueError: if the loader is empty.
+        ValueError: if the loader is empty, or labels are not of shape (B,).
+        TypeError: if the images are not of floating point.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=5, n_classes=3, in_features=16)
@@ -173,9 +177,9 @@ def codes(model: ICBM, loader) -> Codes:
     device = model.head.weight.device
     found, labels = [], []
     with in_eval(model):
-        for images, numbers in loader:
-            found.append(functional.pack_bits(model.concepts(images.to(device)).cpu()))
-            labels.append(numbers.cpu())
+        for batch in map(unpack, loader):
+            found.append(functional.pack_bits(model.concepts(batch.x.to(device)).cpu()))
+            labels.append(batch.labels.cpu())
     if not found:
         raise ValueError("loader: expected at least one image, got none")
     return Codes(torch.cat(found), model.head.in_features, torch.cat(labels))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from torch import Tensor, nn
 
 from .. import training
 from ..models import ICBM
+from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
+from ..training.folder import check_same_run, read_settings, write_json
+from ..training.loop import check_no_run
+from ..training.recipe import check_annealing
 
 __all__ = ["Recipe", "fit", "penalties"]
 
@@ -51,7 +56,7 @@ class Recipe:
 
     def __post_init__(self):
         names = ("epochs", "lr", "schedule", "alpha_end", "anneal")
-        training.TrainConfig(**{name: getattr(self, name) for name in names})  # checks them
+        training.TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
         for name in ("activity", "decorrelation", "entropy"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
@@ -133,7 +138,8 @@ def fit(
     Args:
         model: on the device to train it on.
         train_loader, val_loader: `DataLoader`s of (images, labels), all images of one shape; val_loader may be None.
-        out: folder for `metrics.jsonl` and the checkpoint; it is made. Without those of another run, unless resuming.
+        out: folder for `config.json`, `metrics.jsonl` and the checkpoint; it is made. Without those of another run,
+            unless resuming. `concepts.load(out, model)` gives the weights to a model of the same structure.
         recipe: how; None for the defaults.
         epochs: in place of the recipe's.
         resume, progress, processes, precision, compiled: as of `training.fit`.
@@ -142,8 +148,8 @@ def fit(
         The metrics of all epochs, as of `training.fit`; "spike_rate" is the concepts' mean.
 
     Raises:
-        TypeError: if it is no ICBM.
-        ValueError: if a label is out of range, or as `training.fit`.
+        TypeError: if it is no ICBM, or as `training.fit`.
+        ValueError: if a label is out of range, a resumed run has another recipe, or as `training.fit`.
         FileNotFoundError, FloatingPointError: as `training.fit`.
 
     Example:
@@ -161,10 +167,18 @@ def fit(
     recipe = recipe or Recipe()
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
-    penalty = _Penalty(recipe)
+    out, penalty = Path(out), _Penalty(recipe)
+    own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
+    check_annealing(own, model)
+    writes = processes is None or processes.first
+    if writes and resume and (out / "config.json").is_file():
+        check_same_run(own, read_settings(out, Recipe))
     with _keeping_shape(model), penalty.watching(model.concept_layer.discretiser):
         start(model, train_loader)
-        Path(out).mkdir(parents=True, exist_ok=True)
+        if writes:
+            out.mkdir(parents=True, exist_ok=True)
+            check_no_run(out, resume)
+            _write_config(out, {**asdict(own), "image_shape": model.image_shape})
         return training.fit(
             model,
             train_loader,
@@ -182,11 +196,22 @@ def fit(
         )
 
 
+def _write_config(out: Path, values: dict) -> None:
+    """What `concepts.load` needs, beside what else a run's configuration has."""
+    path = out / "config.json"
+    write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
+
+
 def start(model: ICBM, loader) -> None:
     """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
-    images, labels = next(iter(loader))
+    images, labels, _ = unpack(next(iter(loader)))
     check_labels(labels, model.head.out_features)
     model.image_shape = tuple(images.shape[1:])
+    look(model, images)
+
+
+def look(model: ICBM, images: Tensor) -> None:
+    """Evaluate a model, which gives a lazy layer its size, and checks the images."""
     with torch.no_grad(), in_eval(model):
         model(images.to(model.head.weight.device))
 
@@ -200,11 +225,3 @@ def _keeping_shape(model: ICBM) -> Iterator[None]:
     except Exception:
         model.image_shape = before
         raise
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless labels are int64 and within 0 to classes - 1."""
-    if labels.dtype != torch.int64 or not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(
-            f"labels: expected int64 within 0 to {classes - 1}, got {labels.dtype} {labels.min()} to {labels.max()}"
-        )

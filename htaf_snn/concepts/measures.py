@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,14 +30,17 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
 
     Returns:
         {"hard_accuracy", "smooth_accuracy" and "hardening_gap" (None if training was not smooth), "dead": concepts that
-        are never 1, "always_on": those that are 1 for 99 % of the images or more, "activation_rate": the mean of all
-        bits, "effective_concepts": the exponential of the entropy of the eigenvalues of their correlations,
-        "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of the share of their most
-        frequent class (None if all are dead), "completeness": accuracy of a tree over the bits above the share of the
-        largest class, as part of what is possible (None if there is one class alone), "intervention_auc": mean of
-        `intervention_curve` (None for real concepts), "information": mean mutual information with the labels in bits,
-        "alignment": for each attribute the largest mutual information of a concept with it, as part of the attribute's
-        entropy}.
+        are 1 for none of the loader's images, "always_on": those that are 1 for 99 % of them or more,
+        "activation_rate": the mean of all bits, "effective_concepts": the exponential of the entropy of the eigenvalues
+        of their correlations, "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of the
+        share of their most frequent class (None if all are dead), "completeness": accuracy of a tree over the bits
+        above the share of the largest class, as part of what is possible (None if there is one class alone),
+        "intervention_auc": mean of the accuracies of `intervention_curve` (None for real concepts), "information": mean
+        mutual information with the labels in bits, "alignment": for each attribute the largest mutual information of a
+        concept with it, as part of the attribute's entropy, "chance": {"purity", "information", "alignment",
+        "intervention_auc"} of bits that know nothing of their images, those of other images drawn by chance}.
+
+        What is no more than its "chance" is no finding: none of the four is 0 for random bits.
 
     Raises:
         ValueError: if a loader is empty, or an attribute has another number of values than there are images.
@@ -54,12 +58,15 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         (True, True)
         >>> found["hardening_gap"] == found["smooth_accuracy"] - found["hard_accuracy"]
         True
+        >>> sorted(found["chance"])
+        ['alignment', 'information', 'intervention_auc', 'purity']
     """
     found = training.evaluate_hard(model, train_loader, loader)
-    own = codes(model, loader)
-    bits, labels = own.numpy(), own.labels.numpy()
+    train, own = codes(model, train_loader), codes(model, loader)
+    bits, classes = own.numpy(), model.head.out_features
     rates = bits.mean(0)
-    told = profiles(own, model.head.out_features, attributes)
+    curve = intervention_curve(model, train, own) if model.is_binary else None
+    auc, random_auc = (curve and float(np.mean(curve[name])) for name in ("accuracy", "random"))
     return {
         "hard_accuracy": found["accuracy"],
         "smooth_accuracy": found.get("smooth_accuracy"),
@@ -68,13 +75,27 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         "always_on": int((rates >= _ALWAYS).sum()),
         "activation_rate": float(rates.mean()),
         **_correlated(bits),
-        "purity": _purity(bits, labels, model.head.out_features),
-        "completeness": _completeness(codes(model, train_loader), own),
-        "intervention_auc": float(np.mean(intervention_curve(model, own)["accuracy"])) if model.is_binary else None,
+        "completeness": _completeness(train, own),
+        "intervention_auc": auc,
+        **_of_labels(own, classes, attributes or {}),
+        "chance": {"intervention_auc": random_auc, **_of_labels(_shuffled(own), classes, attributes or {})},
+    }
+
+
+def _shuffled(found: Codes) -> Codes:
+    """The same codes, each at an image drawn by chance."""
+    return replace(found, words=found.words[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))])
+
+
+def _of_labels(found: Codes, classes: int, attributes: dict[str, Tensor]) -> dict:
+    """The figures that ask what the bits have to do with labels."""
+    told = profiles(found, classes, attributes)
+    return {
+        "purity": _purity(found.numpy(), found.labels.numpy(), classes),
         "information": float(np.mean([one["information"]["label"] for one in told])),
         "alignment": {
             name: max(one["information"][name] for one in told) / max(mutual_information(values, values), 1e-12)
-            for name, values in ((name, np.asarray(values)) for name, values in (attributes or {}).items())
+            for name, values in ((name, np.asarray(values)) for name, values in attributes.items())
         },
     }
 
@@ -108,83 +129,115 @@ def _completeness(train: Codes, test: Codes) -> float | None:
 
 
 @torch.no_grad()
-def intervention_curve(model: ICBM, found: Codes) -> dict[str, list]:
-    """Accuracy when more and more concepts of each image are set to what is usual in its class.
+def intervention_curve(model: ICBM, train: Codes, found: Codes) -> dict[str, list]:
+    """Accuracy when more and more concepts of each image are set to what is usual in its true class.
 
-    For each image the concepts are set in the order of the magnitude of the weight that its true class gives them.
+    For each image the concepts are set in the order of the magnitude of the weight that its true class gives them. This
+    hands the true class over: random bits do it as well, if a head has learned them by heart. "random" is therefore the
+    same for bits of other images drawn by chance, with a head fitted to those of the training by least squares. What
+    the concepts know lies between the two curves.
 
     Args:
         model: whose head decides.
-        found: codes of many images.
+        train: codes of the training images, which tell what is usual in a class.
+        found: codes of the images to measure on.
 
     Returns:
-        {"set": 0, 1, 2, … concepts, "accuracy": with so many set}.
+        {"set": 0, 1, 2, … concepts, "accuracy": with so many set, "random"}.
 
     Raises:
-        ValueError: if the concepts are not 0 or 1.
+        ValueError: if the concepts are not 0 or 1, or the codes are of different sizes.
 
     Reference:
         Koh et al. 2020, "Concept bottleneck models", ICML, for interventions at test time.
 
     Example:
-        Each class has its concept; the third image lacks that of its class.
+        Each class has its concept; the last image lacks that of its class.
 
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
         >>> _, _ = model.head.weight.data.copy_(torch.eye(2)), model.head.bias.data.zero_()
-        >>> bits = torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]])
-        >>> intervention_curve(model, Codes.of(bits, torch.tensor([0, 0, 0, 1])))
-        {'set': [0, 1, 2], 'accuracy': [0.75, 1.0, 1.0]}
+        >>> train = Codes.of(torch.tensor([[1, 0], [0, 1]]), torch.tensor([0, 1]))
+        >>> found = Codes.of(torch.tensor([[1, 0], [1, 0], [0, 1], [1, 0]]), torch.tensor([0, 0, 1, 1]))
+        >>> intervention_curve(model, train, found)["accuracy"]
+        [0.75, 0.75, 1.0]
     """
     model.check_binary()
-    bits, labels = found[:].to(model.head.weight), found.labels.to(model.head.weight.device)
-    usual = torch.stack(
-        [
-            bits[labels == number].mean(0).gt(0.5).to(bits) if (labels == number).any() else bits.new_zeros(found.size)
-            for number in range(model.head.out_features)
-        ]
-    )
-    order = model.head.weight.abs().argsort(dim=1, descending=True)[labels]
-    accuracies, current = [], bits.clone()
+    classes = model.head.out_features
+    if {train.size, found.size} != {model.head.in_features}:
+        expected = f"codes of {model.head.in_features} concepts"
+        raise ValueError(f"train, found: expected {expected}, got {train.size} and {found.size}")
+    head = model.head.weight.detach().double().cpu(), model.head.bias.detach().double().cpu()
+    random = _shuffled(train)
+    return {
+        "set": list(range(found.size + 1)),
+        "accuracy": _intervened(*head, train, found),
+        "random": _intervened(*_fitted(random, classes), random, _shuffled(found)),
+    }
+
+
+def _fitted(found: Codes, classes: int) -> tuple[Tensor, Tensor]:
+    """Weights and biases of a head fitted to codes by least squares."""
+    inputs = torch.cat([found[:].double(), torch.ones(len(found), 1, dtype=torch.float64)], 1)
+    targets = torch.nn.functional.one_hot(found.labels, classes).double()
+    solution = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution.T
+    return solution[:, :-1], solution[:, -1]
+
+
+def _intervened(weight: Tensor, bias: Tensor, train: Codes, found: Codes) -> list[float]:
+    """The accuracies of `intervention_curve` with a head's weights (classes, K) and biases."""
+    members = torch.nn.functional.one_hot(train.labels, len(weight)).double()
+    rates = members.T @ train[:].double() / members.sum(0).clamp(min=1)[:, None]
+    usual, labels = rates.gt(0.5).double(), found.labels
+    order = weight.abs().argsort(dim=1, descending=True, stable=True)[labels]
+    accuracies, current = [], found[:].double()
     for count in range(found.size + 1):
-        accuracies.append((model.head(current).argmax(1) == labels).float().mean().item())
+        decided = (current @ weight.T + bias).argmax(1)
+        accuracies.append((decided == labels).double().mean().item())
         if count < found.size:
             chosen = order[:, count : count + 1]
             current.scatter_(1, chosen, usual[labels].gather(1, chosen))
-    return {"set": list(range(found.size + 1)), "accuracy": accuracies}
+    return accuracies
 
 
-def stability(several: Sequence[Codes]) -> float:
+def stability(several: Sequence[Codes]) -> dict[str, float]:
     """How much the concepts of models of different seeds agree: mean |correlation| of concepts matched one to one.
 
     Args:
         several: the codes of the same images by two models or more, with the same number of concepts.
 
     Returns:
-        From 0 to 1, the mean over all pairs of models, each matched by the Hungarian method.
+        {"stability": from 0 to 1, the mean over all pairs of models, each matched by the Hungarian method; "chance":
+        the same where one of each pair has the bits of other images, drawn by chance, which is not 0 as the best match
+        of many is chosen}.
 
     Raises:
-        ValueError: if there are fewer than two, or of different shapes.
+        ValueError: if there are fewer than two, or of different shapes or images.
 
     Example:
         The same concepts in another order, and one of them negated, agree fully.
 
-        >>> bits, labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 0]]), torch.zeros(4)
+        >>> bits, labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 0]]), torch.zeros(4, dtype=torch.int64)
         >>> again = torch.stack([bits[:, 2], 1 - bits[:, 0], bits[:, 1]], 1)
-        >>> round(stability([Codes.of(bits, labels), Codes.of(again, labels)]), 6)
+        >>> round(stability([Codes.of(bits, labels), Codes.of(again, labels)])["stability"], 6)
         1.0
     """
-    from scipy.optimize import linear_sum_assignment
-
     if len(several) < 2 or len({found.shape for found in several}) > 1:
         raise ValueError(f"several: expected codes of one shape, two or more, got {[found.shape for found in several]}")
-    matched = []
-    for i, one in enumerate(several):
-        for other in several[:i]:
-            a, b = (_standardised(found.numpy()) for found in (one, other))
-            agreement = np.abs(a.T @ b) / len(one)
-            rows, columns = linear_sum_assignment(-agreement)
-            matched.append(agreement[rows, columns].mean())
-    return float(np.mean(matched))
+    if not all(torch.equal(found.labels, several[0].labels) for found in several):
+        raise ValueError("several: expected codes of the same images in the same order, got other labels")
+    pairs = [(one, other) for i, one in enumerate(several) for other in several[:i]]
+    return {
+        "stability": float(np.mean([_agreement(one, other) for one, other in pairs])),
+        "chance": float(np.mean([_agreement(_shuffled(one), other) for one, other in pairs])),
+    }
+
+
+def _agreement(one: Codes, other: Codes) -> float:
+    from scipy.optimize import linear_sum_assignment
+
+    a, b = (_standardised(found.numpy()) for found in (one, other))
+    correlations = np.abs(a.T @ b) / len(one)
+    return float(correlations[linear_sum_assignment(-correlations)].mean())
 
 
 def _standardised(bits: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ from ..models import ICBM, ImageEncoder
 from ..training import CHECKPOINT, Processes, evaluate, image_loaders, load_checkpoint
 from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
 from ..training.loop import restore
-from ..training.recipe import end_annealing
+from ..training.recipe import check_annealing, end_annealing
 from .atlas import atlas
 from .codes import codes
-from .fitting import Recipe, fit, start
+from .fitting import Recipe, fit, look, start
 from .measures import measure
 from .sparse import sparsify
 
@@ -86,15 +86,21 @@ def _model(config: Config, channels: int, classes: int) -> ICBM:
     return ICBM(encoder, config.n_concepts, classes, in_features=encoder.out_features, discretiser=config.discretiser)
 
 
-def load(out: str | PathLike) -> ICBM:
-    """The trained model of a run, in eval mode on the CPU, with its sparse head if it was given one.
+def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
+    """The trained model of a run, in eval mode, with its sparse head if it was given one.
 
     Args:
-        out: folder of a run of `run`.
+        out: folder of a run of `run`, or of `fit`.
+        model: for a folder of `fit`: a model of the same structure, which gets the weights, in place.
+
+    Returns:
+        The model; of a run on the CPU, of `fit` the one given.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
-        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+        TypeError: if the model is missing for a folder of `fit`, or given for one of `run`.
+        ValueError: if a file is damaged, the checkpoint does not fit the configuration or the model, or the run is of
+            another command, whose function is named.
 
     Example:
         >>> import tempfile
@@ -106,17 +112,24 @@ def load(out: str | PathLike) -> ICBM:
         True
     """
     out = Path(out)
-    config = read_settings(out, Config)
-    told = json.loads((out / "config.json").read_text())
-    if not {"image_shape", "classes"} <= told.keys():
+    recipe, told = read_settings(out, Recipe), json.loads((out / "config.json").read_text())
+    of_run = "n_concepts" in told
+    if of_run and model is not None:
+        raise TypeError(f"model: expected none for {out}, whose configuration makes it, got {type(model).__name__}")
+    if not of_run and not isinstance(model, ICBM):
+        raise TypeError(f"model: expected an ICBM like the one that fit trained into {out}, got {type(model).__name__}")
+    missing = {"image_shape", "classes"} - told.keys() if of_run else {"image_shape"} - told.keys()
+    if missing:
         raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, found {', '.join(told)}")
     with torch.random.fork_rng():
-        model = _model(config, told["image_shape"][0], len(told["classes"]))
+        if model is None:
+            model = _model(read_settings(out, Config), told["image_shape"][0], len(told["classes"]))
         model.image_shape = tuple(told["image_shape"])
+        look(model, torch.zeros(1, *model.image_shape))
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
         _load_head(out / SPARSE_HEAD, model)
-    end_annealing(config, model)
+    end_annealing(recipe, model)
     return model.eval()
 
 
@@ -141,8 +154,9 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     Several processes started by `torchrun` train one model together.
 
     Returns:
-        The figures of `measure` on the test images and {"sparse_accuracy" with a sparse head, "out"}, also in
-        `result.json`; beside it are `codes.npz` and, unless concepts are the real ones of "relu", `atlas.html`.
+        The figures of `measure` on the test images, of the model that `load` gives, and {"dense_accuracy": with a
+        sparse head the one of the dense head before, "out"}, also in `result.json`; beside it are `codes.npz` and,
+        unless concepts are the real ones of "relu", `atlas.html`.
 
     Raises:
         ValueError, OSError, FloatingPointError: as of `training.train`.
@@ -159,7 +173,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
-    _model(config, 1, 2)
+    check_annealing(config, _model(config, 1, 2))
     if writes:
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
@@ -187,14 +201,15 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
 
 def _told(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
     train, test = loaders
-    result = measure(model, train, test)
+    dense = {}
     if config.max_concepts_per_class is not None:
         from safetensors.torch import save_file
 
+        dense = {"dense_accuracy": evaluate(model, test)["accuracy"]}
         sparsify(model, train, config.max_concepts_per_class)
-        result["sparse_accuracy"] = evaluate(model, test)["accuracy"]
         with replacing(out / SPARSE_HEAD) as temporary:
             save_file({name: value.cpu() for name, value in model.head.state_dict().items()}, temporary)
+    result = {**measure(model, train, test), **dense}
     codes(model, test).save(out / "codes.npz")
     if model.is_binary:
         title = f"Concepts of {Path(config.dataset).name}"

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..models import ICBM
+from ..nn._batches import check_labels
 from .codes import codes
-from .fitting import check_labels
 
 __all__ = ["PathStep", "sparsify"]
 

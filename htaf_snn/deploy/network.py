@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._files import replacing
 from ..functional import unpack_bits
-from ..nn.quantizing import check_floating_images
+from ..functional._checks import check_floating
 from .steps import (
     FUNCTIONS,
     MODULES,
@@ -85,7 +85,7 @@ class PackedNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        check_floating_images(x)
+        check_floating("x", x)
         values: dict[int, object] = {0: x.float()}
         for i, inputs in enumerate(self._inputs):
             values[i + 1] = self._run(i, [values[number] for number in inputs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 
 def describe(value) -> str:
@@ -17,8 +17,11 @@ def describe(value) -> str:
 
 def check_floating(name: str, x) -> None:
     """Raise TypeError unless x is a floating-point tensor."""
+    if isinstance(x, fx.Proxy):  # a trace has no values
+        return
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        remedy = "; convert it with .float()" if isinstance(x, Tensor) else ""
+        bytes_ = f" (images of bytes: {name}.float() / 255)" if getattr(x, "dtype", None) == torch.uint8 else ""
+        remedy = f"; write {name}.float(){bytes_}" if isinstance(x, Tensor) else ""
         raise TypeError(f"{name}: expected a floating-point tensor, got {describe(x)}{remedy}")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..nn import ConceptLayer
-from ._chain import Chain
+from ._chain import Chain, check_images
 
 __all__ = ["ICBM", "ImageEncoder"]
 
@@ -36,7 +39,7 @@ class ICBM(nn.Module):
         Images to class scores (B, n_classes).
 
     Raises:
-        TypeError: if the backbone is no module, or in the forward pass gives no floating-point tensor.
+        TypeError: if the backbone is no module, or in the forward pass gives no floating-point tensor, or gets none.
         ValueError: if a number is wrong, or in the forward pass the images or features are of another shape.
 
     Example:
@@ -68,7 +71,11 @@ class ICBM(nn.Module):
             raise ValueError(f"n_classes: expected an integer >= 2, got {n_classes!r}")
         self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, discretiser)
         self.head = nn.Linear(n_concepts, n_classes)
-        self._interventions: dict[int, float] = {}
+        self._interventions: list[dict[int, float | Tensor]] = []
+
+    def __getstate__(self) -> dict:
+        """What copies and pickles get: interventions are of this model, within the block, and not of its copies."""
+        return {**self.__dict__, "_interventions": []}
 
     @property
     def is_binary(self) -> bool:
@@ -87,8 +94,7 @@ class ICBM(nn.Module):
 
     def potentials(self, x: Tensor) -> Tensor:
         """What is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
-        if self.image_shape is not None and x.shape[1:] != self.image_shape:
-            raise ValueError(f"x: expected images (B, {', '.join(map(str, self.image_shape))}), got {tuple(x.shape)}")
+        check_images(x, self.image_shape)
         features = self.backbone(x)
         if not isinstance(features, Tensor) or not features.is_floating_point():
             raise TypeError(f"backbone: expected to give a floating-point tensor, got {type(features).__name__}")
@@ -100,36 +106,65 @@ class ICBM(nn.Module):
         if not self._interventions:
             return found
         found = found.clone()
-        for concept, value in self._interventions.items():
-            found[:, concept] = value
+        for concept, value in (pair for values in self._interventions for pair in values.items()):
+            if isinstance(value, Tensor) and len(value) != len(found):
+                raise ValueError(f"values: expected {len(found)} for concept {concept}, as images, got {len(value)}")
+            found[:, concept] = value.to(found) if isinstance(value, Tensor) else value
         return found
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.concepts(x))
 
     @contextmanager
-    def intervene(self, values: Mapping[int, float]) -> Iterator[ICBM]:
-        """Within the block, the concepts have these values.
+    def intervene(self, values: Mapping[int, float | Sequence[float] | Tensor]) -> Iterator[ICBM]:
+        """Within the block, the concepts have these values; of blocks in each other the later one counts.
 
         Args:
-            values: by the concept's number; 0 or 1.
+            values: by the concept's number, an integer of any kind: 0 or 1 for all images, or (B,) values of 0 or 1,
+                one per image, as a tensor, an array or a list.
 
         Raises:
             TypeError: if it is no mapping.
-            ValueError: if there is no such concept, or a value is not 0 or 1.
+            ValueError: if there is no such concept, or a value is not 0 or 1; in the forward pass if there are not as
+                many values as images.
+
+        Example:
+            >>> import torch
+            >>> model, images = ICBM(nn.Flatten(), n_concepts=4, n_classes=2, in_features=16), torch.rand(3, 1, 4, 4)
+            >>> with model.eval().intervene({0: 1, 2: [0, 1, 1]}):
+            ...     model.concepts(images)[:, [0, 2]].tolist()
+            [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"values: expected a mapping such as {{7: 1}}, got {values!r}")
-        for concept, value in values.items():
-            if isinstance(concept, bool) or not isinstance(concept, int) or not 0 <= concept < self.head.in_features:
-                raise ValueError(f"values: expected concepts 0 to {self.head.in_features - 1}, got {concept!r}")
-            if value not in (0, 1):
-                raise ValueError(f"values: expected 0 or 1 for concept {concept}, got {value!r}")
-        before, self._interventions = self._interventions, {**self._interventions, **values}
+        own = {self._concept(concept): _bits(concept, value) for concept, value in values.items()}
+        self._interventions.append(own)
         try:
             yield self
         finally:
-            self._interventions = before
+            # By identity, as blocks may end in another order than they began.
+            self._interventions = [one for one in self._interventions if one is not own]
+
+    def _concept(self, number) -> int:
+        """The number of a concept as an int."""
+        try:
+            index = None if isinstance(number, (bool, np.bool_)) else operator.index(number)
+        except TypeError:
+            index = None
+        if index is None or not 0 <= index < self.head.in_features:
+            raise ValueError(f"values: expected concepts 0 to {self.head.in_features - 1}, got {number!r}")
+        return index
+
+
+def _bits(concept, value) -> float | Tensor:
+    """0.0 or 1.0, or a tensor (B,) of them."""
+    try:
+        bits = torch.as_tensor(value).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        bits = torch.full((), torch.nan)
+    if bits.ndim > 1 or not ((bits == 0) | (bits == 1)).all():
+        raise ValueError(f"values: expected 0 or 1 for concept {concept}, or (B,) of them, got {value!r}")
+    return bits if bits.ndim else float(bits)
 
 
 class ImageEncoder(Chain):

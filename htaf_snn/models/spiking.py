@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+from ..functional._checks import check_floating
 from ._chain import check_sizes
 
 __all__ = ["SpikingCNN", "SpikingMLP"]
@@ -15,17 +17,40 @@ __all__ = ["SpikingCNN", "SpikingMLP"]
 class _SpikingNet(nn.Module):
     """Stateless layers, applied to all time steps at once, alternating with neurons, which go through time."""
 
+    frame_shape: tuple[int, ...] | None = None
+
     def __init__(self, layers: Sequence[nn.Module], neurons: Sequence[nn.Module], readout: nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.neurons = nn.ModuleList(neurons)
         self.readout = readout
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
+        self._check(frames)
         x = frames
         for layer, neuron in zip(self.layers, self.neurons, strict=True):
             x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-        return self.readout(x.mean(0))
+        return self.readout(x.mean(0) if lengths is None else _mean(x, lengths))
+
+    def _check(self, frames: Tensor) -> None:
+        check_floating("frames", frames)
+        shape = self.frame_shape
+        if shape is not None and (frames.ndim < 2 or (frames.shape[0], *frames.shape[2:]) != shape):
+            expected = ", ".join(map(str, (shape[0], "B", *shape[1:])))
+            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}")
+
+
+def _mean(x: Tensor, lengths: Tensor) -> Tensor:
+    """The mean (B, *features) of x (T, B, *features) over each sample's own steps; 0 where there are none."""
+    steps, batch = x.shape[:2]
+    whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
+    if not whole or lengths.shape != (batch,):
+        raise ValueError(f"lengths: expected integers ({batch},), got {lengths.dtype} {tuple(lengths.shape)}")
+    if batch and not 0 <= lengths.min() <= lengths.max() <= steps:
+        raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
+    features = [1] * (x.ndim - 2)
+    own = torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
+    return (x * own.view(steps, batch, *features)).sum(0) / lengths.clamp(min=1).to(x).view(batch, *features)
 
 
 class SpikingMLP(_SpikingNet):
@@ -37,11 +62,18 @@ class SpikingMLP(_SpikingNet):
         classes: number of classes.
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
 
+    Attributes:
+        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; others are refused then.
+            None before; set it to None to try other frames.
+
     Shape:
-        frames (T, B, *features) to class scores (B, classes): a linear map of the last layer's spike rates.
+        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, classes): a linear map of the
+        last layer's spike rates, over each sample's first `lengths` steps.
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1.
+        ValueError: if hidden has no sizes, or one below 1; in the forward pass if the frames are not of the
+            `frame_shape`, or lengths out of range.
+        TypeError: in the forward pass if the frames are not of floating point.
 
     Example:
         >>> import torch
@@ -69,11 +101,14 @@ class SpikingCNN(_SpikingNet):
         classes: number of classes.
         neuron: as in `SpikingMLP`.
 
+    Attributes:
+        frame_shape: as of `SpikingMLP`.
+
     Shape:
-        frames (T, B, C, H, W) to class scores (B, classes).
+        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, classes), as of `SpikingMLP`.
 
     Raises:
-        ValueError: if there are no channels, or fewer than 1.
+        TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.
 
     Example:
         >>> import torch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import nn
 
 from ..surrogate import Surrogate
+from ._batches import class_scores, inputs_of, unpack
 from ._modes import in_eval
 from .binary import BinaryActivation, _BinaryWeight, smooth_activations
 
@@ -109,11 +110,11 @@ class AnnealAlpha:
 
 
 def _accuracy(model: nn.Module, loader: Iterable) -> float:
-    device = next(model.parameters()).device
     right = count = 0
     with torch.no_grad():
-        for x, labels in loader:
-            right += (model(x.to(device)).argmax(1) == labels.to(device)).sum().item()
+        for batch in loader:
+            scores, labels = class_scores(model, unpack(batch))
+            right += (scores.argmax(1) == labels).sum().item()
             count += len(labels)
     if not count:
         raise ValueError("loader: expected at least one sample, got none")
@@ -123,6 +124,8 @@ def _accuracy(model: nn.Module, loader: Iterable) -> float:
 def hardening_gap(model: nn.Module, loader: Iterable) -> float:
     """The accuracy with smooth activations minus that with hard ones, both in eval mode.
 
+    BatchNorm has the same statistics for both; `training.evaluate_hard` measures them for each.
+
     Args:
         model: a classifier with activations of two levels; its mode is restored.
         loader: of (inputs, labels).
@@ -131,7 +134,7 @@ def hardening_gap(model: nn.Module, loader: Iterable) -> float:
         A difference of accuracies, from -1 to 1; 0 for a network whose activations are hard throughout.
 
     Raises:
-        ValueError: if the loader is empty.
+        ValueError, TypeError: as `training.evaluate`.
 
     Example:
         >>> from htaf_snn.nn import HTAFActivation
@@ -166,6 +169,11 @@ def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
             module.weight.clamp_(-limit, limit)
 
 
+def _samples(batch) -> int:
+    """The number of labels, or without labels of inputs."""
+    return len(batch[0] if batch[1] is None else batch[1])
+
+
 @torch.no_grad()
 def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     """Measure the statistics of BatchNorm layers anew, with hard activations as in `eval()`.
@@ -177,6 +185,9 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         loader: of (inputs, labels); batches of one sample are left out.
         batches: how many are taken at most; the statistics are their mean.
 
+    Raises:
+        ValueError: if there is no batch of two samples or more; the statistics are then as before.
+
     Example:
         >>> from htaf_snn.nn import HTAFActivation
         >>> net = nn.Sequential(HTAFActivation(levels=(0, 1)), nn.BatchNorm1d(1))
@@ -187,6 +198,13 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
+    # One sample does not tell how much it varies.
+    usable = islice((batch for batch in loader if _samples(batch) > 1), batches)
+    first = next(usable, None)
+    if first is None:
+        raise ValueError(
+            "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
+        )
     momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
     with in_eval(model):
         for norm in norms:
@@ -194,9 +212,9 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
             norm.momentum = None  # the plain mean of all batches
             norm.train()
         try:
-            # One sample does not tell how much it varies.
-            for x, _ in islice((batch for batch in loader if len(batch[0]) > 1), batches):
-                model(x.to(device))
+            for batch in chain([first], usable):
+                x, lengths = inputs_of(batch)
+                model(x.to(device), **({} if lengths is None else {"lengths": lengths.to(device)}))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

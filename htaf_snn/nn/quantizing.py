@@ -5,19 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["INPUT_STEP", "QuantizeInput", "check_floating_images", "check_unit_range"]
+from ..functional._checks import check_floating
+
+__all__ = ["INPUT_STEP", "QuantizeInput", "check_unit_range"]
 
 INPUT_STEP = 2.0**-8
-
-
-def check_floating_images(x: Tensor) -> None:
-    """Raise TypeError unless x is a floating-point tensor, with what to write for images of bytes."""
-    if isinstance(x, fx.Proxy):
-        return
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        remedy = "; write images.float() / 255" if got == torch.uint8 else ""
-        raise TypeError(f"x: expected a floating-point tensor, got {got}{remedy}")
 
 
 _RANGE = "x: expected values within [0, 1]"
@@ -75,7 +67,7 @@ class QuantizeInput(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        check_floating_images(x)
+        check_floating("x", x)
         check_unit_range(x, wait=not self.training)
         # The difference is exactly 0; it brings the gradient.
         return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .._files import replacing
+from .checkpoint import CHECKPOINT
 
 
 def is_count(value) -> bool:
@@ -43,22 +44,46 @@ def read_settings(out: str | PathLike, kind: type) -> Any:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if `config.json` is damaged.
+        ValueError: if `config.json` is damaged, or of another command, which is named.
     """
-    path = Path(out) / "config.json"
+    out = Path(out)
+    path = out / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected the configuration of a run, found no file")
+        raise FileNotFoundError(f"{path}: expected the configuration of a run, found no file{_without_settings(out)}")
     try:
         values = json.loads(path.read_text())
-        return kind(**{field.name: values[field.name] for field in fields(kind)})
-    except (ValueError, KeyError, TypeError) as error:
+        missing = [field.name for field in fields(kind) if field.name not in values]
+        if not missing:
+            return kind(**{field.name: values[field.name] for field in fields(kind)})
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected a configuration written by htaf-snn, got {error!r}") from error
+    raise ValueError(f"{path}: expected a configuration with {missing[0]!r}, found none{_of_another(values)}")
+
+
+def _without_settings(out: Path) -> str:
+    """What a folder is that has no configuration, and how to use it."""
+    if (out / "study.json").is_file():
+        return "; this is a study of htaf-snn compare, which keeps no networks: open it by compare.Study(out)"
+    if (out / CHECKPOINT).is_file():
+        return f"; {CHECKPOINT} there is of training.fit: make its network and use training.load_checkpoint"
+    return ""
+
+
+def _of_another(values: dict) -> str:
+    """Whose settings these are, and how to use them."""
+    if "n_concepts" in values:
+        return "; this is a run of htaf-snn icbm: load it by concepts.load(out)"
+    if "decorrelation" in values:
+        return "; this is of concepts.fit: load it by concepts.load(out, model), with a model of the same structure"
+    if "library" in values:
+        return "; this is a run of htaf-snn train: load it by training.load(out)"
+    return ""
 
 
 def check_folder(config, out: Path, resume: bool) -> None:
     """Raise ValueError unless the folder is new or empty or, to resume, has a run of the same settings."""
     if resume:
-        _check_same_run(config, read_settings(out, type(config)))
+        check_same_run(config, read_settings(out, type(config)))
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f"out: expected a new or empty folder, got {out}, which is not; resume it or name another")
 
@@ -87,7 +112,7 @@ def write_json(path: Path, values: dict) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def _check_same_run(config, before) -> None:
+def check_same_run(config, before) -> None:
     for field in fields(config):
         came, expected = getattr(config, field.name), getattr(before, field.name)
         if field.name in ("data_root", "download", "device") or (field.name == "epochs" and came >= expected):

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._files import replacing
 from ..nn import recalibrate, smooth_activations
+from ..nn._batches import Batch, class_scores, unpack
 from ..nn._modes import in_eval
 from ..surrogate import Surrogate
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -28,10 +29,15 @@ METRICS = "metrics.jsonl"
 
 
 class _SpikeRates:
-    """Mean output of each of a model's `neurons`, gathered by forward hooks while the block runs."""
+    """Mean output of each of a model's `neurons`, gathered by forward hooks while the block runs.
+
+    Of activations of the levels -1 and 1 it is the share of the upper level. Of a batch with lengths the steps beyond
+    them do not count in outputs (T, B, …).
+    """
 
     def __init__(self, model: nn.Module):
         self._neurons = list(getattr(model, "neurons", ()))
+        self.batch: Batch | None = None
 
     def __enter__(self):
         self._sums = [0.0] * len(self._neurons)
@@ -42,8 +48,12 @@ class _SpikeRates:
     def _keep(self, i: int) -> Callable:
         def hook(module, inputs, output):
             # Neurons of snnTorch's and Norse's kind give their spikes and their state.
-            output = output[0] if isinstance(output, tuple) else output
-            self._sums[i] = self._sums[i] + output.detach().sum(dtype=torch.float64)
+            output = (output[0] if isinstance(output, tuple) else output).detach()
+            if self.batch is not None and self.batch.lengths is not None:
+                if output.shape[:2] == self.batch.x.shape[:2]:
+                    steps = torch.arange(len(output), device=output.device)[:, None]
+                    output = output[steps < self.batch.lengths.to(output.device)]
+            self._sums[i] = self._sums[i] + output.sum(dtype=torch.float64)
             self._sizes[i] += output.numel()
 
         return hook
@@ -56,7 +66,10 @@ class _SpikeRates:
         sums, sizes = map(float, self._sums), map(float, self._sizes)
         if processes is not None:
             sums, sizes = processes.sum(*sums), processes.sum(*sizes)
-        return [s / max(size, 1) for s, size in zip(sums, sizes, strict=True)]
+        levels = [getattr(neuron, "levels", (0, 1)) for neuron in self._neurons]
+        return [
+            (s / max(size, 1) - low) / (high - low) for s, size, (low, high) in zip(sums, sizes, levels, strict=True)
+        ]
 
 
 def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = None) -> dict[str, float]:
@@ -64,15 +77,18 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
 
     Args:
         model: maps inputs to class scores (B, classes); evaluated in eval mode on the device that it is on, its mode is
-            restored.
-        loader: of (inputs, labels (B,) int64).
+            restored. For a loader of three items it is called with `lengths=` beside the frames.
+        loader: of (inputs, labels (B,) of integers), or of (frames (T, B, …), labels, lengths (B,)), as
+            `neuromorphic_datasets.loaders(time_window=…)` gives, where steps beyond a recording's length do not count.
         processes: each evaluates its part of every batch, and all get the whole's figures; None for this one alone.
 
     Returns:
         {"loss": nats, "accuracy": from 0 to 1}.
 
     Raises:
-        ValueError: if the loader is empty.
+        ValueError: if the loader is empty, a label is no class, or the scores are of another shape, such as those of a
+            network that ends in a sequence.
+        TypeError: if the inputs are 8-bit, the scores are no tensor, or the model takes no lengths.
 
     Example:
         >>> net = nn.Linear(2, 2, bias=False)
@@ -81,12 +97,10 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
         >>> evaluate(net, [(x, labels)])["accuracy"]
         0.75
     """
-    device = next(model.parameters()).device
     loss = correct = count = 0
     with torch.no_grad(), in_eval(model):
-        for x, labels in loader if processes is None else processes.part_of(loader):
-            labels = labels.to(device)
-            scores = model(x.to(device))
+        for batch in loader if processes is None else processes.part_of(loader):
+            scores, labels = class_scores(model, unpack(batch))
             loss += cross_entropy(scores, labels, reduction="sum").item()
             correct += (scores.argmax(1) == labels).sum().item()
             count += len(labels)
@@ -179,12 +193,13 @@ def _train_epoch(
     model.train()
     loss_sum = correct = count = 0
     with _SpikeRates(model) as rates:
-        for step, (x, labels) in enumerate(loader):
+        for step, batch in enumerate(map(unpack, loader)):
             before_step(epoch * bar.total + step, optimizer)
-            labels = labels.to(device)
+            rates.batch = batch
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                scores = network(x.to(device)).float()
-            loss = _loss(scores, labels)
+                scores, labels = class_scores(model, batch, network)
+            scores = scores.float()
+            loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
             found = loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), len(labels)
             share = 1.0
             if processes is not None:
@@ -204,14 +219,6 @@ def _train_epoch(
             bar.set_postfix_str(shown, refresh=False)
             bar.update()
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
-
-
-def _loss(scores: Tensor, labels: Tensor) -> Tensor:
-    try:
-        return cross_entropy(scores, labels) if len(labels) else scores.sum()
-    except IndexError as error:
-        came = f"{labels.min()} to {labels.max()}"
-        raise ValueError(f"labels: expected 0 to {scores.shape[1] - 1}, got {came}") from error
 
 
 def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
@@ -234,7 +241,7 @@ def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None)
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return len(loader)
     fewest = 2 * (1 if processes is None else processes.count)
-    steps = len(loader) - (0 < len(loader.dataset) % loader.batch_size < fewest)
+    steps = len(loader) - (not loader.drop_last and 0 < len(loader.dataset) % loader.batch_size < fewest)
     if loader.batch_size < fewest or not steps:
         raise ValueError(f"batch_size: BatchNorm expects two samples a process, {fewest} in all, got fewer")
     return steps
@@ -272,9 +279,9 @@ def fit(
 
     Args:
         model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
-            recorded as the spike rate. Train it on the device that it is on.
-        train_loader: a `DataLoader` of (inputs, labels (B,) int64); if its sampler has `set_epoch`, it is told the
-            epoch.
+            recorded as the spike rate, those of the levels -1 and 1 the share of 1. Train it on the device that it is
+            on.
+        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, it is told the epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         epochs: in all, earlier ones of a resumed run included.
@@ -297,8 +304,8 @@ def fit(
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
-        ValueError: if the folder has a run that is not to be resumed, a label is no class (on a GPU torch's own error),
-            the precision is unknown, or as `steps_in_epoch`.
+        ValueError: if the folder has a run that is not to be resumed, the precision is unknown, or as `steps_in_epoch`.
+        TypeError, ValueError: as `evaluate`, of inputs, labels and scores.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
 
     Example:
@@ -316,8 +323,8 @@ def fit(
     out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if writes and not resume and _has_run(out):
-        raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
+    if writes:
+        check_no_run(out, resume)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
     if processes is not None:
@@ -370,6 +377,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tu
     if len(metrics) < done:
         raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, found {len(metrics)}")
     return done, metrics[:done]
+
+
+def check_no_run(out: Path, resume: bool) -> None:
+    """Raise ValueError if the folder has a run that is not to be resumed."""
+    if not resume and _has_run(out):
+        raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
 
 
 def _has_run(out: Path) -> bool:

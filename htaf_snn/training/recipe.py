@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Protocol
 
 import torch
@@ -11,7 +12,16 @@ from torch import nn
 
 from .. import nn as hnn
 
-__all__ = ["ANNEALS", "SCHEDULES", "Recipe", "annealing", "before_step", "end_annealing", "smooth_modules"]
+__all__ = [
+    "ANNEALS",
+    "SCHEDULES",
+    "Recipe",
+    "annealing",
+    "before_step",
+    "check_annealing",
+    "end_annealing",
+    "smooth_modules",
+]
 
 SCHEDULES = ("constant", "cosine")
 ANNEALS = tuple(hnn.hardening.SHAPES)
@@ -41,6 +51,18 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hnn.AnnealAlpha |
     return hnn.AnnealAlpha(model, smooth[0].alpha, recipe.alpha_end, steps=steps, shape=recipe.anneal)
 
 
+def check_annealing(recipe: Recipe, model: nn.Module) -> None:
+    """Raise ValueError if the recipe says how to anneal, and the model has no activation that could be."""
+    if annealing(recipe, model, steps=1) is None:
+        for field in fields(recipe):
+            value = getattr(recipe, field.name)
+            if field.name in ("alpha_end", "anneal") and value != field.default:
+                raise ValueError(
+                    f"{field.name}: {value!r} has no effect, as no activation is smooth while training; leave it out, "
+                    "or take a surrogate such as htaf(normalized=True, mode='smooth')"
+                )
+
+
 def end_annealing(recipe: Recipe, model: nn.Module) -> None:
     """Give smooth activations the steepness that they have after training, which checkpoints do not hold."""
     anneal = annealing(recipe, model, steps=1)
@@ -65,7 +87,7 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
     Example:
         >>> from htaf_snn.training import TrainConfig
         >>> net = nn.Sequential(nn.Linear(2, 2), hnn.HTAFActivation(alpha=1.0))
-        >>> prepare = before_step(TrainConfig(epochs=2, alpha_end=16.0), net, steps=2)
+        >>> prepare = before_step(TrainConfig(model="dhn", epochs=2, alpha_end=16.0), net, steps=2)
         >>> for number in range(4):
         ...     prepare(number, torch.optim.Adam(net.parameters()))
         ...     print(net[1].surrogate.alpha)

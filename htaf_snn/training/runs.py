@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .checkpoint import CHECKPOINT, load_checkpoint
 from .folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
 from .loop import PRECISIONS, evaluate_hard, fit, restore, steps_in_epoch
 from .processes import Processes
-from .recipe import ANNEALS, SCHEDULES, before_step, end_annealing
+from .recipe import ANNEALS, SCHEDULES, before_step, check_annealing, end_annealing
 
 SPIKING = ("mlp", "cnn")
 # Networks of images whose activations are steps.
@@ -57,7 +57,8 @@ class TrainConfig:
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        ValueError: if a value is out of range; an unknown library, surrogate or data set is told by `train`.
+        ValueError: if a value is out of range, or is not the default and has no effect on the model; an unknown
+            library, surrogate or data set is told by `train`.
 
     Example:
         >>> config = TrainConfig(model="dhn", hidden=(64, 64), schedule="cosine")
@@ -113,9 +114,23 @@ class TrainConfig:
         require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
+        self._check_effects()
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
         require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
+
+    def _check_effects(self) -> None:
+        """Raise ValueError if a value has no effect."""
+        if self.fold is not None and (self.folds is None or not 0 <= self.fold < self.folds):
+            raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
+        users = {"library": SPIKING, "time_bins": SPIKING, "surrogate": (*SPIKING, *HARDENED), "estimator": ("bnn",)}
+        users |= dict.fromkeys(("alpha_end", "anneal"), HARDENED)
+        for field in fields(self):
+            value, models = getattr(self, field.name), users.get(field.name, MODELS)
+            if self.model not in models and value != field.default:
+                raise ValueError(
+                    f"{field.name}: {value!r} has no effect on the model {self.model}, only on {', '.join(models)}"
+                )
 
 
 def image_loaders(config) -> tuple:
@@ -235,11 +250,13 @@ def load(out: str | PathLike) -> nn.Module:
         out: folder of a run of `train`, or of one fold of `train_folds`.
 
     Returns:
-        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`.
+        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`. It
+        refuses frames and images of another shape than the training's, as its `frame_shape` or `image_shape` says.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
-        ValueError: if a file is damaged, or the checkpoint does not fit the configuration.
+        ValueError: if a file is damaged, the checkpoint does not fit the configuration, or the run is of another
+            command, whose function is named.
 
     Example:
         >>> import tempfile
@@ -256,11 +273,18 @@ def load(out: str | PathLike) -> nn.Module:
         values = json.loads(path.read_text())
         frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
     except KeyError as error:
-        raise ValueError(f"{path}: expected the configuration of one network, found no {error}") from error
+        folds = (
+            f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
+        )
+        raise ValueError(f"{path}: expected the configuration of one network, found no {error}{folds}") from error
     # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
     with torch.random.fork_rng():
         model = _make_model(config, frame_shape, classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
+    if config.model in SPIKING:
+        model.frame_shape = (config.time_bins, *frame_shape)
+    else:
+        model.image_shape = frame_shape
     end_annealing(config, model)
     return model.eval()
 
@@ -323,7 +347,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.first
     # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
-    _make_model(config, (1, 8, 8), 2)
+    check_annealing(config, _make_model(config, (1, 8, 8), 2))
     if writes:
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
@@ -401,7 +425,7 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
     """`train` on each of `config.folds` folds, in subfolders fold0, fold1, …; resuming goes on where it stopped.
 
     Args:
-        config: with `folds`, at least 2, of a spiking model; its `fold` is not looked at.
+        config: with `folds`, at least 2, of a spiking model, and no `fold`.
         out: folder of all runs; new or empty, unless resuming.
         resume, progress: as of `train`.
 
@@ -419,6 +443,7 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
         ValueError: folds: expected an integer of at least 2, got None
     """
     require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
+    require("fold", config.fold, "None, as all folds are trained", lambda v: v is None)
     out = Path(out)
     integrations.neuron(config.library, config.surrogate)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
