@@ -225,8 +225,8 @@ def test_places_that_are_not_there(saved, tmp_path):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(2, 16, dtype=torch.int64), TypeError, r"^x: expected a floating-point tensor, got torch\.int64"),
-        ([0.0], TypeError, "^x: expected a floating-point tensor, got list"),
+        (torch.zeros(2, 16, dtype=torch.int64), TypeError, r"^x: expected a floating-point tensor, got a torch\.int64"),
+        ([0.0], TypeError, r"^x: expected a floating-point tensor, got \[0"),
         (torch.zeros(2, 15), ValueError, "^x: expected 16 features or channels at this layer, got 15"),
         (torch.full((2, 16), 1.5), ValueError, r"^x: expected values within \[0, 1\], got 1\.5 to 1\.5"),
         (torch.full((2, 16), torch.nan), ValueError, r"^x: expected values within \[0, 1\], got nan"),
