@@ -461,7 +461,7 @@ def counted(events, bins, window):
 
 
 @settings(
-    max_examples=int(os.environ.get("HTAF_OWN_SETS", "100")),
+    max_examples=int(os.environ.get("HTAF_EXAMPLES", "100")),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
