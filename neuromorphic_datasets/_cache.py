@@ -110,7 +110,7 @@ class Writer:
     def __init__(self, file: io.BufferedIOBase, sensor_size: tuple[int, int, int] | None):
         self._file, self._crc, self._position = file, 0, 0
         self._index: list[tuple[int, ...]] = []
-        self._sensor_size, self._largest = sensor_size, (1, 1, 2)
+        self._sensor_size, self._stated, self._largest = sensor_size, None, (1, 1, 2)
         self._xy = np.min_scalar_type(max((sensor_size or _ANY_SENSOR)[:2]) - 1).newbyteorder("<")
         self._write(_MAGIC)
 
@@ -125,6 +125,11 @@ class Writer:
         Raises:
             TypeError, ValueError: it has no events, or they are not as `EventDataset` has them, or off the sensor.
         """
+        if self._sensor_size is None and stated and stated != (self._stated or stated):
+            raise ValueError(
+                f"expected a sensor of size {self._stated}, as an earlier recording states, got {stated}; "
+                "for one size that holds both set sensor_size"
+            )
         width, height, polarities = self._sensor_size or stated or _ANY_SENSOR
         x, y, t, p = columns(events, polarities)
         if not len(t):
@@ -135,7 +140,7 @@ class Writer:
         t0, duration = int(t[0]), int(t[-1]) - int(t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
         size = (int(x.max()) + 1, int(y.max()) + 1, 2)
-        self._largest = tuple(map(max, self._largest, size, stated or size))
+        self._largest, self._stated = tuple(map(max, self._largest, size, stated or size)), self._stated or stated
         self._index.append((self._position, len(t), t0, times.itemsize, label, source))
         self._write(x.astype(self._xy).tobytes() + y.astype(self._xy).tobytes())
         self._write((t - t0).astype(times).tobytes() + np.packbits(p.astype(bool)).tobytes())
@@ -181,7 +186,7 @@ def load_or_build(path: Path, build: Callable[[io.BufferedIOBase], None]) -> Pac
         if packed is not None:
             return packed
         if path.exists():
-            warnings.warn(f"{path} is damaged (its checksum is wrong) and is made anew", stacklevel=2)
+            warnings.warn(f"{path} is damaged (its checksum is wrong) and is rebuilt", stacklevel=2)
         # A fixed name: the lock is held, and what a killed process left is overwritten.
         partial = path.with_name(f"{path.name}.part")
         try:

@@ -47,7 +47,7 @@ def info(name: str) -> Info:
         ((128, 128, 2), 11)
     """
     if name not in SETS:
-        raise ValueError(f"name: expected one of {names()}, came {name!r}")
+        raise ValueError(f"name: expected one of {names()}, got {name!r}")
     return SETS[name]
 
 
@@ -95,11 +95,11 @@ def load(
     entry = info(name)
     if split not in SPLITS or (split == "valid" and "valid" not in entry.splits):
         expected = [known for known in SPLITS if known != "valid" or "valid" in entry.splits]
-        raise ValueError(f"split: expected one of {expected}, came {split!r}")
+        raise ValueError(f"split: expected one of {expected}, got {split!r}")
     if not isinstance(download, bool):
-        raise TypeError(f"download: expected True or False, came {download!r} of type {type(download).__name__}")
+        raise TypeError(f"download: expected True or False, got {download!r} of type {type(download).__name__}")
     if transform is not None and not callable(transform):
-        raise TypeError(f"transform: expected a callable or None, came {transform!r}")
+        raise TypeError(f"transform: expected a callable or None, got {transform!r}")
     root = _checks.folder("root", root) or user_folder()
     if split in entry.splits:
         return _open(entry, split, root, download, transform)
@@ -135,7 +135,7 @@ def _prepared(entry: Info, split: str, root: Path, download: bool) -> Path:
         fetch(file, own)
     _unpack(entry, split, own)
     if not any(own.glob(entry.patterns[split])):
-        raise FileNotFoundError(f"{own}: expected {entry.patterns[split]} in what was downloaded, came nothing like it")
+        raise FileNotFoundError(f"{own}: expected {entry.patterns[split]} in what was downloaded, got nothing like it")
     return own
 
 
@@ -152,18 +152,18 @@ def _unpack(entry: Info, split: str, folder: Path) -> None:
         if _archive.is_cut_short(archive) or not any(folder.glob(entry.patterns[split])):
             if not is_right(archive, file):
                 raise ValueError(
-                    f"{archive}: expected {file.bytes or 'any number of'} bytes with MD5 {file.md5}, came another file"
+                    f"{archive}: expected {file.bytes or 'any number of'} bytes with MD5 {file.md5}, got another file"
                 )
             _archive.unpack(archive, file.md5)
 
 
 def _missing(entry: Info, split: str, root: Path) -> str:
     if not root.exists():
-        came = "a folder that does not exist"
+        state = "a folder that does not exist"
     else:
-        came = "a folder without any" if root.is_dir() else "a file"
+        state = "a folder without any" if root.is_dir() else "a file"
     lines = [
-        f"root: expected {entry.title} as {entry.patterns[split]} in {root / entry.folder}, came {came} ({root}); "
+        f"root: expected {entry.title} as {entry.patterns[split]} in {root / entry.folder}, got {state} ({root}); "
         "pass download=True (htaf-snn train: --download) to fetch it, or the folder of a copy, or place by hand:"
     ]
     for file in _files_of(entry, split):
@@ -271,7 +271,7 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
         >>> _ = digit.joinpath("00002.bin").write_bytes(b"torn")
         >>> [problem] = verify("nmnist", root=folder.name)
         >>> problem.removeprefix(str(digit))
-        '/00002.bin: byte 0: expected 5 bytes an event, got 4'
+        '/00002.bin: byte 0: expected 5 bytes per event, got 4'
         >>> folder.cleanup()
     """
     from tqdm import tqdm
@@ -326,7 +326,7 @@ def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
         >>> clear("nmnits")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        ValueError: name: expected one of ['asldvs', ..., came 'nmnits'
+        ValueError: name: expected one of ['asldvs', ..., got 'nmnits'
     """
     entry = info(name)
     root = _checks.folder("root", root) or user_folder()

@@ -11,9 +11,9 @@ def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int within [minimum, maximum]; a bool is not an integer."""
     wanted = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
     if value < minimum or (maximum is not None and value > maximum):
-        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return int(value)
 
 
@@ -21,9 +21,9 @@ def fraction(name: str, value) -> float:
     """Return `value` as a float within [0, 1)."""
     wanted = "a number >= 0 and < 1"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
     if not 0 <= value < 1:
-        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return float(value)
 
 
@@ -32,7 +32,7 @@ def folder(name: str, value) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name}: expected a path or None, came {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected a path or None, got {value!r} of type {type(value).__name__}")
     return Path(value).expanduser()
 
 
@@ -41,7 +41,7 @@ def sensor_size(value) -> tuple[int, int, int]:
     try:
         width, height, polarities = value
     except (TypeError, ValueError):
-        raise TypeError(f"sensor_size: expected (width, height, polarities), came {value!r}") from None
+        raise TypeError(f"sensor_size: expected (width, height, polarities), got {value!r}") from None
     names = ("width", "height", "polarities")
     return tuple(
         integer(f"sensor_size: {name}", side, 1) for name, side in zip(names, (width, height, polarities), strict=True)
@@ -52,9 +52,9 @@ def positive(name: str, value) -> float:
     """Return `value`, a finite number > 0."""
     wanted = "a finite number > 0"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected {wanted}, came {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
     if not 0 < value < float("inf"):
-        raise ValueError(f"{name}: expected {wanted}, came {value!r}")
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
     return value
 
 

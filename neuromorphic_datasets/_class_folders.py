@@ -16,8 +16,9 @@ _OURS = (".pack", ".lock")
 
 
 def names_of(folder: Path) -> list[str]:
-    """List the folders in `folder`, sorted, but for hidden ones."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """List the folders in `folder`, sorted, but for hidden ones and those that Python and archives of macOS leave."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [name for name in names if name not in ("__pycache__", "__MACOSX")]
 
 
 def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:

@@ -33,9 +33,10 @@ class EventDataset(Dataset):
             recordings of a folder were read, or for the smallest sensor that all events fit on.
         classes: the name of each label.
         targets: the labels, int64 array of shape (len(self),), each in [0, len(classes) - 1].
-        transform: what is applied to the events, or None.
-        fingerprint: any string that changes whenever what `events` gives does: `loaders` then keeps what it has read
-            for later runs. Empty if nothing tells: `loaders` then reads all recordings each time.
+        transform: what is applied to the events, or None; a subclass may have it as a method.
+        fingerprint: any string that changes whenever what `events` gives does; in a subclass a property, not a
+            method. `loaders` then keeps what it has read for later runs. Empty if nothing tells: `loaders` then reads
+            all recordings each time.
 
     Raises:
         IndexError: when indexed beyond its recordings.
@@ -69,16 +70,24 @@ class EventDataset(Dataset):
                 raise TypeError(f"{argument}: expected a string, got {value!r} of type {type(value).__name__}")
         if isinstance(classes, str) or not len(classes):
             raise ValueError(f"classes: expected a list of names, got {classes!r}")
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform: expected a callable or None, got {transform!r}")
         self.name = name
         self.split = split
         self.sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         self.classes = list(classes)
         self.targets = _checks.labels("targets", targets, len(self.classes))
-        self.transform = transform
+        self._set_transform(transform)
         if fingerprint:
             self.fingerprint = fingerprint
+
+    def _set_transform(self, transform: Callable[[np.ndarray], Any] | None) -> None:
+        """Set the transform, unless a subclass has one of its own."""
+        own = getattr(self, "transform", None)
+        if own is not None and transform is not None:
+            raise ValueError(f"transform: expected None, as {type(self).__name__} has its own, got {transform!r}")
+        if own is None:
+            self.transform = transform
+        if self.transform is not None and not callable(self.transform):
+            raise TypeError(f"transform: expected a callable or None, got {self.transform!r}")
 
     def __len__(self) -> int:
         return len(self.targets)

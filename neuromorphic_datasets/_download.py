@@ -83,7 +83,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
                 raise DownloadError(_by_hand(file, folder, ["its host allows no automatic download"]))
             _fetch_from_any(file, folder)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise type(error)(f"root: expected a folder that can be written, came {folder}: {error.strerror}") from None
+        raise type(error)(f"root: expected a folder that can be written, got {folder}: {error.strerror}") from None
     return target
 
 
@@ -192,7 +192,7 @@ def _transfer(url: str, file: RemoteFile, partial: Path) -> bool:
 def _check_space(partial: Path, missing: int | None) -> None:
     free = shutil.disk_usage(partial.parent).free
     if missing is not None and missing > free:
-        raise DownloadError(f"{partial.parent}: expected {missing} bytes of free disk space, came {free}")
+        raise DownloadError(f"{partial.parent}: expected {missing} bytes of free disk space, got {free}")
 
 
 def _write(response, file: RemoteFile, partial: Path, have: int, missing: int | None) -> bool:

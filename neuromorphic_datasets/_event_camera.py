@@ -64,10 +64,10 @@ class EventCamera:
             _checks.integer(name, getattr(self, name), minimum)
         for name in ("threshold_on", "threshold_off"):
             if not 0.001 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name}: expected a finite number >= 0.001, came {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected a finite number >= 0.001, got {getattr(self, name)!r}")
         for name, maximum in (("mismatch", 0.3), ("refractory_us", np.inf), ("noise_hz", np.inf)):
             if not 0 <= getattr(self, name) <= maximum:
-                raise ValueError(f"{name}: expected a number in [0, {maximum}], came {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected a number in [0, {maximum}], got {getattr(self, name)!r}")
 
     def thresholds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each pixel's ON and OFF thresholds of ln(intensity), float64 of shape (height, width)."""
@@ -95,7 +95,7 @@ class EventCamera:
             ValueError: times do not ascend, or a frame's shape or intensities are not as above.
         """
         if len(times_us) < 2 or (np.diff(times_us) <= 0).any():
-            raise ValueError(f"times_us: expected two or more ascending times, came {times_us!r}")
+            raise ValueError(f"times_us: expected two or more ascending times, got {times_us!r}")
         signal = self._signal_events(times_us, frames, len(recordings))
         duration = (times_us[0], times_us[-1])
         return [
@@ -109,9 +109,9 @@ class EventCamera:
         fired = []
         for time, frame in zip(times_us, frames, strict=True):
             if frame.shape != (batch, self.height, self.width):
-                raise ValueError(f"frames: expected shape {(batch, self.height, self.width)}, came {frame.shape}")
+                raise ValueError(f"frames: expected shape {(batch, self.height, self.width)}, got {frame.shape}")
             if not (frame.min() > 0 and frame.max() < np.inf):
-                raise ValueError(f"frames: expected intensities > 0 and finite, came {frame.min()} to {frame.max()}")
+                raise ValueError(f"frames: expected intensities > 0 and finite, got {frame.min()} to {frame.max()}")
             fired.extend(pixels.see(float(time), np.log(frame, dtype=np.float64).ravel()))
         if not fired:
             return [(np.empty(0), np.empty(0, np.int64), np.empty(0, bool))] * batch

@@ -9,8 +9,8 @@ _LATEST = 1 << 62
 def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y, t and p of a structured array, checked but for the sensor's size.
 
-    All are integers in the machine's byte order, t is int64 and ascending. Without a field y all rows are 0; for a
-    sensor of one polarity all polarities are.
+    All are integers in the machine's byte order, t is int64 and ascending; polarities of -1 are 0. Without a field y
+    all rows are 0; for a sensor of one polarity all polarities are.
 
     Raises:
         TypeError: the array has other fields, or a field holds no numbers.
@@ -25,11 +25,26 @@ def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray
         raise ValueError(f"events: expected times below 2**62 µs, got {t.max()}")
     t = np.ascontiguousarray(t, np.int64)
     _check_order(t)
+    if len(p) and (polarities == 1 or p.min() < 0):
+        try:
+            p = is_on(p).view(np.int8)
+        except ValueError as error:
+            raise ValueError(f"events: {error}") from None
     if polarities == 1 and len(p):
         if (p != p[0]).any():
             raise ValueError("events: a sensor of one polarity, but events of both")
         p = np.broadcast_to(np.int8(0), p.shape)
     return x, y, t, p
+
+
+def is_on(p: np.ndarray) -> np.ndarray:
+    """Return which events are ON, of polarities that are all 0 or 1, or all -1 or 1."""
+    off = -1 if (p == -1).any() else 0
+    right = (p == off) | (p == 1)
+    if not right.all():
+        event = int(right.argmin())
+        raise ValueError(f"event {event}: expected p to be 0 or 1 in all events, or -1 or 1 in all, got {p[event]}")
+    return p == 1
 
 
 def check_on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tuple[int, int, int]) -> None:

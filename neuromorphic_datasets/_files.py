@@ -1,4 +1,4 @@
-"""Sets with one file a recording, in a folder for each class."""
+"""Sets with one file per recording, in a folder for each class."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +37,11 @@ class FileDataset(EventDataset):
         if not is_ours(type(self)) or (self._read is not None and not is_ours(self._read)):
             return ""
         return digest([fingerprint_of(self.files), getattr(self._read, "__qualname__", None)])
+
+    def __len__(self) -> int:
+        if len(self.files) != len(self.targets):
+            raise ValueError(f"targets: expected {len(self.files)}, one per file, got {len(self.targets)}")
+        return len(self.files)
 
     def where(self, position: int) -> str:
         return str(self.files[position])

@@ -1,5 +1,6 @@
 """Loaders of frames for training, validation and test."""
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,7 +91,8 @@ def loaders(
         ValueError: an argument is out of range or has no effect, the set has too few recordings for the division
             asked for, classes are in the test or validation part alone, or a recording is damaged; the message names
             it. While loading: likewise of what transform and augment give.
-        TypeError: an argument is of the wrong type.
+        TypeError: an argument is of the wrong type, or a data set's `__getitem__`, or its `ToFrames`' `__call__`, is
+            its own, which would have no effect.
         FileNotFoundError: the data are not there and `download` is False.
 
     Example:
@@ -159,6 +161,8 @@ def _framing(name, time_bins: int | None, time_window: float | None, remainder: 
         raise ValueError(f"time_bins and time_window: expected at most one, got {time_bins!r} and {time_window!r}")
     given = name.transform if isinstance(name, EventDataset) else None
     if isinstance(given, ToFrames):
+        if type(given).__call__ is not ToFrames.__call__:
+            raise TypeError(f"transform: expected ToFrames or a transform of events, got {given} with its own __call__")
         if time_bins is not None or time_window is not None or remainder != "keep":
             raise ValueError(
                 f"time_bins, time_window and remainder: expected none of them for a data set with {given}, got "
@@ -166,8 +170,9 @@ def _framing(name, time_bins: int | None, time_window: float | None, remainder: 
             )
         if given.sensor_size != name.sensor_size:
             raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {given}")
-        options = {option: value for option, value in vars(given).items() if value is not None}
-        return {option: value for option, value in options.items() if option not in ("sensor_size", "dtype")}
+        options = {field.name: getattr(given, field.name) for field in dataclasses.fields(ToFrames)}
+        unused = ("sensor_size", "dtype")
+        return {option: value for option, value in options.items() if value is not None and option not in unused}
     if time_window is not None:
         return {"time_window": _checks.positive("time_window", time_window), "remainder": remainder}
     bins = _checks.integer("time_bins", _TIME_BINS if time_bins is None else time_bins, 1)
@@ -241,6 +246,9 @@ class Samples(Sequence):
     def __getitem__(self, index: int) -> tuple:
         return self._samples[index]
 
+    def __reduce__(self):
+        return list, (self._samples,)  # other processes have no use for the batch of another collate_fn
+
 
 def collated(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
     """Return the batch of samples of a `FrameDataset`, or of a subset or the like of one; see `loaders`."""
@@ -261,6 +269,11 @@ def _pools(
     if isinstance(name, EventDataset):
         if root is not None or download:
             raise ValueError(f"root and download: expected with a name only, got {root!r} and {download!r}")
+        if type(name).__getitem__ is not EventDataset.__getitem__:
+            raise TypeError(
+                f"name: expected a data set that changes its recordings in `events` or `transform`, got a "
+                f"{type(name).__name__} with its own __getitem__, which loaders do not call"
+            )
         return name, None, name
     if folds is not None:
         pool = load(name, "all", root=root, download=download)

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,19 +44,26 @@ def pack(
         num_workers: processes that read; None is one for each core, and this process for few recordings.
 
     Raises:
-        TypeError, ValueError: the set's labels are not those of its classes, one per recording.
+        TypeError, ValueError: the set's labels are not those of its classes, one per recording, or its fingerprint is
+            no string.
         RecordingError: with "raise", at the first damaged one; with "skip", if all are.
     """
     _checks.labels("targets", recordings.targets, len(recordings.classes))
     if len(recordings) != len(recordings.targets):
         raise ValueError(f"targets: expected {len(recordings)}, one per recording, got {len(recordings.targets)}")
     kept = recordings.packed()
-    if kept is not None and is_ours(type(recordings).events):
+    if kept is not None and is_ours(recordings.events):
         return kept
+    fingerprint = recordings.fingerprint
+    if not isinstance(fingerprint, str):
+        raise TypeError(
+            f"fingerprint: expected a string, got {fingerprint!r:.200} of type {type(fingerprint).__name__}"
+            f"{'; write @property above the method' if callable(fingerprint) else ''}"
+        )
     build = functools.partial(_built, recordings, n_time_bins, remainder, on_error, num_workers)
     name = re.sub(r"[^\w.-]", "_", f"{recordings.name}-{recordings.split}")
-    if recordings.fingerprint:
-        packed = build(folder / f"{name}-{_key(recordings, on_error)}.pack")
+    if fingerprint:
+        packed = build(folder / f"{name}-{_key(recordings, fingerprint, on_error)}.pack")
     else:
         place = _cache.TemporaryFolder(folder, name)
         packed = build(place.path / "recordings.pack")
@@ -66,14 +74,14 @@ def pack(
     return packed, places
 
 
-def _key(recordings: EventDataset, on_error: str) -> str:
+def _key(recordings: EventDataset, fingerprint: str, on_error: str) -> str:
     """Return digits made of all that decides the bytes of a packed file of events."""
     kind = type(recordings)
     return digest(
         [
             _code(),
             (kind.__module__, kind.__qualname__, recordings.name, recordings.split),
-            recordings.fingerprint,
+            fingerprint,
             recordings.sensor_size,
             recordings.targets.tolist(),
             on_error,
@@ -83,9 +91,9 @@ def _key(recordings: EventDataset, on_error: str) -> str:
 
 @functools.cache
 def _code() -> str:
-    """Return digits of this package's code: what it reads differently from before has to be read again."""
+    """Return digits of the code that reads: what it reads differently from before has to be read again."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
-    return digest((file.name, file.read_bytes()) for file in files)
+    return digest([*((file.name, file.read_bytes()) for file in files), version("faery"), version("tonic")])
 
 
 def _built(recordings, n_time_bins, remainder, on_error, num_workers, events_path: Path) -> _cache.Pack:

@@ -93,7 +93,7 @@ def _tonic(reading: Reading) -> Callable[[Info, str, Path, Callable | None], Eve
 
 
 def _class_folders(part: dict[str, str], endings: tuple[str, ...], classes=None, read=None, skip: str = "."):
-    """Return an opener of one file a recording in a folder for each class.
+    """Return an opener of one file per recording in a folder for each class.
 
     `part` is the folder of each split, anywhere below the set's; files whose names start with `skip` are no recordings.
     """
@@ -134,7 +134,7 @@ def _read_stmnist(path: Path) -> Any:
     except Exception as error:  # SciPy has no common error for damaged files
         raise RecordingError(f"{path}: {type(error).__name__}: {error}") from error
     if table.ndim != 2 or table.shape[0] != 101:
-        raise RecordingError(f"{path}: expected 101 rows, came an array of shape {table.shape}")
+        raise RecordingError(f"{path}: expected 101 rows, got an array of shape {table.shape}")
     column, taxel = np.nonzero(table[:100].T)
     if not len(column):
         raise RecordingError(f"{path}: there are no events in it")

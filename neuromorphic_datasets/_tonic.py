@@ -123,7 +123,7 @@ def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> n
         event = int(off.argmax())
         raise RecordingError(
             f"{where}: event {event}: damaged; expected x < {width}, y < {height} and p < {polarities}, "
-            f"came x={x[event]}, y={y[event]} and p={p[event]}"
+            f"got x={x[event]}, y={y[event]} and p={p[event]}"
         )
     return result
 

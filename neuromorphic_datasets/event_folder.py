@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class EventFolder(FileDataset):
         cache: the folder of the packed file; None is this package's folder in the user's cache.
 
     Attributes:
-        As of every `EventDataset`, and `files`: the paths of the recordings.
+        As of every `EventDataset`, and `files`: the paths of the recordings. To leave recordings out or reorder them,
+        set `files` and `targets` alike.
 
     Raises:
         FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
@@ -70,11 +72,11 @@ class EventFolder(FileDataset):
         if sum(option is not None for option in (time_window, n_time_bins, transform)) > 1:
             raise ValueError("time_window, n_time_bins and transform: expected at most one of them")
         if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error: expected 'raise' or 'skip', came {on_error!r}")
+            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         folder = _checks.folder("root", root)
         if folder is None or not folder.is_dir():
             state = "a file" if folder is not None and folder.is_file() else "none"
-            raise FileNotFoundError(f"root: expected a folder of class folders, came {state} at {root}")
+            raise FileNotFoundError(f"root: expected a folder of class folders, got {state} at {root}")
         classes = names_of(folder)
         refuse_parts(folder, classes, "open one of them, as EventFolder(root / 'train')")
         files, labels = all_by_class(folder, classes, FORMATS, "recordings")
@@ -84,11 +86,10 @@ class EventFolder(FileDataset):
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)
         self._columns = _checks.columns(columns)
         self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
-        self._places = places[places >= 0]
-        self.files = [file for file, place in zip(self.files, places, strict=True) if place >= 0]
-        self.targets = self.targets[places >= 0]
+        self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
+        self.files, self.targets = list(self._places), self.targets[places >= 0]
         self.sensor_size = self._packed.sensor_size
-        self.transform = transform or self._framing(time_window, n_time_bins)
+        self._set_transform(self._framing(time_window, n_time_bins) if transform is None else transform)
 
     def _framing(self, time_window: float | None, n_time_bins: int | None) -> Callable[[np.ndarray], Any] | None:
         from .transforms import ToFrames
@@ -99,13 +100,19 @@ class EventFolder(FileDataset):
 
     @property
     def fingerprint(self) -> str:
-        return super().fingerprint and digest([super().fingerprint, self._columns])
+        known = super().fingerprint
+        return known and digest([known, self._columns])
 
     def recording(self, position: int) -> Recording:
         return read_recording(self.files[position], self.sensor_size, self._columns)
 
     def events(self, position: int) -> np.ndarray:
-        return self._packed.events(int(self._places[position]))
+        return self._packed.events(self._place(self.files[position]))
 
     def packed(self):
-        return (self._packed, self._places) if hasattr(self, "_places") else None
+        return (self._packed, np.array([*map(self._place, self.files)])) if hasattr(self, "_places") else None
+
+    def _place(self, file: Path) -> int:
+        if file not in self._places:
+            raise ValueError(f"files: expected recordings that were read when the folder was opened, got {file}")
+        return self._places[file]

@@ -137,8 +137,9 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     Raises:
         TypeError: the name is neither a string nor a path.
         ValueError: the name is unknown, a file is damaged, of another shape, of more than eight bits per channel, with
-            transparent pixels or of several frames, a label is no class, the folders are not those of classes, there
-            are several local copies, or a root is given for digits or a folder.
+            transparent pixels or of several frames, a label is no class, a class is in the test part
+            alone, the folders are not those of classes, there are several local copies, or root or download is given
+            for digits or a folder.
         FileNotFoundError: the images are not there and `download` is False, or a class has none.
 
     Example:
@@ -151,6 +152,8 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     own = name not in names() and Path(name).is_dir()
     if root is not None and (own or name == "digits"):
         raise ValueError(f"root: expected None, as {name} is {'a folder itself' if own else 'no file'}, got {root}")
+    if download and (own or name == "digits"):
+        raise ValueError(f"download: expected False, as {name} is here already, got {download!r}")
     if own:
         return _own(Path(name))
     if name not in names():
@@ -231,6 +234,10 @@ def _pair(parts: Sequence[tuple[Path, np.ndarray, np.ndarray]], classes: list[st
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [tuple(part.images.shape[1:]) for part in (train, test)]
         raise ValueError(f"{parts[1][0]}: expected images of shape {shapes[0]} as in training, got {shapes[1]}")
+    alone = np.setdiff1d(test.targets, train.targets)
+    if len(alone):
+        untrained = [classes[label] for label in alone]
+        raise ValueError(f"{parts[1][0]}: expected every class of the test part in training, got none of {untrained}")
     return train, test
 
 

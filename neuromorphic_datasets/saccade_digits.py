@@ -90,12 +90,12 @@ def simulate(
     """
     images = np.asarray(images, dtype=np.float64)
     if images.ndim != 3:
-        raise ValueError(f"images: expected shape (n, rows, columns), came {images.shape}")
+        raise ValueError(f"images: expected shape (n, rows, columns), got {images.shape}")
     if not ((images >= 0) & (images <= 16)).all():
-        raise ValueError(f"images: expected values in [0, 16], came [{images.min()}, {images.max()}]")
+        raise ValueError(f"images: expected values in [0, 16], got [{images.min()}, {images.max()}]")
     recordings = range(len(images)) if recordings is None else recordings
     if len(recordings) != len(images):
-        raise ValueError(f"recordings: expected {len(images)} numbers, one for each image, came {len(recordings)}")
+        raise ValueError(f"recordings: expected {len(images)} numbers, one for each image, got {len(recordings)}")
     times = np.arange(0, 3 * LEG_US + 1, STEP_US)
     frames = (_seen(images / 16, camera, *_position(time)) for time in times)
     return camera.record(times, frames, recordings)

@@ -87,7 +87,7 @@ class VoxelGrid:
         from ._tonic import to_voxel_grid
 
         if len(events) == 0 or events["t"][-1] == events["t"][0]:
-            raise ValueError(f"events: expected some that last longer than 0 µs, came {len(events)}")
+            raise ValueError(f"events: expected some that last longer than 0 µs, got {len(events)}")
         return to_voxel_grid(events, self.sensor_size, self.n_time_bins)
 
 

@@ -144,7 +144,7 @@ def test_two_scenes_alike_differ_in_noise_only():
     ],
 )
 def test_bad_parameters_are_named(field, value, error):
-    with pytest.raises(error, match=rf"^{field}: expected .* came"):
+    with pytest.raises(error, match=rf"^{field}: expected .* got"):
         EventCamera(**{field: value})
 
 
@@ -163,5 +163,5 @@ def test_intensity_must_be_positive_and_finite(value):
 
 
 def test_frame_shape_must_fit():
-    with pytest.raises(ValueError, match=r"^frames: expected shape \(1, 1, 1\), came \(1, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"^frames: expected shape \(1, 1, 1\), got \(1, 2, 1\)"):
         IDEAL.record([0, 1000], np.ones((2, 1, 2, 1)), [0])

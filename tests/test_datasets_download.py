@@ -218,14 +218,14 @@ def test_a_file_that_only_a_browser_gets(server, tmp_path):
 def test_a_full_disk_is_told_before(server, tmp_path, monkeypatch):
     server.plays = {"a": [good]}
     monkeypatch.setattr(_download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match=rf"expected {len(DATA)} bytes of free disk space, came 1000"):
+    with pytest.raises(OSError, match=rf"expected {len(DATA)} bytes of free disk space, got 1000"):
         fetch(remote(server, "a"), tmp_path)
     assert left_in(tmp_path) == set()
 
 
 def test_an_unwritable_root_is_named(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"root: expected a folder that can be written, came .*file"):
+    with pytest.raises(OSError, match=r"root: expected a folder that can be written, got .*file"):
         fetch(remote(server, "a"), tmp_path / "file")
 
 
@@ -414,7 +414,7 @@ def test_an_archive_placed_by_hand_is_unpacked(server, catalogue, tmp_path):
     (tmp_path / "NMNIST" / "train.zip").write_bytes(catalogue["train"])
     assert len(nd.load("nmnist", root=tmp_path)) == 8
     (tmp_path / "NMNIST" / "test.zip").write_bytes(catalogue["test"][:-5])
-    with pytest.raises(ValueError, match=r"test\.zip: expected \d+ bytes with MD5 .*, came another file"):
+    with pytest.raises(ValueError, match=r"test\.zip: expected \d+ bytes with MD5 .*, got another file"):
         nd.load("nmnist", "test", root=tmp_path)
     assert server.requests == []
 

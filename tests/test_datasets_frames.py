@@ -159,7 +159,7 @@ def test_of_no_events(options, frames):
     assert not found.any()
 
 
-@pytest.mark.parametrize(("field", "value"), [("x", 7), ("x", -1), ("y", 5), ("p", 2), ("p", -1)])
+@pytest.mark.parametrize(("field", "value"), [("x", 7), ("x", -1), ("y", 5), ("p", 2)])
 def test_events_off_the_sensor_are_named(field, value):
     events = recording()
     events[field][3] = value
@@ -183,7 +183,7 @@ def test_descending_times_are_named():
     [
         ({}, ValueError, "^n_time_bins and time_window: expected one of them, got None and None"),
         ({"n_time_bins": 2, "time_window": 2}, ValueError, "^n_time_bins and time_window"),
-        ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, came 0"),
+        ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, got 0"),
         ({"n_time_bins": 2.5}, TypeError, "^n_time_bins: expected an integer"),
         ({"n_time_bins": 2, "overlap": 1, **DROP}, ValueError, "^overlap: expected a number >= 0 and < 1"),
         ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected with time_window only"),

@@ -104,19 +104,19 @@ def test_absent_data_are_explained(tmp_path, kind):
     assert "Train/[0-9]/*.bin" in message
     assert str(root) in message
     assert "download=True" in message
-    assert {"missing": "does not exist", "file": "came a file"}.get(kind, "without any") in message
+    assert {"missing": "does not exist", "file": "got a file"}.get(kind, "without any") in message
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asldvs', .*'stmnist'\], came 'm"),
+        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asldvs', .*'stmnist'\], got 'm"),
         ({"name": None}, ValueError, "^name: expected one of"),
-        ({"split": "val"}, ValueError, r"^split: expected one of \['train', 'test', 'all'\], came 'val'"),
+        ({"split": "val"}, ValueError, r"^split: expected one of \['train', 'test', 'all'\], got 'val'"),
         ({"split": None}, ValueError, "^split: expected one of"),
-        ({"root": 5}, TypeError, "^root: expected a path or None, came 5 of type int"),
-        ({"download": 1}, TypeError, "^download: expected True or False, came 1 of type int"),
-        ({"transform": 3}, TypeError, "^transform: expected a callable or None, came 3"),
+        ({"root": 5}, TypeError, "^root: expected a path or None, got 5 of type int"),
+        ({"download": 1}, TypeError, "^download: expected True or False, got 1 of type int"),
+        ({"transform": 3}, TypeError, "^transform: expected a callable or None, got 3"),
     ],
 )
 def test_load_checks_its_arguments(copy, arguments, error, message):

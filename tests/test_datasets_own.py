@@ -165,7 +165,11 @@ def test_what_is_left_out_is_reported_each_time(tmp_path):
 # What recordings have to be.
 
 BAD = {
-    "polarity -1": ([(1, 1, 0, 1), (1, 1, 1, -1)], WHOLE, r"event 1 \(x=1, y=1, p=-1\) is off a sensor"),
+    "polarity -1": (
+        [(1, 1, 0, 0), (1, 1, 1, -1)],
+        WHOLE,
+        "event 0: expected p to be 0 or 1 in all .* -1 or 1 in all, got 0",
+    ),
     "polarity 2": ([(1, 1, 0, 2)], WHOLE, r"event 0 \(.*p=2\) is off a sensor"),
     "beyond a byte": ([(257, 1, 0, 0)], WHOLE, r"event 0 \(x=257, .* is off a sensor of size \(8, 6, 2\)"),
     "x off": ([(8, 1, 0, 0)], WHOLE, "x=8"),
@@ -444,7 +448,8 @@ def is_good(events):
         return False
     if not all(np.isfinite(value) and value == int(value) for row in rows for value in row):
         return False
-    on = all(0 <= x < SIZE[0] and 0 <= y < SIZE[1] and 0 <= p < SIZE[2] for x, y, _, p in rows)
+    on = all(0 <= x < SIZE[0] and 0 <= y < SIZE[1] for x, y, _, _ in rows)
+    on = on and any({p for *_, p in rows} <= codes for codes in ({0, 1}, {-1, 1}))
     on = on and all(abs(t) < 2**62 for _, _, t, _ in rows)
     return on and all(before[2] <= after[2] for before, after in itertools.pairwise(rows))
 
@@ -456,7 +461,7 @@ def counted(events, bins, window):
     frames = np.zeros((bins or (last - first) // window + 1, *SIZE[::-1]))
     for x, y, t, p in rows:
         number = (t - first) * bins // (last - first + 1) if bins else (t - first) // window
-        frames[number, p, y, x] += 1
+        frames[number, int(p > 0), y, x] += 1
     return frames
 
 

@@ -213,10 +213,10 @@ def test_truncation_anywhere_is_noticed_or_leaves_a_true_part(tmp_path, name):
     [
         ("a.raw", 1, r"byte \d+: expected words of 2 bytes to the end, got 1 more"),
         ("b.raw", 3, r"byte \d+: expected words of 4 bytes to the end, got 3 more"),
-        ("a.dat", 5, r"byte \d+: expected 8 bytes an event, got 5"),
+        ("a.dat", 5, r"byte \d+: expected 8 bytes per event, got 5"),
         ("a.es", 1, r"byte \d+ \(after event 6\): the recording ends within an event"),
-        ("a.bin", 2, r"byte 30: expected 5 bytes an event, got 2"),
-        ("a.aedat", 7, r"byte \d+: expected 8 bytes an event, got 7"),
+        ("a.bin", 2, r"byte 30: expected 5 bytes per event, got 2"),
+        ("a.aedat", 7, r"byte \d+: expected 8 bytes per event, got 7"),
         ("c.aedat", 20, r"byte \d+: the file ends within a packet's header"),
     ],
 )

@@ -92,7 +92,7 @@ def test_each_leg_has_the_polarities_of_dark_ink():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((8, 8)),), r"^images: expected shape \(n, rows, columns\), came \(8, 8\)"),
+        ((np.zeros((8, 8)),), r"^images: expected shape \(n, rows, columns\), got \(8, 8\)"),
         ((np.full((1, 8, 8), 17),), r"^images: expected values in \[0, 16\]"),
         ((np.full((1, 8, 8), np.nan),), r"^images: expected values in \[0, 16\]"),
         ((np.zeros((2, 8, 8)), [0]), "^recordings: expected 2 numbers"),

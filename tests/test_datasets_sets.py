@@ -311,7 +311,7 @@ def test_ssc_validates_on_its_own_part(tmp_path):
     FIXTURES["ssc"](tmp_path / "SSC")
     _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, time_bins=2)
     assert val.dataset.targets.tolist() == nd.load("ssc", "valid", root=tmp_path).targets.tolist()
-    with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], came 'valid'"):
+    with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], got 'valid'"):
         nd.load("shd", "valid", root=tmp_path)
 
 

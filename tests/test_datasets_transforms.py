@@ -34,7 +34,7 @@ def test_voxel_grids_and_time_surfaces_are_tonics(dtype):
 
 
 def test_a_voxel_grid_needs_a_duration():
-    with pytest.raises(ValueError, match=r"^events: expected some that last longer than 0 µs, came 1"):
+    with pytest.raises(ValueError, match=r"^events: expected some that last longer than 0 µs, got 1"):
         transforms.VoxelGrid(SIZE, 6)(recording(count=1))
 
 
@@ -91,7 +91,7 @@ def test_drop_and_jitter_have_their_rates():
     moved = transforms.TimeJitter(100.0)(numbered, np.random.default_rng(0))
     differences = moved["t"][np.argsort(moved["x"])] - events["t"]
     assert 95 < differences.std() < 105
-    with pytest.raises(ValueError, match=r"^probability: expected a number >= 0 and < 1, came 1"):
+    with pytest.raises(ValueError, match=r"^probability: expected a number >= 0 and < 1, got 1"):
         transforms.DropEvents(1)
 
 

@@ -39,7 +39,7 @@ def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_) -> Reco
     lines, offset, data = body(path, b"#")
     excess = len(data) % 8
     if excess:
-        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, got {excess}")
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes per event, got {excess}")
     address, time = np.asarray(data).view(">u4").reshape(-1, 2).T.astype(np.int64)
     tick = next((found[1] for line in lines if (found := re.search(r"tick is (.+)", line))), "1 us")
     if tick != "1 us":
@@ -79,6 +79,10 @@ def _chip(path: Path, lines: list[str], sensor_size) -> tuple[str, tuple[int, in
     size = _sensor(named[0])
     if size is None:
         raise RecordingError(f"{path}: expected a chip {sorted(_SIZES)}, got {named[0]}")
+    # A sensor_size may be larger than the camera; that of a camera with other addresses contradicts the name.
+    davis = {other.startswith("DAVIS") for other, sides in _SIZES.items() if sensor_size and sides == sensor_size[:2]}
+    if davis and named[0].upper().startswith("DAVIS") not in davis:
+        raise RecordingError(f"{path}: expected sensor_size {size}, that of the named {named[0]}, got {sensor_size}")
     return named[0], size
 
 
@@ -108,7 +112,7 @@ def read_3(path: Path, **_) -> Recording:
             )
         if kind == _POLARITY:
             if event_bytes != 8:
-                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes an event, got {event_bytes}")
+                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes per event, got {event_bytes}")
             sources.add(source)
             packet = data[start : start + 8 * number].view("<u4").reshape(-1, 2)
             words.append(packet[:, 0])

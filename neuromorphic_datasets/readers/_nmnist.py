@@ -1,4 +1,4 @@
-"""The .bin files of N-MNIST and N-Caltech101 (Orchard et al. 2015): five bytes an event, read by Tonic."""
+"""The .bin files of N-MNIST and N-Caltech101 (Orchard et al. 2015): five bytes per event, read by Tonic."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def read(path: Path, **_) -> Recording:
     size = path.stat().st_size
     excess = size % _EVENT_BYTES
     if excess:
-        raise RecordingError(f"{path}: byte {size - excess}: expected {_EVENT_BYTES} bytes an event, got {excess}")
+        raise RecordingError(f"{path}: byte {size - excess}: expected {_EVENT_BYTES} bytes per event, got {excess}")
     # Zeros are what a cut download or a crash leaves; they would pass for events of the first pixel.
     if not np.fromfile(path, np.uint8).any():
         raise RecordingError(f"{path}: all its {size} bytes are zero")

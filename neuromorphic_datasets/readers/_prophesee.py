@@ -90,7 +90,7 @@ def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray)
         )
     excess = (len(data) - 2) % 8
     if excess:
-        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes an event, got {excess}")
+        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes per event, got {excess}")
     t, address = np.asarray(data[2:]).view("<u4").reshape(-1, 2).T.astype(np.int64)
     if version == "1":
         x, y, p = address & 0x1FF, address >> 9 & 0xFF, address >> 17 & 1

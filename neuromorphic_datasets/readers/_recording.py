@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._events import is_on
+
 # Equal to tonic.io.events_struct, whose import takes seconds; a test compares them.
 READ_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])
 """One event: column, row, time in µs, polarity (True is ON)."""
@@ -23,7 +25,7 @@ class RecordingError(ValueError):
         ...         read_events(path)
         ...     except RecordingError as error:
         ...         print(str(error).removeprefix(folder))
-        /recording.bin: byte 5: expected 5 bytes an event, got 2
+        /recording.bin: byte 5: expected 5 bytes per event, got 2
     """
 
 
@@ -79,7 +81,7 @@ def packed(x, y, t, p) -> np.ndarray:
             _check_values(field, column)
     events = np.empty(len(columns["t"]), READ_DTYPE)
     for field, column in columns.items():
-        events[field] = column > 0 if field == "p" else column
+        events[field] = is_on(column) if field == "p" else column
     return events
 
 
@@ -93,10 +95,7 @@ def _check_values(field: str, column: np.ndarray) -> None:
     if column.dtype.kind == "f":
         whole = "t in whole µs" if field == "t" else f"a whole number as {field}"
         _refuse(column, column == np.trunc(column), whole)
-    if field == "p":
-        off = -1 if (column == -1).any() else 0
-        _refuse(column, (column == off) | (column == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
-    else:
+    if field != "p":  # `is_on` checks those
         _refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
 
 

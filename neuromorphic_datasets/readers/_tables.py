@@ -21,28 +21,43 @@ _ECF = 0x8ECF
 
 
 def read_csv(path: Path, *, columns: str | None, **_) -> Recording:
-    """Read lines of four integers, with commas, semicolons or blanks between; times are µs."""
+    """Read lines of four whole numbers, with commas, semicolons or blanks between; times are µs."""
     first, named = _first_line(path), not csv_lacks_names(path)
     separator = next((sign for sign in (",", ";") if sign in first), None)
-    fields, sensor_size = _heading(path, first.split(separator)) if named else (columns, None)
+    # np.savetxt puts a # before the names.
+    fields, sensor_size = _heading(path, first.removeprefix("#").split(separator)) if named else (columns, None)
     if fields is None:
         raise RecordingError(f"{path}: expected names of columns in line 1, got {first[:80]!r}; or set columns")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            # NumPy 1 and early 2 cut 1.5 to 1 with this warning.
-            warnings.simplefilter("error", DeprecationWarning)
-            table = np.loadtxt(path, np.int64, delimiter=separator, skiprows=int(named), ndmin=2, encoding="utf-8-sig")
-    except (ValueError, DeprecationWarning) as error:
-        raise RecordingError(f"{path}: expected integers: {error} (rows are counted without the names)") from None
+    table = _whole_numbers(path, separator, int(named))
     if table.size == 0:
         raise RecordingError(f"{path}: there are no events in it")
     return _from_columns(path, _by_field(path, table, fields), sensor_size)
 
 
+def _whole_numbers(path: Path, separator: str | None, skipped: int) -> np.ndarray:
+    """Read a table of integers, or of floats that are whole."""
+
+    def load(dtype: type) -> np.ndarray:
+        options = {"delimiter": separator, "skiprows": skipped, "ndmin": 2, "encoding": "utf-8-sig"}
+        return np.loadtxt(path, dtype, comments=None, **options)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+        # NumPy 1 and early 2 cut 1.5 to 1 with this warning.
+        warnings.simplefilter("error", DeprecationWarning)
+        try:
+            return load(np.int64)
+        except (ValueError, DeprecationWarning) as error:
+            with contextlib.suppress(ValueError):
+                table = load(np.float64)
+                if ((table == np.trunc(table)) & (np.abs(table) < 1 << 53)).all():  # beyond, floats are rounded
+                    return table
+            raise RecordingError(f"{path}: expected integers: {error} (rows are counted without the names)") from None
+
+
 def csv_lacks_names(path: Path) -> bool:
     """Return whether the first line is an event."""
-    return re.search("[A-Za-z]", _first_line(path)) is None
+    return re.search("[A-Za-z]", re.sub(r"(?<=[\d.])[eE](?=[+-]?\d)", "", _first_line(path))) is None
 
 
 def _first_line(path: Path) -> str:
@@ -52,12 +67,14 @@ def _first_line(path: Path) -> str:
 
 def _heading(path: Path, cells: list[str]) -> tuple[list[str], tuple[int, int, int] | None]:
     """Return the fields that the names of columns stand for, and the sensor's size if given as in x@320, y@240."""
-    cells = [cell.strip().lower().split("@") for cell in cells]
+    cells = [cell.strip().strip("\"'").strip().lower().partition("@")[::2] for cell in cells if cell.strip()]
     names = [cell[0] for cell in cells]
     _names_by_field(path, names)
     fields = [_FIELDS.get(name, name) for name in names]
-    sizes = {field: int(cell[1]) for field, cell in zip(fields, cells, strict=True) if cell[1:] and cell[1].isdigit()}
-    return fields, (sizes["x"], sizes["y"], 2) if {"x", "y"} <= set(sizes) else None
+    sizes = {field: size for field, (_, size) in zip(fields, cells, strict=True) if size}
+    if sizes and not (set(sizes) == {"x", "y"} and all(size.isdecimal() for size in sizes.values())):
+        raise RecordingError(f"{path}: expected the sensor's size as x@WIDTH and y@HEIGHT, got {sizes}")
+    return fields, (int(sizes["x"]), int(sizes["y"]), 2) if sizes else None
 
 
 def _names_by_field(path: Path, names) -> dict[str, str]:
