@@ -54,6 +54,26 @@ def test_a_size_does_not_outvote_the_name(tmp_path):
     np.testing.assert_array_equal(read_events(path, sensor_size=(346, 260, 2)), EVENTS)
 
 
+@pytest.mark.parametrize("size", [(240, 180, 2), (346, 260, 2)])
+def test_a_size_of_a_camera_with_other_addresses_contradicts_the_name(tmp_path, size):
+    path = file(tmp_path, "a.aedat", aedat2_dvs128())
+    with pytest.raises(RecordingError, match=rf"a\.aedat: expected sensor_size \(.*, got \({size[0]}, "):
+        read_events(path, sensor_size=size)
+    np.testing.assert_array_equal(read_events(path, sensor_size=(256, 256, 2)), EVENTS)
+
+
+@pytest.mark.parametrize("names", ["12", "21"])
+def test_sensors_of_two_sizes_are_one_if_it_is_named(tmp_path, names):
+    (tmp_path / "mine" / "left").mkdir(parents=True)
+    for name, size in zip(names, ("x@16,y@12", "x@300,y@12"), strict=True):
+        file(tmp_path / "mine" / "left", f"{name}.csv", csv(header=f"t,{size},p"))
+    file(tmp_path / "mine" / "left", "3.csv", csv())
+    with pytest.raises(RecordingError, match=r"2\.csv: expected a sensor of size \(.*, got \(.* set sensor_size"):
+        EventFolder(tmp_path / "mine", cache=tmp_path)
+    recordings = EventFolder(tmp_path / "mine", sensor_size=(300, 12, 2), cache=tmp_path)
+    assert [len(events) for events, _ in recordings] == [6, 6, 6]
+
+
 def test_addresses_of_a_davis_are_none_of_a_dvs128(tmp_path):
     for path in (
         file(tmp_path, "a.aedat", aedat2(chip="ch.unizh.ini.jaer.chip.retina.DVS128")),
@@ -89,6 +109,13 @@ def two_sources():
         ("a.csv", csv().replace(b"5000,", b"0.005,"), "expected integers: .*0.005"),
         ("a.csv", csv().replace(b"180,12,9,1", b"180,12,9,-1"), "event 1: expected p to be 0 or 1 in all .* got 0"),
         ("a.csv", csv(EVENTS[::-1]), "event 1: the time goes back, from 70001 to 70000"),
+        ("a.csv", csv(header="t,x@16,y,p"), r"expected the sensor's size as x@WIDTH and y@HEIGHT, got {'x': '16'}"),
+        ("a.csv", csv(header="t@9,x@16,y@12,p"), "expected the sensor's size as x@WIDTH and y@HEIGHT, got {'t': '9'"),
+        ("a.csv", csv(header="t,x@16,y@tall,p"), "expected the sensor's size as .*'tall'"),
+        ("a.csv", csv().replace(b"180,12,9", b"#180,12,9"), "expected integers: .*'#180'"),
+        ("a.csv", csv().replace(b"180,12,9", b"180,12.5,9"), "expected integers: .*'12.5'"),
+        ("a.csv", csv().replace(b"180,12,9", b"180,nan,9"), "expected integers: .*'nan'"),
+        ("a.csv", b"t,x,y,p\n9007199254740993,1.0,1,1\n", "expected integers: .*'1.0'"),
     ],
 )  # fmt: skip
 def test_no_assumption_is_made(tmp_path, name, content, message):
@@ -249,3 +276,19 @@ def test_the_source_of_the_packets_gives_the_size(tmp_path):
     header = b"#Source 1: DVS128\r\n"
     content = aedat3().replace(header, b"#Source 0: DAVIS346\r\n" + header)
     assert read_recording(file(tmp_path, "a.aedat", content)).sensor_size == (128, 128, 2)
+
+
+@pytest.mark.parametrize("header", ["# t,x,y,p", "#t,x,y,p", '"t","x","y","p"', "'t', 'x', 'y', 'p'", "# t x y p"])
+def test_headers_of_numpy_and_pandas(tmp_path, header):
+    content = csv(header="")
+    if "," not in header:
+        content = content.replace(b",", b" ")
+    np.testing.assert_array_equal(read_events(file(tmp_path, "a.csv", f"{header}\n".encode() + content)), EVENTS)
+
+
+@pytest.mark.parametrize("shape", ["%.1f", "%.18e", "%d"])
+@pytest.mark.parametrize("names", [True, False])
+def test_tables_of_savetxt(tmp_path, shape, names):
+    columns = np.stack([EVENTS[field].astype(float) for field in "txyp"], axis=1)
+    np.savetxt(tmp_path / "a.csv", columns, shape, delimiter=",", header="t,x,y,p" if names else "")
+    np.testing.assert_array_equal(read_events(tmp_path / "a.csv", columns=None if names else "txyp"), EVENTS)

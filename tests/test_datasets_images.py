@@ -217,3 +217,25 @@ def test_a_root_is_no_use_where_there_is_no_copy(tmp_path):
     for name in ("digits", str(tmp_path / "mine")):
         with pytest.raises(ValueError, match=r"^root: expected None, as .* got"):
             images.load(name, root=tmp_path)
+
+
+def test_a_download_is_no_use_where_all_is_there(tmp_path):
+    for name in ("digits", str(tmp_path)):
+        for use in (images.load, images.loaders):
+            with pytest.raises(ValueError, match=r"^download: expected False, as .* is here already, got True"):
+                use(name, download=True)
+
+
+@pytest.mark.parametrize("write", [idx, npz, class_folders])
+def test_a_class_that_is_only_tested_is_refused(tmp_path, write):
+    if write is class_folders:
+        write(tmp_path)
+        for file in (tmp_path / "train" / "3").iterdir():
+            file.unlink()
+        (tmp_path / "train" / "3").rmdir()
+    else:
+        kept = TRAIN[1] != 3
+        write(tmp_path, train=(TRAIN[0][kept], TRAIN[1][kept]))
+    for use in (images.load, images.loaders):
+        with pytest.raises(ValueError, match=r": expected every class of the test part in training, got none of \['3'"):
+            use("mnist", root=tmp_path)
