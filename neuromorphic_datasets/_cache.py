@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ._dataset import EVENT_DTYPE
-from ._events import check_on_sensor, columns
+from ._events import columns, on_sensor
 
 _MAGIC = b"NDPACK1\n"
 _TRAILER = struct.Struct("<QQI8s")
@@ -136,7 +136,7 @@ class Writer:
             raise ValueError("events: expected one or more, got none")
         if "y" not in events.dtype.names and (self._sensor_size is None or height > 1):
             raise TypeError(f"events: expected a field y, as the sensor has {height} rows, got {events.dtype}")
-        check_on_sensor(x, y, p, (width, height, min(polarities, 2)))
+        p = on_sensor(x, y, p, (width, height, min(polarities, 2)))
         t0, duration = int(t[0]), int(t[-1]) - int(t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
         size = (int(x.max()) + 1, int(y.max()) + 1, 2)

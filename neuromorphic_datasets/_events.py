@@ -7,10 +7,10 @@ _LATEST = 1 << 62
 
 
 def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y, t and p of a structured array, checked but for the sensor's size.
+    """Return x, y, t and p of a structured array, checked but for what `on_sensor` checks.
 
-    All are integers in the machine's byte order, t is int64 and ascending; polarities of -1 are 0. Without a field y
-    all rows are 0; for a sensor of one polarity all polarities are.
+    All are integers in the machine's byte order, t is int64 and ascending. Without a field y all rows are 0; for a
+    sensor of one polarity all polarities are.
 
     Raises:
         TypeError: the array has other fields, or a field holds no numbers.
@@ -25,16 +25,19 @@ def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray
         raise ValueError(f"events: expected times below 2**62 µs, got {t.max()}")
     t = np.ascontiguousarray(t, np.int64)
     _check_order(t)
-    if len(p) and (polarities == 1 or p.min() < 0):
-        try:
-            p = is_on(p).view(np.int8)
-        except ValueError as error:
-            raise ValueError(f"events: {error}") from None
     if polarities == 1 and len(p):
         if (p != p[0]).any():
             raise ValueError("events: a sensor of one polarity, but events of both")
+        _off_and_on(p[:1])
         p = np.broadcast_to(np.int8(0), p.shape)
     return x, y, t, p
+
+
+def _off_and_on(p: np.ndarray) -> np.ndarray:
+    try:
+        return is_on(p).view(np.int8)
+    except ValueError as error:
+        raise ValueError(f"events: {error}") from None
 
 
 def is_on(p: np.ndarray) -> np.ndarray:
@@ -47,8 +50,10 @@ def is_on(p: np.ndarray) -> np.ndarray:
     return p == 1
 
 
-def check_on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tuple[int, int, int]) -> None:
-    """Raise a ValueError that names the first event off the sensor, if there is one."""
+def on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarray:
+    """Return the polarities as 0 and 1, or raise a ValueError that names the first event off the sensor."""
+    if len(p) and p.min() < 0:
+        p = _off_and_on(p)
     sides = list(zip((x, y, p), sensor_size, strict=True))
     if any(len(column) and not 0 <= column.min() <= column.max() < side for column, side in sides):
         off = np.any([(column < 0) | (column >= side) for column, side in sides], axis=0)
@@ -57,6 +62,7 @@ def check_on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tu
             f"events: event {event} (x={x[event]}, y={y[event]}, p={p[event]}) is off a sensor of size {sensor_size}; "
             "all count from 0, p is 0 for OFF and 1 for ON"
         )
+    return p
 
 
 def _described(events) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import _checks
-from ._events import check_on_sensor, columns
+from ._events import columns, on_sensor
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,8 @@ def to_frames(
     they are as always, and all zero.
 
     Args:
-        events: a structured array of x, y, t (µs, ascending) and p (0 or 1), of any type of whole numbers; y may be
-            missing.
+        events: a structured array of x, y, t (µs, ascending) and p (all 0 or 1, or all -1 or 1), of any type of whole
+            numbers; y may be missing.
         sensor_size: (width, height, polarities). With one polarity all events have to be of one.
         n_time_bins: the number of frames, equal parts of the recording's duration; this or time_window.
         time_window: the length of a frame, µs, > 0; one more frame holds what remains at the end.
@@ -71,8 +71,10 @@ def to_frames(
     starts, ends = _slices(t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder)
     frames = np.zeros((len(starts), polarities, height, width), dtype)
     wrong = _kernels.count(x, y, p, starts, ends, frames, most, remainder == "drop")
+    if wrong >= 0 and (off_and_on := on_sensor(x, y, p, sensor_size)) is not p:  # OFF was -1
+        frames[:] = 0
+        wrong = _kernels.count(x, y, off_and_on, starts, ends, frames, most, remainder == "drop")
     if wrong >= 0:
-        check_on_sensor(x, y, p, sensor_size)
         raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: one exceeds {most}")
     return frames if "y" in events.dtype.names else frames[:, :, 0]
 
@@ -114,7 +116,7 @@ def batch_to_frames(
     pixels, lengths, shift = [np.zeros(0, np.int32)], [], width * height * polarities
     for events in recordings:
         x, y, t, p = columns(events, polarities)
-        check_on_sensor(x, y, p, sensor_size)
+        p = on_sensor(x, y, p, sensor_size)
         starts, ends = _slices(t, n_time_bins, None, 0, False, None, None, remainder)
         kept = slice(starts[0], ends[-1])
         pixels.append(((p[kept].astype(np.int32) * height + y[kept]) * width + x[kept]).astype(np.int32))

@@ -16,7 +16,7 @@ from unittest import mock
 import numpy as np
 
 from ._dataset import EVENT_DTYPE, EventDataset, digest, fingerprint_of, is_ours
-from ._events import check_on_sensor, columns
+from ._events import columns, on_sensor
 from .readers import RecordingError
 
 
@@ -138,7 +138,7 @@ def read_mnist_file(path: Path) -> np.ndarray:
 def _checked(events: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarray:
     """Return a copy as `EVENT_DTYPE`, checked as `to_frames` checks."""
     x, y, t, p = columns(events, sensor_size[2])
-    check_on_sensor(x, y, p, sensor_size)
+    p = on_sensor(x, y, p, sensor_size)
     copy = np.empty(len(t), EVENT_DTYPE)
     copy["x"], copy["y"], copy["t"], copy["p"] = x, y, t, p
     return copy
