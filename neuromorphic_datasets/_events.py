@@ -2,8 +2,8 @@
 
 import numpy as np
 
-# Times stay below it, so that the difference of two is an int64.
-_LATEST = 1 << 62
+# No clock counts µs beyond it, some 2000 years; one that counts ns since 1970 does.
+LATEST = 1 << 56
 
 
 def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -19,10 +19,11 @@ def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray
     names = getattr(getattr(events, "dtype", None), "names", None) or ()
     if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
         raise TypeError(f"events: expected a structured array with x, y, t and p, got {_described(events)}")
-    x, t, p = (_integers(field, events[field]) for field in "xtp")
-    y = _integers("y", events["y"]) if "y" in names else np.broadcast_to(np.int16(0), x.shape)
-    if t.dtype == np.uint64 and (t >= _LATEST).any():
-        raise ValueError(f"events: expected times below 2**62 µs, got {t.max()}")
+    try:
+        x, t, p = (whole(field, events[field]) for field in "xtp")
+        y = whole("y", events["y"]) if "y" in names else np.broadcast_to(np.int16(0), x.shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"events: {error}") from None
     t = np.ascontiguousarray(t, np.int64)
     _check_order(t)
     if polarities == 1 and len(p):
@@ -43,10 +44,7 @@ def _off_and_on(p: np.ndarray) -> np.ndarray:
 def is_on(p: np.ndarray) -> np.ndarray:
     """Return which events are ON, of polarities that are all 0 or 1, or all -1 or 1."""
     off = -1 if (p == -1).any() else 0
-    right = (p == off) | (p == 1)
-    if not right.all():
-        event = int(right.argmin())
-        raise ValueError(f"event {event}: expected p to be 0 or 1 in all events, or -1 or 1 in all, got {p[event]}")
+    refuse(p, (p == off) | (p == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
     return p == 1
 
 
@@ -71,20 +69,31 @@ def _described(events) -> str:
     return f"{type(events).__name__} {events!r}"[:200]
 
 
-def _integers(field: str, column: np.ndarray) -> np.ndarray:
-    """Return a column as integers in the machine's byte order."""
+def whole(field: str, column: np.ndarray) -> np.ndarray:
+    """Return a column of whole numbers as integers in the machine's byte order.
+
+    Raises:
+        TypeError: it holds no numbers.
+        ValueError: a number is not whole, or too large for an int64 or a time; the message names the event.
+    """
     if column.dtype.kind not in "iubf" or column.ndim != 1:
-        raise TypeError(f"events: expected a number as {field}, got {column.dtype} of shape {column.shape[1:]}")
+        raise TypeError(f"expected a number as {field}, got {column.dtype} of shape {column.shape[1:]}")
     if column.dtype.kind == "b":
         return column.view(np.int8)
     if column.dtype.kind == "f":
-        wrong = ~((np.abs(column.astype(np.float64)) < _LATEST) & (column == np.trunc(column)))
-        if wrong.any():
-            event = int(wrong.argmax())
-            hint = "; times are in µs: seconds have to be multiplied by 1e6 and rounded" if field == "t" else ""
-            raise ValueError(f"events: event {event}: expected an integer {field}, got {column[event]}{hint}")
+        hint = "; times are in µs: seconds have to be multiplied by 1e6 and rounded" if field == "t" else ""
+        refuse(column, np.isfinite(column) & (column == np.trunc(column)), f"an integer {field}", hint)
+    if column.dtype.kind == "f" or column.dtype == np.uint64:
+        refuse(column, np.abs(column.astype(np.float64)) < LATEST, f"{field} in [-2**56, 2**56]")
         return column.astype(np.int64)
     return column if column.dtype.isnative else column.astype(column.dtype.newbyteorder("="))
+
+
+def refuse(column: np.ndarray, right: np.ndarray, expected: str, hint: str = "") -> None:
+    """Raise a ValueError that names the first event that is not right, if there is one."""
+    if not right.all():
+        event = int(right.argmin())
+        raise ValueError(f"event {event}: expected {expected}, got {column[event]}{hint}")
 
 
 def _check_order(t: np.ndarray) -> None:
@@ -96,5 +105,5 @@ def _check_order(t: np.ndarray) -> None:
             f"events: expected ascending times, got {t[descent]} after {t[descent - 1]} at event {descent}; "
             'sort them: events[np.argsort(events["t"], kind="stable")]'
         )
-    if len(t) and not -_LATEST < t[0] <= t[-1] < _LATEST:
-        raise ValueError(f"events: expected times within 2**62 µs, got {t[0]} to {t[-1]}")
+    if len(t) and not -LATEST < t[0] <= t[-1] < LATEST:
+        raise ValueError(f"events: expected times within 2**56 µs, got {t[0]} to {t[-1]}")

@@ -152,10 +152,10 @@ def write_hdf5(folder, events):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"t": EVENTS["t"] / 1e6}, "event 0: expected t in whole µs, got 0.0001"),
+        ({"t": EVENTS["t"] / 1e6}, "event 0: expected an integer t, got 0.0001"),
         ({"t": EVENTS["t"] + 1.7e18}, r"event 0: expected t in \[-.*\], got 1.7"),
-        ({"t": np.nan}, "event 0: expected t in whole µs, got nan"),
-        ({"x": [3, 0, 12.5, 15, 1, 14]}, "event 2: expected a whole number as x, got 12.5"),
+        ({"t": np.nan}, "event 0: expected an integer t, got nan"),
+        ({"x": [3, 0, 12.5, 15, 1, 14]}, "event 2: expected an integer x, got 12.5"),
         ({"y": [4, 70_000, 9, 11, 2, 3]}, "event 1: expected y in .* got 70000"),
         ({"p": [1, -1, 0, 1, -1, 0]}, "event 2: expected p to be 0 or 1 in all events, or -1 or 1 in all, got 0"),
         ({"p": [1, 2, 1, 2, 1, 2]}, "event 1: expected p to be 0 or 1 in all events, or -1 or 1 in all, got 2"),
@@ -182,15 +182,15 @@ def test_whole_floats_and_signs_are_read(tmp_path, write):
     ("column", "values", "message"),
     [
         ("x", [40_000], r"event 0: expected x in \[-32768, 32767\], got 40000"),
-        ("t", [0.5], "event 0: expected t in whole µs, got 0.5"),
+        ("t", [0.5], "event 0: expected an integer t, got 0.5"),
         ("p", [2], "event 0: expected p"),
-        ("y", ["4"], "expected numbers as y, got <U1"),
+        ("y", ["4"], "expected a number as y, got <U1"),
         ("t", [1, 2], "expected columns of one length"),
     ],
 )
 def test_packing_changes_no_value(column, values, message):
     columns = {field: [1] for field in "xytp"} | {column: values}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         packed(**columns)
 
 
@@ -200,7 +200,7 @@ def test_dsecs_offset_does_not_hide_seconds(tmp_path):
     path = write_hdf5(tmp_path, table(t=EVENTS["t"] / 1e6))
     with h5py.File(path, "a") as opened:
         opened["t_offset"] = 10**12
-    with pytest.raises(RecordingError, match=r"event 0: expected t in whole µs, got 0.0001"):
+    with pytest.raises(RecordingError, match=r"event 0: expected an integer t, got 0.0001"):
         read_events(path)
     path = write_hdf5(tmp_path, EVENTS)
     with h5py.File(path, "a") as opened:

@@ -188,5 +188,5 @@ def _require_filters(path: Path, tables) -> None:
 def _from_columns(path: Path, fields: dict[str, np.ndarray], sensor_size=None) -> Recording:
     try:
         return Recording(packed(**fields), sensor_size)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise RecordingError(f"{path}: {error}") from None
