@@ -40,7 +40,8 @@ class EventDataset(Dataset):
 
     Raises:
         IndexError: when indexed beyond its recordings.
-        TypeError, ValueError: an argument is of the wrong type or out of range.
+        TypeError, ValueError: an argument is of the wrong type or out of range, or a transform is given to a subclass
+            that has its own.
 
     Example:
         >>> class Blinks(EventDataset):

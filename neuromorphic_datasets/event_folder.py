@@ -30,8 +30,9 @@ class EventFolder(FileDataset):
         time_window: µs in a frame, > 0; or
         n_time_bins: frames of a recording, >= 1. With neither, indexing gives events.
         transform: applied to the events of each recording, in place of both.
-        sensor_size: (width, height, polarities); None takes what the files state, or, if they do not, the
-            smallest sensor that all events fit on. AEDAT 2.0 that does not name its camera needs it; see `read_events`.
+        sensor_size: (width, height, polarities); None takes what the files state, which has to be the same in all, or,
+            if they do not, the smallest sensor that all events fit on. AEDAT 2.0 that does not name its camera needs
+            it; see `read_events`.
         columns: the order of the columns of .csv and .npy without names; see `read_events`.
         on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
         cache: the folder of the packed file; None is this package's folder in the user's cache.
@@ -42,7 +43,8 @@ class EventFolder(FileDataset):
 
     Raises:
         FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
-        ValueError: a recording is damaged, an argument is out of range, or the folders are parts of a divided set.
+        ValueError: a recording is damaged, files state different sizes, an argument is out of range, or the folders
+            are parts of a divided set.
 
     Example:
         >>> import pathlib, tempfile

@@ -129,7 +129,7 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
             beside them. Hidden files are left out; a warning counts other files that are not read.
         root: the local copy, see above, or where torchvision keeps its own; None is this package's folder in
             the user's cache.
-        download: whether torchvision may fetch what is missing.
+        download: whether torchvision may fetch what is missing of its sets.
 
     Returns:
         (train, test), each an `Images`. The test part of digits is a stratified fifth, always the same.

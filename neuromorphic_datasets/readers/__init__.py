@@ -43,7 +43,8 @@ def read_events(
         path: the file.
         sensor_size: (width, height, polarities) that every event has to fit; None checks against the size that
             the file states, if it does. An AEDAT 2.0 file that does not name its camera is read as of the camera
-            of this size: (128, 128, 2) is a DVS128, (240, 180, 2), (346, 260, 2) and (640, 480, 2) are DAVIS.
+            of this size: (128, 128, 2) is a DVS128, (240, 180, 2), (346, 260, 2) and (640, 480, 2) are DAVIS. One
+            that names a DVS128 is refused with the size of a DAVIS.
         columns: for .csv without names and .npy without fields: the order of the columns, as "txyp".
 
     Returns:
