@@ -30,7 +30,7 @@ _INDEX = np.dtype(
     [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]
 )
 _CHUNK = 1 << 24
-# What recordings have to fit on where nothing tells the sensor.
+# The bounds of coordinates while the size of the sensor is unknown.
 _ANY_SENSOR = (1 << 15, 1 << 15, 2)
 
 

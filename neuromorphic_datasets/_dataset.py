@@ -35,7 +35,7 @@ class EventDataset(Dataset):
         targets: the labels, int64 array of shape (len(self),), each in [0, len(classes) - 1].
         transform: what is applied to the events, or None; a subclass may have it as a method.
         fingerprint: any string that changes whenever what `events` gives does; in a subclass a property, not a
-            method. `loaders` then keeps what it has read for later runs. Empty if nothing tells: `loaders` then reads
+            method. `loaders` then keeps what it has read for later runs. If it is empty, `loaders` reads
             all recordings each time.
 
     Raises:

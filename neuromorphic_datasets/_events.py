@@ -1,4 +1,4 @@
-"""What the events of a recording have to be, whoever made them."""
+"""Checks of the events of a recording, from files and from arrays alike."""
 
 import numpy as np
 

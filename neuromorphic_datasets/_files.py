@@ -33,7 +33,7 @@ class FileDataset(EventDataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digits of the files as they are now; empty where a user's own code reads them, of which nothing tells."""
+        """Digits of the files as they are now; empty where a user's own code reads them, which may have changed."""
         if not is_ours(type(self)) or (self._read is not None and not is_ours(self._read)):
             return ""
         return digest([fingerprint_of(self.files), getattr(self._read, "__qualname__", None)])
