@@ -45,7 +45,7 @@ def main() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input, a missing file or a missing library is told in one line, with exit code 2."""
+    """Bad input, a missing file or a missing library is reported in one line, with exit code 2."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:

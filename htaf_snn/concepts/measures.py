@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import training
 from ..models import ICBM
+from ..nn._batches import check_in_order
 from .codes import Codes, codes
 from .explaining import mutual_information, profiles
 
@@ -43,7 +44,8 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         What is no more than its "chance" is no finding: none of the four is 0 for random bits.
 
     Raises:
-        ValueError: if a loader is empty, or an attribute has another number of values than there are images.
+        ValueError: if a loader is empty, an attribute has another number of values than there are images, or there are
+            attributes and the loader shuffles its images.
 
     Reference:
         Roy and Vetterli 2007, "The effective rank", EUSIPCO, for "effective_concepts"; Yeh et al. 2020, "On
@@ -61,6 +63,8 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         >>> sorted(found["chance"])
         ['alignment', 'information', 'intervention_auc', 'purity']
     """
+    if attributes:
+        check_in_order(loader, "attributes")
     found = training.evaluate_hard(model, train_loader, loader)
     train, own = codes(model, train_loader), codes(model, loader)
     bits, classes = own.numpy(), model.head.out_features
@@ -89,12 +93,12 @@ def _shuffled(found: Codes) -> Codes:
 
 def _of_labels(found: Codes, classes: int, attributes: dict[str, Tensor]) -> dict:
     """The figures that ask what the bits have to do with labels."""
-    told = profiles(found, classes, attributes)
+    concepts = profiles(found, classes, attributes)
     return {
         "purity": _purity(found.numpy(), found.labels.numpy(), classes),
-        "information": float(np.mean([one["information"]["label"] for one in told])),
+        "information": float(np.mean([one["information"]["label"] for one in concepts])),
         "alignment": {
-            name: max(one["information"][name] for one in told) / max(mutual_information(values, values), 1e-12)
+            name: max(one["information"][name] for one in concepts) / max(mutual_information(values, values), 1e-12)
             for name, values in ((name, np.asarray(values)) for name, values in attributes.items())
         },
     }
@@ -133,13 +137,13 @@ def intervention_curve(model: ICBM, train: Codes, found: Codes) -> dict[str, lis
     """Accuracy when more and more concepts of each image are set to what is usual in its true class.
 
     For each image the concepts are set in the order of the magnitude of the weight that its true class gives them. This
-    hands the true class over: random bits do it as well, if a head has learned them by heart. "random" is therefore the
-    same for bits of other images drawn by chance, with a head fitted to those of the training by least squares. What
-    the concepts know lies between the two curves.
+    uses the true class, so that even random bits reach a high accuracy if a head has memorised them. "random" is
+    therefore the same for bits of other images drawn by chance, with a head fitted to those of the training by least
+    squares. What the concepts know lies between the two curves.
 
     Args:
         model: whose head decides.
-        train: codes of the training images, which tell what is usual in a class.
+        train: codes of the training images, which show what is usual in a class.
         found: codes of the images to measure on.
 
     Returns:

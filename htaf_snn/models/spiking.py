@@ -34,10 +34,14 @@ class _SpikingNet(nn.Module):
 
     def _check(self, frames: Tensor) -> None:
         check_floating("frames", frames)
-        shape = self.frame_shape
-        if shape is not None and (frames.ndim < 2 or (frames.shape[0], *frames.shape[2:]) != shape):
-            expected = ", ".join(map(str, (shape[0], "B", *shape[1:])))
-            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}")
+        if self.frame_shape is None:
+            return
+        steps, *frame = self.frame_shape
+        swapped = frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
+        if swapped or list(frames.shape[2:]) != frame:
+            remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
+            expected = ", ".join(map(str, ("T", "B", *frame)))
+            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
 
 
 def _mean(x: Tensor, lengths: Tensor) -> Tensor:
@@ -63,8 +67,9 @@ class SpikingMLP(_SpikingNet):
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
 
     Attributes:
-        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; others are refused then.
-            None before; set it to None to try other frames.
+        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; then frames of another
+            (C, H, W) are refused, and those whose second size is T while their first is not, which are taken for
+            batch-first. Other numbers of time steps are right. None before; set it to None to try other frames.
 
     Shape:
         frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, classes): a linear map of the

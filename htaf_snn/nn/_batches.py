@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from ..functional._checks import check_floating
 
-__all__ = ["Batch", "apply", "check_labels", "class_scores", "device_of", "inputs_of", "unpack"]
+__all__ = ["Batch", "apply", "check_in_order", "check_labels", "class_scores", "device_of", "inputs_of", "unpack"]
 
 
 class Batch(NamedTuple):
@@ -49,6 +50,19 @@ def unpack(batch) -> Batch:
             + (f"; write labels{remedy}" if remedy else "")
         )
     return Batch(x, labels.long(), lengths)
+
+
+def check_in_order(loader, use: str) -> None:
+    """Raise ValueError if a loader goes over its samples in an order of its own; `use` says what needs the data's."""
+    sampler = getattr(loader, "sampler", None)
+    # A batch sampler of one's own is not in `loader.sampler`, but may have one.
+    for one in (sampler, getattr(loader, "batch_sampler", None)):
+        one = getattr(one, "sampler", one)
+        if isinstance(one, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)) or hasattr(one, "set_epoch"):
+            raise ValueError(
+                f"loader: expected one in the order of its data, for {use}, got one that draws them by "
+                f"{type(one).__name__}; write DataLoader(loader.dataset, batch_size)"
+            )
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -142,13 +142,18 @@ def hardened(model: nn.Module) -> Iterator[None]:
         tensor([0.5000])
     """
     smooth = _smooth_steps(model)
-    for module in smooth:
-        module.mode = "spike"
+    make_hard(model)
     try:
         yield
     finally:
         for module in smooth:
             module.mode = "smooth"
+
+
+def make_hard(model: nn.Module) -> None:
+    """Put surrogates in smooth mode into spike mode, for good."""
+    for module in _smooth_steps(model):
+        module.mode = "spike"
 
 
 def evaluate_hard(model: nn.Module, train_loader, loader, processes: Processes | None = None) -> dict[str, float]:
@@ -312,8 +317,8 @@ def fit(
         model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
             recorded as the spike rate, those of the levels -1 and 1 the share of 1. Train it on the device that it is
             on.
-        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, it is called with the epoch's
-            number.
+        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, that is called with the
+            number of the epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         epochs: in all, earlier ones of a resumed run included.
