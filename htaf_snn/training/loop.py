@@ -317,8 +317,8 @@ def fit(
         model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
             recorded as the spike rate, those of the levels -1 and 1 the share of 1. Train it on the device that it is
             on.
-        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, that is called with the
-            number of the epoch.
+        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, that is called with
+            the number of the epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         epochs: in all, earlier ones of a resumed run included.
