@@ -221,7 +221,7 @@ def test_statistics_stay_where_there_is_nothing_to_measure_them_on():
 
 
 def test_a_fold_belongs_to_folds(tmp_path):
-    for wrong in ({"fold": 1}, {"fold": 3, "folds": 3}, {"fold": -1, "folds": 3}):
+    for wrong in ({"fold": 1}, {"fold": 3, "folds": 3}, {"fold": -1, "folds": 3}, {"fold": True, "folds": 3}):
         with pytest.raises(ValueError, match=r"^fold: expected a fold of"):
             training.TrainConfig(**wrong)
     with pytest.raises(ValueError, match=r"^fold: expected None, as all folds are trained, got 1"):
@@ -289,6 +289,14 @@ def test_a_network_may_convert_bytes_itself(tmp_path):
         for use in uses(Bytes(nn.Flatten(), nn.Linear(4, CLASSES)), x, LABELS, tmp_path / str(x.dtype)):
             (tmp_path / str(x.dtype)).mkdir(exist_ok=True)
             use()
+
+
+def test_lengths_out_of_range_have_no_mean():
+    """On a CPU they are refused; on a GPU, which is not waited for, the scores are NaN."""
+    x, lengths = torch.ones(STEPS, BATCH, 2, 3), torch.tensor([STEPS, STEPS + 1, 0, -1])
+    mean = models.spiking._mean(x, lengths)
+    assert mean[::2].tolist() == torch.tensor([1.0, 0.0])[:, None, None].expand(2, 2, 3).tolist()
+    assert mean[1::2].isnan().all()
 
 
 def test_a_batch_of_inputs_alone_is_named():

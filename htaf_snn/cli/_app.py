@@ -1,4 +1,4 @@
-"""What the commands share: the application, errors told in one line, options that were given."""
+"""What the commands share: the application, errors reported in one line, options that were given."""
 
 from __future__ import annotations
 

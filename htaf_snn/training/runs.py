@@ -137,7 +137,8 @@ class TrainConfig:
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value has no effect."""
-        if self.fold is not None and (self.folds is None or not 0 <= self.fold < self.folds):
+        fold = -1 if isinstance(self.fold, bool) or not isinstance(self.fold, int) else self.fold
+        if self.fold is not None and (self.folds is None or not 0 <= fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users = {"library": SPIKING, "time_bins": SPIKING, "surrogate": (*SPIKING, *HARDENED), "estimator": ("bnn",)}
         users |= dict.fromkeys(("alpha_end", "anneal"), HARDENED)
