@@ -48,7 +48,7 @@ def test_rules_that_say_never_are_no_better_than_their_baseline():
     found = concepts.rules(model, train, test, 1, depth=8)
     assert 0.8 < found.baseline < 0.95
     assert found.fidelity < found.baseline + 0.02
-    with pytest.raises(ValueError, match=r"^held_out: expected codes of other images than found, got the same"):
+    with pytest.raises(ValueError, match=r"^held_out: expected codes of other images than codes, got the same"):
         concepts.rules(model, train, concepts.Codes.of(bits[:200], labels[:200]), 1)
     with pytest.raises(ValueError, match=r"^held_out: .* got the same, in whatever order"):
         concepts.rules(model, train, concepts.Codes.of(bits[:200].flip(0), labels[:200]), 1)

@@ -310,19 +310,19 @@ def _rows(images: Codes) -> list[tuple[int, ...]]:
 
 
 @torch.no_grad()
-def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: int = 3) -> Rules:
+def rules(model: ICBM, codes: Codes, held_out: Codes, class_index: int, depth: int = 3) -> Rules:
     """Rules for a class: a scikit-learn tree over the bits, fitted to the model's own decisions.
 
     Args:
         model: whose head decides.
-        found: codes of many images, which the tree is fitted to, such as those of the training.
+        codes: of many images, which the tree is fitted to, such as those of the training.
         held_out: codes of others, on which its fidelity is measured.
         class_index: the class.
         depth: how many concepts a rule asks for at most.
 
     Raises:
-        ValueError: if there is no such class, depth < 1, held_out has the images of found in whatever order, the codes
-            are empty or of another size, or the concepts are not 0 or 1.
+        ValueError: if there is no such class, depth < 1, held_out has the images of codes in whatever order, one
+            of them is empty or of another size, or the concepts are not 0 or 1.
 
     Example:
         A head that decides for class 1 where concept 0 is set.
@@ -330,9 +330,9 @@ def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: i
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
         >>> _ = model.head.weight.data.copy_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
         >>> _ = model.head.bias.data.copy_(torch.tensor([1.0, 0.0]))
-        >>> found = Codes.of(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [0, 0]]), torch.tensor([0, 0, 1, 1, 0]))
+        >>> codes = Codes.of(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [0, 0]]), torch.tensor([0, 0, 1, 1, 0]))
         >>> held_out = Codes.of(torch.tensor([[1, 1], [0, 1], [0, 0]]), torch.tensor([1, 0, 0]))
-        >>> print(rules(model, found, held_out, class_index=1))
+        >>> print(rules(model, codes, held_out, class_index=1))
         |--- concept 0 <= 0.50
         |   |--- class: False
         |--- concept 0 >  0.50
@@ -344,17 +344,17 @@ def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: i
     class_index = index_of("class_index", class_index, model.head.out_features)
     require("depth", depth, "an integer >= 1", is_count)
     model.check_binary()
-    for name, one in (("found", found), ("held_out", held_out)):
+    for name, one in (("codes", codes), ("held_out", held_out)):
         if one.size != model.head.in_features or not len(one):
             raise ValueError(f"{name}: expected codes (N, {model.head.in_features}) of images, got {one.shape}")
-    if held_out is found or _rows(held_out) == _rows(found):
-        raise ValueError("held_out: expected codes of other images than found, got the same, in whatever order")
+    if held_out is codes or _rows(held_out) == _rows(codes):
+        raise ValueError("held_out: expected codes of other images than codes, got the same, in whatever order")
     decided, held_out_decided = (
-        (model.head(one[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for one in (found, held_out)
+        (model.head(one[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for one in (codes, held_out)
     )
-    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(found.numpy(), decided)
+    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(codes.numpy(), decided)
     fidelity = float((tree.predict(held_out.numpy()) == held_out_decided).mean())
     baseline = float((held_out_decided == (decided.mean() > 0.5)).mean())
     asked = tuple(sorted({int(feature) for feature in tree.tree_.feature if feature >= 0}))
-    names = [f"concept {number}" for number in range(found.size)]
+    names = [f"concept {number}" for number in range(codes.size)]
     return Rules(export_text(tree, feature_names=names).rstrip(), fidelity, baseline, asked)

@@ -157,7 +157,8 @@ def fit(
 
     Raises:
         TypeError: if it is no ICBM, or as `training.fit`.
-        ValueError: if a label is out of range, a resumed run has another recipe, or as `training.fit`.
+        ValueError: if a label is out of range, a resumed run has another recipe, discretiser or shape of images,
+            or as `training.fit`.
         FileNotFoundError, FloatingPointError: as `training.fit`.
 
     Example:

@@ -201,7 +201,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    # One sample does not tell how much it varies.
+    # The variance of one sample is unknown.
     usable = islice((batch for batch in loader if _samples(batch) > 1), batches)
     first = next(usable, None)
     if first is None:
