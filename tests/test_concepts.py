@@ -298,7 +298,7 @@ def test_modes_are_restored_after_an_error_too():
 def test_the_curve_of_concepts_lies_above_chance(trained, loaders):
     curve = concepts.intervention_curve(trained, *(concepts.codes(trained, loaders[i]) for i in (0, 2)))
     assert curve["accuracy"][0] > curve["random"][0] + 0.3
-    with pytest.raises(ValueError, match=r"^train, found: expected codes of 12 concepts, got 12 and 11"):
+    with pytest.raises(ValueError, match=r"^train, test: expected codes of 12 concepts, got 12 and 11"):
         codes = concepts.codes(trained, loaders[2])
         concepts.intervention_curve(trained, codes, concepts.Codes.of(codes[:][:, 1:], codes.labels))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, SubsetRandomSampler
 
 from htaf_snn import concepts, models
 from htaf_snn.concepts import measures
@@ -47,8 +48,10 @@ def test_rules_that_say_never_are_no_better_than_their_baseline():
     found = concepts.rules(model, train, test, 1, depth=8)
     assert 0.8 < found.baseline < 0.95
     assert found.fidelity < found.baseline + 0.02
-    with pytest.raises(ValueError, match=r"^held_out: expected codes of other images than found, got the same"):
+    with pytest.raises(ValueError, match=r"^held_out: expected codes of other images than codes, got the same"):
         concepts.rules(model, train, concepts.Codes.of(bits[:200], labels[:200]), 1)
+    with pytest.raises(ValueError, match=r"^held_out: .* got the same, in whatever order"):
+        concepts.rules(model, train, concepts.Codes.of(bits[:200].flip(0), labels[:200]), 1)
     with pytest.raises(ValueError, match=r"^held_out: expected codes \(N, 30\) of images, got \(600, 29\)"):
         concepts.rules(model, train, concepts.Codes.of(bits[:, 1:], labels), 1)
 
@@ -112,3 +115,47 @@ def test_stability_matches_concepts_one_to_one():
     assert 0 < found["chance"] == pytest.approx(found["stability"], abs=0.05)
     with pytest.raises(ValueError, match=r"^several: expected codes of the same images"):
         concepts.stability([one, concepts.Codes.of(bits, labels + 1)])
+
+
+def random_orders(data):
+    order = SubsetRandomSampler(range(len(data)))
+    yield DataLoader(data, 64, shuffle=True)
+    yield DataLoader(data, 64, sampler=order)
+    yield DataLoader(data, batch_sampler=BatchSampler(order, 64, False))
+
+
+def test_places_and_attributes_need_the_order_of_the_data(loaders):
+    train, _, test = loaders
+    model = models.ICBM(nn.Flatten(), 4, CLASSES, in_features=64)
+    attributes = {"label": test.dataset.targets}
+    for shuffled in (train, *random_orders(test.dataset)):
+        with pytest.raises(ValueError, match=r"^loader: expected one in the order of its data, for attributes, got"):
+            concepts.measure(model, train, shuffled, attributes)
+        with pytest.raises(ValueError, match=r"^loader: .* for the places of the images, .* write DataLoader"):
+            concepts.examples(model, shuffled)
+    assert len(concepts.examples(model, test)) == 4
+    assert concepts.measure(model, train, test, attributes)["alignment"].keys() == {"label"}
+
+
+@pytest.mark.parametrize("wrong", [2.5, True, -1, 10, None, "1"])
+def test_numbers_of_classes_and_concepts(wrong):
+    model = models.ICBM(nn.Flatten(), CLASSES, CLASSES, in_features=4).eval()
+    codes = concepts.Codes.of(torch.eye(10), torch.arange(10))
+    image = torch.rand(1, 2, 2)
+    uses = {
+        "class_index": [
+            lambda: concepts.class_weights(model, wrong),
+            lambda: concepts.rules(model, codes, codes, wrong),
+        ],
+        "concept": [lambda: concepts.heat_map(model, image, wrong, patch=1)],
+    }
+    if wrong is not None:  # the class decided for
+        uses["class_index"].append(lambda: concepts.explain(model, image, wrong))
+    for name, calls in uses.items():
+        for call in calls:
+            with pytest.raises(ValueError, match=f"^{name}: expected 0 to 9, got {wrong!r}"):
+                call()
+    assert concepts.explain(model, image, torch.tensor(3)).class_index == 3
+    if wrong != 10:
+        with pytest.raises(ValueError, match=r"^max_concepts_per_class: expected 1 to 10, got"):
+            concepts.sparsify(model, [(torch.rand(8, 1, 2, 2), torch.arange(8))], wrong)

@@ -193,3 +193,18 @@ def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"open it by compare\.Study\(out\)"):
         training.load(tmp_path)
+
+
+def test_weights_of_other_concepts_are_refused(tmp_path):
+    def new(discretiser):
+        return models.ICBM(nn.Flatten(), 7, 10, in_features=64, discretiser=discretiser)
+
+    train, _, _ = images.loaders("digits", batch_size=256)
+    concepts.fit(new("htaf"), train, epochs=1, out=tmp_path, progress=False)
+    for other, name in (("relu", "ReLU"), ("atan", "ATan in spike mode"), ("htaf(beta=4)", "HTAF in spike mode")):
+        with pytest.raises(ValueError, match=f"^model: expected concepts of HTAF in smooth mode, got {name}"):
+            concepts.load(tmp_path, new(other))
+        with pytest.raises(ValueError, match=f"^activation: expected HTAF in smooth mode, .* got {name}"):
+            concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
+    trained = concepts.load(tmp_path, new("htaf"))
+    assert concepts.load(tmp_path, trained) is trained

@@ -366,10 +366,10 @@ def test_the_hardening_gap_is_told(recordings, tmp_path):
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     config = training.read_config(tmp_path / "run")
     net, loader = training.load(tmp_path / "run"), training.make_loaders(config)[2]
-    assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
-    for neuron in net.neurons:
-        neuron.leaky.spike_grad.mode = "spike"
     assert training.evaluate(net, loader)["accuracy"] == result["test_accuracy"]
+    for neuron in net.neurons:
+        neuron.leaky.spike_grad.mode = "smooth"
+    assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
 
 
 def test_damaged_runs_are_one_line(finished, recordings):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from test_training import SMALL, metrics, recordings, run  # noqa: F401
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Sampler, SubsetRandomSampler, TensorDataset
 
 import neuromorphic_datasets as nd
-from htaf_snn import models, training
+from htaf_snn import deploy, models, training
 from htaf_snn import nn as hnn
 
 CLASSES, BATCH, STEPS = 3, 4, 6
@@ -125,11 +125,13 @@ def test_a_loaded_network_knows_its_frames(recordings, tmp_path, model):  # noqa
     run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
     net = training.load(tmp_path / "a")
     assert net(torch.rand(3, 5, 2, 34, 34)).shape == (5, 10)
-    for shape in ((5, 3, 2, 34, 34), (3, 5, 34, 34, 2), (4, 5, 2, 34, 34), (3, 2, 34, 34), (3, 5, 2, 33, 34), (3,)):
-        with pytest.raises(ValueError, match=r"^frames: expected \(T, B, C, H, W\) = \(3, B, 2, 34, 34\), got"):
+    for shape in ((5, 3, 2, 34, 34), (3, 5, 34, 34, 2), (3, 2, 34, 34), (3, 5, 2, 33, 34), (3,)):
+        with pytest.raises(ValueError, match=r"^frames: expected \(T, B, C, H, W\) = \(T, B, 2, 34, 34\), got"):
             net(torch.rand(shape))
+    for shape in ((4, 5, 2, 34, 34), (3, 3, 2, 34, 34), (9, 1, 2, 34, 34)):
+        assert net(torch.rand(shape)).shape == (shape[1], 10)
     net.frame_shape = None
-    assert net(torch.rand(4, 5, 2, 34, 34)).shape == (5, 10)
+    assert net(torch.rand(5, 3, 2, 34, 34)).shape == (3, 10)
 
 
 def test_a_loaded_network_knows_its_images(tmp_path):
@@ -219,8 +221,84 @@ def test_statistics_stay_where_there_is_nothing_to_measure_them_on():
 
 
 def test_a_fold_belongs_to_folds(tmp_path):
-    for wrong in ({"fold": 1}, {"fold": 3, "folds": 3}, {"fold": -1, "folds": 3}):
+    for wrong in ({"fold": 1}, {"fold": 3, "folds": 3}, {"fold": -1, "folds": 3}, {"fold": True, "folds": 3}):
         with pytest.raises(ValueError, match=r"^fold: expected a fold of"):
             training.TrainConfig(**wrong)
     with pytest.raises(ValueError, match=r"^fold: expected None, as all folds are trained, got 1"):
         training.train_folds(training.TrainConfig(folds=2, fold=1), tmp_path / "run")
+
+
+class Pairs(Sampler):
+    """Batches of one's own: one of a single sample among those of two."""
+
+    def __iter__(self):
+        return iter([[0, 1], [2], [3, 4]])
+
+    def __len__(self):
+        return 3
+
+
+def own_loaders(data):
+    yield DataLoader(data, 4, sampler=SubsetRandomSampler(range(8))), [4, 4]
+    yield DataLoader(data, 4, sampler=SubsetRandomSampler(range(5))), [4]
+    yield DataLoader(data, batch_sampler=Pairs()), [2, 2]
+    yield DataLoader([(data[:3]), (data[3:9])], batch_size=None), [3, 6]
+
+
+def test_batchnorm_sees_every_sample_of_any_sampler(tmp_path):
+    """9 samples by 4 leave one over, which a sampler of 8 does not."""
+    for number, (batches, sizes) in enumerate(own_loaders(TensorDataset(torch.rand(9, 3), torch.zeros(9).long()))):
+        net, seen = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), []
+        net[1].register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
+        (tmp_path / str(number)).mkdir()
+        training.fit(net, batches, out=tmp_path / str(number), epochs=1, progress=False)
+        assert seen == sizes
+
+
+def test_a_loader_without_a_length_is_refused(tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.rand(3), 0)] * 4)
+
+    for net in (nn.Linear(3, 2), nn.BatchNorm1d(3)):
+        with pytest.raises(TypeError, match=r"^train_loader: expected one with a length, .* a __len__"):
+            training.fit(net, DataLoader(Stream(), 2), out=tmp_path, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_have_no_accuracy(value):
+    batch = [(torch.full((4, 2), value), torch.zeros(4).long())]
+    for use in (training.evaluate, hnn.hardening_gap):
+        with pytest.raises(FloatingPointError, match="NaN"):
+            use(nn.Linear(2, 2), batch)
+
+
+def test_a_network_without_parameters_is_on_the_cpu():
+    net = models.BinaryMLP(4, [8], CLASSES).eval()
+    expected = training.evaluate(net, [(IMAGES, LABELS)])
+    assert training.evaluate(deploy.pack(net), [(IMAGES, LABELS)])["accuracy"] == expected["accuracy"]
+    assert training.evaluate(nn.Identity(), [(torch.eye(3), torch.arange(3))])["accuracy"] == 1.0
+
+
+def test_a_network_may_convert_bytes_itself(tmp_path):
+    class Bytes(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.float() / 255)
+
+    for x in ((IMAGES * 255).byte(), IMAGES > 0.5):
+        for use in uses(Bytes(nn.Flatten(), nn.Linear(4, CLASSES)), x, LABELS, tmp_path / str(x.dtype)):
+            (tmp_path / str(x.dtype)).mkdir(exist_ok=True)
+            use()
+
+
+def test_lengths_out_of_range_have_no_mean():
+    """On a CPU they are refused; on a GPU, which is not waited for, the scores are NaN."""
+    x, lengths = torch.ones(STEPS, BATCH, 2, 3), torch.tensor([STEPS, STEPS + 1, 0, -1])
+    mean = models.spiking._mean(x, lengths)
+    assert mean[::2].tolist() == torch.tensor([1.0, 0.0])[:, None, None].expand(2, 2, 3).tolist()
+    assert mean[1::2].isnan().all()
+
+
+def test_a_batch_of_inputs_alone_is_named():
+    with pytest.raises(TypeError, match=r"^loader: expected batches \(inputs, labels\) .* got 1 items"):
+        hnn.recalibrate(nn.BatchNorm1d(2), [(torch.rand(3, 2),)])

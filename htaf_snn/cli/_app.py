@@ -1,4 +1,4 @@
-"""What the commands share: the application, errors told in one line, options that were given."""
+"""What the commands share: the application, errors reported in one line, options that were given."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input, a missing file or a missing library is told in one line, with exit code 2."""
+    """Bad input, a missing file or a missing library is reported in one line, with exit code 2."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:

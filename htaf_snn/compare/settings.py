@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from .. import training
-from ..training.folder import device_of
+from .. import integrations, training
+from ..training.folder import device_of, is_count, is_number, make_plain, require
+from ..training.recipe import annealing, check_annealing
 from . import trial
 from .matching import MATCHES
 
@@ -74,6 +76,7 @@ class Settings:
     device: str = "auto"
 
     def __post_init__(self):
+        make_plain(self)
         if self.model not in MODELS:
             raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
         if self.dataset is None:
@@ -88,16 +91,14 @@ class Settings:
                 raise ValueError(f"{name}: expected one value or more, got {values!r}")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}: expected different values, got {list(values)}")
-            object.__setattr__(self, name, tuple(values))
         for name in ("slopes", "lrs"):
-            if not all(isinstance(value, (int, float)) and 0 < value < float("inf") for value in getattr(self, name)):
+            if not all(is_number(value) and 0 < value < float("inf") for value in getattr(self, name)):
                 raise ValueError(f"{name}: expected positive finite numbers, got {list(getattr(self, name))}")
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         counts = {"seeds": self.seeds, "width": self.width}
         counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
         for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+            require(name, value, "an integer >= 1", is_count)
         if self.match not in MATCHES:
             raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
         for config in self.configs():
@@ -119,7 +120,13 @@ class Settings:
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, which every trial would fail by
         if self.model in training.HARDENED:
-            training.hardened_network(self.configs()[0].trained(), 1, 1, activation=None)
+            config = self.configs()[0].trained()
+            networks = [
+                training.hardened_network(config, 1, 1, activation=partial(integrations.parse, surrogate))
+                for surrogate in self.surrogates
+            ]
+            if not any(annealing(self, network, steps=1) for network in networks):
+                check_annealing(self, networks[0])
         tried = {(config.surrogate, config.slope): config for config in self.configs()}
         for config in tried.values():
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()

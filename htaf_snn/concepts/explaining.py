@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..models import ICBM
+from ..nn._batches import check_in_order
 from ..nn._modes import in_eval
+from ..training.folder import index_of, is_count, require
 from .codes import Codes
 
 __all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]
@@ -79,9 +81,7 @@ def explain(
         concepts = model.concepts(image[None].to(model.head.weight))[0].double()
     weight, bias = model.head.weight.double(), model.head.bias.double()
     scores = weight @ concepts + bias
-    chosen = int(scores.argmax()) if class_index is None else class_index
-    if not 0 <= chosen < len(scores):
-        raise ValueError(f"class_index: expected 0 to {len(scores) - 1}, got {class_index}")
+    chosen = int(scores.argmax()) if class_index is None else index_of("class_index", class_index, len(scores))
     parts = (weight[chosen] * concepts).tolist()
     active = sorted((number for number, part in enumerate(parts) if part), key=lambda number: -abs(parts[number]))
     return Explanation(
@@ -118,8 +118,7 @@ def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
         >>> class_weights(model, 0)
         {2: -2.0, 0: 0.5}
     """
-    if not 0 <= class_index < model.head.out_features:
-        raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
+    class_index = index_of("class_index", class_index, model.head.out_features)
     found = model.head.weight[class_index].detach().cpu()
     order = found.abs().argsort(descending=True).tolist()
     return {number: found[number].item() for number in order if found[number]}
@@ -138,7 +137,7 @@ def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
         For each concept {"strongest", "weakest", "at the threshold": nearest to it, "by chance"}.
 
     Raises:
-        ValueError: if the loader is empty.
+        ValueError: if the loader is empty or shuffles its images, or k < 1.
 
     Example:
         Six images, each brighter than the one before, and a concept that is the brighter the stronger.
@@ -150,6 +149,8 @@ def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
         >>> found["strongest"], found["weakest"]
         ([5, 4], [0, 1])
     """
+    check_in_order(loader, "the places of the images")
+    require("k", k, "an integer >= 1", is_count)
     device = model.head.weight.device
     with in_eval(model):
         found = [model.potentials(images.to(device)).cpu() for images, _ in loader]
@@ -239,8 +240,7 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
         >>> heat_map(model, torch.rand(1, 4, 4), 2, patch=2).shape
         torch.Size([4, 4])
     """
-    if not 0 <= concept < model.head.in_features:
-        raise ValueError(f"concept: expected 0 to {model.head.in_features - 1}, got {concept}")
+    concept = index_of("concept", concept, model.head.in_features)
     if method not in ("occlusion", "gradient"):
         raise ValueError(f"method: expected occlusion or gradient, got {method!r}")
     _check_image(image)
@@ -304,20 +304,25 @@ class Rules:
         )
 
 
+def _rows(images: Codes) -> list[tuple[int, ...]]:
+    """The labels and words of all images, sorted."""
+    return sorted((label, *words) for label, words in zip(images.labels.tolist(), images.words.tolist(), strict=True))
+
+
 @torch.no_grad()
-def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: int = 3) -> Rules:
+def rules(model: ICBM, codes: Codes, held_out: Codes, class_index: int, depth: int = 3) -> Rules:
     """Rules for a class: a scikit-learn tree over the bits, fitted to the model's own decisions.
 
     Args:
         model: whose head decides.
-        found: codes of many images, which the tree is fitted to, such as those of the training.
+        codes: of many images, which the tree is fitted to, such as those of the training.
         held_out: codes of others, on which its fidelity is measured.
         class_index: the class.
         depth: how many concepts a rule asks for at most.
 
     Raises:
-        ValueError: if there is no such class, depth < 1, held_out is found, the codes are empty or of another size, or
-            the concepts are not 0 or 1.
+        ValueError: if there is no such class, depth < 1, held_out has the images of codes in whatever order, one
+            of them is empty or of another size, or the concepts are not 0 or 1.
 
     Example:
         A head that decides for class 1 where concept 0 is set.
@@ -325,9 +330,9 @@ def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: i
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
         >>> _ = model.head.weight.data.copy_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
         >>> _ = model.head.bias.data.copy_(torch.tensor([1.0, 0.0]))
-        >>> found = Codes.of(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [0, 0]]), torch.tensor([0, 0, 1, 1, 0]))
+        >>> codes = Codes.of(torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [0, 0]]), torch.tensor([0, 0, 1, 1, 0]))
         >>> held_out = Codes.of(torch.tensor([[1, 1], [0, 1], [0, 0]]), torch.tensor([1, 0, 0]))
-        >>> print(rules(model, found, held_out, class_index=1))
+        >>> print(rules(model, codes, held_out, class_index=1))
         |--- concept 0 <= 0.50
         |   |--- class: False
         |--- concept 0 >  0.50
@@ -336,22 +341,20 @@ def rules(model: ICBM, found: Codes, held_out: Codes, class_index: int, depth: i
     """
     from sklearn.tree import DecisionTreeClassifier, export_text
 
-    if not 0 <= class_index < model.head.out_features:
-        raise ValueError(f"class_index: expected 0 to {model.head.out_features - 1}, got {class_index}")
-    if depth < 1:
-        raise ValueError(f"depth: expected an integer >= 1, got {depth}")
+    class_index = index_of("class_index", class_index, model.head.out_features)
+    require("depth", depth, "an integer >= 1", is_count)
     model.check_binary()
-    for name, one in (("found", found), ("held_out", held_out)):
+    for name, one in (("codes", codes), ("held_out", held_out)):
         if one.size != model.head.in_features or not len(one):
             raise ValueError(f"{name}: expected codes (N, {model.head.in_features}) of images, got {one.shape}")
-    if held_out is found or torch.equal(held_out.words, found.words):
-        raise ValueError("held_out: expected codes of other images than found, got the same")
-    decided, told = (
-        (model.head(one[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for one in (found, held_out)
+    if held_out is codes or _rows(held_out) == _rows(codes):
+        raise ValueError("held_out: expected codes of other images than codes, got the same, in whatever order")
+    decided, held_out_decided = (
+        (model.head(one[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for one in (codes, held_out)
     )
-    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(found.numpy(), decided)
-    fidelity = float((tree.predict(held_out.numpy()) == told).mean())
-    baseline = float((told == (decided.mean() > 0.5)).mean())
+    tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(codes.numpy(), decided)
+    fidelity = float((tree.predict(held_out.numpy()) == held_out_decided).mean())
+    baseline = float((held_out_decided == (decided.mean() > 0.5)).mean())
     asked = tuple(sorted({int(feature) for feature in tree.tree_.feature if feature >= 0}))
-    names = [f"concept {number}" for number in range(found.size)]
+    names = [f"concept {number}" for number in range(codes.size)]
     return Rules(export_text(tree, feature_names=names).rstrip(), fidelity, baseline, asked)

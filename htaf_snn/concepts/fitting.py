@@ -16,7 +16,15 @@ from .. import training
 from ..models import ICBM
 from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
-from ..training.folder import check_same_run, read_settings, write_json
+from ..training.folder import (
+    check_same_data,
+    check_same_run,
+    is_number,
+    make_plain,
+    read_settings,
+    require,
+    write_json,
+)
 from ..training.loop import check_no_run
 from ..training.recipe import check_annealing
 
@@ -55,11 +63,11 @@ class Recipe:
     entropy: float = 0.0
 
     def __post_init__(self):
+        make_plain(self)
         names = ("epochs", "lr", "schedule", "alpha_end", "anneal")
         training.TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
         for name in ("activity", "decorrelation", "entropy"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
+            require(name, getattr(self, name), "a number >= 0", lambda v: is_number(v) and 0 <= v < float("inf"))
 
 
 def penalties(concepts: Tensor) -> dict[str, Tensor]:
@@ -149,7 +157,8 @@ def fit(
 
     Raises:
         TypeError: if it is no ICBM, or as `training.fit`.
-        ValueError: if a label is out of range, a resumed run has another recipe, or as `training.fit`.
+        ValueError: if a label is out of range, a resumed run has another recipe, discretiser or shape of images,
+            or as `training.fit`.
         FileNotFoundError, FloatingPointError: as `training.fit`.
 
     Example:
@@ -171,14 +180,18 @@ def fit(
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
     check_annealing(own, model)
     writes = processes is None or processes.first
-    if writes and resume and (out / "config.json").is_file():
+    resumes = writes and resume and (out / "config.json").is_file()
+    if resumes:
         check_same_run(own, read_settings(out, Recipe))
     with _keeping_shape(model), penalty.watching(model.concept_layer.discretiser):
         start(model, train_loader)
+        data = {"image_shape": model.image_shape, "activation": activation_of(model)}
+        if resumes:
+            check_same_data(out, data)
         if writes:
             out.mkdir(parents=True, exist_ok=True)
             check_no_run(out, resume)
-            _write_config(out, {**asdict(own), "image_shape": model.image_shape})
+            _write_config(out, {**asdict(own), **data})
         return training.fit(
             model,
             train_loader,
@@ -200,6 +213,15 @@ def _write_config(out: Path, values: dict) -> None:
     """What `concepts.load` needs, beside what else a run's configuration has."""
     path = out / "config.json"
     write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
+
+
+def activation_of(model: ICBM) -> str:
+    """What makes a model's concepts, by the names of its classes; steepness changes during a training."""
+    discretiser = model.concept_layer.discretiser
+    surrogate = getattr(discretiser, "surrogate", None)
+    if surrogate is None:
+        return type(discretiser).__name__
+    return f"{type(surrogate).__name__} in {getattr(discretiser, 'mode', 'spike')} mode"
 
 
 def start(model: ICBM, loader) -> None:

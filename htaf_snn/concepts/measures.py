@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import training
 from ..models import ICBM
+from ..nn._batches import check_in_order
 from .codes import Codes, codes
 from .explaining import mutual_information, profiles
 
@@ -43,7 +44,8 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
         What is no more than its "chance" is no finding: none of the four is 0 for random bits.
 
     Raises:
-        ValueError: if a loader is empty, or an attribute has another number of values than there are images.
+        ValueError: if a loader is empty, an attribute has another number of values than there are images, or there are
+            attributes and the loader shuffles its images.
 
     Reference:
         Roy and Vetterli 2007, "The effective rank", EUSIPCO, for "effective_concepts"; Yeh et al. 2020, "On
@@ -53,24 +55,26 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=4, n_classes=2, in_features=16)
         >>> loader = [(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)]
-        >>> found = measure(model, loader, loader)
-        >>> 0 <= found["activation_rate"] <= 1, 0 <= found["dead"] <= 4
+        >>> figures = measure(model, loader, loader)
+        >>> 0 <= figures["activation_rate"] <= 1, 0 <= figures["dead"] <= 4
         (True, True)
-        >>> found["hardening_gap"] == found["smooth_accuracy"] - found["hard_accuracy"]
+        >>> figures["hardening_gap"] == figures["smooth_accuracy"] - figures["hard_accuracy"]
         True
-        >>> sorted(found["chance"])
+        >>> sorted(figures["chance"])
         ['alignment', 'information', 'intervention_auc', 'purity']
     """
-    found = training.evaluate_hard(model, train_loader, loader)
+    if attributes:
+        check_in_order(loader, "attributes")
+    hard = training.evaluate_hard(model, train_loader, loader)
     train, own = codes(model, train_loader), codes(model, loader)
     bits, classes = own.numpy(), model.head.out_features
     rates = bits.mean(0)
     curve = intervention_curve(model, train, own) if model.is_binary else None
     auc, random_auc = (curve and float(np.mean(curve[name])) for name in ("accuracy", "random"))
     return {
-        "hard_accuracy": found["accuracy"],
-        "smooth_accuracy": found.get("smooth_accuracy"),
-        "hardening_gap": found.get("hardening_gap"),
+        "hard_accuracy": hard["accuracy"],
+        "smooth_accuracy": hard.get("smooth_accuracy"),
+        "hardening_gap": hard.get("hardening_gap"),
         "dead": int((rates == 0).sum()),
         "always_on": int((rates >= _ALWAYS).sum()),
         "activation_rate": float(rates.mean()),
@@ -82,19 +86,19 @@ def measure(model: ICBM, train_loader, loader, attributes: dict[str, Tensor] | N
     }
 
 
-def _shuffled(found: Codes) -> Codes:
+def _shuffled(own: Codes) -> Codes:
     """The same codes, each at an image drawn by chance."""
-    return replace(found, words=found.words[torch.randperm(len(found), generator=torch.Generator().manual_seed(0))])
+    return replace(own, words=own.words[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))])
 
 
-def _of_labels(found: Codes, classes: int, attributes: dict[str, Tensor]) -> dict:
+def _of_labels(own: Codes, classes: int, attributes: dict[str, Tensor]) -> dict:
     """The figures that ask what the bits have to do with labels."""
-    told = profiles(found, classes, attributes)
+    concepts = profiles(own, classes, attributes)
     return {
-        "purity": _purity(found.numpy(), found.labels.numpy(), classes),
-        "information": float(np.mean([one["information"]["label"] for one in told])),
+        "purity": _purity(own.numpy(), own.labels.numpy(), classes),
+        "information": float(np.mean([one["information"]["label"] for one in concepts])),
         "alignment": {
-            name: max(one["information"][name] for one in told) / max(mutual_information(values, values), 1e-12)
+            name: max(one["information"][name] for one in concepts) / max(mutual_information(values, values), 1e-12)
             for name, values in ((name, np.asarray(values)) for name, values in attributes.items())
         },
     }
@@ -115,8 +119,8 @@ def _correlated(bits: np.ndarray) -> dict[str, float]:
 
 
 def _purity(bits: np.ndarray, labels: np.ndarray, classes: int) -> float | None:
-    found = [np.bincount(labels[column], minlength=classes).max() / column.sum() for column in bits.T if column.any()]
-    return float(np.mean(found)) if found else None
+    shares = [np.bincount(labels[column], minlength=classes).max() / column.sum() for column in bits.T if column.any()]
+    return float(np.mean(shares)) if shares else None
 
 
 def _completeness(train: Codes, test: Codes) -> float | None:
@@ -129,18 +133,18 @@ def _completeness(train: Codes, test: Codes) -> float | None:
 
 
 @torch.no_grad()
-def intervention_curve(model: ICBM, train: Codes, found: Codes) -> dict[str, list]:
+def intervention_curve(model: ICBM, train: Codes, test: Codes) -> dict[str, list]:
     """Accuracy when more and more concepts of each image are set to what is usual in its true class.
 
     For each image the concepts are set in the order of the magnitude of the weight that its true class gives them. This
-    hands the true class over: random bits do it as well, if a head has learned them by heart. "random" is therefore the
-    same for bits of other images drawn by chance, with a head fitted to those of the training by least squares. What
-    the concepts know lies between the two curves.
+    uses the true class, so that even random bits reach a high accuracy if a head has memorised them. "random" is
+    therefore the same for bits of other images drawn by chance, with a head fitted to those of the training by least
+    squares. What the concepts know lies between the two curves.
 
     Args:
         model: whose head decides.
-        train: codes of the training images, which tell what is usual in a class.
-        found: codes of the images to measure on.
+        train: codes of the training images, which show what is usual in a class.
+        test: codes of the images to measure on.
 
     Returns:
         {"set": 0, 1, 2, … concepts, "accuracy": with so many set, "random"}.
@@ -157,43 +161,43 @@ def intervention_curve(model: ICBM, train: Codes, found: Codes) -> dict[str, lis
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
         >>> _, _ = model.head.weight.data.copy_(torch.eye(2)), model.head.bias.data.zero_()
         >>> train = Codes.of(torch.tensor([[1, 0], [0, 1]]), torch.tensor([0, 1]))
-        >>> found = Codes.of(torch.tensor([[1, 0], [1, 0], [0, 1], [1, 0]]), torch.tensor([0, 0, 1, 1]))
-        >>> intervention_curve(model, train, found)["accuracy"]
+        >>> test = Codes.of(torch.tensor([[1, 0], [1, 0], [0, 1], [1, 0]]), torch.tensor([0, 0, 1, 1]))
+        >>> intervention_curve(model, train, test)["accuracy"]
         [0.75, 0.75, 1.0]
     """
     model.check_binary()
     classes = model.head.out_features
-    if {train.size, found.size} != {model.head.in_features}:
+    if {train.size, test.size} != {model.head.in_features}:
         expected = f"codes of {model.head.in_features} concepts"
-        raise ValueError(f"train, found: expected {expected}, got {train.size} and {found.size}")
+        raise ValueError(f"train, test: expected {expected}, got {train.size} and {test.size}")
     head = model.head.weight.detach().double().cpu(), model.head.bias.detach().double().cpu()
     random = _shuffled(train)
     return {
-        "set": list(range(found.size + 1)),
-        "accuracy": _intervened(*head, train, found),
-        "random": _intervened(*_fitted(random, classes), random, _shuffled(found)),
+        "set": list(range(test.size + 1)),
+        "accuracy": _intervened(*head, train, test),
+        "random": _intervened(*_fitted(random, classes), random, _shuffled(test)),
     }
 
 
-def _fitted(found: Codes, classes: int) -> tuple[Tensor, Tensor]:
+def _fitted(train: Codes, classes: int) -> tuple[Tensor, Tensor]:
     """Weights and biases of a head fitted to codes by least squares."""
-    inputs = torch.cat([found[:].double(), torch.ones(len(found), 1, dtype=torch.float64)], 1)
-    targets = torch.nn.functional.one_hot(found.labels, classes).double()
+    inputs = torch.cat([train[:].double(), torch.ones(len(train), 1, dtype=torch.float64)], 1)
+    targets = torch.nn.functional.one_hot(train.labels, classes).double()
     solution = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution.T
     return solution[:, :-1], solution[:, -1]
 
 
-def _intervened(weight: Tensor, bias: Tensor, train: Codes, found: Codes) -> list[float]:
+def _intervened(weight: Tensor, bias: Tensor, train: Codes, test: Codes) -> list[float]:
     """The accuracies of `intervention_curve` with a head's weights (classes, K) and biases."""
     members = torch.nn.functional.one_hot(train.labels, len(weight)).double()
     rates = members.T @ train[:].double() / members.sum(0).clamp(min=1)[:, None]
-    usual, labels = rates.gt(0.5).double(), found.labels
+    usual, labels = rates.gt(0.5).double(), test.labels
     order = weight.abs().argsort(dim=1, descending=True, stable=True)[labels]
-    accuracies, current = [], found[:].double()
-    for count in range(found.size + 1):
+    accuracies, current = [], test[:].double()
+    for count in range(test.size + 1):
         decided = (current @ weight.T + bias).argmax(1)
         accuracies.append((decided == labels).double().mean().item())
-        if count < found.size:
+        if count < test.size:
             chosen = order[:, count : count + 1]
             current.scatter_(1, chosen, usual[labels].gather(1, chosen))
     return accuracies
@@ -221,9 +225,9 @@ def stability(several: Sequence[Codes]) -> dict[str, float]:
         >>> round(stability([Codes.of(bits, labels), Codes.of(again, labels)])["stability"], 6)
         1.0
     """
-    if len(several) < 2 or len({found.shape for found in several}) > 1:
-        raise ValueError(f"several: expected codes of one shape, two or more, got {[found.shape for found in several]}")
-    if not all(torch.equal(found.labels, several[0].labels) for found in several):
+    if len(several) < 2 or len({one.shape for one in several}) > 1:
+        raise ValueError(f"several: expected codes of one shape, two or more, got {[one.shape for one in several]}")
+    if not all(torch.equal(one.labels, several[0].labels) for one in several):
         raise ValueError("several: expected codes of the same images in the same order, got other labels")
     pairs = [(one, other) for i, one in enumerate(several) for other in several[:i]]
     return {
@@ -235,7 +239,7 @@ def stability(several: Sequence[Codes]) -> dict[str, float]:
 def _agreement(one: Codes, other: Codes) -> float:
     from scipy.optimize import linear_sum_assignment
 
-    a, b = (_standardised(found.numpy()) for found in (one, other))
+    a, b = (_standardised(side.numpy()) for side in (one, other))
     correlations = np.abs(a.T @ b) / len(one)
     return float(correlations[linear_sum_assignment(-correlations)].mean())
 

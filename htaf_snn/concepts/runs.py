@@ -12,13 +12,22 @@ import torch
 
 from .._files import replacing
 from ..models import ICBM, ImageEncoder
-from ..training import CHECKPOINT, Processes, evaluate, image_loaders, load_checkpoint
-from ..training.folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
+from ..training import CHECKPOINT, Processes, TrainConfig, evaluate, image_loaders, load_checkpoint
+from ..training.folder import (
+    check_folder,
+    check_same_data,
+    device_of,
+    is_count,
+    new_folder,
+    read_settings,
+    require,
+    write_json,
+)
 from ..training.loop import restore
 from ..training.recipe import check_annealing, end_annealing
 from .atlas import atlas
 from .codes import codes
-from .fitting import Recipe, fit, look, start
+from .fitting import Recipe, activation_of, fit, look, start
 from .measures import measure
 from .sparse import sparsify
 
@@ -42,7 +51,7 @@ class Config(Recipe):
         precision, compiled, device: as of `training.TrainConfig`.
 
     Raises:
-        ValueError: if a number is out of range; an unknown data set or discretiser is told by `run`.
+        ValueError: if a number is out of range; an unknown data set or discretiser is refused by `run`.
 
     Example:
         >>> config = Config(n_concepts=32, max_concepts_per_class=4)
@@ -70,6 +79,8 @@ class Config(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
+        names = ("batch_size", "seed", "val_fraction", "precision", "device")
+        TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
         for name in ("n_concepts", "width"):
             require(name, getattr(self, name), "an integer of at least 1", is_count)
         require(
@@ -99,8 +110,8 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
         TypeError: if the model is missing for a folder of `fit`, or given for one of `run`.
-        ValueError: if a file is damaged, the checkpoint does not fit the configuration or the model, or the run is of
-            another command, whose function is named.
+        ValueError: if a file is damaged, the checkpoint does not fit the configuration or the model, the model makes
+            its concepts by another activation, or the run is of another command, whose function is named.
 
     Example:
         >>> import tempfile
@@ -112,19 +123,21 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
         True
     """
     out = Path(out)
-    recipe, told = read_settings(out, Recipe), json.loads((out / "config.json").read_text())
-    of_run = "n_concepts" in told
+    recipe, stored = read_settings(out, Recipe), json.loads((out / "config.json").read_text())
+    of_run = "n_concepts" in stored
     if of_run and model is not None:
         raise TypeError(f"model: expected none for {out}, whose configuration makes it, got {type(model).__name__}")
     if not of_run and not isinstance(model, ICBM):
         raise TypeError(f"model: expected an ICBM like the one that fit trained into {out}, got {type(model).__name__}")
-    missing = {"image_shape", "classes"} - told.keys() if of_run else {"image_shape"} - told.keys()
+    missing = {"image_shape", "classes"} - stored.keys() if of_run else {"image_shape"} - stored.keys()
     if missing:
-        raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, found {', '.join(told)}")
+        raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, found {', '.join(stored)}")
     with torch.random.fork_rng():
         if model is None:
-            model = _model(read_settings(out, Config), told["image_shape"][0], len(told["classes"]))
-        model.image_shape = tuple(told["image_shape"])
+            model = _model(read_settings(out, Config), stored["image_shape"][0], len(stored["classes"]))
+        elif activation_of(model) != stored.get("activation", activation_of(model)):
+            raise ValueError(f"model: expected concepts of {stored['activation']}, got {activation_of(model)}")
+        model.image_shape = tuple(stored["image_shape"])
         look(model, torch.zeros(1, *model.image_shape))
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
@@ -181,25 +194,28 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         classes, shape = train.dataset.classes, tuple(train.dataset.images.shape[1:])
         model = _model(config, shape[0], len(classes)).to(device if processes is None else processes.device)
         start(model, train)
+        samples = [len(one.dataset) if one else 0 for one in (train, val, test)]
+        data = {"image_shape": shape, "classes": list(classes), "samples": samples}
         if writes:
             if resume:
+                check_same_data(out, data)
                 restore(out, model, torch.optim.Adam(model.parameters()))
             # What is older than the training that goes on would be taken for its own.
             for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
                 (out / name).unlink(missing_ok=True)
-            write_json(out / "config.json", {**asdict(config), "image_shape": shape, "classes": classes})
+            write_json(out / "config.json", {**asdict(config), **data})
     how = {"precision": config.precision, "compiled": config.compiled, "resume": resume, "processes": processes}
     fit(model, train, val, recipe=config, out=out, progress=progress, **how)
     result = {}
     if writes:
-        result = _told(model, (train, test), config, out)
+        result = _measured(model, (train, test), config, out)
         write_json(out / "result.json", result)
     if processes is not None:
         processes.leave()
     return result
 
 
-def _told(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
+def _measured(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
     train, test = loaders
     dense = {}
     if config.max_concepts_per_class is not None:

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ..models import ICBM
 from ..nn._batches import check_labels
+from ..training.folder import is_count, require
 from .codes import codes
 
 __all__ = ["PathStep", "sparsify"]
@@ -78,12 +79,9 @@ def sparsify(
         >>> len(path), int((model.head.weight != 0).sum(1).max()) <= 2
         (18, True)
     """
-    if not 1 <= max_concepts_per_class <= model.head.in_features:
-        raise ValueError(
-            f"max_concepts_per_class: expected 1 to {model.head.in_features}, got {max_concepts_per_class}"
-        )
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
+    most = model.head.in_features
+    require("max_concepts_per_class", max_concepts_per_class, f"1 to {most}", lambda v: is_count(v) and v <= most)
+    require("steps", steps, "an integer >= 1", is_count)
     model.check_binary()
     found = codes(model, loader)
     check_labels(found.labels, model.head.out_features)

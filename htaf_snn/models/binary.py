@@ -23,7 +23,7 @@ def surrogate_maker(given: Activation) -> Callable[[], Callable[[Tensor], Tensor
     if given is None:
         return lambda: HTAF(normalized=True, mode="smooth")
     if isinstance(given, str):
-        parse(given)  # what is wrong with it is told here
+        parse(given)  # raises here, not in the middle of a network
         return lambda: parse(given)
     if isinstance(given, nn.Module) or not callable(given):
         raise TypeError(

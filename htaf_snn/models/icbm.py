@@ -39,7 +39,8 @@ class ICBM(nn.Module):
         Images to class scores (B, n_classes).
 
     Raises:
-        TypeError: if the backbone is no module, or in the forward pass gives no floating-point tensor, or gets none.
+        TypeError: if the backbone is no module, or in the forward pass takes or gives no floating-point
+            tensor.
         ValueError: if a number is wrong, or in the forward pass the images or features are of another shape.
 
     Example:
@@ -117,7 +118,7 @@ class ICBM(nn.Module):
 
     @contextmanager
     def intervene(self, values: Mapping[int, float | Sequence[float] | Tensor]) -> Iterator[ICBM]:
-        """Within the block, the concepts have these values; of blocks in each other the later one counts.
+        """Within the block, the concepts have these values; where blocks are nested, the inner one counts.
 
         Args:
             values: by the concept's number, an integer of any kind: 0 or 1 for all images, or (B,) values of 0 or 1,

@@ -27,30 +27,42 @@ class _SpikingNet(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         self._check(frames)
+        if lengths is not None:
+            self._check_lengths(lengths, *frames.shape[:2])
         x = frames
         for layer, neuron in zip(self.layers, self.neurons, strict=True):
             x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
         return self.readout(x.mean(0) if lengths is None else _mean(x, lengths))
 
+    def _check_lengths(self, lengths: Tensor, steps: int, batch: int) -> None:
+        whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
+        if not whole or lengths.shape != (batch,):
+            raise ValueError(f"lengths: expected integers ({batch},), got {lengths.dtype} {tuple(lengths.shape)}")
+        if batch and lengths.device.type == "cpu" and not 0 <= lengths.min() <= lengths.max() <= steps:
+            raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
+
     def _check(self, frames: Tensor) -> None:
         check_floating("frames", frames)
-        shape = self.frame_shape
-        if shape is not None and (frames.ndim < 2 or (frames.shape[0], *frames.shape[2:]) != shape):
-            expected = ", ".join(map(str, (shape[0], "B", *shape[1:])))
-            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}")
+        if self.frame_shape is None:
+            return
+        steps, *frame = self.frame_shape
+        swapped = frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
+        if swapped or list(frames.shape[2:]) != frame:
+            remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
+            expected = ", ".join(map(str, ("T", "B", *frame)))
+            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
 
 
 def _mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """The mean (B, *features) of x (T, B, *features) over each sample's own steps; 0 where there are none."""
+    """The mean (B, *features) of x (T, B, *features) over each sample's own steps; 0 where there are none.
+
+    NaN where a length is out of range, as a GPU is not waited for to look at lengths there.
+    """
     steps, batch = x.shape[:2]
-    whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
-    if not whole or lengths.shape != (batch,):
-        raise ValueError(f"lengths: expected integers ({batch},), got {lengths.dtype} {tuple(lengths.shape)}")
-    if batch and not 0 <= lengths.min() <= lengths.max() <= steps:
-        raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
-    features = [1] * (x.ndim - 2)
-    own = torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
-    return (x * own.view(steps, batch, *features)).sum(0) / lengths.clamp(min=1).to(x).view(batch, *features)
+    features, lengths = [1] * (x.ndim - 2), lengths.to(x.device)
+    own = torch.arange(steps, device=x.device)[:, None] < lengths
+    counts = lengths.clamp(min=1).to(x).masked_fill((lengths < 0) | (lengths > steps), torch.nan)
+    return (x * own.view(steps, batch, *features)).sum(0) / counts.view(batch, *features)
 
 
 class SpikingMLP(_SpikingNet):
@@ -63,12 +75,14 @@ class SpikingMLP(_SpikingNet):
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
 
     Attributes:
-        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; others are refused then.
-            None before; set it to None to try other frames.
+        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; then frames of another
+            (C, H, W) are refused, and those whose second size is T while their first is not, which are taken for
+            batch-first. Other numbers of time steps are right. None before; set it to None to try other frames.
 
     Shape:
         frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, classes): a linear map of the
-        last layer's spike rates, over each sample's first `lengths` steps.
+        last layer's spike rates, over each sample's first `lengths` steps. Lengths on a GPU are not looked at: where
+        one is out of range, the scores are NaN.
 
     Raises:
         ValueError: if hidden has no sizes, or one below 1; in the forward pass if the frames are not of the

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from ..functional._checks import check_floating
 
-__all__ = ["Batch", "check_labels", "class_scores", "inputs_of", "unpack"]
+__all__ = ["Batch", "apply", "check_in_order", "check_labels", "class_scores", "device_of", "inputs_of", "unpack"]
 
 
 class Batch(NamedTuple):
@@ -27,8 +29,7 @@ def inputs_of(batch) -> tuple[Tensor, Tensor | None]:
         got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"loader: expected batches (inputs, labels) or (frames, labels, lengths), got {got}")
     x, lengths = batch[0], batch[2] if len(batch) == 3 else None
-    # Integers may be the indices of an embedding.
-    if not isinstance(x, Tensor) or x.dtype in (torch.uint8, torch.bool):
+    if not isinstance(x, Tensor):
         check_floating("inputs", x)
     return x, lengths
 
@@ -51,21 +52,54 @@ def unpack(batch) -> Batch:
     return Batch(x, labels.long(), lengths)
 
 
+def check_in_order(loader, use: str) -> None:
+    """Raise ValueError if a loader goes over its samples in an order of its own; `use` says what needs the data's."""
+    sampler = getattr(loader, "sampler", None)
+    # A batch sampler of one's own is not in `loader.sampler`, but may have one.
+    for one in (sampler, getattr(loader, "batch_sampler", None)):
+        one = getattr(one, "sampler", one)
+        if isinstance(one, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)) or hasattr(one, "set_epoch"):
+            raise ValueError(
+                f"loader: expected one in the order of its data, for {use}, got one that draws them by "
+                f"{type(one).__name__}; write DataLoader(loader.dataset, batch_size)"
+            )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's parameters, or without any of its buffers; the CPU if it has neither."""
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Module | None = None):
+    """What a model gives for a batch, on its device; `network` is what runs, the model or around it.
+
+    Raises:
+        TypeError: if lengths cannot be passed on, or the model fails on inputs of bytes or booleans.
+    """
+    device = device_of(model)
+    options = {}
+    if lengths is not None:
+        _check_takes_lengths(model)
+        options["lengths"] = lengths.to(device)
+    try:
+        return (model if network is None else network)(x.to(device), **options)
+    except (RuntimeError, TypeError):
+        if x.dtype in (torch.uint8, torch.bool):  # unlike a model that converts them, or looks them up
+            check_floating("inputs", x)
+        raise
+
+
 def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
     """Class scores (B, classes) and labels (B,), on the model's device; `network` is what runs, the model or around it.
 
     Raises:
         TypeError, ValueError: if the model gives anything else, a label is no class, or lengths cannot be passed on.
     """
-    device = next(model.parameters()).device
-    options = {}
-    if batch.lengths is not None:
-        _check_takes_lengths(model)
-        options["lengths"] = batch.lengths.to(device)
-    scores = (model if network is None else network)(batch.x.to(device), **options)
+    scores = apply(model, batch.x, batch.lengths, network)
     _check_scores(scores, batch)
     check_labels(batch.labels, scores.shape[1])
-    return scores, batch.labels.to(device)
+    return scores, batch.labels.to(scores.device)
 
 
 def _check_takes_lengths(model: nn.Module) -> None:

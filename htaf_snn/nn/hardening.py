@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..surrogate import Surrogate
-from ._batches import class_scores, inputs_of, unpack
+from ._batches import apply, class_scores, inputs_of, unpack
 from ._modes import in_eval
 from .binary import BinaryActivation, _BinaryWeight, smooth_activations
 
@@ -114,6 +114,8 @@ def _accuracy(model: nn.Module, loader: Iterable) -> float:
     with torch.no_grad():
         for batch in loader:
             scores, labels = class_scores(model, unpack(batch))
+            if scores.isnan().any():
+                raise FloatingPointError("the model gives scores of NaN")
             right += (scores.argmax(1) == labels).sum().item()
             count += len(labels)
     if not count:
@@ -134,7 +136,7 @@ def hardening_gap(model: nn.Module, loader: Iterable) -> float:
         A difference of accuracies, from -1 to 1; 0 for a network whose activations are hard throughout.
 
     Raises:
-        ValueError, TypeError: as `training.evaluate`.
+        ValueError, TypeError, FloatingPointError: as `training.evaluate`.
 
     Example:
         >>> from htaf_snn.nn import HTAFActivation
@@ -171,7 +173,8 @@ def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
 
 def _samples(batch) -> int:
     """The number of labels, or without labels of inputs."""
-    return len(batch[0] if batch[1] is None else batch[1])
+    x, _ = inputs_of(batch)
+    return len(x if batch[1] is None else batch[1])
 
 
 @torch.no_grad()
@@ -198,14 +201,14 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    # One sample does not tell how much it varies.
+    # The variance of one sample is unknown.
     usable = islice((batch for batch in loader if _samples(batch) > 1), batches)
     first = next(usable, None)
     if first is None:
         raise ValueError(
             "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
         )
-    momenta, device = [norm.momentum for norm in norms], next(model.parameters()).device
+    momenta = [norm.momentum for norm in norms]
     with in_eval(model):
         for norm in norms:
             norm.reset_running_stats()
@@ -213,8 +216,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
             norm.train()
         try:
             for batch in chain([first], usable):
-                x, lengths = inputs_of(batch)
-                model(x.to(device), **({} if lengths is None else {"lengths": lengths.to(device)}))
+                apply(model, *inputs_of(batch))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._files import replacing
@@ -20,6 +22,36 @@ from .checkpoint import CHECKPOINT
 def is_count(value) -> bool:
     """Whether it is an integer of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def index_of(name: str, value, size: int) -> int:
+    """An integer of any kind from 0 to size - 1 as an int; ValueError for anything else."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not 0 <= number < size:
+        raise ValueError(f"{name}: expected 0 to {size - 1}, got {value!r}")
+    return number
+
+
+def is_number(value) -> bool:
+    """Whether it is a real number, and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def make_plain(config) -> None:
+    """Keep a configuration's values as JSON can: Python's numbers in place of NumPy's, tuples, and paths as text."""
+    for field in fields(config):
+        object.__setattr__(config, field.name, _plain(getattr(config, field.name)))
+
+
+def _plain(value):
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return str(value) if isinstance(value, PathLike) else value
 
 
 def require(name: str, value, expected: str, is_valid: Callable) -> None:
@@ -110,6 +142,14 @@ def write_json(path: Path, values: dict) -> None:
     """Write indented JSON, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def check_same_data(out: Path, data: dict) -> None:
+    """Raise ValueError if the run in a folder had other data, by what its `config.json` says of them."""
+    before = json.loads((out / "config.json").read_text())
+    for name, value in json.loads(json.dumps(data)).items():
+        if name in before and before[name] != value:
+            raise ValueError(f"{name}: expected {before[name]}, as the data of the run to resume had, got {value}")
 
 
 def check_same_run(config, before) -> None:

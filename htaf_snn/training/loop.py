@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import BatchSampler, IterableDataset
 
 from .._files import replacing
 from ..nn import recalibrate, smooth_activations
-from ..nn._batches import Batch, class_scores, unpack
+from ..nn._batches import Batch, class_scores, device_of, unpack
 from ..nn._modes import in_eval
 from ..surrogate import Surrogate
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -51,12 +51,18 @@ class _SpikeRates:
             output = (output[0] if isinstance(output, tuple) else output).detach()
             if self.batch is not None and self.batch.lengths is not None:
                 if output.shape[:2] == self.batch.x.shape[:2]:
-                    steps = torch.arange(len(output), device=output.device)[:, None]
-                    output = output[steps < self.batch.lengths.to(output.device)]
+                    self._sums[i] = self._sums[i] + self._own_steps(output).sum(dtype=torch.float64)
+                    self._sizes[i] += int(self.batch.lengths.sum()) * output[0, 0].numel()
+                    return
             self._sums[i] = self._sums[i] + output.sum(dtype=torch.float64)
             self._sizes[i] += output.numel()
 
         return hook
+
+    def _own_steps(self, output: Tensor) -> Tensor:
+        """Outputs (T, B, …) with 0 beyond each sample's length."""
+        own = torch.arange(len(output), device=output.device)[:, None] < self.batch.lengths.to(output.device)
+        return output.where(own.view(*own.shape, *[1] * (output.ndim - 2)), 0)
 
     def __exit__(self, *exception):
         for hook in self._hooks:
@@ -88,7 +94,9 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     Raises:
         ValueError: if the loader is empty, a label is no class, or the scores are of another shape, such as those of a
             network that ends in a sequence.
-        TypeError: if the inputs are 8-bit, the scores are no tensor, or the model takes no lengths.
+        TypeError: if the model takes no 8-bit inputs and gets some, the scores are no tensor, or the model takes no
+            lengths.
+        FloatingPointError: if a score is NaN.
 
     Example:
         >>> net = nn.Linear(2, 2, bias=False)
@@ -108,6 +116,8 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
         loss, correct, count = processes.sum(loss, correct, count)
     if not count:
         raise ValueError("loader: expected at least one sample, got none")
+    if math.isnan(loss):
+        raise FloatingPointError("the loss is nan, as the model gives scores of NaN or infinity")
     return {"loss": loss / count, "accuracy": correct / count}
 
 
@@ -132,13 +142,18 @@ def hardened(model: nn.Module) -> Iterator[None]:
         tensor([0.5000])
     """
     smooth = _smooth_steps(model)
-    for module in smooth:
-        module.mode = "spike"
+    make_hard(model)
     try:
         yield
     finally:
         for module in smooth:
             module.mode = "smooth"
+
+
+def make_hard(model: nn.Module) -> None:
+    """Put surrogates in smooth mode into spike mode, for good."""
+    for module in _smooth_steps(model):
+        module.mode = "spike"
 
 
 def evaluate_hard(model: nn.Module, train_loader, loader, processes: Processes | None = None) -> dict[str, float]:
@@ -189,11 +204,13 @@ def _train_epoch(
     model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step, penalty
 ) -> dict:
     """One epoch. `network` is the model, or it compiled, or what keeps its copies in all processes equal."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.train()
     loss_sum = correct = count = 0
+    fewest = _fewest_samples(model)
+    usable = (batch for batch in map(unpack, loader) if len(batch.labels) >= fewest)
     with _SpikeRates(model) as rates:
-        for step, batch in enumerate(map(unpack, loader)):
+        for step, batch in enumerate(usable):
             before_step(epoch * bar.total + step, optimizer)
             rates.batch = batch
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -218,11 +235,23 @@ def _train_epoch(
             shown = f"loss {loss_sum / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
             bar.set_postfix_str(shown, refresh=False)
             bar.update()
+    if not count:
+        raise ValueError(f"train_loader: expected a batch of {max(fewest, 1)} samples or more, got none")
     return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
 
 
+def _fewest_samples(model: nn.Module, processes: Processes | None = None) -> int:
+    """The samples that a batch needs: BatchNorm takes two in each process."""
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return 0
+    return 2 * (1 if processes is None else processes.count)
+
+
 def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
-    """Batches to train on in an epoch: all, but for a last one too small for BatchNorm, two samples a process.
+    """Batches to train on in an epoch: all, but for those too small for BatchNorm, two samples a process.
+
+    `fit` leaves those out as they come. They are not known beforehand of a batch sampler of one's own, whose batches
+    are all counted.
 
     Args:
         model: whose BatchNorm layers matter.
@@ -230,6 +259,7 @@ def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None)
         processes: those that share each batch; None for one alone.
 
     Raises:
+        TypeError: if the loader has no length.
         ValueError: if no batch is large enough.
 
     Example:
@@ -238,12 +268,18 @@ def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None)
         >>> steps_in_epoch(nn.Linear(3, 2), loader), steps_in_epoch(nn.BatchNorm1d(3), loader)
         (3, 2)
     """
-    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
-        return len(loader)
-    fewest = 2 * (1 if processes is None else processes.count)
-    steps = len(loader) - (not loader.drop_last and 0 < len(loader.dataset) % loader.batch_size < fewest)
-    if loader.batch_size < fewest or not steps:
-        raise ValueError(f"batch_size: BatchNorm expects two samples a process, {fewest} in all, got fewer")
+    try:
+        steps = len(loader)
+    except TypeError as error:
+        raise TypeError(
+            f"train_loader: expected one with a length, which numbers the training's steps, got none ({error}); give "
+            "its data set or sampler a __len__"
+        ) from None
+    fewest, batches = _fewest_samples(model, processes), getattr(loader, "batch_sampler", None)
+    if fewest and type(batches) is BatchSampler and not isinstance(loader.dataset, IterableDataset):
+        steps -= not batches.drop_last and 0 < len(batches.sampler) % batches.batch_size < fewest
+        if batches.batch_size < fewest or not steps:
+            raise ValueError(f"batch_size: BatchNorm expects two samples a process, {fewest} in all, got fewer")
     return steps
 
 
@@ -281,7 +317,8 @@ def fit(
         model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
             recorded as the spike rate, those of the levels -1 and 1 the share of 1. Train it on the device that it is
             on.
-        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, it is told the epoch.
+        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, that is called with
+            the number of the epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         epochs: in all, earlier ones of a resumed run included.
@@ -296,7 +333,7 @@ def fit(
         before_step: called with the number of the step, counted from the first epoch's start, and the optimizer, to
             set what changes during the training; a function of the number, so that resuming is exact.
         penalty: called after each forward pass; what it gives is added to the loss that is minimised, not to the one
-            that is told.
+            that is reported.
 
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`: {"epoch", "train_loss", "train_accuracy", "spike_rate": one
@@ -330,7 +367,8 @@ def fit(
     if processes is not None:
         done, metrics, state = processes.from_first((done, metrics, optimizer.state_dict()))
         optimizer.load_state_dict(state)
-        network, batches = processes.together(model), processes.part_of(train_loader)
+        network = processes.together(model)
+        batches = processes.part_of(train_loader, _fewest_samples(model, processes))
     if compiled:
         network = torch.compile(network)
     steps = steps_in_epoch(model, train_loader, processes)
@@ -340,12 +378,13 @@ def fit(
         if not done:
             save_checkpoint(out / CHECKPOINT, model, optimizer, 0)
     for epoch in range(done, epochs):
-        if hasattr(train_loader.sampler, "set_epoch"):
-            train_loader.sampler.set_epoch(epoch)
+        sampler = getattr(train_loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
         start = time.perf_counter()
         shown = {"desc": f"{label}epoch {epoch + 1}/{epochs}", "disable": not (progress and writes)}
         with tqdm(total=steps, **shown) as bar:
-            train_metrics = _train_epoch(model, network, optimizer, islice(batches, steps), epoch, bar, *how)
+            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, *how)
             if processes is not None:
                 processes.share_statistics(model)
             val_metrics = {}

@@ -95,11 +95,11 @@ class Processes:
         self._fabric.barrier()
         torch.distributed.destroy_process_group()
 
-    def part_of(self, loader: DataLoader) -> DataLoader:
-        """A loader of this process's part of every batch; the parts of all make the loader's batch."""
+    def part_of(self, loader: DataLoader, fewest: int = 0) -> DataLoader:
+        """A loader of this process's part of every batch of so many samples; the parts of all make the batch."""
         return DataLoader(
             loader.dataset,
-            batch_sampler=_Part(loader.batch_sampler, self._fabric.global_rank, self.count),
+            batch_sampler=_Part(loader.batch_sampler, self._fabric.global_rank, self.count, fewest),
             num_workers=loader.num_workers,
             persistent_workers=loader.persistent_workers,
             pin_memory=loader.pin_memory,
@@ -109,13 +109,13 @@ class Processes:
 
 
 class _Part(BatchSampler):
-    """Every `count`-th index of each batch, from the `rank`-th on; none of a batch that is too small."""
+    """Every `count`-th index of each batch of `fewest` or more, from the `rank`-th on; of small ones maybe none."""
 
-    def __init__(self, batches: BatchSampler, rank: int, count: int):
-        self._batches, self._rank, self._count = batches, rank, count
+    def __init__(self, batches: BatchSampler, rank: int, count: int, fewest: int):
+        self._batches, self._rank, self._count, self._fewest = batches, rank, count, fewest
 
     def __iter__(self) -> Iterator[list]:
-        return (batch[self._rank :: self._count] for batch in self._batches)
+        return (batch[self._rank :: self._count] for batch in self._batches if len(batch) >= self._fewest)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -15,8 +15,19 @@ from torch import nn
 
 from .. import integrations, models
 from .checkpoint import CHECKPOINT, load_checkpoint
-from .folder import check_folder, device_of, is_count, new_folder, read_settings, require, write_json
-from .loop import PRECISIONS, evaluate_hard, fit, restore, steps_in_epoch
+from .folder import (
+    check_folder,
+    check_same_data,
+    device_of,
+    is_count,
+    is_number,
+    make_plain,
+    new_folder,
+    read_settings,
+    require,
+    write_json,
+)
+from .loop import PRECISIONS, evaluate_hard, fit, make_hard, restore, steps_in_epoch
 from .processes import Processes
 from .recipe import ANNEALS, SCHEDULES, before_step, check_annealing, end_annealing
 
@@ -58,7 +69,7 @@ class TrainConfig:
 
     Raises:
         ValueError: if a value is out of range, or is not the default and has no effect on the model; an unknown
-            library, surrogate or data set is told by `train`.
+            library, surrogate or data set is refused by `train`.
 
     Example:
         >>> config = TrainConfig(model="dhn", hidden=(64, 64), schedule="cosine")
@@ -94,8 +105,7 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self):
-        if isinstance(self.hidden, list):
-            object.__setattr__(self, "hidden", tuple(self.hidden))
+        make_plain(self)
         for name in ("epochs", "batch_size", "time_bins"):
             require(name, getattr(self, name), "an integer of at least 1", lambda v: is_count(v))
         require(
@@ -105,12 +115,18 @@ class TrainConfig:
             lambda v: isinstance(v, tuple) and v and all(map(is_count, v)),
         )
         require("folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
-        require("lr", self.lr, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
-        require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: 0 <= v < 1)
+        require("lr", self.lr, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
+        require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+        require(
+            "seed",
+            self.seed,
+            "an integer from 0 to 2^63 - 1",
+            lambda v: v is not True and isinstance(v, int) and 0 <= v < 2**63,
+        )
         require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
         require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
         require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
-        require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: 0 < v <= 1e6)
+        require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
         require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
@@ -121,7 +137,8 @@ class TrainConfig:
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value has no effect."""
-        if self.fold is not None and (self.folds is None or not 0 <= self.fold < self.folds):
+        fold = -1 if isinstance(self.fold, bool) or not isinstance(self.fold, int) else self.fold
+        if self.fold is not None and (self.folds is None or not 0 <= fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users = {"library": SPIKING, "time_bins": SPIKING, "surrogate": (*SPIKING, *HARDENED), "estimator": ("bnn",)}
         users |= dict.fromkeys(("alpha_end", "anneal"), HARDENED)
@@ -244,14 +261,15 @@ def hardened_network(config: TrainConfig, features: int, classes: int, activatio
 
 
 def load(out: str | PathLike) -> nn.Module:
-    """The trained network of a run, in eval mode on the CPU.
+    """The trained network of a run, hard and in eval mode on the CPU.
 
     Args:
         out: folder of a run of `train`, or of one fold of `train_folds`.
 
     Returns:
-        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`. It
-        refuses frames and images of another shape than the training's, as its `frame_shape` or `image_shape` says.
+        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`. Its
+        surrogates are in spike mode where those of a spiking network were smooth. It refuses frames and images that do
+        not fit the training's, as its `frame_shape` or `image_shape` says.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
@@ -271,7 +289,7 @@ def load(out: str | PathLike) -> nn.Module:
     config, path = read_config(out), Path(out) / "config.json"
     try:
         values = json.loads(path.read_text())
-        frame_shape, classes = tuple(values["frame_shape"]), values["classes"]
+        frame_shape, classes = tuple(values["frame_shape"]), len(values["classes"])
     except KeyError as error:
         folds = (
             f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
@@ -283,6 +301,7 @@ def load(out: str | PathLike) -> nn.Module:
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if config.model in SPIKING:
         model.frame_shape = (config.time_bins, *frame_shape)
+        make_hard(model)
     else:
         model.image_shape = frame_shape
     end_annealing(config, model)
@@ -317,7 +336,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         config: what to do.
         out: folder of the run; new or empty, unless resuming.
         resume: continue the run in the folder; config must be its own but for a larger `epochs`, and another
-            `data_root` or `device`.
+            `data_root` or `device`. The data must have the same classes, shape and numbers of samples.
         progress: show progress bars on standard error.
 
     Started by `torchrun` in several processes, these train one network together, each on a part of every batch, through
@@ -352,13 +371,16 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         check_folder(config, out, resume)
     with new_folder(out) if writes else nullcontext():
         train_loader, val_loader, test_loader = make_loaders(config)
-        shape = {"frame_shape": sample_shape(train_loader.dataset), "classes": len(train_loader.dataset.classes)}
-        model = _make_model(config, **shape).to(device if processes is None else processes.device)
+        frame_shape, classes = sample_shape(train_loader.dataset), list(train_loader.dataset.classes)
+        data = {"frame_shape": frame_shape, "classes": classes}
+        data["samples"] = [len(one.dataset) if one else 0 for one in (train_loader, val_loader, test_loader)]
+        model = _make_model(config, frame_shape, len(classes)).to(device if processes is None else processes.device)
         if resume and writes:
+            check_same_data(out, data)
             restore(out, model, torch.optim.Adam(model.parameters()))
         if writes:
             (out / "result.json").unlink(missing_ok=True)  # of fewer epochs
-            write_json(out / "config.json", {**asdict(config), **shape})
+            write_json(out / "config.json", {**asdict(config), **data})
     metrics = fit(
         model,
         train_loader,

@@ -1,0 +1,74 @@
+"""Settings as users write them, and the data that a run goes on with."""
+
+import json
+import shutil
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_training import run
+
+from htaf_snn.compare import Settings
+from htaf_snn.concepts import Config, Recipe
+from htaf_snn.training import TrainConfig
+
+
+def folders(root, counts):
+    """Folders of random 8 x 8 images, so many of each class."""
+    generator = np.random.default_rng(0)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(generator.integers(0, 256, (8, 8), np.uint8)).save(root / name / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"d": 20, "c": 20}, "classes: expected ['c', 'e'], as the data of the run to resume had, got ['c', 'd']"),
+        ({"c": 20, "e": 15}, "samples: expected ["),
+        ({"c": 20, "e": 20, "f": 20}, "classes: expected ['c', 'e'], as the data"),
+    ],
+)
+@pytest.mark.parametrize("command", [["train", "--model", "relu", "--hidden", 4], ["icbm", "--width", 2]])
+def test_a_run_is_not_resumed_on_other_data(tmp_path, command, changed, message):
+    folders(tmp_path / "data", {"c": 20, "e": 20})
+    out = ["--out", tmp_path / "run"]
+    result = run(*command, "--dataset", tmp_path / "data", "--epochs", 1, "--device", "cpu", *out)
+    assert result.exit_code == 0, result.stderr
+    shutil.rmtree(tmp_path / "data")
+    folders(tmp_path / "data", changed)
+    before = (tmp_path / "run" / "config.json").read_text(), (tmp_path / "run" / "result.json").read_text()
+    result = run(command[0], "--resume", "--epochs", 2, *out)
+    assert result.exit_code == 2 and message in result.stderr, result.stderr
+    assert before == tuple((tmp_path / "run" / name).read_text() for name in ("config.json", "result.json"))
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, Recipe, Config])
+def test_settings_take_numpy_numbers(kind):
+    values = {"epochs": np.int64(3), "lr": np.float32(0.5), "alpha_end": np.float64(20)}
+    values |= {"seed": np.uint8(4)} if kind is not Recipe else {"entropy": np.float16(2)}
+    values |= {"hidden": [np.int64(3), 4]} if kind is TrainConfig else {}
+    kept = asdict(kind(**values))
+    assert json.loads(json.dumps(kept)) | {"hidden": (3, 4)} == kept | {"hidden": (3, 4)}
+    assert {name: kept[name] for name in values} == {**values, **({"hidden": (3, 4)} if kind is TrainConfig else {})}
+    assert {type(kept[name]) for name in values} <= {int, float, tuple}
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, Config])
+@pytest.mark.parametrize("wrong", [{"seed": 1.5}, {"seed": -1}, {"seed": 2**63}, {"lr": True}, {"batch_size": 1.5}])
+def test_settings_that_are_no_numbers(kind, wrong):
+    [(name, value)] = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name}: expected an? .*, got {value!r}"):
+        kind(**wrong)
+
+
+def test_a_study_takes_numpy_numbers():
+    settings = Settings(depths=np.arange(1, 3), lrs=np.logspace(-3, -2, 2), slopes=[np.float32(0.5)], seeds=np.int64(3))
+    kept = asdict(settings)
+    assert json.loads(json.dumps(kept))["lrs"] == [0.001, 0.01]
+    assert (settings.depths, settings.slopes, settings.seeds) == ((1, 2), (0.5,), 3)
+    for wrong in ({"lrs": [True]}, {"depths": [1.5]}, {"seeds": True}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}"):
+            Settings(**wrong)
