@@ -48,7 +48,10 @@ class Functional(nn.Module):
 
 class Untraceable(Functional):
     def forward(self, x):
-        return self.layer(x).relu() if x.sum() > 0 else self.relu(x)
+        return self.rectified(self.layer(x)) if x.sum() > 0 else self.relu(x)
+
+    def rectified(self, x):
+        return x.relu()
 
 
 class Attribute(Functional):
@@ -57,12 +60,12 @@ class Attribute(Functional):
         self.activation = torch.relu
 
     def forward(self, x):
-        return self.relu(self.activation(x)) if x.sum() > 0 else x
+        return self.relu(self.activation(x))
 
 
 class Modules(Functional):
     def forward(self, x):
-        return self.layer(self.relu(x)) if x.sum() > 0 else self.relu(x)
+        return self.layer(self.relu(x))
 
 
 class Other(nn.Linear):
@@ -74,7 +77,6 @@ class Other(nn.Linear):
     [
         (Functional(), r"relu\(\) of the model itself"),
         (nn.Sequential(Functional()), r"relu\(\) of 0;"),
-        (nn.Sequential(Untraceable()), r"relu\(\) of 0;"),
         (nn.Sequential(Attribute()), r"relu\(\) of 0;"),
         (nn.Sequential(nn.Linear(3, 3), Other(3, 3)), "Other of 1;"),
     ],
@@ -82,6 +84,11 @@ class Other(nn.Linear):
 def test_what_stays_real_is_named(net, name):
     with pytest.warns(UserWarning, match=f"^model: these stay as they are: {name}"):
         models.binarize(net)
+
+
+def test_a_network_that_cannot_be_traced_is_named():
+    with pytest.warns(UserWarning, match=r"^model: expected one that torch\.fx can trace; look for functions"):
+        assert isinstance(models.binarize(nn.Sequential(Untraceable()))[0].relu, hnn.BinaryActivation)
 
 
 def test_nothing_is_said_of_modules_and_of_what_is_skipped():

@@ -323,6 +323,12 @@ def test_images_out_of_range_are_refused(images, training):
         net((255 * torch.rand(4, 16)).to(torch.uint8))
 
 
+def test_resampled_images_may_overshoot_by_rounding():
+    images = torch.nn.functional.interpolate(torch.ones(1, 1, 28, 28), (17, 19), mode="bilinear", antialias=True)
+    assert images.max() > 1
+    assert torch.equal(hnn.QuantizeInput()(images), hnn.QuantizeInput()(torch.ones_like(images)))
+
+
 def test_the_range_is_checked_under_transformations():
     quantize, x = hnn.QuantizeInput(), torch.rand(3, 4)
     expected = quantize(x)

@@ -169,6 +169,8 @@ def test_neurons_of_spikingjelly_and_sinabs_are_refused():
     neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
     with pytest.raises(TypeError, match=r"layer '0' \(IFNode\): expected a layer without time"):
         hnn.Sequential(neuron.IFNode())(torch.rand(3, 2, 4))
+    layer = pytest.importorskip("spikingjelly.activation_based.layer", reason="SpikingJelly is not installed")
+    assert hnn.Sequential(layer.Linear(4, 3))(torch.rand(3, 2, 4)).shape == (3, 2, 3)
     layers = pytest.importorskip("sinabs.layers", reason="sinabs is not installed")
     with pytest.raises(TypeError, match=r"layer '0' \(IAF\): expected a layer without time"):
         hnn.Sequential(layers.IAF())(torch.rand(3, 2, 4))
@@ -227,3 +229,16 @@ def test_whole_numbers_are_parameters(one):
     assert torch.equal(fused(x)[0], hnn.Leaky(0.9)(x)[0]) and torch.equal(
         fused.to_snntorch().threshold, torch.tensor(1.0)
     )
+
+
+def test_hooks_of_nested_chains_run_or_are_refused():
+    seen = []
+    net = hnn.Sequential(hnn.Sequential(hnn.Leaky(0.9)), nn.Sequential(nn.ReLU()))
+    for inner in net:
+        inner.register_forward_hook(lambda *_: seen.append(1))
+    net(torch.rand(3, 2, 4))
+    assert len(seen) == 2
+    plain = nn.Sequential(hnn.Leaky(0.9))
+    plain.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(TypeError, match=r"layer '0' \(Sequential\): expected htaf_snn\.nn\.Sequential around neurons"):
+        hnn.Sequential(plain)(torch.rand(3, 2, 4))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dis
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from itertools import pairwise
-from types import FunctionType
 
 import torch
 from torch import nn
@@ -55,7 +52,7 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
 
     Warns:
         UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, and layers of
-            subclasses, which both stay as they are.
+            subclasses, which both stay as they are; or that forward methods could not be traced to find them.
 
     Example:
         >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
@@ -153,7 +150,10 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
     try:
         graph = traced(model)
     except Exception:  # tracing runs the model's own code
-        calls = _calls_in_code({"": model, **places})
+        calls = []
+        if type(model).forward is not nn.Module.forward:
+            remedy = "look for functions such as torch.nn.functional.relu in its forward methods yourself"
+            warnings.warn(f"model: expected one that torch.fx can trace; {remedy}", stacklevel=3)
     else:
         for node, user in changed_in_place(graph, places):
             if node.target in replaced:
@@ -172,17 +172,6 @@ def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
         if name:
             stack = [*node.meta.get("nn_module_stack", {}).values()]
             yield stack[-1][0] if stack else "", f"{name}()"
-
-
-def _calls_in_code(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:
-    """The same for networks that cannot be traced: names in the code of forward methods, but for `self.relu`."""
-    for name, module in modules.items():
-        forward = type(module).forward
-        if isinstance(forward, FunctionType) and not type(module).__module__.startswith(("torch.", "htaf_snn.")):
-            for before, one in pairwise(dis.get_instructions(forward)):
-                is_name = one.opname.startswith("LOAD") and one.opname != "LOAD_CONST"
-                if is_name and one.argval in ("relu", "relu_") and before.argval != forward.__code__.co_varnames[0]:
-                    yield name, f"{one.argval}()"
 
 
 def _attributes(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:

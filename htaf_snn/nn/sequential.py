@@ -7,12 +7,13 @@ from itertools import takewhile
 from torch import Tensor, nn
 
 from ..functional._checks import describe
+from ._graphs import has_hooks
 from .spiking import Neuron
 
 __all__ = ["Sequential", "TimeDistributed"]
 
 # The attributes that set neurons of other libraries apart. Over T * B rows at once they would lose time.
-_MARKS_OF_NEURONS = ("init_hidden", "is_state_initialised", "state_fallback", "step_mode")
+_MARKS_OF_NEURONS = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
 
 
 class TimeDistributed(nn.Module):
@@ -50,7 +51,8 @@ class Sequential(nn.Sequential):
     """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
 
     A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and
-    returns one; a plain `torch.nn.Sequential` with neurons in it is a chain like this one.
+    returns one: in it, layers that know no time belong into a chain like this one or into `TimeDistributed`. A plain
+    `torch.nn.Sequential` with neurons in it is a chain like this one.
 
     Args:
         *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
@@ -82,8 +84,11 @@ def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
         where = f"{prefix}{name}"
         if isinstance(layer, Neuron):
             x = layer(x)[0]
-        elif isinstance(layer, nn.Sequential) and _takes_sequences(layer) and type(layer).forward in _CHAINS:
+        elif type(layer).forward in _CHAINS and _takes_sequences(layer) and not has_hooks(layer):
             x = _chain(layer, x, f"{where}.")
+        elif type(layer).forward is nn.Sequential.forward and _takes_sequences(layer):
+            got = "a plain one with hooks, which would not run"
+            raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
         elif _takes_sequences(layer):
             x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
         else:
@@ -113,7 +118,7 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
     """Raise unless the layer treats each row of (T * B, *features) by itself."""
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS):
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_foreign_neuron(module):
             remedy = "use this package's, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
             raise TypeError(
                 f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
@@ -128,6 +133,11 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
             raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
 
 
+def _is_foreign_neuron(module: nn.Module) -> bool:
+    is_torch_s = type(module).__module__.startswith("torch.")  # most are, and looking for what is missing takes time
+    return not is_torch_s and any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS)
+
+
 def _keeps_dimensions(module: nn.Module) -> bool:
     """Whether what follows in a chain sees as many dimensions as this layer does."""
     own = type(module).__module__.startswith(("torch.nn.", "htaf_snn.nn."))
@@ -137,7 +147,8 @@ def _keeps_dimensions(module: nn.Module) -> bool:
 def _as_tensor(y: object, layer: nn.Module, where: str) -> Tensor:
     if not isinstance(y, Tensor):
         title, got = f"layer {where!r} ({type(layer).__name__})", type(y).__name__
-        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; return the spikes alone")
+        remedy = "return the spikes alone, as hnn.Sequential does"
+        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; {remedy}")
     return y
 
 

@@ -52,7 +52,7 @@ class Neuron(nn.Module):
     def _keep(self, name: str, value: float | Tensor, learn: bool) -> None:
         if not isinstance(value, Tensor):
             check_number(name, value)
-            value = torch.tensor(float(value))
+            value = torch.tensor(float(value), dtype=torch.float32)
         check_real(name, value)
         value = value.detach().clone() if value.is_floating_point() else value.to(torch.float32)
         if value.device.type != "meta" and value.isnan().any():
@@ -102,14 +102,14 @@ class Leaky(Neuron):
 
     Shape:
         current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
-        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
+        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64). It
+        takes sequences: a single time step (B, features) is refused, but (B, C, H, W) cannot be told from a sequence.
 
     Raises:
         TypeError: if an argument is unknown or of another type.
         ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
             checkpoint_every is out of range.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`; a single time step
-            (B, features) is refused.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:
         >>> lif = Leaky(beta=0.9)

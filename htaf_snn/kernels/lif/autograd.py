@@ -107,7 +107,7 @@ def _refuse_second_order() -> None:
     """Raise where a backward pass is itself to be differentiated."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "create_graph: the kernels of fused neurons have no second derivative; expected backend='torch', which has"
+            "create_graph: expected backend='torch' for second derivatives, which the kernels of fused neurons lack"
         )
 
 
