@@ -33,7 +33,7 @@ def check_unit_range(x: Tensor) -> None:
 
 def _bounds(x: Tensor) -> tuple[float, float] | None:
     """The least and the greatest value; None where there are only symbols for them."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(x):  # vmap has no batch of conditions
         x = torch._C._functorch.get_unwrapped(x)

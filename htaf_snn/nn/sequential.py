@@ -82,11 +82,11 @@ def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
         raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
     for name, layer in layers.named_children():
         where = f"{prefix}{name}"
-        if isinstance(layer, Neuron):
+        if isinstance(getattr(layer, "_orig_mod", layer), Neuron):  # compiled by itself or not
             x = layer(x)[0]
-        elif type(layer).forward in _CHAINS and _takes_sequences(layer) and not has_hooks(layer):
+        elif getattr(layer.forward, "__func__", None) in _CHAINS and _takes_sequences(layer) and not has_hooks(layer):
             x = _chain(layer, x, f"{where}.")
-        elif type(layer).forward is nn.Sequential.forward and _takes_sequences(layer):
+        elif getattr(layer.forward, "__func__", None) is nn.Sequential.forward and _takes_sequences(layer):
             got = "a plain one with hooks, which would not run"
             raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
         elif _takes_sequences(layer):
@@ -126,6 +126,8 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
         if isinstance(module, nn.MultiheadAttention) and (x.ndim < 4 or not module.batch_first):
             expected = "(T, B, tokens, features) and batch_first=True"
             raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would join samples")
+        if isinstance(module, (nn.Softmax, nn.LogSoftmax, nn.Softmin)) and module.dim in (0, None, 1 - x.ndim):
+            raise ValueError(f"{title}: expected a dimension of features, got dim={module.dim}, which joins samples")
     for module in takewhile(_keeps_dimensions, (m for m in layer.modules() if not isinstance(m, nn.Sequential))):
         kernel = getattr(module, "kernel_size", None)
         if isinstance(kernel, tuple) and hasattr(module, "in_channels") and x.ndim != len(kernel) + 3:

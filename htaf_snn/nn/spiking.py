@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..functional._checks import check_number, check_real, describe
-from ..functional.sequences import RESETS, check_saving
+from ..functional.sequences import RESETS, check_saving, check_time_step
 from ..functional.steps import refuse_class
 from ..kernels import _dispatch
 from ..surrogate import HTAF, parse
@@ -19,7 +19,7 @@ from ..surrogate import HTAF, parse
 __all__ = ["LIF", "LIFState", "Leaky"]
 
 
-# What snnTorch's users write, and what to write here.
+# What users of snnTorch and Norse write, and what to write here.
 _INSTEAD = {
     "spike_grad": "surrogate=",
     "init_hidden": "nothing: every sequence starts from rest, and the last state is the second result",
@@ -27,6 +27,9 @@ _INSTEAD = {
     "inhibition": "snntorch.Leaky, which has it",
     "state_quant": "snntorch.Leaky, which has it",
     "reset": "reset_mechanism=",
+    "method": "surrogate=",
+    "alpha": "it into the surrogate, as in surrogate='htaf(alpha=2)'",
+    "p": "LIF.from_norse(norse.torch.LIF(p))",
 }
 
 
@@ -269,6 +272,7 @@ class LIF(Neuron):
             raise ValueError(f"learn: expected names of {', '.join(values)}, as in ['v_th'], got {got}")
         for name, value in values.items():
             self._keep(name, value, name in learn)
+        check_time_step(dt)
         self.dt = dt
         self.detach_reset = detach_reset
 
