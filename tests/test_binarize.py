@@ -142,3 +142,29 @@ def test_nothing_is_replaced_where_something_cannot_be(make, skip, error, messag
     with pytest.raises(error, match=message):
         models.binarize(net, skip=skip)
     assert [type(module) for module in net.modules()] == before
+
+
+class Listed(Functional):
+    def __init__(self):
+        super().__init__()
+        self.stages = [self.layer, self.relu]
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Listed, r"^model\.stages: expected layers in submodules alone, as in nn\.ModuleList"),
+        (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8)), "^0: expected to be skipped"),
+    ],
+)
+def test_layers_used_past_their_place_are_refused(net, message):
+    net = net()
+    before = [type(module) for module in net.modules()]
+    with pytest.raises(ValueError, match=message):
+        models.binarize(net, skip=["0.self_attn"] if isinstance(net, nn.Sequential) else [])
+    assert [type(module) for module in net.modules()] == before

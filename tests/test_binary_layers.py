@@ -366,3 +366,12 @@ def test_what_layers_share_is_counted_once():
 def test_images_of_bytes_are_told_what_to_write(net):
     with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor, got a torch\.uint8 .*; write x\.float"):
         net.eval()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda: models.BinaryMLP(16, [8], 3), lambda: models.DeepHeavisideNet(16, [8, 8], 3)])
+def test_half_precision_has_scores_in_eval(make, dtype):
+    torch.manual_seed(0)
+    net, x = make().eval(), torch.rand(32, 16)
+    scores = net.to(dtype)(x.to(dtype)).float()
+    assert scores.isfinite().all() and scores.std() > 0

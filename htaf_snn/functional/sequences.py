@@ -79,7 +79,7 @@ def _attempted(backend: str, fused: Callable, *arguments) -> tuple[Tensor, ...] 
 def _uncompiled(run: Callable) -> Callable:
     """Leave this part to the interpreter: the compiler would lose the gradient of a callable beside a kernel."""
     torch._dynamo.graph_break(
-        "surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
+        msg="surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
         "graph, got another callable"
     )
     return torch.compiler.disable(run)

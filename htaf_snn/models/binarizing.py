@@ -74,6 +74,7 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
     replaced = [name for name, module in places.items() if id(module) in made]
     _check_shared(replaced, skip, known)
     remaining = _check_forward(model, places, {*replaced})
+    _check_references(known, made, skip)
     for name in replaced:
         parent, _, own = name.rpartition(".")
         setattr(known[parent], own, made[id(known[name])])
@@ -103,6 +104,20 @@ def _check_shared(replaced: list[str], skip: Collection[str], known: dict[str, n
         parent = known[name.rpartition(".")[0]]
         if id(parent) in kept:
             raise ValueError(f"skip: {kept[id(parent)]} is used in other places too, as of {name}; skip all or none")
+
+
+def _check_references(known: dict[str, nn.Module], made: dict[int, nn.Module], skip: Collection[str]) -> None:
+    """Raise if a module uses a layer in a way that goes past the layer's place."""
+    for name, module in known.items():
+        title = name or "model"
+        for key, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            if key != "_modules" and any(id(one) in made for one in held):
+                expected = "layers in submodules alone, as in nn.ModuleList"
+                raise ValueError(f"{title}.{key}: expected {expected}, got a {type(value).__name__} of them")
+        fused = isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))
+        if fused and not _is_within(name, skip) and any(id(child) in made for child in module.children()):
+            raise ValueError(f"{title}: expected to be skipped, as torch computes with its layers' weights directly")
 
 
 def _binary_form(name: str, module: nn.Module, surrogate: Callable, number: torch.Tensor | None) -> nn.Module:

@@ -94,11 +94,14 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _kernel_formula(emission: Emission) -> tuple[str, list[float], bool]:
-    if emission.in_kernel:
-        return emission.formula.name, [float(value) for value in emission.values], emission.smooth
-    # Only the dynamics are wanted of the kernel; any formula does.
-    return "straight_through", list(formulas.get("straight_through").defaults.values()), False
+def _kernel_formula(emission: Emission) -> tuple[str, Tensor, bool]:
+    # Where only the dynamics are wanted of the kernel, any formula does.
+    name = emission.formula.name if emission.in_kernel else "straight_through"
+    values = emission.values if emission.in_kernel else formulas.get(name).defaults.values()
+    # Of all operations with a number the compiler keeps products variable, not the making of tensors.
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    made = [one * value for value in values]
+    return name, torch.stack(made) if made else one.expand(0), emission.in_kernel and emission.smooth
 
 
 def fused_leaky(
