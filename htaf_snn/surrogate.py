@@ -220,7 +220,7 @@ class HTAF(Surrogate):
         try:
             check_positive(name, value, self.formula)
         except ValueError as error:
-            raise ValueError(f"{error}{self._as_function()}") from None
+            raise ValueError(f"{error}{self._as_function() if value.ndim > 1 else ''}") from None
 
     def _set(self, name: str, value: float | Tensor) -> None:
         if isinstance(value, Tensor):

@@ -48,7 +48,10 @@ class Functional(nn.Module):
 
 class Untraceable(Functional):
     def forward(self, x):
-        return self.layer(x).relu() if x.sum() > 0 else self.relu(x)
+        return self.rectified(self.layer(x)) if x.sum() > 0 else self.relu(x)
+
+    def rectified(self, x):
+        return x.relu()
 
 
 class Attribute(Functional):
@@ -57,12 +60,12 @@ class Attribute(Functional):
         self.activation = torch.relu
 
     def forward(self, x):
-        return self.relu(self.activation(x)) if x.sum() > 0 else x
+        return self.relu(self.activation(x))
 
 
 class Modules(Functional):
     def forward(self, x):
-        return self.layer(self.relu(x)) if x.sum() > 0 else self.relu(x)
+        return self.layer(self.relu(x))
 
 
 class Other(nn.Linear):
@@ -74,7 +77,6 @@ class Other(nn.Linear):
     [
         (Functional(), r"relu\(\) of the model itself"),
         (nn.Sequential(Functional()), r"relu\(\) of 0;"),
-        (nn.Sequential(Untraceable()), r"relu\(\) of 0;"),
         (nn.Sequential(Attribute()), r"relu\(\) of 0;"),
         (nn.Sequential(nn.Linear(3, 3), Other(3, 3)), "Other of 1;"),
     ],
@@ -82,6 +84,11 @@ class Other(nn.Linear):
 def test_what_stays_real_is_named(net, name):
     with pytest.warns(UserWarning, match=f"^model: these stay as they are: {name}"):
         models.binarize(net)
+
+
+def test_a_network_that_cannot_be_traced_is_named():
+    with pytest.warns(UserWarning, match=r"^model: expected one that torch\.fx can trace; look for functions"):
+        assert isinstance(models.binarize(nn.Sequential(Untraceable()))[0].relu, hnn.BinaryActivation)
 
 
 def test_nothing_is_said_of_modules_and_of_what_is_skipped():
@@ -134,4 +141,30 @@ def test_nothing_is_replaced_where_something_cannot_be(make, skip, error, messag
     before = [type(module) for module in net.modules()]
     with pytest.raises(error, match=message):
         models.binarize(net, skip=skip)
+    assert [type(module) for module in net.modules()] == before
+
+
+class Listed(Functional):
+    def __init__(self):
+        super().__init__()
+        self.stages = [self.layer, self.relu]
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Listed, r"^model\.stages: expected layers in submodules alone, as in nn\.ModuleList"),
+        (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8)), "^0: expected to be skipped"),
+    ],
+)
+def test_layers_used_past_their_place_are_refused(net, message):
+    net = net()
+    before = [type(module) for module in net.modules()]
+    with pytest.raises(ValueError, match=message):
+        models.binarize(net, skip=["0.self_attn"] if isinstance(net, nn.Sequential) else [])
     assert [type(module) for module in net.modules()] == before

@@ -323,6 +323,12 @@ def test_images_out_of_range_are_refused(images, training):
         net((255 * torch.rand(4, 16)).to(torch.uint8))
 
 
+def test_resampled_images_may_overshoot_by_rounding():
+    images = torch.nn.functional.interpolate(torch.ones(1, 1, 28, 28), (17, 19), mode="bilinear", antialias=True)
+    assert images.max() > 1
+    assert torch.equal(hnn.QuantizeInput()(images), hnn.QuantizeInput()(torch.ones_like(images)))
+
+
 def test_the_range_is_checked_under_transformations():
     quantize, x = hnn.QuantizeInput(), torch.rand(3, 4)
     expected = quantize(x)
@@ -360,3 +366,12 @@ def test_what_layers_share_is_counted_once():
 def test_images_of_bytes_are_told_what_to_write(net):
     with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor, got a torch\.uint8 .*; write x\.float"):
         net.eval()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda: models.BinaryMLP(16, [8], 3), lambda: models.DeepHeavisideNet(16, [8, 8], 3)])
+def test_half_precision_has_scores_in_eval(make, dtype):
+    torch.manual_seed(0)
+    net, x = make().eval(), torch.rand(32, 16)
+    scores = net.to(dtype)(x.to(dtype)).float()
+    assert scores.isfinite().all() and scores.std() > 0

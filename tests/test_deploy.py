@@ -239,7 +239,7 @@ def test_bad_inputs(saved, x, error, message):
 
 def _rewritten(path, change):
     tensors = load_file(path)
-    about = {"format": "htaf-snn packed network", "version": "1", "network": _network(path)}
+    about = {"format": "htaf-snn packed network", "version": "2", "network": _network(path)}
     save_file(tensors, path, {key: value for key, value in change(tensors, about).items() if value is not None})
 
 
@@ -252,7 +252,7 @@ def _network(path):
     ("change", "message"),
     [
         (lambda tensors, about: about | {"format": "other"}, "got another safetensors file"),
-        (lambda tensors, about: about | {"version": "9"}, "expected version 1 of the format, got 9"),
+        (lambda tensors, about: about | {"version": "9"}, "expected version 2 of the format, got 9"),
         (lambda tensors, about: about | {"network": "{"}, "got a damaged file"),
         (lambda tensors, about: about | {"network": about["network"].replace("Quantize", "System")}, "damaged file"),
         (

@@ -172,7 +172,7 @@ def test_second_derivatives_are_the_reference_s_or_refused(name, x):
         (grad,) = torch.autograd.grad(weighted(spikes(neuron, 2 * x)), x, create_graph=True)
         return torch.autograd.grad(grad.square().sum(), x)[0]
 
-    with pytest.raises(RuntimeError, match=r"create_graph: .* expected backend='torch'"):
+    with pytest.raises(RuntimeError, match=r"create_graph: expected backend='torch'"):
         second(NEURONS[name]())
     neuron = NEURONS[name]()
     neuron.backend = "torch"
@@ -213,8 +213,8 @@ def test_annealing_under_compilation(make, dynamic, x):
         weighted(y if isinstance(y, torch.Tensor) else y[0]).backward()
         return leaf.grad
 
-    for alpha in (1.0, 1.5, 2.0, 3.0):
-        step.alpha = alpha
+    for number in range(12):  # more than the recompilations that Dynamo allows
+        step.alpha = 1.0 + number / 4
         torch.testing.assert_close(gradient(run), gradient(module))
 
 

@@ -9,7 +9,7 @@ import snntorch as snn
 import torch
 from torch import nn
 
-from htaf_snn import functional
+from htaf_snn import HTAF, functional
 from htaf_snn import nn as hnn
 
 # Equal sizes, so that an axis taken for another fits.
@@ -169,6 +169,8 @@ def test_neurons_of_spikingjelly_and_sinabs_are_refused():
     neuron = pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
     with pytest.raises(TypeError, match=r"layer '0' \(IFNode\): expected a layer without time"):
         hnn.Sequential(neuron.IFNode())(torch.rand(3, 2, 4))
+    layer = pytest.importorskip("spikingjelly.activation_based.layer", reason="SpikingJelly is not installed")
+    assert hnn.Sequential(layer.Linear(4, 3))(torch.rand(3, 2, 4)).shape == (3, 2, 3)
     layers = pytest.importorskip("sinabs.layers", reason="sinabs is not installed")
     with pytest.raises(TypeError, match=r"layer '0' \(IAF\): expected a layer without time"):
         hnn.Sequential(layers.IAF())(torch.rand(3, 2, 4))
@@ -227,3 +229,71 @@ def test_whole_numbers_are_parameters(one):
     assert torch.equal(fused(x)[0], hnn.Leaky(0.9)(x)[0]) and torch.equal(
         fused.to_snntorch().threshold, torch.tensor(1.0)
     )
+
+
+def test_hooks_of_nested_chains_run_or_are_refused():
+    seen = []
+    net = hnn.Sequential(hnn.Sequential(hnn.Leaky(0.9)), nn.Sequential(nn.ReLU()))
+    for inner in net:
+        inner.register_forward_hook(lambda *_: seen.append(1))
+    net(torch.rand(3, 2, 4))
+    assert len(seen) == 2
+    plain = nn.Sequential(hnn.Leaky(0.9))
+    plain.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(TypeError, match=r"layer '0' \(Sequential\): expected htaf_snn\.nn\.Sequential around neurons"):
+        hnn.Sequential(plain)(torch.rand(3, 2, 4))
+
+
+@pytest.mark.parametrize("start", [0.5, 1.0, 0.37])
+@pytest.mark.parametrize(
+    "fire",
+    [lambda v: (v >= 0).to(v.dtype), torch.sigmoid, lambda v: (v > 0.2).to(v.dtype), lambda v: (v > 0).to(v.dtype)],
+    ids=["at threshold", "soft", "shifted", "strict"],
+)
+def test_a_neuron_resets_by_what_a_callable_gives(fire, start):
+    x = torch.full((9, 2, 3), start)
+    stepped_ = snn.Leaky(1.0, spike_grad=fire)
+    mem, expected = torch.zeros(2, 3), []
+    for current in x:
+        spike, mem = stepped_(current, mem)
+        expected.append(spike)
+    assert torch.equal(hnn.Leaky.from_snntorch(stepped_)(x)[0], torch.stack(expected))
+
+
+def test_a_kernel_asked_for_by_name_refuses_other_resets():
+    kernel = hnn.Leaky(1.0, surrogate=lambda v: (v >= 0).to(v.dtype), backend="numba")
+    assert kernel(torch.full((9, 2, 3), 0.37))[0].any()  # never at the threshold itself
+    with pytest.raises(ValueError, match="surrogate: expected 1 above the threshold and else 0, got other spikes"):
+        kernel(torch.full((9, 2, 3), 0.5))
+
+
+@pytest.mark.parametrize("dt", [float("nan"), -0.001, 0.0, float("inf"), "1ms"])
+def test_time_steps_are_checked(dt):
+    with pytest.raises(ValueError, match="dt: expected"):
+        hnn.LIF(dt=dt)
+    with pytest.raises(ValueError, match="dt: expected"):
+        functional.cuba_lif(torch.rand(3, 2, 4), dt=dt)
+
+
+def test_what_is_not_of_one_time_step_is_refused():
+    x = torch.rand(30, 3, 4)
+    with pytest.raises(ValueError, match=r"alpha: expected a shape that broadcasts to \(3, 4\), got .* \(30, 1, 1\)"):
+        hnn.Leaky(0.9, surrogate=HTAF(alpha=torch.ones(30, 1, 1)))(x)
+    with pytest.raises(ValueError, match="beta: expected numbers, got NaN"):
+        functional.lif(x, beta=torch.tensor(float("nan")))
+    with pytest.raises(TypeError, match=r"surrogate: expected a callable .* got function; a factory"):
+        hnn.Leaky(0.9, surrogate=snn.surrogate.atan)(x)
+    with pytest.raises(ValueError, match=r"x: expected no torch\.jit\.trace"):
+        torch.jit.trace(hnn.Leaky(0.9), x)
+
+
+@pytest.mark.parametrize("layer", [nn.Softmax(0), nn.LogSoftmax(-2), nn.Sequential(nn.ReLU(), nn.Softmin(0))])
+def test_a_softmax_over_samples_is_refused(layer):
+    with pytest.raises(ValueError, match=r"^layer '0' \(\w+\): expected a dimension of features, got dim="):
+        hnn.Sequential(layer)(torch.rand(5, 3, 8))
+    assert hnn.Sequential(nn.Softmax(-1))(torch.rand(5, 3, 8)).shape == (5, 3, 8)
+
+
+def test_a_compiled_neuron_in_a_chain():
+    x, lif = 2 * torch.rand(4, 3, 5), hnn.Leaky(0.9)
+    assert torch.equal(hnn.Sequential(torch.compile(lif, backend="aot_eager"))(x), lif(x)[0])

@@ -28,7 +28,7 @@ from .steps import (
 
 __all__ = ["PackedNetwork", "load", "save"]
 
-FORMAT, VERSION = "htaf-snn packed network", "1"
+FORMAT, VERSION = "htaf-snn packed network", "2"
 _OWN = {cls.__name__: cls for cls in (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)}
 _KNOWN = {cls.__name__ for cls in MODULES}
 

@@ -358,8 +358,9 @@ def options(module: nn.Module, cls: type[nn.Module] | None = None) -> dict:
 def remade(kind: str, given: dict, state: dict[str, Tensor]) -> nn.Module:
     """A module of `MODULES` from its `options` and tensors, in eval mode, with numbers of its own."""
     cls = _KNOWN[kind]
-    if given.keys() != _names(cls):
-        raise ValueError(f"{kind}: expected the options {', '.join(sorted(_names(cls)))}, got {', '.join(given)}")
+    # An option that this version of torch alone has is at its default; one that it lacks cannot be honoured.
+    if not given.keys() <= _names(cls):
+        raise ValueError(f"{kind}: expected options of {', '.join(sorted(_names(cls)))}, got {', '.join(given)}")
     module = cls(**given)
     module.load_state_dict(state)
     return module.eval().requires_grad_(False)

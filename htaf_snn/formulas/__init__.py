@@ -86,6 +86,7 @@ class Formula:
                 raise ValueError(f"{self.name} has no parameter {name!r}; expected one of: {expected}")
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
+            # The compiler traces a comparison with infinity, but not math.isinf.
             if not value > 0 or (value == math.inf and not self.may_be_infinite(name)):
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
 

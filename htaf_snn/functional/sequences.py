@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from ..formulas import Formula
 from ..kernels import _dispatch
 from ..kernels.lif import reference as lif_reference
-from ..kernels.lif.fused import Emission, fused_cuba, fused_leaky
+from ..kernels.lif.fused import Emission, ResetsDifferError, fused_cuba, fused_leaky
 from ._checks import check_floating, check_number, check_real, describe
 from .steps import refuse_class, resolve
 
@@ -21,18 +21,23 @@ __all__ = ["RESETS", "cuba_lif", "lif"]
 RESETS = ("subtract", "zero", "none")
 
 
-def _emission(surrogate) -> Emission:
+def _emission(surrogate, x: Tensor) -> Emission:
     refuse_class(surrogate)
     if callable(surrogate) and not isinstance(getattr(surrogate, "formula", None), Formula):
         return Emission(call=surrogate)
     formula, values = resolve(surrogate)
     formula.check({k: v for k, v in values.items() if not isinstance(v, Tensor)})
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            _check_over_neurons(name, value, x)
     return Emission(formula, tuple(values.values()), getattr(surrogate, "mode", "spike") == "smooth")
 
 
 def _check_sequence(x) -> torch.dtype:
     """Check currents and return the dtype of the state: float64 for float64, else float32."""
     check_floating("x", x)
+    if torch.jit.is_tracing():
+        raise ValueError("x: expected no torch.jit.trace, which loses gradients of fused neurons; use torch.export")
     if x.ndim < 3:
         remedy = "a single time step is x[None], a single neuron per sample is x[..., None]"
         raise ValueError(f"x: expected currents of shape (T, B, features, ...), got {describe(x)}; {remedy}")
@@ -61,10 +66,20 @@ def _backend(backend: str, x: Tensor, dtype: torch.dtype, emission: Emission) ->
     raise ValueError(f"backend: expected auto or torch inside {place}, got {backend!r}")
 
 
+def _attempted(backend: str, fused: Callable, *arguments) -> tuple[Tensor, ...] | None:
+    """What a kernel gives; for "auto" None where it would reset by other spikes than the surrogate's."""
+    try:
+        return fused(*arguments)
+    except ResetsDifferError:
+        if backend != "auto":
+            raise
+    return None
+
+
 def _uncompiled(run: Callable) -> Callable:
     """Leave this part to the interpreter: the compiler would lose the gradient of a callable beside a kernel."""
     torch._dynamo.graph_break(
-        "surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
+        msg="surrogate: expected one of htaf_snn, such as 'atan', or backend='torch' to compile a fused neuron as one "
         "graph, got another callable"
     )
     return torch.compiler.disable(run)
@@ -82,19 +97,27 @@ def _over_neurons(
 
     It is left as small as it came: expanded, a number would take four bytes of what is saved for each neuron.
     """
-    shape = x.shape[1:]
     if not isinstance(value, Tensor):
         check_number(name, value)
         return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device)
     check_real(name, value)
     if value.device != x.device and value.ndim:
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
+    _check_over_neurons(name, value, x)
+    value = value.to(x.device, dtype)
+    if value.device.type == "cpu" and not (torch.compiler.is_compiling() or _dispatch.is_transformed()):
+        if value.detach().isnan().any():
+            raise ValueError(f"{name}: expected numbers, got NaN in {describe(value)}")
+    return value if lowest == -math.inf else value.clamp(lowest, highest)
+
+
+def _check_over_neurons(name: str, value: Tensor, x: Tensor) -> None:
+    """Raise ValueError unless a tensor broadcasts to one time step (B, *features) of the currents."""
     try:
-        value = value.to(x.device, dtype)
-        value.expand(shape)
-        return value if lowest == -math.inf else value.clamp(lowest, highest)
+        value.expand(x.shape[1:])
     except RuntimeError:
-        raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(shape)}, got {describe(value)}") from None
+        expected = f"a shape that broadcasts to {tuple(x.shape[1:])}"
+        raise ValueError(f"{name}: expected {expected}, got {describe(value)}") from None
 
 
 def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest: Tensor | None = None) -> Tensor:
@@ -114,6 +137,13 @@ def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -
         raise ValueError(f"save_dtype: expected None, float32, bfloat16 or float16, got {save_dtype!r}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, int) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every: expected a number of steps, at least 1, got {checkpoint_every!r}")
+
+
+def check_time_step(dt: float) -> None:
+    """Raise ValueError unless a time step is a positive, finite number of seconds."""
+    check_number("dt", dt)
+    if not 0 < dt < math.inf:
+        raise ValueError(f"dt: expected a positive number of seconds, got {dt!r}")
 
 
 def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
@@ -156,7 +186,9 @@ def lif(
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.
         surrogate: a specification, formula or module as for `spike`, in either mode (resets stay hard), or any
-            elementwise callable from potential minus threshold to spikes, which `torch.compile` leaves uncompiled.
+            elementwise callable from potential minus threshold to spikes, by which the neuron then resets, as
+            snnTorch's does. `torch.compile` leaves it uncompiled, and one that fires elsewhere than strictly above the
+            threshold, as SpikingJelly's do at it, is stepped in torch where that matters.
         reset: "subtract", "zero" or "none".
         reset_delay: whether a spike resets in the next step (True) or in its own.
         v0: initial potential (B, *features); zero by default.
@@ -189,7 +221,7 @@ def lif(
         (tensor([0., 1., 0., 1.]), torch.Size([1, 1]))
     """
     dtype = _check_sequence(x)
-    emission = _emission(surrogate)
+    emission = _emission(surrogate, x)
     if reset not in RESETS:
         raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
     check_saving(save_dtype, checkpoint_every)
@@ -199,16 +231,16 @@ def lif(
     chosen = _backend(backend, x, dtype, emission)
 
     def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        if chosen == "torch":
-            spikes, v, trace = lif_reference.leaky(
-                x.to(dtype), beta, threshold, v, emission.spikes, emission.hard, reset, reset_delay
-            )
-            return spikes.to(x.dtype), v, trace
-        spikes, trace, v = fused_leaky(
-            x, beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten(), emission, reset,
-            reset_delay, return_trace, save_dtype or dtype, chosen,
-        )  # fmt: skip
-        return spikes, v.view(x.shape[1:]), trace
+        flat = (beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten())
+        options = (emission, reset, reset_delay, return_trace, save_dtype or dtype, chosen)
+        found = None if chosen == "torch" else _attempted(backend, fused_leaky, x, *flat, *options)
+        if found is not None:
+            spikes, trace, v = found
+            return spikes, v.view(x.shape[1:]), trace
+        spikes, v, trace = lif_reference.leaky(
+            x.to(dtype), beta, threshold, v, emission.spikes, emission.resets, reset, reset_delay
+        )
+        return spikes.to(x.dtype), v, trace
 
     if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
         run = _uncompiled(run)
@@ -274,8 +306,9 @@ def cuba_lif(
         tensor([0., 0., 0., 0., 0., 1.])
     """
     dtype = _check_sequence(x)
-    emission = _emission(surrogate)
+    emission = _emission(surrogate, x)
     check_saving(save_dtype, checkpoint_every)
+    check_time_step(dt)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     leak = _over_neurons("v_leak", v_leak, x, dtype)
     v_reset = _over_neurons("v_reset", v_reset, x, dtype)
@@ -287,18 +320,18 @@ def cuba_lif(
     parameters = (decay_mem, decay_syn, leak, threshold, v_reset)
 
     def run(x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if chosen == "torch":
-            spikes, v, i, _ = lif_reference.cuba(
-                x.to(dtype), *parameters, v, i, emission.spikes, emission.hard, detach_reset
-            )
-            return spikes.to(x.dtype), v, i
         # Stacked while small, and with all the dimensions of v, for its own to be expanded.
         stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
-        spikes, v, i = fused_cuba(
-            x, stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten(), emission, detach_reset,
-            save_dtype or dtype, chosen,
-        )  # fmt: skip
-        return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
+        flat = (stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten())
+        options = (emission, detach_reset, save_dtype or dtype, chosen)
+        found = None if chosen == "torch" else _attempted(backend, fused_cuba, x, *flat, *options)
+        if found is not None:
+            spikes, v, i = found
+            return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
+        spikes, v, i, _ = lif_reference.cuba(
+            x.to(dtype), *parameters, v, i, emission.spikes, emission.resets, detach_reset
+        )
+        return spikes.to(x.dtype), v, i
 
     if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
         run = _uncompiled(run)

@@ -61,7 +61,8 @@ def refuse_class(surrogate) -> None:
     """Raise TypeError for a class where an instance is meant."""
     if isinstance(surrogate, type):
         name = surrogate.__name__
-        raise TypeError(f"surrogate: expected an instance, got the class {name}; write {name}()")
+        remedy = f"{name}.apply" if issubclass(surrogate, torch.autograd.Function) else f"{name}()"
+        raise TypeError(f"surrogate: expected an instance, got the class {name}; write {remedy}")
 
 
 def resolve(surrogate) -> tuple[Formula, dict]:

@@ -85,7 +85,7 @@ def library_surrogate(name: str, alpha: float = 100.0) -> Callable[[Tensor], Ten
     return _Threshold(name, alpha)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Threshold:
     """One of Norse's threshold functions, looked up at each call: so it can be pickled while `register` is in force."""
 

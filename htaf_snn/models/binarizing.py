@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dis
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from itertools import pairwise
-from types import FunctionType
 
 import torch
 from torch import nn
@@ -55,7 +52,7 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
 
     Warns:
         UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, and layers of
-            subclasses, which both stay as they are.
+            subclasses, which both stay as they are; or that forward methods could not be traced to find them.
 
     Example:
         >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
@@ -77,6 +74,7 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
     replaced = [name for name, module in places.items() if id(module) in made]
     _check_shared(replaced, skip, known)
     remaining = _check_forward(model, places, {*replaced})
+    _check_references(known, made, skip)
     for name in replaced:
         parent, _, own = name.rpartition(".")
         setattr(known[parent], own, made[id(known[name])])
@@ -106,6 +104,20 @@ def _check_shared(replaced: list[str], skip: Collection[str], known: dict[str, n
         parent = known[name.rpartition(".")[0]]
         if id(parent) in kept:
             raise ValueError(f"skip: {kept[id(parent)]} is used in other places too, as of {name}; skip all or none")
+
+
+def _check_references(known: dict[str, nn.Module], made: dict[int, nn.Module], skip: Collection[str]) -> None:
+    """Raise if a module uses a layer in a way that goes past the layer's place."""
+    for name, module in known.items():
+        title = name or "model"
+        for key, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            if key != "_modules" and any(id(one) in made for one in held):
+                expected = "layers in submodules alone, as in nn.ModuleList"
+                raise ValueError(f"{title}.{key}: expected {expected}, got a {type(value).__name__} of them")
+        fused = isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))
+        if fused and not _is_within(name, skip) and any(id(child) in made for child in module.children()):
+            raise ValueError(f"{title}: expected to be skipped, as torch computes with its layers' weights directly")
 
 
 def _binary_form(name: str, module: nn.Module, surrogate: Callable, number: torch.Tensor | None) -> nn.Module:
@@ -153,7 +165,10 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
     try:
         graph = traced(model)
     except Exception:  # tracing runs the model's own code
-        calls = _calls_in_code({"": model, **places})
+        calls = []
+        if type(model).forward is not nn.Module.forward:
+            remedy = "look for functions such as torch.nn.functional.relu in its forward methods yourself"
+            warnings.warn(f"model: expected one that torch.fx can trace; {remedy}", stacklevel=3)
     else:
         for node, user in changed_in_place(graph, places):
             if node.target in replaced:
@@ -172,17 +187,6 @@ def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
         if name:
             stack = [*node.meta.get("nn_module_stack", {}).values()]
             yield stack[-1][0] if stack else "", f"{name}()"
-
-
-def _calls_in_code(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:
-    """The same for networks that cannot be traced: names in the code of forward methods, but for `self.relu`."""
-    for name, module in modules.items():
-        forward = type(module).forward
-        if isinstance(forward, FunctionType) and not type(module).__module__.startswith(("torch.", "htaf_snn.")):
-            for before, one in pairwise(dis.get_instructions(forward)):
-                is_name = one.opname.startswith("LOAD") and one.opname != "LOAD_CONST"
-                if is_name and one.argval in ("relu", "relu_") and before.argval != forward.__code__.co_varnames[0]:
-                    yield name, f"{one.argval}()"
 
 
 def _attributes(modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:

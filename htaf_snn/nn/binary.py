@@ -346,7 +346,8 @@ def exact_grid(weight: Tensor) -> Tensor:
 
     With weights that are multiples of it no sum of any of them passes 2**24 times it.
     """
-    norm = weight.detach().abs().flatten(1).sum(1).clamp(min=torch.finfo(weight.dtype).tiny)
+    wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))  # a power this small is 0 in float16
+    norm = wide.abs().flatten(1).sum(1).clamp(min=torch.finfo(wide.dtype).tiny)
     # Rounding may add half a step for each weight.
     return torch.exp2(torch.ceil(torch.log2(norm)) + 1 - 24)
 
@@ -362,7 +363,7 @@ class _ExactSums:
         if self.training:
             return self.weight
         grid = exact_grid(self.weight).view(-1, *[1] * (self.weight.ndim - 1))
-        return torch.round(self.weight / grid) * grid
+        return (torch.round(self.weight / grid) * grid).to(self.weight.dtype)
 
 
 class HeavisideLinear(_ExactSums, nn.Linear):

@@ -7,12 +7,13 @@ from itertools import takewhile
 from torch import Tensor, nn
 
 from ..functional._checks import describe
+from ._graphs import has_hooks
 from .spiking import Neuron
 
 __all__ = ["Sequential", "TimeDistributed"]
 
 # The attributes that set neurons of other libraries apart. Over T * B rows at once they would lose time.
-_MARKS_OF_NEURONS = ("init_hidden", "is_state_initialised", "state_fallback", "step_mode")
+_MARKS_OF_NEURONS = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
 
 
 class TimeDistributed(nn.Module):
@@ -50,7 +51,8 @@ class Sequential(nn.Sequential):
     """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
 
     A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and
-    returns one; a plain `torch.nn.Sequential` with neurons in it is a chain like this one.
+    returns one: in it, layers that know no time belong into a chain like this one or into `TimeDistributed`. A plain
+    `torch.nn.Sequential` with neurons in it is a chain like this one.
 
     Args:
         *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
@@ -80,10 +82,13 @@ def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
         raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
     for name, layer in layers.named_children():
         where = f"{prefix}{name}"
-        if isinstance(layer, Neuron):
+        if isinstance(getattr(layer, "_orig_mod", layer), Neuron):  # compiled by itself or not
             x = layer(x)[0]
-        elif isinstance(layer, nn.Sequential) and _takes_sequences(layer) and type(layer).forward in _CHAINS:
+        elif getattr(layer.forward, "__func__", None) in _CHAINS and _takes_sequences(layer) and not has_hooks(layer):
             x = _chain(layer, x, f"{where}.")
+        elif getattr(layer.forward, "__func__", None) is nn.Sequential.forward and _takes_sequences(layer):
+            got = "a plain one with hooks, which would not run"
+            raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
         elif _takes_sequences(layer):
             x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
         else:
@@ -113,7 +118,7 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
     """Raise unless the layer treats each row of (T * B, *features) by itself."""
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS):
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_foreign_neuron(module):
             remedy = "use this package's, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
             raise TypeError(
                 f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
@@ -121,11 +126,18 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
         if isinstance(module, nn.MultiheadAttention) and (x.ndim < 4 or not module.batch_first):
             expected = "(T, B, tokens, features) and batch_first=True"
             raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would join samples")
+        if isinstance(module, (nn.Softmax, nn.LogSoftmax, nn.Softmin)) and module.dim in (0, None, 1 - x.ndim):
+            raise ValueError(f"{title}: expected a dimension of features, got dim={module.dim}, which joins samples")
     for module in takewhile(_keeps_dimensions, (m for m in layer.modules() if not isinstance(m, nn.Sequential))):
         kernel = getattr(module, "kernel_size", None)
         if isinstance(kernel, tuple) and hasattr(module, "in_channels") and x.ndim != len(kernel) + 3:
             expected = f"(T, B, channels, ...) with {len(kernel)} dimensions of space"
             raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
+
+
+def _is_foreign_neuron(module: nn.Module) -> bool:
+    is_torch_s = type(module).__module__.startswith("torch.")  # most are, and looking for what is missing takes time
+    return not is_torch_s and any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS)
 
 
 def _keeps_dimensions(module: nn.Module) -> bool:
@@ -137,7 +149,8 @@ def _keeps_dimensions(module: nn.Module) -> bool:
 def _as_tensor(y: object, layer: nn.Module, where: str) -> Tensor:
     if not isinstance(y, Tensor):
         title, got = f"layer {where!r} ({type(layer).__name__})", type(y).__name__
-        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; return the spikes alone")
+        remedy = "return the spikes alone, as hnn.Sequential does"
+        raise TypeError(f"{title}: expected one tensor from its forward pass, got {got}; {remedy}")
     return y
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from ..functional._checks import check_number, check_real, describe
-from ..functional.sequences import RESETS, check_saving
+from ..functional.sequences import RESETS, check_saving, check_time_step
 from ..functional.steps import refuse_class
 from ..kernels import _dispatch
 from ..surrogate import HTAF, parse
@@ -19,7 +19,7 @@ from ..surrogate import HTAF, parse
 __all__ = ["LIF", "LIFState", "Leaky"]
 
 
-# What snnTorch's users write, and what to write here.
+# What users of snnTorch and Norse write, and what to write here.
 _INSTEAD = {
     "spike_grad": "surrogate=",
     "init_hidden": "nothing: every sequence starts from rest, and the last state is the second result",
@@ -27,6 +27,9 @@ _INSTEAD = {
     "inhibition": "snntorch.Leaky, which has it",
     "state_quant": "snntorch.Leaky, which has it",
     "reset": "reset_mechanism=",
+    "method": "surrogate=",
+    "alpha": "it into the surrogate, as in surrogate='htaf(alpha=2)'",
+    "p": "LIF.from_norse(norse.torch.LIF(p))",
 }
 
 
@@ -52,7 +55,7 @@ class Neuron(nn.Module):
     def _keep(self, name: str, value: float | Tensor, learn: bool) -> None:
         if not isinstance(value, Tensor):
             check_number(name, value)
-            value = torch.tensor(float(value))
+            value = torch.tensor(float(value), dtype=torch.float32)
         check_real(name, value)
         value = value.detach().clone() if value.is_floating_point() else value.to(torch.float32)
         if value.device.type != "meta" and value.isnan().any():
@@ -102,14 +105,14 @@ class Leaky(Neuron):
 
     Shape:
         current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
-        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64).
+        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64). It
+        takes sequences: a single time step (B, features) is refused, but (B, C, H, W) cannot be told from a sequence.
 
     Raises:
         TypeError: if an argument is unknown or of another type.
         ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
             checkpoint_every is out of range.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`; a single time step
-            (B, features) is refused.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:
         >>> lif = Leaky(beta=0.9)
@@ -269,6 +272,7 @@ class LIF(Neuron):
             raise ValueError(f"learn: expected names of {', '.join(values)}, as in ['v_th'], got {got}")
         for name, value in values.items():
             self._keep(name, value, name in learn)
+        check_time_step(dt)
         self.dt = dt
         self.detach_reset = detach_reset
 

@@ -1,7 +1,9 @@
 """The fused neurons as `torch.library` operators, and the way in which any callable gives the spikes.
 
 Operators take currents (T, N), parameters and states (N,), all but the currents in the state's dtype, and a formula
-by its name. Nothing but the membrane trace is saved for the backward pass, in the dtype asked for.
+by its name with the values of its parameters, a float64 tensor on the CPU: numbers would be constants of a compiled
+graph, and an annealed one would compile it anew. Nothing but the membrane trace is saved for the backward pass, in the
+dtype asked for.
 """
 
 from typing import Optional
@@ -18,12 +20,13 @@ __all__ = ["CubaWith", "LeakyWith", "cuba", "leaky"]
 
 @operator
 def leaky(
-    x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: list[float], reset: str,
+    x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: Tensor, reset: str,
     delay: bool, smooth: bool, keep: bool, save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the potentials after each step (empty unless `keep`), the last one (N,)."""
     forward = _dispatch.load(backend, __package__).leaky_forward
-    return forward(x, beta, threshold, v0, formulas.get(formula), values, reset, delay, smooth, keep, save_dtype)
+    numbers = values.tolist()
+    return forward(x, beta, threshold, v0, formulas.get(formula), numbers, reset, delay, smooth, keep, save_dtype)
 
 
 @torch.library.register_fake(leaky)
@@ -35,7 +38,7 @@ def _(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_
 @operator
 def leaky_backward(
     grad_spikes: Tensor, grad_potentials: Optional[Tensor], grad_last: Tensor, trace: Tensor,  # noqa: UP045
-    slopes: Optional[Tensor], beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: list[float],  # noqa: UP045
+    slopes: Optional[Tensor], beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: Tensor,  # noqa: UP045
     reset: str, delay: bool, learns: bool, keep_steps: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of the step's outputs (empty unless `keep_steps`), beta, threshold and v0, in v0's dtype.
@@ -43,8 +46,8 @@ def leaky_backward(
     `slopes` (T, N) are the derivatives of the spikes, or None for the formula's.
     """
     return _dispatch.load(backend, __package__).leaky_backward(
-        grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formulas.get(formula), values,
-        reset, delay, learns, keep_steps,
+        grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formulas.get(formula),
+        values.tolist(), reset, delay, learns, keep_steps,
     )  # fmt: skip
 
 
@@ -60,7 +63,7 @@ def _(
 
 @operator
 def cuba(
-    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: list[float], smooth: bool,
+    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: Tensor, smooth: bool,
     detach: bool, save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the last potential and current (N,).
@@ -68,7 +71,7 @@ def cuba(
     `parameters` (5, N) are dt * tau_mem_inv, -dt * tau_syn_inv, leak, threshold and reset potential.
     """
     forward = _dispatch.load(backend, __package__).cuba_forward
-    return forward(x, parameters, v0, i0, formulas.get(formula), values, smooth, save_dtype)
+    return forward(x, parameters, v0, i0, formulas.get(formula), values.tolist(), smooth, save_dtype)
 
 
 @torch.library.register_fake(cuba)
@@ -79,7 +82,7 @@ def _(x, parameters, v0, i0, formula, values, smooth, detach, save_dtype, backen
 @operator
 def cuba_backward(
     grad_spikes: Tensor, grad_v: Tensor, grad_i: Tensor, trace: Tensor, slopes: Optional[Tensor],  # noqa: UP045
-    x: Optional[Tensor], parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: list[float],  # noqa: UP045
+    x: Optional[Tensor], parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: Tensor,  # noqa: UP045
     detach: bool, keep_steps: bool, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of the step's outputs (empty unless `keep_steps`), the parameters, v0 and i0.
@@ -87,7 +90,8 @@ def cuba_backward(
     Those of the parameters are zero where x is None.
     """
     return _dispatch.load(backend, __package__).cuba_backward(
-        grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formulas.get(formula), values, detach,
+        grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formulas.get(formula), values.tolist(),
+        detach,
         x is not None, keep_steps,
     )  # fmt: skip
 
@@ -99,6 +103,10 @@ def _(grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula
     return grad_x, grad_steps, torch.empty_like(parameters), torch.empty_like(v0), torch.empty_like(v0)
 
 
+# Where the derivatives of the spikes are given, any formula does.
+_ANY = "htaf", torch.tensor([1.0, 4.0], dtype=torch.float64)
+
+
 def _or_zeros(grad: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return like.new_zeros((), dtype=dtype).expand(like.shape) if grad is None else grad
 
@@ -107,7 +115,7 @@ def _refuse_second_order() -> None:
     """Raise where a backward pass is itself to be differentiated."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "create_graph: the kernels of fused neurons have no second derivative; expected backend='torch', which has"
+            "create_graph: expected backend='torch' for second derivatives, which the kernels of fused neurons lack"
         )
 
 
@@ -117,18 +125,18 @@ def _unaliased(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _save_leaky(ctx, inputs, output):
-    x, beta, threshold, v0, ctx.formula, ctx.values, ctx.reset, ctx.delay, _, _, _, ctx.backend = inputs
+    x, beta, threshold, v0, ctx.formula, values, ctx.reset, ctx.delay, _, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.dtype, ctx.learns = x.dtype, beta.requires_grad or threshold.requires_grad
-    ctx.save_for_backward(output[1], beta, threshold, v0)
+    ctx.save_for_backward(output[1], beta, threshold, v0, values)
 
 
 def _leaky_grads(ctx, grad_spikes, _trace, grad_potentials, grad_last):
     _refuse_second_order()
-    trace, beta, threshold, v0 = ctx.saved_tensors
+    trace, beta, threshold, v0, values = ctx.saved_tensors
     grad_x, _, *grads = leaky_backward(
         _or_zeros(grad_spikes, trace, v0.dtype), grad_potentials, _or_zeros(grad_last, v0), trace, None, beta,
-        threshold, v0, ctx.formula, ctx.values, ctx.reset, ctx.delay, ctx.learns, False, ctx.backend,
+        threshold, v0, ctx.formula, values, ctx.reset, ctx.delay, ctx.learns, False, ctx.backend,
     )  # fmt: skip
     return grad_x.to(ctx.dtype), *grads, *[None] * 8
 
@@ -137,19 +145,19 @@ torch.library.register_autograd(leaky, _leaky_grads, setup_context=_save_leaky)
 
 
 def _save_cuba(ctx, inputs, output):
-    x, parameters, v0, i0, ctx.formula, ctx.values, _, ctx.detach, _, ctx.backend = inputs
+    x, parameters, v0, i0, ctx.formula, values, _, ctx.detach, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.dtype = x.dtype
     # The gradients of the time constants need the currents, which need the input.
-    ctx.save_for_backward(output[1], x if parameters.requires_grad else None, parameters, v0, i0)
+    ctx.save_for_backward(output[1], x if parameters.requires_grad else None, parameters, v0, i0, values)
 
 
 def _cuba_grads(ctx, grad_spikes, _trace, grad_v, grad_i):
     _refuse_second_order()
-    trace, x, parameters, v0, i0 = ctx.saved_tensors
+    trace, x, parameters, v0, i0, values = ctx.saved_tensors
     grad_x, _, *grads = cuba_backward(
         _or_zeros(grad_spikes, trace, v0.dtype), _or_zeros(grad_v, v0), _or_zeros(grad_i, i0), trace, None, x,
-        parameters, v0, i0, ctx.formula, ctx.values, ctx.detach, False, ctx.backend,
+        parameters, v0, i0, ctx.formula, values, ctx.detach, False, ctx.backend,
     )  # fmt: skip
     return grad_x.to(ctx.dtype), *grads, *[None] * 6
 
@@ -181,7 +189,7 @@ class LeakyWith(torch.autograd.Function):
         trace, slopes, beta, threshold, v0 = ctx.saved_tensors
         grad_x, grad_steps, *grads = leaky_backward(
             _or_zeros(grad_spikes, trace), grad_potentials, _or_zeros(grad_last, v0), trace, slopes, beta, threshold,
-            v0, "htaf", [1.0, 4.0], ctx.reset, ctx.delay, any(ctx.needs_input_grad[1:3]), True, ctx.backend,
+            v0, *_ANY, ctx.reset, ctx.delay, any(ctx.needs_input_grad[1:3]), True, ctx.backend,
         )  # fmt: skip
         return grad_x.to(ctx.dtypes[0]), *grads, grad_steps.to(ctx.dtypes[1]), *[None] * 7
 
@@ -206,6 +214,6 @@ class CubaWith(torch.autograd.Function):
         trace, slopes, x, parameters, v0, i0 = ctx.saved_tensors
         grad_x, grad_steps, *grads = cuba_backward(
             _or_zeros(grad_spikes, trace), _or_zeros(grad_v, v0), _or_zeros(grad_i, i0), trace, slopes, x, parameters,
-            v0, i0, "htaf", [1.0, 4.0], ctx.detach, True, ctx.backend,
+            v0, i0, *_ANY, ctx.detach, True, ctx.backend,
         )  # fmt: skip
         return grad_x.to(ctx.dtypes[0]), *grads, grad_steps.to(ctx.dtypes[1]), *[None] * 6

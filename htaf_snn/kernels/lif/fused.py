@@ -14,7 +14,11 @@ from ..spike import reference as elementwise
 from ..spike.autograd import step
 from .autograd import CubaWith, LeakyWith, cuba, leaky
 
-__all__ = ["Emission", "fused_cuba", "fused_leaky"]
+__all__ = ["Emission", "ResetsDifferError", "fused_cuba", "fused_leaky"]
+
+
+class ResetsDifferError(ValueError):
+    """A callable fires elsewhere than strictly above the threshold, where the kernels reset."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,18 @@ class Emission:
 
     def spikes(self, shift: Tensor) -> Tensor:
         """The neuron's output, of the shape of `shift`."""
-        return self.call(shift) if self.formula is None else step(shift, self.formula, self.smooth, *self.values)
-
-    def hard(self, shift: Tensor) -> Tensor:
-        """Zeros and ones, with the gradient of `spikes`: what a reset takes."""
         if self.formula is not None:
-            return step(shift, self.formula, False, *self.values)
-        soft = self.call(shift)
-        return elementwise.heaviside(shift) + (soft - soft.detach())
+            return step(shift, self.formula, self.smooth, *self.values)
+        spikes = self.call(shift)
+        if not isinstance(spikes, Tensor) or spikes.shape != shift.shape:
+            got = f"shape {tuple(spikes.shape)}" if isinstance(spikes, Tensor) else type(spikes).__name__
+            remedy = "a factory of surrogates has to be called once, as in atan()"
+            raise TypeError(f"surrogate: expected a callable from a tensor to spikes of its shape, got {got}; {remedy}")
+        return spikes
+
+    def resets(self, shift: Tensor) -> Tensor:
+        """What a reset takes: zeros and ones with the formula's gradient, or what a callable gives."""
+        return self.spikes(shift) if self.formula is None else step(shift, self.formula, False, *self.values)
 
     @property
     def in_kernel(self) -> bool:
@@ -47,14 +55,24 @@ class Emission:
             and self.formula.portable
         )
 
+    def _hard(self, shift: Tensor) -> Tensor:
+        """A callable's spikes; ResetsDifferError unless they are those by which the kernels reset."""
+        spikes = self.spikes(shift)
+        # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
+        hard = elementwise.heaviside(shift.detach())
+        if not torch.allclose(spikes.detach().to(hard.dtype), hard, rtol=0, atol=1e-6):
+            expected = "1 above the threshold and else 0"
+            raise ResetsDifferError(f"surrogate: expected {expected}, got other spikes; use backend='torch'")
+        return spikes
+
     def over_trace(self, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes, differentiable by what the emission itself has learnable, and their derivatives by `shift`."""
         if self.formula is not None:
             return self.spikes(shift), elementwise.derivative(shift, self.formula, self.values)
         if not torch.is_grad_enabled():
-            return self.call(shift), shift  # nobody will ask for the derivatives
+            return self._hard(shift), shift  # nobody will ask for the derivatives
         shift = shift.requires_grad_()
-        spikes = self.call(shift)
+        spikes = self._hard(shift)
         if not spikes.requires_grad:
             return spikes, torch.zeros_like(shift)
         ones = torch.ones_like(spikes)
@@ -76,11 +94,14 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _kernel_formula(emission: Emission) -> tuple[str, list[float], bool]:
-    if emission.in_kernel:
-        return emission.formula.name, [float(value) for value in emission.values], emission.smooth
-    # Only the dynamics are wanted of the kernel; any formula does.
-    return "straight_through", list(formulas.get("straight_through").defaults.values()), False
+def _kernel_formula(emission: Emission) -> tuple[str, Tensor, bool]:
+    # Where only the dynamics are wanted of the kernel, any formula does.
+    name = emission.formula.name if emission.in_kernel else "straight_through"
+    values = emission.values if emission.in_kernel else formulas.get(name).defaults.values()
+    # Of all operations with a number the compiler keeps products variable, not the making of tensors.
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    made = [one * value for value in values]
+    return name, torch.stack(made) if made else one.expand(0), emission.in_kernel and emission.smooth
 
 
 def fused_leaky(

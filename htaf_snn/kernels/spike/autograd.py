@@ -53,26 +53,31 @@ def _backend(x: Tensor, formula: formulas.Formula, parameters: tuple) -> str:
     return _dispatch.choose("auto", x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
-def _in_plain_operations(x: Tensor, formula: formulas.Formula, parameters: tuple) -> Tensor:
-    """The Heaviside step, to which zeros are added that carry the formula's gradients."""
-    change = (x - x.detach()) * reference.derivative(x, formula, parameters).detach()
-    learned = [p for p in parameters if isinstance(p, Tensor) and p.requires_grad]
-    if learned:
-        slopes = reference.parameter_gradients(x, formula, parameters)
-        pairs = zip(parameters, slopes, strict=True)
-        change = change + sum((p - p.detach()) * slope.detach() for p, slope in pairs if isinstance(p, Tensor))
-    return reference.heaviside(x) + torch.where(x.isfinite(), change, 0.0).to(x.dtype)
+def _in_plain_operations(x: Tensor, formula: formulas.Formula, smooth: bool, parameters: tuple) -> Tensor:
+    """The step, to which zeros are added that carry its derivatives.
+
+    An exported graph keeps the forward pass of an autograd function alone, and Dynamo does not follow one through
+    torch.func nor with dynamic numbers.
+    """
+    value = reference.primitive(x, formula, parameters).detach() if smooth else reference.heaviside(x)
+    if torch.compiler.is_exporting() or _dispatch.is_transformed():
+        x = torch.where(x.isinf(), x.detach(), x)  # at infinity the slope's own slope may be NaN
+        # The product's second derivative is that of the slope alone, as the slope's place moves half as fast as x.
+        slope = reference.derivative(0.5 * x + 0.5 * x.detach(), formula, parameters)
+    else:
+        slope = reference.derivative(x, formula, parameters).detach()
+    change = (x - x.detach()) * slope
+    if any(isinstance(p, Tensor) and p.requires_grad for p in parameters):
+        pairs = zip(parameters, reference.parameter_gradients(x, formula, parameters), strict=True)
+        change = change + sum((p - p.detach()) * grad.detach() for p, grad in pairs if isinstance(p, Tensor))
+    return value + torch.where(x.isfinite(), change, 0.0).to(x.dtype)
 
 
 def step(x: Tensor, formula: formulas.Formula, smooth: bool, *parameters: float | Tensor) -> Tensor:
     """The Heaviside step with the formula's gradient, or its primitive if smooth."""
-    if torch.compiler.is_exporting() and torch.is_grad_enabled():
-        # An exported graph keeps the forward pass of an autograd function alone.
-        return Step.forward(x, formula, True, *parameters) if smooth else _in_plain_operations(x, formula, parameters)
-    # Where no gradient is wanted, Dynamo of torch 2.14 hands a context to a forward of any number of arguments.
-    if torch.compiler.is_compiling() and not (
-        torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in (x, *parameters))
-    ):
+    if torch.compiler.is_compiling():
+        if torch.is_grad_enabled():
+            return _in_plain_operations(x, formula, smooth, parameters)
         return Step.forward(x, formula, smooth, *parameters)
     function = StepWithTangent if _dispatch.is_transformed() else Step
     return function.apply(x, formula, smooth, *parameters)
