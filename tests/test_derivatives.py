@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import htaf_snn
-from htaf_snn import HTAF, functional, surrogate
+from htaf_snn import HTAF, functional, models, surrogate
 from htaf_snn import nn as hnn
 from htaf_snn.formulas import Formula
 
@@ -271,3 +271,35 @@ def test_neurons_with_norse_methods_are_pickled_while_registered(x):
         neuron = hnn.LIF.from_norse(norse.LIF(norse.LIFParameters(method="super", v_th=torch.tensor(0.3))))
         data = pickle.dumps(neuron)
     assert torch.equal(spikes(pickle.loads(data), x), spikes(neuron, x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: models.ICBM(models.ImageEncoder(1, 4), 8, 3),
+        lambda: models.BinaryResNet(8, 1, 3, width=4, activation="atan"),
+    ],
+)
+def test_networks_compile_with_dynamic_shapes(make):
+    torch._dynamo.reset()
+    net = make()
+    run = torch.compile(net, dynamic=True, backend="aot_eager")
+    for batch in (4, 3):
+        x = torch.rand(batch, 1, 12, 12)
+        torch.testing.assert_close(run(x), net(x))
+        run(x).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd, torch.func.hessian])
+@pytest.mark.parametrize(
+    "make", [HTAF, lambda: HTAF(mode="smooth"), lambda: torch.nn.Sequential(torch.nn.Linear(6, 6), HTAF())]
+)
+def test_transforms_are_compiled_right(make, transform):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(6)
+    function = transform(lambda x: net(x).square().sum())
+    expected = function(x)
+    torch.testing.assert_close(torch.compile(function, backend="aot_eager")(x), expected, rtol=1e-4, atol=1e-5)
+    assert expected.any()

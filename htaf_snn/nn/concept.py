@@ -100,10 +100,14 @@ class ConceptLayer(nn.Module):
         if x.ndim not in (2, 4):
             raise ValueError(f"x: expected features (B, D) or (B, C, H, W), got {tuple(x.shape)}")
         x = x.mean((2, 3)) if x.ndim == 4 else x
-        expected = self.projection.in_features
-        if expected and x.shape[1] != expected:
-            raise ValueError(f"x: expected {expected} features, got {x.shape[1]}")
-        return self.norm(self.projection(x))
+        try:
+            projected = self.projection(x)
+        except RuntimeError as error:  # not asked before: a lazy projection has its size from its first input
+            expected = self.projection.in_features
+            if x.shape[1] == expected:
+                raise
+            raise ValueError(f"x: expected {expected} features, got {x.shape[1]}") from error
+        return self.norm(projected)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.discretiser(self.potentials(x))
