@@ -50,7 +50,7 @@ class Pack:
         shape: (T, C, H, W) if it holds frames, or None if it holds events.
         labels: int64 of shape (n,).
         sources: for each recording its place in the data set that was packed, int64; damaged ones may be missing.
-        note: what was wrong with the first of the missing ones.
+        note: the error of the first missing one.
     """
 
     def __init__(self, path: Path):
