@@ -82,22 +82,20 @@ def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
         raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
     for name, layer in layers.named_children():
         where = f"{prefix}{name}"
+        # A subclass of nn.Sequential, or an instance, with a forward pass of its own is no chain.
+        forward = getattr(layer.forward, "__func__", None)
         if isinstance(getattr(layer, "_orig_mod", layer), Neuron):  # compiled by itself or not
             x = layer(x)[0]
-        elif getattr(layer.forward, "__func__", None) in _CHAINS and _takes_sequences(layer) and not has_hooks(layer):
+        elif not _takes_sequences(layer):
+            x = _over_steps(layer, x, where)
+        elif forward in (nn.Sequential.forward, Sequential.forward) and not has_hooks(layer):
             x = _chain(layer, x, f"{where}.")
-        elif getattr(layer.forward, "__func__", None) is nn.Sequential.forward and _takes_sequences(layer):
+        elif forward is nn.Sequential.forward:
             got = "a plain one with hooks, which would not run"
             raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
-        elif _takes_sequences(layer):
-            x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
         else:
-            x = _over_steps(layer, x, where)
+            x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
     return x
-
-
-# A subclass with a forward pass of its own is no chain.
-_CHAINS = (nn.Sequential.forward, Sequential.forward)
 
 
 def _takes_sequences(layer: nn.Module) -> bool:
