@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from . import functional
-from .surrogate import Surrogate
+from .surrogate import SurrogateLike, resolve
 
 __all__ = ["Profile", "measure", "plot", "table"]
 

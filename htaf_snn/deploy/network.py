@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._files import replacing
 from ..functional import unpack_bits
-from ..functional._checks import check_floating
+from .._checks import check_floating
 from .steps import (
     FUNCTIONS,
     MODULES,

@@ -10,17 +10,17 @@ from .bits import (
     pack_weight,
     unpack_bits,
 )
-from .sequences import cuba_lif, lif
+from .sequences import leaky, lif
 from .steps import htaf, htaf_derivative, smooth, spike
 
 __all__ = [
     "BinaryWeight",
     "binary_conv2d",
     "binary_linear",
-    "cuba_lif",
     "heaviside_linear",
     "htaf",
     "htaf_derivative",
+    "leaky",
     "level_linear",
     "lif",
     "pack_bits",

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..formulas import Formula
+from .._checks import check_floating, check_number, check_real, describe
 from ..kernels import _dispatch
 from ..kernels.lif import reference as lif_reference
-from ..kernels.lif.fused import Emission, ResetsDifferError, fused_cuba, fused_leaky
-from ._checks import check_floating, check_number, check_real, describe
-from .steps import refuse_class, resolve
+from ..kernels.lif.fused import ResetsDifferError, fused_cuba, fused_leaky, is_in_kernel
+from ..surrogate import Surrogate, SurrogateLike, resolve
+from ..surrogate.elementwise import is_transformed
 
-__all__ = ["RESETS", "cuba_lif", "lif"]
+__all__ = ["RESETS", "leaky", "lif"]
 
 RESETS = ("subtract", "zero", "none")
 
 
-def _emission(surrogate, x: Tensor) -> Emission:
-    refuse_class(surrogate)
-    if callable(surrogate) and not isinstance(getattr(surrogate, "formula", None), Formula):
-        return Emission(call=surrogate)
-    formula, values = resolve(surrogate)
-    formula.check({k: v for k, v in values.items() if not isinstance(v, Tensor)})
-    for name, value in values.items():
+def _resolved(surrogate: SurrogateLike, x: Tensor) -> Surrogate:
+    """A surrogate whose parameters fit the neurons of x."""
+    resolved = resolve(surrogate)
+    for name, value in resolved.values().items():
         if isinstance(value, Tensor):
             _check_over_neurons(name, value, x)
-    return Emission(formula, tuple(values.values()), getattr(surrogate, "mode", "spike") == "smooth")
+    return resolved
 
 
 def _check_sequence(x) -> torch.dtype:
@@ -44,20 +42,19 @@ def _check_sequence(x) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _backend(backend: str, x: Tensor, dtype: torch.dtype, emission: Emission) -> str:
+def _backend(backend: str, x: Tensor, dtype: torch.dtype, surrogate: Surrogate) -> str:
     """The backend for these currents; "auto" is torch where only plain operations give every derivative.
 
     Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps the gradients of
     operators and plain operations alone.
     """
     chosen = _dispatch.choose(backend, x.device, dtype)
-    foreign = emission.formula is None
-    if torch.compiler.is_exporting() and foreign and torch.is_grad_enabled():
+    if torch.compiler.is_exporting() and surrogate.formula is None and torch.is_grad_enabled():
         raise ValueError(
             "surrogate: expected one of htaf_snn, such as 'atan', to export a trainable network; the exported graph "
-            f"would lose the gradient of {emission.call!r}; for inference, export under torch.no_grad()"
+            f"would lose the gradient of {surrogate!r}; for inference, export under torch.no_grad()"
         )
-    plain = _dispatch.is_transformed() or (torch.compiler.is_exporting() and not emission.in_kernel)
+    plain = is_transformed() or (torch.compiler.is_exporting() and not is_in_kernel(surrogate))
     if not plain or chosen == "torch":
         return chosen
     if backend == "auto":
@@ -105,7 +102,7 @@ def _over_neurons(
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")
     _check_over_neurons(name, value, x)
     value = value.to(x.device, dtype)
-    if value.device.type == "cpu" and not (torch.compiler.is_compiling() or _dispatch.is_transformed()):
+    if value.device.type == "cpu" and not (torch.compiler.is_compiling() or is_transformed()):
         if value.detach().isnan().any():
             raise ValueError(f"{name}: expected numbers, got NaN in {describe(value)}")
     return value if lowest == -math.inf else value.clamp(lowest, highest)
@@ -148,7 +145,7 @@ def check_time_step(dt: float) -> None:
 
 def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
     """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
-    if _dispatch.is_transformed():
+    if is_transformed():
         place = "torch.func and forward-mode differentiation"
         raise ValueError(f"checkpoint_every: expected None inside {place}, got {steps}")
     pieces = []
@@ -158,12 +155,12 @@ def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Te
     return torch.cat(pieces), *state
 
 
-def lif(
+def leaky(
     x: Tensor,
     *,
     beta: float | Tensor,
     threshold: float | Tensor = 1.0,
-    surrogate="htaf",
+    surrogate: SurrogateLike = "htaf",
     reset: str = "subtract",
     reset_delay: bool = True,
     v0: Tensor | None = None,
@@ -185,9 +182,8 @@ def lif(
         beta: decay of the potential a step, a number or a tensor that broadcasts to (B, *features); values outside
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.
-        surrogate: a specification, formula or module as for `spike`, in either mode (resets stay hard), or any
-            elementwise callable from potential minus threshold to spikes, by which the neuron then resets, as
-            snnTorch's does. `torch.compile` leaves it uncompiled, and one that fires elsewhere than strictly above the
+        surrogate: in any form, see `surrogate.resolve`, at any hardness; resets are hard. By the spikes of a callable
+            the neuron also resets, as snnTorch's does. `torch.compile` leaves it uncompiled, and one that fires elsewhere than strictly above the
             threshold, as SpikingJelly's do at it, is stepped in torch where that matters.
         reset: "subtract", "zero" or "none".
         reset_delay: whether a spike resets in the next step (True) or in its own.
@@ -216,33 +212,33 @@ def lif(
         IEEE 111:1016, for the neuron; snnTorch's `Leaky` for the order of decay, input and reset.
 
     Example:
-        >>> spikes, v = lif(torch.full((4, 1, 1), 0.6), beta=0.9)
+        >>> spikes, v = leaky(torch.full((4, 1, 1), 0.6), beta=0.9)
         >>> spikes.flatten(), v.shape
         (tensor([0., 1., 0., 1.]), torch.Size([1, 1]))
     """
     dtype = _check_sequence(x)
-    emission = _emission(surrogate, x)
+    surrogate = _resolved(surrogate, x)
     if reset not in RESETS:
         raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
     check_saving(save_dtype, checkpoint_every)
     beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
     threshold = _over_neurons("threshold", threshold, x, dtype)
     v0 = _state("v0", v0, x, dtype)
-    chosen = _backend(backend, x, dtype, emission)
+    chosen = _backend(backend, x, dtype, surrogate)
 
     def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         flat = (beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten())
-        options = (emission, reset, reset_delay, return_trace, save_dtype or dtype, chosen)
+        options = (surrogate, reset, reset_delay, return_trace, save_dtype or dtype, chosen)
         found = None if chosen == "torch" else _attempted(backend, fused_leaky, x, *flat, *options)
         if found is not None:
             spikes, trace, v = found
             return spikes, v.view(x.shape[1:]), trace
         spikes, v, trace = lif_reference.leaky(
-            x.to(dtype), beta, threshold, v, emission.spikes, emission.resets, reset, reset_delay
+            x.to(dtype), beta, threshold, v, surrogate, partial(surrogate.at_hardness, 1.0), reset, reset_delay
         )
         return spikes.to(x.dtype), v, trace
 
-    if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
+    if torch.compiler.is_compiling() and surrogate.formula is None and chosen != "torch":
         run = _uncompiled(run)
     if checkpoint_every is None:
         spikes, v, trace = run(x, v0)
@@ -253,7 +249,7 @@ def lif(
     return (spikes, v, trace) if return_trace else (spikes, v)
 
 
-def cuba_lif(
+def lif(
     x: Tensor,
     *,
     tau_syn_inv: float | Tensor = 200.0,
@@ -262,7 +258,7 @@ def cuba_lif(
     threshold: float | Tensor = 1.0,
     v_reset: float | Tensor = 0.0,
     dt: float = 0.001,
-    surrogate="htaf",
+    surrogate: SurrogateLike = "htaf",
     detach_reset: bool = False,
     v0: Tensor | None = None,
     i0: Tensor | None = None,
@@ -276,18 +272,18 @@ def cuba_lif(
     v > threshold, and v = v_reset where there is one.
 
     Args:
-        x: input currents (T, B, *features), as for `lif`.
+        x: input currents (T, B, *features), as for `leaky`.
         tau_syn_inv: inverse time constant of the current in 1/s, a number or a tensor that broadcasts to
             (B, *features).
         tau_mem_inv: that of the potential, likewise.
         v_leak, threshold, v_reset: potentials, likewise.
         dt: time step in s, a number.
-        surrogate: as for `lif`.
+        surrogate: as for `leaky`.
         detach_reset: let no gradient through the reset, as Norse's recurrent neurons do; its feed-forward ones let
             it through.
         v0: initial potential (B, *features); v_leak by default.
         i0: initial current (B, *features); zero by default.
-        save_dtype, checkpoint_every, backend: as for `lif`.
+        save_dtype, checkpoint_every, backend: as for `leaky`.
 
     Returns:
         (spikes, v, i): spikes (T, B, *features) in the dtype of x; last potential and current (B, *features) in the
@@ -295,18 +291,18 @@ def cuba_lif(
         backend "torch". Those of the time constants need the input, which is then kept too.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `lif`.
+        TypeError, ValueError, RuntimeError: as `leaky`.
 
     Reference:
         Norse's `lif_feed_forward_step`, whose Euler step and order of operations it has.
 
     Example:
-        >>> spikes, v, i = cuba_lif(torch.full((6, 1, 1), 1.0))
+        >>> spikes, v, i = lif(torch.full((6, 1, 1), 1.0))
         >>> spikes.flatten()
         tensor([0., 0., 0., 0., 0., 1.])
     """
     dtype = _check_sequence(x)
-    emission = _emission(surrogate, x)
+    surrogate = _resolved(surrogate, x)
     check_saving(save_dtype, checkpoint_every)
     check_time_step(dt)
     threshold = _over_neurons("threshold", threshold, x, dtype)
@@ -316,24 +312,24 @@ def cuba_lif(
     decay_syn = -dt * _over_neurons("tau_syn_inv", tau_syn_inv, x, dtype)
     v0 = _state("v0", v0, x, dtype, rest=leak.detach())
     i0 = _state("i0", i0, x, dtype)
-    chosen = _backend(backend, x, dtype, emission)
+    chosen = _backend(backend, x, dtype, surrogate)
     parameters = (decay_mem, decay_syn, leak, threshold, v_reset)
 
     def run(x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # Stacked while small, and with all the dimensions of v, for its own to be expanded.
         stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
         flat = (stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten())
-        options = (emission, detach_reset, save_dtype or dtype, chosen)
+        options = (surrogate, detach_reset, save_dtype or dtype, chosen)
         found = None if chosen == "torch" else _attempted(backend, fused_cuba, x, *flat, *options)
         if found is not None:
             spikes, v, i = found
             return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
         spikes, v, i, _ = lif_reference.cuba(
-            x.to(dtype), *parameters, v, i, emission.spikes, emission.resets, detach_reset
+            x.to(dtype), *parameters, v, i, surrogate, partial(surrogate.at_hardness, 1.0), detach_reset
         )
         return spikes.to(x.dtype), v, i
 
-    if torch.compiler.is_compiling() and emission.formula is None and chosen != "torch":
+    if torch.compiler.is_compiling() and surrogate.formula is None and chosen != "torch":
         run = _uncompiled(run)
     if checkpoint_every is None:
         return run(x, v0, i0)

@@ -7,9 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import torch
-from torch.autograd import forward_ad
 
-__all__ = ["backends", "check_name", "choose", "is_transformed", "load"]
+__all__ = ["backends", "check_name", "choose", "load"]
 
 NAMES = ("auto", "torch", "numba", "triton")
 _INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton")}
@@ -60,11 +59,6 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     if not _supports(backend, device, dtype):
         raise ValueError(f"backend: {backend!r} cannot compute {dtype} on {device.type}; use auto")
     return backend
-
-
-def is_transformed() -> bool:
-    """Whether a `torch.func` transform or a forward-mode derivative is at work, which kernels cannot follow."""
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def load(backend: str, package: str):

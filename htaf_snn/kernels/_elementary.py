@@ -1,6 +1,6 @@
 """Functions that a backend lacks, in terms of those that it has; bound like the formulas."""
 
-from ..formulas._vocabulary import exp, where
+from ..surrogate.vocabulary import exp, where
 
 
 def tanh(z):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import FunctionType
 
-from ..formulas._vocabulary import NAMES
+from ..surrogate.vocabulary import NAMES
 
 __all__ = ["bind"]
 
@@ -26,7 +26,7 @@ def bind(
 
     Args:
         function: a function of a portable `Formula`.
-        vocabulary: what the names of `formulas._vocabulary`, and any other, are to mean.
+        vocabulary: what the names of `surrogate.vocabulary`, and any other, are to mean.
         finish: applied to each copy, such as a compiler's decorator.
         number: applied to each floating-point literal; it sets the precision of the arithmetic.
         constant: applied to each number that is a global, such as pi; `number` by default.
@@ -35,12 +35,12 @@ def bind(
         What `finish` made of the copy of `function`.
 
     Raises:
-        LookupError: if the vocabulary lacks a name of `formulas._vocabulary` that is needed.
+        LookupError: if the vocabulary lacks a name of `surrogate.vocabulary` that is needed.
 
     Example:
         >>> import math
-        >>> from htaf_snn.formulas import htaf
-        >>> bind(htaf.derivative, {"exp": math.exp, "tanh": math.tanh}, finish=lambda f: f)(0.0, 1.0, 4.0)
+        >>> from htaf_snn.surrogate.formulas import sigmoid
+        >>> bind(sigmoid.derivative, {"exp": math.exp}, finish=lambda f: f)(0.0, 4.0)
         1.0
     """
     # All numbers, not only those that the code names: Triton looks at the defaults of the parameters too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from types import FunctionType
 
@@ -11,7 +12,7 @@ import triton.language as tl
 from ._elementary import ELEMENTARY
 from .binding import bind
 
-__all__ = ["BLOCK", "INTERPRETED", "bound", "call", "launch", "pair"]
+__all__ = ["BLOCK", "INTERPRETED", "bound", "call", "launch", "padded"]
 
 INTERPRETED = triton.knobs.runtime.interpret
 BLOCK = 256
@@ -55,18 +56,20 @@ def bound(function: FunctionType):
 
 
 @triton.jit
-def call(function: tl.constexpr, z, p0, p1, COUNT: tl.constexpr):
-    """function(z, p0), or with two parameters function(z, p0, p1)."""
+def call(function: tl.constexpr, z, p0, p1, p2, COUNT: tl.constexpr):
+    """Return function(z, …) of the first COUNT parameters."""
     if COUNT == 1:
         value = function(z, p0)
-    else:
+    elif COUNT == 2:
         value = function(z, p0, p1)
+    else:
+        value = function(z, p0, p1, p2)
     return value
 
 
-def pair(values: list[float]) -> tuple[float, float]:
-    """The one or two parameters of a formula as two."""
-    return (*values, 0.0)[:2]
+def padded(values: Sequence[float]) -> tuple[float, ...]:
+    """Return one to three parameters of a formula as three."""
+    return (*values, 0.0, 0.0)[:3]
 
 
 def launch(kernel, size: int, *arguments, **constants) -> None:

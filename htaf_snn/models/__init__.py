@@ -3,6 +3,7 @@
 from .binarizing import binarize
 from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, summary
 from .icbm import ICBM, ImageEncoder
+from .neurons import neuron
 from .spiking import SpikingCNN, SpikingMLP
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "SpikingCNN",
     "SpikingMLP",
     "binarize",
+    "neuron",
     "summary",
 ]

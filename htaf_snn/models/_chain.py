@@ -8,7 +8,7 @@ from numbers import Integral
 
 from torch import Tensor, fx, nn
 
-from ..functional._checks import check_floating
+from .._checks import check_floating
 
 __all__ = ["Chain", "check_images", "check_sizes"]
 

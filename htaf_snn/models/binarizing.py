@@ -13,7 +13,8 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
 from ..nn._graphs import changed_in_place, traced
-from .binary import Activation, surrogate_maker
+from ..surrogate import Surrogate, SurrogateLike
+from .binary import copies
 
 __all__ = ["binarize"]
 
@@ -29,7 +30,9 @@ _FUNCTIONS = {
 }
 
 
-def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activation = None) -> nn.Module:
+def binarize(
+    model: nn.Module, skip: Collection[str] = (), *, surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)"
+) -> nn.Module:
     """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
 
     The new layers have the parameters themselves of those that they replace, as latent weights and biases, and their
@@ -39,14 +42,14 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
     Args:
         model: any network.
         skip: names of modules, as in `named_modules`, that stay as they are with all inside them.
-        activation: as of `BinaryMLP`.
+        surrogate: as in `BinaryMLP`.
 
     Returns:
         The model.
 
     Raises:
-        TypeError: if model is no module, skip no collection of names, or activation of another kind.
-        ValueError: if activation is unknown, a name in `skip` is no module's, a convolution pads in another way than
+        TypeError: if model is no module, skip no collection of names, or as `htaf_snn.surrogate.resolve`.
+        ValueError: if the surrogate is unknown, a name in `skip` is no module's, a convolution pads in another way than
             with a number of zeros, or a layer has something that its binary form cannot take over. Nothing is replaced
             then.
 
@@ -66,11 +69,11 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, activation: Activa
     known = dict(model.named_modules(remove_duplicate=False))
     _check_skip(skip, known)
     places = {name: module for name, module in known.items() if name and not _is_within(name, skip)}
-    surrogate, number = surrogate_maker(activation), next(model.parameters(), None)
+    new_surrogate, number = copies(surrogate), next(model.parameters(), None)
     made = {}
     for name, module in places.items():
         if type_before_parametrizations(module) in _REPLACED and id(module) not in made:
-            made[id(module)] = _taken_over(name, module, _binary_form(name, module, surrogate, number))
+            made[id(module)] = _taken_over(name, module, _binary_form(name, module, new_surrogate, number))
     replaced = [name for name, module in places.items() if id(module) in made]
     _check_shared(replaced, skip, known)
     remaining = _check_forward(model, places, {*replaced})
@@ -120,7 +123,7 @@ def _check_references(known: dict[str, nn.Module], made: dict[int, nn.Module], s
             raise ValueError(f"{title}: expected to be skipped, as torch computes with its layers' weights directly")
 
 
-def _binary_form(name: str, module: nn.Module, surrogate: Callable, number: torch.Tensor | None) -> nn.Module:
+def _binary_form(name: str, module: nn.Module, new_surrogate: Callable[[], Surrogate], number: torch.Tensor | None) -> nn.Module:
     extra = [*(module._parameters.keys() - {"weight", "bias"}), *module._buffers, *module._modules]
     if "forward" in vars(module):
         extra.append("a forward of its own")
@@ -128,7 +131,7 @@ def _binary_form(name: str, module: nn.Module, surrogate: Callable, number: torc
         got = ", ".join(extra)
         raise ValueError(f"{name}: expected a plain layer, got {got}; undo pruning and parametrizations first")
     if isinstance(module, nn.ReLU):
-        activation = hnn.BinaryActivation(surrogate())
+        activation = hnn.BinaryActivation(new_surrogate())
         return activation if number is None else activation.to(number)
     if isinstance(module, nn.Linear):
         binary = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)

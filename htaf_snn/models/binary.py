@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -9,27 +10,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
-from ..surrogate import HTAF, parse
+from ..surrogate import Surrogate, SurrogateLike, resolve
 from ._chain import Chain, check_sizes
 
 __all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "summary"]
 
 
-Activation = str | Callable[[], Callable[[Tensor], Tensor]] | None
+_SMOOTH = "htaf(normalized=True, hardness=0.0)"
 
 
-def surrogate_maker(given: Activation) -> Callable[[], Callable[[Tensor], Tensor]]:
-    """Makes a surrogate of its own for each activation, as each has its own steepness."""
-    if given is None:
-        return lambda: HTAF(normalized=True, mode="smooth")
-    if isinstance(given, str):
-        parse(given)  # raises here, not in the middle of a network
-        return lambda: parse(given)
-    if isinstance(given, nn.Module) or not callable(given):
-        raise TypeError(
-            f"activation: expected a surrogate's specification, what makes surrogates, or None, got {given!r}"
-        )
-    return given
+def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
+    """Make a surrogate of its own for each activation, as each has its own steepness."""
+    resolved = resolve(surrogate)  # raises here, not in the middle of a network
+    return lambda: copy.deepcopy(resolved)
 
 
 class _Layered(Chain):
@@ -52,16 +45,16 @@ class BinaryMLP(_Layered):
     Args:
         in_features: values in an image, C * H * W.
         hidden: neurons of each hidden layer.
-        classes: number of classes.
-        activation: specification of the activations' surrogate; or what makes one for each activation, as
-            `BinaryActivation` takes it; None for smooth HTAF.
-        estimator: of the weights, as of `nn.BinaryLinear`.
+        n_classes: number of classes.
+        surrogate: the activations', in any form, see `htaf_snn.surrogate.resolve`; each has its own copy. The default is
+            smooth while training.
+        weight_surrogate: the weights', as in `nn.BinaryLinear`.
 
     Shape:
-        Images (B, *features) within [0, 1] to class scores (B, classes).
+        Images (B, *features) within [0, 1] to class scores (B, n_classes).
 
     Raises:
-        TypeError, ValueError: if activation or estimator is of another kind or unknown.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
         ValueError: if hidden has no sizes, or one below 1.
 
     Example:
@@ -74,18 +67,18 @@ class BinaryMLP(_Layered):
         self,
         in_features: int,
         hidden: Sequence[int],
-        classes: int,
+        n_classes: int,
         *,
-        activation: Activation = None,
-        estimator: str = "clipped_ste",
+        surrogate: SurrogateLike = _SMOOTH,
+        weight_surrogate: SurrogateLike = "clipped_ste",
     ):
         check_sizes(hidden)
-        surrogate = surrogate_maker(activation)
+        new_surrogate = copies(surrogate)
         layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
         for a, b in pairwise([in_features, *hidden]):
-            layers += [hnn.BinaryLinear(a, b, estimator=estimator), nn.BatchNorm1d(b)]
-            layers += [hnn.BinaryActivation(surrogate())]
-        super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], classes))
+            layers += [hnn.BinaryLinear(a, b, surrogate=copies(weight_surrogate)()), nn.BatchNorm1d(b)]
+            layers += [hnn.BinaryActivation(new_surrogate())]
+        super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], n_classes))
 
 
 class DeepHeavisideNet(_Layered):
@@ -95,14 +88,14 @@ class DeepHeavisideNet(_Layered):
         in_shape: values in an image for a fully connected network, or its (C, H, W) for a convolutional one.
         hidden: neurons of each hidden layer; or channels of each 3x3 convolution, where a wider one than the one before
             halves the resolution.
-        classes: number of classes.
-        activation: as of `BinaryMLP`.
+        n_classes: number of classes.
+        surrogate: as in `BinaryMLP`.
 
     Shape:
-        Images (B, *features), or (B, C, H, W), to class scores (B, classes).
+        Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
 
     Raises:
-        TypeError, ValueError: if activation is of another kind or unknown.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
         ValueError: if hidden has no sizes, or one below 1.
 
     Example:
@@ -114,26 +107,26 @@ class DeepHeavisideNet(_Layered):
     """
 
     def __init__(
-        self, in_shape: int | Sequence[int], hidden: Sequence[int], classes: int, *, activation: Activation = None
+        self, in_shape: int | Sequence[int], hidden: Sequence[int], n_classes: int, *, surrogate: SurrogateLike = _SMOOTH
     ):
         check_sizes(hidden)
-        surrogate = surrogate_maker(activation)
+        new_surrogate = copies(surrogate)
         if isinstance(in_shape, int):
-            layers, features = self._linear(in_shape, hidden, surrogate), [in_shape, *hidden][-1]
+            layers, features = self._linear(in_shape, hidden, new_surrogate), [in_shape, *hidden][-1]
         else:
-            layers, features = self._convolutional(in_shape, hidden, surrogate)
-        super().__init__(*layers, hnn.HeavisideLinear(features, classes))
+            layers, features = self._convolutional(in_shape, hidden, new_surrogate)
+        super().__init__(*layers, hnn.HeavisideLinear(features, n_classes))
 
     @staticmethod
-    def _linear(in_features: int, hidden: Sequence[int], surrogate) -> list[nn.Module]:
+    def _linear(in_features: int, hidden: Sequence[int], new_surrogate) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Flatten()]
         for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
             layer = hnn.HeavisideLinear if number else nn.Linear  # the first sees real values
-            layers += [layer(a, b, bias=False), nn.BatchNorm1d(b), hnn.BinaryActivation(surrogate(), (0, 1))]
+            layers += [layer(a, b, bias=False), nn.BatchNorm1d(b), hnn.BinaryActivation(new_surrogate(), (0, 1))]
         return layers
 
     @staticmethod
-    def _convolutional(in_shape: Sequence[int], channels: Sequence[int], surrogate) -> tuple[list[nn.Module], int]:
+    def _convolutional(in_shape: Sequence[int], channels: Sequence[int], new_surrogate) -> tuple[list[nn.Module], int]:
         widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
         layers: list[nn.Module] = []
         for number, (a, b) in enumerate(pairwise(widths)):
@@ -141,7 +134,7 @@ class DeepHeavisideNet(_Layered):
             stride = 2 if number and b > a else 1
             height, width = -(-height // stride), -(-width // stride)
             layers += [layer(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)]
-            layers += [hnn.BinaryActivation(surrogate(), (0, 1))]
+            layers += [hnn.BinaryActivation(new_surrogate(), (0, 1))]
         return [*layers, nn.Flatten()], widths[-1] * height * width
 
 
@@ -149,10 +142,10 @@ class ReLUNet(_Layered):
     """The twin in floating point of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
 
     Args:
-        in_features, hidden, classes: as of `BinaryMLP`.
+        in_features, hidden, n_classes: as in `BinaryMLP`.
 
     Shape:
-        Images (B, *features) to class scores (B, classes).
+        Images (B, *features) to class scores (B, n_classes).
 
     Raises:
         ValueError: if hidden has no sizes, or one below 1.
@@ -163,21 +156,21 @@ class ReLUNet(_Layered):
         torch.Size([3, 10])
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], classes: int):
+    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int):
         check_sizes(hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for a, b in pairwise([in_features, *hidden]):
             layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
-        super().__init__(*layers, nn.Linear([in_features, *hidden][-1], classes))
+        super().__init__(*layers, nn.Linear([in_features, *hidden][-1], n_classes))
 
 
 class _BiRealBlock(nn.Module):
     """A binary 3x3 convolution with a real shortcut around it, as in Bi-Real Net, and ReActNet's shifts."""
 
-    def __init__(self, a: int, b: int, stride: int, surrogate: Callable, estimator: str):
+    def __init__(self, a: int, b: int, stride: int, surrogate: Surrogate, weight_surrogate: SurrogateLike):
         super().__init__()
         self.activation = hnn.BinaryActivation(surrogate, channels=a)
-        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", estimator=estimator)
+        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=copies(weight_surrogate)())
         self.norm, self.nonlinear = nn.BatchNorm2d(b), hnn.RPReLU(b)
         self.shortcut = nn.Identity()
         if a != b or stride > 1:
@@ -197,16 +190,15 @@ class BinaryResNet(Chain):
     Args:
         depth: layers, 6 n + 2: 8, 14, 20, …
         in_channels: of an image.
-        classes: number of classes.
+        n_classes: number of classes.
         width: channels of the first stage.
-        activation, estimator: as of `BinaryMLP`.
+        surrogate, weight_surrogate: as in `BinaryMLP`.
 
     Shape:
-        Images (B, in_channels, H, W) to class scores (B, classes).
+        Images (B, in_channels, H, W) to class scores (B, n_classes).
 
     Raises:
-        TypeError: if activation or estimator is of another kind.
-        ValueError: if one of them is unknown, or the depth is of another form.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if the depth is of another form.
 
     Example:
         >>> import torch
@@ -218,11 +210,11 @@ class BinaryResNet(Chain):
         self,
         depth: int = 20,
         in_channels: int = 3,
-        classes: int = 10,
+        n_classes: int = 10,
         *,
         width: int = 16,
-        activation: Activation = None,
-        estimator: str = "clipped_ste",
+        surrogate: SurrogateLike = _SMOOTH,
+        weight_surrogate: SurrogateLike = "clipped_ste",
     ):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
@@ -231,10 +223,10 @@ class BinaryResNet(Chain):
         for stage in range(3):
             for number in range((depth - 2) // 3):
                 wider, stride = width << stage, 2 if stage and not number else 1
-                layers.append(_BiRealBlock(channels, wider, stride, surrogate(), estimator))
+                layers.append(_BiRealBlock(channels, wider, stride, new_surrogate(), weight_surrogate))
                 channels = wider
         stem = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)]
         super().__init__(*stem, *layers, *head)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import ConceptLayer
+from ..surrogate import SurrogateLike
 from ._chain import Chain, check_images
 
 __all__ = ["ICBM", "ImageEncoder"]
@@ -27,7 +28,7 @@ class ICBM(nn.Module):
         n_concepts: at least 1.
         n_classes: at least 2.
         in_features: what the backbone gives, D or C; None to learn it from the first input.
-        discretiser: as of `nn.ConceptLayer`.
+        surrogate: as in `nn.ConceptLayer`.
 
     Attributes:
         concept_layer: the `nn.ConceptLayer`.
@@ -63,14 +64,14 @@ class ICBM(nn.Module):
         n_classes: int,
         *,
         in_features: int | None = None,
-        discretiser: str = "htaf",
+        surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)",
     ):
         super().__init__()
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone: expected a module, got {backbone!r}")
         if not isinstance(n_classes, int) or n_classes < 2:
             raise ValueError(f"n_classes: expected an integer >= 2, got {n_classes!r}")
-        self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, discretiser)
+        self.backbone, self.concept_layer = backbone, ConceptLayer(in_features, n_concepts, surrogate)
         self.head = nn.Linear(n_concepts, n_classes)
         self._interventions: list[dict[int, float | Tensor]] = []
 
@@ -80,8 +81,8 @@ class ICBM(nn.Module):
 
     @property
     def is_binary(self) -> bool:
-        """Whether concepts are 0 or 1 in `eval()`; not so for the discretiser "relu"."""
-        return not isinstance(self.concept_layer.discretiser, nn.ReLU)
+        """Whether concepts are 0 or 1 in `eval()`; not so for "relu"."""
+        return not isinstance(self.concept_layer.activation, nn.ReLU)
 
     def check_binary(self) -> None:
         """Raise ValueError unless concepts are 0 or 1 in `eval()`; what is computed from bits is the model's then."""
@@ -90,8 +91,8 @@ class ICBM(nn.Module):
 
     @property
     def neurons(self) -> list[nn.Module]:
-        """The concepts' discretiser, whose mean output is recorded in training."""
-        return [self.concept_layer.discretiser]
+        """The concepts' activation, whose mean output is recorded in training."""
+        return [self.concept_layer.activation]
 
     def potentials(self, x: Tensor) -> Tensor:
         """What is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
@@ -102,8 +103,8 @@ class ICBM(nn.Module):
         return self.concept_layer.potentials(features)
 
     def concepts(self, x: Tensor) -> Tensor:
-        """Concepts (B, n_concepts), those of `intervene` set; 0 or 1 in `eval()`, but for the discretiser "relu"."""
-        found = self.concept_layer.discretiser(self.potentials(x))
+        """Concepts (B, n_concepts), those of `intervene` set; 0 or 1 in `eval()`, but for "relu"."""
+        found = self.concept_layer.activation(self.potentials(x))
         if not self._interventions:
             return found
         found = found.clone()

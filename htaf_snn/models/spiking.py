@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ..functional._checks import check_floating
+from .._checks import check_floating
 from ._chain import check_sizes
 
 __all__ = ["SpikingCNN", "SpikingMLP"]
@@ -71,7 +71,7 @@ class SpikingMLP(_SpikingNet):
     Args:
         in_features: number of values in a frame, C * H * W.
         hidden: neurons in each hidden layer.
-        classes: number of classes.
+        n_classes: number of classes.
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
 
     Attributes:
@@ -80,7 +80,7 @@ class SpikingMLP(_SpikingNet):
             batch-first. Other numbers of time steps are right. None before; set it to None to try other frames.
 
     Shape:
-        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, classes): a linear map of the
+        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): a linear map of the
         last layer's spike rates, over each sample's first `lengths` steps. Lengths on a GPU are not looked at: where
         one is out of range, the scores are NaN.
 
@@ -96,13 +96,13 @@ class SpikingMLP(_SpikingNet):
         torch.Size([3, 10])
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], classes: int, neuron: Callable[[], nn.Module]):
+    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int, neuron: Callable[[], nn.Module]):
         check_sizes(hidden)
         sizes = [in_features, *hidden]
         linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         first, *rest = linear
         super().__init__(
-            [nn.Sequential(nn.Flatten(), first), *rest], [neuron() for _ in hidden], nn.Linear(sizes[-1], classes)
+            [nn.Sequential(nn.Flatten(), first), *rest], [neuron() for _ in hidden], nn.Linear(sizes[-1], n_classes)
         )
 
 
@@ -112,14 +112,14 @@ class SpikingCNN(_SpikingNet):
     Args:
         in_shape: (C, H, W) of a frame.
         channels: output channels of each convolution.
-        classes: number of classes.
+        n_classes: number of classes.
         neuron: as in `SpikingMLP`.
 
     Attributes:
         frame_shape: as of `SpikingMLP`.
 
     Shape:
-        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, classes), as of `SpikingMLP`.
+        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, n_classes), as of `SpikingMLP`.
 
     Raises:
         TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.
@@ -132,7 +132,7 @@ class SpikingCNN(_SpikingNet):
     """
 
     def __init__(
-        self, in_shape: tuple[int, int, int], channels: Sequence[int], classes: int, neuron: Callable[[], nn.Module]
+        self, in_shape: tuple[int, int, int], channels: Sequence[int], n_classes: int, neuron: Callable[[], nn.Module]
     ):
         check_sizes(channels)
         widths = [in_shape[0], *channels]
@@ -142,5 +142,5 @@ class SpikingCNN(_SpikingNet):
         super().__init__(
             [nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in pairwise(widths)],
             [neuron() for _ in channels],
-            nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * height * width, classes)),
+            nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * height * width, n_classes)),
         )

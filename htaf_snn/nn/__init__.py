@@ -6,24 +6,20 @@ from .binary import (
     BinaryLinear,
     HeavisideConv2d,
     HeavisideLinear,
-    HTAFActivation,
     RPReLU,
-    smooth_activations,
+    clip_weights,
 )
 from .concept import ConceptLayer, RelaxedBernoulli
-from .hardening import AnnealAlpha, clip_weights, hardening_gap, recalibrate
 from .quantizing import QuantizeInput
 from .sequential import Sequential, TimeDistributed
 from .spiking import LIF, Leaky, LIFState
 
 __all__ = [
     "LIF",
-    "AnnealAlpha",
     "BinaryActivation",
     "BinaryConv2d",
     "BinaryLinear",
     "ConceptLayer",
-    "HTAFActivation",
     "HeavisideConv2d",
     "HeavisideLinear",
     "LIFState",
@@ -34,7 +30,4 @@ __all__ = [
     "Sequential",
     "TimeDistributed",
     "clip_weights",
-    "hardening_gap",
-    "recalibrate",
-    "smooth_activations",
 ]

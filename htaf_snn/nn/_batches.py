@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Iterable
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from ..functional._checks import check_floating
+from .._checks import check_floating
+from ._modes import in_eval
 
-__all__ = ["Batch", "apply", "check_in_order", "check_labels", "class_scores", "device_of", "inputs_of", "unpack"]
+__all__ = [
+    "Batch",
+    "Shards",
+    "apply",
+    "check_in_order",
+    "check_labels",
+    "class_scores",
+    "device_of",
+    "inputs_of",
+    "loss_and_accuracy",
+    "unpack",
+]
 
 
 class Batch(NamedTuple):
@@ -100,6 +115,32 @@ def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = Non
     _check_scores(scores, batch)
     check_labels(batch.labels, scores.shape[1])
     return scores, batch.labels.to(scores.device)
+
+
+class Shards(Protocol):
+    """Processes that share a loader's batches, see `training.Processes`."""
+
+    def shard(self, loader) -> Iterable: ...
+
+    def sum(self, *values: float) -> list[float]: ...
+
+
+def loss_and_accuracy(model: nn.Module, loader: Iterable, processes: Shards | None = None) -> tuple[float, float]:
+    """Return the mean cross-entropy in nats and the accuracy of a classifier in eval mode, see `training.evaluate`."""
+    loss = correct = count = 0.0
+    with torch.no_grad(), in_eval(model):
+        for batch in loader if processes is None else processes.shard(loader):
+            scores, labels = class_scores(model, unpack(batch))
+            loss += cross_entropy(scores, labels, reduction="sum").item()
+            correct += (scores.argmax(1) == labels).sum().item()
+            count += len(labels)
+    if processes is not None:
+        loss, correct, count = processes.sum(loss, correct, count)
+    if not count:
+        raise ValueError("loader: expected at least one sample, got none")
+    if math.isnan(loss):
+        raise FloatingPointError("the loss is nan, as the model gives scores of NaN or infinity")
+    return loss / count, correct / count
 
 
 def _check_takes_lengths(model: nn.Module) -> None:

@@ -6,25 +6,21 @@ What is greater than 0 is the upper level, in weights and activations alike; 0 i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, prelu
 
-from ..functional import spike
-from ..surrogate import HTAF, Surrogate, parse
+from ..surrogate import SurrogateLike, resolve
+from ..surrogate.elementwise import heaviside
 
 __all__ = [
     "BinaryActivation",
     "BinaryConv2d",
     "BinaryLinear",
-    "HTAFActivation",
     "HeavisideConv2d",
     "HeavisideLinear",
     "RPReLU",
-    "smooth_activations",
+    "clip_weights",
 ]
 
 LEVELS = ((-1, 1), (0, 1))
@@ -53,164 +49,79 @@ def by_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *[1] * max(0, x.ndim - 2))
 
 
-def _estimator(name: str, value: str | Surrogate) -> Surrogate:
-    if isinstance(value, str):
-        return parse(value)
-    if not isinstance(value, Surrogate):
-        raise TypeError(f"{name}: expected a surrogate or its specification, got {value!r}")
-    return value
-
-
-def _step(value: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    if isinstance(value, str):
-        return parse(value)
-    if not callable(value) or isinstance(value, type):
-        raise TypeError(f"surrogate: expected a surrogate, its specification or another step, got {value!r}")
-    return value
-
-
 class BinaryActivation(nn.Module):
     """An activation of two levels, with any surrogate as its gradient.
 
-    A surrogate in spike mode gives a step throughout, with the surrogate's gradient. One in smooth mode gives its
-    primitive while training and the step in `eval()`. Between -1 and 1 the step is twice as high, and so is its
-    gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is 2 - 2|x| there.
+    While training it has the surrogate's hardness; in `eval()` it is hard. Between -1 and 1 the step is twice as high,
+    and so is its gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is 2 - 2|x| there.
 
     Args:
-        surrogate: a surrogate, its specification, or any callable from x to 0 and 1 with a gradient of its own, such as
-            another library's.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`.
         levels: (-1, 1), or (0, 1).
         channels: give each channel, along dimension 1, a learned shift of its input (RSign); None for no shift.
+
+    Attributes:
+        smooth_in_eval: keep the surrogate's hardness in `eval()` too, as `htaf_snn.hardening.smooth` asks for.
 
     Shape:
         Any floating-point tensor, with `channels` (channels), (B, channels) or (B, channels, H, W); the output has its
         shape and dtype.
 
     Raises:
-        TypeError: if surrogate is a class or cannot be called.
-        ValueError: if the specification or the levels are unknown; in the forward pass, if x has other channels or
-            three dimensions, which do not say where the channels are.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
+        ValueError: if the levels are unknown; in the forward pass, if x has other channels or three dimensions, which do
+            not say where the channels are.
 
     Example:
-        >>> import torch
-        >>> BinaryActivation("approx_sign", levels=(-1, 1))(torch.tensor([-0.3, 0.0, 0.3]))
+        >>> BinaryActivation("approx_sign")(torch.tensor([-0.3, 0.0, 0.3]))
         tensor([-1., -1.,  1.])
+        >>> activation = BinaryActivation("htaf(hardness=0.0)", levels=(0, 1))
+        >>> activation(torch.zeros(1)), activation.eval()(torch.tensor([0.0, 0.1]))
+        (tensor([0.5000]), tensor([0., 1.]))
     """
 
+    shift: nn.Parameter | None
+
     def __init__(
-        self,
-        surrogate: str | Callable[[Tensor], Tensor] = "htaf",
-        levels: tuple[int, int] = (-1, 1),
-        channels: int | None = None,
+        self, surrogate: SurrogateLike = "htaf", levels: tuple[int, int] = (-1, 1), channels: int | None = None
     ):
         super().__init__()
-        self.surrogate = _step(surrogate)
+        self.surrogate = resolve(surrogate)
         self.levels = _check_levels(levels)
         self.shift = None if channels is None else nn.Parameter(torch.zeros(channels))
-        self.keep_smooth = False
-
-    @property
-    def mode(self) -> str:
-        """The surrogate's: "spike" or "smooth"."""
-        return self.surrogate.mode if isinstance(self.surrogate, Surrogate) else "spike"
-
-    @property
-    def is_smooth(self) -> bool:
-        """Whether the next forward pass gives values between the levels."""
-        return self.mode == "smooth" and (self.training or self.keep_smooth)
+        self.smooth_in_eval = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shift is not None:
             x = x - by_channel(self.shift, x)
-        y = spike(x, self.surrogate) if self.mode == "smooth" and not self.is_smooth else self.surrogate(x)
+        y = self.surrogate(x) if self.training or self.smooth_in_eval else self.surrogate.at_hardness(1.0, x)
         return y if self.levels == (0, 1) else 2 * y - 1
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}" + ("" if self.shift is None else f", channels={len(self.shift)}")
 
 
-class HTAFActivation(BinaryActivation):
-    """HTAF as an activation of two levels, smooth while training and a step in `eval()`.
-
-    Args:
-        alpha: steepness, > 0; `AnnealAlpha` raises it during a training.
-        beta: saturation, > 0.
-        levels: (-1, 1), or (0, 1).
-        mode: "smooth", or "spike" for the step with HTAF's gradient throughout.
-        normalized: let the smooth step reach both levels, so that it tends to the step as alpha grows.
-        channels: as of `BinaryActivation`.
-
-    Shape:
-        As of `BinaryActivation`.
-
-    Raises:
-        TypeError, ValueError: as `HTAF`; ValueError also if the levels are unknown.
-
-    Example:
-        >>> import torch
-        >>> activation = HTAFActivation(levels=(0, 1))
-        >>> activation(torch.zeros(1)), activation.eval()(torch.tensor([0.0, 0.1]))
-        (tensor([0.5000]), tensor([0., 1.]))
-    """
-
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        beta: float = 4.0,
-        *,
-        levels: tuple[int, int] = (-1, 1),
-        mode: str = "smooth",
-        normalized: bool = True,
-        channels: int | None = None,
-    ):
-        super().__init__(HTAF(alpha, beta, normalized=normalized, mode=mode), levels, channels)
-
-
-@contextmanager
-def smooth_activations(model: nn.Module) -> Iterator[None]:
-    """Within the block, activations with a surrogate in smooth mode stay smooth in `eval()` too.
-
-    Args:
-        model: all `BinaryActivation`s in it are meant.
-
-    Example:
-        >>> import torch
-        >>> activation = HTAFActivation(levels=(0, 1)).eval()
-        >>> with smooth_activations(activation):
-        ...     activation(torch.zeros(1))
-        tensor([0.5000])
-        >>> activation(torch.zeros(1))
-        tensor([0.])
-    """
-    activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
-    before = [activation.keep_smooth for activation in activations]
-    for activation in activations:
-        activation.keep_smooth = True
-    try:
-        yield
-    finally:
-        for activation, kept in zip(activations, before, strict=True):
-            activation.keep_smooth = kept
-
-
 class _BinaryWeight(nn.Module):
     """A latent real weight, used as -1 and +1, with a scale for each output and a bias."""
 
-    def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, estimator: str | Surrogate):
+    def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, surrogate: SurrogateLike):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}")
-        if estimator == "magnitude_aware":
-            scale, estimator = "magnitude", "clipped_ste"
-        self.scale_by, self.estimator = scale, _estimator("estimator", estimator)
+        if isinstance(surrogate, str) and surrogate == "magnitude_aware":
+            scale, surrogate = "magnitude", "clipped_ste"
+        self.scale_by, self.surrogate = scale, resolve(surrogate)
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
         self.scale = nn.Parameter(torch.ones(shape[0])) if scale == "learned" else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def binary_weight(self) -> Tensor:
-        """The weight as -1 and +1, with the estimator's gradient."""
-        return 2 * spike(self.weight, self.estimator) - 1
+        """Return the weight as -1 and +1, with the surrogate's gradient."""
+        y = self.surrogate.at_hardness(1.0, self.weight)
+        if self.surrogate.formula is None:  # some libraries' steps are 1 at 0 too
+            y = heaviside(self.weight) + (y - y.detach())
+        return 2 * y - 1
 
     def output_scale(self) -> Tensor | None:
         """What multiplies each output: None, learned, or the mean magnitude of its latent weights."""
@@ -236,7 +147,7 @@ class BinaryLinear(_BinaryWeight):
         bias: add a real one, 0 at first.
         scale: what multiplies each output: "none", "learned", or "magnitude", the mean |w| of its latent weights,
             taken as a constant in the backward pass as in Bi-Real Net's magnitude-aware gradient.
-        estimator: the surrogate whose gradient latent weights get, doubled as in `BinaryActivation`; or
+        surrogate: whose gradient latent weights get, doubled as in `BinaryActivation`, at any hardness; or
             "magnitude_aware" for "clipped_ste" with the scale "magnitude".
 
     Shape:
@@ -245,8 +156,7 @@ class BinaryLinear(_BinaryWeight):
         bit.
 
     Raises:
-        TypeError: if the estimator is neither a surrogate nor its specification.
-        ValueError: if the estimator's specification or the scale is unknown.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if the scale is unknown.
 
     Reference:
         Hubara et al. 2016, "Binarized neural networks", NeurIPS, for latent weights and "clipped_ste"; Liu et al. 2018,
@@ -267,9 +177,9 @@ class BinaryLinear(_BinaryWeight):
         bias: bool = False,
         *,
         scale: str = "none",
-        estimator: str | Surrogate = "clipped_ste",
+        surrogate: SurrogateLike = "clipped_ste",
     ):
-        super().__init__((out_features, in_features), bias, scale, estimator)
+        super().__init__((out_features, in_features), bias, scale, surrogate)
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Tensor) -> Tensor:
@@ -288,7 +198,7 @@ class BinaryConv2d(_BinaryWeight):
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as of `torch.nn.Conv2d`; padding by
             numbers alone.
-        bias, scale, estimator: as of `BinaryLinear`.
+        bias, scale, surrogate: as in `BinaryLinear`.
 
     Shape:
         x (B, in_channels, H, W), or (in_channels, H, W), to (B, out_channels, H', W'), H' and W' as of
@@ -316,12 +226,12 @@ class BinaryConv2d(_BinaryWeight):
         bias: bool = False,
         *,
         scale: str = "none",
-        estimator: str | Surrogate = "clipped_ste",
+        surrogate: SurrogateLike = "clipped_ste",
     ):
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups: expected a divisor of {in_channels} and {out_channels}, got {groups}")
         kernel_size = _pair("kernel_size", kernel_size)
-        super().__init__((out_channels, in_channels // groups, *kernel_size), bias, scale, estimator)
+        super().__init__((out_channels, in_channels // groups, *kernel_size), bias, scale, surrogate)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding = _pair("stride", stride), _pair("padding", padding)
         self.dilation, self.groups = _pair("dilation", dilation), groups
@@ -332,6 +242,26 @@ class BinaryConv2d(_BinaryWeight):
         if weight[0].numel() <= _EXACT:
             return self.finish(conv2d(x, weight, None, *where))
         return self.finish(conv2d(x.double(), weight.double(), None, *where).to(x.dtype))
+
+
+@torch.no_grad()
+def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
+    """Keep the latent weights of binary layers within ±limit; beyond it a clipped estimator lets no gradient through.
+
+    Args:
+        model: the latent weights of its `BinaryLinear` and `BinaryConv2d` layers are changed, in place.
+        limit: > 0.
+
+    Example:
+        >>> layer = BinaryLinear(2, 2)
+        >>> _ = layer.weight.data.fill_(3.0)
+        >>> clip_weights(layer)
+        >>> layer.weight.max().item()
+        1.0
+    """
+    for module in model.modules():
+        if isinstance(module, _BinaryWeight):
+            module.weight.clamp_(-limit, limit)
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..surrogate import HTAF
+from ..surrogate import SurrogateLike
+from ..surrogate.elementwise import heaviside
 from .binary import BinaryActivation
 
-__all__ = ["DISCRETISERS", "ConceptLayer", "RelaxedBernoulli"]
+__all__ = ["ConceptLayer", "RelaxedBernoulli"]
 
 
 class RelaxedBernoulli(nn.Module):
@@ -40,35 +40,33 @@ class RelaxedBernoulli(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return (x > 0).to(x.dtype)
+            return heaviside(x)
         temperature = torch.tensor(self.temperature, dtype=x.dtype, device=x.device)
         return torch.distributions.RelaxedBernoulli(temperature, logits=x, validate_args=False).rsample()
 
 
-DISCRETISERS: dict[str, Callable[[], nn.Module]] = {
-    "htaf": lambda: BinaryActivation(HTAF(normalized=True, mode="smooth"), (0, 1)),
-    "relu": nn.ReLU,
-    "sigmoid_ste": lambda: BinaryActivation("sigmoid(slope=1)", (0, 1)),
-    "clipped_ste": lambda: BinaryActivation("clipped_ste", (0, 1)),
-    "relaxed_bernoulli": RelaxedBernoulli,
-}
-"""HTAF in smooth mode, and what it is compared with; "relu" keeps the concepts real."""
+# What surrogates are compared with; the concepts of "relu" stay real.
+_BASELINES = {"relu": nn.ReLU, "relaxed_bernoulli": RelaxedBernoulli}
 
 
 class ConceptLayer(nn.Module):
-    """Concepts, 0 or 1, of features: a projection, BatchNorm and a discretiser.
+    """Concepts, 0 or 1, of features: a projection, BatchNorm and an activation.
 
     Args:
         in_features: values of a feature vector, or channels of feature maps, which are averaged over their positions;
             None to learn it from the first input.
         n_concepts: at least 1.
-        discretiser: a name of `DISCRETISERS`, or a surrogate's specification, which gives the step its gradient.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`; or, for comparison, "relu" or "relaxed_bernoulli".
+
+    Attributes:
+        activation: a `BinaryActivation`, `torch.nn.ReLU` or `RelaxedBernoulli`.
 
     Shape:
         x (B, in_features) or (B, in_features, H, W) to (B, n_concepts), 0 or 1 in `eval()`, but for "relu".
 
     Raises:
-        ValueError: if a size is wrong, the discretiser unknown, or x of another shape.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
+        ValueError: if a size is wrong, or x of another shape.
 
     Example:
         >>> layer = ConceptLayer(20, 5).eval()
@@ -76,7 +74,15 @@ class ConceptLayer(nn.Module):
         (torch.Size([3, 5]), True)
     """
 
-    def __init__(self, in_features: int | None, n_concepts: int, discretiser: str = "htaf"):
+    projection: nn.Linear
+    norm: nn.BatchNorm1d
+
+    def __init__(
+        self,
+        in_features: int | None,
+        n_concepts: int,
+        surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)",
+    ):
         super().__init__()
         for name, value in (("in_features", 1 if in_features is None else in_features), ("n_concepts", n_concepts)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -84,19 +90,15 @@ class ConceptLayer(nn.Module):
         if in_features is None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Lazy modules")
-                self.projection: nn.Module = nn.LazyLinear(n_concepts, bias=False)
+                self.projection = nn.LazyLinear(n_concepts, bias=False)
         else:
             self.projection = nn.Linear(in_features, n_concepts, bias=False)
         self.norm = nn.BatchNorm1d(n_concepts)
-        known = DISCRETISERS.get(discretiser)
-        try:
-            self.discretiser = known() if known else BinaryActivation(discretiser, (0, 1))
-        except ValueError as error:
-            names = ", ".join(DISCRETISERS)
-            raise ValueError(f"discretiser: expected one of {names}, or a surrogate: {error}") from None
+        baseline = _BASELINES.get(surrogate) if isinstance(surrogate, str) else None
+        self.activation: nn.Module = baseline() if baseline else BinaryActivation(surrogate, (0, 1))
 
     def potentials(self, x: Tensor) -> Tensor:
-        """What the discretiser sees, (B, n_concepts); a concept is 1 where it is greater than 0."""
+        """Return what is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
         if x.ndim not in (2, 4):
             raise ValueError(f"x: expected features (B, D) or (B, C, H, W), got {tuple(x.shape)}")
         x = x.mean((2, 3)) if x.ndim == 4 else x
@@ -110,4 +112,4 @@ class ConceptLayer(nn.Module):
         return self.norm(projected)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.discretiser(self.potentials(x))
+        return self.activation(self.potentials(x))

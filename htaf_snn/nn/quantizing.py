@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from ..functional._checks import check_floating
+from .._checks import check_floating
 
 __all__ = ["INPUT_STEP", "QuantizeInput", "check_unit_range"]
 

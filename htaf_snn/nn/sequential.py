@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from torch import Tensor, nn
 
-from ..functional._checks import describe
+from .._checks import describe
 from ._graphs import has_hooks
 from .spiking import Neuron
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import functional
-from ..functional._checks import check_number, check_real, describe
+from .._checks import check_number, check_real, describe
 from ..functional.sequences import RESETS, check_saving, check_time_step
-from ..functional.steps import refuse_class
 from ..kernels import _dispatch
-from ..surrogate import HTAF, parse
+from ..surrogate import SurrogateLike, resolve
+from ..surrogate.elementwise import is_transformed
 
 __all__ = ["LIF", "LIFState", "Leaky"]
 
@@ -29,25 +28,21 @@ _INSTEAD = {
     "reset": "reset_mechanism=",
     "method": "surrogate=",
     "alpha": "it into the surrogate, as in surrogate='htaf(alpha=2)'",
-    "p": "LIF.from_norse(norse.torch.LIF(p))",
+    "p": "htaf_snn.interop.from_norse(norse.torch.LIF(p))",
 }
 
 
 class Neuron(nn.Module):
     """State and options that the fused neurons share."""
 
-    def __init__(self, surrogate: Callable | str | None, save_dtype, checkpoint_every, backend: str, unknown: dict):
+    def __init__(self, surrogate: SurrogateLike, save_dtype, checkpoint_every, backend: str, unknown: dict):
         super().__init__()
         for name in unknown:
             remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD else ""
             raise TypeError(f"{type(self).__name__}: got an unexpected argument {name!r}{remedy}")
         check_saving(save_dtype, checkpoint_every)
         _dispatch.check_name(backend)
-        refuse_class(surrogate)
-        surrogate = parse(surrogate) if isinstance(surrogate, str) else surrogate
-        if surrogate is not None and not callable(surrogate):
-            raise TypeError(f"surrogate: expected a module, its specification or a callable, got {surrogate!r}")
-        self.surrogate = HTAF() if surrogate is None else surrogate
+        self.surrogate = resolve(surrogate)
         self.save_dtype = save_dtype
         self.checkpoint_every = checkpoint_every
         self.backend = backend
@@ -65,7 +60,7 @@ class Neuron(nn.Module):
         else:
             self.register_buffer(name, value)
 
-    def _how(self) -> dict:
+    def _options(self) -> dict:
         return {
             "surrogate": self.surrogate,
             "save_dtype": self.save_dtype,
@@ -80,7 +75,7 @@ def _is_one(factor: Tensor) -> bool:
         factor.requires_grad
         or factor.device.type != "cpu"
         or torch.compiler.is_compiling()
-        or _dispatch.is_transformed()
+        or is_transformed()
     ):
         return False
     return bool((factor == 1).all())
@@ -93,14 +88,13 @@ class Leaky(Neuron):
         beta: decay of the membrane potential a step, clamped into [0, 1]; a number, or a tensor that broadcasts to
             (B, *features), such as (features,) for one a neuron or (C, 1, 1) for one a channel.
         threshold: likewise, not clamped.
-        surrogate: a module of `htaf_snn.surrogate`, its specification, or any elementwise callable from potential minus
-            threshold to spikes; `HTAF()` by default.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`, at any hardness; resets are hard.
         learn_beta, learn_threshold: make it a parameter.
         reset_mechanism: "subtract", "zero" or "none".
         reset_delay: whether a spike resets in the next step or in its own.
         graded_spikes_factor: what a spike counts, a number or such a tensor.
         learn_graded_spikes_factor: make it a parameter.
-        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
+        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.leaky`.
         **unknown: refused; for other arguments of snnTorch's neurons the error says what to write.
 
     Shape:
@@ -112,7 +106,7 @@ class Leaky(Neuron):
         TypeError: if an argument is unknown or of another type.
         ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
             checkpoint_every is out of range.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.leaky`.
 
     Example:
         >>> lif = Leaky(beta=0.9)
@@ -125,7 +119,7 @@ class Leaky(Neuron):
         self,
         beta: float | Tensor,
         threshold: float | Tensor = 1.0,
-        surrogate: Callable[[Tensor], Tensor] | str | None = None,
+        surrogate: SurrogateLike = "htaf",
         *,
         learn_beta: bool = False,
         learn_threshold: bool = False,
@@ -149,14 +143,14 @@ class Leaky(Neuron):
         self.reset_delay = reset_delay
 
     def forward(self, current: Tensor, mem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        spikes, mem = functional.lif(
+        spikes, mem = functional.leaky(
             current,
             beta=self.beta,
             threshold=self.threshold,
             reset=self.reset_mechanism,
             reset_delay=self.reset_delay,
             v0=mem,
-            **self._how(),
+            **self._options(),
         )
         if not _is_one(self.graded_spikes_factor):
             spikes = spikes * self.graded_spikes_factor.to(spikes.dtype)
@@ -164,34 +158,6 @@ class Leaky(Neuron):
 
     def extra_repr(self) -> str:
         return f"reset_mechanism={self.reset_mechanism!r}, reset_delay={self.reset_delay}, backend={self.backend!r}"
-
-    @classmethod
-    def from_snntorch(cls, neuron: nn.Module) -> Leaky:
-        """A fused copy of a `snntorch.Leaky`, which stays as it is.
-
-        Raises:
-            TypeError: if it is another neuron.
-            ValueError: if it uses inhibition or quantised states, which are not fused.
-
-        Example:
-            >>> import snntorch
-            >>> Leaky.from_snntorch(snntorch.Leaky(beta=0.9, spike_grad=HTAF())).beta
-            tensor(0.9000)
-        """
-        from ..integrations.snntorch_adapter import describe_leaky
-
-        return cls(**copy.deepcopy(describe_leaky(neuron)))
-
-    def to_snntorch(self) -> nn.Module:
-        """A `snntorch.Leaky` with copies of the parameters, the surrogate as its `spike_grad`.
-
-        Example:
-            >>> type(Leaky(beta=0.9).to_snntorch()).__module__
-            'snntorch._neurons.leaky'
-        """
-        from ..integrations.snntorch_adapter import make_leaky
-
-        return make_leaky(copy.deepcopy(self))
 
 
 class LIFState(NamedTuple):
@@ -224,7 +190,7 @@ class LIF(Neuron):
         learn: names of those five that become parameters.
         dt: time step in s.
         detach_reset: let no gradient through the reset, as Norse's recurrent neurons do.
-        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.cuba_lif`.
+        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
         **unknown: as for `Leaky`.
 
     Shape:
@@ -234,7 +200,7 @@ class LIF(Neuron):
     Raises:
         TypeError: if an argument is unknown or of another type.
         ValueError: if `learn` names anything else, the surrogate or the backend is unknown, or a value is NaN.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.cuba_lif`.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
     Example:
         >>> spikes, state = LIF()(torch.ones(6, 1, 1))
@@ -249,7 +215,7 @@ class LIF(Neuron):
         v_leak: float | Tensor = 0.0,
         v_th: float | Tensor = 1.0,
         v_reset: float | Tensor = 0.0,
-        surrogate: Callable[[Tensor], Tensor] | str | None = None,
+        surrogate: SurrogateLike = "htaf",
         *,
         learn: Collection[str] = (),
         dt: float = 0.001,
@@ -278,7 +244,7 @@ class LIF(Neuron):
 
     def forward(self, current: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, LIFState]:
         v0, i0 = state or (None, None)
-        spikes, v, i = functional.cuba_lif(
+        spikes, v, i = functional.lif(
             current,
             tau_syn_inv=self.tau_syn_inv,
             tau_mem_inv=self.tau_mem_inv,
@@ -289,42 +255,9 @@ class LIF(Neuron):
             detach_reset=self.detach_reset,
             v0=v0,
             i0=i0,
-            **self._how(),
+            **self._options(),
         )
         return spikes, LIFState(v, i)
 
     def extra_repr(self) -> str:
         return f"dt={self.dt}, detach_reset={self.detach_reset}, backend={self.backend!r}"
-
-    @classmethod
-    def from_norse(cls, neuron: nn.Module) -> LIF:
-        """A fused copy of a `norse.torch.LIF`, which stays as it is; tensors that require a gradient become parameters.
-
-        Raises:
-            TypeError: if it is another neuron.
-            ValueError: if its method is unknown, its alpha cannot be learned though it requires a gradient, or it
-                records all states.
-
-        Example:
-            >>> import norse.torch
-            >>> LIF.from_norse(norse.torch.LIF()).v_th
-            tensor(1.)
-        """
-        from ..integrations.norse_adapter import describe_lif
-
-        return cls(**describe_lif(neuron))
-
-    def to_norse(self) -> nn.Module:
-        """A `norse.torch.LIF` with copies of the parameters; for this package's surrogates `register` comes into force.
-
-        Raises:
-            ValueError: if `detach_reset` is set, or the surrogate cannot be a Norse method: a callable of another
-                origin, smooth mode, or learnable parameters.
-
-        Example:
-            >>> type(LIF().to_norse()).__module__
-            'norse.torch.module.lif'
-        """
-        from ..integrations.norse_adapter import make_lif
-
-        return make_lif(self)

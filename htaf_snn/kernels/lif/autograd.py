@@ -1,8 +1,8 @@
 """The fused neurons as `torch.library` operators, and the way in which any callable gives the spikes.
 
 Operators take currents (T, N), parameters and states (N,), all but the currents in the state's dtype, and a formula
-by its name with the values of its parameters, a float64 tensor on the CPU: numbers would be constants of a compiled
-graph, and an annealed one would compile it anew. Nothing but the membrane trace is saved for the backward pass, in the
+by its name with `values`, the hardness and the formula's parameters, a float64 tensor on the CPU: numbers would be
+constants of a compiled graph, and an annealed one would compile it again. Nothing but the membrane trace is saved for the backward pass, in the
 dtype asked for.
 """
 
@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from ... import formulas
+from ...surrogate.formula import formula_named
 from .. import _dispatch
 from .._operator import operator
 
@@ -21,16 +21,15 @@ __all__ = ["CubaWith", "LeakyWith", "cuba", "leaky"]
 @operator
 def leaky(
     x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, formula: str, values: Tensor, reset: str,
-    delay: bool, smooth: bool, keep: bool, save_dtype: torch.dtype, backend: str,
+    delay: bool, keep: bool, save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the potentials after each step (empty unless `keep`), the last one (N,)."""
     forward = _dispatch.load(backend, __package__).leaky_forward
-    numbers = values.tolist()
-    return forward(x, beta, threshold, v0, formulas.get(formula), numbers, reset, delay, smooth, keep, save_dtype)
+    return forward(x, beta, threshold, v0, formula_named(formula), values.tolist(), reset, delay, keep, save_dtype)
 
 
 @torch.library.register_fake(leaky)
-def _(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype, backend):
+def _(x, beta, threshold, v0, formula, values, reset, delay, keep, save_dtype, backend):
     potentials = x.new_empty(x.shape if keep else (0, 0), dtype=v0.dtype)
     return torch.empty_like(x), torch.empty_like(x, dtype=save_dtype), potentials, torch.empty_like(v0)
 
@@ -46,7 +45,7 @@ def leaky_backward(
     `slopes` (T, N) are the derivatives of the spikes, or None for the formula's.
     """
     return _dispatch.load(backend, __package__).leaky_backward(
-        grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formulas.get(formula),
+        grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, formula_named(formula),
         values.tolist(), reset, delay, learns, keep_steps,
     )  # fmt: skip
 
@@ -63,7 +62,7 @@ def _(
 
 @operator
 def cuba(
-    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: Tensor, smooth: bool,
+    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, formula: str, values: Tensor,
     detach: bool, save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Spikes (T, N), the trace to save, the last potential and current (N,).
@@ -71,11 +70,11 @@ def cuba(
     `parameters` (5, N) are dt * tau_mem_inv, -dt * tau_syn_inv, leak, threshold and reset potential.
     """
     forward = _dispatch.load(backend, __package__).cuba_forward
-    return forward(x, parameters, v0, i0, formulas.get(formula), values.tolist(), smooth, save_dtype)
+    return forward(x, parameters, v0, i0, formula_named(formula), values.tolist(), save_dtype)
 
 
 @torch.library.register_fake(cuba)
-def _(x, parameters, v0, i0, formula, values, smooth, detach, save_dtype, backend):
+def _(x, parameters, v0, i0, formula, values, detach, save_dtype, backend):
     return torch.empty_like(x), torch.empty_like(x, dtype=save_dtype), torch.empty_like(v0), torch.empty_like(v0)
 
 
@@ -90,7 +89,7 @@ def cuba_backward(
     Those of the parameters are zero where x is None.
     """
     return _dispatch.load(backend, __package__).cuba_backward(
-        grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formulas.get(formula), values.tolist(),
+        grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula_named(formula), values.tolist(),
         detach,
         x is not None, keep_steps,
     )  # fmt: skip
@@ -104,7 +103,7 @@ def _(grad_spikes, grad_v, grad_i, trace, slopes, x, parameters, v0, i0, formula
 
 
 # Where the derivatives of the spikes are given, any formula does.
-_ANY = "htaf", torch.tensor([1.0, 4.0], dtype=torch.float64)
+_ANY = "straight_through", torch.ones(2, dtype=torch.float64)
 
 
 def _or_zeros(grad: Tensor | None, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -125,7 +124,7 @@ def _unaliased(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _save_leaky(ctx, inputs, output):
-    x, beta, threshold, v0, ctx.formula, values, ctx.reset, ctx.delay, _, _, _, ctx.backend = inputs
+    x, beta, threshold, v0, ctx.formula, values, ctx.reset, ctx.delay, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.dtype, ctx.learns = x.dtype, beta.requires_grad or threshold.requires_grad
     ctx.save_for_backward(output[1], beta, threshold, v0, values)
@@ -138,14 +137,14 @@ def _leaky_grads(ctx, grad_spikes, _trace, grad_potentials, grad_last):
         _or_zeros(grad_spikes, trace, v0.dtype), grad_potentials, _or_zeros(grad_last, v0), trace, None, beta,
         threshold, v0, ctx.formula, values, ctx.reset, ctx.delay, ctx.learns, False, ctx.backend,
     )  # fmt: skip
-    return grad_x.to(ctx.dtype), *grads, *[None] * 8
+    return grad_x.to(ctx.dtype), *grads, *[None] * 7
 
 
 torch.library.register_autograd(leaky, _leaky_grads, setup_context=_save_leaky)
 
 
 def _save_cuba(ctx, inputs, output):
-    x, parameters, v0, i0, ctx.formula, values, _, ctx.detach, _, ctx.backend = inputs
+    x, parameters, v0, i0, ctx.formula, values, ctx.detach, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.dtype = x.dtype
     # The gradients of the time constants need the currents, which need the input.
@@ -159,7 +158,7 @@ def _cuba_grads(ctx, grad_spikes, _trace, grad_v, grad_i):
         _or_zeros(grad_spikes, trace, v0.dtype), _or_zeros(grad_v, v0), _or_zeros(grad_i, i0), trace, None, x,
         parameters, v0, i0, ctx.formula, values, ctx.detach, False, ctx.backend,
     )  # fmt: skip
-    return grad_x.to(ctx.dtype), *grads, *[None] * 6
+    return grad_x.to(ctx.dtype), *grads, *[None] * 5
 
 
 torch.library.register_autograd(cuba, _cuba_grads, setup_context=_save_cuba)

@@ -2,82 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from ... import formulas
-from ...formulas import Formula
-from ..spike import reference as elementwise
-from ..spike.autograd import step
+from ...surrogate import Surrogate, elementwise
+from ...surrogate.formula import formula_named, is_registered
 from .autograd import CubaWith, LeakyWith, cuba, leaky
 
-__all__ = ["Emission", "ResetsDifferError", "fused_cuba", "fused_leaky"]
+__all__ = ["ResetsDifferError", "fused_cuba", "fused_leaky", "is_in_kernel"]
 
 
 class ResetsDifferError(ValueError):
     """A callable fires elsewhere than strictly above the threshold, where the kernels reset."""
 
 
-@dataclass(frozen=True)
-class Emission:
-    """How membrane potential minus threshold becomes spikes: by a formula, or by any callable."""
+def is_in_kernel(surrogate: Surrogate) -> bool:
+    """Whether the kernels can evaluate a surrogate themselves."""
+    formula = surrogate.formula
+    return (
+        formula is not None
+        and formula.portable
+        and is_registered(formula)
+        and set(surrogate.numbers()) == {"hardness", *formula.parameters}
+    )
 
-    formula: Formula | None = None
-    values: tuple[float | Tensor, ...] = ()
-    smooth: bool = False
-    call: Callable[[Tensor], Tensor] | None = None
 
-    def spikes(self, shift: Tensor) -> Tensor:
-        """The neuron's output, of the shape of `shift`."""
-        if self.formula is not None:
-            return step(shift, self.formula, self.smooth, *self.values)
-        spikes = self.call(shift)
-        if not isinstance(spikes, Tensor) or spikes.shape != shift.shape:
-            got = f"shape {tuple(spikes.shape)}" if isinstance(spikes, Tensor) else type(spikes).__name__
-            remedy = "a factory of surrogates has to be called once, as in atan()"
-            raise TypeError(f"surrogate: expected a callable from a tensor to spikes of its shape, got {got}; {remedy}")
-        return spikes
+def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
+    """A callable's spikes; ResetsDifferError unless they are those by which the kernels reset."""
+    spikes = surrogate(shift)
+    # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
+    if not torch.allclose(spikes.detach(), elementwise.heaviside(shift.detach()), rtol=0, atol=1e-6):
+        expected = "1 above the threshold and else 0"
+        raise ResetsDifferError(f"surrogate: expected {expected}, got other spikes; use backend='torch'")
+    return spikes
 
-    def resets(self, shift: Tensor) -> Tensor:
-        """What a reset takes: zeros and ones with the formula's gradient, or what a callable gives."""
-        return self.spikes(shift) if self.formula is None else step(shift, self.formula, False, *self.values)
 
-    @property
-    def in_kernel(self) -> bool:
-        """Whether the kernels can evaluate it themselves."""
-        return (
-            self.formula is not None
-            and formulas.is_registered(self.formula)
-            and not any(isinstance(value, Tensor) for value in self.values)
-            and self.formula.portable
-        )
-
-    def _hard(self, shift: Tensor) -> Tensor:
-        """A callable's spikes; ResetsDifferError unless they are those by which the kernels reset."""
-        spikes = self.spikes(shift)
-        # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
-        hard = elementwise.heaviside(shift.detach())
-        if not torch.allclose(spikes.detach().to(hard.dtype), hard, rtol=0, atol=1e-6):
-            expected = "1 above the threshold and else 0"
-            raise ResetsDifferError(f"surrogate: expected {expected}, got other spikes; use backend='torch'")
-        return spikes
-
-    def over_trace(self, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes, differentiable by what the emission itself has learnable, and their derivatives by `shift`."""
-        if self.formula is not None:
-            return self.spikes(shift), elementwise.derivative(shift, self.formula, self.values)
-        if not torch.is_grad_enabled():
-            return self._hard(shift), shift  # nobody will ask for the derivatives
-        shift = shift.requires_grad_()
-        spikes = self._hard(shift)
-        if not spikes.requires_grad:
-            return spikes, torch.zeros_like(shift)
-        ones = torch.ones_like(spikes)
-        slopes = torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
-        return spikes if _has_other_leaves(spikes, shift) else spikes.detach(), slopes
+def _over_trace(surrogate: Surrogate, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes, differentiable by what the surrogate itself has learnable, and their derivatives by `shift`."""
+    if surrogate.formula is not None:
+        return surrogate(shift), elementwise.derivative(shift, surrogate.formula, tuple(surrogate.values().values()))
+    if not torch.is_grad_enabled():
+        return _hard(surrogate, shift), shift  # nobody will ask for the derivatives
+    shift = shift.requires_grad_()
+    spikes = _hard(surrogate, shift)
+    if not spikes.requires_grad:
+        return spikes, torch.zeros_like(shift)
+    ones = torch.ones_like(spikes)
+    slopes = torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
+    return spikes if _has_other_leaves(spikes, shift) else spikes.detach(), slopes
 
 
 def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
@@ -94,18 +66,18 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _kernel_formula(emission: Emission) -> tuple[str, Tensor, bool]:
-    # Where only the dynamics are wanted of the kernel, any formula does.
-    name = emission.formula.name if emission.in_kernel else "straight_through"
-    values = emission.values if emission.in_kernel else formulas.get(name).defaults.values()
+def _kernel_formula(surrogate: Surrogate) -> tuple[str, Tensor]:
+    """A formula's name, and the hardness and its parameters, as the operators take them."""
+    if not is_in_kernel(surrogate):
+        # Only the dynamics are wanted of the kernel: any formula does.
+        return "straight_through", torch.ones(2, dtype=torch.float64, device="cpu")
     # Of all operations with a number the compiler keeps products variable, not the making of tensors.
     one = torch.ones((), dtype=torch.float64, device="cpu")
-    made = [one * value for value in values]
-    return name, torch.stack(made) if made else one.expand(0), emission.in_kernel and emission.smooth
+    return surrogate.formula.name, torch.stack([one * value for value in surrogate.numbers().values()])
 
 
 def fused_leaky(
-    x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, emission: Emission, reset: str, delay: bool, keep: bool,
+    x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, surrogate: Surrogate, reset: str, delay: bool, keep: bool,
     save_dtype: torch.dtype, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Currents (T, B, ...), flat parameters and state (N,), to spikes and potentials (T, B, ...), last potential (N,).
@@ -113,18 +85,18 @@ def fused_leaky(
     The potentials are empty unless `keep`.
     """
     flat = x.flatten(1)
-    name, values, smooth = _kernel_formula(emission)
-    if emission.in_kernel:
+    name, values = _kernel_formula(surrogate)
+    if is_in_kernel(surrogate):
         spikes, _, potentials, last = leaky(
-            flat, beta, threshold, v0, name, values, reset, delay, smooth, keep, save_dtype, backend
+            flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
         )
         return spikes.view(x.shape), potentials.view(x.shape) if keep else potentials, last
     with torch.no_grad():
         _, trace, potentials, last = leaky(
-            flat, beta, threshold, v0, name, values, reset, delay, smooth, keep, save_dtype, backend
+            flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
         )
         shift = trace.to(v0.dtype) - threshold
-    steps, slopes = emission.over_trace(shift.view(x.shape))
+    steps, slopes = _over_trace(surrogate, shift.view(x.shape))
     spikes, potentials, last = LeakyWith.apply(
         flat, beta, threshold, v0, steps.reshape(flat.shape), trace, slopes.reshape(flat.shape), potentials, last,
         reset, delay, backend,
@@ -133,19 +105,19 @@ def fused_leaky(
 
 
 def fused_cuba(
-    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, emission: Emission, detach: bool, save_dtype: torch.dtype,
+    x: Tensor, parameters: Tensor, v0: Tensor, i0: Tensor, surrogate: Surrogate, detach: bool, save_dtype: torch.dtype,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Currents (T, B, ...), parameters (5, N), states (N,), to spikes (T, B, ...), last potential and current (N,)."""
     flat = x.flatten(1)
-    name, values, smooth = _kernel_formula(emission)
-    if emission.in_kernel:
-        spikes, _, v, i = cuba(flat, parameters, v0, i0, name, values, smooth, detach, save_dtype, backend)
+    name, values = _kernel_formula(surrogate)
+    if is_in_kernel(surrogate):
+        spikes, _, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
         return spikes.view(x.shape), v, i
     with torch.no_grad():
-        _, trace, v, i = cuba(flat, parameters, v0, i0, name, values, smooth, detach, save_dtype, backend)
+        _, trace, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
         shift = trace.to(v0.dtype) - parameters[3]
-    steps, slopes = emission.over_trace(shift.view(x.shape))
+    steps, slopes = _over_trace(surrogate, shift.view(x.shape))
     spikes, v, i = CubaWith.apply(
         flat, parameters, v0, i0, steps.reshape(flat.shape), trace, slopes.reshape(flat.shape), v, i, detach, backend
     )

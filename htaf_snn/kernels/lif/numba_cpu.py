@@ -8,6 +8,8 @@ from the reference.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -168,8 +170,16 @@ def _add_parameter_gradients(grad_beta, grad_threshold, grad_u, mu, slope, direc
                 grad_threshold[j] -= mu[j] * (s[j] - r[j])
 
 
+@inlined
+def _soften(s, u, threshold, hardness, values, primitive):
+    """Blend spikes with the smooth step; `hardness` and what is left to 1 are rounded each, as in the reference."""
+    hard, smooth = hardness
+    for j in range(s.size):
+        s[j] = smooth * primitive(u[j] - threshold[j], *values) + hard * s[j]
+
+
 def _leaky_forward_kernel(
-    start, stop, x, beta, threshold, v0, values, reset, delay, smooth, spikes, trace, potentials, last
+    start, stop, x, beta, threshold, v0, hardness, values, reset, delay, spikes, trace, potentials, last
 ):
     for a in range(start, stop, _BLOCK):
         b = min(a + _BLOCK, stop)
@@ -186,9 +196,8 @@ def _leaky_forward_kernel(
                 _reset_at_once(v, u, s, r, threshold_, reset)
             if potentials.size:
                 _copy(potentials[t, a:b], v)
-            if smooth:
-                for j in range(b - a):
-                    s[j] = primitive(u[j] - threshold_[j], *values)
+            if hardness[0] < 1:
+                _soften(s, u, threshold_, hardness, values, primitive)
             save_row(trace[t, a:b], u, threshold_)
         last[a:b] = v
 
@@ -254,7 +263,7 @@ def _after_reset(out, u, s, v_reset):
         out[j] = (one - s[j]) * u[j] + s[j] * v_reset[j]
 
 
-def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, values, smooth, spikes, trace, last_v, last_i):
+def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, hardness, values, spikes, trace, last_v, last_i):
     for a in range(start, stop, _BLOCK):
         b = min(a + _BLOCK, stop)
         mem, syn, leak = parameters[0, a:b], parameters[1, a:b], parameters[2, a:b]
@@ -270,9 +279,8 @@ def _cuba_forward_kernel(start, stop, x, parameters, v0, i0, values, smooth, spi
                 i[j] = i[j] + syn[j] * i[j]
             _step(s, u, threshold)
             _after_reset(v, u, s, v_reset)
-            if smooth:
-                for j in range(b - a):
-                    s[j] = primitive(u[j] - threshold[j], *values)
+            if hardness[0] < 1:
+                _soften(s, u, threshold, hardness, values, primitive)
             save_row(trace[t, a:b], u, threshold)
         last_v[a:b] = v
         last_i[a:b] = i
@@ -373,7 +381,12 @@ def _unused(x, *values):
     return x
 
 
-def _specialised(kernel, name: str, function, values: list[float], like: Tensor, saved: torch.dtype):
+def _hardness(hardness: float, like: Tensor) -> tuple[np.floating, np.floating]:
+    number = like.numpy().dtype.type
+    return number(hardness), number(1.0 - hardness)
+
+
+def _specialised(kernel, name: str, function, values: Sequence[float], like: Tensor, saved: torch.dtype):
     """The compiled kernel with a function of a formula in the place of `name`, and the values for it.
 
     Without a function the kernel is the same for all formulas, and compiled once.
@@ -397,19 +410,19 @@ def _saved_in_kernel(save_dtype: torch.dtype, like: Tensor) -> bool:
 _FORWARD_WORK, _BACKWARD_WORK = 4, 16
 
 
-def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype):
+def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, keep, save_dtype):
     """See `autograd.leaky`."""
     steps, size = x.shape
     trace = empty(x.shape, save_dtype if _saved_in_kernel(save_dtype, v0) else v0.dtype)
     spikes, last = empty(x.shape, v0.dtype), torch.empty_like(v0)
     potentials = empty(x.shape if keep else (0, 0), v0.dtype)
     kernel, numbers = _specialised(
-        _leaky_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0, trace.dtype
+        _leaky_forward_kernel, "primitive", formula.primitive if values[0] < 1 else None, values[1:], v0, trace.dtype
     )
     run(
         kernel, size, steps * _FORWARD_WORK,
-        _array(x, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), numbers,
-        _RESETS[reset], delay, smooth, spikes.numpy(), _trace_array(trace, v0), potentials.numpy(), last.numpy(),
+        _array(x, v0), _array(beta, v0), _array(threshold, v0), _array(v0, v0), _hardness(values[0], v0), numbers,
+        _RESETS[reset], delay, spikes.numpy(), _trace_array(trace, v0), potentials.numpy(), last.numpy(),
     )  # fmt: skip
     return spikes.to(x.dtype), narrowed(trace, threshold, save_dtype), potentials, last
 
@@ -424,7 +437,7 @@ def leaky_backward(
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     grad_beta, grad_threshold = _zeros(v0.shape, v0), _zeros(v0.shape, v0)
     kernel, numbers = _specialised(
-        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0, trace.dtype
+        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values[1:], v0, trace.dtype
     )
     run(
         kernel, size, steps * _BACKWARD_WORK,
@@ -436,18 +449,18 @@ def leaky_backward(
     return grad_x, grad_steps, grad_beta, grad_threshold, grad_v0
 
 
-def cuba_forward(x, parameters, v0, i0, formula, values, smooth, save_dtype):
+def cuba_forward(x, parameters, v0, i0, formula, values, save_dtype):
     """See `autograd.cuba`."""
     steps, size = x.shape
     trace = empty(x.shape, save_dtype if _saved_in_kernel(save_dtype, v0) else v0.dtype)
     spikes = empty(x.shape, v0.dtype)
     last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
     kernel, numbers = _specialised(
-        _cuba_forward_kernel, "primitive", formula.primitive if smooth else None, values, v0, trace.dtype
+        _cuba_forward_kernel, "primitive", formula.primitive if values[0] < 1 else None, values[1:], v0, trace.dtype
     )
     run(
         kernel, size, steps * _FORWARD_WORK,
-        _array(x, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0), numbers, smooth,
+        _array(x, v0), _array(parameters, v0), _array(v0, v0), _array(i0, v0), _hardness(values[0], v0), numbers,
         spikes.numpy(), _trace_array(trace, v0), last_v.numpy(), last_i.numpy(),
     )  # fmt: skip
     return spikes.to(x.dtype), narrowed(trace, parameters[3], save_dtype), last_v, last_i
@@ -462,7 +475,7 @@ def cuba_backward(
     grad_parameters = _zeros(parameters.shape, v0)
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     kernel, numbers = _specialised(
-        _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values, v0, trace.dtype
+        _cuba_backward_kernel, "derivative", formula.derivative if slopes is None else None, values[1:], v0, trace.dtype
     )
     run(
         kernel, size, steps * _BACKWARD_WORK,

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_gpu import bound, call, launch, pair
+from ..triton_gpu import bound, call, launch, padded
 from .saving import narrowed
 
 __all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
@@ -30,7 +30,7 @@ def _reset_at_once(u, s, r, threshold, RESET: tl.constexpr):
 
 @triton.jit
 def _leaky_forward_kernel(
-    x, beta, threshold, v0, spikes, trace, potentials, last, p0, p1, steps, size,
+    x, beta, threshold, v0, spikes, trace, potentials, last, hardness, p0, p1, p2, steps, size,
     primitive: tl.constexpr, COUNT: tl.constexpr, RESET: tl.constexpr, DELAY: tl.constexpr, SMOOTH: tl.constexpr,
     KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -54,7 +54,7 @@ def _leaky_forward_kernel(
         if not DELAY:
             v = _reset_at_once(u, s, r, threshold_, RESET)
         if SMOOTH:
-            s = call(primitive, u - threshold_, p0, p1, COUNT)
+            s = (1.0 - hardness) * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hardness * s
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         if KEEP:
@@ -66,7 +66,7 @@ def _leaky_forward_kernel(
 @triton.jit
 def _leaky_backward_kernel(
     grad_spikes, grad_potentials, grad_last, trace, slopes, beta, threshold, v0, states, grad_x, grad_steps, grad_beta,
-    grad_threshold, grad_v0, p0, p1, steps, size,
+    grad_threshold, grad_v0, p0, p1, p2, steps, size,
     derivative: tl.constexpr, COUNT: tl.constexpr, RESET: tl.constexpr, DELAY: tl.constexpr, LEARNS: tl.constexpr,
     HAS_SLOPES: tl.constexpr, HAS_POTENTIALS: tl.constexpr, KEEP_STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +102,7 @@ def _leaky_backward_kernel(
         if HAS_SLOPES:
             slope = tl.load(slopes + at, mask=inside, other=0.0)
         else:
-            slope = call(derivative, u - threshold_, p0, p1, COUNT)
+            slope = call(derivative, u - threshold_, p0, p1, p2, COUNT)
         if HAS_POTENTIALS:
             mu += tl.load(grad_potentials + at, mask=inside, other=0.0)
         direct = tl.load(grad_spikes + at, mask=inside, other=0.0).to(tl.float32)
@@ -139,7 +139,7 @@ def _leaky_backward_kernel(
 
 @triton.jit
 def _cuba_forward_kernel(
-    x, mem, syn, leak, threshold, v_reset, v0, i0, spikes, trace, last_v, last_i, p0, p1, steps, size,
+    x, mem, syn, leak, threshold, v_reset, v0, i0, spikes, trace, last_v, last_i, hardness, p0, p1, p2, steps, size,
     primitive: tl.constexpr, COUNT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -159,7 +159,7 @@ def _cuba_forward_kernel(
         s = (u > threshold_).to(tl.float32)
         v = (1.0 - s) * u + s * v_reset_
         if SMOOTH:
-            s = call(primitive, u - threshold_, p0, p1, COUNT)
+            s = (1.0 - hardness) * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hardness * s
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         at += size
@@ -170,7 +170,7 @@ def _cuba_forward_kernel(
 @triton.jit
 def _cuba_backward_kernel(
     grad_spikes, grad_v, grad_i, trace, slopes, x, mem, syn, leak, threshold, v_reset, v0, i0, currents, grad_x,
-    grad_steps, grad_parameters, grad_v0, grad_i0, p0, p1, steps, size,
+    grad_steps, grad_parameters, grad_v0, grad_i0, p0, p1, p2, steps, size,
     derivative: tl.constexpr, COUNT: tl.constexpr, DETACH: tl.constexpr, LEARNS: tl.constexpr,
     HAS_SLOPES: tl.constexpr, KEEP_STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -205,7 +205,7 @@ def _cuba_backward_kernel(
         if HAS_SLOPES:
             slope = tl.load(slopes + at, mask=inside, other=0.0)
         else:
-            slope = call(derivative, u - threshold_, p0, p1, COUNT)
+            slope = call(derivative, u - threshold_, p0, p1, p2, COUNT)
         direct = tl.load(grad_spikes + at, mask=inside, other=0.0).to(tl.float32)
         if not DETACH:
             direct += mu * (v_reset_ - u)
@@ -237,17 +237,17 @@ def _cuba_backward_kernel(
         tl.store(grad_parameters + 4 * rows + n, sum_reset, mask=inside)
 
 
-def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, smooth, keep, save_dtype):
+def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, keep, save_dtype):
     """See `autograd.leaky`."""
-    x, (steps, size) = x.contiguous(), x.shape
+    x, (steps, size), (hardness, *numbers) = x.contiguous(), x.shape, values
     trace, last = torch.empty_like(x, dtype=torch.float32), torch.empty_like(v0)
     spikes = torch.empty_like(x)
     potentials = torch.empty_like(trace) if keep else trace.new_empty(0, 0)
     launch(
         _leaky_forward_kernel, size, x, beta.contiguous(), threshold.contiguous(), v0.contiguous(), spikes, trace,
-        potentials, last, *pair(values), steps,
-        primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), RESET=_RESETS[reset],
-        DELAY=delay, SMOOTH=smooth, KEEP=keep,
+        potentials, last, hardness, *padded(numbers), steps,
+        primitive=bound(formula.primitive), COUNT=len(numbers), RESET=_RESETS[reset], DELAY=delay, SMOOTH=hardness < 1,
+        KEEP=keep,
     )  # fmt: skip
     return spikes, narrowed(trace, threshold, save_dtype), potentials, last
 
@@ -267,22 +267,22 @@ def leaky_backward(
         _leaky_backward_kernel, size, grad_spikes.contiguous(),
         none if grad_potentials is None else grad_potentials.contiguous(), grad_last.contiguous(), trace,
         none if slopes is None else slopes.contiguous(), beta.contiguous(), threshold.contiguous(), v0.contiguous(),
-        states, grad_x, grad_steps, grad_beta, grad_threshold, grad_v0, *pair(values), steps,
-        derivative=bound(formula.derivative), COUNT=len(values), RESET=_RESETS[reset], DELAY=delay, LEARNS=learns,
+        states, grad_x, grad_steps, grad_beta, grad_threshold, grad_v0, *padded(values[1:]), steps,
+        derivative=bound(formula.derivative), COUNT=len(values) - 1, RESET=_RESETS[reset], DELAY=delay, LEARNS=learns,
         HAS_SLOPES=slopes is not None, HAS_POTENTIALS=grad_potentials is not None, KEEP_STEPS=keep_steps,
     )  # fmt: skip
     return grad_x, grad_steps, grad_beta, grad_threshold, grad_v0
 
 
-def cuba_forward(x, parameters, v0, i0, formula, values, smooth, save_dtype):
+def cuba_forward(x, parameters, v0, i0, formula, values, save_dtype):
     """See `autograd.cuba`."""
-    x, (steps, size) = x.contiguous(), x.shape
+    x, (steps, size), (hardness, *numbers) = x.contiguous(), x.shape, values
     spikes, trace = torch.empty_like(x), torch.empty_like(x, dtype=torch.float32)
     last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
     launch(
         _cuba_forward_kernel, size, x, *parameters.contiguous(), v0.contiguous(), i0.contiguous(), spikes, trace,
-        last_v, last_i, *pair(values), steps,
-        primitive=bound(formula.primitive if smooth else formula.derivative), COUNT=len(values), SMOOTH=smooth,
+        last_v, last_i, hardness, *padded(numbers), steps,
+        primitive=bound(formula.primitive), COUNT=len(numbers), SMOOTH=hardness < 1,
     )  # fmt: skip
     return spikes, narrowed(trace, parameters[3], save_dtype), last_v, last_i
 
@@ -303,7 +303,7 @@ def cuba_backward(
         _cuba_backward_kernel, size, grad_spikes.contiguous(), grad_v.contiguous(), grad_i.contiguous(), trace,
         none if slopes is None else slopes.contiguous(), x.contiguous() if learns else none, *parameters.contiguous(),
         v0.contiguous(), i0.contiguous(), currents, grad_x, grad_steps, grad_parameters, grad_v0, grad_i0,
-        *pair(values), steps, derivative=bound(formula.derivative), COUNT=len(values), DETACH=detach,
+        *padded(values[1:]), steps, derivative=bound(formula.derivative), COUNT=len(values) - 1, DETACH=detach,
         LEARNS=learns, HAS_SLOPES=slopes is not None, KEEP_STEPS=keep_steps,
     )  # fmt: skip
     return grad_x, grad_steps, grad_parameters, grad_v0, grad_i0

@@ -1,0 +1,373 @@
+"""From the smooth network that is trained to the hard one that is used: SNN, BNN, DHN and ICBM alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .nn import BinaryActivation, BinaryConv2d, BinaryLinear
+from .nn._batches import Shards, apply, inputs_of, loss_and_accuracy
+from .nn._modes import in_eval
+from .surrogate import Surrogate
+
+__all__ = ["Anneal", "Evaluation", "evaluate", "hard", "harden", "is_hard", "recalibrate", "smooth"]
+
+_STAIRS = 5
+SHAPES: dict[str, Callable[[float], float]] = {
+    "linear": lambda part: part,
+    "cosine": lambda part: 0.5 - 0.5 * math.cos(math.pi * part),
+    "stepwise": lambda part: min(math.floor(part * (_STAIRS + 1)), _STAIRS) / _STAIRS,
+}
+
+
+def surrogates(model: nn.Module) -> dict[str, Surrogate]:
+    """Return the surrogates of a model's neurons and activations by name, those of binary weights left out."""
+    weights = [module for module in model.modules() if isinstance(module, (BinaryLinear, BinaryConv2d))]
+    of_weights = {id(module.surrogate) for module in weights}
+    named = {name: module for name, module in model.named_modules() if isinstance(module, Surrogate)}
+    return {name: module for name, module in named.items() if id(module) not in of_weights}
+
+
+def is_hard(model: nn.Module) -> bool:
+    """Whether there is nothing to harden: every surrogate's hardness is 1, or there is none.
+
+    Args:
+        model: any network.
+
+    Example:
+        >>> from htaf_snn import HTAF
+        >>> is_hard(nn.Sequential(HTAF())), is_hard(nn.Sequential(HTAF(hardness=0.9)))
+        (True, False)
+    """
+    return all(surrogate.hardness == 1 for surrogate in surrogates(model).values())
+
+
+def harden(model: nn.Module) -> None:
+    """Set the hardness of every surrogate to 1.
+
+    Args:
+        model: changed in place.
+
+    Example:
+        >>> from htaf_snn import HTAF
+        >>> surrogate = HTAF(hardness=0.0)
+        >>> harden(surrogate)
+        >>> surrogate.hardness
+        1.0
+    """
+    for surrogate in surrogates(model).values():
+        surrogate.hardness = 1.0
+
+
+@contextmanager
+def hard(model: nn.Module) -> Iterator[None]:
+    """Within the block every surrogate has hardness 1; afterwards each has its own again, after an error too.
+
+    Args:
+        model: any network.
+
+    Example:
+        >>> from htaf_snn import HTAF
+        >>> surrogate = HTAF(hardness=0.0)
+        >>> with hard(surrogate):
+        ...     surrogate(torch.zeros(1))
+        tensor([0.])
+        >>> surrogate(torch.zeros(1))
+        tensor([0.5000])
+    """
+    before = [(surrogate, surrogate.hardness) for surrogate in surrogates(model).values()]
+    harden(model)
+    try:
+        yield
+    finally:
+        for surrogate, hardness in before:
+            surrogate.hardness = hardness
+
+
+@contextmanager
+def smooth(model: nn.Module) -> Iterator[None]:
+    """Within the block activations have in `eval()` the hardness that they are trained with.
+
+    Only `nn.BinaryActivation`s are hard in `eval()`; neurons have their surrogate's hardness in any case.
+
+    Args:
+        model: any network.
+
+    Example:
+        >>> from htaf_snn.nn import BinaryActivation
+        >>> activation = BinaryActivation("htaf(hardness=0.0)", levels=(0, 1)).eval()
+        >>> with smooth(activation):
+        ...     activation(torch.zeros(1))
+        tensor([0.5000])
+        >>> activation(torch.zeros(1))
+        tensor([0.])
+    """
+    activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
+    before = [activation.smooth_in_eval for activation in activations]
+    for activation in activations:
+        activation.smooth_in_eval = True
+    try:
+        yield
+    finally:
+        for activation, is_smooth in zip(activations, before, strict=True):
+            activation.smooth_in_eval = is_smooth
+
+
+class Anneal:
+    """Moves the hardness or a parameter of a network's surrogates from a start to an end during a training.
+
+    The hardness moves linearly, start + (end - start) * s, a parameter geometrically, start * (end / start) ** s, where s
+    rises from 0 to 1 over the steps: evenly ("linear"), slowly at both ends ("cosine"), or in five stairs ("stepwise").
+    Nothing that `torch.compile` has compiled after this is compiled again by a step.
+
+    Args:
+        model: its surrogates that have the parameter, as a number, are annealed; those of binary weights are not.
+        parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
+        start, end: values, within [0, 1] for the hardness, else > 0.
+        steps: calls of `step` until the end, >= 1.
+        shape: "linear", "cosine" or "stepwise".
+        ends: other ends for some surrogates, by the name of the layer that holds them.
+
+    Attributes:
+        done: steps taken so far, from 0 to `steps`.
+
+    Raises:
+        ValueError: if a value is out of range, a name in `ends` is unknown, or there is no surrogate to anneal.
+
+    Example:
+        >>> from htaf_snn.nn import BinaryActivation
+        >>> net = nn.Sequential(nn.Linear(2, 2), BinaryActivation("htaf"))
+        >>> anneal = Anneal(net, "hardness", start=0.0, end=1.0, steps=4)
+        >>> for _ in range(2):
+        ...     anneal.step()
+        >>> net[1].surrogate.hardness
+        0.5
+        >>> Anneal(net, "alpha", start=1.0, end=16.0, steps=4).at(2)
+        >>> net[1].surrogate.alpha
+        4.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameter: str = "hardness",
+        start: float = 0.0,
+        end: float = 1.0,
+        *,
+        steps: int,
+        shape: str = "linear",
+        ends: Mapping[str, float] | None = None,
+    ):
+        if shape not in SHAPES:
+            raise ValueError(f"shape: expected one of {', '.join(SHAPES)}, got {shape!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
+        self._surrogates = annealable(model, parameter)
+        if not self._surrogates:
+            raise ValueError(f"model: expected a surrogate with the parameter {parameter!r}, got none")
+        unknown = set(ends or ()) - set(self._surrogates)
+        if unknown:
+            known = ", ".join(self._surrogates)
+            raise ValueError(f"ends: expected names of {known}, got {', '.join(sorted(unknown))}")
+        for value in (start, end, *(ends or {}).values()):
+            _check_value(parameter, value)
+        self._start, self._ends = start, {name: (ends or {}).get(name, end) for name in self._surrogates}
+        self._steps, self._shape, self._parameter = steps, shape, parameter
+        for surrogate in self._surrogates.values():
+            surrogate.make_variable(parameter)
+        self.at(0)
+
+    def step(self) -> None:
+        """Advance one step; after the last, values stay fixed."""
+        self.at(self.done + 1)
+
+    def at(self, done: int) -> None:
+        """Set the values after so many steps, >= 0; beyond the last they are those of the end."""
+        self.done = min(done, self._steps)
+        part = SHAPES[self._shape](self.done / self._steps)
+        for name, surrogate in self._surrogates.items():
+            setattr(surrogate, self._parameter, self._value(self._ends[name], part))
+
+    def _value(self, end: float, part: float) -> float:
+        if part == 1:
+            return end
+        if self._parameter == "hardness":
+            return self._start + (end - self._start) * part
+        return self._start * (end / self._start) ** part
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what `load_state_dict` takes: {"done": steps}."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue after the steps at which the state was saved."""
+        self.at(state["done"])
+
+
+def annealable(model: nn.Module, parameter: str) -> dict[str, Surrogate]:
+    """Return the surrogates with a number of that name that can be changed, by the layer that holds them."""
+    named = {name: one for name, one in surrogates(model).items() if one.formula is not None}
+    return {
+        name.removesuffix("surrogate").removesuffix("spike_grad").removesuffix("."): surrogate
+        for name, surrogate in named.items()
+        if parameter in surrogate.numbers()
+    }
+
+
+def _check_value(parameter: str, value: float) -> None:
+    if parameter == "hardness" and not 0 <= value <= 1:
+        raise ValueError(f"start, end, ends: expected hardnesses within [0, 1], got {value!r}")
+    if parameter != "hardness" and not 0 < value < math.inf:
+        raise ValueError(f"start, end, ends: expected positive finite numbers, got {value!r}")
+
+
+class Evaluation(NamedTuple):
+    """What `evaluate` returns.
+
+    Attributes:
+        hard: accuracy of the hard network, from 0 to 1.
+        smooth: accuracy of the network with the hardness that it is trained with.
+        gap: the hardening gap, smooth - hard.
+        loss: mean cross-entropy of the hard network, in nats.
+
+    Example:
+        >>> Evaluation(hard=0.5, smooth=0.75, gap=0.25, loss=1.0).gap
+        0.25
+    """
+
+    hard: float
+    smooth: float
+    gap: float
+    loss: float
+
+
+def evaluate(
+    model: nn.Module,
+    train_loader: Iterable,
+    loader: Iterable,
+    *,
+    keep_hard_statistics: bool = False,
+    processes: Shards | None = None,
+) -> Evaluation:
+    """Evaluate a classifier hard, and as smooth as it is trained: the one definition of the hardening gap.
+
+    The statistics of BatchNorm are measured on the training data for each of the two, and are restored, like all modes
+    and hardnesses. A network whose surrogates are all hard is evaluated once, with the statistics that it has; its gap is 0.
+
+    Args:
+        model: as in `training.evaluate`.
+        train_loader: batches of the training data, to measure the statistics on.
+        loader: the data to evaluate on.
+        keep_hard_statistics: leave the model the statistics of the hard network.
+        processes: as in `training.evaluate`.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError, TypeError, FloatingPointError: as `training.evaluate` and `recalibrate`.
+
+    Example:
+        >>> from htaf_snn.nn import BinaryActivation
+        >>> net = nn.Sequential(nn.Linear(2, 8), BinaryActivation("htaf(hardness=0.0)"), nn.Linear(8, 2))
+        >>> batches = [(torch.randn(50, 2), torch.randint(2, (50,)))]
+        >>> result = evaluate(net, batches, batches)
+        >>> result.gap == result.smooth - result.hard
+        True
+    """
+    if is_hard(model):
+        loss, accuracy = loss_and_accuracy(model, loader, processes)
+        return Evaluation(accuracy, accuracy, 0.0, loss)
+    with _keeping_statistics(model):
+        with smooth(model):
+            recalibrate(model, train_loader)
+            _, of_smooth = loss_and_accuracy(model, loader, processes)
+        with hard(model):
+            recalibrate(model, train_loader)
+            loss, of_hard = loss_and_accuracy(model, loader, processes)
+            hard_statistics = _statistics(model)
+    if keep_hard_statistics:
+        _put_statistics(hard_statistics)
+    return Evaluation(of_hard, of_smooth, of_smooth - of_hard, loss)
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _statistics(model: nn.Module) -> list[tuple[_BatchNorm, dict[str, torch.Tensor]]]:
+    return [(norm, {key: value.clone() for key, value in norm.named_buffers()}) for norm in _norms(model)]
+
+
+def _put_statistics(statistics: list[tuple[_BatchNorm, dict[str, torch.Tensor]]]) -> None:
+    for norm, buffers in statistics:
+        for name, value in buffers.items():
+            norm.get_buffer(name).copy_(value)
+
+
+@contextmanager
+def _keeping_statistics(model: nn.Module) -> Iterator[None]:
+    before = _statistics(model)
+    try:
+        yield
+    finally:
+        _put_statistics(before)
+
+
+def _samples(batch) -> int:
+    """The number of labels, or without labels of inputs."""
+    x, _ = inputs_of(batch)
+    return len(x if batch[1] is None else batch[1])
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
+    """Measure the statistics of BatchNorm layers again, for the network as it is in `eval()`.
+
+    Those of a training are of its activations while they were being trained; those of hard ones differ.
+
+    Args:
+        model: its BatchNorm layers are changed; its mode is restored. Within `smooth(model)` or `hard(model)` the
+            statistics are those of such activations.
+        loader: of (inputs, labels); batches of one sample are left out.
+        batches: how many are taken at most; the statistics are their mean.
+
+    Raises:
+        ValueError: if there is no batch of two samples or more; the statistics are then as before.
+
+    Example:
+        >>> from htaf_snn.nn import BinaryActivation
+        >>> net = nn.Sequential(BinaryActivation(levels=(0, 1)), nn.BatchNorm1d(1))
+        >>> recalibrate(net, [(torch.tensor([[1.0], [-1.0]]), None)])
+        >>> net[1].running_mean
+        tensor([0.5000])
+    """
+    norms = _norms(model)
+    if not norms:
+        return
+    # The variance of one sample is unknown.
+    usable = islice((batch for batch in loader if _samples(batch) > 1), batches)
+    first = next(usable, None)
+    if first is None:
+        raise ValueError(
+            "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
+        )
+    momenta = [norm.momentum for norm in norms]
+    with in_eval(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean of all batches
+            norm.train()
+        try:
+            for batch in chain([first], usable):
+                apply(model, *inputs_of(batch))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -1,0 +1,274 @@
+"""Norse: every surrogate of this package as `method` of every Norse neuron, which `register` adds; conversions of `LIF`.
+
+Norse has no place to add a method: each neuron calls the function `threshold(x, method, alpha)`, which its
+module has imported by name. `register` rebinds that name in every loaded module that has it, and `unregister`
+restores it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import surrogate as surrogates
+from .._checks import check_floating, describe
+from ..nn import LIF
+from ..surrogate import Foreign, Surrogate
+from ..surrogate.base import check_parameter
+from ..surrogate.elementwise import is_transformed, step
+from ..surrogate.formula import formula_named
+from ..surrogate.libraries import norse as own
+from ..surrogate.specifications import named, parse
+
+__all__ = ["from_norse", "is_installed", "is_registered", "register", "to_norse", "unregister"]
+
+# Bare names that always mean Norse's own method.
+_OWN_METHODS = ("adjoint", *own.names())
+
+
+class _Pair(NamedTuple):
+    original: Callable
+    extended: Callable
+
+
+_installed: _Pair | None = None
+
+
+def is_installed() -> bool:
+    """Whether Norse can be imported.
+
+    Example:
+        >>> is_installed()
+        True
+    """
+    return find_spec("norse") is not None
+
+
+def is_registered() -> bool:
+    """Whether `register` is in force.
+
+    Example:
+        >>> register()
+        >>> is_registered()
+        True
+        >>> unregister()
+    """
+    return _installed is not None
+
+
+def register() -> None:
+    """Let every Norse neuron take this package's surrogates as `method`.
+
+    A method is a name or a specification: "htaf", "htaf(beta=8)", "atan". Norse's `alpha`, a number or a
+    tensor that broadcasts to the membrane potential and may require a gradient (HTAF), sets the formula's
+    first parameter, unless the specification names that parameter. Norse's default for alpha is 100, at which hardly
+    a gradient is left: it is refused where it would set a parameter. Norse's own names keep their
+    meaning; "triangle" is Norse's, and "triangle(alpha=2)" and "triangle()", with parentheses, are ours.
+
+    Only module-level names are rebound, under whatever name they are kept. Once more is no error, and rebinds
+    what has taken hold of the original since.
+
+    While in force, the forward pass of a neuron raises:
+        TypeError: if alpha is neither a number nor a floating-point tensor.
+        ValueError: if the method is unknown (the message lists the names), or its specification is malformed
+            or asks for a hardness below 1, which Norse would feed into the reset, or for learnable
+            parameters, which no Norse module would hold; if alpha is Norse's default, not positive and finite, or
+            does not broadcast.
+
+    Example:
+        >>> from norse.torch import LIFCell, LIFParameters
+        >>> register()
+        >>> spikes, state = LIFCell(p=LIFParameters(method="htaf", alpha=0.5))(torch.zeros(2, 3))
+        >>> unregister()
+    """
+    global _installed
+    if _installed is None:
+        original = import_module("norse.torch.functional.threshold").threshold
+        _installed = _Pair(original, _extended(original))
+    _rebind(_installed.original, _installed.extended)
+
+
+def unregister() -> None:
+    """Give every module Norse's own `threshold` back; once more is no error.
+
+    Example:
+        >>> import norse.torch.functional.threshold as module
+        >>> own = module.threshold
+        >>> register()
+        >>> module.threshold is own
+        False
+        >>> unregister()
+        >>> module.threshold is own
+        True
+    """
+    global _installed
+    if _installed is not None:
+        _rebind(_installed.extended, _installed.original)
+        _installed = None
+
+
+def _rebind(old: Callable, new: Callable) -> None:
+    for module in list(sys.modules.values()):
+        if isinstance(module, ModuleType):
+            for name in [name for name, value in list(vars(module).items()) if value is old]:
+                setattr(module, name, new)
+
+
+def _extended(original: Callable) -> Callable:
+    # The string is a constant of a compiled graph and its parsing is not to be traced. Such a function may return
+    # literals only, hence the tuples of `_ours`. Marking it here and not above spares the others Dynamo's import.
+    ours = torch.compiler.assume_constant_result(_ours)
+
+    def threshold(x: Tensor, method: str, alpha: float | Tensor) -> Tensor:
+        method_of_ours = ours(method)
+        if method_of_ours is None:
+            try:
+                return original(x, method, alpha)
+            except ValueError as error:
+                raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}") from error
+        name, values, free = method_of_ours
+        parameters = dict(values)
+        if free:
+            if isinstance(alpha, Tensor) and not alpha.is_floating_point():
+                alpha = alpha.to(x.dtype)
+            _refuse_default(method, free, alpha)
+            check_parameter(named(name), free, alpha, x)
+            parameters[free] = alpha
+        check_floating("x", x)
+        return step(x, formula_named(name), 1.0, *parameters.values())
+
+    threshold.extends = original
+    return threshold
+
+
+def _refuse_default(method: str, free: str, alpha: float | Tensor) -> None:
+    """Raise ValueError for the alpha of a neuron that sets none: 100, at which hardly a gradient is left."""
+    if isinstance(alpha, Tensor) and (
+        alpha.ndim or alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed()
+    ):
+        return
+    if alpha == 100:
+        name = method.partition("(")[0]
+        raise ValueError(
+            f"alpha: expected a value chosen for {name!r}, got Norse's default of 100; write "
+            f"{name}({free}=1.0) as method or pass alpha=torch.tensor(1.0); if 100 is meant, {name}({free}=100)"
+        )
+
+
+def _names() -> list[str]:
+    return sorted({*own.names(), *surrogates.names()})
+
+
+def _ours(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None] | None:
+    """The formula's name, its values, the parameter that alpha sets; None for what is Norse's to handle."""
+    if not isinstance(method, str):
+        raise TypeError(f"method: expected a name or a specification such as 'htaf(beta=8)', got {method!r}")
+    bare = "(" not in method
+    if bare and (method in _OWN_METHODS or method not in surrogates.names()):
+        return None
+    return _parsed(method)
+
+
+@lru_cache(maxsize=256)
+def _parsed(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None]:
+    surrogate = surrogates.resolve(method)
+    if surrogate.formula is None:
+        raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
+    if surrogate.hardness < 1:
+        raise ValueError(f"method: expected hardness 1, as another would soften the reset, got {method!r}")
+    if surrogate.learn:
+        raise ValueError(f"method: pass a learnable parameter as the tensor alpha, got {method!r}")
+    first = surrogate.formula.parameters[0]
+    values = tuple((name, float(value)) for name, value in surrogate.values().items())
+    return surrogate.formula.name, values, None if first in parse(method)[1] else first
+
+
+_TENSORS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
+
+
+def from_norse(neuron: nn.Module) -> LIF:
+    """Return a fused copy of a `norse.torch.LIF`, which stays as it is; tensors that require a gradient become parameters.
+
+    Args:
+        neuron: its parameters are copied.
+
+    Raises:
+        TypeError: if it is another neuron.
+        ValueError: if its method is unknown, its alpha cannot be learned though it requires a gradient, or it
+            records all states.
+
+    Example:
+        >>> import norse.torch
+        >>> from_norse(norse.torch.LIF()).v_th
+        tensor(1.)
+    """
+    if type(neuron) is not import_module("norse.torch").LIF:
+        raise TypeError(f"neuron: expected a norse.torch.LIF, got {type(neuron).__name__}")
+    if neuron.record_states:
+        raise ValueError("record_states: expected False, which the fused neuron is limited to, got True")
+    p = neuron.p
+    return LIF(
+        **{name: getattr(p, name) for name in _TENSORS},
+        learn=[name for name in _TENSORS if getattr(p, name).requires_grad],
+        surrogate=_as_surrogate(p.method, p.alpha),
+        dt=neuron.dt,
+    )
+
+
+def _as_surrogate(method: str, alpha: Tensor) -> Surrogate:
+    """What a Norse neuron of this method computes, with alpha as a parameter if it requires a gradient."""
+    method_of_ours = _ours(method)
+    value = alpha.detach().item() if alpha.ndim == 0 else alpha.detach().clone()
+    if method_of_ours is None:
+        if alpha.requires_grad:
+            raise ValueError(
+                f"alpha: expected a tensor without gradient, which Norse's {method!r} gives none, got {alpha}"
+            )
+        if method not in own.names():
+            raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
+        return Foreign(own.make(method, value), name=f"norse.{method}")
+    surrogate, free = surrogates.resolve(method), method_of_ours[2]
+    if free is None:
+        return surrogate
+    _refuse_default(method, free, alpha)
+    if surrogate.formula.parameter_gradients is None and (alpha.requires_grad or alpha.ndim):
+        raise ValueError(f"alpha: expected a number for {method!r}, got {describe(alpha)}; only HTAF's can be learned")
+    learn = [free] if alpha.requires_grad else []
+    return type(surrogate)(**{**surrogate.values(), free: value}, learn=learn)
+
+
+def to_norse(layer: LIF) -> nn.Module:
+    """Return a `norse.torch.LIF` with copies of a layer's parameters.
+
+    With a surrogate of this package it works while `htaf_snn.register()` is in force.
+
+    Args:
+        layer: stays as it is.
+
+    Raises:
+        TypeError: if it is another layer.
+        ValueError: if `detach_reset` is set, or the surrogate cannot be a Norse method: a callable of another
+            origin, a hardness below 1, or learnable parameters.
+
+    Example:
+        >>> type(to_norse(LIF())).__module__
+        'norse.torch.module.lif'
+    """
+    if not isinstance(layer, LIF):
+        raise TypeError(f"layer: expected a htaf_snn.nn.LIF, got {type(layer).__name__}")
+    if layer.detach_reset:
+        raise ValueError("detach_reset: expected False: norse.torch.LIF lets the gradient through its reset")
+    norse = import_module("norse.torch")
+    method, alpha = own.as_method(layer.surrogate)
+    tensors = {name: getattr(layer, name).detach().clone() for name in _TENSORS}
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(getattr(layer, name).requires_grad)
+    return norse.LIF(norse.LIFParameters(method=method, alpha=torch.as_tensor(alpha), **tensors), dt=layer.dt)

@@ -1,0 +1,218 @@
+"""snnTorch: every surrogate of this package serves as `spike_grad`; what `register` adds; conversions of `Leaky`.
+
+A neuron evaluates `spike_grad` twice per time step, for its output and for its reset. Below hardness 1 the output is
+meant to be smooth and the reset is not, and the surrogate cannot tell the two calls apart. So `register` changes the
+neurons' classes: with a surrogate of ours they reset as at hardness 1, and with anything else they run their own
+code. A change of the classes holds for models unpickled in a fresh process, follows a change of hardness, and is traced
+by torch.compile like the original. Only a surrogate given to the neuron itself is seen, not one inside another callable.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+
+from torch import Tensor, nn
+
+from ..nn import Leaky
+from ..surrogate import HTAF, Foreign, Surrogate
+from ..surrogate.elementwise import heaviside
+
+__all__ = ["from_snntorch", "htaf", "is_installed", "is_registered", "register", "to_snntorch", "unregister"]
+
+# Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
+_IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
+_PARAMETERS = ("beta", "threshold", "graded_spikes_factor")
+
+# What `register` has replaced: object, name, and the value before, _ABSENT for none.
+_ABSENT = object()
+_replaced: list[tuple[object, str, object]] = []
+
+
+def htaf(alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, **options) -> HTAF:
+    """Make an HTAF surrogate, in snnTorch's way of naming: `snntorch.surrogate.htaf(alpha, beta)`.
+
+    Args:
+        alpha, beta, **options: as in `htaf_snn.HTAF`.
+
+    Returns:
+        A module that maps membrane potential minus threshold, floating-point of any shape, to spikes of the
+        same shape and dtype.
+
+    Raises:
+        TypeError, ValueError: as `htaf_snn.HTAF`.
+
+    Example:
+        >>> htaf(beta=8.0)
+        HTAF(alpha=1.0, beta=8.0, hardness=1.0)
+    """
+    return HTAF(alpha, beta, **options)
+
+
+def is_installed() -> bool:
+    """Whether snnTorch can be imported.
+
+    Example:
+        >>> is_installed()
+        True
+    """
+    return find_spec("snntorch") is not None
+
+
+def is_registered() -> bool:
+    """Whether `register` is in force.
+
+    Example:
+        >>> register()
+        >>> is_registered()
+        True
+        >>> unregister()
+    """
+    return bool(_replaced)
+
+
+def register() -> None:
+    """Make `snntorch.surrogate.htaf` exist, and let neurons reset hard at any hardness; calling it again is no error.
+
+    Example:
+        >>> import snntorch
+        >>> register()
+        >>> snntorch.Leaky(beta=0.9, spike_grad=snntorch.surrogate.htaf(beta=8.0)).spike_grad
+        HTAF(alpha=1.0, beta=8.0, hardness=1.0)
+        >>> unregister()
+    """
+    if _replaced:
+        return
+    neurons = import_module("snntorch._neurons")
+    _replace(import_module("snntorch.surrogate"), "htaf", htaf)
+    _replace(neurons.SpikingNeuron, "mem_reset", _with_hard_reset(neurons.SpikingNeuron.mem_reset))
+    for cls in (getattr(neurons, name) for name in _IMMEDIATE):
+        _replace(cls, "forward", _with_hard_immediate_reset(cls.forward))
+
+
+def _replace(owner: object, name: str, value: object) -> None:
+    _replaced.append((owner, name, vars(owner).get(name, _ABSENT)))
+    setattr(owner, name, value)
+
+
+def unregister() -> None:
+    """Leave snnTorch as it was before `register`; calling it again is no error.
+
+    Example:
+        >>> import snntorch.surrogate
+        >>> register()
+        >>> unregister()
+        >>> hasattr(snntorch.surrogate, "htaf")
+        False
+    """
+    while _replaced:
+        owner, name, before = _replaced.pop()
+        if before is _ABSENT:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def _is_ours(neuron) -> bool:
+    return isinstance(neuron.spike_grad, Surrogate) and neuron.spike_grad.formula is not None
+
+
+def _with_hard_reset(mem_reset: Callable) -> Callable:
+    @wraps(mem_reset)
+    def hard_mem_reset(self, mem: Tensor) -> Tensor:
+        return heaviside(mem - self.threshold) if _is_ours(self) else mem_reset(self, mem)
+
+    return hard_mem_reset
+
+
+def _with_hard_immediate_reset(forward: Callable) -> Callable:
+    @wraps(forward)
+    def hard_reset_forward(self, *args, **kwargs) -> Tensor | tuple[Tensor, ...]:
+        if self.reset_delay or not _is_ours(self) or self.spike_grad.hardness == 1:
+            return forward(self, *args, **kwargs)
+        self.reset_delay = True
+        try:
+            outputs = forward(self, *args, **kwargs)
+        finally:
+            self.reset_delay = False
+        self.mem = _reset(self, _hard_spikes(self))
+        return (*outputs[:-1], self.mem) if isinstance(outputs, tuple) else outputs
+
+    return hard_reset_forward
+
+
+def _hard_spikes(neuron) -> Tensor:
+    before = neuron.spike_grad.hardness
+    neuron.spike_grad.hardness = 1.0
+    try:
+        if neuron.inhibition:
+            return neuron.fire_inhibition(neuron.mem.size(0), neuron.mem)
+        return neuron.fire(neuron.mem)
+    finally:
+        neuron.spike_grad.hardness = before
+
+
+def _reset(neuron, spikes: Tensor) -> Tensor:
+    # What the delayed reset of this step has already taken from a neuron is not taken twice.
+    amount = spikes / neuron.graded_spikes_factor - neuron.reset
+    if neuron.reset_mechanism_val == 0:
+        return neuron.mem - amount * neuron.threshold
+    if neuron.reset_mechanism_val == 1:
+        return neuron.mem - amount * neuron.mem
+    return neuron.mem
+
+
+def from_snntorch(neuron: nn.Module) -> Leaky:
+    """Return a fused copy of a `snntorch.Leaky`, which stays as it is.
+
+    Args:
+        neuron: its parameters and surrogate are copied.
+
+    Raises:
+        TypeError: if it is another neuron.
+        ValueError: if it uses inhibition or quantised states, which are not fused.
+
+    Example:
+        >>> import snntorch as snn
+        >>> from_snntorch(snn.Leaky(beta=0.9, spike_grad=HTAF())).beta
+        tensor(0.9000)
+    """
+    if type(neuron) is not import_module("snntorch").Leaky:
+        raise TypeError(f"neuron: expected a snntorch.Leaky, got {type(neuron).__name__}")
+    for name in ("inhibition", "state_quant"):
+        if getattr(neuron, name):
+            raise ValueError(f"neuron: expected one without {name}, which the fused neuron lacks")
+    options = {**_parameters(neuron), "surrogate": neuron.spike_grad, **_reset_options(neuron)}
+    return Leaky(**copy.deepcopy(options))
+
+
+def to_snntorch(layer: Leaky) -> nn.Module:
+    """Return a `snntorch.Leaky` with copies of a layer's parameters, and of its surrogate as `spike_grad`.
+
+    Args:
+        layer: stays as it is.
+
+    Raises:
+        TypeError: if it is another layer.
+
+    Example:
+        >>> type(to_snntorch(Leaky(beta=0.9))).__module__
+        'snntorch._neurons.leaky'
+    """
+    if not isinstance(layer, Leaky):
+        raise TypeError(f"layer: expected a htaf_snn.nn.Leaky, got {type(layer).__name__}")
+    surrogate = layer.surrogate.function if isinstance(layer.surrogate, Foreign) else layer.surrogate
+    options = {**_parameters(layer), "spike_grad": surrogate, **_reset_options(layer)}
+    return import_module("snntorch").Leaky(**copy.deepcopy(options))
+
+
+def _parameters(neuron: nn.Module) -> dict:
+    values = {name: getattr(neuron, name).detach() for name in _PARAMETERS}
+    return values | {f"learn_{name}": isinstance(getattr(neuron, name), nn.Parameter) for name in _PARAMETERS}
+
+
+def _reset_options(neuron: nn.Module) -> dict:
+    return {name: getattr(neuron, name) for name in ("reset_mechanism", "reset_delay")}

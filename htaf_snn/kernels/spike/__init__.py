@@ -1,1 +1,0 @@
-"""The elementwise step x > 0 with a surrogate gradient, and the smooth step."""

@@ -1,0 +1,142 @@
+"""The spiking neurons of a network, by the library whose code computes them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from .. import nn as hnn
+from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
+from ..surrogate.libraries.norse import as_method
+
+__all__ = ["BETA", "LIBRARIES", "LIFOverTime", "LeakyOverTime", "neuron"]
+
+LIBRARIES = ("snntorch", "norse", "fused")
+
+BETA = 0.9
+"""Decay of the membrane potential per time step, in the networks that this package trains."""
+
+
+class LeakyOverTime(nn.Module):
+    """`snntorch.Leaky` stepped over a sequence, from rest.
+
+    Args:
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`.
+        beta: decay of the membrane potential per time step, in [0, 1].
+
+    Shape:
+        currents (T, B, *features) to spikes of the same shape.
+
+    Raises:
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
+        RuntimeError: in the forward pass, if the hardness is below 1 and `htaf_snn.register()` is not in force: snnTorch
+            would reset softly.
+
+    Example:
+        >>> LeakyOverTime("htaf")(torch.ones(3, 1, 1)).flatten()
+        tensor([0., 1., 1.])
+    """
+
+    def __init__(self, surrogate: SurrogateLike = "htaf", beta: float = BETA):
+        super().__init__()
+        resolved = resolve(surrogate)
+        spike_grad = resolved.function if isinstance(resolved, Foreign) else resolved
+        self.leaky = import_module("snntorch").Leaky(beta=beta, spike_grad=spike_grad)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        spike_grad = self.leaky.spike_grad
+        if isinstance(spike_grad, Surrogate) and spike_grad.hardness < 1 and not _knows_htaf():
+            raise RuntimeError(
+                "hardness: below 1 snnTorch's neurons reset softly; call htaf_snn.register() for hard resets"
+            )
+        mem = torch.zeros_like(currents[0])
+        spikes = []
+        for current in currents:
+            spike, mem = self.leaky(current, mem)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+def _knows_htaf() -> bool:
+    """Whether `htaf_snn.register` is in force in snnTorch."""
+    return hasattr(import_module("snntorch.surrogate"), "htaf")
+
+
+class LIFOverTime(nn.Module):
+    """`norse.torch.LIF` over a sequence, from rest, giving spikes alone.
+
+    Args:
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`, of this package, at hardness 1 and with numbers as
+            parameters, or of Norse.
+        v_th: threshold. Norse's LIF takes a fifth of a current in its first two time steps, so the default is lower than
+            Norse's 1.
+
+    Shape:
+        currents (T, B, *features) to spikes of the same shape.
+
+    Raises:
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if Norse cannot use the surrogate.
+        RuntimeError: in the forward pass, if the surrogate is of this package and `htaf_snn.register()` is not in force.
+
+    Example:
+        >>> LIFOverTime("norse.super(alpha=1.0)")(torch.ones(6, 1, 1)).detach().flatten()
+        tensor([0., 0., 1., 0., 1., 1.])
+    """
+
+    def __init__(self, surrogate: SurrogateLike = "htaf", v_th: float = 0.3):
+        super().__init__()
+        method, alpha = as_method(resolve(surrogate))
+        norse = import_module("norse.torch")
+        p = norse.LIFParameters(method=method, alpha=torch.as_tensor(alpha), v_th=torch.as_tensor(v_th))
+        self.lif = norse.LIF(p)
+
+    def forward(self, currents: Tensor) -> Tensor:
+        threshold = import_module("norse.torch.functional.threshold").threshold
+        if "(" in self.lif.p.method and not hasattr(threshold, "extends"):
+            raise RuntimeError(f"method: {self.lif.p.method!r} needs htaf_snn.register() to be in force")
+        return self.lif(currents)[0]
+
+
+def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
+    """Make a spiking layer, for currents of shape (T, B, *features), with any surrogate that it can use.
+
+    Args:
+        library: "snntorch" (`Leaky`, any surrogate), "norse" (`LIF`; this package's surrogates and Norse's own), or
+            "fused" (this package's `nn.Leaky`, which gives what "snntorch" gives).
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`; it must have a gradient.
+
+    Returns:
+        A module from currents (T, B, *features) to spikes of that shape, from rest. With Norse's neurons and a surrogate of
+        this package, and with snnTorch's and a hardness below 1, it works while `htaf_snn.register()` is in force.
+
+    Raises:
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError also if the library is unknown or
+            cannot use the surrogate, ImportError if it is not installed.
+
+    Example:
+        >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
+        torch.Size([3, 2, 4])
+    """
+    if library not in LIBRARIES:
+        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    if library != "fused" and find_spec(library) is None:
+        raise ImportError(f"library: {library} is not installed; pip install {library}")
+    resolved = resolve(surrogate)
+    _check_usable(resolved, surrogate)
+    if library == "fused":
+        return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=resolved))
+    return LeakyOverTime(resolved) if library == "snntorch" else LIFOverTime(resolved)
+
+
+def _check_usable(surrogate: Surrogate, given: SurrogateLike) -> None:
+    """Try it on two numbers: some of the libraries' own fail only when they are called, or have no gradient."""
+    x = torch.tensor([-0.5, 0.5], requires_grad=True)
+    try:
+        torch.autograd.grad(surrogate(x).sum(), x)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"surrogate: expected one that can be called and has a gradient, got {given!r}: {error}"
+        ) from error

@@ -1,0 +1,341 @@
+"""What all surrogates share: a formula, checked parameters and a hardness."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import ClassVar, dataclass_transform
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import check_floating, describe
+from .formula import Formula
+from .elementwise import step
+
+__all__ = ["Foreign", "Formula", "Surrogate", "check_parameter"]
+
+
+@dataclass_transform(kw_only_default=False)
+@dataclass(eq=False, repr=False)
+class Surrogate(nn.Module):
+    """A smooth stand-in for the step x > 0, its derivative, and how hard it is; the base class of all surrogates.
+
+    The forward pass is (1 - hardness) * h(x) + hardness * H(x), with the formula's primitive h and the Heaviside step H,
+    the backward pass h'(x) at any hardness, in training and in eval mode alike. A subclass declares its formula and
+    its parameters with their defaults: `class ATan(Surrogate, formula=...): alpha: float = 2.0`.
+
+    Args:
+        learn: the names of parameters to make trainable, of formulas that have `parameter_gradients`, such as HTAF's. A
+            parameter p is kept as `log_p`, so that it stays positive, and receives the gradient of the smooth step at any
+            hardness.
+        hardness: from 0, the smooth step, to 1, the step with a surrogate gradient.
+
+    Parameters and hardness are attributes, which may be set at any time: `surrogate.alpha = 3.0`. They are part of
+    `state_dict`.
+
+    Inside neurons of other libraries resets follow the output; snnTorch's stay hard at any hardness while
+    `htaf_snn.register()` is in force, and those of this package always do.
+
+    Shape:
+        Any floating-point tensor; the output has its shape and dtype. At hardness 1 it is exactly 0 or 1.
+
+    Raises:
+        TypeError: if a parameter is not a number, or there are too many; in the forward pass if the input is not
+            floating-point.
+        ValueError: if a parameter is not positive and finite, the hardness is not within [0, 1], or a name in `learn` is no
+            parameter that can be learned.
+
+    Example:
+        >>> from htaf_snn.surrogate import ATan
+        >>> surrogate = ATan(alpha=2.0)
+        >>> surrogate(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0., 0., 1.])
+        >>> surrogate.hardness = 0.0
+        >>> surrogate(torch.tensor([-1.0, 0.0, 1.0]))
+        tensor([0.0981, 0.5000, 0.9019])
+    """
+
+    formula: ClassVar[Formula | None] = None
+    _defaults: ClassVar[dict[str, float]] = {}
+
+    learn: Collection[str] = field(default=(), kw_only=True)
+    hardness: float = field(default=1.0, kw_only=True)
+
+    def __init_subclass__(cls, formula: Formula | None = None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        dataclass(eq=False, repr=False)(cls)
+        if formula is None:
+            return
+        cls.formula = formula
+        cls._defaults = {f.name: f.default for f in fields(cls) if f.name in formula.parameters}
+        if tuple(cls._defaults) != formula.parameters:
+            expected = ", ".join(f"{name}: float = …" for name in formula.parameters)
+            raise TypeError(f"{cls.__name__}: expected the fields {expected}, got {', '.join(cls._defaults) or 'none'}")
+        for name in cls._defaults:
+            if name in cls.__dict__:
+                delattr(cls, name)  # it would hide a buffer of that name
+
+    def __new__(cls, *args, **kwargs):
+        module = super().__new__(cls)
+        nn.Module.__init__(module)
+        module._annealed = {}  # what `make_variable` has made tensors of
+        return module
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == "hardness" or name in self._defaults:
+            self._set(name, value)
+        else:
+            super().__setattr__(name, self._checked_names(value) if name == "learn" else value)
+
+    def __getattr__(self, name: str):
+        learned = self.__dict__.get("_parameters", {}).get(f"log_{name}")
+        return super().__getattr__(name) if learned is None else learned.exp()
+
+    @classmethod
+    def _as_function(cls) -> str:
+        """What to write where the class was called with membrane potentials."""
+        return f"; a neuron takes an instance, spike_grad={cls.__name__}(), and a tensor {cls.__name__}()(x)"
+
+    def _checked_names(self, learn: Collection[str]) -> tuple[str, ...]:
+        known = self._learnable()
+        if isinstance(learn, str) or not isinstance(learn, Collection) or not set(learn) <= set(known):
+            expected = f"names of {', '.join(known)}, as in [{known[0]!r}]" if known else "none: it has no learnable one"
+            raise ValueError(f"learn: expected {expected}, got {learn!r}")
+        return tuple(learn)
+
+    @classmethod
+    def _learnable(cls) -> tuple[str, ...]:
+        has_gradients = cls.formula is not None and cls.formula.parameter_gradients is not None
+        return tuple(k for k, v in cls._defaults.items() if not isinstance(v, bool)) if has_gradients else ()
+
+    def _set(self, name: str, value) -> None:
+        if isinstance(value, Tensor) and (name not in self._learnable()):
+            if value.ndim:
+                raise TypeError(f"{name}: expected a number, got {describe(value)}{self._as_function()}")
+            value = value.item()
+        if name in self.learn:
+            self._set_learned(name, value)
+        elif isinstance(value, Tensor):
+            self._check_tensor(name, value)
+            self.__dict__.pop(name, None)
+            self.register_buffer(name, value.detach().clone())
+        else:
+            value = self._checked_hardness(value) if name == "hardness" else self._checked(name, value)
+            self._buffers.pop(name, None)
+            self.__dict__[name] = value
+            if name in self._annealed:
+                self._annealed[name].fill_(value)
+
+    def _set_learned(self, name: str, value: float | Tensor) -> None:
+        if isinstance(value, Tensor):
+            self._check_tensor(name, value.detach())
+        start = value.detach() if isinstance(value, Tensor) else torch.tensor(self._checked(name, value))
+        existing = self._parameters.get(f"log_{name}")
+        if existing is None:
+            self.register_parameter(f"log_{name}", nn.Parameter(start.log()))
+        else:
+            with torch.no_grad():
+                existing.copy_(start.log())
+
+    def _check_tensor(self, name: str, value: Tensor) -> None:
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value.dtype}")
+        if value.requires_grad and name not in self.learn:
+            raise ValueError(f"{name}: expected a tensor without gradient, got a trainable one; pass learn=[{name!r}]")
+        try:
+            self._check_positive(name, value)
+        except ValueError as error:
+            raise ValueError(f"{error}{self._as_function() if value.ndim > 1 else ''}") from None
+
+    @classmethod
+    def _checked_hardness(cls, value) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+            raise ValueError(f"hardness: expected a number within [0, 1], got {value!r}")
+        return float(value)
+
+    @classmethod
+    def _checked(cls, name: str, value) -> float:
+        """A parameter that is a number, or a bool where the default is one."""
+        if isinstance(cls._defaults[name], bool):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: expected True or False, got {value!r}")
+            return value
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
+        # The compiler traces a comparison with infinity, but not math.isinf.
+        if not value > 0 or (value == math.inf and not math.isinf(cls._defaults[name])):
+            raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
+        return float(value)
+
+    @classmethod
+    def _check_positive(cls, name: str, value: Tensor) -> None:
+        """Raise ValueError unless all of a parameter tensor is positive and, where its default is, finite.
+
+        On an accelerator and under compilation or vmap the values are not looked at: it would stall the device,
+        break the graph, or is impossible.
+        """
+        if value.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        value = value.detach()
+        try:
+            valid = bool(((value > 0) & (value.isfinite() | math.isinf(cls._defaults[name]))).all())
+        except RuntimeError:
+            return
+        if not valid:
+            raise ValueError(f"{name}: expected positive finite values, got {value.flatten()[:8].tolist()}")
+
+    def values(self) -> dict[str, float | Tensor]:
+        """Return the parameters by name, in the formula's order; tensors of learned ones carry their gradient."""
+        return {name: self._value(name) for name in self._defaults}
+
+    def _value(self, name: str) -> float | Tensor:
+        """A parameter or the hardness as computations take it: under the compiler what is annealed is a tensor."""
+        is_input = name in self._annealed and torch.compiler.is_compiling()
+        return self._annealed[name] if is_input else getattr(self, name)
+
+    def numbers(self) -> dict[str, float | Tensor]:
+        """Return the hardness and those parameters that are numbers, by name; under the compiler annealed ones as tensors."""
+        return {name: self._value(name) for name in ("hardness", *self._defaults) if name in self.__dict__}
+
+    def make_variable(self, name: str) -> None:
+        """Let compiled graphs read the hardness or a parameter anew in each run; setting a plain number recompiles them.
+
+        Args:
+            name: "hardness", or a parameter that is a number.
+
+        Raises:
+            ValueError: if there is none of that name, or it is a tensor.
+        """
+        if name not in self.numbers():
+            raise ValueError(f"name: expected one of {', '.join(self.numbers())}, got {name!r}")
+        self._annealed.setdefault(name, torch.tensor(float(getattr(self, name)), dtype=torch.float64, device="cpu"))
+
+    def get_extra_state(self) -> Tensor:
+        """Return the formula's name, the hardness and the parameters that are numbers, as JSON in bytes."""
+        state = {"surrogate": self.formula.name if self.formula else None, **self.numbers()}
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what `get_extra_state` gave.
+
+        Args:
+            state: of a surrogate of the same formula.
+
+        Raises:
+            ValueError: if it is another's.
+        """
+        numbers = json.loads(bytes(state.tolist()))
+        own = self.formula.name if self.formula else None
+        if numbers.pop("surrogate") != own:
+            raise ValueError(f"state_dict: expected the numbers of the surrogate {own!r}, got {bytes(state.tolist())!r}")
+        for name, value in numbers.items():
+            if name in self.__dict__:
+                setattr(self, name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.at_hardness(self._value("hardness"), x)
+
+    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
+        """Return what the surrogate gives at another hardness than its own.
+
+        Args:
+            hardness: within [0, 1].
+            x: floating-point tensor of any shape.
+            **parameters: values in place of the surrogate's; numbers, or tensors that broadcast to x.
+
+        Returns:
+            Tensor of the shape and dtype of x, with the gradient h'(x).
+
+        Raises:
+            TypeError, ValueError: as `functional.spike`.
+        """
+        check_floating("x", x)
+        values = self.values()
+        for name, value in parameters.items():
+            check_parameter(self, name, value, x)
+        for name, value in values.items():
+            if isinstance(value, Tensor) and name not in (*self._annealed, *parameters):
+                check_parameter(self, name, value, x)
+        return step(x, self.formula, hardness, *{**values, **parameters}.values())
+
+    def extra_repr(self) -> str:
+        values = {name: v.tolist() if isinstance(v, Tensor) else v for name, v in self._shown().items()}
+        return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+    def _shown(self) -> dict:
+        flags = {name: v for name, v in self.values().items() if v is not False}
+        return {**flags, **({"learn": self.learn} if self.learn else {}), "hardness": self.hardness}
+
+
+def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: float | Tensor, x: Tensor) -> None:
+    """Raise TypeError or ValueError unless a value can be a surrogate's parameter for x."""
+    if name not in surrogate._defaults:
+        expected = ", ".join(surrogate._defaults)
+        raise ValueError(f"{surrogate.formula.name} has no parameter {name!r}; expected one of: {expected}")
+    if not isinstance(value, Tensor):
+        surrogate._checked(name, value)
+        return
+    check_floating(name, value)
+    try:
+        fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(x.shape)}, got {describe(value)}")
+    if value.requires_grad and name not in surrogate._learnable():
+        owner = surrogate.formula.name
+        raise ValueError(f"{name}: the parameters of {owner!r} have no gradient; expected a detached tensor")
+    surrogate._check_positive(name, value)
+
+
+class Foreign(Surrogate):
+    """A callable of another origin as a surrogate, such as another library's: its output is checked, not changed.
+
+    Its hardness is 1, as nothing is known of a smooth step.
+
+    Args:
+        function: maps membrane potential minus threshold to spikes of its shape, with a gradient.
+        name: how messages call it.
+        learn, hardness: as in `Surrogate`, without choice.
+
+    Shape:
+        Any floating-point tensor; the output has its shape and dtype.
+
+    Raises:
+        TypeError: in the forward pass, if the callable gives no tensor of the shape and dtype of x.
+        ValueError: if the hardness is set to another value than 1.
+
+    Example:
+        >>> import snntorch
+        >>> Foreign(snntorch.surrogate.atan())(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+
+    function: Callable[[Tensor], Tensor]
+    name: str = ""
+
+    @classmethod
+    def _checked_hardness(cls, value) -> float:
+        if value != 1:
+            raise ValueError(f"hardness: expected 1 for a callable, of which no smooth step is known, got {value!r}")
+        return 1.0
+
+    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
+        """Return what the callable gives; the hardness is 1, and there are no parameters."""
+        check_floating("x", x)
+        self._checked_hardness(hardness)
+        if parameters:
+            raise ValueError(f"parameters: expected none beside a callable, got {', '.join(parameters)}")
+        spikes = self.function(x)
+        if not isinstance(spikes, Tensor) or spikes.shape != x.shape or spikes.dtype != x.dtype:
+            got = describe(spikes) if isinstance(spikes, Tensor) else type(spikes).__name__
+            remedy = "a factory of surrogates has to be called once, as in atan()"
+            raise TypeError(f"surrogate: expected a callable from {describe(x)} to spikes like it, got {got}; {remedy}")
+        return spikes
+
+    def extra_repr(self) -> str:
+        return self.name or ("" if isinstance(self.function, nn.Module) else repr(self.function))

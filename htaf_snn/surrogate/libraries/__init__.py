@@ -1,0 +1,60 @@
+"""The surrogates of other libraries, computed by their own code; none is imported before it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.util import find_spec
+
+from torch import Tensor
+
+from . import norse, sinabs, snntorch, spikingjelly
+
+__all__ = ["LIBRARIES", "fault", "make", "names"]
+
+LIBRARIES = {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly, "sinabs": sinabs}
+
+
+def _checked(library: str):
+    if library not in LIBRARIES:
+        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    if find_spec(library) is None:
+        raise ImportError(f"surrogate: {library} is not installed; pip install {library}")
+    return LIBRARIES[library]
+
+
+def names(library: str) -> list[str]:
+    """Return the surrogates of an installed library, as "library.name"."""
+    return [f"{library}.{name}" for name in _checked(library).names()]
+
+
+def fault(library: str, name: str) -> str | None:
+    """Return the known fault of a library's surrogate, or None; the library need not be installed."""
+    return LIBRARIES[library].FAULTS.get(name) if library in LIBRARIES else None
+
+
+def make(library: str, name: str, parameters: dict) -> Callable[[Tensor], Tensor]:
+    """Make a library's surrogate.
+
+    Args:
+        library: one of `LIBRARIES`.
+        name: one of its surrogates.
+        parameters: as the library takes them.
+
+    Returns:
+        A callable from a floating-point tensor, membrane potential minus threshold, to spikes of its shape.
+
+    Raises:
+        ImportError: if the library is not installed.
+        ValueError: if there is no such library or surrogate, or it does not take the parameters.
+    """
+    module, known = _checked(library), names(library)
+    full = f"{library}.{name}"
+    if full not in known:
+        near = get_close_matches(full, known, n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown surrogate {full!r}; {hint}expected one of: {', '.join(known)}")
+    try:
+        return module.make(name, **parameters)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"surrogate {full!r}: {error}") from error

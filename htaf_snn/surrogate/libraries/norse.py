@@ -1,0 +1,62 @@
+"""Norse's own threshold functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from ..base import Foreign, Surrogate
+
+FAULTS = {
+    "circ": "alpha is a width: larger is wider, and at the default of 100 the gradient is 1 nearly everywhere",
+    "heavi_erfc": "peak 1.128 at any alpha",
+    "heaviside": "has no gradient",
+    "super": "alpha is ignored by Norse 1.1: the width is always 1",
+    "tanh": "peak 1 at any alpha: not the derivative of a step of height 1",
+    "triangle": "alpha sets the height only, 100 at the default; the width is fixed",
+}
+"""Known faults of Norse 1.1's threshold functions, by name."""
+
+
+def names() -> list[str]:
+    """Return the methods of Norse's `threshold`, but for "adjoint", which is no threshold function."""
+    return sorted(FAULTS)
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """One of Norse's threshold functions, looked up in each call, so that it can be pickled."""
+
+    method: str
+    alpha: float | Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return import_module("norse.torch.functional.threshold").threshold(x, self.method, self.alpha)
+
+
+def make(name: str, alpha: float | Tensor = 100.0) -> Threshold:
+    """Return a threshold function with Norse's parameter alpha > 0; 100 is the default of its neurons."""
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, Tensor)) or not torch.as_tensor(alpha > 0).all():
+        raise ValueError(f"alpha: expected a positive number, got {alpha!r}")
+    return Threshold(name, alpha)
+
+
+def as_method(surrogate: Surrogate) -> tuple[str, float | Tensor]:
+    """Return what makes a Norse neuron compute a surrogate, `method` and `alpha`.
+
+    Raises:
+        ValueError: if no Norse neuron can: for callables of another origin, a hardness below 1, and parameters that are
+            tensors.
+    """
+    if isinstance(surrogate, Foreign) and isinstance(surrogate.function, Threshold):
+        return surrogate.function.method, surrogate.function.alpha
+    values = surrogate.values()
+    if surrogate.formula is None:
+        raise ValueError(f"surrogate: expected one of htaf-snn or Norse for Norse's neurons, got {surrogate!r}")
+    if surrogate.hardness < 1 or any(isinstance(value, Tensor) for value in values.values()):
+        raise ValueError(f"surrogate: expected hardness 1 and plain numbers for Norse's neurons, got {surrogate!r}")
+    return f"{surrogate.formula.name}({', '.join(f'{name}={value!r}' for name, value in values.items())})", 1.0

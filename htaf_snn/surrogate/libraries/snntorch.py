@@ -1,0 +1,48 @@
+"""snnTorch's own surrogates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+
+from torch import Tensor
+
+FAULTS = {
+    "LSO": "raises when called: it calls another operator",
+    "SFS": "zero gradient for x <= B, so none near the threshold",
+    "SSO": "the gradient is random, and 1 wherever it spikes",
+    "atan": "the gradient is pi * alpha / 2 times the documented one",
+    "heaviside": "the gradient is 1 where it spikes, else 0",
+    "sigmoid": "NaN gradient below x = -3.4 at the default slope, by overflow",
+    "spike_rate_escape": "the peak lies one above the threshold",
+    "straight_through_estimator": "documented as a fast sigmoid",
+    "triangular": "no triangle: +threshold below 0, -threshold from 0 on, everywhere",
+}
+"""Known faults of snnTorch 1.0's surrogates, by name."""
+
+_SCALES = ("alpha", "beta", "slope", "variance")
+
+
+def _factories() -> dict[str, Callable]:
+    module = import_module("snntorch.surrogate")
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and key != "custom_surrogate"
+        if not key.startswith("_")
+    }
+
+
+def names() -> list[str]:
+    """Return the names of the factories in `snntorch.surrogate`."""
+    return sorted(_factories())
+
+
+def make(name: str, **parameters) -> Callable[[Tensor], Tensor]:
+    """Call a factory; parameters are numbers, and those that set a scale > 0."""
+    for key, value in parameters.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (key in _SCALES and not value > 0):
+            expected = "a positive number" if key in _SCALES else "a number"
+            raise ValueError(f"{key}: expected {expected}, got {value!r}")
+    return _factories()[name](**parameters)

@@ -1,0 +1,191 @@
+"""The one place that reads surrogates: a module, a specification, or any callable becomes a `Surrogate`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from . import libraries
+from .base import Foreign, Surrogate
+from .formula import FORMULAS, Formula
+
+__all__ = ["SurrogateLike", "fault", "names", "parse", "register", "resolve"]
+
+SurrogateLike = Surrogate | str | Callable[[Tensor], Tensor]
+"""A surrogate in any form, as `resolve` takes it."""
+
+_CLASSES: dict[str, type[Surrogate]] = {}
+# Names by which the literature on binary networks knows two of them.
+_SYNONYMS = {"superspike": "fast_sigmoid", "approx_sign": "triangle"}
+_Class = TypeVar("_Class", bound=type[Surrogate])
+
+
+def names(library: str | None = None) -> list[str]:
+    """Return the names that specifications may have, sorted: of this package, or as "library.name" of a library.
+
+    Args:
+        library: "snntorch", "norse", "spikingjelly" or "sinabs"; None is this package.
+
+    Raises:
+        ValueError: if the library is unknown.
+        ImportError: if it is not installed.
+
+    Example:
+        >>> names()[:3], names("norse")[:2]
+        (['approx_sign', 'atan', 'clipped_ste'], ['norse.circ', 'norse.heavi_erfc'])
+    """
+    return sorted({**_CLASSES, **_SYNONYMS}) if library is None else libraries.names(library)
+
+
+def named(name: str) -> type[Surrogate]:
+    """Return the class of this package's surrogate of that name; KeyError if there is none."""
+    return _CLASSES[_SYNONYMS.get(name, name)]
+
+
+def fault(specification: str) -> str | None:
+    """Return what is known to be wrong with another library's surrogate, or None.
+
+    Args:
+        specification: as for `resolve`; neither the name nor the parameters are checked.
+
+    Raises:
+        TypeError, ValueError: if it is no string or malformed.
+
+    Example:
+        >>> fault("norse.super(alpha=10)")
+        'alpha is ignored by Norse 1.1: the width is always 1'
+    """
+    library, _, name = parse(specification)[0].rpartition(".")
+    return libraries.fault(library, name)
+
+
+def parse(specification: str) -> tuple[str, dict[str, object]]:
+    """Split a specification into the name and the keyword arguments.
+
+    Args:
+        specification: a name, dotted or not, alone or with literal keyword arguments in parentheses.
+
+    Raises:
+        TypeError: if it is not a string.
+        ValueError: if it is of another form.
+
+    Example:
+        >>> parse("htaf(alpha=0.5, beta=8)"), parse("snntorch.atan")
+        (('htaf', {'alpha': 0.5, 'beta': 8}), ('snntorch.atan', {}))
+    """
+    if not isinstance(specification, str):
+        raise TypeError(f"surrogate: expected a string such as 'htaf(beta=8)', got {specification!r}")
+    try:
+        node = ast.parse(specification.strip(), mode="eval").body
+        name, keywords = (node.func, node.keywords) if isinstance(node, ast.Call) and not node.args else (node, [])
+        parameters = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in keywords if keyword.arg}
+    except (SyntaxError, TypeError, ValueError):
+        name, keywords, parameters = ast.Constant(None), [], {}
+    if not isinstance(name, (ast.Name, ast.Attribute)) or len(parameters) != len(keywords):
+        expected = "a name or name(key=value, ...) with plain values"
+        raise ValueError(f"surrogate: expected {expected}, got {specification!r}")
+    return ast.unparse(name), parameters
+
+
+def _from_specification(specification: str) -> Surrogate:
+    name, parameters = parse(specification)
+    library, _, member = name.rpartition(".")
+    if library:
+        return Foreign(libraries.make(library, member, parameters), name=specification.strip())
+    cls = _CLASSES.get(_SYNONYMS.get(name, name))
+    if cls is None:
+        known = names()
+        elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
+        near = [*elsewhere, *get_close_matches(name, known, n=3)]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {', '.join(known)}")
+    try:
+        return cls(**parameters)
+    except TypeError as error:
+        known = list(inspect.signature(cls).parameters)
+        raise ValueError(f"surrogate {name!r}: {error}; its parameters are: {', '.join(known)}") from error
+
+
+def resolve(surrogate: SurrogateLike) -> Surrogate:
+    """Return the surrogate that is meant, whatever form it is given in.
+
+    Args:
+        surrogate: a `Surrogate`, which is returned itself; a specification, a name of `names()` alone or with literal
+            keyword arguments as the class takes them, "htaf(alpha=0.5, beta=8)"; one of another library's,
+            "snntorch.atan(alpha=2)", which that library's own code computes; or any callable from membrane potential minus
+            threshold to spikes of its shape and dtype, which is wrapped in `Foreign`.
+
+    Returns:
+        A `Surrogate`; for a specification a new one.
+
+    Raises:
+        TypeError: if it is of none of these forms, a class among them.
+        ValueError: if a specification is malformed, or names a surrogate, library or parameter that does not exist; the
+            message lists those that do.
+        ImportError: if the library is not installed.
+
+    Example:
+        >>> resolve("htaf(alpha=0.5, beta=8)")
+        HTAF(alpha=0.5, beta=8.0, hardness=1.0)
+        >>> resolve("snntorch.fast_sigmoid(slope=25)")(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+        >>> resolve(lambda x: (x > 0).to(x.dtype) + x - x.detach())(torch.tensor([-1.0, 1.0]))
+        tensor([0., 1.])
+    """
+    if isinstance(surrogate, Surrogate):
+        return surrogate
+    if isinstance(surrogate, str):
+        return _from_specification(surrogate)
+    if isinstance(surrogate, type):
+        name = surrogate.__name__
+        remedy = f"{name}.apply" if issubclass(surrogate, torch.autograd.Function) else f"{name}()"
+        raise TypeError(f"surrogate: expected an instance, got the class {name}; write {remedy}")
+    if not callable(surrogate):
+        raise TypeError(f"surrogate: expected a module, its specification or a callable, got {surrogate!r}")
+    return Foreign(surrogate)
+
+
+def register(cls: _Class) -> _Class:
+    """Class decorator: make a surrogate of your own known by its formula's name, to `resolve`, kernels and commands.
+
+    The same class once more, as when a notebook's cell is run again, replaces the one before.
+
+    Args:
+        cls: a subclass of `Surrogate` with a formula whose name is an identifier.
+
+    Returns:
+        The class.
+
+    Raises:
+        TypeError: if it is not a subclass of `Surrogate` with a formula.
+        ValueError: if the name is taken or is not an identifier.
+
+    Example:
+        >>> from htaf_snn.surrogate import Formula
+        >>> def primitive(x, width):
+        ...     return 0.5 + x / (2.0 * (width + abs(x)))
+        >>> def derivative(x, width):
+        ...     return 0.5 * width / (width + abs(x)) / (width + abs(x))
+        >>> @register
+        ... class SoftStep(Surrogate, formula=Formula("soft_step", primitive, derivative)):
+        ...     width: float = 1.0
+        >>> resolve("soft_step(width=2)")(torch.ones(1))
+        tensor([1.])
+    """
+    is_surrogate = isinstance(cls, type) and issubclass(cls, Surrogate)
+    if not is_surrogate or not isinstance(cls.formula, Formula):
+        raise TypeError(f"expected a subclass of Surrogate with a formula, got {cls!r}")
+    name = cls.formula.name
+    if not name.isidentifier():
+        raise ValueError(f"name: expected a Python identifier, got {name!r}")
+    before = _CLASSES.get(_SYNONYMS.get(name, name), cls)
+    if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"name: {name!r} is taken by another surrogate")
+    _CLASSES[name], FORMULAS[name] = cls, cls.formula
+    return cls
