@@ -19,7 +19,7 @@ from htaf_snn.compare import Study
 from htaf_snn.compare.study import versions
 
 DEPTHS = {"bnn": 2, "dhn": 8}
-ESTIMATORS = ["htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "ede"]
+ESTIMATORS = ["htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "ede"]
 SHARED = {"dataset": "fashion-mnist", "epochs": 10, "batch_size": 128, "schedule": "cosine"}
 WIDTH = 512
 

@@ -24,11 +24,11 @@ def gradient(step, x=X):
 
 @pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
 def test_every_surrogate_of_a_library_can_be_had(library):
-    found = integrations.names(library)
+    found = surrogate.names(library)
     assert len(found) >= {"snntorch": 10, "norse": 6, "spikingjelly": 16, "sinabs": 5}[library]
     at_zero = 0.0 if library in ("snntorch", "norse") else 1.0
     for spec in found:
-        step = integrations.parse(spec)
+        step = surrogate.resolve(spec)
         if spec == "snntorch.LSO":
             with pytest.raises(TypeError):
                 step(X)
@@ -43,7 +43,7 @@ def test_every_surrogate_of_a_library_can_be_had(library):
 
 @pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
 def test_faults_belong_to_surrogates_and_are_true_to_life(library):
-    known = {name.partition(".")[2] for name in integrations.names(library)}
+    known = {name.partition(".")[2] for name in surrogate.names(library)}
     assert set(integrations.LIBRARIES[library].FAULTS) <= known
 
 
@@ -57,8 +57,8 @@ def test_spikingjellys_own_code_computes():
         ("spikingjelly.s2nn(alpha=2)", theirs.S2NN(alpha=2.0)),
         ("spikingjelly.atan", theirs.ATan()),
     ):
-        assert torch.equal(gradient(integrations.parse(spec)), gradient(peer))
-    peaks = {name: gradient(integrations.parse(f"spikingjelly.{name}")).max() for name in ("erf", "piecewise_exp")}
+        assert torch.equal(gradient(surrogate.resolve(spec)), gradient(peer))
+    peaks = {name: gradient(surrogate.resolve(f"spikingjelly.{name}")).max() for name in ("erf", "piecewise_exp")}
     assert peaks["erf"] == pytest.approx(2 / math.sqrt(math.pi), rel=1e-5)
     assert peaks["piecewise_exp"] == pytest.approx(0.5, rel=1e-5)
 
@@ -74,35 +74,35 @@ def test_sinabs_own_code_computes_at_threshold_one():
         ("sinabs.multi_gaussian", theirs.MultiGaussian()),
         ("sinabs.periodic_exponential", theirs.PeriodicExponential()),
     ):
-        torch.testing.assert_close(gradient(integrations.parse(spec)), peer(X + 1.0, 1.0), rtol=0, atol=0)
+        torch.testing.assert_close(gradient(surrogate.resolve(spec)), peer(X + 1.0, 1.0), rtol=0, atol=0)
 
 
 @needs["snntorch"]
 @needs["norse"]
 def test_faults_are_as_described():
-    assert gradient(integrations.parse("snntorch.sigmoid"), torch.tensor([-4.0])).isnan().all()
-    assert gradient(integrations.parse("snntorch.triangular")).unique().tolist() == [-1.0, 1.0]
+    assert gradient(surrogate.resolve("snntorch.sigmoid"), torch.tensor([-4.0])).isnan().all()
+    assert gradient(surrogate.resolve("snntorch.triangular")).unique().tolist() == [-1.0, 1.0]
     assert torch.equal(
-        gradient(integrations.parse("norse.super(alpha=1)")), gradient(integrations.parse("norse.super"))
+        gradient(surrogate.resolve("norse.super(alpha=1)")), gradient(surrogate.resolve("norse.super"))
     )
-    assert gradient(integrations.parse("snntorch.atan")).max() == 1
-    assert integrations.fault("snntorch.fast_sigmoid") is integrations.fault("htaf(beta=8)") is None
+    assert gradient(surrogate.resolve("snntorch.atan")).max() == 1
+    assert surrogate.fault("snntorch.fast_sigmoid") is surrogate.fault("htaf(beta=8)") is None
 
 
 @pytest.mark.parametrize("library", integrations.LIBRARIES)
 def test_a_library_that_is_not_installed_is_told_with_its_remedy(library, monkeypatch):
     monkeypatch.setattr(integrations.LIBRARIES[library], "is_installed", lambda: False)
-    for call in (lambda: integrations.parse(f"{library}.atan"), lambda: integrations.names(library)):
+    for call in (lambda: surrogate.resolve(f"{library}.atan"), lambda: surrogate.names(library)):
         with pytest.raises(ImportError, match=f"{library} is not installed; pip install {library}"):
             call()
 
 
 def test_unknown_names_are_told():
     with pytest.raises(ValueError, match="expected a library of snntorch, norse, spikingjelly, sinabs, got 'brian'"):
-        integrations.parse("brian.atan")
+        surrogate.resolve("brian.atan")
     with pytest.raises(ValueError, match="library: expected one of snntorch"):
-        integrations.names("brian")
-    assert integrations.names() == surrogate.names()
+        surrogate.names("brian")
+    assert surrogate.names() == surrogate.names()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_bad_names_and_parameters(library, spec, message):
     if find_spec(library) is None:
         pytest.skip("sinabs is not installed")
     with pytest.raises(ValueError, match=message):
-        integrations.parse(spec)
+        surrogate.resolve(spec)
 
 
 def test_htaf_keeps_spikingjellys_convention_at_zero():
@@ -129,8 +129,8 @@ def test_htaf_keeps_spikingjellys_convention_at_zero():
     assert function(x).tolist() == [0, 1, 1, 1]
     assert torch.equal(gradient(function), gradient(HTAF(beta=6.0)))
     function.set_spiking_mode(False)
-    assert torch.equal(function(X), HTAF(beta=6.0, mode="smooth")(X))
-    assert torch.equal(gradient(pickle.loads(pickle.dumps(function))), gradient(HTAF(beta=6.0, mode="smooth")))
+    assert torch.equal(function(X), HTAF(beta=6.0, hardness=0.0)(X))
+    assert torch.equal(gradient(pickle.loads(pickle.dumps(function))), gradient(HTAF(beta=6.0, hardness=0.0)))
     with pytest.raises(TypeError, match="expected a surrogate of htaf_snn, got function"):
         spikingjelly_adapter.SurrogateFunction(gradient)
 

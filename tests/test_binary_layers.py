@@ -43,7 +43,7 @@ def test_gradients_are_the_published_ones(name):
     y.sum().backward()
     assert torch.equal(y, torch.where(x > 0, 1.0, -1.0).double())
     torch.testing.assert_close(x.grad, PUBLISHED[name](x.detach()), rtol=1e-12, atol=1e-14)
-    weights = hnn.BinaryLinear(len(x), 1, estimator=name).double()
+    weights = hnn.BinaryLinear(len(x), 1, surrogate=name).double()
     weights.weight.data.copy_(x.detach()[None])
     weights(torch.ones(1, len(x)).double()).sum().backward()
     torch.testing.assert_close(weights.weight.grad[0], x.grad)
@@ -70,10 +70,10 @@ def test_smooth_in_training_and_hard_in_eval(levels):
     activation.eval()
     hard = activation(x)
     assert torch.equal(hard, torch.where(x > 0, *map(float, reversed(levels))).double())
-    with hnn.smooth_activations(activation):
+    with hardening.smooth(activation):
         torch.testing.assert_close(activation(x), expected.double(), rtol=1e-6, atol=1e-6)
     assert torch.equal(activation(x), hard)
-    spiking = hnn.HTAFActivation(2.0, 4.0, levels=levels, mode="spike", normalized=False).double()
+    spiking = hnn.HTAFActivation(2.0, 4.0, levels=levels, hardness=1.0, normalized=False).double()
     assert torch.equal(spiking(x), hard)
 
 
@@ -140,26 +140,26 @@ def test_quantized_inputs():
 
 def test_annealing():
     net = nn.Sequential(hnn.HTAFActivation(), hnn.HTAFActivation(), hnn.BinaryActivation("clipped_ste"))
-    anneal = hnn.AnnealAlpha(net, 1.0, 16.0, steps=4, ends={"1": 81.0})
+    anneal = hardening.Anneal(net, 1.0, 16.0, steps=4, ends={"1": 81.0})
     seen = []
     for _ in range(5):
         seen.append((net[0].surrogate.alpha, net[1].surrogate.alpha))
         anneal.step()
     assert seen == [(1, 1), (2, 3), (4, 9), (8, pytest.approx(27)), (16, 81)]
-    again = hnn.AnnealAlpha(copy.deepcopy(net), 1.0, 16.0, steps=4)
+    again = hardening.Anneal(copy.deepcopy(net), 1.0, 16.0, steps=4)
     again.load_state_dict({"done": 2})
     assert again.state_dict() == {"done": 2}
-    cosine = hnn.AnnealAlpha(net, 1.0, 16.0, steps=4, shape="cosine")
+    cosine = hardening.Anneal(net, 1.0, 16.0, steps=4, shape="cosine")
     cosine.at(1)
     assert net[0].surrogate.alpha == pytest.approx(16 ** (0.5 - 0.5**1.5))
-    stairs = hnn.AnnealAlpha(net, 1.0, 32.0, steps=60, shape="stepwise")
+    stairs = hardening.Anneal(net, 1.0, 32.0, steps=60, shape="stepwise")
     found = []
     for done in range(61):
         stairs.at(done)
         found.append(net[0].surrogate.alpha)
     assert sorted(set(found)) == pytest.approx([1, 2, 4, 8, 16, 32])
     ede = nn.Sequential(hnn.BinaryActivation("ede"))
-    hnn.AnnealAlpha(ede, 0.1, 10.0, steps=2, parameter="t").step()
+    hardening.Anneal(ede, 0.1, 10.0, steps=2, parameter="t").step()
     assert ede[0].surrogate.t == pytest.approx(1)
 
 
@@ -173,11 +173,11 @@ def test_annealing():
         (lambda: hnn.BinaryConv2d(4, 2, 3, groups=3), ValueError, "^groups: expected a divisor"),
         (lambda: hnn.BinaryConv2d(4, 2, 3, padding="same"), ValueError, "^padding: expected an integer or two"),
         (lambda: hnn.HeavisideConv2d(4, 2, 3, padding=1, padding_mode="reflect"), ValueError, "^padding, padding_mode"),
-        (lambda: hnn.AnnealAlpha(nn.Linear(1, 1), steps=1), ValueError, "^model: expected an activation"),
-        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=0), ValueError, "^steps: expected an integer"),
-        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=1, shape="odd"), ValueError, "^shape: expected one of"),
-        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), end=0.0, steps=1), ValueError, "^start, end, ends: expected"),
-        (lambda: hnn.AnnealAlpha(hnn.HTAFActivation(), steps=1, ends={"x": 1}), ValueError, "^ends: expected names"),
+        (lambda: hardening.Anneal(nn.Linear(1, 1), steps=1), ValueError, "^model: expected an activation"),
+        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=0), ValueError, "^steps: expected an integer"),
+        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=1, shape="odd"), ValueError, "^shape: expected one of"),
+        (lambda: hardening.Anneal(hnn.HTAFActivation(), end=0.0, steps=1), ValueError, "^start, end, ends: expected"),
+        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=1, ends={"x": 1}), ValueError, "^ends: expected names"),
         (lambda: models.BinaryResNet(9), ValueError, "^depth: expected 8, 14, 20"),
         (lambda: models.binarize(nn.Sequential(), skip=["stem"]), ValueError, "^skip: expected names of modules"),
         (lambda: models.BinaryMLP(4, [2], 2, activation="hat"), ValueError, "unknown surrogate"),
@@ -210,7 +210,7 @@ def test_recalibration_measures_hard_activations():
     net = nn.Sequential(hnn.HTAFActivation(levels=(0, 1)), nn.BatchNorm1d(1, momentum=0.3))
     net(torch.randn(100, 1))
     x = torch.tensor([[1.0], [2.0], [-1.0], [3.0]])
-    hnn.recalibrate(net, [(x, None), (-x, None), (x, None)], batches=2)
+    hardening.recalibrate(net, [(x, None), (-x, None), (x, None)], batches=2)
     assert net[1].running_mean.item() == 0.5
     assert net[1].running_var.item() == pytest.approx(0.25)
     assert net.training
@@ -347,8 +347,8 @@ def test_the_range_is_checked_under_transformations():
 
 def test_smooth_activations_can_be_nested():
     activation = hnn.HTAFActivation(levels=(0, 1)).eval()
-    with hnn.smooth_activations(activation):
-        with hnn.smooth_activations(activation):
+    with hardening.smooth(activation):
+        with hardening.smooth(activation):
             pass
         assert activation.is_smooth
     assert not activation.is_smooth

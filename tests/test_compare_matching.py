@@ -64,7 +64,7 @@ def test_what_has_no_width_or_area_cannot_be_matched():
 
 @pytest.mark.parametrize("spec", ["snntorch.fast_sigmoid", "norse.tanh(alpha=2)", "snntorch.triangular"])
 def test_surrogates_of_libraries_are_matched(spec):
-    found = rescaled(integrations.parse(spec), HTAF(), "peak", slope=2.0)
+    found = rescaled(surrogate.resolve(spec), HTAF(), "peak", slope=2.0)
     assert profile.measure(found).peak == pytest.approx(1.0, rel=1e-6)
 
 

@@ -17,7 +17,7 @@ class _Recordings:
 
 
 def test_activity_counts_by_hand():
-    model = trial._network(Config(width=3, depth=1), _Recordings(), integrations.parse("htaf"))
+    model = trial._network(Config(width=3, depth=1), _Recordings(), surrogate.resolve("htaf"))
     with torch.no_grad():
         linear = model.layers[0][1]
         linear.weight.zero_()
@@ -36,7 +36,7 @@ def test_activity_counts_by_hand():
 
 def test_gradients_and_their_cosine():
     torch.manual_seed(0)
-    model = trial._network(Config(width=6), _Recordings(), integrations.parse("htaf"))
+    model = trial._network(Config(width=6), _Recordings(), surrogate.resolve("htaf"))
     frames, labels = torch.rand(3, 4, 2, 5, 5), torch.tensor([0, 1, 2, 0])
     found = measures.batch_gradient(model, frames, labels)
     torch.nn.functional.cross_entropy(model(frames), labels).backward()
@@ -57,7 +57,7 @@ def test_folds_test_every_recording_once():
 
 
 def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
-    found = trial.run(Config("htaf(mode='smooth')", **SMALL))
+    found = trial.run(Config("htaf(hardness=0.0)", **SMALL))
     assert found["hardening_gap"] == pytest.approx(found["smooth_test_accuracy"] - found["test_accuracy"])
     assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
 
@@ -70,7 +70,7 @@ def test_estimators_of_binary_networks_are_compared(tmp_path, model):
     assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
     rows = {row["surrogate"]: row for row in study.table()}
     assert [name for name, row in rows.items() if row["hardening_gap"] is not None] == [
-        "htaf(normalized=True, mode='smooth')"
+        "htaf(normalized=True, hardness=0.0)"
     ]
     assert rows["htaf"]["cosine_end"] == pytest.approx(1)
     assert -1 <= rows["ede"]["cosine_end"] < 0.99
@@ -122,7 +122,7 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    model = trial._network(Config("htaf(learnable=True)", model="dhn"), Images(), trial.surrogate_of(Config()))
+    model = trial._network(Config("htaf(learn=("alpha", "beta"))", model="dhn"), Images(), trial.surrogate_of(Config()))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -270,7 +270,7 @@ def test_what_would_be_lost_is_refused(make, message):
 
 def test_smooth_activations_are_refused():
     net = nn.Sequential(hnn.HTAFActivation()).eval()
-    with hnn.smooth_activations(net), pytest.raises(ValueError, match=r"^0: .* expected an activation of two levels"):
+    with hardening.smooth(net), pytest.raises(ValueError, match=r"^0: .* expected an activation of two levels"):
         deploy.pack(net)
     deploy.pack(net)
 

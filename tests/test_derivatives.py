@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import htaf_snn
 from htaf_snn import HTAF, functional, models, surrogate
 from htaf_snn import nn as hnn
-from htaf_snn.formulas import Formula
+from htaf_snn.surrogate import Formula
 
 
 def primitive(x, width=1.0):
@@ -43,15 +43,15 @@ class Learned(torch.nn.Module):
 FOREIGN = {
     "snnTorch's atan": lambda: hnn.Leaky(0.9, surrogate=snn.surrogate.atan(), learn_beta=True),
     "learned callable": lambda: hnn.Leaky(0.9, surrogate=Learned()),
-    "from snnTorch": lambda: hnn.Leaky.from_snntorch(snn.Leaky(0.9, learn_beta=True)),
+    "from snnTorch": lambda: interop.from_snntorch(snn.Leaky(0.9, learn_beta=True)),
     "LIF, snnTorch's atan": lambda: hnn.LIF(v_th=0.3, surrogate=snn.surrogate.atan(), learn=["v_th"]),
-    "from Norse": lambda: hnn.LIF.from_norse(norse.LIF(norse.LIFParameters(v_th=torch.tensor(0.3)))),
+    "from Norse": lambda: interop.from_norse(norse.LIF(norse.LIFParameters(v_th=torch.tensor(0.3)))),
 }
 NEURONS = {
     "HTAF": lambda: hnn.Leaky(0.9),
     "ATan, learned": lambda: hnn.Leaky(0.9, surrogate="atan", learn_beta=True, learn_threshold=True),
-    "smooth": lambda: hnn.Leaky(0.9, surrogate=HTAF(mode="smooth")),
-    "learnable HTAF": lambda: hnn.Leaky(0.9, surrogate=HTAF(learnable=("alpha",))),
+    "smooth": lambda: hnn.Leaky(0.9, surrogate=HTAF(hardness=0.0)),
+    "learnable HTAF": lambda: hnn.Leaky(0.9, surrogate=HTAF(learn=("alpha",))),
     "alpha per neuron": lambda: hnn.Leaky(0.9, surrogate=HTAF(alpha=torch.linspace(0.5, 2, 5))),
     "own formula": lambda: hnn.Leaky(0.9, surrogate=Breaking()),
     "graded": lambda: hnn.Leaky(0.9, graded_spikes_factor=2.0, learn_graded_spikes_factor=True),
@@ -221,8 +221,8 @@ def test_annealing_under_compilation(make, dynamic, x):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 0.0, -0.0, 1e38])
 def test_an_exported_spike_keeps_value_and_gradient(bad):
     x = torch.tensor([-1.0, 0.3, bad])
-    run = torch.export.export(HTAF(learnable=True), (x,)).module()
-    module = HTAF(learnable=True)
+    run = torch.export.export(HTAF(learn=("alpha", "beta")), (x,)).module()
+    module = HTAF(learn=("alpha", "beta"))
     for function in (run, module):
         leaf = x.clone().requires_grad_()
         function(leaf).sum().backward()
@@ -268,7 +268,7 @@ def test_a_factor_loaded_or_set_later_counts(factor, x):
 
 def test_neurons_with_norse_methods_are_pickled_while_registered(x):
     with htaf_snn.register():
-        neuron = hnn.LIF.from_norse(norse.LIF(norse.LIFParameters(method="super", v_th=torch.tensor(0.3))))
+        neuron = interop.from_norse(norse.LIF(norse.LIFParameters(method="super", v_th=torch.tensor(0.3))))
         data = pickle.dumps(neuron)
     assert torch.equal(spikes(pickle.loads(data), x), spikes(neuron, x))
 
@@ -293,7 +293,7 @@ def test_networks_compile_with_dynamic_shapes(make):
 
 @pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd, torch.func.hessian])
 @pytest.mark.parametrize(
-    "make", [HTAF, lambda: HTAF(mode="smooth"), lambda: torch.nn.Sequential(torch.nn.Linear(6, 6), HTAF())]
+    "make", [HTAF, lambda: HTAF(hardness=0.0), lambda: torch.nn.Sequential(torch.nn.Linear(6, 6), HTAF())]
 )
 def test_transforms_are_compiled_right(make, transform):
     torch._dynamo.reset()

@@ -61,7 +61,7 @@ def inputs(steps=13, batch=3, features=21, seed=0):
 
 def fused(backend, surrogate="htaf", **options):
     def run(x, beta, threshold, v0):
-        spikes, v, trace = functional.lif(
+        spikes, v, trace = functional.leaky(
             x, beta=beta, threshold=threshold, v0=v0, surrogate=surrogate, backend=backend, return_trace=True, **options
         )
         return {"spikes": spikes, "v": v, "trace": trace}
@@ -128,7 +128,7 @@ def norse_inputs():
 
 def fused_cuba(backend, **options):
     def run(**tensors):
-        spikes, v, i = functional.cuba_lif(**tensors, backend=backend, **options)
+        spikes, v, i = functional.lif(**tensors, backend=backend, **options)
         return {"spikes": spikes, "v": v, "i": i}
 
     return run
@@ -136,7 +136,7 @@ def fused_cuba(backend, **options):
 
 def norse_stepped(detach):
     """Norse's step functions: the feed-forward one, or the recurrent one with no recurrent weights."""
-    from norse.torch.functional.lif import (
+    from norse.torch.functional.leaky import (
         LIFFeedForwardState,
         LIFParameters,
         LIFState,
@@ -185,7 +185,7 @@ def test_equals_the_norse_module():
     (expected_grad,) = torch.autograd.grad(expected.sum() + state.v.sum(), x)
     from htaf_snn.integrations.norse_adapter import library_surrogate
 
-    found, v, i = functional.cuba_lif(x, threshold=0.3, surrogate=library_surrogate("super"))
+    found, v, i = functional.lif(x, threshold=0.3, surrogate=library_surrogate("super"))
     (grad,) = torch.autograd.grad(found.sum() + v.sum(), x)
     assert torch.equal(found, expected) and torch.equal(v, state.v) and torch.equal(i, state.i)
     torch.testing.assert_close(grad, expected_grad)
@@ -210,14 +210,14 @@ def test_every_formula_is_portable():
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize(("reset", "delay"), RESETS)
 def test_any_callable(backend, reset, delay):
-    step = HTAF(learnable=True, alpha=0.8)
+    step = HTAF(learn=("alpha", "beta"), alpha=0.8)
     tensors = inputs(steps=7)
 
     def run(backend, step, device):
         step.zero_grad()
         outputs, grads = results(fused(backend, step, reset=reset, reset_delay=delay), leaves(tensors, device=device))
         x = tensors["x"].to(device)
-        functional.lif(x, beta=0.9, surrogate=step, reset=reset, reset_delay=delay, backend=backend)[0].sum().backward()
+        functional.leaky(x, beta=0.9, surrogate=step, reset=reset, reset_delay=delay, backend=backend)[0].sum().backward()
         return outputs, grads, {k: p.grad.cpu() for k, p in step.named_parameters()}
 
     expected = run("torch", step, "cpu")
@@ -249,10 +249,10 @@ def test_sizes(backend, size, steps):
 def test_non_contiguous(backend):
     wide = torch.randn(6, 5, 8, 4, generator=torch.Generator().manual_seed(1)).to(DEVICES[backend])
     x = wide.transpose(1, 3)[:, :, ::2].requires_grad_()
-    spikes, v = functional.lif(x, beta=0.9, backend=backend)
+    spikes, v = functional.leaky(x, beta=0.9, backend=backend)
     (grad,) = torch.autograd.grad(spikes.sum() + v.sum(), x)
     y = x.detach().contiguous().requires_grad_()
-    expected, expected_v = functional.lif(y, beta=0.9, backend="torch")
+    expected, expected_v = functional.leaky(y, beta=0.9, backend="torch")
     (expected_grad,) = torch.autograd.grad(expected.sum() + expected_v.sum(), y)
     assert torch.equal(spikes, expected) and torch.equal(v, expected_v)
     torch.testing.assert_close(grad, expected_grad)
@@ -263,7 +263,7 @@ def test_nan_spreads_in_its_neuron_and_gradient_only(backend):
     x = torch.zeros(4, 1, 2, device=DEVICES[backend])
     x[1, 0, 0] = math.nan
     x.requires_grad_()
-    spikes, v = functional.lif(x, beta=0.9, backend=backend)
+    spikes, v = functional.leaky(x, beta=0.9, backend=backend)
     (grad,) = torch.autograd.grad(spikes.sum(), x)
     assert not spikes.any() and v[0, 0].isnan() and v[0, 1] == 0
     assert grad[:, 0, 0].isnan().all() and grad[:, 0, 1].isfinite().all()
@@ -275,13 +275,13 @@ def test_dtypes(backend, dtype):
     if backend == "triton" and dtype == torch.float64:
         pytest.skip("the Triton kernels keep a float32 state; float64 is for the CPU")
     x = inputs()["x"].to(DEVICES[backend], dtype).requires_grad_()
-    spikes, v = functional.lif(x, beta=0.9, backend=backend)
+    spikes, v = functional.leaky(x, beta=0.9, backend=backend)
     state = torch.float64 if dtype == torch.float64 else torch.float32
     assert spikes.dtype == dtype and v.dtype == state
     (grad,) = torch.autograd.grad(spikes.sum(), x)
     assert grad.dtype == dtype
     wide = x.detach().to(state).requires_grad_()
-    expected, expected_v = functional.lif(wide, beta=0.9, backend="torch")
+    expected, expected_v = functional.leaky(wide, beta=0.9, backend="torch")
     (expected_grad,) = torch.autograd.grad(expected.sum(), wide)
     assert torch.equal(spikes, expected.to(dtype)) and torch.equal(v, expected_v)
     torch.testing.assert_close(grad, expected_grad.to(dtype))
@@ -290,7 +290,7 @@ def test_dtypes(backend, dtype):
 @pytest.mark.parametrize("reset", functional.sequences.RESETS)
 def test_gradcheck_of_the_smooth_step(reset):
     tensors = leaves(inputs(4, 2, 3), torch.float64)
-    step = HTAF(mode="smooth")
+    step = HTAF(hardness=0.0)
 
     def run(*values):
         named = dict(zip(tensors, values, strict=True))
@@ -303,7 +303,7 @@ def test_gradcheck_of_the_current_based_neuron():
     tensors = leaves(norse_inputs(), torch.float64)
 
     def run(*values):
-        outputs = fused_cuba("numba", surrogate=HTAF(mode="smooth"), detach_reset=True)(
+        outputs = fused_cuba("numba", surrogate=HTAF(hardness=0.0), detach_reset=True)(
             **dict(zip(tensors, values, strict=True))
         )
         return outputs["spikes"]
@@ -318,7 +318,7 @@ def test_checkpointing_changes_nothing(backend):
     tensors = leaves({k: v for k, v in inputs(10).items()}, device=DEVICES[backend])
 
     def run(every):
-        spikes, v = functional.lif(**tensors, backend=backend, checkpoint_every=every)
+        spikes, v = functional.leaky(**tensors, backend=backend, checkpoint_every=every)
         return spikes, v, *torch.autograd.grad(spikes.sum() + v.sum(), list(tensors.values()))
 
     for whole, pieces in zip(run(None), run(3), strict=True):
@@ -342,13 +342,13 @@ def saved_bytes(run):
 
 def test_only_the_trace_is_saved():
     def lif(**options):
-        return saved_bytes(lambda x: functional.lif(x, beta=0.9, **options))
+        return saved_bytes(lambda x: functional.leaky(x, beta=0.9, **options))
 
     assert lif() <= 4.01
     assert lif(save_dtype=torch.bfloat16) <= 2.01
     assert lif(checkpoint_every=10) <= 0.1 * 4 + 0.01
     # Five parameters of 4 bytes a neuron, a fiftieth of that a step.
-    assert saved_bytes(lambda x: functional.cuba_lif(x)) <= 4.01 + 5 * 4 / 50
+    assert saved_bytes(lambda x: functional.lif(x)) <= 4.01 + 5 * 4 / 50
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
@@ -395,7 +395,7 @@ def test_beta_is_clamped_as_in_snntorch():
 )
 def test_bad_input(options, error, names):
     with pytest.raises(error) as caught:
-        functional.lif(**{"x": torch.zeros(3, 2, 4), "beta": 0.9} | options)
+        functional.leaky(**{"x": torch.zeros(3, 2, 4), "beta": 0.9} | options)
     assert all(name in str(caught.value) for name in names), caught.value
 
 
@@ -407,7 +407,7 @@ def python(code, **environment):
     )
 
 
-RUN = "import torch; from htaf_snn import functional; functional.lif(torch.ones(3, 2, 4), beta=0.9, surrogate='atan')"
+RUN = "import torch; from htaf_snn import functional; functional.leaky(torch.ones(3, 2, 4), beta=0.9, surrogate='atan')"
 
 
 def test_the_second_process_finds_the_cache(tmp_path):
@@ -420,7 +420,7 @@ remember = lambda *args, **kwargs: kernels.append(compiled(*args, **kwargs)) or 
 from htaf_snn.kernels.lif import numba_cpu as lif
 from htaf_snn.kernels.spike import numba_cpu as spike
 lif.compiled = spike.compiled = remember
-for run in (lambda x: functional.lif(x, beta=0.9)[0], lambda x: functional.cuba_lif(x)[0], functional.htaf):
+for run in (lambda x: functional.leaky(x, beta=0.9)[0], lambda x: functional.lif(x)[0], functional.htaf):
     x = torch.ones(300, 2, 100, requires_grad=True)
     run(x).sum().backward()
 print(*(sum(c.values()) for kernel in kernels for c in (kernel.stats.cache_hits, kernel.stats.cache_misses)))
@@ -448,5 +448,5 @@ def test_an_unavailable_backend_raises(monkeypatch):
 
     monkeypatch.setitem(_dispatch._INSTALLED, "numba", False)
     with pytest.raises(RuntimeError, match=r"numba.*not installed; pip install numba"):
-        functional.lif(torch.zeros(3, 2, 4), beta=0.9, backend="numba")
-    assert functional.lif(torch.zeros(3, 2, 4), beta=0.9)[0].shape == (3, 2, 4)
+        functional.leaky(torch.zeros(3, 2, 4), beta=0.9, backend="numba")
+    assert functional.leaky(torch.zeros(3, 2, 4), beta=0.9)[0].shape == (3, 2, 4)

@@ -46,14 +46,14 @@ def gradients(module, run, x):
         {"learn_beta": True, "learn_threshold": True, "threshold": 0.7},
         {"reset_mechanism": "zero", "reset_delay": False},
         {"reset_mechanism": "none", "spike_grad": HTAF(alpha=2.0)},
-        {"graded_spikes_factor": 2.0, "learn_graded_spikes_factor": True, "spike_grad": HTAF(learnable=True)},
-        {"spike_grad": HTAF(mode="smooth"), "reset_delay": False},
+        {"graded_spikes_factor": 2.0, "learn_graded_spikes_factor": True, "spike_grad": HTAF(learn=("alpha", "beta"))},
+        {"spike_grad": HTAF(hardness=0.0), "reset_delay": False},
     ],
     ids=str,
 )
 def test_leaky_from_and_to_snntorch(options):
     original = snn.Leaky(beta=torch.linspace(0.3, 0.9, 7), **copy.deepcopy(options))
-    layer = hnn.Leaky.from_snntorch(original)
+    layer = interop.from_snntorch(original)
     back = layer.to_snntorch()
     x = currents(11, 3, 7)
     expected, grads = gradients(original, lambda x: step_through(original, x), x)
@@ -70,9 +70,9 @@ def test_leaky_from_and_to_snntorch(options):
 @pytest.mark.parametrize("neuron", [snn.Synaptic(0.5, 0.5), snn.Leaky(0.5, state_quant=lambda v: v), torch.nn.ReLU()])
 def test_what_is_not_fused_is_refused(neuron):
     with pytest.raises((TypeError, ValueError), match="neuron: expected"):
-        hnn.Leaky.from_snntorch(neuron)
+        interop.from_snntorch(neuron)
     with pytest.raises(TypeError, match=r"expected a norse.torch.LIF"):
-        hnn.LIF.from_norse(neuron)
+        interop.from_norse(neuron)
 
 
 @pytest.mark.parametrize("neuron", [partial(hnn.Leaky, 0.9), hnn.LIF])
@@ -92,7 +92,7 @@ def test_bad_options_are_told_at_once(neuron, options, message):
 
 
 def test_a_specification_makes_a_module():
-    lif = hnn.Leaky(0.9, surrogate="htaf(mode='smooth')")
+    lif = hnn.Leaky(0.9, surrogate="htaf(hardness=0.0)")
     assert lif.surrogate.mode == "smooth"
     spikes, _ = lif.to_snntorch()(torch.rand(2, 3), torch.zeros(2, 3))
     assert spikes.shape == (2, 3)
@@ -108,7 +108,7 @@ def test_lif_from_and_to_norse(parameters):
     with htaf_snn.register():
         tensors = {"v_th": torch.linspace(0.2, 0.5, 7), "tau_mem_inv": torch.tensor(90.0)}
         original = norse.LIF(norse.LIFParameters(**parameters, **tensors))
-        layer = hnn.LIF.from_norse(original)
+        layer = interop.from_norse(original)
         back = layer.to_norse()
         x = currents(11, 3, 7)
         expected, grads = gradients(original, lambda x: (lambda s, state: (s, *state))(*original(x)), x)
@@ -120,7 +120,7 @@ def test_lif_from_and_to_norse(parameters):
 
 
 def test_norse_refuses_what_it_cannot_do():
-    for layer in (hnn.LIF(surrogate=HTAF(mode="smooth")), hnn.LIF(surrogate=HTAF(learnable=True)),
+    for layer in (hnn.LIF(surrogate=HTAF(hardness=0.0)), hnn.LIF(surrogate=HTAF(learn=("alpha", "beta"))),
                   hnn.LIF(surrogate=torch.sigmoid), hnn.LIF(detach_reset=True)):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             layer.to_norse()
@@ -159,7 +159,7 @@ def test_a_sequence_may_come_in_pieces():
 LAYERS = {
     "leaky": lambda: hnn.Leaky(0.9),
     "learned": lambda: hnn.Leaky(0.9, learn_beta=True, learn_threshold=True, reset_mechanism="zero", reset_delay=False),
-    "learnable surrogate": lambda: hnn.Leaky(0.9, surrogate=HTAF(learnable=True)),
+    "learnable surrogate": lambda: hnn.Leaky(0.9, surrogate=HTAF(learn=("alpha", "beta"))),
     "bfloat16 trace": lambda: hnn.Leaky(0.9, save_dtype=torch.bfloat16),
     "checkpointed": lambda: hnn.Leaky(0.9, checkpoint_every=3),
     "torch": lambda: hnn.Leaky(0.9, backend="torch"),
@@ -204,8 +204,8 @@ def test_autocast():
 def test_fused_neurons_train_as_snntorch_does():
     x = currents(8, 4, 6).mul(2)
     for spec in ("htaf", "snntorch.atan"):
-        expected = spikes_and_grad(integrations.neuron("snntorch", spec), x)
-        torch.testing.assert_close(spikes_and_grad(integrations.neuron("fused", spec), x), expected)
+        expected = spikes_and_grad(models.neuron("snntorch", spec), x)
+        torch.testing.assert_close(spikes_and_grad(models.neuron("fused", spec), x), expected)
 
 
 DDP = """

@@ -9,8 +9,8 @@ import norse.torch as norse
 import pytest
 import torch
 from norse.torch.functional import izhikevich
-from norse.torch.functional.lif_adex_refrac import LIFAdExRefracParameters
-from norse.torch.functional.lif_mc_refrac import LIFRefracParameters
+from norse.torch.functional.leaky_adex_refrac import LIFAdExRefracParameters
+from norse.torch.functional.leaky_mc_refrac import LIFRefracParameters
 from norse.torch.module import lif_adex_refrac as adex
 from norse.torch.module.encode import ConstantCurrentLIFEncoder, SpikeLatencyLIFEncoder
 
@@ -286,8 +286,8 @@ def test_alpha_learns():
         ("adjoint", "circ.*heaviside.*htaf.*adjoint"),
         ("nonsense()", "atan.*htaf"),
         ("htaf(gamma=1)", "gamma"),
-        ("htaf(mode='smooth')", "smooth mode would soften the reset"),
-        ("htaf(learnable=True)", "tensor alpha"),
+        ("htaf(hardness=0.0)", "smooth mode would soften the reset"),
+        ("htaf(learn=("alpha", "beta"))", "tensor alpha"),
         ("htaf(", "name\\(key=value"),
     ],
 )
@@ -408,7 +408,7 @@ def test_each_half_works_without_the_other(monkeypatch):
         assert snntorch_adapter.is_registered() and not norse_adapter.is_registered()
     monkeypatch.setattr(snntorch_adapter, "is_installed", lambda: False)
     with pytest.raises(ImportError, match="pip install snntorch"):
-        integrations.register()
+        interop.register()
 
 
 def test_installed_means_importable(monkeypatch):
@@ -437,7 +437,7 @@ def test_register_in_a_fresh_process_imports_norse_and_serves_neurons_made_befor
 def test_a_learnable_alpha_stays_learnable(alpha):
     with htaf_snn.register():
         p = norse.LIFParameters(method="htaf(beta=2)", alpha=torch.tensor(alpha, requires_grad=True))
-        fused = hnn.LIF.from_norse(norse.LIF(p))
+        fused = interop.from_norse(norse.LIF(p))
         x = 5 * torch.rand(6, 2, 3)
         norse.LIF(p)(x)[0].sum().backward()
         fused(x)[0].sum().backward()
@@ -462,12 +462,12 @@ def test_a_learnable_alpha_stays_learnable(alpha):
 )
 def test_what_a_fused_neuron_would_lose_is_refused(parameters, message):
     with htaf_snn.register(), pytest.raises(ValueError, match=message):
-        hnn.LIF.from_norse(norse.LIF(norse.LIFParameters(**parameters)))
+        interop.from_norse(norse.LIF(norse.LIFParameters(**parameters)))
 
 
 def test_recorded_states_are_refused():
     with pytest.raises(ValueError, match="record_states: expected False"):
-        hnn.LIF.from_norse(norse.LIF(record_states=True))
+        interop.from_norse(norse.LIF(record_states=True))
 
 
 @pytest.mark.parametrize("neuron", [norse.LIF, lambda p: norse.LIFAdExCell(norse.LIFAdExParameters(method=p.method))])

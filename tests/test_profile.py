@@ -8,7 +8,7 @@ from htaf_snn import integrations, profile, surrogate
 
 
 def measured(spec):
-    return profile.measure(integrations.parse(spec), spec)
+    return profile.measure(surrogate.resolve(spec), spec)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_images_keep_their_batch():
         net(torch.rand(2, 1, 6, 6))  # two steps of one image without channels would pass as an image of two channels
 
 
-@pytest.mark.parametrize("run", [hnn.Leaky(0.9), hnn.LIF(), lambda x: functional.lif(x, beta=0.9), functional.cuba_lif])
+@pytest.mark.parametrize("run", [hnn.Leaky(0.9), hnn.LIF(), lambda x: functional.leaky(x, beta=0.9), functional.lif])
 def test_a_single_time_step_is_refused(run):
     with pytest.raises(ValueError, match=r"x: expected currents of shape \(T, B, features, ...\).*x\[None\]"):
         run(torch.rand(4, 3))
@@ -223,9 +223,9 @@ def test_arguments_of_other_libraries_are_answered(options, message):
 def test_whole_numbers_are_parameters(one):
     x = 3 * torch.rand(5, 2, 3)
     assert torch.equal(hnn.Leaky(0.9, threshold=one)(x)[0], hnn.Leaky(0.9)(x)[0])
-    assert torch.equal(functional.lif(x, beta=0.9, threshold=one)[0], hnn.Leaky(0.9)(x)[0])
+    assert torch.equal(functional.leaky(x, beta=0.9, threshold=one)[0], hnn.Leaky(0.9)(x)[0])
     assert torch.equal(hnn.LIF(v_th=one)(x)[0], hnn.LIF()(x)[0])
-    fused = hnn.Leaky.from_snntorch(snn.Leaky(0.9, threshold=int(one)))
+    fused = interop.from_snntorch(snn.Leaky(0.9, threshold=int(one)))
     assert torch.equal(fused(x)[0], hnn.Leaky(0.9)(x)[0]) and torch.equal(
         fused.to_snntorch().threshold, torch.tensor(1.0)
     )
@@ -257,7 +257,7 @@ def test_a_neuron_resets_by_what_a_callable_gives(fire, start):
     for current in x:
         spike, mem = stepped_(current, mem)
         expected.append(spike)
-    assert torch.equal(hnn.Leaky.from_snntorch(stepped_)(x)[0], torch.stack(expected))
+    assert torch.equal(interop.from_snntorch(stepped_)(x)[0], torch.stack(expected))
 
 
 def test_a_kernel_asked_for_by_name_refuses_other_resets():
@@ -272,7 +272,7 @@ def test_time_steps_are_checked(dt):
     with pytest.raises(ValueError, match="dt: expected"):
         hnn.LIF(dt=dt)
     with pytest.raises(ValueError, match="dt: expected"):
-        functional.cuba_lif(torch.rand(3, 2, 4), dt=dt)
+        functional.lif(torch.rand(3, 2, 4), dt=dt)
 
 
 def test_what_is_not_of_one_time_step_is_refused():
@@ -280,7 +280,7 @@ def test_what_is_not_of_one_time_step_is_refused():
     with pytest.raises(ValueError, match=r"alpha: expected a shape that broadcasts to \(3, 4\), got .* \(30, 1, 1\)"):
         hnn.Leaky(0.9, surrogate=HTAF(alpha=torch.ones(30, 1, 1)))(x)
     with pytest.raises(ValueError, match="beta: expected numbers, got NaN"):
-        functional.lif(x, beta=torch.tensor(float("nan")))
+        functional.leaky(x, beta=torch.tensor(float("nan")))
     with pytest.raises(TypeError, match=r"surrogate: expected a callable .* got function; a factory"):
         hnn.Leaky(0.9, surrogate=snn.surrogate.atan)(x)
     with pytest.raises(ValueError, match=r"x: expected no torch\.jit\.trace"):

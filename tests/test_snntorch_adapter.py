@@ -166,7 +166,7 @@ def test_every_surrogate_trains(name):
 
 
 def test_learnable_parameters_belong_to_the_neuron_and_receive_gradients():
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(learnable=True), init_hidden=True)
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(learn=("alpha", "beta")), init_hidden=True)
     neuron(torch.rand(2, 3)).sum().backward()
     assert {"spike_grad.log_alpha", "spike_grad.log_beta"} <= neuron.state_dict().keys()
     assert neuron.spike_grad.log_alpha.grad.abs() > 0
@@ -227,14 +227,14 @@ def test_immediate_reset_with_graded_spikes_inhibition_and_quantisation(inhibiti
 
 
 def test_immediate_reset_returns_the_smooth_spikes_alone_without_output():
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"), init_hidden=True, reset_delay=False)
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0), init_hidden=True, reset_delay=False)
     values = neuron(torch.full((1, 1), 1.25))
     assert values.item() == pytest.approx(torch.sigmoid(4 * torch.tanh(torch.tensor(0.25))).item())
     assert neuron.mem.item() == 0.25 and neuron.spike_grad.mode == "smooth" and neuron.reset_delay is False
 
 
 def test_a_failing_forward_leaves_the_neuron_as_it_was():
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"), init_hidden=True, reset_delay=False)
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0), init_hidden=True, reset_delay=False)
     with pytest.raises(TypeError, match="init_hidden"):
         neuron(torch.zeros(1, 1), torch.zeros(1, 1))
     assert neuron.reset_delay is False
@@ -269,7 +269,7 @@ def test_spikes_and_resets_keep_the_dtype(dtype, mode):
 
 
 def test_states_are_reset_by_utils_and_by_the_newer_walk_over_modules():
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(learnable=True), init_hidden=True)
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(learn=("alpha", "beta")), init_hidden=True)
     net = torch.nn.Sequential(torch.nn.Linear(3, 3), neuron)
     x = 3 * torch.rand(2, 3)
     first = net(x)
@@ -283,9 +283,9 @@ def test_states_are_reset_by_utils_and_by_the_newer_walk_over_modules():
 
 
 def test_a_deep_copy_has_its_own_mode():
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode="smooth"))
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0))
     twin = copy.deepcopy(neuron)
-    twin.spike_grad.mode = "spike"
+    twin.spike_grad.hardness = 1.0
     step = torch.full((1, 1), 1.5), torch.full((1, 1), 0.5)
     assert neuron.spike_grad.mode == "smooth"
     assert twin(*step)[0].item() == 1 != neuron(*step)[0].item()
@@ -346,7 +346,7 @@ def test_import_loads_no_host_and_a_host_imported_later_resets_hard():
         import htaf_snn
         assert not {"snntorch", "norse"} & {name.partition(".")[0] for name in sys.modules}
         import torch, snntorch as snn, inspect
-        neuron = snn.Leaky(1.0, spike_grad=htaf_snn.HTAF(mode="smooth"), init_hidden=True, output=True)
+        neuron = snn.Leaky(1.0, spike_grad=htaf_snn.HTAF(hardness=0.0), init_hidden=True, output=True)
         for _ in range(2):
             _, v = neuron(torch.full((1, 1), 1.5))
         assert v.item() == 2.0, v
@@ -392,7 +392,7 @@ def test_register_makes_htaf_exist_until_unregister():
     assert not hasattr(snn.surrogate, "htaf")
     htaf_snn.register()
     htaf_snn.register()
-    made = snn.surrogate.htaf(0.5, beta=8.0, mode="smooth")
+    made = snn.surrogate.htaf(0.5, beta=8.0, hardness=0.0)
     assert isinstance(made, HTAF) and made.values() == {"alpha": 0.5, "beta": 8.0} and made.mode == "smooth"
     assert snn.surrogate.htaf().values() == {"alpha": 1.0, "beta": 4.0}
     htaf_snn.unregister()
@@ -419,7 +419,7 @@ def test_parameters_are_learned_by_name(learnable, names):
     assert {name for name, _ in step.named_parameters()} == names
     values = [torch.as_tensor(value).item() for value in step.values().values()]
     assert values == pytest.approx([2.0, 3.0])
-    assert HTAF(learnable=True).learnable == ("alpha", "beta")
+    assert HTAF(learn=("alpha", "beta")).learnable == ("alpha", "beta")
     for wrong in ("alpha", ["gamma"]):
         with pytest.raises(ValueError, match="learnable: expected True, False or names of alpha and beta"):
             HTAF(learnable=wrong)

@@ -1,4 +1,4 @@
-"""One contract for every surrogate, mode and dtype."""
+"""One contract for every surrogate, hardness and dtype."""
 
 import copy
 import io
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 
-from htaf_snn import HTAF, formulas, functional, surrogate
+from htaf_snn import HTAF, functional, surrogate
 from htaf_snn.functional import smooth, spike
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -22,8 +22,19 @@ FORMULAS = sorted(PARAMETERS)
 BOUND = {torch.float16: 2**-11 + 1e-6, torch.bfloat16: 2**-8 + 1e-6, torch.float32: 1e-6, torch.float64: 1e-12}
 
 
-def keywords(name, parameters):
-    return dict(zip(formulas.get(name).defaults, parameters, strict=True))
+HARDNESSES = [0.0, 0.3, 1.0]
+
+
+def make(name, parameters=(), hardness=1.0):
+    """A surrogate by the name of its closed form."""
+    if name == "htaf_normalized":
+        return HTAF(*parameters, normalized=True, hardness=hardness)
+    return type(surrogate.resolve(name))(*parameters, hardness=hardness)
+
+
+def blended(name, hardness):
+    """The closed form of the forward pass."""
+    return lambda x, *p: (1 - mpf(hardness)) * PRIMITIVES[name](x, *p) + mpf(hardness) * (x > 0)
 
 
 def sample(name, parameters, dtype):
@@ -53,31 +64,34 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
-def test_smooth_value_equals_closed_form(name, parameters, dtype):
+def test_value_equals_closed_form(name, parameters, dtype, hardness):
     x = sample(name, parameters, dtype)
-    y = functional.smooth(x, formulas.get(name), **keywords(name, parameters))
+    y = make(name, parameters, hardness)(x)
     assert y.dtype == dtype
+    if hardness == 1:
+        assert torch.equal(y, (x > 0).to(dtype))
+        return
     largest = torch.finfo(dtype).max
     finite = x.abs() < largest / 2 if name == "straight_through" else torch.ones_like(x, dtype=torch.bool)
     if name == "swish_sign":  # near its zero, at beta * x = -1.2784645, no relative accuracy can be had
         crossing = (parameters[0] * x.double() + 1.2784645).abs() < 0.1
         for xi, yi in zip(x[crossing].tolist(), y[crossing].tolist(), strict=True):
-            assert abs(yi - float(evaluate(PRIMITIVES[name], xi, parameters))) <= BOUND[dtype]
+            assert abs(yi - float(evaluate(blended(name, hardness), xi, parameters))) <= BOUND[dtype]
         finite &= ~crossing
-    worst = max(relative_errors(x[finite], y[finite], PRIMITIVES[name], name, parameters))
+    worst = max(relative_errors(x[finite], y[finite], blended(name, hardness), name, parameters))
     assert worst[0] <= BOUND[dtype], worst
     assert y.isfinite().all()
 
 
-@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
-def test_gradient_equals_closed_form(name, parameters, dtype, mode):
+def test_gradient_equals_closed_form(name, parameters, dtype, hardness):
     x = sample(name, parameters, dtype).requires_grad_()
-    step = functional.spike if mode == "spike" else functional.smooth
-    y = step(x, formulas.get(name), **keywords(name, parameters))
+    y = make(name, parameters, hardness)(x)
     y.backward(torch.ones_like(y))
     assert x.grad.dtype == dtype
     assert x.grad.isfinite().all()
@@ -85,23 +99,23 @@ def test_gradient_equals_closed_form(name, parameters, dtype, mode):
     assert worst[0] <= BOUND[dtype], worst
 
 
-@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", FORMULAS)
-def test_zero_nan_empty_and_strides(name, dtype, mode):
-    formula = formulas.get(name)
-    step = functional.spike if mode == "spike" else functional.smooth
+def test_zero_nan_empty_and_strides(name, dtype, hardness):
+    step = make(name, hardness=hardness)
     x = torch.tensor([-0.0, 0.0, float("nan"), torch.finfo(dtype).tiny], dtype=dtype, requires_grad=True)
-    y = step(x, formula)
+    y = step(x)
     y.backward(torch.ones_like(y))
-    if mode == "spike":
+    if hardness == 1:
         assert y.tolist() == [0, 0, 0, 1]
     else:
-        assert y[:2].tolist() == [0.5, 0.5] and y[2].isnan()
+        half = torch.tensor((1 - hardness) / 2, dtype=dtype)
+        assert torch.equal(y[:2], half.expand(2)) and y[2].isnan()
     assert x.grad[2].isnan() and x.grad[[0, 1, 3]].isfinite().all()
-    assert step(torch.empty(0, 3, dtype=dtype), formula).shape == (0, 3)
+    assert step(torch.empty(0, 3, dtype=dtype)).shape == (0, 3)
     strided = torch.randn(7, 5, 3).to(dtype).transpose(0, 2)[:, ::2]
-    assert torch.equal(step(strided, formula), step(strided.contiguous(), formula))
+    assert torch.equal(step(strided), step(strided.contiguous()))
 
 
 @pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
@@ -109,12 +123,12 @@ def test_derivative_is_finite_difference_of_primitive(name, parameters):
     scale = 1 / steepness(name, parameters)
     x = torch.randn(101, dtype=torch.float64) * scale
     width = 1e-6 * scale
-    formula, values = formulas.get(name), keywords(name, parameters)
+    step = make(name, parameters)
     edge = {"triangle": 1.0, "straight_through": 1.0, "rectangle": 0.5}.get(name)
     if edge is not None:
         x = x[((x / scale).abs() - edge).abs() > 1e-3]
-    difference = functional.smooth(x + width, formula, **values) - functional.smooth(x - width, formula, **values)
-    grad = torch.func.grad(lambda z: functional.smooth(z, formula, **values).sum())(x)
+    difference = functional.smooth(x + width, step) - functional.smooth(x - width, step)
+    grad = torch.func.grad(lambda z: functional.smooth(z, step).sum())(x)
     torch.testing.assert_close(difference / (2 * width), grad, rtol=1e-6, atol=1e-8 / scale)
 
 
@@ -151,42 +165,43 @@ def test_parameter_gradients_are_finite_differences(normalized):
     )
 
 
-def test_spike_mode_gives_parameters_the_smooth_gradient():
+def test_parameters_get_the_smooth_gradient_at_any_hardness():
     x = torch.randn(50, dtype=torch.float64)
     grads = {}
-    for mode in surrogate.MODES:
+    for hardness in HARDNESSES:
         torch.manual_seed(1)
-        step = HTAF(0.5, 8.0, learnable=True, mode=mode).double()
+        step = HTAF(0.5, 8.0, learn=("alpha", "beta"), hardness=hardness).double()
         step(x).mul(torch.randn(50, dtype=torch.float64)).sum().backward()
-        grads[mode] = (step.log_alpha.grad.item(), step.log_beta.grad.item())
-    assert grads["spike"] == grads["smooth"] and all(grads["spike"])
+        grads[hardness] = (step.log_alpha.grad.item(), step.log_beta.grad.item())
+    assert grads[0.0] == grads[0.3] == grads[1.0] and all(grads[1.0])
 
 
 def test_learnable_is_positive_saved_and_per_channel():
-    step = HTAF(alpha=torch.full((3, 1, 1), 0.5), beta=4.0, learnable=True)
-    assert sorted(step.state_dict()) == ["log_alpha", "log_beta"]
+    step = HTAF(alpha=torch.full((3, 1, 1), 0.5), beta=4.0, learn=("alpha", "beta"))
+    assert sorted(step.state_dict()) == ["_extra_state", "log_alpha", "log_beta"]
     optimizer = torch.optim.SGD(step.parameters(), lr=100.0)
     step(torch.randn(2, 3, 4, 4)).sum().backward()
     optimizer.step()
-    assert all((v > 0).all() for v in step.values().values())
-    other = HTAF(alpha=torch.ones(3, 1, 1), learnable=True)
+    assert all((step.values()[name] > 0).all() for name in step.learn)
+    other = HTAF(alpha=torch.ones(3, 1, 1), learn=("alpha", "beta"))
     other.load_state_dict(step.state_dict())
     assert torch.equal(other.values()["alpha"], step.values()["alpha"])
 
 
 def test_fixed_tensor_parameters_follow_the_module():
     step = HTAF(alpha=torch.tensor([[0.5], [2.0]]))
-    assert sorted(step.state_dict()) == ["fixed_alpha"]
+    assert sorted(step.state_dict()) == ["_extra_state", "alpha"]
     x = torch.randn(4, 2, 3, requires_grad=True)
     step(x).sum().backward()
     expected = torch.stack([functional.htaf_derivative(x[:, i], a) for i, a in enumerate((0.5, 2.0))], dim=1)
     torch.testing.assert_close(x.grad, expected)
 
 
-@pytest.mark.parametrize("mode", surrogate.MODES)
+@pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("name", surrogate.names())
-def test_module_survives_copies_eval_and_compilation(name, mode):
-    step = surrogate.get(name, mode=mode)
+def test_module_survives_copies_eval_and_compilation(name, hardness):
+    step = surrogate.resolve(name)
+    step.hardness = hardness
     x = torch.randn(17, requires_grad=True)
     step(x).sum().backward()
     expected, buffer = x.grad, io.BytesIO()
@@ -210,7 +225,7 @@ def test_module_survives_copies_eval_and_compilation(name, mode):
 
 def test_compiles_with_inductor():
     torch._dynamo.reset()
-    step = HTAF(learnable=True)
+    step = HTAF(learn=("alpha", "beta"))
     x = torch.randn(33, requires_grad=True)
     torch.compile(step, fullgraph=True)(x).sum().backward()
     compiled = (x.grad.clone(), step.log_alpha.grad.clone())
@@ -221,10 +236,10 @@ def test_compiles_with_inductor():
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_torch_func(name):
-    formula = formulas.get(name)
+    step = make(name)
     x = torch.randn(4, 3)
-    per_sample = torch.func.vmap(torch.func.grad(lambda z: functional.spike(z, formula).sum()))(x)
-    expected = torch.func.grad(lambda z: functional.spike(z, formula).sum())(x)
+    per_sample = torch.func.vmap(torch.func.grad(lambda z: functional.spike(z, step).sum()))(x)
+    expected = torch.func.grad(lambda z: functional.spike(z, step).sum())(x)
     torch.testing.assert_close(per_sample, expected)
 
 
@@ -237,7 +252,7 @@ def test_vmap_over_tensor_parameters():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_keeps_the_dtype(dtype):
-    linear, step = torch.nn.Linear(5, 4), HTAF(learnable=True)
+    linear, step = torch.nn.Linear(5, 4), HTAF(learn=("alpha", "beta"))
     with torch.autocast("cpu", dtype=dtype):
         y = step(linear(torch.randn(3, 5)))
         assert y.dtype == dtype
@@ -245,11 +260,11 @@ def test_autocast_keeps_the_dtype(dtype):
     assert linear.weight.grad.dtype == torch.float32 and step.log_alpha.grad.isfinite()
 
 
-def test_names_parse_and_get():
-    assert isinstance(surrogate.parse("htaf(alpha=0.5, beta=8, mode='smooth')"), HTAF)
-    assert surrogate.parse("superspike(slope=10)").values() == {"slope": 10}
-    assert {type(surrogate.get(n)) for n in surrogate.names()} >= {HTAF, surrogate.ATan, surrogate.SuperSpike}
-    normalized = surrogate.parse("htaf(normalized=True, mode='smooth')")
+def test_names_and_specifications():
+    assert isinstance(surrogate.resolve("htaf(alpha=0.5, beta=8, hardness=0.0)"), HTAF)
+    assert surrogate.resolve("superspike(slope=10)").values() == {"slope": 10}
+    assert {type(surrogate.resolve(n)) for n in surrogate.names()} >= {HTAF, surrogate.ATan, surrogate.FastSigmoid}
+    normalized = surrogate.resolve("htaf(normalized=True, hardness=0.0)")
     assert normalized(torch.tensor([40.0, -40.0])).tolist() == pytest.approx([1.0, 0.0], abs=1e-30)
 
 
@@ -263,21 +278,30 @@ def test_names_parse_and_get():
         (lambda: HTAF(alpha="1"), TypeError, "alpha"),
         (lambda: HTAF(alpha=True), TypeError, "alpha"),
         (lambda: HTAF(alpha=torch.tensor([1.0, -1.0])), ValueError, "alpha"),
-        (lambda: HTAF(alpha=torch.tensor([1.0, -1.0]), learnable=True), ValueError, "alpha"),
+        (lambda: HTAF(alpha=torch.tensor([1.0, -1.0]), learn=("alpha", "beta")), ValueError, "alpha"),
         (lambda: HTAF(alpha=torch.tensor([1])), TypeError, "int64"),
-        (lambda: HTAF(mode="soft"), ValueError, "spike, smooth, got 'soft'"),
+        (lambda: HTAF(hardness="soft"), ValueError, r"hardness: expected a number within \[0, 1\], got 'soft'"),
+        (lambda: HTAF(hardness=1.5), ValueError, "hardness.*1.5"),
+        (lambda: HTAF(hardness=-0.1), ValueError, "hardness.*-0.1"),
+        (lambda: HTAF(hardness=float("nan")), ValueError, "hardness.*nan"),
+        (lambda: HTAF(hardness=True), ValueError, "hardness.*True"),
+        (lambda: HTAF(normalized=1), TypeError, "normalized: expected True or False, got 1"),
+        (lambda: HTAF(learn=("gamma",)), ValueError, "learn: expected names of alpha, beta"),
+        (lambda: HTAF(learn="alpha"), ValueError, "learn: expected names of alpha, beta"),
+        (lambda: surrogate.ATan(learn=["alpha"]), ValueError, "learn: expected none"),
         (lambda: HTAF()(torch.tensor([1, 2])), TypeError, r"torch.int64 tensor of shape \(2,\)"),
         (lambda: HTAF()(1.0), TypeError, "x: expected a floating-point tensor, got 1.0"),
         (lambda: HTAF(alpha=torch.ones(3))(torch.ones(2)), ValueError, r"broadcasts to \(2,\)"),
         (lambda: HTAF(alpha=torch.ones(3))(torch.ones(1)), ValueError, r"broadcasts to \(1,\)"),
-        (lambda: surrogate.ATan(0.5, 0.5), TypeError, "at most 1"),
-        (lambda: surrogate.ATan(slope=1.0), ValueError, "slope.*alpha"),
-        (lambda: surrogate.get("relu"), ValueError, "unknown surrogate 'relu'; expected one of: approx_sign, atan"),
-        (lambda: surrogate.parse("htaf(beta"), ValueError, "name or name"),
-        (lambda: surrogate.parse("htaf(8)"), ValueError, "name or name"),
-        (lambda: surrogate.parse("htaf(**{})"), ValueError, "name or name"),
-        (lambda: surrogate.parse("htaf(gamma=1)"), ValueError, "gamma"),
-        (lambda: surrogate.parse(3), TypeError, "got 3"),
+        (lambda: surrogate.ATan(0.5, 0.5), TypeError, "positional"),
+        (lambda: surrogate.ATan(slope=1.0), TypeError, "slope"),
+        (lambda: surrogate.resolve("atan(slope=1.0)"), ValueError, "slope.*alpha"),
+        (lambda: surrogate.resolve("relu"), ValueError, "unknown surrogate 'relu'; expected one of: approx_sign, atan"),
+        (lambda: surrogate.resolve("htaf(beta"), ValueError, "name or name"),
+        (lambda: surrogate.resolve("htaf(8)"), ValueError, "name or name"),
+        (lambda: surrogate.resolve("htaf(**{})"), ValueError, "name or name"),
+        (lambda: surrogate.resolve("htaf(gamma=1)"), ValueError, "gamma"),
+        (lambda: surrogate.resolve(3), TypeError, "got 3"),
         (lambda: functional.spike(torch.ones(1), 3), TypeError, "surrogate"),
         (lambda: functional.spike(torch.ones(1), "htaf", gamma=1.0), ValueError, "gamma"),
         (
@@ -294,17 +318,20 @@ def test_bad_input_is_named(make, error, words):
 
 
 def test_a_taken_name_is_refused():
-    formula = formulas.Formula("atan", lambda x, k=1.0: x, lambda x, k=1.0: x)
+    def function(x, k):
+        return x
+
+    formula = surrogate.Formula("atan", function, function)
     with pytest.raises(ValueError, match="taken"):
-        formulas.register(formula)
-    with pytest.raises(ValueError, match="taken"):
-        surrogate.register(type("Other", (surrogate.Surrogate,), {}, formula=formula))
+        surrogate.register(type("Other", (surrogate.Surrogate,), {"k": 1.0, "__annotations__": {"k": float}}, formula=formula))
+    with pytest.raises(TypeError, match="expected the fields k: float"):
+        type("Other", (surrogate.Surrogate,), {}, formula=formula)
 
 
 @pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5), torch.tensor([0.5, 0.7])])
-@pytest.mark.parametrize("learnable", [False, True])
-def test_parameters_can_be_read_and_set(alpha, learnable):
-    step = HTAF(alpha=alpha, learnable=learnable)
+@pytest.mark.parametrize("learn", [(), ("alpha", "beta")])
+def test_parameters_can_be_read_and_set(alpha, learn):
+    step = HTAF(alpha=alpha, learn=learn)
     torch.testing.assert_close(torch.as_tensor(step.alpha).detach(), torch.as_tensor(alpha))
     for value in (2.0, torch.as_tensor(alpha) * 3):
         step.alpha = value
@@ -318,20 +345,28 @@ def test_parameters_can_be_read_and_set(alpha, learnable):
 
 
 def test_every_parameter_can_be_set():
-    triangle = surrogate.get("triangle")
+    triangle = surrogate.resolve("triangle")
     triangle.alpha = 3
     assert triangle.values() == {"alpha": 3.0}
 
 
-def test_a_trainable_tensor_needs_learnable():
-    with pytest.raises(ValueError, match=r"alpha.*learnable=True"):
+def test_a_trainable_tensor_has_to_be_named():
+    with pytest.raises(ValueError, match=r"alpha.*learn=\['alpha'\]"):
         HTAF(alpha=torch.nn.Parameter(torch.ones(3)))
 
 
-def test_both_registries_know_the_same_names():
+def test_functions_and_modules_agree():
     x = torch.linspace(-1, 1, 5)
     for name in surrogate.names():
-        assert torch.equal(spike(x, name), surrogate.get(name)(x))
-    assert set(surrogate.names()) == set(formulas.names())
+        assert torch.equal(spike(x, name), surrogate.resolve(name)(x))
     normalized = smooth(x, "htaf(normalized=True)")
-    assert torch.equal(normalized, surrogate.parse("htaf(normalized=True, mode='smooth')")(x))
+    assert torch.equal(normalized, surrogate.resolve("htaf(normalized=True, hardness=0.0)")(x))
+
+
+def test_checkpoints_hold_hardness_and_parameters():
+    saved = HTAF(alpha=0.5, beta=8.0, normalized=True, hardness=0.3).state_dict()
+    other = HTAF()
+    other.load_state_dict(saved)
+    assert repr(other) == "HTAF(alpha=0.5, beta=8.0, normalized=True, hardness=0.3)"
+    with pytest.raises(ValueError, match=r"expected the numbers of the surrogate 'atan', got .*htaf"):
+        surrogate.ATan().load_state_dict(saved)

@@ -57,8 +57,8 @@ def metrics(folder):
     ("library", "surrogate", "model"),
     [
         ("snntorch", "htaf(alpha=0.5, beta=8)", "mlp"),
-        ("snntorch", "htaf(learnable=True)", "mlp"),
-        ("snntorch", "htaf(mode='smooth')", "mlp"),
+        ("snntorch", "htaf(learn=("alpha", "beta"))", "mlp"),
+        ("snntorch", "htaf(hardness=0.0)", "mlp"),
         ("snntorch", "snntorch.atan", "cnn"),
         ("norse", "htaf", "mlp"),
         ("norse", "norse.super(alpha=10)", "cnn"),
@@ -177,7 +177,7 @@ def assert_one_error(shown, *words):
         (["--surrogate", "snntorch.relu"], ["snntorch.relu", "atan"]),
         (["--surrogate", "htaf(beta"], ["htaf(beta"]),
         (["--surrogate", "snntorch.atan", "--library", "norse"], ["snntorch.atan", "Norse"]),
-        (["--surrogate", "htaf(mode='smooth')", "--library", "norse"], ["smooth"]),
+        (["--surrogate", "htaf(hardness=0.0)", "--library", "norse"], ["smooth"]),
         (["--surrogate", "norse.adjoint", "--library", "norse"], ["norse.adjoint"]),
         (["--library", "keras"], ["library", "keras", "norse"]),
         (["--model", "rnn"], ["model", "rnn", "cnn"]),
@@ -362,13 +362,13 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
 
 def test_the_hardening_gap_is_told(recordings, tmp_path):
     arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
-    result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
+    result = json.loads(run(*arguments, "--surrogate", "htaf(hardness=0.0)").stdout)
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     config = training.read_config(tmp_path / "run")
     net, loader = training.load(tmp_path / "run"), training.make_loaders(config)[2]
     assert training.evaluate(net, loader)["accuracy"] == result["test_accuracy"]
     for neuron in net.neurons:
-        neuron.leaky.spike_grad.mode = "smooth"
+        neuron.leaky.spike_grad.hardness = 0.0
     assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
 
 
@@ -401,7 +401,7 @@ def test_a_bad_plot_is_one_line_and_leaves_nothing(tmp_path, name):
 @pytest.mark.parametrize("library", ["snntorch", "norse", "fused"])
 @pytest.mark.parametrize("name", surrogate.names())
 def test_every_surrogate_drives_every_library(library, name):
-    neuron = integrations.neuron(library, name)
+    neuron = models.neuron(library, name)
     x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     neuron(x).sum().backward()
     assert x.grad.isfinite().all() and x.grad.any()

@@ -216,7 +216,7 @@ def test_statistics_stay_where_there_is_nothing_to_measure_them_on():
     net = nn.Sequential(hnn.HTAFActivation(), nn.BatchNorm1d(3))
     net[1].running_mean.fill_(5.0)
     with pytest.raises(ValueError, match=r"^loader: expected a batch of two samples or more"):
-        hnn.recalibrate(net, [(torch.rand(1, 3), LABELS[:1])])
+        hardening.recalibrate(net, [(torch.rand(1, 3), LABELS[:1])])
     assert (net[1].running_mean == 5).all()
 
 
@@ -301,4 +301,4 @@ def test_lengths_out_of_range_have_no_mean():
 
 def test_a_batch_of_inputs_alone_is_named():
     with pytest.raises(TypeError, match=r"^loader: expected batches \(inputs, labels\) .* got 1 items"):
-        hnn.recalibrate(nn.BatchNorm1d(2), [(torch.rand(3, 2),)])
+        hardening.recalibrate(nn.BatchNorm1d(2), [(torch.rand(3, 2),)])

@@ -13,7 +13,7 @@ from htaf_snn import deploy, models, training
 from htaf_snn import nn as hnn
 from htaf_snn.training import TrainConfig, loop, recipe
 
-SMOOTH = "htaf(normalized=True, mode='smooth')"
+SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMALL = {"hidden": (16,), "batch_size": 256, "epochs": 2, "lr": 0.01}
 
 
@@ -30,7 +30,7 @@ def options(settings):
         {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "stepwise"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
-        {"model": "dhn", "surrogate": "htaf(learnable=True)", "schedule": "cosine"},
+        {"model": "dhn", "surrogate": "htaf(learn=("alpha", "beta"))", "schedule": "cosine"},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )

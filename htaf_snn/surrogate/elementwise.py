@@ -70,12 +70,12 @@ def parameter_gradients(x: Tensor, formula: Formula, parameters: Sequence) -> tu
 
 
 def blend(x: Tensor, smooth: Tensor, hardness: float | Tensor) -> Tensor:
-    """Return what lies between a smooth step and the hard one, and at both ends exactly these."""
-    hard = heaviside(x)
-    between = ((1.0 - hardness) * _widen(smooth) + hardness * _widen(hard)).to(x.dtype)
+    """Return what lies between a smooth step at x and the hard one, and at both ends exactly these, in the dtype of x."""
+    hard = (x > 0).to(smooth.dtype)
+    between = (1.0 - hardness) * smooth + hardness * hard
     if isinstance(hardness, Tensor):
-        return torch.where(hardness == 1.0, hard, torch.where(hardness == 0.0, smooth, between))
-    return between
+        between = torch.where(hardness == 1.0, hard, torch.where(hardness == 0.0, smooth, between))
+    return between.to(x.dtype)
 
 
 def _in_plain_operations(x: Tensor, formula: Formula, hardness: float | Tensor, parameters: Sequence) -> Tensor:
@@ -131,11 +131,13 @@ class Step(torch.autograd.Function):
     def forward(x, formula, hardness, *parameters):
         if not isinstance(hardness, Tensor) and hardness == 1.0:
             return heaviside(x)
+        is_smooth = not isinstance(hardness, Tensor) and hardness == 0.0
+        at = x if is_smooth else _widen(x)  # what is blended is rounded once
         if _has_kernel(x, formula, parameters):
-            smooth = torch.ops.htaf_snn.primitive(x, formula.name, [float(p) for p in parameters])
+            smooth = torch.ops.htaf_snn.primitive(at, formula.name, [float(p) for p in parameters])
         else:
-            smooth = primitive(x, formula, parameters)
-        return smooth if not isinstance(hardness, Tensor) and hardness == 0.0 else blend(x, smooth, hardness)
+            smooth = primitive(at, formula, parameters)
+        return smooth if is_smooth else blend(x, smooth, hardness)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
