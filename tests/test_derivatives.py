@@ -11,21 +11,22 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import htaf_snn
-from htaf_snn import HTAF, functional, models, surrogate
+from htaf_snn import HTAF, functional, hardening, interop, models, surrogate
 from htaf_snn import nn as hnn
 from htaf_snn.surrogate import Formula
 
 
-def primitive(x, width=1.0):
+def primitive(x, width):
     return 0.5 + x / (2.0 * (width + abs(x)))
 
 
-def derivative(x, width=1.0):
+def derivative(x, width):
     torch._dynamo.graph_break()  # what follows it is a graph of its own, whose inputs the joined spikes are
     return 0.5 * width / (width + abs(x)) / (width + abs(x))
 
 
-class Breaking(surrogate.Surrogate, formula=Formula("breaking", primitive, derivative)): ...
+class Breaking(surrogate.Surrogate, formula=Formula("breaking", primitive, derivative)):
+    width: float = 1.0
 
 
 class Learned(torch.nn.Module):
@@ -189,11 +190,10 @@ def test_hessians_of_the_smooth_step_are_exact():
 
 
 @pytest.mark.parametrize("size", [7, 2**15 + 1])
-@pytest.mark.parametrize("mode", ["spike", "smooth"])
-def test_forward_mode_of_the_elementwise_step(mode, size):
+@pytest.mark.parametrize("run", [functional.spike, functional.smooth])
+def test_forward_mode_of_the_elementwise_step(run, size):
     x, direction = torch.randn(2, size, dtype=torch.float64)
     alpha, change = torch.tensor([0.7, 0.3], dtype=torch.float64)
-    run = functional.spike if mode == "spike" else functional.smooth
     _, tangent = torch.func.jvp(lambda x, a: run(x, "htaf", alpha=a), (x, alpha), (direction, change))
     slopes = torch.autograd.functional.jvp(lambda a: functional.htaf(x, alpha=a), alpha, change, strict=True)[1]
     torch.testing.assert_close(tangent, direction * functional.htaf_derivative(x, alpha) + slopes)
@@ -277,7 +277,7 @@ def test_neurons_with_norse_methods_are_pickled_while_registered(x):
     "make",
     [
         lambda: models.ICBM(models.ImageEncoder(1, 4), 8, 3),
-        lambda: models.BinaryResNet(8, 1, 3, width=4, activation="atan"),
+        lambda: models.BinaryResNet(8, 1, 3, width=4, surrogate="atan"),
     ],
 )
 def test_networks_compile_with_dynamic_shapes(make):

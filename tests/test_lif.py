@@ -8,9 +8,11 @@ import norse.torch as norse
 import pytest
 import snntorch as snn
 import torch
+from closed_forms import DERIVATIVES, PARAMETERS, PRIMITIVES, evaluate, steepness
+from mpmath import mpf
 from torch.autograd.graph import saved_tensors_hooks
 
-from htaf_snn import HTAF, formulas, functional, surrogate
+from htaf_snn import HTAF, functional, surrogate
 
 DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 BACKENDS = list(DEVICES)
@@ -136,7 +138,7 @@ def fused_cuba(backend, **options):
 
 def norse_stepped(detach):
     """Norse's step functions: the feed-forward one, or the recurrent one with no recurrent weights."""
-    from norse.torch.functional.leaky import (
+    from norse.torch.functional.lif import (
         LIFFeedForwardState,
         LIFParameters,
         LIFState,
@@ -183,19 +185,18 @@ def test_equals_the_norse_module():
     p = norse.LIFParameters(v_th=torch.as_tensor(0.3))
     expected, state = norse.LIF(p)(x)
     (expected_grad,) = torch.autograd.grad(expected.sum() + state.v.sum(), x)
-    from htaf_snn.integrations.norse_adapter import library_surrogate
-
-    found, v, i = functional.lif(x, threshold=0.3, surrogate=library_surrogate("super"))
+    found, v, i = functional.lif(x, threshold=0.3, surrogate="norse.super")
     (grad,) = torch.autograd.grad(found.sum() + v.sum(), x)
     assert torch.equal(found, expected) and torch.equal(v, state.v) and torch.equal(i, state.i)
     torch.testing.assert_close(grad, expected_grad)
 
 
-@pytest.mark.parametrize("mode", ["spike", "smooth"])
+@pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("name", SURROGATES)
 @pytest.mark.parametrize("backend", FUSED)
-def test_every_surrogate_in_the_kernel(backend, name, mode):
-    step = surrogate.get(name, mode=mode)
+def test_every_surrogate_in_the_kernel(backend, name, hardness):
+    step = surrogate.resolve(name)
+    step.hardness = hardness
     tensors = inputs(steps=7)
     expected, grads = results(fused("torch", step), leaves(tensors, torch.float64))
     found, found_grads = results(fused(backend, step), leaves(tensors, device=DEVICES[backend]))
@@ -204,7 +205,37 @@ def test_every_surrogate_in_the_kernel(backend, name, mode):
 
 
 def test_every_formula_is_portable():
-    assert all(formulas.get(name).portable for name in formulas.names())
+    assert all(surrogate.resolve(name).formula.portable for name in surrogate.names())
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("name", PRIMITIVES)
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("torch", torch.float32), ("torch", torch.float64), ("numba", torch.float32), ("numba", torch.float64)]
+    + [("triton", torch.float32), ("torch", torch.bfloat16), ("numba", torch.bfloat16), ("triton", torch.bfloat16)],
+)
+def test_every_backend_equals_the_closed_forms(backend, dtype, name, hardness):
+    parameters = PARAMETERS[name][-1]
+    cls, options = (HTAF, {"normalized": True}) if name == "htaf_normalized" else (type(surrogate.resolve(name)), {})
+    step = cls(*parameters, **options, hardness=hardness)
+    x = torch.randn(1, 1, 67, generator=torch.Generator().manual_seed(0)) * 2 / steepness(name, parameters)
+    x = x.to(DEVICES[backend], dtype).requires_grad_()
+    # With nothing kept of what was before and a threshold of 0 the current is the potential minus the threshold.
+    for neuron in (
+        lambda x: functional.leaky(x, beta=0.0, threshold=0.0, surrogate=step, backend=backend)[0],
+        lambda x: functional.lif(x, tau_mem_inv=1000.0, threshold=0.0, surrogate=step, backend=backend)[0],
+    ):
+        y = neuron(x)
+        (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        at = [mpf(v) for v in x.flatten().tolist()]
+        value = [evaluate(PRIMITIVES[name], v, parameters) * (1 - mpf(hardness)) + mpf(hardness) * (v > 0) for v in at]
+        slope = [evaluate(DERIVATIVES[name], v, parameters) for v in at]
+        rtol = {torch.float32: 1e-5, torch.float64: 1e-11, torch.bfloat16: 2**-8}[dtype]
+        for actual, exact in ((y, value), (grad, slope)):
+            exact = torch.tensor([float(v) for v in exact], dtype=torch.float64)
+            scale = exact.abs().max().item()
+            torch.testing.assert_close(actual.flatten().double().cpu(), exact, rtol=rtol, atol=rtol * scale)
 
 
 @pytest.mark.parametrize("backend", FUSED)
@@ -418,8 +449,8 @@ from htaf_snn.kernels import numba_cpu
 compiled, kernels = numba_cpu.compiled, []
 remember = lambda *args, **kwargs: kernels.append(compiled(*args, **kwargs)) or kernels[-1]
 from htaf_snn.kernels.lif import numba_cpu as lif
-from htaf_snn.kernels.spike import numba_cpu as spike
-lif.compiled = spike.compiled = remember
+from htaf_snn.kernels.elementwise import numba_cpu as elementwise
+lif.compiled = elementwise.compiled = remember
 for run in (lambda x: functional.leaky(x, beta=0.9)[0], lambda x: functional.lif(x)[0], functional.htaf):
     x = torch.ones(300, 2, 100, requires_grad=True)
     run(x).sum().backward()

@@ -12,11 +12,11 @@ CODE = """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
-    from htaf_snn import formulas
+    from htaf_snn import surrogate
     from htaf_snn.kernels.binary_linear import triton_gpu as binary
     from htaf_snn.kernels.heaviside_linear import triton_gpu as heaviside
     from htaf_snn.kernels.lif import triton_gpu as lif
-    from htaf_snn.kernels.spike import triton_gpu as spike
+    from htaf_snn.kernels.elementwise import triton_gpu as elementwise
     from htaf_snn.kernels.triton_gpu import BLOCK, bound
 
     def compile(kernel, types=None, **constants):
@@ -28,7 +28,7 @@ CODE = """
             elif types is not None:
                 signature[name] = types.get(name, "i32")
             else:
-                signature[name] = {"p0": "fp32", "p1": "fp32", "steps": "i32", "size": "i32"}.get(
+                signature[name] = {"hardness": "fp32", "p0": "fp32", "p1": "fp32", "p2": "fp32", "steps": "i32", "size": "i32"}.get(
                     name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32"
                 )
         source = ASTSource(kernel, signature, values)
@@ -37,9 +37,9 @@ CODE = """
         assert len(compiled.asm["cubin"]) > 1000
         return compiled.asm["ptx"]
 
-    for i, name in enumerate(formulas.names()):
-        formula = formulas.get(name)
-        primitive, derivative, count = bound(formula.primitive), bound(formula.derivative), len(formula.defaults)
+    for i, name in enumerate(surrogate.names()):
+        formula = surrogate.resolve(name).formula
+        primitive, derivative, count = bound(formula.primitive), bound(formula.derivative), len(formula.parameters)
         reset, flag = i % 3, i % 2 == 0
         ptx = compile(
             lif._leaky_forward_kernel, primitive=primitive, COUNT=count, RESET=reset, DELAY=flag, SMOOTH=not flag,
@@ -50,8 +50,8 @@ CODE = """
             lif._leaky_backward_kernel, derivative=derivative, COUNT=count, RESET=reset, DELAY=flag, LEARNS=flag,
             HAS_SLOPES=not flag, HAS_POTENTIALS=flag, KEEP_STEPS=not flag,
         )
-        compile(spike._primitive_kernel, function=primitive, COUNT=count)
-        compile(spike._gradient_kernel, function=derivative, COUNT=count)
+        compile(elementwise._primitive_kernel, function=primitive, COUNT=count)
+        compile(elementwise._gradient_kernel, function=derivative, COUNT=count)
         compile(lif._cuba_forward_kernel, primitive=primitive, COUNT=count, SMOOTH=not flag)
         compile(
             lif._cuba_backward_kernel, derivative=derivative, COUNT=count, DETACH=flag, LEARNS=flag,

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from htaf_snn import formulas, functional
-from htaf_snn.kernels.spike import autograd, reference
+from htaf_snn import HTAF, functional, surrogate
+from htaf_snn.kernels import _dispatch, elementwise
+from htaf_snn.surrogate import elementwise as reference
 
 TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 2e-6, torch.float64: 1e-13}
 CASES = [("numba", dtype) for dtype in TOLERANCE] + [("triton", d) for d in TOLERANCE if d != torch.float64]
@@ -18,14 +19,14 @@ def points(size, dtype):
 
 # numpy, which Triton's interpreter computes with, warns of overflows in branches that are not taken.
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
-@pytest.mark.parametrize("name", formulas.names())
+@pytest.mark.parametrize("name", surrogate.names())
 @pytest.mark.parametrize("backend, dtype", CASES)
 def test_kernels_equal_the_reference(name, backend, dtype):
-    formula = formulas.get(name)
-    values = list(formula.defaults.values())
+    made, kernels = surrogate.resolve(name), _dispatch.load(backend, elementwise.__name__)
+    formula, values = made.formula, [float(value) for value in made.values().values()]
     x, grad = points(1021, dtype), torch.randn(1029, generator=torch.Generator().manual_seed(1)).to(dtype)
-    y = autograd.primitive(x, name, values, backend)
-    z = autograd.gradient(grad, x, name, values, backend)
+    y = kernels.primitive(x, formula, values)
+    z = kernels.gradient(grad, x, formula, values)
     assert y.dtype == z.dtype == dtype
     tolerance = {"rtol": 10 * TOLERANCE[dtype], "atol": TOLERANCE[dtype], "equal_nan": True}
     torch.testing.assert_close(y, reference.primitive(x, formula, values), **tolerance)
@@ -37,22 +38,21 @@ def test_kernels_equal_the_reference(name, backend, dtype):
 def test_shapes(backend, shape, poisoned):
     x = torch.randn(*shape, 2)[..., 0]  # not contiguous
     grad = torch.randn(1).expand(shape)
-    formula = formulas.get("htaf")
-    torch.testing.assert_close(
-        autograd.primitive(x, "htaf", [1.0, 4.0], backend), reference.primitive(x, formula, (1.0, 4.0))
-    )
-    torch.testing.assert_close(
-        autograd.gradient(grad, x, "htaf", [1.0, 4.0], backend), grad * reference.derivative(x, formula, (1.0, 4.0))
-    )
+    formula, kernels = HTAF.formula, _dispatch.load(backend, elementwise.__name__)
+    for values in ((1.0, 4.0, 0.0), (1.0, 4.0, 1.0)):
+        torch.testing.assert_close(kernels.primitive(x, formula, values), reference.primitive(x, formula, values))
+        torch.testing.assert_close(
+            kernels.gradient(grad, x, formula, values), grad * reference.derivative(x, formula, values)
+        )
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """The names of the kernels called."""
-    names = []
+    names, kernels = [], _dispatch.load("numba", elementwise.__name__)
     for name in ("primitive", "gradient"):
-        kernel = getattr(autograd, name)
-        monkeypatch.setattr(autograd, name, lambda *args, n=name, k=kernel: (names.append(n), k(*args))[1])
+        kernel = getattr(kernels, name)
+        monkeypatch.setattr(kernels, name, lambda *args, n=name, k=kernel: (names.append(n), k(*args))[1])
     return names
 
 
@@ -98,5 +98,5 @@ def test_vmap_and_fake_tensors():
     x = torch.randn(*LARGE, 3)
     mapped = torch.vmap(torch.func.grad(lambda x: functional.smooth(x).sum()), in_dims=-1, out_dims=-1)(x)
     torch.testing.assert_close(mapped, functional.htaf_derivative(x))
-    for op, args in ((autograd.primitive, (x,)), (autograd.gradient, (x, x))):
-        torch.library.opcheck(op, (*args, "htaf", [1.0, 4.0], "numba"))
+    for op, args in ((torch.ops.htaf_snn.primitive, (x,)), (torch.ops.htaf_snn.gradient, (x, x))):
+        torch.library.opcheck(op, (*args, "htaf", [1.0, 4.0, 0.0]))
