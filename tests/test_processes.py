@@ -29,9 +29,9 @@ def close(came, expected):
 
 def test_they_train_as_one_would(recordings, tmp_path):  # noqa: F811
     """40 recordings in batches of 13: the last batch has one, so that a process goes without."""
-    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--data-root", recordings]
+    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--root", recordings]
     config = TrainConfig(
-        "nmnist", str(recordings), hidden=(12,), time_bins=3, batch_size=13, lr=0.01, val_fraction=0, epochs=4
+        "nmnist", str(recordings), hidden=(12,), n_time_bins=3, batch_size=13, lr=0.01, val_fraction=0, epochs=4
     )
     alone = train(config, tmp_path / "alone", progress=False)
     run = torchrun("train", *options, "--epochs", 2, "--out", tmp_path / "both", "--json")
@@ -45,7 +45,7 @@ def test_they_train_as_one_would(recordings, tmp_path):  # noqa: F811
 
 def test_a_folder_in_use_is_refused(recordings, tmp_path):  # noqa: F811
     (tmp_path / "file").touch()
-    run = torchrun("train", *SMALL, "--data-root", recordings, "--out", tmp_path)
+    run = torchrun("train", *SMALL, "--root", recordings, "--out", tmp_path)
     assert run.returncode != 0
     assert "expected a new or empty folder" in run.stderr
     assert os.listdir(tmp_path) == ["file"]
@@ -53,7 +53,7 @@ def test_a_folder_in_use_is_refused(recordings, tmp_path):  # noqa: F811
 
 def test_folds_are_for_one_process_each(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="folds: several processes train one fold"):
+    with pytest.raises(ValueError, match="folds: not supported under torchrun; pass fold=K"):
         train_folds(TrainConfig(folds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -71,7 +71,7 @@ def test_a_missing_library_is_told(monkeypatch):
 
 def test_a_study_whose_trials_take_all_processes(tmp_path):
     """A failed trial, of a surrogate whose gradient overflows, does not stop them."""
-    settings = {"surrogates": ["htaf", "atan"], "seeds": 1, "width": 8, "epochs": 1, "time_bins": 2}
+    settings = {"surrogates": ["htaf", "atan"], "seeds": 1, "width": 8, "epochs": 1, "n_time_bins": 2}
     arguments = [
         "--surrogates",
         "htaf,atan,snntorch.sigmoid(slope=1000)",
@@ -81,7 +81,7 @@ def test_a_study_whose_trials_take_all_processes(tmp_path):
         8,
         "--epochs",
         1,
-        "--time-bins",
+        "--n-time-bins",
         2,
     ]
     run = torchrun("compare", *arguments, "--out", tmp_path / "both", "--json")

@@ -122,7 +122,7 @@ def test_frames_with_the_batch_first(tmp_path):
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_loaded_network_knows_its_frames(recordings, tmp_path, model):  # noqa: F811
-    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
+    run("train", *SMALL, "--root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
     net = training.load(tmp_path / "a")
     assert net(torch.rand(3, 5, 2, 34, 34)).shape == (5, 10)
     for shape in ((5, 3, 2, 34, 34), (3, 5, 34, 34, 2), (3, 2, 34, 34), (3, 5, 2, 33, 34), (3,)):

@@ -26,9 +26,9 @@ def folders(root, counts):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"d": 20, "c": 20}, "classes: expected ['c', 'e'], as the data of the run to resume had, got ['c', 'd']"),
+        ({"d": 20, "c": 20}, "classes: expected ['c', 'e'], as in the run to resume, got ['c', 'd']"),
         ({"c": 20, "e": 15}, "samples: expected ["),
-        ({"c": 20, "e": 20, "f": 20}, "classes: expected ['c', 'e'], as the data"),
+        ({"c": 20, "e": 20, "f": 20}, "classes: expected ['c', 'e'], as in the run"),
     ],
 )
 @pytest.mark.parametrize("command", [["train", "--model", "relu", "--hidden", 4], ["icbm", "--width", 2]])
