@@ -35,7 +35,7 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
     dataset, discretiser, seed, root, out = job
     recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if discretiser == "relu" else {})
     config = concepts.Config(
-        dataset=dataset, data_root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe
+        dataset=dataset, root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe
     )
     if (out / "result.json").is_file():
         if read_settings(out, concepts.Config) != config:
