@@ -188,7 +188,7 @@ def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
     with pytest.raises(ValueError, match=r"htaf-snn train: load it with training\.load\(out\)"):
         concepts.load(tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"from training\.fit: rebuild the network and use training\.load_check"):
+    with pytest.raises(FileNotFoundError, match=r"from training\.fit: rebuild the network and use training\.load"):
         training.load(tmp_path / "run")
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"open it with compare\.Study\(out\)"):

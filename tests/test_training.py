@@ -1,4 +1,4 @@
-"""The training loop and the command, on made-up recordings and real networks."""
+"""The training loop and the command, on synthetic recordings and real networks."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SMALL = ["--dataset", "nmnist", "--hidden", "12", "--n-time-bins", "3", "--batch
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """A data set in N-MNIST's layout: two classes, told apart by where their events are."""
+    """A data set in N-MNIST's layout with two classes, whose events differ in position."""
     root = tmp_path_factory.mktemp("nmnist")
     random = np.random.default_rng(0)
     for split, count in (("Train", 20), ("Test", 6)):
@@ -229,7 +229,7 @@ def test_checkpoint_of_another_shape_is_one_line(finished):
     assert_one_error(run("train", "--resume", "--out", finished, "--epochs", 2), training.CHECKPOINT)
 
 
-def test_a_loss_that_is_not_finite_is_told(recordings, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_is_reported(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(training.loop, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
     shown = run("train", *SMALL, "--root", recordings, "--out", tmp_path / "run")
     assert shown.exit_code == 1 and "error: the loss is nan in epoch 0, step 0" in shown.stderr
@@ -254,7 +254,7 @@ def test_spike_rate_is_the_mean_of_the_output():
     assert not net.neurons[0]._forward_hooks
 
 
-def test_spike_rate_of_neurons_that_give_their_state_too():
+def test_spike_rate_of_neurons_that_also_return_their_state():
     net = torch.nn.Module()
     net.neurons = [hnn.Leaky(beta=0.9)]
     with training.loop._SpikeRates(net) as rates:
@@ -288,9 +288,9 @@ def test_help_keeps_what_looks_like_markup():
 
 def test_profile_command(tmp_path):
     shown = run("profile", "htaf", "snntorch.atan", "norse.super", "--plot", tmp_path / "s.png", "--json")
-    found = json.loads(shown.stdout)
-    assert [p["name"] for p in found] == ["htaf", "snntorch.atan", "norse.super"]
-    assert found[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
+    profiles = json.loads(shown.stdout)
+    assert [p["name"] for p in profiles] == ["htaf", "snntorch.atan", "norse.super"]
+    assert profiles[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
     assert_one_error(run("profile", "htaf", "--plot", tmp_path / "none" / "s.png"), "none")
     assert_one_error(run("profile", "htaf", "--delta", "-1"), "--delta")
     assert_one_error(run("profile", "norse.heaviside"), "norse.heaviside")
@@ -339,7 +339,7 @@ def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monk
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_checkpoint_begins_anew(recordings, tmp_path):
+def test_a_run_without_a_checkpoint_restarts(recordings, tmp_path):
     arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out"]
     run(*arguments, tmp_path / "whole")
     run(*arguments, tmp_path / "early")
@@ -360,7 +360,7 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
         assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
 
 
-def test_the_hardening_gap_is_told(recordings, tmp_path):
+def test_the_hardening_gap_is_reported(recordings, tmp_path):
     arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
     result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
@@ -378,8 +378,8 @@ def test_damaged_runs_are_one_line(finished, recordings):
     path = finished / "checkpoint.safetensors"
     tensors = load_file(path)
     for missing, word in (("optimizer.", "optimizer"), ("rng", "rng")):
-        kept = {k: v for k, v in tensors.items() if not k.startswith(missing)}
-        save_file(kept, path, {"epoch": "1"})
+        remaining = {k: v for k, v in tensors.items() if not k.startswith(missing)}
+        save_file(remaining, path, {"epoch": "1"})
         assert_one_error(run("train", "--resume", "--out", finished, "--epochs", "2"), str(path), word)
     save_file(tensors, path, {"epoch": "1"})
     (finished / "metrics.jsonl").write_text("")

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,13 @@ SPIKING = ("mlp", "cnn")
 # Networks of images with binary activations.
 BINARY = ("bnn", "dhn")
 MODELS = (*SPIKING, *BINARY, "relu")
+CHOICES = {
+    "schedule": SCHEDULES,
+    "anneal": ANNEALS,
+    "precision": PRECISIONS,
+    "model": MODELS,
+    "device": ("auto", "cpu", "cuda"),
+}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
 
 
@@ -107,34 +114,25 @@ class TrainConfig:
 
     def __post_init__(self):
         make_plain(self)
+
+        def check(name: str, expected: str, is_valid: Callable[[Any], object]) -> None:
+            require(name, getattr(self, name), expected, is_valid)
+
         for name in ("epochs", "batch_size", "n_time_bins"):
-            require(name, getattr(self, name), "an integer of at least 1", is_count)
-        require(
-            "hidden",
-            self.hidden,
-            "one or more positive integers",
-            lambda v: isinstance(v, tuple) and v and all(map(is_count, v)),
-        )
-        require("folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
-        require("lr", self.lr, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
-        require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
-        require(
-            "seed",
-            self.seed,
-            "an integer from 0 to 2^63 - 1",
-            lambda v: v is not True and isinstance(v, int) and 0 <= v < 2**63,
-        )
-        require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
-        require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
-        require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
-        require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
-        require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
+            check(name, "an integer of at least 1", is_count)
+        check("hidden", "one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v)))
+        check("folds", "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
+        for name in ("lr", "alpha_end"):
+            check(name, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
+        check("val_fraction", "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+        check("seed", "an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)
+        for name, choices in CHOICES.items():
+            check(name, f"one of {', '.join(choices)}", choices.__contains__)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         self._check_effects()
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
-        require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value has no effect."""
