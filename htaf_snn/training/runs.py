@@ -136,8 +136,7 @@ class TrainConfig:
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value has no effect."""
-        fold = -1 if isinstance(self.fold, bool) or not isinstance(self.fold, int) else self.fold
-        if self.fold is not None and (self.folds is None or not 0 <= fold < self.folds):
+        if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users: dict[str, tuple[str, ...]] = {"surrogate": (*SPIKING, *BINARY), "weight_surrogate": ("bnn",)}
         users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | dict.fromkeys(("alpha_end", "anneal"), BINARY)
