@@ -98,7 +98,7 @@ def train_command(
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
-    The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
+    Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out.
     """
     chosen = given_options(context, training.TrainConfig)
     with one_line_errors():

@@ -87,8 +87,8 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     """Return the mean cross-entropy and the accuracy of a classifier over a loader of (inputs, labels).
 
     Args:
-        model: maps inputs to class scores (B, n_classes); evaluated on its own device, in eval mode, which is restored
-            afterwards. For a loader of three items it is called with `lengths=` beside the frames.
+        model: maps inputs to class scores (B, n_classes); evaluated on its own device and in eval mode, after which it
+            is in its former mode again. For batches of three items it is called with `lengths=` beside the frames.
         loader: batches of (inputs, integer labels (B,)), or of (frames (T, B, …), labels, lengths (B,)) as from
             `neuromorphic_datasets.loaders(time_window=…)`, where time steps beyond a recording's length do not count.
         processes: the processes that share every batch; all get the same figures. None for this process alone.
@@ -213,7 +213,7 @@ def _train_epoch(
     bar: tqdm,
     processes: Processes | None,
 ) -> dict:
-    """Train for one epoch and return its metrics; `train_step` is `_train_step` but for its keyword arguments."""
+    """Train for one epoch and return its metrics; `train_step` is `_train_step` with its keyword arguments bound."""
     model.train()
     loss = correct = count = 0.0
     min_samples = _min_samples(model)

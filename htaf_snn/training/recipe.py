@@ -1,4 +1,4 @@
-"""Changes made to a network and its optimizer during training: learning rate, steepness, clipped weights."""
+"""Changes to a network and its optimizer during training: learning rate, steepness, clipped weights."""
 
 from __future__ import annotations
 
