@@ -31,7 +31,7 @@ from htaf_snn.compare.study import SETTINGS
 from htaf_snn.compare.trial import Config
 
 STILL = {"width": 8, "epochs": 1, "batch_size": 256}
-SMALL = STILL | {"time_bins": 2}
+SMALL = STILL | {"n_time_bins": 2}
 SURROGATES = ["htaf", "snntorch.atan", "norse.super"]
 
 
@@ -188,7 +188,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
 def test_several_data_sets(tmp_path, recordings):  # noqa: F811
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "nmnist").symlink_to(recordings)
-    settings = {"dataset": ["saccade-digits", "nmnist"], "data_root": str(tmp_path / "data")}
+    settings = {"dataset": ["saccade-digits", "nmnist"], "root": str(tmp_path / "data")}
     study = Study(tmp_path / "out", surrogates=["htaf", "atan"], seeds=3, **settings, **SMALL)
     assert study.run(workers=2, progress=False)["finished"] == 12
     rows = study.table()
@@ -423,7 +423,7 @@ def test_a_locked_database_is_waited_for(tmp_path):
 
 def test_the_command(tmp_path, finished):
     arguments = ["--surrogates", "htaf(alpha=1, beta=8),atan", "--seeds", "2", "--width", "8", "--epochs", "1"]
-    arguments += ["--time-bins", "2", "--batch-size", "256", "--out", str(tmp_path / "out")]
+    arguments += ["--n-time-bins", "2", "--batch-size", "256", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(cli.app, ["compare", *arguments, "--json"])
     assert result.exit_code == 0, result.output
     assert [row["surrogate"] for row in json.loads(result.stdout)] == ["htaf(alpha=1, beta=8)", "atan"]

@@ -114,7 +114,7 @@ _NEURONS = {
     "SpikingJelly, CuPy": Peer(lambda: spikingjelly_adapter.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
 }
 _SMOOTH_STEPS = {
-    "HTAF, smooth": Peer(lambda: HTAF(mode="smooth"), moved_bytes=20),
+    "HTAF, smooth": Peer(lambda: HTAF(hardness=0.0), moved_bytes=20),
     "sigmoid(4 * tanh(x)), eager": Peer(_Composite, "torch"),
 }
 BENCHMARKS = {"lif": _NEURONS, "htaf": _SMOOTH_STEPS}

@@ -3,7 +3,7 @@
 Example:
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> study = Study(folder.name, surrogates=["htaf", "atan"], seeds=1, epochs=1, width=8, time_bins=2)
+    >>> study = Study(folder.name, surrogates=["htaf", "atan"], seeds=1, epochs=1, width=8, n_time_bins=2)
     >>> study.run(workers=1, progress=False)
     {'waiting': 0, 'running': 0, 'finished': 2, 'failed': 0}
     >>> study.table()[0]["surrogate"], study.report().name

@@ -18,9 +18,9 @@ from .matching import MATCHES
 
 __all__ = ["ESTIMATORS", "MODELS", "SURROGATES", "Settings"]
 
-MODELS = ("mlp", *training.HARDENED)
+MODELS = ("mlp", *training.BINARY)
 SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
-ESTIMATORS = ("htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "swish_sign", "ede")
+ESTIMATORS = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Settings:
         model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
         dataset: names of `neuromorphic_datasets.names()`, of images of `neuromorphic_datasets.images.names()`, or one
             name; None is saccade-digits or, for images, digits.
-        data_root: the folder of the data set, or None for the default place; of several data sets, a folder with one
+        root: the folder of the data set, or None for the default place; of several data sets, a folder with one
             of the set's name for each that is not in the default place.
         surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests. None is
             `SURROGATES` or, for images, `ESTIMATORS`.
@@ -43,7 +43,8 @@ class Settings:
         reference: the surrogate that is matched to, and with whose gradient others are compared.
         width: neurons of a hidden layer.
         folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
-        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal, device: as in `training.TrainConfig`.
+        weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal, device: as in
+            `training.TrainConfig`.
 
     Raises:
         ValueError: if a value is out of range, or given twice.
@@ -56,7 +57,7 @@ class Settings:
 
     model: str = "mlp"
     dataset: tuple[str, ...] | None = None
-    data_root: str | None = None
+    root: str | None = None
     surrogates: tuple[str, ...] | None = None
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
@@ -65,10 +66,10 @@ class Settings:
     match: str = "peak"
     reference: str = "htaf"
     width: int = 128
-    estimator: str = "clipped_ste"
+    weight_surrogate: str = "clipped_ste"
     epochs: int = 8
     batch_size: int = 32
-    time_bins: int = 10
+    n_time_bins: int = 10
     schedule: str = "constant"
     alpha_end: float = 20.0
     anneal: str = "exponential"
@@ -119,10 +120,10 @@ class Settings:
                 raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, which every trial would fail by
-        if self.model in training.HARDENED:
+        if self.model in training.BINARY:
             config = self.configs()[0].trained()
             networks = [
-                training.hardened_network(config, 1, 1, activation=partial(integrations.parse, surrogate))
+                training.binary_network(config, 1, 1, surrogate=partial(integrations.parse, surrogate))
                 for surrogate in self.surrogates
             ]
             if not any(annealing(self, network, steps=1) for network in networks):
@@ -134,17 +135,17 @@ class Settings:
     def configs(self) -> list[trial.Config]:
         """All combinations, one trial each, the seeds of one after another."""
         own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
-        shared = {name: getattr(self, name) for name in own - {"dataset", "data_root"}}
+        shared = {name: getattr(self, name) for name in own - {"dataset", "root"}}
         grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
         names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
         return [
-            trial.Config(**dict(zip(names, values, strict=True)), data_root=self.root_of(values[0]), **shared)
+            trial.Config(**dict(zip(names, values, strict=True)), root=self.root_of(values[0]), **shared)
             for values in grid
         ]
 
     def root_of(self, dataset: str) -> str | None:
         """The folder of one of the data sets; None is the default place."""
-        if self.data_root is None or len(self.dataset) == 1:
-            return self.data_root
-        folder = Path(self.data_root, dataset)
+        if self.root is None or len(self.dataset) == 1:
+            return self.root
+        folder = Path(self.root, dataset)
         return str(folder) if folder.is_dir() else None

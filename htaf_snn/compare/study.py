@@ -214,15 +214,15 @@ class Study:
         from tqdm import tqdm
 
         signal.signal(signal.SIGTERM, _leave)
-        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.first))
+        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.is_main))
         while True:
-            taken = self._next(bar) if processes.first else None
-            config = processes.from_first(taken and taken.user_attrs["config"])
+            taken = self._next(bar) if processes.is_main else None
+            config = processes.broadcast(taken and taken.user_attrs["config"])
             if config is None:
                 bar.close()
-                processes.leave()
+                processes.shutdown()
                 return
-            if processes.first:
+            if processes.is_main:
                 self._try([taken], processes)
             else:
                 with contextlib.suppress(Exception):  # the first tells it

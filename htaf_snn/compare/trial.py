@@ -37,9 +37,9 @@ class Config:
         match: of `matching.MATCHES`.
         reference: the surrogate that is matched to, and with whose gradient others are compared.
         model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
-        dataset, data_root: as in `training.TrainConfig`.
+        dataset, root: as in `training.TrainConfig`.
         width: neurons of a hidden layer.
-        estimator, epochs, batch_size, time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
+        weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
         folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
         device: as in `training.TrainConfig`.
     """
@@ -53,12 +53,12 @@ class Config:
     reference: str = "htaf"
     model: str = "mlp"
     dataset: str = "saccade-digits"
-    data_root: str | None = None
+    root: str | None = None
     width: int = 128
-    estimator: str = "clipped_ste"
+    weight_surrogate: str = "clipped_ste"
     epochs: int = 5
     batch_size: int = 32
-    time_bins: int = 10
+    n_time_bins: int = 10
     schedule: str = "constant"
     alpha_end: float = 20.0
     anneal: str = "exponential"
@@ -180,7 +180,7 @@ def _network(config: Config, samples, step: Rescaled) -> nn.Module:
         neuron = partial(hnn.Leaky, beta=BETA, surrogate=step)
         return models.SpikingMLP(features, config.trained().hidden, classes, lambda: hnn.Sequential(neuron()))
     activation = partial(integrations.parse, config.surrogate)
-    model = training.hardened_network(config.trained(), features, classes, activation)
+    model = training.binary_network(config.trained(), features, classes, activation)
     for number, module in enumerate(model):
         if isinstance(module, hnn.BinaryActivation):
             model[number] = Rescaled(module, step.stretch, step.gain)
