@@ -1,9 +1,9 @@
-"""Concept bottleneck models by several discretisers on images, over seeds.
+"""Compare surrogates for concept bottleneck models on images, over seeds.
 
     python benchmarks/concepts.py --fashion-mnist DIR --cifar10 DIR --out runs/concepts
 
-Each DIR as of `neuromorphic_datasets.images`. Some 40 minutes on two cores; interrupted, the same command goes on. The
-figures end in `concepts.json` in the folder.
+Each DIR as in `neuromorphic_datasets.images`. Takes some 40 minutes on two cores; after an interruption, the same
+command continues. The figures are written to `concepts.json` in the folder.
 """
 
 import argparse
@@ -24,17 +24,17 @@ RECIPES = {
     "fashion-mnist": {"epochs": 5, "n_concepts": 256, "lr": 4e-3},
     "cifar10": {"epochs": 15, "n_concepts": 256, "lr": 16e-3},
 }
-# Real features have no rates to keep within limits.
+# The penalties are on activation rates, which real features do not have.
 WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
-DISCRETISERS = ["htaf", "relu", "sigmoid_ste", "clipped_ste", "relaxed_bernoulli"]
+SURROGATES = ["htaf", "relu", "sigmoid_ste", "clipped_ste", "relaxed_bernoulli"]
 
 
 def trained(job: tuple[str, str, int, str, Path]) -> dict:
-    """The figures of one run, which is made or continued if it is not finished."""
+    """Return the figures of one run, started or continued if it is not finished."""
     torch.set_num_threads(1)
-    dataset, discretiser, seed, root, out = job
-    recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if discretiser == "relu" else {})
-    config = concepts.Config(dataset=dataset, root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe)
+    dataset, surrogate, seed, root, out = job
+    recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if surrogate == "relu" else {})
+    config = concepts.Config(dataset=dataset, root=root, surrogate=surrogate, seed=seed, batch_size=128, **recipe)
     if (out / "result.json").is_file():
         if read_settings(out, concepts.Config) != config:
             raise ValueError(f"{out}: expected a run of {config}; remove it, or choose another --out")
@@ -43,61 +43,61 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
 
 
 def codes_of(out: Path, dataset: str, root: str) -> concepts.Codes:
-    """A run's codes of the test images."""
+    """Return a run's codes of the test images."""
     _, _, test = images.loaders(dataset, root=root, batch_size=500)
     return concepts.codes(concepts.load(out), test)
 
 
 def row(results: list[dict], stability: dict[str, float]) -> dict:
-    """Means over seeds, and the accuracy's interval."""
+    """Return means over seeds, and the accuracy's interval."""
     accuracies = [result["hard_accuracy"] for result in results]
     names = ("hardening_gap", "dead", "always_on", "effective_concepts", "redundancy", "purity", "completeness")
-    kept = {name: [result[name] for result in results] for name in names}
-    kept |= {"purity_by_chance": [result["chance"]["purity"] for result in results]}
-    means = {name: None if None in values else sum(values) / len(values) for name, values in kept.items()}
+    figures = {name: [result[name] for result in results] for name in names}
+    figures |= {"purity_by_chance": [result["chance"]["purity"] for result in results]}
+    means = {name: None if None in values else sum(values) / len(values) for name, values in figures.items()}
     return {"accuracies": accuracies, **summarise(accuracies).as_dict(), **means, **stability}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for dataset in RECIPES:
-        parser.add_argument(f"--{dataset}", help="folder of the data set; without it, it is left out")
+        parser.add_argument(f"--{dataset}", help="folder of the data set; skipped if not given")
     parser.add_argument("--out", type=Path, default=Path("runs/concepts"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2, help="processes, a thread each")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     roots = {name: getattr(arguments, name.replace("-", "_")) for name in RECIPES}
     roots = {name: str(Path(root).resolve()) for name, root in roots.items() if root}
     jobs = [
-        (dataset, discretiser, seed, root, arguments.out / f"{dataset}-{discretiser}-{seed}")
+        (dataset, surrogate, seed, root, arguments.out / f"{dataset}-{surrogate}-{seed}")
         for dataset, root in roots.items()
         for seed in range(arguments.seeds)
-        for discretiser in DISCRETISERS
+        for surrogate in SURROGATES
     ]
     with ProcessPoolExecutor(arguments.workers) as pool:
         results = dict(zip(jobs, tqdm(pool.map(trained, jobs), total=len(jobs)), strict=True))
     tables: dict[str, dict] = {}
     for dataset, root in roots.items():
-        found = {
-            name: {job: told for job, told in results.items() if job[:2] == (dataset, name)} for name in DISCRETISERS
-        }
         rows = {}
-        for name, own in found.items():
-            stable = name != "relu" and len(own) > 1
-            several = [codes_of(job[4], dataset, root) for job in own] if stable else []
-            agreement = concepts.stability(several) if stable else {"stability": None, "chance": None}
+        for surrogate in SURROGATES:
+            runs = {job: result for job, result in results.items() if job[:2] == (dataset, surrogate)}
+            agreement = {"stability": None, "chance": None}
+            if surrogate != "relu" and len(runs) > 1:
+                agreement = concepts.stability([codes_of(job[4], dataset, root) for job in runs])
             agreement["stability_by_chance"] = agreement.pop("chance")
-            rows[name] = row(list(own.values()), agreement)
-        against = {name: rows[name]["accuracies"] for name in DISCRETISERS[1:]}
+            rows[surrogate] = row(list(runs.values()), agreement)
+        against = {surrogate: rows[surrogate]["accuracies"] for surrogate in SURROGATES[1:]}
         tests = compare_to(rows["htaf"]["accuracies"], against)
         tables[dataset] = {
             name: {**values, **(tests[name].as_dict() if name in tests else {})} for name, values in rows.items()
         }
     command = "python benchmarks/concepts.py " + " ".join(f"--{name} DIR" for name in roots)
-    told = {"command": command, "recipes": RECIPES, "versions": {"htaf-snn": __version__, "torch": torch.__version__}}
+    versions = {"htaf-snn": __version__, "torch": torch.__version__}
     path = arguments.out / "concepts.json"
-    path.write_text(json.dumps({**told, **tables}, indent=1) + "\n")
+    path.write_text(
+        json.dumps({"command": command, "recipes": RECIPES, "versions": versions, **tables}, indent=1) + "\n"
+    )
     print(path)
 
 

@@ -13,12 +13,12 @@ from htaf_snn import nn as hnn
 from htaf_snn.nn.concept import DISCRETISERS
 from neuromorphic_datasets import images
 
-CLASSES, CONCEPTS = 10, 12
+N_CLASSES, N_CONCEPTS = 10, 12
 
 
 def new_model(discretiser="htaf"):
     torch.manual_seed(0)
-    return models.ICBM(models.ImageEncoder(1, 4), CONCEPTS, CLASSES, discretiser=discretiser)
+    return models.ICBM(models.ImageEncoder(1, 4), N_CONCEPTS, N_CLASSES, discretiser=discretiser)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_penalties_have_finite_gradients():
 
 
 def test_a_penalty_moves_the_rates(loaders, tmp_path):
-    """The pull towards entropy makes the concepts' rates more even."""
+    """The entropy penalty makes the concepts' rates more even."""
     train, val, test = loaders
     rates = []
     for weight in (0.0, 10.0):
@@ -112,8 +112,8 @@ def test_a_penalty_moves_the_rates(loaders, tmp_path):
 def test_contributions_add_up(trained, loaders):
     image = loaders[2].dataset[3][0]
     scores = trained.eval()(image[None])[0]
-    for number in range(CLASSES):
-        found = concepts.explain(trained, image, number, classes=[str(i) for i in range(CLASSES)])
+    for number in range(N_CLASSES):
+        found = concepts.explain(trained, image, number, classes=[str(i) for i in range(N_CLASSES)])
         assert found.bias + sum(found.contributions.values()) == pytest.approx(found.score, abs=1e-6)
         assert found.score == pytest.approx(scores[number].item(), abs=1e-5)
         assert f"({number})" in str(found)
@@ -140,7 +140,7 @@ def test_an_intervention_changes_the_scores_by_the_weight(copied, loaders):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [({CONCEPTS: 1}, "expected concepts 0 to 11"), ({-1: 1}, "got -1"), ({0: 2}, "0 or 1 for")]
+    ("values", "message"), [({N_CONCEPTS: 1}, "expected concepts 0 to 11"), ({-1: 1}, "got -1"), ({0: 2}, "0 or 1 for")]
 )
 def test_wrong_interventions_are_refused(trained, values, message):
     with pytest.raises(ValueError, match=message), trained.intervene(values):
@@ -153,14 +153,14 @@ def test_codes_are_the_hard_concepts(trained, loaders):
     found = concepts.codes(trained.train(), loaders[2])
     assert trained.training
     expected = trained.eval().concepts(x).bool()
-    assert found.shape == (360, CONCEPTS) == found.numpy().shape
+    assert found.shape == (360, N_CONCEPTS) == found.numpy().shape
     assert torch.equal(found[:], expected)
     assert torch.equal(found[7], expected[7])
     assert torch.equal(found.labels, labels)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 130])
-def test_nearest_codes_are_those_of_fewest_differences(size):
+def test_nearest_codes_differ_in_the_fewest_bits(size):
     generator = torch.Generator().manual_seed(size)
     bits = torch.randint(2, (50, size), generator=generator)
     found = concepts.Codes.of(bits, torch.arange(50))
@@ -169,8 +169,8 @@ def test_nearest_codes_are_those_of_fewest_differences(size):
     expected = (bits[None] != queries[:, None]).sum(2)
     assert torch.equal(distances, expected.sort(dim=1, stable=True).values[:, :5])
     assert torch.equal(expected.gather(1, indices), distances)
-    one, _ = found.nearest(queries[3].bool(), 5)
-    assert torch.equal(one, indices[3])
+    nearest, _ = found.nearest(queries[3].bool(), 5)
+    assert torch.equal(nearest, indices[3])
 
 
 def test_codes_are_written(tmp_path):
@@ -192,7 +192,7 @@ def test_codes_for_pyc():
     assert found["concept_1"].tensor.flatten().tolist() == [0.0, 1.0, 0.0]
 
 
-def test_without_pyc_it_is_named(monkeypatch):
+def test_a_missing_pyc_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_concepts", None)
     with pytest.raises(ImportError, match="PyC is not installed; pip install --pre pytorch-concepts"):
         concepts.Codes.of(torch.eye(3), torch.arange(3)).to_pyc()
@@ -200,7 +200,7 @@ def test_without_pyc_it_is_named(monkeypatch):
 
 def test_class_weights_are_in_order(trained):
     found = concepts.class_weights(trained, 4)
-    assert sorted(found) == list(range(CONCEPTS))
+    assert sorted(found) == list(range(N_CONCEPTS))
     assert list(found.values()) == sorted(found.values(), key=lambda value: -abs(value))
     assert all(value == trained.head.weight[4, number].item() for number, value in found.items())
 
@@ -209,42 +209,41 @@ def test_examples_are_the_extremes(trained, loaders):
     x = torch.cat([x for x, _ in loaders[2]])
     potentials = trained.eval().potentials(x).detach()[:, 3]
     found = concepts.examples(trained, loaders[2], k=5)[3]
-    assert len(concepts.examples(trained, loaders[2])) == CONCEPTS
+    assert len(concepts.examples(trained, loaders[2])) == N_CONCEPTS
     assert potentials[found["strongest"]].min() >= potentials.sort(descending=True).values[4] - 1e-5
     assert potentials[found["weakest"]].max() <= potentials.sort().values[4] + 1e-5
     assert potentials[found["at the threshold"]].abs().max() <= potentials.abs().sort().values[4] + 1e-5
-    assert len(set(found["by chance"])) == 5
+    assert len(set(found["random"])) == 5
 
 
-def test_backbones_of_torchvision_work_as_they_are():
+def test_torchvision_backbones_work_unchanged():
     torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
     backbone = torchvision.models.squeezenet1_1(num_classes=7)
-    model = models.ICBM(backbone.features, CONCEPTS, CLASSES)  # feature maps of a number of channels not told
+    model = models.ICBM(backbone.features, N_CONCEPTS, N_CLASSES)  # the number of channels comes from the first input
     x, labels = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 9])
     torch.nn.functional.cross_entropy(model(x), labels).backward()
-    assert model.concept_layer.projection.weight.shape == (CONCEPTS, 512)
+    assert model.concept_layer.projection.weight.shape == (N_CONCEPTS, 512)
     assert next(backbone.parameters()).grad.abs().sum() > 0
 
 
-def test_backbones_of_timm_work_as_they_are():
+def test_timm_backbones_work_unchanged():
     timm = pytest.importorskip("timm", reason="timm is not installed")
-    model = models.ICBM(timm.create_model("resnet10t", num_classes=0), CONCEPTS, CLASSES)
-    assert model.eval()(torch.rand(2, 3, 64, 64)).shape == (2, CLASSES)
+    model = models.ICBM(timm.create_model("resnet10t", num_classes=0), N_CONCEPTS, N_CLASSES)
+    assert model.eval()(torch.rand(2, 3, 64, 64)).shape == (2, N_CLASSES)
 
 
 def test_profiles_by_hand():
     bits = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]])
-    found = concepts.profiles(
-        concepts.Codes.of(bits, torch.tensor([0, 0, 2, 2])), 3, {"colour": torch.tensor([1, 0, 1, 0])}
-    )
-    assert [one["rate"] for one in found] == [0.5, 0.5, 0.0]
-    assert [one["by_class"] for one in found] == [[1.0, None, 0.0], [0.5, None, 0.5], [0.0, None, 0.0]]
-    assert [one["information"]["label"] for one in found] == pytest.approx([1, 0, 0], abs=1e-9)
-    assert [one["information"]["colour"] for one in found] == pytest.approx([0, 1, 0], abs=1e-9)
+    codes = concepts.Codes.of(bits, torch.tensor([0, 0, 2, 2]))
+    profiles = concepts.profiles(codes, 3, {"colour": torch.tensor([1, 0, 1, 0])})
+    assert [profile["rate"] for profile in profiles] == [0.5, 0.5, 0.0]
+    assert [profile["by_class"] for profile in profiles] == [[1.0, None, 0.0], [0.5, None, 0.5], [0.0, None, 0.0]]
+    assert [profile["information"]["label"] for profile in profiles] == pytest.approx([1, 0, 0], abs=1e-9)
+    assert [profile["information"]["colour"] for profile in profiles] == pytest.approx([0, 1, 0], abs=1e-9)
 
 
 class Corner(nn.Module):
-    """Sees the upper left corner alone."""
+    """Sees only the upper left corner."""
 
     def forward(self, x):
         return x[:, :, :2, :2].flatten(1)
@@ -263,21 +262,21 @@ def test_heat_maps_find_the_place(method):
     assert found[3:, 3:].abs().max() == 0
 
 
-def test_what_is_computed_from_bits_refuses_real_concepts(loaders, tmp_path):
+def test_functions_of_bits_refuse_real_concepts(loaders, tmp_path):
     model = models.ICBM(nn.Flatten(), 4, 10, discretiser="relu", in_features=64)
     found = concepts.codes(model, loaders[2])
     for make in (
         lambda: concepts.sparsify(model, loaders[0], 3),
         lambda: concepts.rules(model, found, found, 1),
         lambda: concepts.intervention_curve(model, found, found),
-        lambda: concepts.atlas(model, loaders[2], tmp_path / "atlas.html"),
+        lambda: concepts.write_atlas(model, loaders[2], tmp_path / "atlas.html"),
     ):
         with pytest.raises(ValueError, match=r"^model: expected concepts that are 0 or 1, got the real ones of relu"):
             make()
     assert concepts.measure(model, loaders[0], loaders[2])["intervention_auc"] is None
 
 
-def test_modes_are_restored_after_an_error_too():
+def test_modes_are_restored_even_after_an_error():
     model = models.ICBM(nn.Sequential(nn.Flatten(), nn.Dropout().eval()), 4, 2, in_features=64).train()
     modes = [module.training for module in model.modules()]
     for make in (
@@ -308,7 +307,7 @@ def test_figures_of_a_trained_model(trained, loaders):
     found = concepts.measure(trained, loaders[0], loaders[2], attributes)
     assert found["hardening_gap"] == pytest.approx(found["smooth_accuracy"] - found["hard_accuracy"])
     assert found["hard_accuracy"] > 0.6
-    assert 1 <= found["effective_concepts"] <= CONCEPTS
+    assert 1 <= found["effective_concepts"] <= N_CONCEPTS
     for name in ("redundancy", "purity", "completeness", "intervention_auc", "activation_rate"):
         assert 0 <= found[name] <= 1, name
     assert 0 < found["alignment"]["odd"] <= 1
@@ -367,12 +366,12 @@ LABELS = torch.zeros(5, dtype=torch.int64)
             ValueError,
             "'a', got 1",
         ),
-        (lambda: concepts.stability([concepts.Codes.of(torch.ones(5, 2), LABELS)]), ValueError, "^several"),
+        (lambda: concepts.stability([concepts.Codes.of(torch.ones(5, 2), LABELS)]), ValueError, "^codes: expected two"),
         (lambda: concepts.class_weights(new_model(), 10), ValueError, "^class_index"),
         (lambda: concepts.examples(new_model(), []), ValueError, "^loader"),
         (lambda: concepts.rules(new_model(), None, None, 11), ValueError, "^class_index"),
         (lambda: concepts.rules(new_model(), None, None, 1, depth=0), ValueError, "^depth"),
-        (lambda: concepts.Codes.load("none.npz"), FileNotFoundError, "^none.npz: expected codes, found no file"),
+        (lambda: concepts.Codes.load("none.npz"), FileNotFoundError, "^none.npz: expected saved codes, got no file"),
         (lambda: concepts.Codes.load(__file__), ValueError, "expected codes of htaf-snn, got a damaged or other file"),
         (lambda: new_model().intervene([7]).__enter__(), TypeError, "^values: expected a mapping"),
         (
@@ -395,7 +394,7 @@ def test_bad_input_is_named(make, error, message):
         make()
 
 
-def test_epochs_take_the_place_of_any_recipe_s(tmp_path, loaders):
+def test_epochs_override_any_recipe(tmp_path, loaders):
     for number, recipe in enumerate((concepts.Recipe(epochs=9), concepts.Config(epochs=9))):
         metrics = concepts.fit(
             new_model(), loaders[0], recipe=recipe, epochs=1, out=tmp_path / str(number), progress=False
@@ -404,26 +403,26 @@ def test_epochs_take_the_place_of_any_recipe_s(tmp_path, loaders):
 
 
 def test_fit_does_not_overwrite_another_run(tmp_path, loaders):
-    how = {"recipe": concepts.Recipe(epochs=1), "out": tmp_path, "progress": False}
-    concepts.fit(new_model(), loaders[0], **how)
+    options = {"recipe": concepts.Recipe(epochs=1), "out": tmp_path, "progress": False}
+    concepts.fit(new_model(), loaders[0], **options)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"^out: expected a folder without a run"):
-        concepts.fit(new_model(), loaders[0], **how)
-    (tmp_path / training.CHECKPOINT).rename(tmp_path / "kept")
+        concepts.fit(new_model(), loaders[0], **options)
+    (tmp_path / training.CHECKPOINT).rename(tmp_path / "moved")
     with pytest.raises(ValueError, match=r"^out: expected a folder without a run"):
-        concepts.fit(new_model(), loaders[0], **how)
-    (tmp_path / "kept").rename(tmp_path / training.CHECKPOINT)
+        concepts.fit(new_model(), loaders[0], **options)
+    (tmp_path / "moved").rename(tmp_path / training.CHECKPOINT)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
-    concepts.fit(new_model(), loaders[0], **how, epochs=2, resume=True)
+    concepts.fit(new_model(), loaders[0], **options, epochs=2, resume=True)
 
 
-def test_images_of_another_shape_than_the_training_s_are_refused(trained):
+def test_images_of_another_shape_than_in_training_are_refused(trained):
     assert trained.image_shape == (1, 8, 8)
     with pytest.raises(ValueError, match=r"^x: expected images \(B, 1, 8, 8\), got \(1, 1, 28, 28\)"):
         concepts.explain(trained, torch.rand(1, 28, 28))
 
 
-def test_a_model_that_is_not_trained_after_all_takes_its_images(copied, loaders, tmp_path):
+def test_a_refused_training_leaves_the_image_shape(copied, loaders, tmp_path):
     x, labels = torch.rand(8, 3, 8, 8), torch.arange(8)
     other = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, labels), batch_size=4)
     with pytest.raises(ValueError, match="expected images"):
@@ -435,13 +434,13 @@ def test_a_model_that_is_not_trained_after_all_takes_its_images(copied, loaders,
     assert copied.image_shape == (1, 8, 8)
 
 
-def test_an_explanation_tells_what_has_a_weight(copied):
+def test_an_explanation_holds_only_concepts_with_a_weight(copied):
     with torch.no_grad():
         copied.head.weight[:, 1:] = 0
     assert set(concepts.explain(copied, torch.rand(1, 8, 8)).contributions) <= {0}
 
 
-def test_a_label_in_a_later_batch_is_told(tmp_path):
+def test_a_wrong_label_in_a_later_batch_is_refused(tmp_path):
     batches = torch.utils.data.TensorDataset(torch.rand(8, 1, 8, 8), torch.tensor([0, 1, 0, 1, 0, 1, 2, 1]))
     loader = torch.utils.data.DataLoader(batches, batch_size=4)
     with pytest.raises(ValueError, match=r"^labels: expected 0 to 1, got 0 to 2"):

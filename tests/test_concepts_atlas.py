@@ -1,4 +1,4 @@
-"""The atlas: what is in the page, and that it works in a browser."""
+"""The atlas: its content, and its behaviour in a browser."""
 
 import base64
 import io
@@ -14,19 +14,19 @@ from torch import nn
 
 from htaf_snn import concepts, models
 
-N, CONCEPTS, CLASSES = 1100, 11, 3
+N, N_CONCEPTS, N_CLASSES = 1100, 11, 3
 NAMES = ["<cat>", "dog", "owl"]
 
 
 def new_model():
     torch.manual_seed(0)
-    return models.ICBM(nn.Flatten(), CONCEPTS, CLASSES, in_features=3 * 6 * 5)
+    return models.ICBM(nn.Flatten(), N_CONCEPTS, N_CLASSES, in_features=3 * 6 * 5)
 
 
 @pytest.fixture(scope="module")
 def data():
     generator = torch.Generator().manual_seed(0)
-    images, labels = torch.rand(N, 3, 6, 5, generator=generator), torch.randint(CLASSES, (N,), generator=generator)
+    images, labels = torch.rand(N, 3, 6, 5, generator=generator), torch.randint(N_CLASSES, (N,), generator=generator)
     return [(images[:700], labels[:700]), (images[700:], labels[700:])]
 
 
@@ -41,7 +41,7 @@ def model(data):
 @pytest.fixture(scope="module")
 def page(model, data, tmp_path_factory):
     path = tmp_path_factory.mktemp("atlas") / "atlas.html"
-    concepts.atlas(model, data, path, classes=NAMES, title="Atlas of <things>")
+    concepts.write_atlas(model, data, path, classes=NAMES, title="Atlas of <things>")
     return path.read_text()
 
 
@@ -55,16 +55,16 @@ def test_the_page_holds_what_the_model_says(page, model, data):
     assert found["labels"] == labels.tolist()
     assert torch.equal(torch.tensor(found["weights"], dtype=torch.float64), model.head.weight.double())
     packed = np.frombuffer(base64.b64decode(found["bits"]), np.uint8).reshape(N, -1)
-    bits = np.unpackbits(packed, axis=1, bitorder="little")[:, :CONCEPTS]
+    bits = np.unpackbits(packed, axis=1, bitorder="little")[:, :N_CONCEPTS]
     np.testing.assert_array_equal(bits, model.concepts(images).detach().numpy())
     potentials = model.potentials(images).detach()
-    for number, one in enumerate(found["concepts"]):
-        assert one["rate"] == bits[:, number].mean()
-        gallery, column = one["gallery"], potentials[:, number]
+    for number, profile in enumerate(found["concepts"]):
+        assert profile["rate"] == bits[:, number].mean()
+        gallery, column = profile["gallery"], potentials[:, number]
         assert column[gallery["strongest"]].tolist() == column.sort(descending=True).values[:24].tolist()
         assert column[gallery["weakest"]].tolist() == column.sort().values[:24].tolist()
         assert column[gallery["at the threshold"]].abs().tolist() == column.abs().sort().values[:24].tolist()
-        assert len(set(gallery["by chance"])) == 24
+        assert len(set(gallery["random"])) == 24
 
 
 def test_sheets_hold_every_picture(page, data):
@@ -82,7 +82,7 @@ def test_the_page_needs_no_network(page):
 
 
 def test_in_a_browser(page, model, data, tmp_path):
-    """By mouse and by keys; the numbers are Python's."""
+    """Mouse and keys work, and the numbers equal Python's."""
     script = """
       const until = () => new Promise(done => setTimeout(done, 50)), $ = name => document.querySelector(name);
       const key = name => document.body.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
@@ -118,36 +118,36 @@ def test_in_a_browser(page, model, data, tmp_path):
     assert found["without4"].startswith(f"{(dogs & ~bits[:, 4]).sum()} of {N}")
     first = (dogs & ~bits[:, 4]).nonzero()[0].item()
     assert found["hash"] == f"#image={first}"
-    expected = [concepts.explain(model, images[7], number).score for number in range(CLASSES)]
+    expected = [concepts.explain(model, images[7], number).score for number in range(N_CLASSES)]
     assert found["scores"] == pytest.approx(expected, abs=1e-9) == found["again"]
     assert float(found["shown"].replace("−", "-")) == pytest.approx(expected[0], abs=6e-5)
     assert found["bits"] == bits[7].tolist()
     with model.intervene({2: 1 - int(bits[7, 2])}):
-        switched = [concepts.explain(model, images[7], number).score for number in range(CLASSES)]
+        switched = [concepts.explain(model, images[7], number).score for number in range(N_CLASSES)]
     assert found["switched"] == pytest.approx(switched, abs=1e-9)
     assert (found["focus"], found["right"], found["left"]) == ("bit2", "#image=8", "#image=6")
     assert (found["last"], found["pictures"]) == ("#concept=10", 4 * 24)
-    assert found["home"] == f"{N} images, {CONCEPTS} concepts"
+    assert found["home"] == f"{N} images, {N_CONCEPTS} concepts"
     assert found["beyond"] and found["fits"]
 
 
-def test_ten_thousand_images_stay_quick(tmp_path):
-    """Laid out and ready in a fraction of what is asked for; pictures are decoded when they are seen."""
+def test_ten_thousand_images_stay_fast(tmp_path):
+    """Few pictures are laid out at first, and a sheet is decoded only when one of its pictures is visible."""
     model = new_model()
     images = torch.rand(64, 3, 6, 5).repeat(157, 1, 1, 1)[:10_000]
-    concepts.atlas(model.eval(), [(images, torch.zeros(10_000, dtype=torch.int64))], tmp_path / "atlas.html")
+    concepts.write_atlas(model.eval(), [(images, torch.zeros(10_000, dtype=torch.int64))], tmp_path / "atlas.html")
     script = """
       const pictures = document.querySelectorAll(".picture").length;
-      return {count: document.getElementById("count").textContent, pictures, made: made.size};"""
+      return {count: document.getElementById("count").textContent, pictures, sheets: sheetUrls.size};"""
     found = probe((tmp_path / "atlas.html").read_text(), script, tmp_path)
     assert found["count"].startswith("10000 of 10000")
     assert found["pictures"] <= 200
-    assert found["made"] <= 1
+    assert found["sheets"] <= 1
 
 
-def test_large_images_become_small_and_grey_ones_stay_grey(tmp_path):
-    model = models.ICBM(nn.AdaptiveAvgPool2d(2), CONCEPTS, CLASSES, in_features=1).eval()
-    concepts.atlas(model, [(torch.rand(3, 1, 300, 150), torch.zeros(3).long())], tmp_path / "atlas.html")
+def test_large_images_are_shrunk_and_grey_ones_stay_grey(tmp_path):
+    model = models.ICBM(nn.AdaptiveAvgPool2d(2), N_CONCEPTS, N_CLASSES, in_features=1).eval()
+    concepts.write_atlas(model, [(torch.rand(3, 1, 300, 150), torch.zeros(3).long())], tmp_path / "atlas.html")
     page = (tmp_path / "atlas.html").read_text()
     assert content(page, "data")["picture"] == {"height": 96, "width": 48, "columns": 32, "per_sheet": 1024}
     assert content(page, "data")["classes"] == ["0", "1", "2"]
@@ -165,5 +165,5 @@ def test_large_images_become_small_and_grey_ones_stay_grey(tmp_path):
 )
 def test_bad_input_is_named(tmp_path, batches, classes, message):
     with pytest.raises(ValueError, match=message):
-        concepts.atlas(new_model(), batches, tmp_path / "atlas.html", classes=classes)
+        concepts.write_atlas(new_model(), batches, tmp_path / "atlas.html", classes=classes)
     assert not [*tmp_path.iterdir()]

@@ -1,4 +1,4 @@
-"""The figures of concepts: by hand, and beside what chance gives."""
+"""The figures of concepts: computed by hand, and compared with chance."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from htaf_snn import concepts, models
 from htaf_snn.concepts import measures
 from neuromorphic_datasets import images
 
-CLASSES = 10
+N_CLASSES = 10
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def loaders():
     return images.loaders("digits", batch_size=32)
 
 
-def test_rules_say_what_the_model_does():
+def test_rules_agree_with_the_model():
     model = models.ICBM(nn.Flatten(), 4, 2, in_features=4)
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [0, 2, 0, -5]]))
@@ -32,12 +32,12 @@ def test_rules_say_what_the_model_does():
     found = concepts.rules(model, codes, held_out, 1)
     assert found.fidelity == 1.0 and found.baseline == 8 / 12
     assert found.concepts == (1, 3)
-    assert "concept 3" in str(found) and "fidelity 1.000 on held-out images, 0.667 of one answer" in str(found)
+    assert "concept 3" in str(found) and "fidelity 1.000 on held-out images, 0.667 for a constant answer" in str(found)
     assert concepts.rules(model, codes, held_out, 1, depth=1).fidelity < 1
 
 
-def test_rules_that_say_never_are_no_better_than_their_baseline():
-    """Where the class is rare and the bits do not tell it, the tree learns by heart what does not hold for others."""
+def test_rules_of_random_bits_are_no_better_than_their_baseline():
+    """With a rare class that the bits do not determine, a deep tree memorises what does not hold for other images."""
     torch.manual_seed(0)
     model = models.ICBM(nn.Flatten(), 30, 2, in_features=4)
     with torch.no_grad():
@@ -48,9 +48,9 @@ def test_rules_that_say_never_are_no_better_than_their_baseline():
     found = concepts.rules(model, train, test, 1, depth=8)
     assert 0.8 < found.baseline < 0.95
     assert found.fidelity < found.baseline + 0.02
-    with pytest.raises(ValueError, match=r"^held_out: expected codes of other images than codes, got the same"):
+    with pytest.raises(ValueError, match=r"^held_out: expected images other than those of codes, got the same"):
         concepts.rules(model, train, concepts.Codes.of(bits[:200], labels[:200]), 1)
-    with pytest.raises(ValueError, match=r"^held_out: .* got the same, in whatever order"):
+    with pytest.raises(ValueError, match=r"^held_out: .* got the same, possibly reordered"):
         concepts.rules(model, train, concepts.Codes.of(bits[:200].flip(0), labels[:200]), 1)
     with pytest.raises(ValueError, match=r"^held_out: expected codes \(N, 30\) of images, got \(600, 29\)"):
         concepts.rules(model, train, concepts.Codes.of(bits[:, 1:], labels), 1)
@@ -67,7 +67,7 @@ def test_figures_by_hand(loaders):
     with torch.no_grad():
         model.head.weight.copy_(torch.tensor([[-1.0, 0, 0, 0], [1, 0, 0, 0]]))
         model.head.bias.zero_()
-    # Set to what is usual in their class the first two are wrong for ever; the others score 0 and 0, a draw.
+    # Set to the usual values of their class, the first two stay wrong; the others score 0 and 0, a draw.
     curve = concepts.intervention_curve(model, codes, codes)
     assert curve["set"] == [0, 1, 2, 3, 4]
     assert curve["accuracy"] == [0.0] * 5
@@ -84,19 +84,19 @@ def test_the_heaviest_concept_is_set_first():
 
 
 def test_figures_of_random_bits_are_those_of_chance(loaders):
-    """A head that has learned random bits by heart follows whoever hands it the class; so does the baseline."""
+    """A head that has memorised random bits follows the class that interventions reveal; so does the baseline."""
     generator = torch.Generator().manual_seed(0)
     labels = [torch.cat([labels for _, labels in loader]) for loader in (loaders[0], loaders[2])]
-    train, test = (concepts.Codes.of(torch.randint(2, (len(one), 64), generator=generator), one) for one in labels)
-    model = models.ICBM(nn.Flatten(), 64, CLASSES, in_features=64)
-    weight, bias = measures._fitted(train, CLASSES)
+    train, test = (concepts.Codes.of(torch.randint(2, (len(part), 64), generator=generator), part) for part in labels)
+    model = models.ICBM(nn.Flatten(), 64, N_CLASSES, in_features=64)
+    weight, bias = measures._fitted(train, N_CLASSES)
     with torch.no_grad():
         model.head.weight.copy_(weight)
         model.head.bias.copy_(bias)
     curve = concepts.intervention_curve(model, train, test)
     assert np.mean(curve["accuracy"]) > 0.8 and curve["accuracy"][0] < 0.2
     assert np.mean(curve["random"]) == pytest.approx(np.mean(curve["accuracy"]), abs=0.05)
-    of_bits, of_chance = (measures._of_labels(one, CLASSES, {}) for one in (test, measures._shuffled(test)))
+    of_bits, of_chance = (measures._of_labels(codes, N_CLASSES, {}) for codes in (test, measures._shuffled(test)))
     assert of_bits["purity"] == pytest.approx(of_chance["purity"], abs=0.01) and of_bits["purity"] > 0.1
     assert of_bits["information"] == pytest.approx(of_chance["information"], abs=0.005) and of_bits["information"] > 0
 
@@ -105,16 +105,16 @@ def test_stability_matches_concepts_one_to_one():
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(2, (400, 6), generator=generator)
     labels = torch.zeros(400, dtype=torch.int64)
-    same = concepts.Codes.of(1 - bits[:, [3, 0, 5, 1, 2, 4]], labels)  # in another order, and turned round
+    same = concepts.Codes.of(1 - bits[:, [3, 0, 5, 1, 2, 4]], labels)  # in another order, and negated
     other = concepts.Codes.of(torch.randint(2, (400, 6), generator=generator), labels)
-    one = concepts.Codes.of(bits, labels)
-    assert concepts.stability([one, same])["stability"] == pytest.approx(1)
-    assert concepts.stability([one, other])["stability"] < 0.2
-    assert concepts.stability([one, same, other])["stability"] < 0.5
-    found = concepts.stability([one, other])
+    codes = concepts.Codes.of(bits, labels)
+    assert concepts.stability([codes, same])["stability"] == pytest.approx(1)
+    assert concepts.stability([codes, other])["stability"] < 0.2
+    assert concepts.stability([codes, same, other])["stability"] < 0.5
+    found = concepts.stability([codes, other])
     assert 0 < found["chance"] == pytest.approx(found["stability"], abs=0.05)
-    with pytest.raises(ValueError, match=r"^several: expected codes of the same images"):
-        concepts.stability([one, concepts.Codes.of(bits, labels + 1)])
+    with pytest.raises(ValueError, match=r"^codes: expected the same images"):
+        concepts.stability([codes, concepts.Codes.of(bits, labels + 1)])
 
 
 def random_orders(data):
@@ -124,9 +124,9 @@ def random_orders(data):
     yield DataLoader(data, batch_sampler=BatchSampler(order, 64, False))
 
 
-def test_places_and_attributes_need_the_order_of_the_data(loaders):
+def test_examples_and_attributes_need_the_order_of_the_data(loaders):
     train, _, test = loaders
-    model = models.ICBM(nn.Flatten(), 4, CLASSES, in_features=64)
+    model = models.ICBM(nn.Flatten(), 4, N_CLASSES, in_features=64)
     attributes = {"label": test.dataset.targets}
     for shuffled in (train, *random_orders(test.dataset)):
         with pytest.raises(ValueError, match=r"^loader: expected one in the order of its data, for attributes, got"):
@@ -139,7 +139,7 @@ def test_places_and_attributes_need_the_order_of_the_data(loaders):
 
 @pytest.mark.parametrize("wrong", [2.5, True, -1, 10, None, "1"])
 def test_numbers_of_classes_and_concepts(wrong):
-    model = models.ICBM(nn.Flatten(), CLASSES, CLASSES, in_features=4).eval()
+    model = models.ICBM(nn.Flatten(), N_CLASSES, N_CLASSES, in_features=4).eval()
     codes = concepts.Codes.of(torch.eye(10), torch.arange(10))
     image = torch.rand(1, 2, 2)
     uses = {
@@ -149,7 +149,7 @@ def test_numbers_of_classes_and_concepts(wrong):
         ],
         "concept": [lambda: concepts.heat_map(model, image, wrong, patch=1)],
     }
-    if wrong is not None:  # the class decided for
+    if wrong is not None:  # None is the predicted class
         uses["class_index"].append(lambda: concepts.explain(model, image, wrong))
     for name, calls in uses.items():
         for call in calls:

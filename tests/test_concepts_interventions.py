@@ -1,4 +1,4 @@
-"""Interventions: what numbers and values may be, blocks in each other, copies."""
+"""Interventions: accepted numbers and values, nested blocks, copies."""
 
 import copy
 import io
@@ -11,13 +11,13 @@ from torch import nn
 
 from htaf_snn import models
 
-CONCEPTS = 6
+N_CONCEPTS = 6
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return models.ICBM(nn.Flatten(), CONCEPTS, 3, in_features=16).eval()
+    return models.ICBM(nn.Flatten(), N_CONCEPTS, 3, in_features=16).eval()
 
 
 X = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -61,13 +61,13 @@ def test_a_value_per_image(model, values):
     ],
     ids=str,
 )
-def test_others_are_refused(model, values, message):
+def test_bad_interventions_are_refused(model, values, message):
     with pytest.raises(ValueError, match=f"^values: {message}"), model.intervene(values):
         pass
     assert not model._interventions
 
 
-def test_blocks_may_overlap_in_any_order(model):
+def test_blocks_may_end_in_any_order(model):
     plain = model.concepts(X)
     outer, inner = model.intervene({1: 1, 2: 1}), model.intervene({1: 0, 3: 1})
     outer.__enter__()
@@ -99,11 +99,11 @@ def saved(model):
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("made", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m)), saved])
-def test_copies_are_free_of_interventions(model, made):
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m)), saved])
+def test_copies_have_no_interventions(model, duplicate):
     plain = model.concepts(X)
-    with model.intervene({number: 1 for number in range(CONCEPTS)}):
-        other = made(model)
+    with model.intervene({number: 1 for number in range(N_CONCEPTS)}):
+        other = duplicate(model)
         assert torch.equal(other.concepts(X), plain)
         with other.intervene({0: 0}):
             assert (model.concepts(X) == 1).all()

@@ -27,25 +27,25 @@ def finished(tmp_path_factory):
     return out, json.loads(result.stdout)
 
 
-def test_a_run_leaves_figures_codes_and_a_page(finished):
-    out, told = finished
-    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "dense_accuracy"} <= told.keys()
-    assert json.loads((out / "result.json").read_text()) == told
+def test_a_run_writes_figures_codes_and_a_page(finished):
+    out, result = finished
+    assert {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead", "dense_accuracy"} <= result.keys()
+    assert json.loads((out / "result.json").read_text()) == result
     assert "<title>Concepts of digits</title>" in (out / "atlas.html").read_text()
     _, _, test = images.loaders("digits", batch_size=128)
     model = concepts.load(out)
     with np.load(out / "codes.npz") as archive:
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
-    assert training.evaluate(model, test)["accuracy"] == told["hard_accuracy"]
+    assert training.evaluate(model, test)["accuracy"] == result["hard_accuracy"]
     assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
     codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
     curve = concepts.intervention_curve(model, *codes)
-    assert np.mean(curve["accuracy"]) == pytest.approx(told["intervention_auc"], abs=1e-6)
-    assert curve["accuracy"][0] == pytest.approx(told["hard_accuracy"], abs=0.01)
+    assert np.mean(curve["accuracy"]) == pytest.approx(result["intervention_auc"], abs=1e-6)
+    assert curve["accuracy"][0] == pytest.approx(result["hard_accuracy"], abs=0.01)
 
 
-def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):
+def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
     train_epoch, calls = loop._train_epoch, []
 
     def stopped(*positional, **named):
@@ -66,20 +66,20 @@ def test_an_interrupted_run_goes_on_exactly(finished, tmp_path):
     assert metrics(tmp_path / "run") == metrics(finished[0])
 
 
-def test_images_of_ones_own(tmp_path):
+def test_a_folder_of_images(tmp_path):
     own(tmp_path / "mine", ["cat", "dog"], 30, (9, 12))
     mine = ["icbm", *SMALL, "--dataset", tmp_path / "mine"]
-    result = run(*mine, "--discretiser", "clipped_ste", "--out", tmp_path / "run")
+    result = run(*mine, "--surrogate", "clipped_ste", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     assert "dead concepts" in result.stdout and "smooth" not in result.stdout
     assert '"classes":["cat","dog"]' in (tmp_path / "run" / "atlas.html").read_text()
-    result = run(*mine, "--discretiser", "relu", "--out", tmp_path / "real")
+    result = run(*mine, "--surrogate", "relu", "--out", tmp_path / "real")
     assert result.exit_code == 0, result.stderr
     assert "atlas" not in result.stdout and not (tmp_path / "real" / "atlas.html").exists()
 
 
-def test_what_is_older_than_the_training_does_not_stay(finished, tmp_path):
-    """A sparse head of fewer epochs would decide over the concepts of more."""
+def test_results_older_than_the_training_are_removed(finished, tmp_path):
+    """A sparse head from fewer epochs would be used with the concepts of more."""
     shutil.copytree(finished[0], tmp_path / "run")
 
     def stopped(*positional, **named):
@@ -88,8 +88,8 @@ def test_what_is_older_than_the_training_does_not_stay(finished, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_train_epoch", stopped)
         assert run("icbm", "--resume", "--epochs", "3", "--out", tmp_path / "run").exit_code == 130
-    kept = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert kept == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
+    files = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert files == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
 
 
 def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
@@ -97,9 +97,9 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
     (tmp_path / "run" / "sparse-head.safetensors").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"sparse-head\.safetensors: expected the head of this model"):
         concepts.load(tmp_path / "run")
-    told = json.loads((tmp_path / "run" / "config.json").read_text())
-    del told["image_shape"]
-    (tmp_path / "run" / "config.json").write_text(json.dumps(told))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["image_shape"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"config\.json: expected the images' shape and classes"):
         concepts.load(tmp_path / "run")
 
@@ -109,11 +109,11 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
     [
         (["--dataset", "imagenet"], "--dataset: expected one of"),
         (["--n-concepts", "0"], "n_concepts: expected an integer of at least 1, got 0"),
-        (["--discretiser", "magic"], "unknown surrogate 'magic'"),
+        (["--surrogate", "magic"], "unknown surrogate 'magic'"),
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
-        (["--alpha-end", "5", "--discretiser", "relu"], "alpha_end: 5.0 has no effect, as no activation is smooth"),
+        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect, as no activation is smooth"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, argumen
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_finished_folder_is_not_written_over(finished):
+def test_a_finished_run_is_not_overwritten(finished):
     result = run("icbm", *SMALL, "--out", finished[0])
     assert (result.exit_code, "expected a new or empty folder" in result.stderr) == (2, True)
     result = run("icbm", "--resume", "--width", "5", "--out", finished[0])
@@ -157,8 +157,8 @@ def test_images_too_small_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_fit_wrote_can_be_loaded(tmp_path):
-    """A backbone is the user's own, so the folder has weights for a model of the same structure."""
+def test_a_folder_of_fit_can_be_loaded(tmp_path):
+    """The backbone is the user's own, so the folder holds only weights, for a model of the same structure."""
     train, _, test = images.loaders("digits", batch_size=256)
 
     def new():
@@ -170,7 +170,7 @@ def test_what_fit_wrote_can_be_loaded(tmp_path):
     assert training.evaluate(other, test) == training.evaluate(model, test)
     assert other.image_shape == (1, 8, 8) and not other.training
     assert other.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
-    with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained into"):
+    with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained in"):
         concepts.load(tmp_path)
     with pytest.raises(ValueError, match=r"load it with concepts\.load\(out, model\)"):
         training.load(tmp_path)
@@ -181,7 +181,7 @@ def test_what_fit_wrote_can_be_loaded(tmp_path):
 def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
     with pytest.raises(ValueError, match=r"htaf-snn icbm: load it with concepts\.load\(out\)"):
         training.load(finished[0])
-    with pytest.raises(TypeError, match=r"^model: expected none for .*, whose configuration makes it, got ICBM"):
+    with pytest.raises(TypeError, match=r"^model: expected None for .*, whose configuration defines it, got ICBM"):
         concepts.load(finished[0], concepts.load(finished[0]))
     config = training.TrainConfig(model="dhn", hidden=(4,), epochs=1, batch_size=256)
     training.train(config, tmp_path / "run", progress=False)

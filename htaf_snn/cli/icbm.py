@@ -29,7 +29,7 @@ from ._options import (
     ValFraction,
 )
 
-_CONCEPTS = concepts.Config()
+_DEFAULTS = concepts.Config()
 
 
 @app.command(
@@ -45,54 +45,54 @@ def icbm_command(
     context: typer.Context,
     dataset: Annotated[
         str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
-    ] = _CONCEPTS.dataset,
+    ] = _DEFAULTS.dataset,
     root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
     download: Download = False,
-    n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _CONCEPTS.n_concepts,
-    discretiser: Annotated[
+    n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _DEFAULTS.n_concepts,
+    surrogate: Annotated[
         str,
-        typer.Option(help="htaf, or for comparison relu, sigmoid_ste, clipped_ste, relaxed_bernoulli, or a surrogate."),
-    ] = _CONCEPTS.discretiser,
-    width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _CONCEPTS.width,
+        typer.Option(help="A surrogate, or for comparison relu, sigmoid_ste, clipped_ste or relaxed_bernoulli."),
+    ] = _DEFAULTS.surrogate,
+    width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _DEFAULTS.width,
     max_concepts_per_class: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Give the model a sparse head, with so many weights for a class at most."),
+        typer.Option(help="Fit a sparse head with at most this many weights per class."),
     ] = None,
-    epochs: Epochs = _CONCEPTS.epochs,
-    batch_size: BatchSize = _CONCEPTS.batch_size,
-    lr: Lr = _CONCEPTS.lr,
-    schedule: Schedule = _CONCEPTS.schedule,
-    alpha_end: AlphaEnd = _CONCEPTS.alpha_end,
-    anneal: Anneal = _CONCEPTS.anneal,
-    activity: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates outside 5 to 95 %.")] = (
-        _CONCEPTS.activity
+    epochs: Epochs = _DEFAULTS.epochs,
+    batch_size: BatchSize = _DEFAULTS.batch_size,
+    lr: Lr = _DEFAULTS.lr,
+    schedule: Schedule = _DEFAULTS.schedule,
+    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
+    anneal: Anneal = _DEFAULTS.anneal,
+    activity: Annotated[float, typer.Option(help="Weight of the penalty on concept rates outside 5 to 95 %.")] = (
+        _DEFAULTS.activity
     ),
     decorrelation: Annotated[
-        float, typer.Option(help="Weight of the penalty on squared correlations of two concepts.")
-    ] = _CONCEPTS.decorrelation,
-    entropy: Annotated[float, typer.Option(help="Weight of the penalty on concepts' rates away from one half.")] = (
-        _CONCEPTS.entropy
+        float, typer.Option(help="Weight of the penalty on squared correlations between concepts.")
+    ] = _DEFAULTS.decorrelation,
+    entropy: Annotated[float, typer.Option(help="Weight of the penalty on concept rates away from one half.")] = (
+        _DEFAULTS.entropy
     ),
-    precision: Precision = _CONCEPTS.precision,
+    precision: Precision = _DEFAULTS.precision,
     compiled: Compiled = False,
-    seed: Seed = _CONCEPTS.seed,
-    val_fraction: ValFraction = _CONCEPTS.val_fraction,
-    device: Device = _CONCEPTS.device,
+    seed: Seed = _DEFAULTS.seed,
+    val_fraction: ValFraction = _DEFAULTS.val_fraction,
+    device: Device = _DEFAULTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default one in runs/, named icbm- and the time."),
+        typer.Option(help="New folder for the results; by default runs/icbm- and the time."),
     ] = None,
     resume: Resume = False,
     as_json: ResultAsJson = False,
 ) -> None:
-    """Train a concept bottleneck model on images, measure it, and write a page to look at its concepts.
+    """Train a concept bottleneck model on images, measure it, and write a page for exploring its concepts.
 
-    The folder given by --out gets atlas.html, codes.npz, result.json and a checkpoint.
+    Writes atlas.html, codes.npz, result.json and a checkpoint to the folder --out.
     """
-    chosen = given_options(context, concepts.Config)
+    options = given_options(context, concepts.Config)
     with one_line_errors():
         out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
-        config = replace(read_settings(out, concepts.Config), **chosen) if resume else concepts.Config(**chosen)
+        config = replace(read_settings(out, concepts.Config), **options) if resume else concepts.Config(**options)
         with interruptible(out, "icbm"):
             result = concepts.run(config, out, resume=resume)
     if not IS_MAIN:
@@ -103,6 +103,6 @@ def icbm_command(
     gap = "" if result["smooth_accuracy"] is None else f", {result['smooth_accuracy']:.4f} with smooth concepts"
     typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
     if "dense_accuracy" in result:
-        typer.echo(f"that is with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
+        typer.echo(f"with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
     if (out / "atlas.html").is_file():
-        typer.echo(f"look at: {out / 'atlas.html'}")
+        typer.echo(f"atlas: {out / 'atlas.html'}")

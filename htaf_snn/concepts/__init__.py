@@ -8,14 +8,14 @@ Example:
     >>> model = models.ICBM(models.ImageEncoder(1, 4), n_concepts=16, n_classes=10)
     >>> folder = tempfile.TemporaryDirectory()
     >>> _ = fit(model, train, val, epochs=1, out=folder.name, progress=False)
-    >>> found = explain(model, test.dataset[0][0])
-    >>> codes(model, test).shape, abs(found.bias + sum(found.contributions.values()) - found.score) < 1e-6
+    >>> why = explain(model, test.dataset[0][0])
+    >>> codes(model, test).shape, abs(why.bias + sum(why.contributions.values()) - why.score) < 1e-6
     ((360, 16), True)
     >>> folder.cleanup()
 """
 
-from .atlas import atlas
-from .codes import Codes, codes
+from .atlas import write_atlas
+from .coding import Codes, codes
 from .explaining import Explanation, Rules, class_weights, examples, explain, heat_map, profiles, rules
 from .fitting import Recipe, fit, penalties
 from .measures import intervention_curve, measure, stability
@@ -29,7 +29,6 @@ __all__ = [
     "PathStep",
     "Recipe",
     "Rules",
-    "atlas",
     "class_weights",
     "codes",
     "examples",
@@ -45,4 +44,5 @@ __all__ = [
     "run",
     "sparsify",
     "stability",
+    "write_atlas",
 ]

@@ -1,8 +1,8 @@
-"""Why a model decides as it does: contributions, profiles of concepts, heat maps, rules."""
+"""Explanations of a model's decisions: contributions, profiles of concepts, heat maps, rules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +13,21 @@ from ..models import ICBM
 from ..nn._batches import check_in_order
 from ..nn._modes import in_eval
 from ..training.folder import index_of, is_count, require
-from .codes import Codes
+from .coding import Codes
 
 __all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What made a score; bias and contributions add up to it.
+    """The terms of a class's score; bias and contributions add up to it.
 
     Attributes:
-        class_index: the class explained.
+        class_index: the explained class.
         score: its score (logit).
-        bias: the head's.
-        contributions: of each active concept with a weight, by number, the largest magnitude first.
-        class_name: or None.
+        bias: its bias in the head.
+        contributions: of each active concept whose weight is not 0, by number, largest magnitude first.
+        class_name: name of the class, or None.
 
     Example:
         >>> print(Explanation(3, score=1.25, bias=-0.25, contributions={7: 2.0, 1: -0.5}, class_name="cat"))
@@ -54,26 +54,26 @@ class Explanation:
 def explain(
     model: ICBM, image: Tensor, class_index: int | None = None, classes: Sequence[str] | None = None
 ) -> Explanation:
-    """Which active concepts an image has, and what each adds to a class's score.
+    """Split a class's score for an image into the contributions of the active concepts.
 
     Args:
-        model: evaluated with hard concepts; its mode is restored. Interventions in force count.
+        model: evaluated with hard concepts; its mode is restored. Interventions in force apply.
         image: (C, H, W).
-        class_index: the class; None for the one decided for.
-        classes: their names, one for each class.
+        class_index: the class; None for the predicted one.
+        classes: names of all classes.
 
     Returns:
         An `Explanation`, computed in float64.
 
     Raises:
-        TypeError: if the image is no floating-point tensor.
-        ValueError: if it is not one image, of another shape than those of the training, or not finite, or there is no
-            such class.
+        TypeError: if the image is not a floating-point tensor.
+        ValueError: if it is not a single image, not finite, or of another shape than the training images, or there is
+            no such class.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=8, n_classes=3, in_features=16)
-        >>> found = explain(model, torch.rand(1, 4, 4))
-        >>> abs(found.bias + sum(found.contributions.values()) - found.score) < 1e-6
+        >>> why = explain(model, torch.rand(1, 4, 4))
+        >>> abs(why.bias + sum(why.contributions.values()) - why.score) < 1e-6
         True
     """
     _check_image(image)
@@ -95,18 +95,19 @@ def explain(
 
 def _check_image(image: Tensor) -> None:
     if not isinstance(image, Tensor) or not image.is_floating_point():
-        came = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"image: expected a floating-point tensor (C, H, W), got {came}")
-    if image.ndim != 3 or not image.isfinite().all():
-        came = "one that is not" if image.ndim == 3 else f"shape {tuple(image.shape)}"
-        raise ValueError(f"image: expected one image (C, H, W) of finite values, got {came}")
+        kind = str(image.dtype) if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(f"image: expected a floating-point tensor (C, H, W), got {kind}")
+    if image.ndim != 3:
+        raise ValueError(f"image: expected one image (C, H, W), got shape {tuple(image.shape)}")
+    if not image.isfinite().all():
+        raise ValueError("image: expected finite values, got NaN or infinity")
 
 
 def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
-    """The weight of every concept for a class, by number, the largest magnitude first, without those that are 0.
+    """Return a class's weights that are not 0, by concept number, largest magnitude first.
 
     Args:
-        model: whose head decides.
+        model: whose head holds the weights.
         class_index: the class.
 
     Raises:
@@ -119,117 +120,117 @@ def class_weights(model: ICBM, class_index: int) -> dict[int, float]:
         {2: -2.0, 0: 0.5}
     """
     class_index = index_of("class_index", class_index, model.head.out_features)
-    found = model.head.weight[class_index].detach().cpu()
-    order = found.abs().argsort(descending=True).tolist()
-    return {number: found[number].item() for number in order if found[number]}
+    weights = model.head.weight[class_index].detach().cpu()
+    order = weights.abs().argsort(descending=True).tolist()
+    return {number: weights[number].item() for number in order if weights[number]}
 
 
 @torch.no_grad()
-def examples(model: ICBM, loader, k: int = 24) -> list[dict[str, list[int]]]:
-    """Images to look at for each concept, by their place in the loader's order.
+def examples(model: ICBM, loader: Iterable, k: int = 24) -> list[dict[str, list[int]]]:
+    """Choose example images for each concept.
 
     Args:
-        model: its mode is restored.
-        loader: of (images, labels).
-        k: how many of each kind, >= 1; fewer if there are fewer images.
+        model: evaluated in `eval()`; its mode is restored.
+        loader: of (images, labels), in a fixed order.
+        k: number of images of each kind, >= 1; fewer if the loader has fewer.
 
     Returns:
-        For each concept {"strongest", "weakest", "at the threshold": nearest to it, "by chance"}.
+        For each concept the indices, in the loader's order, of {"strongest", "weakest", "at the threshold": the images
+        nearest to it, "random"}.
 
     Raises:
         ValueError: if the loader is empty or shuffles its images, or k < 1.
 
     Example:
-        Six images, each brighter than the one before, and a concept that is the brighter the stronger.
+        Six images of increasing brightness, and a concept that grows with the brightness.
 
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=1, n_classes=2, in_features=16)
         >>> _ = model.concept_layer.projection.weight.data.fill_(1.0)
         >>> images = torch.linspace(0, 1, 6).view(6, 1, 1, 1).expand(6, 1, 4, 4)
-        >>> [found] = examples(model, [(images, torch.zeros(6))], k=2)
-        >>> found["strongest"], found["weakest"]
+        >>> [gallery] = examples(model, [(images, torch.zeros(6))], k=2)
+        >>> gallery["strongest"], gallery["weakest"]
         ([5, 4], [0, 1])
     """
     check_in_order(loader, "the places of the images")
     require("k", k, "an integer >= 1", is_count)
     device = model.head.weight.device
     with in_eval(model):
-        found = [model.potentials(images.to(device)).cpu() for images, _ in loader]
-    if not found:
+        potentials = [model.potentials(images.to(device)).cpu() for images, _ in loader]
+    if not potentials:
         raise ValueError("loader: expected at least one image, got none")
-    return [galleries(column, k) for column in torch.cat(found).T]
+    return [gallery_of(column, k) for column in torch.cat(potentials).T]
 
 
-def galleries(potentials: Tensor, k: int) -> dict[str, list[int]]:
-    """`examples` of one concept, from its potentials (N,)."""
+def gallery_of(potentials: Tensor, k: int) -> dict[str, list[int]]:
+    """Choose the `examples` of one concept by its potentials (N,)."""
     order = potentials.argsort(descending=True).tolist()
-    chance = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
+    random = torch.randperm(len(order), generator=torch.Generator().manual_seed(0)).tolist()
     return {
         "strongest": order[:k],
         "weakest": order[::-1][:k],
         "at the threshold": potentials.abs().argsort()[:k].tolist(),
-        "by chance": chance[:k],
+        "random": random[:k],
     }
 
 
-def profiles(found: Codes, n_classes: int, attributes: dict[str, Tensor] | None = None) -> list[dict]:
-    """What each concept goes with.
+def profiles(codes: Codes, n_classes: int, attributes: dict[str, Tensor] | None = None) -> list[dict]:
+    """Relate each concept to the classes and to further attributes.
 
     Args:
-        found: of many images.
+        codes: of many images.
         n_classes: number of classes.
         attributes: further labels of the images, int64 (N,) each, by name.
 
     Returns:
         For each concept {"rate": activation rate, "by_class": activation rate in each class (None without images),
-        "information": mutual information with the labels in bits, and with each of the attributes, by name}.
+        "information": mutual information in bits with "label" and with each attribute, by name}.
 
     Raises:
-        ValueError: if an attribute has another number of values than there are images.
+        ValueError: if the number of an attribute's values differs from that of the images.
 
     Example:
-        >>> found = Codes.of(torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]]), torch.tensor([0, 0, 1, 1]))
-        >>> profiles(found, 2)[0]
+        >>> codes = Codes.of(torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]]), torch.tensor([0, 0, 1, 1]))
+        >>> profiles(codes, 2)[0]
         {'rate': 0.5, 'by_class': [1.0, 0.0], 'information': {'label': 1.0}}
     """
-    bits = found.numpy()
-    given = {"label": found.labels, **(attributes or {})}
-    for name, values in given.items():
-        if len(values) != len(found):
-            raise ValueError(f"attributes: expected {len(found)} values of {name!r}, got {len(values)}")
-    members = [found.labels.numpy() == number for number in range(n_classes)]
+    targets = {"label": codes.labels, **(attributes or {})}
+    for name, values in targets.items():
+        if len(values) != len(codes):
+            raise ValueError(f"attributes: expected {len(codes)} values of {name!r}, got {len(values)}")
+    members = [codes.labels.numpy() == number for number in range(n_classes)]
     return [
         {
             "rate": float(column.mean()),
-            "by_class": [float(column[chosen].mean()) if chosen.any() else None for chosen in members],
-            "information": {name: mutual_information(column, np.asarray(values)) for name, values in given.items()},
+            "by_class": [float(column[inside].mean()) if inside.any() else None for inside in members],
+            "information": {name: mutual_information(column, np.asarray(values)) for name, values in targets.items()},
         }
-        for column in bits.T
+        for column in codes.numpy().T
     ]
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
-    """Mutual information of two discrete variables in bits."""
+    """Return the mutual information of two discrete variables in bits."""
     from sklearn.metrics import mutual_info_score
 
     return float(max(mutual_info_score(a, b) / np.log(2), 0.0))
 
 
 def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion", patch: int = 4) -> Tensor:
-    """Where in an image a concept comes from.
+    """Map how much each place of an image contributes to a concept.
 
     Args:
         model: evaluated in `eval()`; its mode is restored.
         image: (C, H, W).
-        concept: its number.
-        method: "occlusion", how far the concept's potential falls when a square around the place takes the image's
-            mean; or "gradient", the magnitude of the potential's gradient times the pixel.
-        patch: side of the square in pixels, from 1 to the shorter side, for occlusion.
+        concept: number of the concept.
+        method: "occlusion", the drop of the concept's potential when a square around the place is replaced by the
+            image's mean; or "gradient", the magnitude of the potential's gradient times the pixel.
+        patch: side of the square in pixels, from 1 to the image's shorter side, for occlusion.
 
     Returns:
         float32 (H, W) on the CPU; with "occlusion" negative where hiding strengthens the concept.
 
     Raises:
-        TypeError, ValueError: as `explain` of the image, or if another argument is out of range.
+        TypeError, ValueError: as in `explain` for the image, or if another argument is out of range.
 
     Reference:
         Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks", ECCV, for occlusion; Shrikumar
@@ -246,12 +247,13 @@ def heat_map(model: ICBM, image: Tensor, concept: int, method: str = "occlusion"
     _check_image(image)
     if not 1 <= patch <= min(image.shape[1:]):
         raise ValueError(f"patch: expected 1 to {min(image.shape[1:])}, got {patch}")
+    image = image.to(model.head.weight)
     with in_eval(model):
-        found = (_gradient if method == "gradient" else _occlusion)(model, image.to(model.head.weight), concept, patch)
-    return found.float().cpu()
+        heat = _gradient(model, image, concept) if method == "gradient" else _occlusion(model, image, concept, patch)
+    return heat.float().cpu()
 
 
-def _gradient(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
+def _gradient(model: ICBM, image: Tensor, concept: int) -> Tensor:
     image = image.detach().clone().requires_grad_()
     [gradient] = torch.autograd.grad(model.potentials(image[None])[0, concept], image)
     return (gradient * image.detach()).abs().sum(0)
@@ -260,37 +262,36 @@ def _gradient(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
 @torch.no_grad()
 def _occlusion(model: ICBM, image: Tensor, concept: int, patch: int) -> Tensor:
     height, width = image.shape[1:]
-    falls, counts = image.new_zeros(height, width), image.new_zeros(height, width)
+    drops, counts = image.new_zeros(height, width), image.new_zeros(height, width)
     whole = model.potentials(image[None])[0, concept]
-    step = max(1, patch // 2)
-    tops, lefts = ([*range(0, size - patch, step), size - patch] for size in (height, width))
+    stride = max(1, patch // 2)
+    tops, lefts = ([*range(0, size - patch, stride), size - patch] for size in (height, width))
     for top in tops:
         hidden = image.repeat(len(lefts), 1, 1, 1)
         for row, left in zip(hidden, lefts, strict=True):
             row[:, top : top + patch, left : left + patch] = image.mean((1, 2))[:, None, None]
-        for left, fall in zip(lefts, whole - model.potentials(hidden)[:, concept], strict=True):
-            falls[top : top + patch, left : left + patch] += fall
+        for left, drop in zip(lefts, whole - model.potentials(hidden)[:, concept], strict=True):
+            drops[top : top + patch, left : left + patch] += drop
             counts[top : top + patch, left : left + patch] += 1
-    return falls / counts
+    return drops / counts
 
 
 @dataclass(frozen=True)
 class Rules:
-    """A decision tree over concepts that tells one class from the others.
+    r"""A decision tree over concepts that tells one class from the others.
 
     Attributes:
         text: the tree.
-        fidelity: the share of held-out images for which it says what the model does.
-        baseline: the same of the answer that is more frequent among the images fitted to, given always; a tree that
-            is not above it explains nothing.
-        concepts: those that it asks for.
+        fidelity: share of held-out images on which the tree agrees with the model.
+        baseline: fidelity of always giving the answer that is more frequent among the fitted images; a tree that is
+            not above it explains nothing.
+        concepts: numbers of the concepts that the tree uses.
 
     Example:
-        >>> found = Rules("|--- concept 4 <= 0.50\\n|   |--- class: False", fidelity=0.95, baseline=0.9, concepts=(4,))
-        >>> print(found)
+        >>> print(Rules("|--- concept 4 <= 0.50\n|   |--- class: False", fidelity=0.95, baseline=0.9, concepts=(4,)))
         |--- concept 4 <= 0.50
         |   |--- class: False
-        fidelity 0.950 on held-out images, 0.900 of one answer for all
+        fidelity 0.950 on held-out images, 0.900 for a constant answer
     """
 
     text: str
@@ -300,32 +301,31 @@ class Rules:
 
     def __str__(self) -> str:
         return (
-            f"{self.text}\nfidelity {self.fidelity:.3f} on held-out images, {self.baseline:.3f} of one answer for all"
+            f"{self.text}\nfidelity {self.fidelity:.3f} on held-out images, {self.baseline:.3f} for a constant answer"
         )
 
 
-def _rows(images: Codes) -> list[tuple[int, ...]]:
-    """The labels and words of all images, sorted."""
-    return sorted((label, *words) for label, words in zip(images.labels.tolist(), images.words.tolist(), strict=True))
+def _sorted_rows(codes: Codes) -> list[tuple[int, ...]]:
+    return sorted((label, *words) for label, words in zip(codes.labels.tolist(), codes.words.tolist(), strict=True))
 
 
 @torch.no_grad()
 def rules(model: ICBM, codes: Codes, held_out: Codes, class_index: int, depth: int = 3) -> Rules:
-    """Rules for a class: a scikit-learn tree over the bits, fitted to the model's own decisions.
+    """Derive rules for a class: a scikit-learn tree over the bits, fitted to the model's own decisions.
 
     Args:
         model: whose head decides.
-        codes: of many images, which the tree is fitted to, such as those of the training.
-        held_out: codes of others, on which its fidelity is measured.
+        codes: of the images that the tree is fitted to, such as the training images.
+        held_out: codes of other images, on which the fidelity is measured.
         class_index: the class.
-        depth: how many concepts a rule asks for at most.
+        depth: largest number of concepts in a rule.
 
     Raises:
-        ValueError: if there is no such class, depth < 1, held_out has the images of codes in whatever order, one
-            of them is empty or of another size, or the concepts are not 0 or 1.
+        ValueError: if there is no such class, depth < 1, held_out holds the same images as codes in any order, one of
+            the two is empty or of another size, or the concepts are not 0 or 1.
 
     Example:
-        A head that decides for class 1 where concept 0 is set.
+        A head that predicts class 1 where concept 0 is set.
 
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=2, n_classes=2, in_features=16)
         >>> _ = model.head.weight.data.copy_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
@@ -337,24 +337,24 @@ def rules(model: ICBM, codes: Codes, held_out: Codes, class_index: int, depth: i
         |   |--- class: False
         |--- concept 0 >  0.50
         |   |--- class: True
-        fidelity 1.000 on held-out images, 0.667 of one answer for all
+        fidelity 1.000 on held-out images, 0.667 for a constant answer
     """
     from sklearn.tree import DecisionTreeClassifier, export_text
 
     class_index = index_of("class_index", class_index, model.head.out_features)
     require("depth", depth, "an integer >= 1", is_count)
     model.check_binary()
-    for name, one in (("codes", codes), ("held_out", held_out)):
-        if one.size != model.head.in_features or not len(one):
-            raise ValueError(f"{name}: expected codes (N, {model.head.in_features}) of images, got {one.shape}")
-    if held_out is codes or _rows(held_out) == _rows(codes):
-        raise ValueError("held_out: expected codes of other images than codes, got the same, in whatever order")
+    for name, part in (("codes", codes), ("held_out", held_out)):
+        if part.size != model.head.in_features or not len(part):
+            raise ValueError(f"{name}: expected codes (N, {model.head.in_features}) of images, got {part.shape}")
+    if held_out is codes or _sorted_rows(held_out) == _sorted_rows(codes):
+        raise ValueError("held_out: expected images other than those of codes, got the same, possibly reordered")
     decided, held_out_decided = (
-        (model.head(one[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for one in (codes, held_out)
+        (model.head(part[:].to(model.head.weight)).argmax(1) == class_index).cpu().numpy() for part in (codes, held_out)
     )
     tree = DecisionTreeClassifier(max_depth=depth, random_state=0).fit(codes.numpy(), decided)
     fidelity = float((tree.predict(held_out.numpy()) == held_out_decided).mean())
     baseline = float((held_out_decided == (decided.mean() > 0.5)).mean())
-    asked = tuple(sorted({int(feature) for feature in tree.tree_.feature if feature >= 0}))
+    used = tuple(sorted({int(feature) for feature in tree.tree_.feature if feature >= 0}))
     names = [f"concept {number}" for number in range(codes.size)]
-    return Rules(export_text(tree, feature_names=names).rstrip(), fidelity, baseline, asked)
+    return Rules(export_text(tree, feature_names=names).rstrip(), fidelity, baseline, used)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from .. import training
 from ..models import ICBM
@@ -35,10 +36,10 @@ _RATES = 0.05, 0.95
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """Settings of a training.
 
     Attributes:
-        epochs, lr, schedule, alpha_end, anneal: as of `training.TrainConfig`.
+        epochs, lr, schedule, alpha_end, anneal: as in `training.TrainConfig`.
         activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
 
     Raises:
@@ -71,14 +72,14 @@ class Recipe:
 
 
 def penalties(concepts: Tensor) -> dict[str, Tensor]:
-    """What is wrong with a batch of concepts, each 0 at best.
+    """Return the regularisation penalties of a batch; each is 0 at its optimum.
 
     Args:
         concepts: of shape (B, K), within [0, 1]; any real dtype.
 
     Returns:
-        {"activity": how far the mean activation rates lie outside of 0.05 to 0.95, which keeps concepts alive;
-        "decorrelation": the mean squared correlation of two concepts, which keeps them distinct; "entropy": 1 minus the
+        {"activity": mean distance of the activation rates from the range 0.05 to 0.95, which keeps concepts alive;
+        "decorrelation": mean squared correlation of two concepts, which keeps them distinct; "entropy": 1 minus the
         mean entropy of the rates in bits, which balances them}, scalars in float32 with gradients.
 
     Example:
@@ -92,7 +93,7 @@ def penalties(concepts: Tensor) -> dict[str, Tensor]:
     inside = rates.clamp(1e-6, 1 - 1e-6)
     entropy = -(inside * inside.log2() + (1 - inside) * (1 - inside).log2())
     deviations = concepts - rates
-    # Those of a concept that does not vary are 0, and so is its correlation.
+    # The deviations of a concept that does not vary are 0, and so is its correlation.
     unit = deviations / deviations.square().sum(0).clamp(min=1e-6).sqrt()
     correlations = (unit.T @ unit).square()
     pairs = max(concepts.shape[1] * (concepts.shape[1] - 1), 1)
@@ -106,31 +107,32 @@ def penalties(concepts: Tensor) -> dict[str, Tensor]:
 class _Penalty:
     """The weighted penalties of the last forward pass."""
 
+    _concepts: Tensor  # set by each forward pass
+
     def __init__(self, recipe: Recipe):
         names = ("activity", "decorrelation", "entropy")
         self._weights = {name: getattr(recipe, name) for name in names if getattr(recipe, name) > 0}
-        self._concepts: Tensor | None = None
 
     @contextmanager
-    def watching(self, discretiser: nn.Module) -> Iterator[None]:
+    def watching(self, activation: nn.Module) -> Iterator[None]:
         def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             self._concepts = output
 
-        handle = discretiser.register_forward_hook(keep)
+        handle = activation.register_forward_hook(keep)
         try:
             yield
         finally:
             handle.remove()
 
     def __call__(self) -> Tensor:
-        found = penalties(self._concepts)
-        return sum((weight * found[name] for name, weight in self._weights.items()), torch.zeros(()))
+        values = penalties(self._concepts)
+        return sum((weight * values[name] for name, weight in self._weights.items()), torch.zeros(()))
 
 
 def fit(
     model: ICBM,
-    train_loader,
-    val_loader=None,
+    train_loader: DataLoader,
+    val_loader: DataLoader | None = None,
     *,
     out: str | PathLike,
     recipe: Recipe | None = None,
@@ -141,25 +143,30 @@ def fit(
     precision: str = "float32",
     compiled: bool = False,
 ) -> list[dict]:
-    """Train a model; its concepts are smooth at first, and steps in the end.
+    """Train a model whose concepts are smooth at first and hard at the end.
 
     Args:
         model: on the device to train it on.
-        train_loader, val_loader: `DataLoader`s of (images, labels), all images of one shape; val_loader may be None.
-        out: folder for `config.json`, `metrics.jsonl` and the checkpoint; it is made. Without those of another run,
-            unless resuming. `concepts.load(out, model)` gives the weights to a model of the same structure.
-        recipe: how; None for the defaults.
-        epochs: in place of the recipe's.
-        resume, progress, processes, precision, compiled: as of `training.fit`.
+        train_loader: of (images, labels), all images of one shape.
+        val_loader: likewise, or None.
+        out: folder for `config.json`, `metrics.jsonl` and the checkpoint; created if missing. It must not hold another
+            run, unless resuming. `concepts.load(out, model)` loads the weights into a model of the same structure.
+        recipe: settings of the training; None for the defaults.
+        epochs: overrides the recipe's.
+        resume: continue the run in the folder, exactly as if never interrupted.
+        progress: show a progress bar on standard error.
+        processes: those that share the work, as in `training.fit`.
+        precision: "float32", or "bfloat16" for mixed precision.
+        compiled: train through `torch.compile`.
 
     Returns:
-        The metrics of all epochs, as of `training.fit`; "spike_rate" is the concepts' mean.
+        The metrics of all epochs, as in `training.fit`; "spike_rate" is the concepts' mean.
 
     Raises:
-        TypeError: if it is no ICBM, or as `training.fit`.
-        ValueError: if a label is out of range, a resumed run has another recipe, discretiser or shape of images,
-            or as `training.fit`.
-        FileNotFoundError, FloatingPointError: as `training.fit`.
+        TypeError: if the model is not an ICBM, or as in `training.fit`.
+        ValueError: if a label is out of range, the run to resume has another recipe, surrogate or image shape, or as
+            in `training.fit`.
+        FileNotFoundError, FloatingPointError: as in `training.fit`.
 
     Example:
         >>> import tempfile
@@ -183,8 +190,8 @@ def fit(
     resumes = writes and resume and (out / "config.json").is_file()
     if resumes:
         check_same_run(own, read_settings(out, Recipe))
-    with _keeping_shape(model), penalty.watching(model.concept_layer.discretiser):
-        start(model, train_loader)
+    with _shape_restored_on_error(model), penalty.watching(model.concept_layer.discretiser):
+        check_first_batch(model, train_loader)
         data = {"image_shape": model.image_shape, "activation": activation_of(model)}
         if resumes:
             check_same_data(out, data)
@@ -210,37 +217,36 @@ def fit(
 
 
 def _write_config(out: Path, values: dict) -> None:
-    """What `concepts.load` needs, beside what else a run's configuration has."""
+    """Add the values that `concepts.load` needs to the configuration of a run."""
     path = out / "config.json"
     write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
 
 
 def activation_of(model: ICBM) -> str:
-    """What makes a model's concepts, by the names of its classes; steepness changes during a training."""
-    discretiser = model.concept_layer.discretiser
-    surrogate = getattr(discretiser, "surrogate", None)
+    """Return the class names of the module that makes the concepts, without parameters, as training changes them."""
+    activation = model.concept_layer.discretiser
+    surrogate = getattr(activation, "surrogate", None)
     if surrogate is None:
-        return type(discretiser).__name__
-    return f"{type(surrogate).__name__} in {getattr(discretiser, 'mode', 'spike')} mode"
+        return type(activation).__name__
+    return f"{type(surrogate).__name__} in {getattr(activation, 'mode', 'spike')} mode"
 
 
-def start(model: ICBM, loader) -> None:
-    """Look at the first batch: it gives a lazy layer its size, and its labels must fit."""
+def check_first_batch(model: ICBM, loader: DataLoader) -> None:
+    """Check the labels and images of the first batch, and give the model their shape and its lazy layer its size."""
     images, labels, _ = unpack(next(iter(loader)))
     check_labels(labels, model.head.out_features)
     model.image_shape = tuple(images.shape[1:])
-    look(model, images)
+    check_images(model, images)
 
 
-def look(model: ICBM, images: Tensor) -> None:
-    """Evaluate a model, which gives a lazy layer its size, and checks the images."""
+def check_images(model: ICBM, images: Tensor) -> None:
+    """Evaluate a model once, which checks the images and gives a lazy layer its size."""
     with torch.no_grad(), in_eval(model):
         model(images.to(model.head.weight.device))
 
 
 @contextmanager
-def _keeping_shape(model: ICBM) -> Iterator[None]:
-    """A model that is not trained after all takes the images that it took before."""
+def _shape_restored_on_error(model: ICBM) -> Iterator[None]:
     before = model.image_shape
     try:
         yield

@@ -1,14 +1,16 @@
-"""Runs: a model trained on images into a folder, measured, and laid out as an atlas."""
+"""Runs: train a model on images into a folder, measure it, and write its atlas."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from .._files import replacing
 from ..models import ICBM, ImageEncoder
@@ -25,9 +27,9 @@ from ..training.folder import (
 )
 from ..training.loop import restore
 from ..training.recipe import check_annealing, end_annealing
-from .atlas import atlas
-from .codes import codes
-from .fitting import Recipe, activation_of, fit, look, start
+from .atlas import write_atlas
+from .coding import codes
+from .fitting import Recipe, activation_of, check_first_batch, check_images, fit
 from .measures import measure
 from .sparse import sparsify
 
@@ -38,20 +40,20 @@ SPARSE_HEAD = "sparse-head.safetensors"
 
 @dataclass(frozen=True)
 class Config(Recipe):
-    """What `run` does.
+    """Settings of a run.
 
     Attributes:
-        dataset: a name of `neuromorphic_datasets.images.names()`, or a folder of images, as of `images.load`.
-        root, download: as of `images.load`.
+        dataset: a name of `neuromorphic_datasets.images.names()`, or a folder of images, as in `images.load`.
+        root, download: as in `images.load`.
         n_concepts: number of concepts.
-        discretiser: as of `nn.ConceptLayer`.
+        surrogate: a name or specification, as in `nn.ConceptLayer`.
         width: of the backbone, `models.ImageEncoder`.
-        max_concepts_per_class: give the model a sparse head, see `sparsify`; None for the dense one.
-        batch_size, seed, val_fraction: as of `images.loaders`; the seed is also the weights'.
-        precision, compiled, device: as of `training.TrainConfig`.
+        max_concepts_per_class: size of a sparse head, see `sparsify`; None for a dense one.
+        batch_size, seed, val_fraction: as in `images.loaders`; the seed also sets the weights.
+        precision, compiled, device: as in `training.TrainConfig`.
 
     Raises:
-        ValueError: if a number is out of range; an unknown data set or discretiser is refused by `run`.
+        ValueError: if a number is out of range; `run` refuses an unknown data set or surrogate.
 
     Example:
         >>> config = Config(n_concepts=32, max_concepts_per_class=4)
@@ -67,7 +69,7 @@ class Config(Recipe):
     root: str | None = None
     download: bool = False
     n_concepts: int = 64
-    discretiser: str = "htaf"
+    surrogate: str = "htaf"
     width: int = 16
     max_concepts_per_class: int | None = None
     batch_size: int = 64
@@ -86,32 +88,32 @@ class Config(Recipe):
         require(
             "max_concepts_per_class",
             self.max_concepts_per_class,
-            "None" if self.discretiser == "relu" else f"None or 1 to {self.n_concepts}",
-            lambda v: v is None or (is_count(v) and v <= self.n_concepts and self.discretiser != "relu"),
+            "None" if self.surrogate == "relu" else f"None or 1 to {self.n_concepts}",
+            lambda v: v is None or (is_count(v) and v <= self.n_concepts and self.surrogate != "relu"),
         )
 
 
-def _model(config: Config, channels: int, classes: int) -> ICBM:
+def _model(config: Config, in_channels: int, n_classes: int) -> ICBM:
     torch.manual_seed(config.seed)
-    encoder = ImageEncoder(channels, config.width)
-    return ICBM(encoder, config.n_concepts, classes, in_features=encoder.out_features, discretiser=config.discretiser)
+    encoder = ImageEncoder(in_channels, config.width)
+    return ICBM(encoder, config.n_concepts, n_classes, in_features=encoder.out_features, discretiser=config.surrogate)
 
 
 def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
-    """The trained model of a run, in eval mode, with its sparse head if it was given one.
+    """Load the trained model of a run, in eval mode, with its sparse head if it has one.
 
     Args:
-        out: folder of a run of `run`, or of `fit`.
-        model: for a folder of `fit`: a model of the same structure, which gets the weights, in place.
+        out: folder written by `run` or `fit`.
+        model: only for a folder of `fit`: a model of the same structure, which receives the weights in place.
 
     Returns:
-        The model; of a run on the CPU, of `fit` the one given.
+        The model: for `run` a new one on the CPU, for `fit` the one passed.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
-        TypeError: if the model is missing for a folder of `fit`, or given for one of `run`.
-        ValueError: if a file is damaged, the checkpoint does not fit the configuration or the model, the model makes
-            its concepts by another activation, or the run is of another command, whose function is named.
+        TypeError: if the model is missing for a folder of `fit`, or passed for one of `run`.
+        ValueError: if a file is damaged, the checkpoint does not match the configuration or the model, the model makes
+            its concepts by another surrogate, or the folder is another command's, whose function is named.
 
     Example:
         >>> import tempfile
@@ -126,19 +128,19 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
     recipe, stored = read_settings(out, Recipe), json.loads((out / "config.json").read_text())
     of_run = "n_concepts" in stored
     if of_run and model is not None:
-        raise TypeError(f"model: expected none for {out}, whose configuration makes it, got {type(model).__name__}")
+        raise TypeError(f"model: expected None for {out}, whose configuration defines it, got {type(model).__name__}")
     if not of_run and not isinstance(model, ICBM):
-        raise TypeError(f"model: expected an ICBM like the one that fit trained into {out}, got {type(model).__name__}")
+        raise TypeError(f"model: expected an ICBM like the one that fit trained in {out}, got {type(model).__name__}")
     missing = {"image_shape", "classes"} - stored.keys() if of_run else {"image_shape"} - stored.keys()
     if missing:
-        raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, found {', '.join(stored)}")
+        raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, got {', '.join(stored)}")
     with torch.random.fork_rng():
         if model is None:
             model = _model(read_settings(out, Config), stored["image_shape"][0], len(stored["classes"]))
         elif activation_of(model) != stored.get("activation", activation_of(model)):
             raise ValueError(f"model: expected concepts of {stored['activation']}, got {activation_of(model)}")
         model.image_shape = tuple(stored["image_shape"])
-        look(model, torch.zeros(1, *model.image_shape))
+        check_images(model, torch.zeros(1, *model.image_shape))
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
         _load_head(out / SPARSE_HEAD, model)
@@ -160,19 +162,20 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     """Train a model, measure it on the test images, and write their codes and an atlas.
 
     Args:
-        config: what to do.
+        config: settings of the run.
         out: folder of the run; new or empty, unless resuming.
-        resume, progress: as of `training.train`.
+        resume: continue the run in the folder, exactly as if never interrupted.
+        progress: show a progress bar on standard error.
 
-    Several processes started by `torchrun` train one model together.
+    Processes started by `torchrun` train one model together.
 
     Returns:
-        The figures of `measure` on the test images, of the model that `load` gives, and {"dense_accuracy": with a
-        sparse head the one of the dense head before, "out"}, also in `result.json`; beside it are `codes.npz` and,
-        unless concepts are the real ones of "relu", `atlas.html`.
+        The figures of `measure` on the test images, for the model that `load` returns, and {"dense_accuracy": for a
+        sparse head, the accuracy of the dense head before it, "out"}; also in `result.json`, next to `codes.npz` and,
+        unless "relu" keeps the concepts real, `atlas.html`.
 
     Raises:
-        ValueError, OSError, FloatingPointError: as of `training.train`.
+        ValueError, OSError, FloatingPointError: as in `training.train`.
 
     Example:
         >>> import tempfile
@@ -193,30 +196,41 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         train, val, test = image_loaders(config)
         classes, shape = train.dataset.classes, tuple(train.dataset.images.shape[1:])
         model = _model(config, shape[0], len(classes)).to(device if processes is None else processes.device)
-        start(model, train)
-        samples = [len(one.dataset) if one else 0 for one in (train, val, test)]
+        check_first_batch(model, train)
+        samples = [len(loader.dataset) if loader else 0 for loader in (train, val, test)]
         data = {"image_shape": shape, "classes": list(classes), "samples": samples}
         if writes:
             if resume:
                 check_same_data(out, data)
                 restore(out, model, torch.optim.Adam(model.parameters()))
-            # What is older than the training that goes on would be taken for its own.
+            # Files older than the training that continues would be mistaken for its results.
             for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
                 (out / name).unlink(missing_ok=True)
             write_json(out / "config.json", {**asdict(config), **data})
-    how = {"precision": config.precision, "compiled": config.compiled, "resume": resume, "processes": processes}
-    fit(model, train, val, recipe=config, out=out, progress=progress, **how)
+    fit(
+        model,
+        train,
+        val,
+        out=out,
+        recipe=config,
+        resume=resume,
+        progress=progress,
+        processes=processes,
+        precision=config.precision,
+        compiled=config.compiled,
+    )
     result = {}
     if writes:
-        result = _measured(model, (train, test), config, out)
+        result = _measured(model, train, test, classes, config, out)
         write_json(out / "result.json", result)
     if processes is not None:
         processes.shutdown()
     return result
 
 
-def _measured(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
-    train, test = loaders
+def _measured(
+    model: ICBM, train: DataLoader, test: DataLoader, classes: Sequence[str], config: Config, out: Path
+) -> dict:
     dense = {}
     if config.max_concepts_per_class is not None:
         from safetensors.torch import save_file
@@ -229,5 +243,5 @@ def _measured(model: ICBM, loaders: tuple, config: Config, out: Path) -> dict:
     codes(model, test).save(out / "codes.npz")
     if model.is_binary:
         title = f"Concepts of {Path(config.dataset).name}"
-        atlas(model, test, out / "atlas.html", classes=test.dataset.classes, title=title)
+        write_atlas(model, test, out / "atlas.html", classes=classes, title=title)
     return {**result, "out": str(out)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,23 +18,26 @@ from ..models import ICBM
 from ..nn._batches import unpack
 from ..nn._modes import in_eval
 
+if TYPE_CHECKING:
+    from torch_concepts import AnnotatedTensor
+
 __all__ = ["Codes", "codes"]
 
 
 @dataclass(frozen=True)
 class Codes:
-    """The concepts of images, a bit each.
+    """The concepts of many images, one bit per concept.
 
     Attributes:
-        words: int64 of shape (N, ceil(size / 64)), of `functional.pack_bits`.
+        words: int64 of shape (N, ceil(size / 64)), packed by `functional.pack_bits`.
         size: number of concepts.
         labels: int64 of shape (N,).
 
     Example:
-        >>> found = Codes.of(torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 0]]), torch.tensor([4, 5, 6]))
-        >>> found.shape, found[0].tolist()
+        >>> stored = Codes.of(torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 0]]), torch.tensor([4, 5, 6]))
+        >>> stored.shape, stored[0].tolist()
         ((3, 3), [True, False, True])
-        >>> found.nearest(torch.tensor([1, 0, 1]), 2)
+        >>> stored.nearest(torch.tensor([1, 0, 1]), 2)
         (tensor([0, 1]), tensor([0, 1]))
     """
 
@@ -42,7 +47,7 @@ class Codes:
 
     @classmethod
     def of(cls, concepts: Tensor, labels: Tensor) -> Codes:
-        """Pack concepts (N, K), where greater than 0 is set, with labels (N,); ValueError if they do not fit."""
+        """Pack concepts (N, K), set where greater than 0, with labels (N,); raise ValueError if they do not match."""
         if labels.ndim != 1 or labels.is_floating_point():
             raise ValueError(f"labels: expected integers (N,), got {labels.dtype} {tuple(labels.shape)}")
         if concepts.ndim != 2 or len(concepts) != len(labels):
@@ -57,26 +62,26 @@ class Codes:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __getitem__(self, index) -> Tensor:
-        """The bits of an image, or of several by a slice or indices, as booleans."""
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
+        """Return the bits of an image, or of several by a slice or indices, as booleans."""
         return functional.unpack_bits(self.words[index], self.size)
 
     def numpy(self) -> np.ndarray:
-        """All bits, bool of shape (N, K)."""
+        """Return all bits, bool of shape (N, K)."""
         return self[:].numpy()
 
     def nearest(self, code: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """The images whose codes differ in the fewest bits.
+        """Return the images whose codes differ in the fewest bits.
 
         Args:
             code: bits (K,) or (Q, K).
-            k: how many, 1 to N.
+            k: number of images, 1 to N.
 
         Returns:
-            (indices, distances), each int64 of shape (k,) or (Q, k), by distance, of equal ones the first first.
+            (indices, distances), each int64 of shape (k,) or (Q, k), nearest first, ties by index.
 
         Raises:
-            ValueError: if the code is of another size, or k out of range.
+            ValueError: if the code has another size, or k is out of range.
         """
         if not isinstance(code, Tensor) or code.ndim not in (1, 2) or code.shape[-1] != self.size:
             raise ValueError(f"code: expected bits (K,) or (Q, K) with K = {self.size}, got {code!r}")
@@ -88,11 +93,11 @@ class Codes:
         order = torch.argsort(distances, dim=-1, stable=True)[..., :k]
         return order, distances.gather(-1, order)
 
-    def to_pyc(self):
-        """All bits, float32, as an `AnnotatedTensor` of PyC (pytorch-concepts), with a binary label for each concept.
+    def to_pyc(self) -> AnnotatedTensor:
+        """Return all bits, float32, as an `AnnotatedTensor` of PyC (pytorch-concepts), one binary label per concept.
 
         Raises:
-            ImportError: if it is not installed.
+            ImportError: if PyC is not installed.
         """
         try:
             from torch_concepts import AnnotatedTensor, Annotations
@@ -102,10 +107,10 @@ class Codes:
         return AnnotatedTensor(self[:].float(), Annotations(labels=names, cardinalities=[1] * self.size))
 
     def save(self, path: str | PathLike) -> None:
-        """Write to an .npz of `bits` (bool), `labels` and `words`, or a .parquet with a column for each concept.
+        """Write an .npz of `bits` (bool), `labels` and `words`, or a .parquet with one column per concept.
 
         Raises:
-            ValueError: if the ending is another.
+            ValueError: if the path has another suffix.
             ImportError: if pyarrow is not installed, for .parquet.
         """
         path = Path(path)
@@ -119,26 +124,26 @@ class Codes:
 
     @classmethod
     def load(cls, path: str | PathLike) -> Codes:
-        """Read an .npz that `save` wrote.
+        """Read an .npz written by `save`.
 
         Raises:
-            FileNotFoundError: if there is none.
-            ValueError: if it is another file.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged or of another kind.
 
         Example:
             >>> import tempfile
-            >>> found = Codes.of(torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([4, 5]))
+            >>> stored = Codes.of(torch.tensor([[1, 0, 1], [0, 0, 1]]), torch.tensor([4, 5]))
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     found.save(f"{folder}/codes.npz")
+            ...     stored.save(f"{folder}/codes.npz")
             ...     Codes.load(f"{folder}/codes.npz").numpy().tolist()
             [[True, False, True], [False, False, True]]
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: expected codes, found no file")
+            raise FileNotFoundError(f"{path}: expected saved codes, got no file")
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls.of(torch.from_numpy(archive["bits"]), torch.from_numpy(archive["labels"]))
-        except Exception as error:  # NumPy and zipfile have many
+        except Exception as error:  # NumPy and zipfile raise many kinds
             raise ValueError(f"{path}: expected codes of htaf-snn, got a damaged or other file ({error})") from error
 
     def _save_parquet(self, path: Path) -> None:
@@ -153,11 +158,11 @@ class Codes:
 
 
 @torch.no_grad()
-def codes(model: ICBM, loader) -> Codes:
-    """The hard concepts of all images of a loader, in its order.
+def codes(model: ICBM, loader: Iterable) -> Codes:
+    """Return the hard concepts of all images of a loader, in its order.
 
     Args:
-        model: its mode is restored.
+        model: evaluated in `eval()`; its mode is restored.
         loader: of (images, labels).
 
     Returns:
@@ -165,21 +170,21 @@ def codes(model: ICBM, loader) -> Codes:
 
     Raises:
         ValueError: if the loader is empty, or labels are not of shape (B,).
-        TypeError: if the images are not of floating point.
+        TypeError: if the images are not floating-point tensors.
 
     Example:
         >>> model = ICBM(torch.nn.Flatten(), n_concepts=5, n_classes=3, in_features=16)
         >>> batches = [(torch.rand(2, 1, 4, 4), torch.tensor([0, 1])), (torch.rand(1, 1, 4, 4), torch.tensor([2]))]
-        >>> found = codes(model, batches)
-        >>> found.shape, found.labels
+        >>> stored = codes(model, batches)
+        >>> stored.shape, stored.labels
         ((3, 5), tensor([0, 1, 2]))
     """
     device = model.head.weight.device
-    found, labels = [], []
+    words, labels = [], []
     with in_eval(model):
         for batch in map(unpack, loader):
-            found.append(functional.pack_bits(model.concepts(batch.x.to(device)).cpu()))
+            words.append(functional.pack_bits(model.concepts(batch.x.to(device)).cpu()))
             labels.append(batch.labels.cpu())
-    if not found:
+    if not words:
         raise ValueError("loader: expected at least one image, got none")
-    return Codes(torch.cat(found), model.head.in_features, torch.cat(labels))
+    return Codes(torch.cat(words), model.head.in_features, torch.cat(labels))
