@@ -185,7 +185,7 @@ def test_the_operators_can_be_traced():
         (lambda: functional.unpack_bits(torch.ones(1).long(), 65), ValueError, "^size: expected 0 to 64"),
         (lambda: functional.pack_weight(torch.ones(3)), ValueError, "^weight: expected the shape"),
         (lambda: functional.pack_weight(torch.tensor([[torch.nan]])), ValueError, "^weight: expected numbers, got NaN"),
-        (lambda: _product(words=torch.ones(1, 2).long()), ValueError, "^words: expected 1 a row"),
+        (lambda: _product(words=torch.ones(1, 2).long()), ValueError, "^words: expected 1 per row"),
         (lambda: _product(levels=(1, 2)), ValueError, "^levels: expected"),
         (lambda: _product(thresholds=torch.ones(3)), ValueError, r"^thresholds: expected int32 of shape \(2,\)"),
         (lambda: _product(backend="cpp"), ValueError, "^backend: expected one of"),

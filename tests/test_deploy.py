@@ -280,7 +280,7 @@ def test_a_truncated_file(saved):
         with pytest.raises(ValueError, match="damaged or other file"):
             deploy.load(saved)
     saved.unlink()
-    with pytest.raises(FileNotFoundError, match="expected a packed network, found no file"):
+    with pytest.raises(FileNotFoundError, match="expected a packed network, got no file"):
         deploy.load(saved)
 
 
