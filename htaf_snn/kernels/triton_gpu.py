@@ -1,9 +1,9 @@
-"""Formulas compiled for the GPU by Triton; on a machine without one they run in Triton's interpreter."""
+"""Compilation of formulas for the GPU by Triton, which can also interpret them on a machine without one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from types import FunctionType
 
 import triton
 import triton.language as tl
@@ -42,21 +42,21 @@ def _where(condition, a, b):
     return tl.where(condition, a, b)
 
 
-# The interpreter wants `tl` among the globals of every function.
+# The interpreter needs `tl` among the globals of every function.
 _BASE = {"tl": tl, "exp": _exp, "abs": _abs, "erfc": _erfc, "floor": _floor, "where": _where}
 _VOCABULARY = _BASE | {f.__name__: bind(f, _BASE, triton.jit) for f in ELEMENTARY}
 
 
 @lru_cache(maxsize=256)
-def bound(function: FunctionType):
-    """A formula's function compiled for the GPU, for calls from other kernels."""
-    # In the interpreter a constexpr would wrap what it is multiplied with.
+def bound(function: Callable[..., object]):
+    """Return a formula's function compiled for the GPU, for calls from kernels."""
+    # In the interpreter a constexpr would wrap what it is multiplied by.
     return bind(function, _VOCABULARY, triton.jit, constant=float if INTERPRETED else tl.constexpr)
 
 
 @triton.jit
 def call(function: tl.constexpr, z, p0, p1, COUNT: tl.constexpr):
-    """function(z, p0), or with two parameters function(z, p0, p1)."""
+    """Return function(z, p0), or with two parameters function(z, p0, p1)."""
     if COUNT == 1:
         value = function(z, p0)
     else:
@@ -65,11 +65,11 @@ def call(function: tl.constexpr, z, p0, p1, COUNT: tl.constexpr):
 
 
 def pair(values: list[float]) -> tuple[float, float]:
-    """The one or two parameters of a formula as two."""
-    return (*values, 0.0)[:2]
+    """Return the one or two parameters of a formula as two."""
+    return values[0], values[1] if len(values) > 1 else 0.0
 
 
-def launch(kernel, size: int, *arguments, **constants) -> None:
-    """Start a kernel over `size` elements. Products and sums are not contracted: they would round differently."""
+def launch(kernel, size: int, *arguments: object, **constants: object) -> None:
+    """Start a kernel over `size` elements, without fused multiply-adds: they would round differently."""
     if size:
         kernel[(triton.cdiv(size, BLOCK),)](*arguments, size, **constants, BLOCK=BLOCK, enable_fp_fusion=False)
