@@ -180,7 +180,9 @@ def test_images_keep_their_batch():
     net = hnn.Sequential(nn.Conv2d(2, 3, 3), nn.Sequential(nn.BatchNorm2d(3), hnn.Leaky(0.9)), nn.Flatten()).eval()
     x = 3 * torch.rand(4, 3, 2, 6, 6)
     assert torch.equal(net(x), torch.cat([net(x[:, i : i + 1]) for i in range(3)], 1)) and net(x).any()
-    with pytest.raises(ValueError, match=r"layer '0' \(Conv2d\): expected \(T, B, channels, ...\) with 2 spatial dimensions"):
+    with pytest.raises(
+        ValueError, match=r"layer '0' \(Conv2d\): expected \(T, B, channels, ...\) with 2 spatial dimensions"
+    ):
         net(torch.rand(2, 1, 6, 6))  # two steps of one image without channels would pass as an image of two channels
 
 
