@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
@@ -91,16 +90,10 @@ def _exported(model: nn.Module, example: Tensor) -> bytes:
 def _with_plain_weights(model: nn.Module) -> nn.Module:
     """Return a copy whose layers hold the weights that they use, so that the file does not compute them."""
     model = copy.deepcopy(model)
+    layers = (hnn.BinaryLinear, hnn.BinaryConv2d, hnn.HeavisideLinear, hnn.HeavisideConv2d)
     for module in model.modules():
-        # As instance attributes, by vars: mypy allows no assignment to a method.
-        if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)):
-            vars(module).update(
-                output_scale=_constant(module.output_scale()), binary_weight=_constant(module.binary_weight())
-            )
-        elif isinstance(module, (hnn.HeavisideLinear, hnn.HeavisideConv2d)):
-            vars(module).update(exact_weight=_constant(module.exact_weight()))
+        for name in ("output_scale", "binary_weight", "exact_weight"):
+            if isinstance(module, layers) and hasattr(module, name):
+                value = getattr(module, name)()
+                setattr(module, name, lambda value=value: value)
     return model
-
-
-def _constant(value: Tensor | None) -> Callable[[], Tensor | None]:
-    return lambda: value

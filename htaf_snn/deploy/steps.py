@@ -67,8 +67,6 @@ class Bits:
 
 
 Value = Tensor | Bits
-
-
 Pair = int | Sequence[int]
 
 
@@ -230,7 +228,7 @@ class _Product(Step):
         batched: whether x has to be (B, n) or (B, C, H, W), as a folded BatchNorm or shift requires; otherwise any
             shape that the layer takes in floating point.
         thresholds: int32 (O,); with them the results are bits.
-        out_levels: the values of a resulting bit.
+        out_levels: the values of a resulting bit; None without thresholds.
         factor: float32 (O,), by which the sums are multiplied if there are no thresholds.
         bias: (O,), or None.
         where: the geometry of a convolution; None for a linear layer.
@@ -247,13 +245,13 @@ class _Product(Step):
         *,
         batched: bool,
         thresholds: Tensor | None = None,
-        out_levels: Sequence[int] = (-1, 1),
+        out_levels: Sequence[int] | None = None,
         factor: Tensor | None = None,
         bias: Tensor | None = None,
         where: Geometry | None = None,
     ):
         super().__init__()
-        self.shape, self.levels, self.out_levels = tuple(weight.shape), pair(levels), pair(out_levels)
+        self.shape, self.levels, self.out_levels = tuple(weight.shape), pair(levels), pair(out_levels or levels)
         self.batched, self.where = batched, where
         self.groups, self.axis = (1, -1) if where is None else (where.groups, -3)
         for name, value in {"thresholds": thresholds, "factor": factor, "bias": bias}.items():
