@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written stays on disk."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from types import FrameType
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block: it could strike between two lines and leave the temporary file."""
+    """Defer Ctrl-C to the end of the block: between two lines it could leave the temporary file behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    struck = []
-    before = signal.signal(signal.SIGINT, lambda *event: struck.append(event))
+    interrupts: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append((number, frame)))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if struck and callable(before):
-            before(*struck[0])
+        if interrupts and callable(before):
+            before(*interrupts[0])
 
 
 @contextmanager
 def replacing(path: str | PathLike) -> Iterator[Path]:
-    """A temporary path in the same folder, with the same ending, that replaces `path` when the block succeeds."""
+    """Yield a temporary path in the same folder, with the same suffix, that replaces `path` if the block succeeds."""
     with _uninterrupted(), _temporary(Path(path)) as temporary:
         yield temporary
 
@@ -38,9 +39,9 @@ def replacing(path: str | PathLike) -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected the path of a file, got a folder")
+        raise IsADirectoryError(f"{path}: expected a file, got a folder")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: expected an existing folder for the file, there is no {path.parent}")
+        raise FileNotFoundError(f"{path}: expected an existing folder, got {path.parent}, which does not exist")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)

@@ -1,12 +1,12 @@
-"""Pages of HTML from templates that lie beside the code."""
+"""HTML pages from templates that are stored beside the code."""
 
 from __future__ import annotations
 
 __all__ = ["render"]
 
 
-def render(package: str, template: str, **values) -> str:
-    """Fill in a template of a package; what is not marked as safe is escaped, what is missing raises.
+def render(package: str, template: str, **values: object) -> str:
+    """Fill in a template of a package; values are escaped unless marked as safe, missing ones raise an error.
 
     Example:
         >>> render("htaf_snn.concepts", "atlas.html.jinja", title="<A>", data="{}", sheets="[]").count("&lt;A&gt;")

@@ -16,7 +16,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
 
 
-def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
+def test_the_command_measures_and_lists_missing_peers(monkeypatch):
     missing = sequences.Peer(torch.nn.Identity, "no-such-package")
     monkeypatch.setitem(sequences.PEERS, "missing", missing)
     monkeypatch.setitem(sequences.BENCHMARKS["lif"], "missing", missing)
@@ -33,7 +33,7 @@ def test_the_command_measures_and_says_what_it_could_not(monkeypatch):
     assert "hnn.Leaky" in shown and "not installed; pip install no-such-package" in shown
 
 
-def test_the_smooth_step_saves_nothing_but_its_input():
+def test_the_smooth_function_saves_only_its_input():
     report = json.loads(run("htaf", *SMALL, "--json").stdout)
     assert [result["saved_bytes"] for result in report["results"]] == [0.0, 8.0]
 
@@ -56,7 +56,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
         return grad_x * 1.01, *rest
 
     monkeypatch.setattr(numba_cpu, "leaky_backward", wrong)
-    with pytest.raises(RuntimeError, match="lif differs from its reference"):
+    with pytest.raises(RuntimeError, match="lif: output differs from the reference"):
         sequences.measure("hnn.Leaky", sequences.Problem(2, 2, 2, repeats=1))
 
 
@@ -96,27 +96,27 @@ def test_packed_peers_compute_the_same_and_are_timed():
         results = {name: peer.run(peer.prepare(x)).float() for name, peer in peers.items() if "twin" not in name}
         for name, result in results.items():
             torch.testing.assert_close(result, results["packed"], rtol=1e-2, atol=1e-2, msg=f"{problem}, {name}")
-        found = packed.measure(problem, "packed", 1, "cpu", 2)
-        assert found["ms"]["p20"] <= found["ms"]["median"] <= found["ms"]["p80"]
-        assert found["weight_bytes"] > 0
+        result = packed.measure(problem, "packed", 1, "cpu", 2)
+        assert result["ms"]["p20"] <= result["ms"]["median"] <= result["ms"]["p80"]
+        assert result["weight_bytes"] > 0
 
 
 @pytest.mark.usefixtures("small_problems")
 def test_a_wrong_packed_kernel_is_not_timed(monkeypatch):
     right = packed.functional.binary_linear
-    monkeypatch.setattr(packed.functional, "binary_linear", lambda *given, **named: right(*given, **named) + 2)
-    with pytest.raises(RuntimeError, match="linear, packed differs from its reference"):
+    monkeypatch.setattr(packed.functional, "binary_linear", lambda *args, **options: right(*args, **options) + 2)
+    with pytest.raises(RuntimeError, match="linear, packed: output differs from the reference"):
         packed.measure("linear", "packed", 1, "cpu", 1)
 
 
 def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
-    def found(module, problem, peer, batch, device, repeats):
+    def result(module, problem, peer, batch, device, repeats):
         if "mlp" in problem:
             return {"not_measured": "out of memory"}
         median = 2.0 if peer == "packed" else 6.0
         return {"ms": {"median": median, "p20": 1.0, "p80": 7.0}, "weight_bytes": 1000}
 
-    monkeypatch.setattr(packed.common, "in_own_process", found)
+    monkeypatch.setattr(packed.common, "in_own_process", result)
     monkeypatch.setattr(packed, "FEATURES", 64)
     report = packed.run(progress=False)
     ratios = {(r["problem"], r["batch"], r["peer"]): r.get("speedup") for r in report["results"]}

@@ -23,7 +23,7 @@ def values(x, levels):
 
 
 def drawn(seed, *shape):
-    """Numbers, zeros and extremes."""
+    """Random numbers, with zeros and extremes."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator)
     return torch.where(torch.rand(shape, generator=generator) < 0.1, torch.tensor([0.0, -0.0, 3e38])[seed % 3], x)
@@ -62,8 +62,8 @@ def test_every_backend_multiplies_levels(backend, size):
     levels = torch.randint(256, (2, 3, size), generator=torch.Generator().manual_seed(size), dtype=torch.uint8)
     levels[0, 0], levels[1, 2] = 255, 0
     w = drawn(size, 67, size)
-    found = functional.level_linear(levels[:, ::2], functional.pack_weight(w), backend)
-    assert torch.equal(found, (levels[:, ::2].double() @ signs(w).T).int())
+    sums = functional.level_linear(levels[:, ::2], functional.pack_weight(w), backend)
+    assert torch.equal(sums, (levels[:, ::2].double() @ signs(w).T).int())
     assert functional.level_linear(levels[0, 1], functional.pack_weight(w), backend).shape == (67,)
 
 
@@ -114,13 +114,13 @@ def test_conv2d_equals_sums(seed, batch, channels, outputs, image, window, strid
 def test_heaviside_linear_equals_sums(seed, rows, size, outputs):
     x = drawn(seed, rows, size)
     weight = torch.from_numpy(np.random.default_rng(seed).integers(-(2**20), 2**20, (size, outputs), np.int32))
-    found = functional.heaviside_linear(functional.pack_bits(x), weight)
-    assert torch.equal(found, ((x > 0).double() @ weight.double()).int())
+    sums = functional.heaviside_linear(functional.pack_bits(x), weight)
+    assert torch.equal(sums, ((x > 0).double() @ weight.double()).int())
 
 
 @settings(max_examples=CASES, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 5), size=st.integers(0, 300))
-def test_bits_come_back(seed, rows, size):
+def test_unpacking_inverts_packing(seed, rows, size):
     x = drawn(seed, rows, size)
     words = functional.pack_bits(x)
     assert words.shape == (rows, -(-size // 64))
@@ -147,8 +147,8 @@ def test_backends_agree(backend, levels):
         assert torch.equal(sums, ((x > 0).double() @ integers.double()).int())
     image, w = drawn(5, 2, 4, 5, 70), drawn(6, 66, 70, 3, 3)
     words, weight = functional.pack_bits(image, backend), functional.pack_weight(w)
-    found = functional.binary_conv2d(words, weight, padding=(1, 1), **options)
-    assert torch.equal(found, conv_reference.product(words, 70, signs(w), levels, padding=(1, 1)))
+    sums = functional.binary_conv2d(words, weight, padding=(1, 1), **options)
+    assert torch.equal(sums, conv_reference.product(words, 70, signs(w), levels, padding=(1, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.uint8, torch.bool])
@@ -169,7 +169,7 @@ def test_strides_and_nan():
 
 
 def test_the_operators_can_be_traced():
-    """With fake tensors, as compilers do."""
+    """With fake tensors, as in compilers."""
     weight = functional.pack_weight(drawn(0, 66, 70))
     compiled = torch.compile(lambda x: functional.binary_linear(functional.pack_bits(x), weight), fullgraph=True)
     x = drawn(1, 3, 70)
@@ -185,7 +185,7 @@ def test_the_operators_can_be_traced():
         (lambda: functional.unpack_bits(torch.ones(1).long(), 65), ValueError, "^size: expected 0 to 64"),
         (lambda: functional.pack_weight(torch.ones(3)), ValueError, "^weight: expected the shape"),
         (lambda: functional.pack_weight(torch.tensor([[torch.nan]])), ValueError, "^weight: expected numbers, got NaN"),
-        (lambda: _product(words=torch.ones(1, 2).long()), ValueError, "^words: expected 1 a row"),
+        (lambda: _product(words=torch.ones(1, 2).long()), ValueError, "^words: expected 1 per row"),
         (lambda: _product(levels=(1, 2)), ValueError, "^levels: expected"),
         (lambda: _product(thresholds=torch.ones(3)), ValueError, r"^thresholds: expected int32 of shape \(2,\)"),
         (lambda: _product(backend="cpp"), ValueError, "^backend: expected one of"),

@@ -319,7 +319,7 @@ def test_images_out_of_range_are_refused(images, training):
     net = models.BinaryMLP(16, [8], 3).train(training)
     with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got .*; scale the images to \[0, 1\]"):
         net(images)
-    with pytest.raises(TypeError, match=r"torch\.uint8 .*; write x\.float\(\) \(images of bytes: x\.float\(\) / 255"):
+    with pytest.raises(TypeError, match=r"torch\.uint8 .*; write x\.float\(\) \(8-bit images: x\.float\(\) / 255"):
         net((255 * torch.rand(4, 16)).to(torch.uint8))
 
 

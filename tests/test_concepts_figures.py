@@ -129,7 +129,7 @@ def test_examples_and_attributes_need_the_order_of_the_data(loaders):
     model = models.ICBM(nn.Flatten(), 4, N_CLASSES, in_features=64)
     attributes = {"label": test.dataset.targets}
     for shuffled in (train, *random_orders(test.dataset)):
-        with pytest.raises(ValueError, match=r"^loader: expected one in the order of its data, for attributes, got"):
+        with pytest.raises(ValueError, match=r"^loader: expected samples in the order of the data for attributes, got"):
             concepts.measure(model, train, shuffled, attributes)
         with pytest.raises(ValueError, match=r"^loader: .* for the places of the images, .* write DataLoader"):
             concepts.examples(model, shuffled)

@@ -1,4 +1,4 @@
-"""Networks in bits: equal to the networks they come from, in files that hold no code."""
+"""Packed networks: equal to the networks they come from, in files that hold no code."""
 
 import json
 import operator
@@ -15,7 +15,7 @@ from htaf_snn import nn as hnn
 
 
 def trained(net, x):
-    """As after a training: every parameter and statistic at random, also BatchNorm with negative and zero weights."""
+    """Randomise a network as training would: all parameters and statistics, BatchNorm's weights also negative and 0."""
     net.train()
     for module in net.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -31,38 +31,38 @@ def trained(net, x):
 
 
 def hidden_bits(net, x):
-    """What each activation gives, as True for the upper level."""
-    found = []
+    """The output of each activation, True for the upper level."""
+    bits = []
     modules = [m for m in net.modules() if isinstance(m, hnn.BinaryActivation)]
-    handles = [m.register_forward_hook(lambda _, inputs, output: found.append(output > 0.5)) for m in modules]
+    handles = [m.register_forward_hook(lambda _, inputs, output: bits.append(output > 0.5)) for m in modules]
     with torch.no_grad():
         scores = net(x)
     for handle in handles:
         handle.remove()
-    return found, scores
+    return bits, scores
 
 
 def packed_bits(packed, x):
-    found = []
+    bits = []
 
     def keep(_, inputs, output):
         if isinstance(output, deploy.steps.Bits):
-            found.append(deploy.steps.as_float(output) > 0.5)
+            bits.append(deploy.steps.as_float(output) > 0.5)
 
     handles = [step.register_forward_hook(keep) for step in packed.steps.values()]
     scores = packed(x)
     for handle in handles:
         handle.remove()
-    return found, scores
+    return bits, scores
 
 
 def assert_equal(net, x):
     expected, scores = hidden_bits(net, x)
     packed = deploy.pack(net)
-    found, packed_scores = packed_bits(packed, x)
-    assert len(found) == len(expected) > 0
-    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-        assert torch.equal(one, other), f"layer {number}: {(one != other).sum()} bits differ"
+    bits, packed_scores = packed_bits(packed, x)
+    assert len(bits) == len(expected) > 0
+    for number, (ours, theirs) in enumerate(zip(bits, expected, strict=True)):
+        assert torch.equal(ours, theirs), f"layer {number}: {(ours != theirs).sum()} bits differ"
     torch.testing.assert_close(packed_scores, scores, rtol=1e-5, atol=1e-5)
     return packed
 
@@ -202,7 +202,7 @@ class _Product(nn.Module):
         (lambda: "net", TypeError, "^model: expected a module"),
     ],
 )
-def test_what_cannot_be_packed_is_named(make, error, message):
+def test_networks_that_cannot_be_packed_are_refused_by_layer(make, error, message):
     with pytest.raises(error, match=message):
         deploy.pack(make())
 
@@ -214,7 +214,7 @@ def saved(tmp_path):
     return path
 
 
-def test_places_that_are_not_there(saved, tmp_path):
+def test_missing_folder_and_device(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none/net\.safetensors: expected an existing folder"):
         deploy.save(deploy.load(saved), tmp_path / "none" / "net.safetensors")
     if not torch.cuda.is_available():
@@ -280,7 +280,7 @@ def test_a_truncated_file(saved):
         with pytest.raises(ValueError, match="damaged or other file"):
             deploy.load(saved)
     saved.unlink()
-    with pytest.raises(FileNotFoundError, match="expected a packed network, found no file"):
+    with pytest.raises(FileNotFoundError, match="expected a packed network, got no file"):
         deploy.load(saved)
 
 

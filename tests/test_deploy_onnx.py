@@ -1,4 +1,4 @@
-"""Networks in ONNX files, run by ONNX Runtime."""
+"""ONNX files of networks, run by ONNX Runtime."""
 
 import pytest
 import torch
@@ -39,13 +39,13 @@ def trained(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_computes_the_same(tmp_path, name):
     net, shape = trained(name)
-    told = deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(6, *shape))
-    assert told["opset"] == deploy.export.OPSET == 18
-    assert told["max_difference"] < 1e-5
-    assert told["same_class"] == 1
+    report = deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(6, *shape))
+    assert report["opset"] == deploy.export.OPSET == 18
+    assert report["max_difference"] < 1e-5
+    assert report["same_class"] == 1
     model = onnx.load(tmp_path / "net.onnx")
     onnx.checker.check_model(model)
-    assert {one.domain: one.version for one in model.opset_import}[""] == 18
+    assert {opset.domain: opset.version for opset in model.opset_import}[""] == 18
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     for batch in (1, 200):
         x = torch.rand(batch, *shape)
@@ -53,7 +53,7 @@ def test_onnx_runtime_computes_the_same(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_a_difference_is_told_and_nothing_is_written(tmp_path, monkeypatch):
+def test_a_difference_is_reported_and_nothing_is_written(tmp_path, monkeypatch):
     net, shape = trained("mlp")
     monkeypatch.setattr(deploy.export, "_with_plain_weights", lambda model: trained("heaviside")[0])
     with pytest.raises(RuntimeError, match="scores differ from the model's by up to"):
@@ -86,7 +86,7 @@ def test_bad_input_is_named(tmp_path, net, example, error, words):
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_missing_library_is_told(tmp_path, monkeypatch):
+def test_a_missing_library_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     net, shape = trained("mlp")
     with pytest.raises(ImportError, match=r'onnxscript is not installed; pip install "htaf-snn\[onnx\]"'):

@@ -1,4 +1,4 @@
-"""Networks of random layers with every option: packed, saved and loaded they are equal, or refused by name."""
+"""Networks of random layers with all options: equal when packed, saved and loaded, or refused by name."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from torch import nn
 from htaf_snn import deploy
 from htaf_snn import nn as hnn
 
-REASONS = r"not of two levels|without running statistics|expected Flatten\(1\)|returns indices|changes in place"
+REASONS = r"not of two levels|without running statistics|expected Flatten\(1\)|returns indices|changes the input of"
 EXAMPLES = int(os.environ.get("HTAF_EXAMPLES", "60"))
 
 sizes = st.integers(1, 3)
@@ -91,7 +91,7 @@ FEATURES = {
     "flatten": lambda data, n: nn.Flatten(),
     **{name: IMAGES[name] for name in ("rprelu", "prelu", "relu", "activation")},
 }
-# What a binary network is made of, in one piece, so that most networks have some of it.
+# The typical pieces of a binary network, drawn as a whole, so that most networks have some.
 BLOCKS = (["activation", "binary"], ["activation", "maximum", "binary"], ["activation", "heaviside", "norm"])
 
 
@@ -101,7 +101,7 @@ def shift(data, channels):
 
 @torch.no_grad()
 def network(data):
-    """Layers one after another, each of which takes what the one before gives, with random numbers, and their input."""
+    """Draw a chain of layers that fit each other, with random parameters, and its input."""
     shape = data.draw(st.sampled_from([(2, 9, 8), (1, 6, 7), (3, 5, 5), (20,)]), label="shape")
     x = value = torch.rand(4, *shape)
     layers = [hnn.QuantizeInput()] if data.draw(st.booleans(), label="quantized") else []
@@ -117,9 +117,9 @@ def network(data):
                 after = layer(value.clone())
             except (RuntimeError, ValueError):  # the options do not fit the image
                 continue
-            if isinstance(after, tuple):  # indices too, which nothing takes
+            if isinstance(after, tuple):  # with indices, which no layer takes
                 return nn.Sequential(*layers, layer).eval(), x
-            if after.isfinite().all():  # not so where a window lies outside of the image
+            if after.isfinite().all():  # not if a window lies outside the image
                 layers.append(layer)
                 value = after
     return nn.Sequential(*layers).eval(), x
@@ -192,18 +192,18 @@ def two_levels(*layers):
     ],
     ids=["binary", "heaviside", "vector", "four", "convolution", "pool", "quantized"],
 )
-def test_every_shape_that_layers_take(net, shape):
+def test_all_shapes_that_layers_accept(net, shape):
     torch.manual_seed(0)
     randomised(net.requires_grad_(False))
     x = torch.rand(shape)
     assert torch.equal(deploy.pack(net)(x), net(x))
 
 
-def test_shapes_that_folded_layers_do_not_take():
+def test_shapes_that_folded_layers_refuse():
     folded = two_levels(hnn.BinaryLinear(6, 6), nn.BatchNorm1d(6), hnn.BinaryActivation())
     with pytest.raises(ValueError, match=r"^x: expected \(B, 6\) at this layer, got \(6, 6, 6\)"):
         deploy.pack(folded)(torch.randn(6, 6, 6))
-    # BatchNorm of the positions is none of the features, and stays.
+    # BatchNorm over positions instead of features is not folded.
     kept = randomised(
         two_levels(hnn.BinaryLinear(6, 5), nn.BatchNorm1d(4), hnn.BinaryActivation()).requires_grad_(False)
     )
@@ -258,12 +258,12 @@ def twice_in_place(net, x):
         ),
         (
             lambda: Forward(twice_in_place, activation=hnn.BinaryActivation(), relu=nn.ReLU(inplace=True)).eval(),
-            "^relu: cannot be packed: it changes in place what add uses",
+            "^relu: cannot be packed: it changes the input of add in place",
         ),
         (lambda: Forward(lambda net, x: torch.flatten(x, end_dim=1)).eval(), "^flatten: .* cannot be packed"),
     ],
 )
-def test_what_would_be_lost_is_refused(make, message):
+def test_a_layer_that_would_change_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         deploy.pack(make())
 
@@ -292,24 +292,24 @@ def test_tracing_leaves_no_trace():
     assert not hasattr(net, "last")
 
 
-def test_windows_outside_of_the_image_are_refused():
+def test_windows_outside_the_image_are_refused():
     net = two_levels(nn.MaxPool2d(2, padding=1, dilation=2))
     x = torch.randn(1, 1, 1, 1)
     assert net(x).isinf().all()
-    with pytest.raises(ValueError, match="expected an image that every window of MaxPool2d meets"):
+    with pytest.raises(ValueError, match="expected an image that every window of MaxPool2d overlaps"):
         deploy.pack(net)(x)
 
 
 def test_the_state_of_a_packed_network_holds_its_weights():
     torch.manual_seed(0)
-    one, other = (
+    a, b = (
         deploy.pack(two_levels(hnn.BinaryLinear(9, 5), hnn.BinaryActivation(), hnn.HeavisideLinear(5, 4)))
         for _ in range(2)
     )
     x = torch.randn(30, 9)
-    assert not torch.equal(one(x), other(x))
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(one(x), other(x))
+    assert not torch.equal(a(x), b(x))
+    b.load_state_dict(a.state_dict())
+    assert torch.equal(a(x), b(x))
 
 
 @pytest.mark.parametrize("change", [lambda net: net.half(), lambda net: net.to(torch.float64)])
@@ -319,7 +319,7 @@ def test_packed_networks_stay_in_float32(change):
 
 
 def test_sums_beyond_exact_floats():
-    """With 70 000 inputs of 256 levels the sums pass 2**24; each is rounded once, as the packed one is."""
+    """With 70 000 inputs of 256 levels the sums exceed 2**24; each is rounded once, as in the packed network."""
     torch.manual_seed(0)
     net = nn.Sequential(hnn.QuantizeInput(), hnn.BinaryLinear(70_000, 64)).eval()
     net[1].weight.data[:, 500:].abs_()

@@ -1,4 +1,4 @@
-"""What the CPU kernels run on: threads, memory that is used again, and the trace saved in sixteen bits."""
+"""The CPU kernels' threads and reused memory, and the trace saved in sixteen bits."""
 
 import multiprocessing
 
@@ -52,7 +52,7 @@ def count_and_send(pipe):
 
 
 def test_a_forked_process_computes(three_threads):
-    """Its parent's OpenMP threads are not there, and waiting for them would hang."""
+    """It lacks its parent's OpenMP threads, and waiting for them would hang."""
     numba_cpu.run(count, 100_003, 10_000, np.zeros(100_003))
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
@@ -66,7 +66,7 @@ def test_a_forked_process_computes(three_threads):
         process.join()
 
 
-def test_memory_is_used_again_but_never_twice_at_once():
+def test_memory_is_reused_but_never_shared():
     shape = (3, 700_001)
     first = numba_cpu.empty(shape, torch.float32)
     assert first.untyped_storage().nbytes() == first.nbytes

@@ -1,4 +1,4 @@
-"""Chains over sequences: whatever is nested equals stepping, or is refused by the layer's name."""
+"""Chains over sequences: any nesting equals stepping, or is refused with the layer's name."""
 
 import os
 import random
@@ -12,12 +12,12 @@ from torch import nn
 from htaf_snn import HTAF, functional
 from htaf_snn import nn as hnn
 
-# Equal sizes, so that an axis taken for another fits.
+# Equal sizes, so that a confused axis would still fit.
 SIZE = 4
 
 
 class Block(nn.Module):
-    """A residual block with neurons of its own, as a user writes it."""
+    """A user's residual block with its own neurons."""
 
     def __init__(self, inner):
         super().__init__()
@@ -63,8 +63,8 @@ REFUSED = {
     "snnTorch's parallel neuron": lambda: snn.LeakyParallel(SIZE, SIZE),
     "Norse neuron": lambda: norse.LIF(),
     "Norse cell": lambda: norse.LIFCell(),
-    "neuron said to have no time": lambda: hnn.TimeDistributed(hnn.Leaky(0.9)),
-    "nested neuron said to have no time": lambda: hnn.TimeDistributed(nn.Sequential(hnn.LIF())),
+    "neuron as a layer without time": lambda: hnn.TimeDistributed(hnn.Leaky(0.9)),
+    "nested neuron as a layer without time": lambda: hnn.TimeDistributed(nn.Sequential(hnn.LIF())),
     "block that returns its state": ReturnsState,
     "block that drops time": DropsTime,
     "attention over samples": Attention,
@@ -86,7 +86,7 @@ def neuron(draw):
 
 
 def tree(draw, depth):
-    """A random layer, with the chance of a refused one."""
+    """A random layer, sometimes one that is refused."""
     kind = draw.random()
     if depth == 0 or kind < 0.25:
         return neuron(draw) if draw.random() < 0.6 else timeless(draw)
@@ -101,7 +101,7 @@ def tree(draw, depth):
 
 
 def stepped(layer, x):
-    """The layer with every neuron stepped by its own library, and all others applied to one step after the other."""
+    """The output with each neuron stepped by its own library and all other layers applied step by step."""
     if isinstance(layer, hnn.Leaky):
         single, mem, out = layer.to_snntorch(), torch.zeros_like(x[0]), []
         for current in x:
@@ -160,7 +160,7 @@ def test_random_nestings_equal_stepping_or_are_refused():
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_would_lose_time_is_refused_by_name(name, wrap):
+def test_layers_that_lose_time_are_refused_by_name(name, wrap):
     with pytest.raises((TypeError, ValueError), match=r"^layer( '[\d.]+' \(\w+\))?: expected"):
         wrap(REFUSED[name]())(torch.rand(SIZE, SIZE, SIZE))
 
@@ -180,8 +180,10 @@ def test_images_keep_their_batch():
     net = hnn.Sequential(nn.Conv2d(2, 3, 3), nn.Sequential(nn.BatchNorm2d(3), hnn.Leaky(0.9)), nn.Flatten()).eval()
     x = 3 * torch.rand(4, 3, 2, 6, 6)
     assert torch.equal(net(x), torch.cat([net(x[:, i : i + 1]) for i in range(3)], 1)) and net(x).any()
-    with pytest.raises(ValueError, match=r"layer '0' \(Conv2d\): expected \(T, B, channels, ...\) with 2 dimensions"):
-        net(torch.rand(2, 1, 6, 6))  # two steps of one image without channels would pass as an image of two channels
+    with pytest.raises(
+        ValueError, match=r"layer '0' \(Conv2d\): expected \(T, B, channels, ...\) with 2 spatial dimensions"
+    ):
+        net(torch.rand(2, 1, 6, 6))  # (T, B, H, W) could be read as (B, C, H, W)
 
 
 @pytest.mark.parametrize("run", [hnn.Leaky(0.9), hnn.LIF(), lambda x: functional.leaky(x, beta=0.9), functional.lif])
@@ -211,7 +213,7 @@ def test_a_state_of_the_size_of_the_input_is_refused():
         ({"threshold": torch.tensor([1.0, float("nan")])}, "threshold: expected numbers, got NaN"),
     ],
 )
-def test_arguments_of_other_libraries_are_answered(options, message):
+def test_arguments_of_other_libraries_are_explained(options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         hnn.Leaky(0.9, **options)
     if "spike_grad" in options:
@@ -219,15 +221,15 @@ def test_arguments_of_other_libraries_are_answered(options, message):
             hnn.LIF(**options)
 
 
-@pytest.mark.parametrize("one", [1, torch.tensor(1), torch.tensor(1, dtype=torch.int8)])
-def test_whole_numbers_are_parameters(one):
+@pytest.mark.parametrize("threshold", [1, torch.tensor(1), torch.tensor(1, dtype=torch.int8)])
+def test_integers_are_parameters(threshold):
     x = 3 * torch.rand(5, 2, 3)
-    assert torch.equal(hnn.Leaky(0.9, threshold=one)(x)[0], hnn.Leaky(0.9)(x)[0])
-    assert torch.equal(functional.leaky(x, beta=0.9, threshold=one)[0], hnn.Leaky(0.9)(x)[0])
-    assert torch.equal(hnn.LIF(v_th=one)(x)[0], hnn.LIF()(x)[0])
-    fused = interop.from_snntorch(snn.Leaky(0.9, threshold=int(one)))
+    assert torch.equal(hnn.Leaky(0.9, threshold=threshold)(x)[0], hnn.Leaky(0.9)(x)[0])
+    assert torch.equal(functional.leaky(x, beta=0.9, threshold=threshold)[0], hnn.Leaky(0.9)(x)[0])
+    assert torch.equal(hnn.LIF(v_th=threshold)(x)[0], hnn.LIF()(x)[0])
+    fused = interop.from_snntorch(snn.Leaky(0.9, threshold=int(threshold)))
     assert torch.equal(fused(x)[0], hnn.Leaky(0.9)(x)[0]) and torch.equal(
-        fused.to_snntorch().threshold, torch.tensor(1.0)
+        interop.to_snntorch(fused).threshold, torch.tensor(1.0)
     )
 
 
@@ -250,7 +252,7 @@ def test_hooks_of_nested_chains_run_or_are_refused():
     [lambda v: (v >= 0).to(v.dtype), torch.sigmoid, lambda v: (v > 0.2).to(v.dtype), lambda v: (v > 0).to(v.dtype)],
     ids=["at threshold", "soft", "shifted", "strict"],
 )
-def test_a_neuron_resets_by_what_a_callable_gives(fire, start):
+def test_a_neuron_resets_by_a_callables_spikes(fire, start):
     x = torch.full((9, 2, 3), start)
     stepped_ = snn.Leaky(1.0, spike_grad=fire)
     mem, expected = torch.zeros(2, 3), []
@@ -275,7 +277,7 @@ def test_time_steps_are_checked(dt):
         functional.lif(torch.rand(3, 2, 4), dt=dt)
 
 
-def test_what_is_not_of_one_time_step_is_refused():
+def test_parameters_and_inputs_that_do_not_fit_are_refused():
     x = torch.rand(30, 3, 4)
     with pytest.raises(ValueError, match=r"alpha: expected a shape that broadcasts to \(3, 4\), got .* \(30, 1, 1\)"):
         hnn.Leaky(0.9, surrogate=HTAF(alpha=torch.ones(30, 1, 1)))(x)

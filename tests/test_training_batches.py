@@ -86,7 +86,7 @@ def test_images_of_eight_bits(tmp_path):
     for net, x in [(models.ReLUNet(4, [2], 2), grey), (models.DeepHeavisideNet(4, [2], 2), grey)] + [
         (net, frames) for net in spiking
     ]:
-        with pytest.raises(TypeError, match=r"torch.uint8 .*; write (x|frames).float\(\) \(images"):
+        with pytest.raises(TypeError, match=r"torch.uint8 .*; write (x|frames).float\(\) \(8-bit images"):
             net(x)
 
 
@@ -96,9 +96,9 @@ def test_images_of_eight_bits(tmp_path):
         (
             nn.Identity(),
             ValueError,
-            r"got \(6, 4, 3\); of a sequence \(T, B, classes\) return the mean over time, scores.mean",
+            r"got \(6, 4, 3\); for a sequence \(T, B, n_classes\) return the mean over time, scores.mean",
         ),
-        (hnn.Leaky(beta=0.5), TypeError, r"got a tuple of 2, .* return the spikes' mean over time, spikes.mean\(0\)"),
+        (hnn.Leaky(beta=0.5), TypeError, r"got a tuple of 2, .* return the mean over time, spikes.mean\(0\)"),
         (lambda x: x.mean(1), ValueError, r"for inputs \(6, 4, 5\), got \(6, 3\)"),
         (lambda x: x.mean((0, 2)), ValueError, r"got \(4,\)"),
         (lambda x: x.mean(0).argmax(1), TypeError, r"got torch.int64"),
@@ -183,7 +183,7 @@ def test_recordings_of_any_length_are_trained_on(recordings, tmp_path):  # noqa:
 def test_a_network_without_lengths_is_refused(tmp_path):
     batch = [(FRAMES, LABELS, torch.tensor([6, 2, 1, 3]))]
     for net in (Ends(lambda x: x.mean(0)), nn.Sequential(nn.Flatten(), nn.Linear(20, 3)), hnn.Leaky(beta=0.9)):
-        with pytest.raises(TypeError, match=r"^model: expected forward\(frames, lengths\) .* n_time_bins in place of"):
+        with pytest.raises(TypeError, match=r"^model: expected forward\(frames, lengths\) .* n_time_bins instead of"):
             training.evaluate(_with_weights(net), batch)
     for wrong in ((FRAMES,), (FRAMES, LABELS, LABELS, LABELS), {"x": FRAMES}, FRAMES):
         with pytest.raises(TypeError, match=r"^loader: expected batches \(inputs, labels\)"):

@@ -1,7 +1,7 @@
-"""Benchmarks: this package's kernels beside what else computes the same, each in its own process.
+"""Benchmarks: this package's kernels beside alternatives that compute the same, each in its own process.
 
 htaf-snn bench lif        # neurons over a sequence
-htaf-snn bench htaf       # the smooth step
-htaf-snn bench scaling    # the fused neuron over the number of steps and of neurons
-htaf-snn bench packed     # layers and networks in bits
+htaf-snn bench htaf       # the smooth HTAF function
+htaf-snn bench scaling    # the fused neuron over the numbers of time steps and neurons
+htaf-snn bench packed     # layers and networks with packed bits
 """

@@ -1,12 +1,12 @@
-"""What all benchmarks share: processes of their own, percentiles, what is told of the machine."""
+"""Helpers of all benchmarks: separate processes, percentiles, checks, and the description of the machine."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,34 +15,34 @@ __all__ = ["in_own_process", "machine", "percentiles", "require", "synchronize",
 
 
 def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Median, 20th and 80th percentile in ms."""
+    """Return the median, 20th and 80th percentile in ms."""
     low, median, high = np.percentile(np.array(seconds) * 1e3, [20, 50, 80]).round(4).tolist()
     return {"median": median, "p20": low, "p80": high}
 
 
 def require(equal: bool, name: str) -> None:
-    """Refuse to time what is wrong."""
+    """Raise RuntimeError unless a kernel's output equals its reference's."""
     if not equal:
-        raise RuntimeError(f"{name} differs from its reference; no speed is told of a wrong kernel")
+        raise RuntimeError(f"{name}: output differs from the reference; refusing to time it")
 
 
-def in_own_process(module: str, *arguments) -> dict:
-    """What `python -m module` prints as JSON, given arguments as JSON; {"not_measured": reason} if it fails."""
+def in_own_process(module: str, *arguments: object) -> dict[str, Any]:
+    """Return the JSON that `python -m module` prints for arguments as JSON; {"not_measured": reason} if it fails."""
     command = [sys.executable, "-W", "ignore", "-m", module, *map(json.dumps, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    if run.returncode:
-        return {"not_measured": run.stderr.strip().splitlines()[-1]}
-    return json.loads(run.stdout)
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        return {"not_measured": process.stderr.strip().splitlines()[-1]}
+    return json.loads(process.stdout)
 
 
-def machine(device: str) -> dict:
-    """Versions and hardware."""
+def machine(device: str) -> dict[str, Any]:
+    """Return versions and hardware."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -53,6 +53,6 @@ def machine(device: str) -> dict:
 
 
 def text_table(rows: list[list[str]]) -> str:
-    """Rows in columns; shorter rows do not widen them."""
+    """Return rows as aligned columns; shorter rows do not widen them."""
     widths = [max(len(row[i]) for row in rows if len(row) == len(rows[0])) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() for row in rows)
+    return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=False)).rstrip() for row in rows)

@@ -1,4 +1,4 @@
-"""Layers and networks in bits beside the same in floating point; forward passes alone.
+"""Layers and networks with packed bits beside floating point; forward passes only.
 
 python -m htaf_snn.bench.packed '"linear"' '"packed"' 1 '"cpu"' 20    # one measurement, as JSON
 """
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ BATCHES = {"cpu": (1, 256), "cuda": (1, 16, 256)}
 
 @dataclass(frozen=True)
 class Peer:
-    """A forward pass: `run` of what `prepare` makes of the float32 input, which is not timed."""
+    """A forward pass: `run` is timed, on the result of `prepare` for the float32 input."""
 
     run: Callable[[Tensor], Tensor]
     weight_bytes: int
@@ -42,7 +43,7 @@ def _bytes(*tensors: Tensor) -> int:
 
 
 def _linear(device: str) -> dict[str, Peer]:
-    """A layer of 4096 inputs and outputs between activations -1 and 1."""
+    """Return the peers of a layer with 4096 inputs of -1 and 1 and 4096 outputs."""
     weight = _signs(FEATURES, FEATURES).to(device)
     packed = functional.pack_weight(weight)
     half = weight.bfloat16()
@@ -57,7 +58,7 @@ def _linear(device: str) -> dict[str, Peer]:
 
 
 def _conv(device: str) -> dict[str, Peer]:
-    """A 3x3 convolution of 256 channels, 28 x 28, padded."""
+    """Return the peers of a padded 3x3 convolution of 256 channels, 28 x 28."""
     weight = _signs(CHANNELS, CHANNELS, 3, 3).to(device)
     packed, half = functional.pack_weight(weight), weight.bfloat16()
 
@@ -77,7 +78,7 @@ def _channels_last_bits(x: Tensor) -> Tensor:
 
 
 def _mlp(device: str, hidden: Sequence[int]) -> dict[str, Peer]:
-    """A whole network, from images to scores."""
+    """Return the peers of a whole network, from images to scores."""
     torch.manual_seed(0)
     binary = models.BinaryMLP(784, hidden, 10).eval()
     packed, twin = deploy.pack(binary).to(device), models.ReLUNet(784, hidden, 10).eval().to(device)
@@ -99,17 +100,17 @@ PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = 
     "mlp": (lambda device: _mlp(device, HIDDEN), (784,)),
     "wide mlp": (lambda device: _mlp(device, WIDE), (784,)),
 }
-"""What makes the peers on a device, and the shape of a sample."""
+"""A function that returns the peers on a device, and the shape of a sample."""
 
 
 def _check(peers: dict[str, Peer], x: Tensor, name: str) -> None:
-    exact = next(peer for other, peer in peers.items() if other in ("float32", "float32, the same signs"))
-    ours, expected = peers["packed"].run(peers["packed"].prepare(x)), exact.run(exact.prepare(x))
+    packed, exact = peers["packed"], peers.get("float32") or peers["float32, the same signs"]
+    ours, expected = packed.run(packed.prepare(x)), exact.run(exact.prepare(x))
     common.require(torch.allclose(ours.float(), expected, rtol=1e-5, atol=1e-5), f"{name}, packed")
 
 
 @torch.no_grad()
-def measure(problem: str, peer: str, batch: int, device: str, repeats: int) -> dict:
+def measure(problem: str, peer: str, batch: int, device: str, repeats: int) -> dict[str, Any]:
     """Time one peer in this process.
 
     Returns:
@@ -121,25 +122,24 @@ def measure(problem: str, peer: str, batch: int, device: str, repeats: int) -> d
     make, shape = PROBLEMS[problem]
     peers = make(device)
     _check(peers, _signs(3, *shape).to(device), problem)
-    one = peers[peer]
-    x = one.prepare(_signs(batch, *shape).to(device))
+    entry = peers[peer]
+    x = entry.prepare(_signs(batch, *shape).to(device))
     seconds = []
     for _ in range(repeats + 3):
         common.synchronize(device)
         start = time.perf_counter()
-        one.run(x)
+        entry.run(x)
         common.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    found = {"problem": problem, "peer": peer, "batch": batch}
-    return {**found, "ms": common.percentiles(seconds[3:]), "weight_bytes": one.weight_bytes}
+    ms = common.percentiles(seconds[3:])
+    return {"problem": problem, "peer": peer, "batch": batch, "ms": ms, "weight_bytes": entry.weight_bytes}
 
 
-def run(device: str = "cpu", repeats: int = 20, progress: bool = True) -> dict:
+def run(device: str = "cpu", repeats: int = 20, progress: bool = True) -> dict[str, Any]:
     """Time every peer of every problem, each in its own process.
 
     Returns:
-        {"machine", "results": of `measure`, each with "speedup": how many times as fast as the problem's first peer in
-        floating point}.
+        {"machine", "results": those of `measure`, each with "speedup" over the problem's first peer in floating point}.
     """
     from tqdm import tqdm
 
@@ -148,25 +148,25 @@ def run(device: str = "cpu", repeats: int = 20, progress: bool = True) -> dict:
         for problem, (make, _) in PROBLEMS.items()
         for batch in BATCHES[device]
         for peer in make("cpu")
-        if device == "cuda" or peer != "bfloat16"  # which a CPU without its instructions would emulate
+        if device == "cuda" or peer != "bfloat16"  # emulated by a CPU that lacks the instructions
     ]
     results = []
     for problem, peer, batch in tqdm(jobs, desc="peers", disable=not progress):
-        found = common.in_own_process("htaf_snn.bench.packed", problem, peer, batch, device, repeats)
-        results.append({"problem": problem, "peer": peer, "batch": batch, **found})
+        result = common.in_own_process("htaf_snn.bench.packed", problem, peer, batch, device, repeats)
+        results.append({"problem": problem, "peer": peer, "batch": batch, **result})
     for result in results:
-        against = next((r for r in results if _same(r, result) and r["peer"].startswith("float32")), {})
-        if "ms" in result and "ms" in against:
-            result["speedup"] = round(against["ms"]["median"] / result["ms"]["median"], 2)
+        baseline = next((r for r in results if _same(r, result) and r["peer"].startswith("float32")), {})
+        if "ms" in result and "ms" in baseline:
+            result["speedup"] = round(baseline["ms"]["median"] / result["ms"]["median"], 2)
     return {"machine": common.machine(device), "results": results}
 
 
-def _same(one: dict, other: dict) -> bool:
-    return (one["problem"], one["batch"]) == (other["problem"], other["batch"])
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return (a["problem"], a["batch"]) == (b["problem"], b["batch"])
 
 
-def table(report: dict) -> str:
-    """The report of `run` as text."""
+def table(report: dict[str, Any]) -> str:
+    """Return the report of `run` as text."""
     rows = [["problem", "batch", "peer", "ms", "20-80 %", "times float32", "weights, MB"]]
     for result in report["results"]:
         row = [result["problem"], str(result["batch"]), result["peer"]]

@@ -1,6 +1,6 @@
-"""Neurons over sequences, and the smooth step, beside other libraries'; forward and backward.
+"""Neurons over sequences, and the smooth HTAF function, beside other libraries'; forward and backward.
 
-python -m htaf_snn.bench.sequences '"sinabs.LIF"' '{"steps": 50, "batch": 128, "features": 1000}'    # one, as JSON
+python -m htaf_snn.bench.sequences '"sinabs.LIF"' '{"steps": 50, "batch": 128, "features": 1000}'    # one peer
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -21,8 +23,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .. import functional
 from .. import nn as hnn
-from ..integrations import norse_adapter, sinabs_adapter, snntorch_adapter, spikingjelly_adapter
-from ..surrogate import HTAF, ATan, SuperSpike
+from ..interop import sinabs, spikingjelly
+from ..models.neurons import LeakyOverTime, LIFOverTime
+from ..surrogate import HTAF, ATan, FastSigmoid
 from . import common
 
 __all__ = ["BENCHMARKS", "PEERS", "Problem", "measure", "run", "scaling", "scaling_table", "table"]
@@ -30,12 +33,12 @@ __all__ = ["BENCHMARKS", "PEERS", "Problem", "measure", "run", "scaling", "scali
 
 @dataclass(frozen=True)
 class Problem:
-    """What is computed: float32 currents (steps, batch, features), forward and backward.
+    """The computation to time: float32 currents (steps, batch, features), forward and backward.
 
     Attributes:
         steps, batch, features: at least 1.
         device: "cpu" or "cuda".
-        repeats: timed repetitions, after three that are not.
+        repeats: timed repetitions, after three untimed ones.
     """
 
     steps: int = 50
@@ -52,9 +55,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Peer:
-    """Something to be timed: makes a module from a float32 tensor (T, B, features) to another.
+    """An implementation to time: `make` returns a module from a float32 tensor (T, B, features) to another.
 
-    `moved_bytes` is what an element has to read and write at least, forward and backward, of our own kernels.
+    `moved_bytes`, for our own kernels, are the bytes that forward and backward at least read and write per element.
     """
 
     make: Callable[[], nn.Module]
@@ -73,11 +76,11 @@ class _SpikesOf(nn.Module):
 
 
 class _SteppedByIndex(nn.Module):
-    """snnTorch's Leaky as its tutorials step it; autograd then makes a tensor of the whole input's size a step."""
+    """snnTorch's Leaky stepped as in its tutorials; autograd then allocates a tensor of the input's size per step."""
 
     def __init__(self):
         super().__init__()
-        self.leaky = snntorch_adapter.LeakyOverTime(snntorch_adapter.library_surrogate("atan")).leaky
+        self.leaky = LeakyOverTime("snntorch.atan").leaky
 
     def forward(self, currents: Tensor) -> Tensor:
         mem = torch.zeros_like(currents[0])
@@ -93,7 +96,7 @@ class _Composite(nn.Module):
         return torch.sigmoid(4.0 * torch.tanh(1.0 * x))
 
 
-# Forward a current, a spike and a potential; backward two gradients and a potential; four bytes each.
+# Forward: a current, a spike and a potential; backward: two gradients and a potential; four bytes each.
 _LIF_BYTES = 24
 _NEURONS = {
     "hnn.Leaky": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=HTAF())), moved_bytes=_LIF_BYTES),
@@ -102,16 +105,16 @@ _NEURONS = {
         lambda: _SpikesOf(hnn.Leaky(0.9, save_dtype=torch.bfloat16)), moved_bytes=_LIF_BYTES - 4
     ),
     "hnn.LIF": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=HTAF())), moved_bytes=_LIF_BYTES),
-    "hnn.LIF, SuperSpike": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=SuperSpike(100.0))), moved_bytes=_LIF_BYTES),
+    "hnn.LIF, FastSigmoid": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=FastSigmoid(100.0))), moved_bytes=_LIF_BYTES),
     "snn.Leaky, stepped": Peer(_SteppedByIndex, "snntorch"),
     "snn.Leaky, stepped, unbound": Peer(
-        lambda: snntorch_adapter.LeakyOverTime(snntorch_adapter.library_surrogate("atan")), "snntorch"
+        lambda: LeakyOverTime("snntorch.atan"), "snntorch"
     ),
-    "norse.LIF": Peer(lambda: norse_adapter.LIFOverTime("super", 100.0, v_th=1.0), "norse"),
-    "sinabs.LIF": Peer(lambda: sinabs_adapter.LIFOverTime(), "sinabs"),
-    "SpikingJelly, torch": Peer(lambda: spikingjelly_adapter.LIFOverTime("torch"), "spikingjelly"),
-    "SpikingJelly, Triton": Peer(lambda: spikingjelly_adapter.LIFOverTime("triton"), "spikingjelly", ("cuda",)),
-    "SpikingJelly, CuPy": Peer(lambda: spikingjelly_adapter.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
+    "norse.LIF": Peer(lambda: LIFOverTime("norse.super(alpha=100.0)", v_th=1.0), "norse"),
+    "sinabs.LIF": Peer(lambda: sinabs.LIFOverTime(), "sinabs"),
+    "SpikingJelly, torch": Peer(lambda: spikingjelly.LIFOverTime("torch"), "spikingjelly"),
+    "SpikingJelly, Triton": Peer(lambda: spikingjelly.LIFOverTime("triton"), "spikingjelly", ("cuda",)),
+    "SpikingJelly, CuPy": Peer(lambda: spikingjelly.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
 }
 _SMOOTH_STEPS = {
     "HTAF, smooth": Peer(lambda: HTAF(hardness=0.0), moved_bytes=20),
@@ -122,14 +125,16 @@ PEERS = {name: peer for peers in BENCHMARKS.values() for name, peer in peers.ite
 
 
 def _check_ours(device: str) -> None:
-    """Refuse to time a kernel that differs from the reference."""
+    """Raise RuntimeError if a kernel's output differs from its reference's."""
     x = torch.randn(9, 3, 65, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
-    for function, options in ((functional.lif, {"beta": 0.9}), (functional.cuba_lif, {})):
-        (spikes, grad), (expected, expected_grad) = (
-            _output_and_grad(lambda x, b=backend: function(x, backend=b, **options)[0], x)  # noqa: B023
-            for backend in ("auto", "torch")
-        )
-        common.require(torch.equal(spikes, expected) and _close(grad, expected_grad), function.__name__)
+    neurons: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+        "leaky": partial(functional.leaky, beta=0.9),
+        "lif": functional.lif,
+    }
+    for name, neuron in neurons.items():
+        spikes, grad = _output_and_grad(lambda x: neuron(x)[0], x)  # noqa: B023
+        expected, expected_grad = _output_and_grad(lambda x: neuron(x, backend="torch")[0], x)  # noqa: B023
+        common.require(torch.equal(spikes, expected) and _close(grad, expected_grad), name)
     x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
     for ours, expected in zip(
         _output_and_grad(functional.htaf, x), _output_and_grad(functional.htaf, x.double()), strict=True
@@ -144,19 +149,18 @@ def _close(ours: Tensor, expected: Tensor) -> bool:
 def _output_and_grad(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     x = x.clone().requires_grad_()
     y = run(x)
-    y.sum().backward()
-    return y.detach(), x.grad
+    return y.detach(), torch.autograd.grad(y.sum(), x)[0]
 
 
 class _Saved:
-    """A tensor kept for the backward pass; it is gone when the graph that it belongs to is."""
+    """A tensor saved for the backward pass, freed with the graph that it belongs to."""
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
 
 
 def _saved_bytes(module: nn.Module, x: Tensor) -> float:
-    """Bytes a neuron and step that are kept when the forward pass has ended, the input left out."""
+    """Return the bytes saved for backward per element, excluding the input."""
     alive: WeakSet[_Saved] = WeakSet()
 
     def pack(tensor: Tensor) -> _Saved:
@@ -175,7 +179,7 @@ def _saved_bytes(module: nn.Module, x: Tensor) -> float:
 
 def _times(module: nn.Module, x: Tensor, problem: Problem) -> dict[str, dict[str, float]]:
     grad = torch.ones_like(x)
-    times = {"forward_ms": [], "backward_ms": [], "both_ms": []}
+    times: dict[str, list[float]] = {"forward_ms": [], "backward_ms": [], "both_ms": []}
     for _ in range(problem.repeats + 3):
         x.grad = None
         common.synchronize(problem.device)
@@ -192,16 +196,16 @@ def _times(module: nn.Module, x: Tensor, problem: Problem) -> dict[str, dict[str
     return {name: common.percentiles(values[3:]) for name, values in times.items()}
 
 
-def measure(peer: str, problem: Problem) -> dict:
+def measure(peer: str, problem: Problem) -> dict[str, Any]:
     """Time one peer in this process.
 
     Returns:
         {"peer", "package", "version", "forward_ms", "backward_ms", "both_ms" (each median, p20 and p80),
-        "moved_bytes" an element at least, for this package's kernels, "saved_bytes" an element, "peak_mb" of the
+        "moved_bytes" per element at least, for this package's kernels, "saved_bytes" per element, "peak_mb" of the
         process}.
 
     Raises:
-        ValueError: if the peer is unknown or cannot compute on the device.
+        ValueError: if the peer is unknown or does not support the device.
         ImportError: if its package is not installed.
         RuntimeError: if a kernel of this package differs from its reference.
     """
@@ -209,7 +213,7 @@ def measure(peer: str, problem: Problem) -> dict:
         raise ValueError(f"peer: expected one of {', '.join(PEERS)}, got {peer!r}")
     entry = PEERS[peer]
     if problem.device not in entry.devices:
-        raise ValueError(f"{peer} does not compute on {problem.device}")
+        raise ValueError(f"{peer}: expected a device of {', '.join(entry.devices)}, got {problem.device}")
     if entry.moved_bytes:
         _check_ours(problem.device)
     generator = torch.Generator().manual_seed(0)
@@ -232,7 +236,7 @@ def measure(peer: str, problem: Problem) -> dict:
 
 
 def copy_bandwidth(device: str = "cpu") -> float:
-    """Bytes a second, read and written, of a copy of 256 MiB; the best of ten."""
+    """Return the bytes per second read and written by a copy of 256 MiB; the best of ten."""
     source = torch.zeros(2**26, device=device)
     target = torch.empty_like(source)
     best = float("inf")
@@ -245,22 +249,22 @@ def copy_bandwidth(device: str = "cpu") -> float:
     return 2 * source.nbytes / best
 
 
-def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict:
+def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict[str, Any]:
     """Time peers, one after the other, each in its own process.
 
     Args:
-        problem: what to compute.
-        peers: names of `PEERS`; all neurons for None.
+        problem: the computation to time.
+        peers: names of `PEERS`; None for all neurons.
         progress: show a progress bar on standard error.
 
     Returns:
-        {"problem", "machine", "copy_gb_s", "results": one of `measure` a peer, or {"peer", "not_measured": reason}}.
-        This package's results have "of_copy_bandwidth" too: the rate at which the bytes counted were moved, as a part
-        of that of a large copy.
+        {"problem", "machine", "copy_gb_s", "results": per peer that of `measure`, or {"peer", "not_measured": reason}}.
+        This package's results also have "of_copy_bandwidth": the rate at which "moved_bytes" were moved, as a fraction
+        of a large copy's.
     """
     from tqdm import tqdm
 
-    results = []
+    results: list[dict[str, Any]] = []
     for peer in tqdm(peers or list(BENCHMARKS["lif"]), desc="peers", disable=not progress):
         package = PEERS[peer].package if peer in PEERS else "htaf-snn"
         try:
@@ -268,8 +272,7 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
         except PackageNotFoundError:
             results.append({"peer": peer, "not_measured": f"not installed; pip install {package}"})
             continue
-        found = common.in_own_process("htaf_snn.bench.sequences", peer, asdict(problem))
-        results.append({"peer": peer, **found})
+        results.append({"peer": peer, **common.in_own_process("htaf_snn.bench.sequences", peer, asdict(problem))})
     bandwidth = copy_bandwidth(problem.device)
     elements = problem.steps * problem.batch * problem.features
     for result in results:
@@ -284,19 +287,19 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
     }
 
 
-def _line(sizes: list[int], times: list[float]) -> dict:
+def _line(sizes: list[int], times: list[float]) -> dict[str, Any]:
     slope, start = np.polyfit(sizes, times, 1)
-    fitted = start + slope * np.array(sizes)
-    rest = np.square(times - fitted).sum() / np.square(times - np.mean(times)).sum()
-    return {"sizes": sizes, "ms": times, "ms_each": slope, "ms_start": start, "r_squared": 1 - rest}
+    ms = np.array(times)
+    unexplained = np.square(ms - start - slope * np.array(sizes)).sum() / np.square(ms - ms.mean()).sum()
+    return {"sizes": sizes, "ms": times, "ms_each": slope, "ms_start": start, "r_squared": 1 - unexplained}
 
 
-def scaling(problem: Problem) -> dict:
-    """Time `hnn.Leaky` over a decade of steps and of neurons, each up to the problem's, and fit straight lines.
+def scaling(problem: Problem) -> dict[str, Any]:
+    """Time `hnn.Leaky` over a decade of time steps and of neurons, each up to the problem's, and fit straight lines.
 
     Returns:
-        {"machine", "steps", "features"}, the latter two each {"sizes", "ms" forward and backward, "ms_each" and
-        "ms_start" of the line, "r_squared"}.
+        {"machine", "steps", "features"}, the latter two each {"sizes", "ms" forward and backward, the line's slope
+        "ms_each" and intercept "ms_start", "r_squared"}.
 
     Raises:
         ValueError: if the problem has fewer than ten steps or features.
@@ -307,8 +310,8 @@ def scaling(problem: Problem) -> dict:
     for dimension in ("steps", "features"):
         largest = getattr(problem, dimension)
         if largest < 10:
-            raise ValueError(f"{dimension}: expected at least 10, for a decade, got {largest}")
-        sizes = [round(largest * part) for part in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
+            raise ValueError(f"{dimension}: expected at least 10 for a decade, got {largest}")
+        sizes = [round(largest * fraction) for fraction in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
         times = []
         for size in sizes:
             smaller = replace(problem, **{dimension: size})
@@ -318,8 +321,8 @@ def scaling(problem: Problem) -> dict:
     return report
 
 
-def scaling_table(report: dict) -> str:
-    """The report of `scaling` as text."""
+def scaling_table(report: dict[str, Any]) -> str:
+    """Return the report of `scaling` as text."""
     return "\n".join(
         f"{name}: {', '.join(f'{size}: {ms:.2f} ms' for size, ms in zip(fit['sizes'], fit['ms'], strict=True))}; "
         f"line {fit['ms_start']:.2f} + {fit['ms_each']:.4f} x {name}, R2 {fit['r_squared']:.4f}"
@@ -327,8 +330,8 @@ def scaling_table(report: dict) -> str:
     )
 
 
-def table(report: dict) -> str:
-    """The report of `run` as a text table; times in ms, ratios to the first peer measured."""
+def table(report: dict[str, Any]) -> str:
+    """Return the report of `run` as a text table; times in ms, ratios to the first peer measured."""
     rows = [["peer", "forward", "backward", "both", "20-80 %", "ratio", "saved B", "of copy", "peak MB"]]
     first = next((r["both_ms"]["median"] for r in report["results"] if "both_ms" in r), None)
     for result in report["results"]:

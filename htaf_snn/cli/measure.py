@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .. import integrations, profile
+from .. import profile, surrogate
 from ..bench import packed, sequences
 from ._app import app, one_line_errors
 
@@ -24,14 +24,14 @@ from ._app import app, one_line_errors
 def profile_command(
     surrogates: Annotated[list[str], typer.Argument(help='Such as htaf, "htaf(beta=8)", snntorch.atan, norse.super.')],
     plot: Annotated[Optional[Path], typer.Option(help="Draw the gradients into a .png, .svg or .pdf file.")] = None,  # noqa: UP045
-    delta: Annotated[list[float], typer.Option(help="Half width of an interval for the mass; repeatable.")] = list(  # noqa: B006
+    delta: Annotated[list[float], typer.Option(help="Half-width of an interval for the mass; repeatable.")] = list(  # noqa: B006
         profile.DELTAS
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a surrogate.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object per surrogate.")] = False,
 ) -> None:
-    """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in all, tail."""
+    """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in total, tail."""
     with one_line_errors():
-        found = {spec: integrations.parse(spec) for spec in surrogates}
+        found = {spec: surrogate.resolve(spec) for spec in surrogates}
         profiles = [profile.measure(step, spec, delta) for spec, step in found.items()]
         if plot is not None:
             profile.plot(found, plot)
@@ -44,13 +44,13 @@ def profile_command(
 @app.command(
     name="bench",
     help=(
-        "Time this package's kernels beside other libraries', each in its own process, after a check of their "
+        "Time this package's kernels beside other libraries', each in its own process, after checking their "
         "results.\n\n"
         "lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; "
-        "saved bytes an element; the rate at which our kernels move the bytes they have to, as a part of a large "
-        'copy\'s. Libraries that are not installed are listed as such; pip install "htaf-snn\\[bench]" brings them.\n\n'
-        "packed: forward passes of layers and networks in bits beside floating point, inputs in bits where they are so "
-        "inside a network."
+        "bytes saved for backward per element; our kernels' memory bandwidth as a fraction of a large copy's. "
+        'Libraries that are not installed are listed as such; install them with pip install "htaf-snn\\[bench]".\n\n'
+        "packed: forward passes of layers and networks with packed bits beside floating point; inputs are packed where "
+        "they would be inside a network."
     ),
     epilog=(
         "[bold]Examples[/bold]\n\n"
@@ -65,19 +65,19 @@ def bench_command(
     what: Annotated[
         str,
         typer.Argument(
-            help="lif: neurons over a sequence; htaf: the smooth step; scaling: hnn.Leaky over sizes; "
-            "packed: layers and networks in bits."
+            help="lif: neurons over a sequence; htaf: the smooth HTAF function; scaling: hnn.Leaky over sizes; "
+            "packed: layers and networks with packed bits."
         ),
     ],
     steps: Annotated[int, typer.Option(help="Time steps.")] = 50,
-    batch: Annotated[int, typer.Option(help="Sequences in a batch.")] = 128,
+    batch: Annotated[int, typer.Option(help="Sequences per batch.")] = 128,
     features: Annotated[int, typer.Option(help="Neurons.")] = 1000,
     repeats: Annotated[int, typer.Option(help="Timed repetitions.")] = 20,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    peer: Annotated[Optional[list[str]], typer.Option(help="Time only this one; repeatable.")] = None,  # noqa: UP045
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and machine.")] = False,
+    peer: Annotated[Optional[list[str]], typer.Option(help="Implementation to time; repeatable.")] = None,  # noqa: UP045
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and hardware.")] = False,
 ) -> None:
-    # The text is in the decorator: Rich would take its lines as they are, and [bench] for markup.
+    # The help is in the decorator: from a docstring Rich would keep the line breaks and read [bench] as markup.
     with one_line_errors():
         if what not in (*sequences.BENCHMARKS, "scaling", "packed"):
             raise ValueError(f"what: expected {', '.join(sequences.BENCHMARKS)}, scaling or packed, got {what!r}")
@@ -88,8 +88,9 @@ def bench_command(
         problem = sequences.Problem(steps, batch, features, device, repeats)
         if what == "packed":
             for name in ("steps", "batch", "features"):
-                if context.get_parameter_source(name).name == "COMMANDLINE":
-                    raise ValueError(f"{name}: expected none for packed, which has sizes of its own")
+                source = context.get_parameter_source(name)
+                if source is not None and source.name == "COMMANDLINE":
+                    raise ValueError(f"{name}: expected none for packed, whose sizes are fixed")
             report, table = packed.run(device, repeats), packed.table
         elif what == "scaling":
             report, table = sequences.scaling(problem), sequences.scaling_table

@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks in bits: `pack`, `save`, `load`; and in floating point as ONNX: `export_onnx`.
+"""Trained binary and Heaviside networks with packed bits: `pack`, `save`, `load`; and as ONNX files: `export_onnx`.
 
 Example:
     >>> import torch

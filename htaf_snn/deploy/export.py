@@ -1,4 +1,4 @@
-"""Networks with hard steps as ONNX files, for other runtimes, in floating point."""
+"""Export of networks to ONNX files, in floating point, for other runtimes."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _CLOSE = 1e-5
 def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict[str, float]:
     """Write a network in eval mode to an ONNX file of opset 18, in float32, and compare it with ONNX Runtime.
 
-    Weights are written as they are used: -1 and +1, or rounded as `nn.HeavisideLinear` does. The batch may have any
-    size. BatchNorm is folded into the preceding layer, which changes rounding: an activation whose sum lies on the
-    threshold may flip. How often that changes the class is measured on the examples. A file has no checks: images
-    outside of [0, 1] are clamped where the network refuses them.
+    Weights are written as the network uses them: -1 and +1, or rounded as in `nn.HeavisideLinear`. The batch size is
+    free. BatchNorm is folded into the preceding layer, which changes rounding: an activation whose sum lies on the
+    threshold may flip. How often that changes the class is measured on the examples. The file checks nothing: images
+    outside [0, 1] are clamped where the network refuses them.
 
     Args:
         model: a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
-        path: of the file; an existing one is replaced.
-        example: inputs, floating-point (B, …), for which the two are compared.
+        path: file to write; an existing one is replaced.
+        example: inputs for the comparison, floating-point (B, …).
 
     Returns:
-        {"opset"; "max_difference": the largest |difference| of a score; "same_class": the share of the examples, from
-        0 to 1}.
+        {"opset"; "max_difference": the largest absolute difference of a score; "same_class": the fraction of examples
+        with the same class, from 0 to 1}.
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is not installed.
-        TypeError, ValueError: if the model is no module, in training mode, not float32 on the CPU, has a NaN, or
+        TypeError, ValueError: if the model is not a module, in training mode, not float32 on the CPU, has a NaN, or
             cannot be exported.
         RuntimeError: if ONNX Runtime's scores differ from the model's for most examples; nothing is written.
 
@@ -73,26 +73,27 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
 
 
 def _exported(model: nn.Module, example: Tensor) -> bytes:
-    names = {"input_names": ["x"], "output_names": ["scores"], "dynamic_shapes": ({0: torch.export.Dim.DYNAMIC},)}
     try:
         with warnings.catch_warnings():
-            # The exporter's own, of its parts to come and to go.
+            # The exporter warns of its own deprecations and experimental parts.
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(model, (example,), **names, opset_version=OPSET, dynamo=True, verbose=False)
+            program = torch.onnx.export(
+                model, (example,), input_names=["x"], output_names=["scores"], opset_version=OPSET, dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False,
+            )  # fmt: skip
     except Exception as error:  # tracing runs the model's own code
         raise ValueError(f"model: expected a network that torch.export can trace: {error}") from error
+    assert program is not None  # with dynamo=True
     return program.model_proto.SerializeToString()
 
 
 def _with_plain_weights(model: nn.Module) -> nn.Module:
-    """A copy whose layers have the weights that they use as they are, so that nothing has to make them again."""
+    """Return a copy whose layers hold the weights that they use, so that the file does not compute them."""
     model = copy.deepcopy(model)
+    layers = (hnn.BinaryLinear, hnn.BinaryConv2d, hnn.HeavisideLinear, hnn.HeavisideConv2d)
     for module in model.modules():
-        if isinstance(module, (hnn.BinaryLinear, hnn.BinaryConv2d)):
-            scale, weight = module.output_scale(), module.binary_weight()
-            module.output_scale = lambda kept=scale: kept
-            module.binary_weight = lambda kept=weight: kept
-        elif isinstance(module, (hnn.HeavisideLinear, hnn.HeavisideConv2d)):
-            weight = module.exact_weight()
-            module.exact_weight = lambda kept=weight: kept
+        for name in ("output_scale", "binary_weight", "exact_weight"):
+            if isinstance(module, layers) and hasattr(module, name):
+                value = getattr(module, name)()
+                setattr(module, name, lambda value=value: value)
     return model

@@ -1,9 +1,10 @@
-"""A packed network, and its file: safetensors, with the steps as JSON in the metadata. A file holds no code."""
+"""A packed network and its file: safetensors, with the steps as JSON in the metadata. A file holds no code."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -20,21 +21,25 @@ from .steps import (
     HeavisideProduct,
     MaxPool,
     Quantize,
+    Step,
     Threshold,
+    Value,
     as_float,
+    geometry,
     options,
-    remade,
+    rebuilt,
 )
 
 __all__ = ["PackedNetwork", "load", "save"]
 
 FORMAT, VERSION = "htaf-snn packed network", "2"
-_OWN = {cls.__name__: cls for cls in (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)}
+_PACKED: tuple[type[Step], ...] = (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)
+_OWN = {cls.__name__: cls for cls in _PACKED}
 _KNOWN = {cls.__name__ for cls in MODULES}
 
 
 class PackedNetwork(nn.Module):
-    """A network in bits, made by `pack` or `load`. It cannot be trained.
+    """A network that computes on packed bits, made by `pack` or `load`. It cannot be trained.
 
     Args:
         steps: each step, a module or the name of a function, with the numbers of the values it takes: 0 is the input, n
@@ -42,12 +47,12 @@ class PackedNetwork(nn.Module):
         output: the number of the value that is the network's output.
 
     Shape:
-        Images or features (B, …), floating-point, to class scores (B, classes), float32.
+        Images or features (B, …), floating-point, to class scores (B, n_classes), float32.
 
     Raises:
-        TypeError: in the forward pass, if the input is no floating-point tensor.
-        ValueError: in the forward pass, if it is of another shape or range; in `train()`; and in `half()` and `to()`,
-            if it is to compute in another dtype than float32.
+        TypeError: in the forward pass, if the input is not a floating-point tensor.
+        ValueError: in the forward pass, if the input has another shape or range; in `train()`; and in `half()` and
+            `to()` for a dtype other than float32.
 
     Example:
         >>> from htaf_snn import deploy, models
@@ -72,21 +77,21 @@ class PackedNetwork(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
-        """Stay in eval mode; ValueError for training."""
+        """Stay in eval mode; raise ValueError for training mode."""
         if mode:
-            raise ValueError("mode: expected eval, a packed network cannot be trained")
+            raise ValueError("mode: expected False, a packed network cannot be trained")
         return super().train(False)
 
-    def _apply(self, fn, recurse: bool = True) -> PackedNetwork:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedNetwork:
         got = fn(torch.zeros(1)).dtype
         if got != torch.float32:
-            raise ValueError(f"dtype: expected float32, in which a packed network equals its model, got {got}")
+            raise ValueError(f"dtype: expected float32, in which the packed network equals its model, got {got}")
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
-        values: dict[int, object] = {0: x.float()}
+        values: dict[int, Value] = {0: x.float()}
         for i, inputs in enumerate(self._inputs):
             values[i + 1] = self._run(i, [values[number] for number in inputs])
             for number in inputs:
@@ -94,15 +99,13 @@ class PackedNetwork(nn.Module):
                     values.pop(number, None)
         return as_float(values[self._output])
 
-    def _run(self, i: int, values: list):
+    def _run(self, i: int, values: list[Value]) -> Value:
         if i in self._functions:
             if self._functions[i] == "add":
                 values = [as_float(value) for value in values]
             return FUNCTIONS[self._functions[i]](*values)
         step = self.steps[str(i)]
-        if type(step) in _OWN.values():
-            return step(*values)
-        return step(as_float(values[0]))
+        return step(*values) if isinstance(step, Step) else step(as_float(values[0]))
 
 
 def save(network: PackedNetwork, path: str | PathLike) -> None:
@@ -113,7 +116,7 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
         path: file to write; an existing one is replaced.
 
     Raises:
-        TypeError: if it is no packed network.
+        TypeError: if the network is not packed.
         OSError: if the file cannot be written.
 
     Example:
@@ -131,37 +134,35 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
 
     if not isinstance(network, PackedNetwork):
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
-    tensors, steps = {}, []
+    tensors: dict[str, Tensor] = {}
+    steps: list[dict[str, object]] = []
     for i, inputs in enumerate(network._inputs):
         if i in network._functions:
             steps.append({"step": network._functions[i], "inputs": inputs})
             continue
         step = network.steps[str(i)]
-        products = isinstance(step, (BinaryProduct, HeavisideProduct))
-        state = step.saved() if products else step.state_dict()
+        if isinstance(step, Step):
+            state, arguments = step.tensors(), step.options()
+        else:
+            state, arguments = step.state_dict(), options(step)
         tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
-        steps.append({"step": type(step).__name__, "inputs": inputs, "options": _options(step)})
+        steps.append({"step": type(step).__name__, "inputs": inputs, "options": arguments})
     structure = json.dumps({"steps": steps, "output": network._output})
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"format": FORMAT, "version": VERSION, "network": structure})
 
 
-def _options(step: nn.Module) -> dict:
-    if type(step) in MODULES:
-        return options(step)
-    return step.options() if hasattr(step, "options") else {}
-
-
 def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetwork:
-    """Read what `save` wrote.
+    """Read a packed network from a file that `save` wrote.
 
     Args:
-        path: the file.
+        path: file to read.
         device: where the network computes.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged, another file, or of another version, or the device is a GPU and none is usable.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it is damaged, not a packed network, or of another version, or if the device is a GPU and none is
+            usable.
 
     Example:
         >>> import pathlib, tempfile
@@ -179,20 +180,20 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: expected a usable GPU for {str(device)!r}, got none")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected a packed network, found no file")
+        raise FileNotFoundError(f"{path}: expected a packed network, got no file")
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a packed network, got a damaged or other file ({error})") from error
-    if about.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a packed network of htaf-snn, got another safetensors file")
-    if about.get("version") != VERSION:
-        raise ValueError(f"{path}: expected version {VERSION} of the format, got {about.get('version')}")
+    if metadata.get("version") != VERSION:
+        raise ValueError(f"{path}: expected version {VERSION} of the format, got {metadata.get('version')}")
     try:
-        structure = json.loads(about["network"])
-        steps = [(_made(i, line, tensors), line["inputs"]) for i, line in enumerate(structure["steps"])]
+        structure = json.loads(metadata["network"])
+        steps = [(_step(i, entry, tensors), entry["inputs"]) for i, entry in enumerate(structure["steps"])]
         _check_order(structure)
         network = PackedNetwork(steps, structure["output"])
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
@@ -201,24 +202,25 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
 
 
 def _check_order(structure: dict) -> None:
-    """Raise unless every step takes values that are there before it."""
+    """Raise ValueError unless every step takes values that earlier steps computed."""
     steps = structure["steps"]
-    numbers = [(number, i) for i, line in enumerate(steps) for number in line["inputs"]]
+    numbers = [(number, i) for i, entry in enumerate(steps) for number in entry["inputs"]]
     for number, end in [*numbers, (structure["output"], len(steps))]:
         if not (isinstance(number, int) and 0 <= number <= end):
             raise ValueError(f"step {end}: expected the number of an earlier value, got {number!r}")
 
 
-def _made(i: int, line: dict, tensors: dict[str, Tensor]) -> str | nn.Module:
-    kind, prefix = line["step"], f"{i}."
+def _step(i: int, entry: dict, tensors: dict[str, Tensor]) -> str | nn.Module:
+    kind, prefix = entry["step"], f"{i}."
     if kind in FUNCTIONS:
         return kind
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if kind in _KNOWN:
-        return remade(kind, line["options"], state)
-    given = dict(line["options"])
+        return rebuilt(kind, entry["options"], state)
+    arguments = dict(entry["options"])
+    if arguments.get("where") is not None:
+        arguments["where"] = geometry(**arguments["where"])
     if kind == "BinaryProduct":
-        shape = given.pop("shape")
-        size = torch.Size(shape[1:]).numel()
-        state["weight"] = (unpack_bits(state.pop("signs"), size).float() * 2 - 1).view(shape)
-    return _OWN[kind](**given, **state)
+        shape = arguments.pop("shape")
+        state["weight"] = (unpack_bits(state.pop("signs"), math.prod(shape[1:])).float() * 2 - 1).view(shape)
+    return _OWN[kind](**arguments, **state)

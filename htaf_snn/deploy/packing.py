@@ -1,10 +1,11 @@
-"""From a trained network to bits: its graph is read, and what lies between two packed layers becomes thresholds."""
+"""Packing of trained networks: the layers between two packed ones become thresholds, by the network's graph."""
 
 from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,41 +15,51 @@ from .. import nn as hnn
 from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
-from ..surrogate import Surrogate
 from .network import PackedNetwork
-from .steps import MODULES, BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold, options, remade
+from .steps import (
+    MODULES,
+    BinaryProduct,
+    Geometry,
+    HeavisideProduct,
+    MaxPool,
+    Quantize,
+    Threshold,
+    geometry,
+    options,
+    rebuilt,
+)
 
 __all__ = ["pack"]
 
-_CONVOLUTIONS = (hnn.BinaryConv2d, hnn.HeavisideConv2d)
-_BINARY = (hnn.BinaryLinear, hnn.BinaryConv2d)
-_PRODUCTS = (hnn.BinaryLinear, hnn.BinaryConv2d, hnn.HeavisideLinear, hnn.HeavisideConv2d)
-_ACTIVATIONS = (hnn.BinaryActivation, hnn.HTAFActivation)
+_Convolution = hnn.BinaryConv2d | hnn.HeavisideConv2d
+_Binary = hnn.BinaryLinear | hnn.BinaryConv2d
+_Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d
+_Product = _Binary | _Heaviside
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_LAYERS = (*_PRODUCTS, *_ACTIVATIONS, *VIEWS, nn.Flatten, hnn.QuantizeInput, *MODULES)
+_LAYERS = (*get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, hnn.QuantizeInput, *MODULES)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _INPUT_LEVELS = (0, 255)
 
 
 def pack(model: nn.Module) -> PackedNetwork:
-    """A trained network whose binary and Heaviside layers compute in bits.
+    """Pack a trained network, so that its binary and Heaviside layers compute on bits.
 
     Hidden bits equal the network's own bit for bit, where sums are exact (they are in float32, not under autocast):
-    BatchNorm, scales, biases and shifts between two packed layers become one integer threshold for each output, found
-    with the network's own modules. What is not binary stays in floating point; a `torch.nn.MaxPool2d` of bits is their
-    OR. The packed network shares nothing with the model.
+    BatchNorm, scales, biases and shifts between two packed layers become one integer threshold per output, found with
+    the network's own modules. Layers that are not binary stay in floating point; a `torch.nn.MaxPool2d` of bits is
+    their OR. The packed network shares no tensors with the model.
 
     Args:
         model: a network in eval mode, on the CPU, in float32, of modules and additions that `torch.fx` can trace.
 
     Returns:
         A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm
-        or shifts are folded, (B, n) and (B, C, H, W) alone. The model stays as it is.
+        or shifts are folded, only (B, n) and (B, C, H, W). The model is not changed.
 
     Raises:
-        TypeError: if it is no module.
-        ValueError: if it is in training mode, not float32 on the CPU, has a NaN, or a layer that cannot be packed,
-            which is named with the reason.
+        TypeError: if the model is not a module.
+        ValueError: if it is in training mode, not float32 on the CPU, has a NaN, or a layer that cannot be packed; the
+            layer is named with the reason.
 
     Example:
         >>> from htaf_snn import models
@@ -63,19 +74,21 @@ def pack(model: nn.Module) -> PackedNetwork:
         raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
     modules = dict(model.named_modules(remove_duplicate=False))
     if has_hooks(model):
-        raise ValueError("model: cannot be packed: hooks would be lost; remove them before")
+        raise ValueError("model: cannot be packed: hooks would be lost; remove them first")
     for node in graph.nodes:
         if node.op == "call_module":
             _check_layer(node.target, modules[node.target])
     for node, user in changed_in_place(graph, modules):
         name = node.target if node.op == "call_module" else node.name
-        raise ValueError(f"{name}: cannot be packed: it changes in place what {user.name} uses; expected inplace=False")
+        raise ValueError(
+            f"{name}: cannot be packed: it changes the input of {user.name} in place; expected inplace=False"
+        )
     with torch.no_grad():
         return _Packing(modules, graph).network()
 
 
 def check(model: nn.Module) -> None:
-    """Raise unless it is a network in eval mode, on the CPU, in float32, without NaN."""
+    """Raise TypeError or ValueError unless the model is in eval mode, on the CPU, in float32, without NaN."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a module, got {model!r}")
     if any(module.training for module in model.modules()):
@@ -88,19 +101,19 @@ def check(model: nn.Module) -> None:
 
 
 def _check_layer(name: str, module: nn.Module) -> None:
-    """Raise if a layer computes something that its packed form would not."""
+    """Raise ValueError if a layer computes something that its packed form would not."""
     kind = type_before_parametrizations(module)
     if kind not in _LAYERS:
-        raise ValueError(f"{name}: {kind.__name__} cannot be packed; it is not among the modules that are known")
+        raise ValueError(f"{name}: {kind.__name__} cannot be packed; it is not a known module")
     reason = None
     if has_hooks(module):
-        reason = "its hooks would be lost; remove them before"
+        reason = "its hooks would be lost; remove them first"
     elif "forward" in vars(module):
         reason = "its forward was replaced"
-    elif kind in _ACTIVATIONS and not isinstance(module.surrogate, Surrogate):
+    elif kind is hnn.BinaryActivation and module.surrogate.formula is None:
         reason = f"expected a surrogate of this package, got {module.surrogate}"
-    elif kind in _ACTIVATIONS and module.is_smooth:
-        reason = "expected an activation of two levels, got a smooth one within smooth_activations"
+    elif kind is hnn.BinaryActivation and module.smooth_in_eval:
+        reason = "expected an activation of two levels, got a smooth one within hardening.smooth"
     elif kind in _NORMS and module.running_mean is None:
         reason = f"{kind.__name__} without running statistics depends on the other samples of a batch"
     elif kind is nn.MaxPool2d and module.return_indices:
@@ -112,7 +125,7 @@ def _check_layer(name: str, module: nn.Module) -> None:
 
 
 class _Packing:
-    """Goes through a graph once; a value of it has the number of the step that makes it, the input is 0."""
+    """One pass over a graph; each value has the number of the step that computes it, the input is 0."""
 
     def __init__(self, modules: dict[str, nn.Module], graph: fx.Graph):
         self._modules, self._graph = modules, graph
@@ -137,7 +150,7 @@ class _Packing:
 
     def _add(self, node: fx.Node) -> None:
         if node.op == "call_module":
-            self._add_module(node, node.target, self._modules[node.target])
+            self._add_module(node, str(node.target), self._modules[str(node.target)])
         elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             self._append(node, "add")
         elif node.target in (torch.flatten, "flatten") and self._dimensions(node) == (1, -1):
@@ -146,12 +159,12 @@ class _Packing:
             raise ValueError(f"{node.name}: {node.target} cannot be packed; expected modules, additions and flatten(1)")
 
     @staticmethod
-    def _dimensions(node: fx.Node) -> tuple:
-        given = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
-        return given.get("start_dim", 0), given.get("end_dim", -1)
+    def _dimensions(node: fx.Node) -> tuple[object, object]:
+        dimensions = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
+        return dimensions.get("start_dim", 0), dimensions.get("end_dim", -1)
 
     def _append(self, node: fx.Node, step: str | nn.Module, last: fx.Node | None = None) -> None:
-        """A step for a node, whose value is that of the last node folded into it."""
+        """Add a step for a node and those folded into it, up to the last."""
         inputs = [self._numbers[source] for source in node.all_input_nodes]
         self._steps.append((step, inputs * (len(node.args) if step == "add" and len(inputs) == 1 else 1)))
         self._numbers[last or node] = len(self._steps)
@@ -164,7 +177,8 @@ class _Packing:
         levels = self._levels.get(source)
         if isinstance(module, VIEWS):
             self._numbers[node] = self._numbers[source]
-            self._levels |= {} if levels is None else {node: levels}
+            if levels is not None:
+                self._levels[node] = levels
         elif isinstance(module, nn.Flatten):
             self._append(node, "flatten")
         elif isinstance(module, hnn.QuantizeInput):
@@ -173,142 +187,139 @@ class _Packing:
         elif isinstance(module, hnn.BinaryActivation):
             self._append(node, Threshold(module.levels, _copy(module.shift)))
             self._levels[node] = module.levels
-        elif isinstance(module, _PRODUCTS):
+        elif isinstance(module, _Product):
             self._add_product(node, name, module)
-        elif isinstance(module, nn.MaxPool2d) and levels not in (None, _INPUT_LEVELS):
-            places = map(_pair, (module.kernel_size, module.stride, module.padding, module.dilation))
-            self._append(node, MaxPool(*places, module.ceil_mode))
+        elif isinstance(module, nn.MaxPool2d) and levels is not None and levels != _INPUT_LEVELS:
+            where = (module.kernel_size, module.stride, module.padding, module.dilation)
+            self._append(node, MaxPool(*where, module.ceil_mode))
             self._levels[node] = levels
         else:
             self._append(node, _own_copy(name, module))
 
-    def _add_product(self, node: fx.Node, name: str, module: nn.Module) -> None:
+    def _add_product(self, node: fx.Node, name: str, module: _Product) -> None:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
-        binary = isinstance(module, _BINARY)
         if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, hnn.BinaryLinear)):
             raise ValueError(
                 f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
                 f"activation before it, or QuantizeInput before a BinaryLinear, got {source.name}"
             )
-        weight, grid = (module.binary_weight(), None) if binary else _integers(name, module)
-        step = INPUT_STEP if levels == _INPUT_LEVELS else 1.0
-        unit = torch.full((len(weight),), step) if grid is None else grid
-        options = {"levels": (0, 1) if levels == _INPUT_LEVELS else levels, "where": _where(module)}
+        product: type[BinaryProduct | HeavisideProduct]
+        if isinstance(module, _Binary):
+            product, weight = BinaryProduct, module.binary_weight()
+            unit = torch.full((len(weight),), INPUT_STEP if levels == _INPUT_LEVELS else 1.0)
+        else:
+            product, (weight, unit) = HeavisideProduct, _integers(name, module)
+        in_levels = (0, 1) if levels == _INPUT_LEVELS else levels
         chain, activation = self._chain(node, module)
         if activation is None:
             factor, bias = _affine(module, unit)
-            self._append(node, _product(binary, weight, batched=False, factor=factor, bias=bias, **options))
+            step = product(weight, in_levels, batched=False, factor=factor, bias=bias, where=_where(module))
+            self._append(node, step)
             return
         bound = int(weight.abs().double().flatten(1).sum(1).max()) * max(map(abs, levels))
         if bound >= 2**31 - 1:
-            raise ValueError(f"{name}: cannot be packed: expected sums below 2**31 - 1, which int32 holds, got {bound}")
+            raise ValueError(f"{name}: cannot be packed: expected sums below 2**31 - 1, for int32, got {bound}")
         signs, thresholds = _thresholds(_firing(module, chain, unit), len(weight), bound)
         weight = weight * signs.view(-1, *[1] * (weight.ndim - 1)).to(weight.dtype)
-        out_levels = self._modules[activation.target].levels
-        batched = any(isinstance(one, _NORMS) or getattr(one, "shift", None) is not None for one in chain)
-        options |= {"batched": batched, "thresholds": thresholds, "out_levels": out_levels}
-        self._append(node, _product(binary, weight, **options), activation)
-        self._levels[activation] = out_levels
+        out_levels = self._levels[activation]
+        batched = any(isinstance(layer, _NORMS) or getattr(layer, "shift", None) is not None for layer in chain)
+        step = product(
+            weight, in_levels, batched=batched, thresholds=thresholds, out_levels=out_levels, where=_where(module)
+        )
+        self._append(node, step, activation)
 
-    def _chain(self, node: fx.Node, product: nn.Module) -> tuple[list[nn.Module], fx.Node | None]:
-        """The modules behind a product up to an activation, if nothing else uses what lies between."""
-        chain, nodes = [], []
+    def _chain(self, node: fx.Node, product: _Product) -> tuple[list[nn.Module], fx.Node | None]:
+        """Return the modules from a product to an activation, and its node, if only they use the values between."""
+        chain: list[nn.Module] = []
+        nodes: list[fx.Node] = []
         while len(node.users) == 1:
             node = next(iter(node.users))
-            module = self._modules[node.target] if node.op == "call_module" else None
-            if not _is_by_output(module, product):
+            module = self._modules[str(node.target)] if node.op == "call_module" else None
+            if module is None or not _acts_per_output(module, product):
                 break
             chain.append(module)
             nodes.append(node)
             if isinstance(module, hnn.BinaryActivation):
                 self._folded.update(nodes)
+                self._levels[node] = module.levels
                 return chain, node
         return chain, None
 
 
-def _is_by_output(module: nn.Module | None, product: nn.Module) -> bool:
-    """Whether a module does the same to all values of an output of the product, so that a threshold holds it."""
+def _acts_per_output(module: nn.Module, product: _Product) -> bool:
+    """Return whether a module treats all values of an output of the product alike, so that one threshold suffices."""
     outputs = len(product.weight)
     if isinstance(module, hnn.BinaryActivation):
         return module.shift is None or len(module.shift) == outputs
-    norm = nn.BatchNorm2d if isinstance(product, _CONVOLUTIONS) else nn.BatchNorm1d
+    norm = nn.BatchNorm2d if isinstance(product, _Convolution) else nn.BatchNorm1d
     return isinstance(module, VIEWS) or (isinstance(module, norm) and module.num_features == outputs)
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:
-    """A module of `MODULES` with numbers of its own, or ValueError if its arguments do not make it again."""
+    """Return a copy of a module of `MODULES`; raise ValueError if its arguments do not rebuild it."""
     cls = type_before_parametrizations(module)
-    given = options(module, cls)
-    fresh = cls(**given)
+    arguments = options(module, cls)
+    fresh = cls(**arguments)
     state = {key: getattr(module, key) for key in fresh.state_dict()}
     changed = [key for key, value in state.items() if value is None or value.shape != fresh.state_dict()[key].shape]
-    base = vars(nn.Module())
-    for key in vars(fresh).keys() - base.keys():
+    for key in vars(fresh).keys() - vars(nn.Module()).keys():
         if json.dumps(vars(fresh)[key]) != json.dumps(getattr(module, key), default=operator.index):
             changed.append(key)
     if changed:
         raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after it was made")
-    made = remade(cls.__name__, given, state)
-    if getattr(made, "inplace", False):
-        made.inplace = False  # values of a packed network are not changed
-    return made
+    copied = rebuilt(cls.__name__, arguments, state)
+    if "inplace" in vars(copied):
+        vars(copied)["inplace"] = False  # a value of a packed network may be used again
+    return copied
 
 
 def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach().clone()
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return tuple(map(int, value)) if isinstance(value, Sequence) else (int(value), int(value))
-
-
-def _product(binary: bool, weight: Tensor, **options) -> nn.Module:
-    return BinaryProduct(weight, **options) if binary else HeavisideProduct(weight.to(torch.int32), **options)
-
-
-def _where(module: nn.Module) -> dict | None:
-    if module.weight.ndim == 2:
+def _where(module: _Product) -> Geometry | None:
+    if not isinstance(module, _Convolution):
         return None
-    names = ("stride", "padding", "dilation", "groups")
-    return {"window": module.kernel_size, **{name: getattr(module, name) for name in names}}
+    assert not isinstance(module.padding, str)  # HeavisideConv2d refuses it
+    return geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
 
 
-def _integers(name: str, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """A Heaviside layer's weights as whole multiples of a power of two for each output."""
+def _integers(name: str, module: _Heaviside) -> tuple[Tensor, Tensor]:
+    """Return a Heaviside layer's weight as int32 multiples of a power of two per output, and those powers."""
     if not module.weight.isfinite().all():
         raise ValueError(f"{name}: cannot be packed: expected finite weights, got infinity")
     grid = exact_grid(module.weight)
-    return torch.round(module.weight / grid.view(-1, *[1] * (module.weight.ndim - 1))), grid
+    return torch.round(module.weight / grid.view(-1, *[1] * (module.weight.ndim - 1))).to(torch.int32), grid
 
 
-def _affine(module: nn.Module, unit: Tensor) -> tuple[Tensor, Tensor | None]:
-    scale = module.output_scale() if isinstance(module, _BINARY) else None
+def _affine(module: _Product, unit: Tensor) -> tuple[Tensor, Tensor | None]:
+    scale = module.output_scale() if isinstance(module, _Binary) else None
     return unit if scale is None else unit * scale.detach(), _copy(module.bias)
 
 
-def _firing(module: nn.Module, chain: list[nn.Module], unit: Tensor) -> Callable[[Tensor], Tensor]:
-    """Whether the outputs of integer sums (O,) fire, by the network's own modules."""
+def _firing(module: _Product, chain: list[nn.Module], unit: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of integer sums (O,) to whether each output fires, by the network's own modules."""
     shape = (1, -1) if module.weight.ndim == 2 else (1, -1, 1, 1)
 
     def fires(sums: Tensor) -> Tensor:
         x = (sums.float() * unit).view(shape)
-        if isinstance(module, _BINARY):
+        if isinstance(module, _Binary):
             x = module.finish(x)
         elif module.bias is not None:
             x = x + module.bias.view(shape)
-        for one in chain:
-            x = one(x)
+        for layer in chain:
+            x = layer(x)
         return x.flatten() > 0.5
 
     return fires
 
 
 def _thresholds(fires: Callable[[Tensor], Tensor], outputs: int, bound: int) -> tuple[Tensor, Tensor]:
-    """For each output a sign of its weights and the sum above which it fires, found by bisection.
+    """Return for each output the sign of its weights and the sum above which it fires, found by bisection.
 
-    Scale, BatchNorm and shift are monotone, also as rounded, so that an output fires above one sum, or below it; then
-    its weights are negated.
+    Scale, BatchNorm and shift are monotone, even when rounded, so that an output fires either above one sum or below
+    it; in the second case its weights are negated.
     """
     low = torch.full((outputs,), -bound - 1, dtype=torch.int64)
     high = torch.full((outputs,), bound + 1, dtype=torch.int64)

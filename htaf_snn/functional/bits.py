@@ -28,7 +28,7 @@ __all__ = [
     "windows",
 ]
 
-# Sums of so many weights -1 and +1, or times levels up to 255, fit into int32.
+# Sums of this many weights -1 and +1, or of their products with levels up to 255, fit into int32.
 _MOST_WEIGHTS, _MOST_LEVELS = 2**30, (2**31 - 1) // 255
 
 
@@ -36,11 +36,11 @@ class BinaryWeight(NamedTuple):
     """Binary weights as the kernels take them, from `pack_weight`.
 
     Attributes:
-        words: int64 of shape (K, 64 * ceil(O / 64)), K words for each of O outputs, turned over.
-        ones: int32 of shape (O,), how many weights of each output are +1.
-        tap_sums: int32 of shape (taps, O), the sum of the weights at each place of a window; one tap if linear.
-        size: weights of each output.
-        window: the places of a convolution's window, (kH, kW); None if linear.
+        words: int64 of shape (K, 64 * ceil(O / 64)), transposed: K words for each of O outputs.
+        ones: int32 of shape (O,), the number of weights of each output that are +1.
+        tap_sums: int32 of shape (taps, O), the sum of the weights at each tap of the window; one tap if linear.
+        size: weights per output.
+        window: a convolution's window, (kH, kW); None if linear.
 
     Example:
         >>> weight = pack_weight(torch.ones(10, 100))
@@ -56,10 +56,10 @@ class BinaryWeight(NamedTuple):
 
 
 def pack_bits(x: Tensor, backend: str = "auto") -> Tensor:
-    """Pack where x is greater than 0 into 64-bit words along the last dimension.
+    """Pack the bits of x > 0 into 64-bit words along the last dimension.
 
     Args:
-        x: floating-point, integer or boolean tensor of shape (…, n); of a NaN the bit is 0.
+        x: floating-point, integer or boolean tensor of shape (…, n); the bit of a NaN is 0.
         backend: "auto", "torch", "numba" (CPU) or "triton" (GPU), see `backends`.
 
     Returns:
@@ -82,11 +82,11 @@ def pack_bits(x: Tensor, backend: str = "auto") -> Tensor:
 
 
 def unpack_bits(words: Tensor, size: int) -> Tensor:
-    """The bits of words one by one; the inverse of `pack_bits`.
+    """Return the bits of words one by one; the inverse of `pack_bits`.
 
     Args:
         words: int64 of shape (…, K), from `pack_bits`.
-        size: how many bits of each row, 0 to 64 * K.
+        size: bits to return per row, 0 to 64 * K.
 
     Returns:
         Boolean tensor of shape (…, size).
@@ -106,7 +106,7 @@ def unpack_bits(words: Tensor, size: int) -> Tensor:
 
 
 def pack_weight(weight: Tensor) -> BinaryWeight:
-    """Binary weights, +1 where `weight` is greater than 0 and else -1, as the kernels take them.
+    """Pack a weight as the kernels take it: +1 where it is greater than 0, otherwise -1.
 
     Args:
         weight: floating-point, of shape (O, n), or (O, C, kH, kW) for a convolution.
@@ -115,8 +115,8 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
         A `BinaryWeight` on the weight's device.
 
     Raises:
-        TypeError: if it is no floating-point tensor.
-        ValueError: if it is of another shape, has a NaN, or more than 2**30 weights per output.
+        TypeError: if it is not a floating-point tensor.
+        ValueError: if it has another shape, a NaN, or more than 2**30 weights per output.
 
     Example:
         >>> pack_weight(torch.tensor([[1.0, -1.0, 0.0]])).ones
@@ -129,12 +129,12 @@ def pack_weight(weight: Tensor) -> BinaryWeight:
         raise ValueError("weight: expected numbers, got NaN")
     if math.prod(weight.shape[1:]) > _MOST_WEIGHTS:
         raise ValueError(f"weight: expected at most {_MOST_WEIGHTS} weights per output, got {describe(weight)}")
-    window = tuple(weight.shape[2:])
-    taps = weight.detach().reshape(*weight.shape[:2], math.prod(window)).movedim(1, -1)  # (O, taps, n)
+    window = (weight.shape[2], weight.shape[3]) if weight.ndim == 4 else None
+    taps = weight.detach().reshape(*weight.shape[:2], math.prod(weight.shape[2:])).movedim(1, -1)  # (O, taps, n)
     words = bit_operators.transposed(bit_reference.pack(taps).flatten(1))
     ones = (taps > 0).sum((1, 2), dtype=torch.int32)
     sums = torch.where(taps > 0, 1, -1).sum(2, dtype=torch.int32).T.contiguous()
-    return BinaryWeight(words, ones, sums, taps[0].numel(), window or None)
+    return BinaryWeight(words, ones, sums, taps[0].numel(), window)
 
 
 def _check_words(name: str, words: Tensor) -> None:
@@ -143,7 +143,7 @@ def _check_words(name: str, words: Tensor) -> None:
 
 
 def _holds(condition: Tensor) -> bool:
-    """Whether a condition on values holds; False where they cannot be looked at, as under a compiler."""
+    """Return whether a condition on values holds; False where they cannot be read, as under a compiler."""
     if torch.compiler.is_compiling():
         return False
     try:
@@ -153,17 +153,17 @@ def _holds(condition: Tensor) -> bool:
 
 
 def _check_size(words: Tensor, size: int) -> None:
-    """Raise if a bit beyond the first `size` of a row is set: then the row has more elements."""
+    """Raise ValueError if a bit beyond the first `size` of a row is set: then the row has more elements."""
     _check_words("words", words)
     if size % 64 and words.shape[-1] == -(-size // 64) and _holds((words[..., -1] >> (size % 64)).any()):
-        raise ValueError(f"words: expected {size} elements per row, for the weight, got bits beyond them")
+        raise ValueError(f"words: expected {size} elements per row for the weight, got bits beyond them")
 
 
 def _check_bits(words: Tensor, weight: BinaryWeight, levels: tuple[int, int], thresholds: Tensor | None) -> None:
     _check_words("words", words)
     taps = len(weight.tap_sums)
     if words.shape[-1] * taps != len(weight.words):
-        raise ValueError(f"words: expected {len(weight.words) // taps} a row, for the weight, got {describe(words)}")
+        raise ValueError(f"words: expected {len(weight.words) // taps} per row for the weight, got {describe(words)}")
     if tuple(levels) not in ((-1, 1), (0, 1)):
         raise ValueError(f"levels: expected (-1, 1) or (0, 1), got {levels!r}")
     if thresholds is not None and (thresholds.dtype != torch.int32 or thresholds.shape != weight.ones.shape):
@@ -178,22 +178,22 @@ def binary_linear(
     thresholds: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Products of packed bits with binary weights, by counting the bits that differ.
+    """Multiply packed bits by binary weights, by counting the bits that differ.
 
     Args:
         words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
         weight: from `pack_weight`.
-        levels: what the bits mean, (-1, 1) or (0, 1).
+        levels: the values of a 0 and a 1, (-1, 1) or (0, 1).
         thresholds: int32 of shape (O,), or None.
-        backend: as of `pack_bits`.
+        backend: as in `pack_bits`.
 
     Returns:
-        The sums, int32 (…, O), each from -n to n; with thresholds where they are greater, as int64 words
+        The sums, int32 (…, O), each from -n to n; with thresholds the bits of sums > thresholds, as int64 words
         (…, ceil(O / 64)).
 
     Raises:
         TypeError: if words are not int64.
-        ValueError: if an argument is of another shape or value, or as `pack_bits`.
+        ValueError: if an argument has another shape or value, or as `pack_bits`.
         RuntimeError: if the backend is not available.
 
     Example:
@@ -204,18 +204,18 @@ def binary_linear(
         tensor([[2, 0]], dtype=torch.int32)
     """
     _check_size(words, weight.size)
-    return linear_of_bits(words, weight, levels=levels, thresholds=thresholds, backend=backend)
+    return linear_of_bits(words, weight, levels, thresholds, backend)
 
 
 def linear_of_bits(
-    words: Tensor, weight: BinaryWeight, *, levels: tuple[int, int], thresholds: Tensor | None, backend: str = "auto"
+    words: Tensor, weight: BinaryWeight, levels: tuple[int, int], thresholds: Tensor | None, backend: str = "auto"
 ) -> Tensor:
-    """`binary_linear` of words without bits beyond their elements, which nothing looks for here."""
+    """Compute `binary_linear` without checking the words for bits beyond their elements."""
     _check_bits(words, weight, levels, thresholds)
     if weight.window is not None:
-        raise ValueError("weight: expected that of a linear layer, got that of a convolution")
+        raise ValueError("weight: expected a linear layer's, got a convolution's")
     backend = _dispatch.choose(backend, words.device, torch.float32)
-    # Sum = size - 2 * differing between -1 and 1; between 0 and 1, (weights +1) - differing.
+    # Sum = size - 2 * differing for bits of -1 and 1, (number of weights +1) - differing for bits of 0 and 1.
     offset, factor = (weight.ones, 1) if levels[0] == 0 else (torch.full_like(weight.ones, weight.size), 2)
     rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
     if thresholds is None:
@@ -226,20 +226,20 @@ def linear_of_bits(
 
 
 def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") -> Tensor:
-    """Products of 8-bit levels, such as pixels, with binary weights.
+    """Multiply 8-bit levels, such as pixels, by binary weights.
 
     Args:
         levels: uint8 of shape (…, n).
         weight: from `pack_weight`, of shape (O, n).
-        backend: as of `pack_bits`.
+        backend: as in `pack_bits`.
 
     Returns:
         The sums, int32 (…, O), each from -255 n to 255 n.
 
     Raises:
         TypeError: if levels are not uint8.
-        ValueError: if the weight is a convolution's or of another n, if n is above 8 421 504, from which on sums may
-            pass int32, or as `pack_bits`.
+        ValueError: if the weight is a convolution's or has another n, if n is above 8 421 504, beyond which sums may
+            overflow int32, or as `pack_bits`.
         RuntimeError: if the backend is not available.
 
     Example:
@@ -254,7 +254,7 @@ def level_linear(levels: Tensor, weight: BinaryWeight, backend: str = "auto") ->
             f"levels: expected (…, {weight.size}) for the weight of a linear layer, got {describe(levels)}"
         )
     if weight.size > _MOST_LEVELS:
-        raise ValueError(f"levels: expected at most {_MOST_LEVELS} per row, whose sums int32 holds, got {weight.size}")
+        raise ValueError(f"levels: expected at most {_MOST_LEVELS} per row, for sums in int32, got {weight.size}")
     rows = levels.flatten(0, -2) if levels.ndim > 1 else levels[None]
     backend = _dispatch.choose(backend, levels.device, torch.float32)
     sums = bit_operators.level_product(rows, weight.words, weight.ones, backend)
@@ -272,21 +272,25 @@ def binary_conv2d(
     thresholds: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """A convolution of packed bits with binary weights; padding adds zeros, whatever the levels are.
+    """Convolve packed bits with binary weights; padding adds zeros, whatever the levels are.
 
     Args:
         words: int64 of shape (B, H, W, ceil(C / 64)), packed along the channels.
         weight: from `pack_weight`, of shape (O, C, kH, kW).
-        stride, padding, dilation: of rows and columns.
-        levels, thresholds, backend: as of `binary_linear`.
+        stride: for rows and columns.
+        padding: for rows and columns.
+        dilation: for rows and columns.
+        levels: as in `binary_linear`.
+        thresholds: as in `binary_linear`.
+        backend: as in `pack_bits`.
 
     Returns:
-        The sums, int32 (B, H', W', O), H' and W' as of `torch.nn.Conv2d`; with thresholds, int64 words
+        The sums, int32 (B, H', W', O), H' and W' as in `torch.nn.Conv2d`; with thresholds, int64 words
         (B, H', W', ceil(O / 64)).
 
     Raises:
         TypeError, ValueError, RuntimeError: as `binary_linear`; ValueError also if the weight is a linear layer's, or
-            stride, padding or dilation are no two integers.
+            if stride, padding or dilation is not two integers.
 
     Example:
         >>> words = pack_bits(torch.ones(1, 4, 4, 8))
@@ -297,16 +301,14 @@ def binary_conv2d(
     _check_size(words, weight.size // taps)
     for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
         valid = isinstance(value, (tuple, list)) and len(value) == 2
-        if not valid or not all(isinstance(one, Integral) and one >= least for one in value):
-            raise ValueError(f"{name}: expected two integers >= {least}, of rows and columns, got {value!r}")
-    places = {"stride": stride, "padding": padding, "dilation": dilation}
-    return conv2d_of_bits(words, weight, **places, levels=levels, thresholds=thresholds, backend=backend)
+        if not valid or not all(isinstance(number, Integral) and number >= least for number in value):
+            raise ValueError(f"{name}: expected two integers >= {least}, for rows and columns, got {value!r}")
+    return conv2d_of_bits(words, weight, stride, padding, dilation, levels, thresholds, backend)
 
 
 def conv2d_of_bits(
     words: Tensor,
     weight: BinaryWeight,
-    *,
     stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
@@ -314,41 +316,40 @@ def conv2d_of_bits(
     thresholds: Tensor | None,
     backend: str = "auto",
 ) -> Tensor:
-    """`binary_conv2d` of words without bits beyond their channels, which nothing looks for here."""
+    """Compute `binary_conv2d` without checking the words for bits beyond their channels."""
     _check_bits(words, weight, levels, thresholds)
     if weight.window is None or words.ndim != 4:
         raise ValueError(f"words: expected (B, H, W, K) and a convolution's weight, got {describe(words)}")
     where = (weight.window, stride, padding, dilation)
     under = windows(words, *where)
     linear_weight = weight._replace(window=None, tap_sums=weight.tap_sums.sum(0, keepdim=True, dtype=torch.int32))
-    options = {"levels": levels, "backend": backend}
     if levels[0] == 0 or not any(padding):
-        return linear_of_bits(under, linear_weight, thresholds=thresholds, **options)
-    # Outside the image the bits are 0, which counts as -1 there: that is taken back.
+        return linear_of_bits(under, linear_weight, levels, thresholds, backend)
+    # Outside the image the bits are 0, which counts as -1: correct for it.
     inside = windows(torch.ones_like(words[:1, ..., :1]), *where)
-    sums = linear_of_bits(under, linear_weight, thresholds=None, **options) + _outside(inside, weight.tap_sums)
+    sums = linear_of_bits(under, linear_weight, levels, None, backend) + _outside(inside, weight.tap_sums)
     return sums if thresholds is None else pack_bits(sums > thresholds, backend)
 
 
 def _outside(inside: Tensor, tap_sums: Tensor) -> Tensor:
-    """For each position, int32 (1, H', W', O), the sum of the weights whose place is outside the image."""
+    """Return for each position, int32 (1, H', W', O), the sum of the weights that lie outside the image."""
     return ((1 - inside).double() @ tap_sums.double()).to(torch.int32)
 
 
 def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
-    """Sums of integer weights whose bit is set.
+    """Sum the integer weights whose bits are set.
 
     Args:
         words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
-        weight: int32 of shape (n, O), whose magnitudes add up to less than 2**31 for each output.
-        backend: as of `binary_linear`.
+        weight: int32 of shape (n, O), whose magnitudes add up to less than 2**31 per output.
+        backend: as in `pack_bits`.
 
     Returns:
         int32 of shape (…, O).
 
     Raises:
         TypeError: if words are not int64.
-        ValueError: if the weight is of another dtype, shape or magnitude, or as `pack_bits`.
+        ValueError: if the weight has another dtype, shape or magnitude, or as `pack_bits`.
         RuntimeError: if the backend is not available.
 
     Example:
@@ -357,8 +358,8 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
     """
     _check_integers(words, weight)
     _check_size(words, len(weight))
-    # The largest magnitude is quick to find and nearly always small enough for any sum.
-    is_large = weight.numel() and _holds(max(map(abs, map(int, weight.aminmax()))) * len(weight) >= 2**31)
+    # The largest magnitude is quick to find and nearly always small enough.
+    is_large = weight.numel() and _holds(torch.stack(weight.aminmax()).long().abs().max() * len(weight) >= 2**31)
     if is_large and _holds((weight.long().abs().sum(0) >= 2**31).any()):
         raise ValueError("weight: expected magnitudes that add up to less than 2**31 per output, got larger ones")
     return heaviside_sums(words, weight, backend)
@@ -371,7 +372,7 @@ def _check_integers(words: Tensor, weight: Tensor) -> None:
 
 
 def heaviside_sums(words: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
-    """`heaviside_linear` of words without bits beyond their elements and a weight that is small enough."""
+    """Compute `heaviside_linear` without checking for bits beyond the elements and for overflow."""
     _check_integers(words, weight)
     rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
     sums = heaviside_product(rows, weight, _dispatch.choose(backend, words.device, torch.float32))

@@ -1,1 +1,1 @@
-"""One folder per operation: `reference.py` defines it in plain torch, `autograd.py` makes it differentiable."""
+"""The operations, a folder each: `reference.py` defines it in plain torch, `autograd.py` registers it with torch."""

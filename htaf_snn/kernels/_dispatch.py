@@ -1,10 +1,11 @@
-"""Which backend computes; none is ever replaced silently by another."""
+"""The choice of a backend; one asked for by name is never replaced silently."""
 
 from __future__ import annotations
 
 import os
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 
@@ -19,15 +20,15 @@ def _reason(backend: str) -> str:
     if backend in _INSTALLED and not _INSTALLED[backend]:
         return f"it is not installed; pip install {backend}"
     if backend == "triton" and not (_INTERPRETED or torch.cuda.is_available()):
-        return "no CUDA GPU was found"
+        return "no CUDA GPU is available"
     return "available"
 
 
 def backends() -> dict[str, str]:
-    """Each backend of the fused kernels, with "available" or the reason why it is not.
+    """Return for each backend of the fused kernels "available", or the reason why it is not.
 
     Returns:
-        By name: "torch", which computes everywhere; "numba" for CPUs; "triton" for CUDA GPUs, in float32.
+        By name: "torch", which runs everywhere; "numba" for CPUs; "triton" for CUDA GPUs, in float32.
 
     Example:
         >>> backends()["torch"]
@@ -37,17 +38,17 @@ def backends() -> dict[str, str]:
 
 
 def check_name(backend: str) -> None:
-    """Raise ValueError unless there is a backend of that name."""
+    """Raise ValueError unless a backend has that name."""
     if backend not in NAMES:
         remedy = "; for a GPU write 'auto' or 'triton'" if backend in ("gpu", "cuda") else ""
         raise ValueError(f"backend: expected one of {', '.join(NAMES)}, got {backend!r}{remedy}")
 
 
 def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend to use for tensors on a device with states of a dtype.
+    """Return the backend for tensors on a device with states of a dtype.
 
     Raises:
-        ValueError: if the name is unknown or the backend cannot compute there.
+        ValueError: if the name is unknown, or the backend does not support the device or dtype.
         RuntimeError: if it is not available.
     """
     check_name(backend)
@@ -61,8 +62,8 @@ def choose(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     return backend
 
 
-def load(backend: str, package: str):
-    """The kernels of an operation, the folder `package`, for "numba" or "triton"."""
+def load(backend: str, package: str | None) -> ModuleType:
+    """Return the kernels of an operation, the folder `package`, for "numba" or "triton"."""
     return import_module({"numba": ".numba_cpu", "triton": ".triton_gpu"}[backend], package)
 
 

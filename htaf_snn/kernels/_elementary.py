@@ -1,10 +1,10 @@
-"""Functions that a backend lacks, in terms of those that it has; bound like the formulas."""
+"""Functions that a backend lacks, written in terms of those that it has; bound like the formulas."""
 
 from ..surrogate.vocabulary import exp, where
 
 
 def tanh(z):
-    """For float32: a polynomial of the Cephes library near zero, where the quotient would cancel."""
+    """Compute tanh in float32: near zero, where the quotient would cancel, by a polynomial of the Cephes library."""
     square = z * z
     near = -5.70498872e-3
     near = near * square + 2.06390887e-2
@@ -17,12 +17,12 @@ def tanh(z):
 
 
 def clamp(z, low, high):
-    """NaN stays NaN."""
+    """Clamp z; NaN stays NaN."""
     return where(z < low, low, where(z > high, high, z))
 
 
 def atan(z):
-    """For float32: range reduction by the tangents of one and three eighths of pi, then Cephes' polynomial."""
+    """Compute atan in float32: range reduction at tan(pi / 8) and tan(3 pi / 8), then Cephes' polynomial."""
     a = abs(z)
     far = a > 2.414213562373095
     middle = a > 0.4142135623730950

@@ -1,4 +1,4 @@
-"""Kernels as operators of torch, so that compilers, vmap and fake tensors know them."""
+"""Registration of kernels as torch operators, for compilers, vmap and fake tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["operator"]
 def operator(function: Callable) -> torch._ops.OpOverload:
     """Register a function, by its name and annotations, as torch.ops.htaf_snn.<name>.
 
-    Not by `torch.library.custom_op`, which imports all of torch's compiler, two seconds, when it is first called.
+    `torch.library.custom_op` would import torch's compiler at its first call, which takes two seconds.
     """
     name = f"htaf_snn::{function.__name__}"
     torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))

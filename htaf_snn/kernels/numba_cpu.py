@@ -1,7 +1,7 @@
-"""Formulas and kernels compiled for the CPU: the vocabulary, the cache on disk, and the threads.
+"""Compilation of formulas and kernels for the CPU: the vocabulary, the cache on disk, threads and memory.
 
-Kernels release the GIL and run on the threads of torch's own OpenMP runtime where it can be reached, else on plain
-ones. Any other threads, Numba's threading layers included, compete with torch's, which go on spinning for milliseconds
+Kernels release the GIL and run on the threads of torch's own OpenMP runtime where it can be reached, otherwise on plain
+ones. Any other threads, Numba's threading layers included, compete with torch's, which keep spinning for milliseconds
 after each parallel operation.
 """
 
@@ -16,26 +16,26 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
-from types import FunctionType
+from types import CodeType, FunctionType
+from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import extending, njit, types
 
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
 
 __all__ = ["as_bits", "as_float", "bound", "compiled", "empty", "inlined", "lowest_bit", "popcount", "run"]
 
-# numpy's error model: a division by zero is no exception, whose check would keep loops from being vectorised.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
-inlined = njit(**_OPTIONS, forceinline=True)
+# NumPy's error model: checking for a division by zero would keep loops from being vectorised.
+_jit = partial(njit, nogil=True, error_model="numpy", boundscheck=False)
+inlined = _jit(forceinline=True)
 # Formulas may round as fused multiply-adds do; the dynamics of a neuron may not, or spikes would differ.
-_inlined_formula = njit(**_OPTIONS, forceinline=True, fastmath={"contract"})
+_inlined_formula = _jit(forceinline=True, fastmath={"contract"})
 
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
@@ -50,9 +50,14 @@ _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (
 )
 
 
-@intrinsic
+def _intrinsic(generator: Callable[..., tuple]) -> Callable[..., Any]:
+    """Return Numba's intrinsic; its stub takes the generator's arguments for those of a call."""
+    return extending.intrinsic(generator)
+
+
+@_intrinsic
 def as_float(_context, bits):
-    """The float32 of the same 32 bits as an int32."""
+    """Return the float32 with the bits of an int32."""
 
     def generate(_context, builder, _signature, arguments):
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -60,9 +65,9 @@ def as_float(_context, bits):
     return types.float32(types.int32), generate
 
 
-@intrinsic
+@_intrinsic
 def as_bits(_context, number):
-    """The int32 of the same 32 bits as a float32."""
+    """Return the int32 with the bits of a float32."""
 
     def generate(_context, builder, _signature, arguments):
         return builder.bitcast(arguments[0], ir.IntType(32))
@@ -70,9 +75,9 @@ def as_bits(_context, number):
     return types.int32(types.float32), generate
 
 
-@intrinsic
+@_intrinsic
 def popcount(_context, word):
-    """The number of ones in a uint64."""
+    """Return the number of ones in a uint64."""
 
     def generate(_context, builder, _signature, arguments):
         return builder.ctpop(arguments[0])
@@ -80,9 +85,9 @@ def popcount(_context, word):
     return types.uint64(types.uint64), generate
 
 
-@intrinsic
+@_intrinsic
 def lowest_bit(_context, word):
-    """The place of the lowest one in a uint64 that is not zero."""
+    """Return the position of the lowest one in a uint64 that is not zero."""
 
     def generate(_context, builder, _signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -92,7 +97,7 @@ def lowest_bit(_context, word):
 
 @_inlined_formula
 def _exp32(x):
-    # math.exp does not vectorise; this does. The comparisons let NaN through.
+    # Unlike math.exp, this vectorises. The comparisons let NaN through.
     y = _HIGHEST if x > _HIGHEST else x
     n = (y * _LOG2_E + _ROUND) - _ROUND
     r = (y - n * _LN2_HIGH) - n * _LN2_LOW
@@ -100,7 +105,7 @@ def _exp32(x):
     square = r * r
     q = (_Q0 * r + _Q1) * (square * square) + (_Q2 * r + _Q3) * square + (_Q4 * r + _Q5)
     power_of_two = as_float((np.int32(n) + np.int32(127)) << np.int32(23))
-    # What would be subnormal is zero.
+    # Results that would be subnormal are zero.
     return _ZERO if x < _LOWEST else (q * square + r + _ONE) * power_of_two
 
 
@@ -130,14 +135,14 @@ _VOCABULARIES = {
 
 
 @lru_cache(maxsize=256)
-def bound(function: FunctionType, dtype: torch.dtype) -> Callable:
-    """A formula's function compiled for the CPU, for calls from other kernels; dtype is float32 or float64."""
+def bound(function: Callable[..., object], dtype: torch.dtype) -> Callable:
+    """Return a formula's function compiled for the CPU, for calls from kernels; dtype is float32 or float64."""
     vocabulary, number = _VOCABULARIES[dtype]
     return bind(function, vocabulary, _inlined_formula, number)
 
 
-def _fingerprint(function: object, known: set) -> bytes:
-    """What the machine code of a function depends on: its code, and that of all it calls."""
+def _fingerprint(function: object, known: set[CodeType]) -> bytes:
+    """Return all that a function's machine code depends on: its code, and the code of every function it calls."""
     function = getattr(function, "py_func", function)
     if not isinstance(function, FunctionType):
         return repr(function).encode() if isinstance(function, (int, float, np.number)) else b""
@@ -148,35 +153,36 @@ def _fingerprint(function: object, known: set) -> bytes:
     parts = [code.co_code, repr(code.co_consts).encode(), repr(code.co_names).encode()]
     for cell in function.__closure__ or ():
         parts.append(repr(cell.cell_contents).encode())
-    # Not `co_names`, which has the names of attributes too.
+    # Not `co_names`, which includes the names of attributes.
     for name in sorted({i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}):
         parts.append(_fingerprint(function.__globals__.get(name), known))
     return b"\0".join(parts)
 
 
 @lru_cache(maxsize=1024)
-def compiled(kernel: FunctionType, **functions: Callable) -> Callable:
-    """A kernel with some of the functions that it calls by name set, compiled and cached on disk.
+def compiled(kernel: Callable[..., object], **functions: Callable) -> Callable:
+    """Return a kernel compiled and cached on disk, with `functions` as globals that it calls.
 
-    Numba tells cached kernels apart by their names alone, hence the digest of all the code in the name.
+    Numba tells cached kernels apart only by their names, hence the digest of all the code in the name.
     """
+    assert isinstance(kernel, FunctionType)
     copy = FunctionType(kernel.__code__, {**kernel.__globals__, **functions}, kernel.__name__)
     digest = hashlib.sha256(_fingerprint(copy, set())).hexdigest()[:16]
     copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{digest}"
     try:
-        return njit(**_OPTIONS, cache=True)(copy)
-    except RuntimeError:  # no folder for the cache can be written
-        return njit(**_OPTIONS)(copy)
+        return _jit(cache=True)(copy)
+    except RuntimeError:  # no writable folder for the cache
+        return _jit()(copy)
 
 
-_MINIMUM = 16384
-_RANGES_A_THREAD, _SHORTEST_RANGE = 8, 4096
+# Operations that are worth a thread, ranges per thread and the elements of the shortest.
+_WORK_PER_THREAD, _RANGES_PER_THREAD, _SHORTEST_RANGE = 16384, 8, 4096
 _MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _threads = lru_cache(maxsize=1)(ThreadPoolExecutor)
 
 
 def _find_openmp() -> ctypes.CDLL | None:
-    """The OpenMP runtime that torch has loaded, if it has GNU's interface, as on Linux."""
+    """Return the OpenMP runtime that torch has loaded, if it has GNU's interface, as on Linux."""
     try:
         library = ctypes.CDLL(None)
         return library if library.GOMP_parallel and library.omp_get_thread_num else None
@@ -188,7 +194,7 @@ _openmp = _find_openmp()
 
 
 def _after_fork() -> None:
-    # A forked process has none of its parent's threads, and GNU's runtime would wait for them for ever.
+    # A forked process has none of its parent's threads, and GNU's runtime would wait for them forever.
     global _openmp
     _openmp = None
     _threads.cache_clear()
@@ -198,14 +204,14 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _team(work: Callable[[], None], size: int) -> None:
-    """Call `work` in `size` threads at once; in fewer where OpenMP's region is nested."""
+    """Call `work` in `size` threads at once; in fewer if OpenMP's region is nested."""
     if _openmp is None:
         others = [_threads(torch.get_num_threads() - 1).submit(work) for _ in range(size - 1)]
         work()
         for other in others:
             other.result()
         return
-    errors = []
+    errors: list[BaseException] = []
 
     def member(_):
         try:
@@ -218,25 +224,25 @@ def _team(work: Callable[[], None], size: int) -> None:
         raise errors[0]
 
 
-def run(kernel: Callable, size: int, work: int, *arguments) -> None:
+def run(kernel: Callable, size: int, work: int, *arguments: object) -> None:
     """Call kernel(start, stop, *arguments) so that the ranges cover `range(size)`, on as many threads as torch uses.
 
     Args:
         kernel: compiled, thread-safe for disjoint ranges.
         size: number of independent elements.
-        work: operations for each element; little work in all stays in this thread.
+        work: operations per element; little work in total stays in this thread.
         arguments: passed on.
     """
-    threads = min(torch.get_num_threads(), max(1, size * work // _MINIMUM), max(1, size // 16))
+    threads = min(torch.get_num_threads(), max(1, size * work // _WORK_PER_THREAD), max(1, size // 16))
     if threads == 1:
         kernel(0, size, *arguments)
         return
-    # Several ranges a thread even out their speeds. Multiples of 16 elements keep two from writing to one cache line.
-    parts = min(_RANGES_A_THREAD * threads, max(threads, size // _SHORTEST_RANGE))
+    # Many ranges per thread balance the load. Multiples of 16 elements keep two from writing to one cache line.
+    parts = min(_RANGES_PER_THREAD * threads, max(threads, size // _SHORTEST_RANGE))
     cuts = [size * i // parts // 16 * 16 for i in range(parts)] + [size]
     ranges = deque(pairwise(cuts))
 
-    def next_ranges():
+    def next_ranges() -> None:
         while ranges:
             try:
                 start, stop = ranges.popleft()
@@ -260,10 +266,10 @@ def _give_back(block: np.ndarray) -> None:
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """A new CPU tensor; the memory of a large one that has died is used again.
+    """Return a new CPU tensor; the memory of large ones is reused once they are freed.
 
-    The kernels are so short that the system's zeroing of fresh pages would cost several times what they do. At most
-    half a gibibyte is kept, and all of it is dropped when more comes back: then the sizes in use have changed.
+    Zeroing fresh pages would take the system several times as long as the kernels run. At most half a gibibyte is kept,
+    and all of it is dropped when more is freed: then the sizes in use have changed.
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < _PAGE:
@@ -275,4 +281,5 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         block = np.empty(size, np.uint8)
     lease = block[:nbytes]
     weakref.finalize(lease, _give_back, block).atexit = False
-    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(lease).untyped_storage(), 0, shape)
+    storage = torch.from_numpy(lease).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]  # stub: no default stride

@@ -1,10 +1,9 @@
-"""Formulas compiled for the GPU by Triton; on a machine without one they run in Triton's interpreter."""
+"""Compilation of formulas for the GPU by Triton, which can also interpret them on a machine without one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from types import FunctionType
 
 import triton
 import triton.language as tl
@@ -43,15 +42,15 @@ def _where(condition, a, b):
     return tl.where(condition, a, b)
 
 
-# The interpreter wants `tl` among the globals of every function.
+# The interpreter needs `tl` among the globals of every function.
 _BASE = {"tl": tl, "exp": _exp, "abs": _abs, "erfc": _erfc, "floor": _floor, "where": _where}
 _VOCABULARY = _BASE | {f.__name__: bind(f, _BASE, triton.jit) for f in ELEMENTARY}
 
 
 @lru_cache(maxsize=256)
-def bound(function: FunctionType):
-    """A formula's function compiled for the GPU, for calls from other kernels."""
-    # In the interpreter a constexpr would wrap what it is multiplied with.
+def bound(function: Callable[..., object]):
+    """Return a formula's function compiled for the GPU, for calls from kernels."""
+    # In the interpreter a constexpr would wrap what it is multiplied by.
     return bind(function, _VOCABULARY, triton.jit, constant=float if INTERPRETED else tl.constexpr)
 
 
@@ -72,7 +71,7 @@ def padded(values: Sequence[float]) -> tuple[float, ...]:
     return (*values, 0.0, 0.0)[:3]
 
 
-def launch(kernel, size: int, *arguments, **constants) -> None:
-    """Start a kernel over `size` elements. Products and sums are not contracted: they would round differently."""
+def launch(kernel, size: int, *arguments: object, **constants: object) -> None:
+    """Start a kernel over `size` elements, without fused multiply-adds: they would round differently."""
     if size:
         kernel[(triton.cdiv(size, BLOCK),)](*arguments, size, **constants, BLOCK=BLOCK, enable_fp_fusion=False)

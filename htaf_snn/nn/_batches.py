@@ -1,4 +1,4 @@
-"""A loader's batches and a network's scores for them, checked before anything is counted."""
+"""A loader's batches and a network's scores for them, with their checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterable
 from itertools import chain
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,15 @@ __all__ = [
 
 
 class Batch(NamedTuple):
-    """What a loader gives: inputs, labels int64 (B,), and of padded frames their lengths (B,)."""
+    """A loader's batch: inputs, labels int64 (B,), and the lengths (B,) of padded frames."""
 
     x: Tensor
     labels: Tensor
     lengths: Tensor | None
 
 
-def inputs_of(batch) -> tuple[Tensor, Tensor | None]:
-    """The inputs of a batch, and their lengths or None; its labels are not looked at."""
+def inputs_of(batch: object) -> tuple[Tensor, Tensor | None]:
+    """Return the inputs of a batch, and their lengths or None, without checking its labels."""
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         got = f"{len(batch)} items" if isinstance(batch, (tuple, list)) else type(batch).__name__
         raise TypeError(f"loader: expected batches (inputs, labels) or (frames, labels, lengths), got {got}")
@@ -49,17 +49,17 @@ def inputs_of(batch) -> tuple[Tensor, Tensor | None]:
     return x, lengths
 
 
-def unpack(batch) -> Batch:
-    """A checked batch; TypeError or ValueError says what to write instead."""
+def unpack(batch: Any) -> Batch:
+    """Return a checked batch; TypeError and ValueError say what to write instead."""
     x, lengths = inputs_of(batch)
     labels = batch[1]
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels: expected a tensor, int64 (B,), got {type(labels).__name__}")
-    whole = not labels.is_floating_point() and labels.dtype != torch.bool
-    if labels.ndim != 1 or not whole:
+    integer = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.ndim != 1 or not integer:
         one_hot = labels.ndim == 2 and labels.shape[1] > 1
         remedy = ".argmax(1)" if one_hot else ".squeeze(1)" if labels.ndim == 2 else ""
-        remedy += "" if whole or one_hot else ".long()"
+        remedy += "" if integer or one_hot else ".long()"
         raise ValueError(
             f"labels: expected class numbers, int64 (B,), got {labels.dtype} {tuple(labels.shape)}"
             + (f"; write labels{remedy}" if remedy else "")
@@ -67,30 +67,30 @@ def unpack(batch) -> Batch:
     return Batch(x, labels.long(), lengths)
 
 
-def check_in_order(loader, use: str) -> None:
-    """Raise ValueError if a loader goes over its samples in an order of its own; `use` says what needs the data's."""
-    sampler = getattr(loader, "sampler", None)
-    # A batch sampler of one's own is not in `loader.sampler`, but may have one.
-    for one in (sampler, getattr(loader, "batch_sampler", None)):
-        one = getattr(one, "sampler", one)
-        if isinstance(one, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)) or hasattr(one, "set_epoch"):
+def check_in_order(loader: object, use: str) -> None:
+    """Raise ValueError if a loader shuffles its samples; `use` says what needs the order of the data."""
+    # A user's batch sampler is not in `loader.sampler`, but may hold a sampler.
+    for sampler in (getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+        sampler = getattr(sampler, "sampler", sampler)
+        random = isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler))
+        if random or hasattr(sampler, "set_epoch"):
             raise ValueError(
-                f"loader: expected one in the order of its data, for {use}, got one that draws them by "
-                f"{type(one).__name__}; write DataLoader(loader.dataset, batch_size)"
+                f"loader: expected samples in the order of the data for {use}, got a loader that draws them with "
+                f"{type(sampler).__name__}; write DataLoader(loader.dataset, batch_size)"
             )
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's parameters, or without any of its buffers; the CPU if it has neither."""
+    """Return the device of a model's parameters, or else of its buffers; the CPU if it has neither."""
     tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Module | None = None):
-    """What a model gives for a batch, on its device; `network` is what runs, the model or around it.
+def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Module | None = None) -> Any:
+    """Return a model's output for a batch, on its device; `network`, if given, wraps the model and is called instead.
 
     Raises:
-        TypeError: if lengths cannot be passed on, or the model fails on inputs of bytes or booleans.
+        TypeError: if the model does not take lengths, or fails on 8-bit or boolean inputs.
     """
     device = device_of(model)
     options = {}
@@ -100,16 +100,17 @@ def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Modul
     try:
         return (model if network is None else network)(x.to(device), **options)
     except (RuntimeError, TypeError):
-        if x.dtype in (torch.uint8, torch.bool):  # unlike a model that converts them, or looks them up
+        if x.dtype in (torch.uint8, torch.bool):  # for a model that does not convert or embed them itself
             check_floating("inputs", x)
         raise
 
 
 def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Class scores (B, classes) and labels (B,), on the model's device; `network` is what runs, the model or around it.
+    """Return class scores (B, n_classes) and labels (B,), on the model's device; `network` as in `apply`.
 
     Raises:
-        TypeError, ValueError: if the model gives anything else, a label is no class, or lengths cannot be passed on.
+        TypeError, ValueError: if the model returns anything else, a label is out of range, or the model does not take
+            lengths.
     """
     scores = apply(model, batch.x, batch.lengths, network)
     _check_scores(scores, batch)
@@ -145,21 +146,21 @@ def loss_and_accuracy(model: nn.Module, loader: Iterable, processes: Shards | No
 
 def _check_takes_lengths(model: nn.Module) -> None:
     parameters = inspect.signature(model.forward).parameters.values()
-    if not any(one.name == "lengths" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+    if not any(p.name == "lengths" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         raise TypeError(
-            "model: expected forward(frames, lengths) for a loader of (frames, labels, lengths), so that padded steps "
-            f"do not count, got {type(model).__name__} without lengths; take them, or give the loader n_time_bins in "
-            "place of time_window"
+            "model: expected forward(frames, lengths) for a loader of (frames, labels, lengths), so that padding does "
+            f"not count, got {type(model).__name__} without lengths; add the argument, or give the loader n_time_bins "
+            "instead of time_window"
         )
 
 
-def _check_scores(scores, batch: Batch) -> None:
+def _check_scores(scores: object, batch: Batch) -> None:
     samples, shape = len(batch.labels), tuple(batch.x.shape)
-    expected = f"model: expected class scores ({samples}, classes) for inputs {shape}"
+    expected = f"model: expected class scores ({samples}, n_classes) for inputs {shape}"
     if isinstance(scores, tuple):
         raise TypeError(
-            f"{expected}, got a tuple of {len(scores)}, as neurons give of spikes and state; return the spikes' mean "
-            "over time, spikes.mean(0)"
+            f"{expected}, got a tuple of {len(scores)}, such as a neuron's spikes and state; return the mean over "
+            "time, spikes.mean(0)"
         )
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         raise TypeError(f"{expected}, got {scores.dtype if isinstance(scores, Tensor) else type(scores).__name__}")
@@ -167,16 +168,16 @@ def _check_scores(scores, batch: Batch) -> None:
         return
     remedy = ""
     if scores.ndim == 3:
-        remedy = "; of a sequence (T, B, classes) return the mean over time, scores.mean(0)"
+        remedy = "; for a sequence (T, B, n_classes) return the mean over time, scores.mean(0)"
     elif len(shape) > 2 and shape[0] == samples:
         remedy = "; if it takes frames (T, B, …), write frames.transpose(0, 1)"
     raise ValueError(f"{expected}, got {tuple(scores.shape)}{remedy}")
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless labels are within 0 to classes - 1."""
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+def check_labels(labels: Tensor, n_classes: int) -> None:
+    """Raise ValueError unless all labels are from 0 to n_classes - 1."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
         raise ValueError(
-            f"labels: expected 0 to {classes - 1}, got {labels.min()} to {labels.max()}; the network has {classes} "
+            f"labels: expected 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}; the network has {n_classes} "
             "classes, counted from 0"
         )

@@ -1,4 +1,4 @@
-"""A network's operations by `torch.fx`, read without leaving a trace in the network."""
+"""A network's operations as a graph of `torch.fx`, read without changing the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .quantizing import QuantizeInput
 __all__ = ["VIEWS", "changed_in_place", "has_hooks", "traced"]
 
 _LEAVES = (BinaryActivation, BinaryConv2d, BinaryLinear, HeavisideConv2d, HeavisideLinear, QuantizeInput, RPReLU)
-# In eval mode their output is a view of their input.
+# Modules whose output in eval mode is a view of their input.
 VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
@@ -25,7 +25,7 @@ class _Tracer(fx.Tracer):
 
 
 def traced(model: nn.Module) -> fx.Graph:
-    """The graph of a network, whose layers of torch and of this package are single nodes.
+    """Return the graph of a network, in which each layer of torch and of this package is one node.
 
     Raises:
         Exception: of any kind, as tracing runs the model's own code.
@@ -36,28 +36,29 @@ def traced(model: nn.Module) -> fx.Graph:
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Within the block a forward pass may set attributes of modules; afterwards they are as before."""
-    kept = [(module, dict(vars(module))) for module in model.modules()]
-    inner = [(one, dict(one)) for _, before in kept for one in before.values() if isinstance(one, dict)]
+    """Restore all attributes of the modules after the block, in which a forward pass may set them."""
+    attributes = [vars(module) for module in model.modules()]
+    inner = [value for values in attributes for value in values.values() if isinstance(value, dict)]
+    before = [(values, dict(values)) for values in (*attributes, *inner)]
     try:
         yield
     finally:
-        for one, before in (*((vars(module), before) for module, before in kept), *inner):
-            one.clear()
-            one.update(before)
+        for values, saved in before:
+            values.clear()
+            values.update(saved)
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether hooks of a module's own see or change its forward pass."""
+    """Return whether hooks of the module itself observe or change its forward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def changed_in_place(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Each operation in place that changes a value which is used again, and that use."""
+    """Yield each in-place operation that changes a value used again later, with that later use."""
     places = {node: place for place, node in enumerate(graph.nodes)}
-    memory: dict[fx.Node, fx.Node] = {}  # the node whose memory a value lies in
+    memory: dict[fx.Node, fx.Node] = {}  # from a node to the one whose memory it shares
     for node in graph.nodes:
-        module = modules.get(node.target) if node.op == "call_module" else None
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
         in_place = node.target is operator.iadd or (getattr(module, "inplace", False) and not isinstance(module, VIEWS))
         is_view = isinstance(module, (*VIEWS, nn.Flatten)) or node.target in (torch.flatten, "flatten")
         if not node.all_input_nodes or not (in_place or is_view):
@@ -65,6 +66,7 @@ def changed_in_place(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> Itera
         source = node.all_input_nodes[0]
         memory[node] = memory.get(source, source)
         if in_place:
-            aliases = [one for one in places if memory.get(one, one) is memory[node] and places[one] < places[node]]
-            users = [user for one in aliases for user in one.users if places[user] > places[node]]
+            earlier = [other for other in places if places[other] < places[node]]
+            aliases = [other for other in earlier if memory.get(other, other) is memory[node]]
+            users = [user for alias in aliases for user in alias.users if places[user] > places[node]]
             yield from ((node, user) for user in users[:1])

@@ -1,4 +1,4 @@
-"""Evaluation that leaves a model's modes as they were."""
+"""Evaluation that preserves a model's training modes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["in_eval"]
 
 @contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """Within the block, all modules are in eval mode; afterwards each is in the mode that it had, after an error too.
+    """Put all modules into eval mode within the block; afterwards restore each one's mode, also after an error.
 
     Example:
         >>> net = nn.Sequential(nn.Dropout().eval(), nn.Dropout())
@@ -27,6 +27,6 @@ def in_eval(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, mode in modes:  # parents first, as theirs reaches their children
+        for module, mode in modes:  # parents first, as their mode spreads to their children
             if module.training != mode:
                 module.train(mode)

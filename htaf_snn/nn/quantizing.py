@@ -1,4 +1,4 @@
-"""Images as 256 levels, and the check of their range, which networks in floating point and in bits share."""
+"""Quantization of images to 256 levels, and the check of their range, which float and packed networks share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from .._checks import check_floating
 __all__ = ["INPUT_STEP", "QuantizeInput", "check_unit_range"]
 
 INPUT_STEP = 2.0**-8
-
-
-# Half a level less: resampled images overshoot by some units in the last place.
+# A quarter of a level: resampled images overshoot by a few units in the last place.
 _SLACK = 0.25 / 255
 _RANGE = "x: expected values within [0, 1]"
-_REMEDY = "scale the images to [0, 1], or let a real layer such as nn.Linear see them first, as DeepHeavisideNet does"
+_REMEDY = "scale the images to [0, 1], or start with a real layer such as nn.Linear, as DeepHeavisideNet does"
 
 
 def check_unit_range(x: Tensor) -> None:
-    """Raise ValueError unless all of x lies within [0, 1], but for what rounding to levels takes away.
+    """Raise ValueError unless all of x lies within [0, 1], give or take a quarter of a level.
 
-    Where the values cannot be looked at, as under a compiler, it is an assertion among the operations, which fails
-    with a RuntimeError.
+    Where the values cannot be read, as under a compiler, the check becomes an assertion in the graph, which fails with
+    a RuntimeError.
     """
     bounds = None if isinstance(x, fx.Proxy) else _bounds(x.detach())
     if bounds is None:
@@ -32,35 +30,34 @@ def check_unit_range(x: Tensor) -> None:
 
 
 def _bounds(x: Tensor) -> tuple[float, float] | None:
-    """The least and the greatest value; None where there are only symbols for them."""
+    """Return the least and the greatest value; None if they are only symbols."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):  # vmap has no batch of conditions
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):  # under vmap a value cannot become a Python float
         x = torch._C._functorch.get_unwrapped(x)
     if x.is_meta or not x.numel():
         return 0.0, 1.0
     try:
         low, high = x.aminmax()
         return float(low), float(high)
-    except RuntimeError:  # of fake tensors and tracers
+    except RuntimeError:  # from fake tensors and tracers
         return None
 
 
 class QuantizeInput(nn.Module):
-    """Images within [0, 1] rounded to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
+    """Rounding of images within [0, 1] to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
 
-    The first layer of a binary network sees them, so that its packed form can count the bits of eight planes. Images
-    outside of [0, 1] are refused, in training too, as the packed form refuses them.
+    It precedes the first layer of a binary network, whose packed form then counts the bits of eight planes. Images
+    outside [0, 1] are refused, in training too, as in the packed form.
 
     Shape:
-        Any floating-point tensor within [0, 1]; the output has its shape and dtype. The gradient is that of the
-        identity.
+        Any floating-point tensor within [0, 1]; the output has its shape and dtype. The gradient is the identity's.
 
     Raises:
         TypeError: in the forward pass, if x is not floating-point.
-        ValueError: in the forward pass, if a value is NaN or outside of [0, 1] by more than a quarter of a level. Under
-            `torch.compile` and in a program of `torch.export` an assertion fails with a RuntimeError instead. A file
-            of ONNX has no checks and clamps.
+        ValueError: in the forward pass, if a value is NaN or outside [0, 1] by more than a quarter of a level. Under
+            `torch.compile` and in a program of `torch.export` an assertion fails with a RuntimeError instead. An ONNX
+            file does not check, it clamps.
 
     Example:
         >>> import torch
@@ -71,10 +68,10 @@ class QuantizeInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         check_unit_range(x)
-        # The difference is exactly 0; it brings the gradient.
+        # The difference is exactly 0; it carries the gradient.
         return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())
 
     @staticmethod
     def levels_of(x: Tensor) -> Tensor:
-        """The numbers n, uint8, of the shape of x; what lies outside of [0, 1] is clamped."""
+        """Return the numbers n, uint8, in the shape of x; values outside [0, 1] are clamped."""
         return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)

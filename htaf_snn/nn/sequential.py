@@ -1,4 +1,4 @@
-"""Networks over sequences: fused neurons joined to layers without time."""
+"""Networks over sequences: fused neurons and layers without time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .spiking import Neuron
 
 __all__ = ["Sequential", "TimeDistributed"]
 
-# The attributes that set neurons of other libraries apart. Over T * B rows at once they would lose time.
-_MARKS_OF_NEURONS = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
+# Attributes that only neurons of other libraries have. Applied to T * B rows at once they would lose time.
+_NEURON_ATTRIBUTES = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
 
 
 class TimeDistributed(nn.Module):
-    """Apply a layer without time to every time step of a sequence at once.
+    """A layer without time, applied to all time steps of a sequence at once.
 
     Args:
-        layer: any module from (N, *in_features) to (N, *out_features) that treats each of the N rows by itself.
+        layer: any module from (N, *in_features) to (N, *out_features) that treats the N rows independently.
 
     Shape:
         (T, B, *in_features) to (T, B, *out_features).
@@ -48,22 +48,22 @@ class TimeDistributed(nn.Module):
 
 
 class Sequential(nn.Sequential):
-    """A chain for sequences: fused neurons go through time, from rest; other layers are applied to all steps at once.
+    """A chain over sequences: neurons run through time, from rest; other layers are applied to all time steps at once.
 
-    A module that holds fused neurons of its own, such as a residual block, is called with the whole sequence and
-    returns one: in it, layers that know no time belong into a chain like this one or into `TimeDistributed`. A plain
-    `torch.nn.Sequential` with neurons in it is a chain like this one.
+    A module that contains fused neurons, such as a residual block, is called with the whole sequence and returns one;
+    inside it, layers without time belong in a chain like this one or in `TimeDistributed`. A plain
+    `torch.nn.Sequential` with neurons in it is treated like this one.
 
     Args:
-        *args: layers, or one `OrderedDict` of them, as of `torch.nn.Sequential`.
+        *args: layers, or one `OrderedDict` of them, as in `torch.nn.Sequential`.
 
     Shape:
-        (T, B, *features) to (T, B, *features) of the last layer; of neurons the spikes are passed on.
+        (T, B, *features) to (T, B, *features) of the last layer; neurons pass on their spikes.
 
     Raises:
-        TypeError: in the forward pass, naming the layer, if one is a neuron of another library, recurrent, or does not
-            return a tensor.
-        ValueError: in the forward pass, naming the layer, if one loses the time or the batch.
+        TypeError: in the forward pass, with the layer's name, if a layer is a neuron of another library, is recurrent,
+            or does not return a tensor.
+        ValueError: in the forward pass, with the layer's name, if a layer loses the time or the batch dimension.
 
     Example:
         >>> import torch
@@ -77,18 +77,21 @@ class Sequential(nn.Sequential):
         return _chain(self, x, "")
 
 
+_CHAINS = (nn.Sequential.forward, Sequential.forward)
+
+
 def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
     if not isinstance(x, Tensor) or x.ndim < 3:
         raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
     for name, layer in layers.named_children():
         where = f"{prefix}{name}"
-        # A subclass of nn.Sequential, or an instance, with a forward pass of its own is no chain.
+        # A subclass or an instance of nn.Sequential with its own forward pass is no chain.
         forward = getattr(layer.forward, "__func__", None)
         if isinstance(getattr(layer, "_orig_mod", layer), Neuron):  # compiled by itself or not
             x = layer(x)[0]
         elif not _takes_sequences(layer):
             x = _over_steps(layer, x, where)
-        elif forward in (nn.Sequential.forward, Sequential.forward) and not has_hooks(layer):
+        elif isinstance(layer, nn.Sequential) and forward in _CHAINS and not has_hooks(layer):
             x = _chain(layer, x, f"{where}.")
         elif forward is nn.Sequential.forward:
             got = "a plain one with hooks, which would not run"
@@ -113,7 +116,7 @@ def _over_steps(layer: nn.Module, x: Tensor, where: str) -> Tensor:
 
 
 def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
-    """Raise unless the layer treats each row of (T * B, *features) by itself."""
+    """Raise TypeError or ValueError unless the layer treats the rows of (T * B, *features) independently."""
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_foreign_neuron(module):
@@ -123,23 +126,23 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
             )
         if isinstance(module, nn.MultiheadAttention) and (x.ndim < 4 or not module.batch_first):
             expected = "(T, B, tokens, features) and batch_first=True"
-            raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would join samples")
+            raise ValueError(f"{title}: expected {expected} for attention, got {describe(x)}; it would mix samples")
         if isinstance(module, (nn.Softmax, nn.LogSoftmax, nn.Softmin)) and module.dim in (0, None, 1 - x.ndim):
-            raise ValueError(f"{title}: expected a dimension of features, got dim={module.dim}, which joins samples")
+            raise ValueError(f"{title}: expected a dimension of features, got dim={module.dim}, which mixes samples")
     for module in takewhile(_keeps_dimensions, (m for m in layer.modules() if not isinstance(m, nn.Sequential))):
         kernel = getattr(module, "kernel_size", None)
         if isinstance(kernel, tuple) and hasattr(module, "in_channels") and x.ndim != len(kernel) + 3:
-            expected = f"(T, B, channels, ...) with {len(kernel)} dimensions of space"
+            expected = f"(T, B, channels, ...) with {len(kernel)} spatial dimensions"
             raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
 
 
 def _is_foreign_neuron(module: nn.Module) -> bool:
-    is_torch_s = type(module).__module__.startswith("torch.")  # most are, and looking for what is missing takes time
-    return not is_torch_s and any(hasattr(module, mark) for mark in _MARKS_OF_NEURONS)
+    from_torch = type(module).__module__.startswith("torch.")  # most are, and searching for absent attributes is slow
+    return not from_torch and any(hasattr(module, name) for name in _NEURON_ATTRIBUTES)
 
 
 def _keeps_dimensions(module: nn.Module) -> bool:
-    """Whether what follows in a chain sees as many dimensions as this layer does."""
+    """Return whether the next layer in a chain gets as many dimensions as this one."""
     own = type(module).__module__.startswith(("torch.nn.", "htaf_snn.nn."))
     return own and not isinstance(module, (nn.Flatten, nn.Unflatten))
 
@@ -154,7 +157,7 @@ def _as_tensor(y: object, layer: nn.Module, where: str) -> Tensor:
 
 def _as_sequence(y: Tensor, x: Tensor, layer: nn.Module, where: str) -> Tensor:
     if y.ndim < 3 or y.shape[:2] != x.shape[:2]:
-        title, (steps, batch) = f"layer {where!r} ({type(layer).__name__})", x.shape[:2]
-        expected = f"a sequence of shape ({steps}, {batch}, features, ...) from its forward pass"
+        title, (time, batch) = f"layer {where!r} ({type(layer).__name__})", x.shape[:2]
+        expected = f"a sequence of shape ({time}, {batch}, features, ...) from its forward pass"
         raise ValueError(f"{title}: expected {expected}, got {describe(y)}")
     return y

@@ -1,1 +1,1 @@
-"""Convolutions over packed bits: the windows of words, then a product of `binary_linear` or `heaviside_linear`."""
+"""Convolutions over packed bits: windows of words, then a product of `binary_linear` or `heaviside_linear`."""

@@ -1,6 +1,8 @@
-"""The operations on packed bits as operators of torch. They have no gradient: bits are for inference."""
+"""The operations on packed bits as torch operators, without gradients: bits are for inference."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -13,17 +15,17 @@ __all__ = ["level_product", "pack_bits", "product", "product_bits", "transposed"
 
 
 def transposed(weight: Tensor) -> Tensor:
-    """Weight words (O, K) as (K, 64 * ceil(O / 64)): the words that meet one input word lie side by side."""
+    """Return weight words (O, K) as (K, 64 * ceil(O / 64)): those that meet one input word lie side by side."""
     return torch.nn.functional.pad(weight.T, (0, -weight.shape[0] % reference.WORD)).contiguous()
 
 
-def _kernels(backend: str):
+def _kernels(backend: str) -> ModuleType:
     return _dispatch.load(backend, __package__)
 
 
 @operator
 def pack_bits(x: Tensor, backend: str) -> Tensor:
-    """`reference.pack`."""
+    """Compute `reference.pack`."""
     return reference.pack(x) if backend == "torch" else _kernels(backend).pack(x)
 
 
@@ -34,7 +36,7 @@ def _(x, backend):
 
 @operator
 def product(words: Tensor, weight: Tensor, offset: Tensor, factor: int, backend: str) -> Tensor:
-    """`reference.product` of a weight that is `transposed`."""
+    """Compute `reference.product` for a weight that is `transposed`."""
     if backend == "torch":
         return reference.product(words, weight.T[: len(offset)], offset, factor)
     return _kernels(backend).product(words, weight, offset, factor)
@@ -49,7 +51,7 @@ def _(words, weight, offset, factor, backend):
 def product_bits(
     words: Tensor, weight: Tensor, offset: Tensor, factor: int, thresholds: Tensor, backend: str
 ) -> Tensor:
-    """`reference.product_bits` of a weight that is `transposed`."""
+    """Compute `reference.product_bits` for a weight that is `transposed`."""
     if backend == "torch":
         return reference.product_bits(words, weight.T[: len(offset)], offset, factor, thresholds)
     return _kernels(backend).product_bits(words, weight, offset, factor, thresholds)
@@ -62,7 +64,7 @@ def _(words, weight, offset, factor, thresholds, backend):
 
 @operator
 def level_product(levels: Tensor, weight: Tensor, ones: Tensor, backend: str) -> Tensor:
-    """`reference.level_product` of a weight that is `transposed` and has so many +1 for each output."""
+    """Compute `reference.level_product` for a weight that is `transposed` and has `ones` weights +1 per output."""
     if backend == "torch":
         return reference.level_product(levels, weight.T[: len(ones)])
     return _kernels(backend).level_product(levels, weight, ones)

@@ -11,7 +11,7 @@ from ..numba_cpu import compiled, empty, inlined, popcount, run
 __all__ = ["level_product", "pack", "product", "product_bits"]
 
 _ZERO, _ONE, _WORD, _PLANES = np.uint64(0), np.uint64(1), 64, 8
-# The lowest bit of each of eight bytes, and the product that gathers those in the highest byte.
+# The lowest bit of each of eight bytes, and the factor that gathers them in the highest byte.
 _LOWEST, _GATHER, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(56)
 
 
@@ -27,7 +27,7 @@ def _pack_kernel(start, stop, x, out):
 
 @inlined
 def count(a, weight, first, counts):
-    """Bits that differ between one row and 64 outputs, whose words lie side by side."""
+    """Count the bits that differ between a row and 64 outputs, whose words lie side by side."""
     counts[:] = _ZERO
     for k in range(a.size):
         word, column = a[k], weight[k, first : first + _WORD]
@@ -59,7 +59,7 @@ def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds,
 
 
 def _planes_kernel(start, stop, eights, planes):
-    """Bit p of 64 levels, which are 8 words of 8 bytes, as one word of plane p."""
+    """Gather bit p of 64 levels, which are 8 words of 8 bytes, into a word of plane p."""
     words = planes.shape[2]
     for n in range(start, stop):
         m, k = n // words, n % words
@@ -82,7 +82,7 @@ def _levels_kernel(start, stop, planes, weight, ones, out):
             for j in range(_WORD):
                 sums[j] += counts[j] << np.uint64(p)
         for j in range(min(_WORD, outputs - first)):
-            # A level is the sum of its bits' worths, and 255 is that of all.
+            # A level is the sum of the values of its bits, and 255 is the sum of all eight.
             out[m, first + j] = 255 * ones[first + j] - np.int32(sums[j])
 
 
@@ -91,7 +91,7 @@ def _words(tensor: Tensor) -> np.ndarray:
 
 
 def pack(x: Tensor) -> Tensor:
-    """See `reference.pack`."""
+    """Compute `reference.pack`."""
     rows = x.detach().contiguous().reshape(-1, x.shape[-1]) if x.shape[-1] else x.new_empty(0, 0)
     out = torch.empty(rows.shape[0], -(-x.shape[-1] // _WORD), dtype=torch.int64)
     if rows.dtype in (torch.bfloat16, torch.float16):
@@ -101,7 +101,7 @@ def pack(x: Tensor) -> Tensor:
 
 
 def product(words, weight, offset, factor):
-    """See `reference.product`; the weight is `transposed`."""
+    """Compute `reference.product`; the weight is `transposed`."""
     out = empty((words.shape[0], len(offset)), torch.int32)
     blocks = -(-len(offset) // _WORD)
     run(
@@ -112,7 +112,7 @@ def product(words, weight, offset, factor):
 
 
 def product_bits(words, weight, offset, factor, thresholds):
-    """See `reference.product_bits`; the weight is `transposed`."""
+    """Compute `reference.product_bits`; the weight is `transposed`."""
     blocks = -(-len(offset) // _WORD)
     out = torch.empty(words.shape[0], blocks, dtype=torch.int64)
     run(
@@ -123,15 +123,14 @@ def product_bits(words, weight, offset, factor, thresholds):
 
 
 def level_product(levels, weight, ones):
-    """See `reference.level_product`; the weight is `transposed`."""
+    """Compute `reference.level_product`; the weight is `transposed`."""
     rows, words, outputs = levels.shape[0], weight.shape[0], len(ones)
-    eights = torch.nn.functional.pad(levels, (0, words * _WORD - levels.shape[1])).contiguous()
+    padded = torch.nn.functional.pad(levels, (0, words * _WORD - levels.shape[1]))
     planes = torch.empty(_PLANES, rows, words, dtype=torch.int64)
-    eights, blocks = eights.numpy().view(np.uint64), -(-outputs // _WORD)
-    run(compiled(_planes_kernel), rows * words, _WORD * _PLANES, eights, _words(planes))
+    run(compiled(_planes_kernel), rows * words, _WORD * _PLANES, _words(padded), _words(planes))
     out = empty((rows, outputs), torch.int32)
     run(
-        compiled(_levels_kernel), rows * blocks, words * _WORD * _PLANES, _words(planes), _words(weight), ones.numpy(),
-        out.numpy(),
+        compiled(_levels_kernel), rows * -(-outputs // _WORD), words * _WORD * _PLANES, _words(planes), _words(weight),
+        ones.numpy(), out.numpy(),
     )  # fmt: skip
     return out

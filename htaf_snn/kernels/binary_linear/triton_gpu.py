@@ -22,7 +22,7 @@ def _count_on_device(words):
 
 @triton.jit
 def _count_in_interpreter(words):
-    """Sums of 1, 2, 4 and 8 bits side by side; the multiplication adds the eight bytes."""
+    """Count ones by sums of 1, 2, 4 and 8 bits side by side; the multiplication adds the eight bytes."""
     ones = words - ((words >> 1) & 0x5555555555555555)
     pairs = (ones & 0x3333333333333333) + ((ones >> 2) & 0x3333333333333333)
     bytes_ = (pairs + (pairs >> 4)) & 0x0F0F0F0F0F0F0F0F
@@ -65,8 +65,8 @@ def _product_kernel(
 
 
 def pack(x):
-    """See `reference.pack`."""
-    # The interpreter has no comparison of bfloat16, and Triton no pointers to bits.
+    """Compute `reference.pack`."""
+    # The interpreter cannot compare bfloat16, and Triton has no pointers to booleans.
     x = x.to({torch.bfloat16: torch.float32, torch.bool: torch.uint8}.get(x.dtype, x.dtype)).contiguous()
     words = -(-x.shape[-1] // 64)
     out = x.new_empty(*x.shape[:-1], words, dtype=torch.int64)
@@ -87,19 +87,19 @@ def _product(words, weight, offset, factor, thresholds, out):
 
 
 def product(words, weight, offset, factor):
-    """See `reference.product`; the weight is `transposed`."""
+    """Compute `reference.product`; the weight is `transposed`."""
     out = words.new_empty(words.shape[0], len(offset), dtype=torch.int32)
     return _product(words, weight, offset, factor, offset, out)
 
 
 def product_bits(words, weight, offset, factor, thresholds):
-    """See `reference.product_bits`; the weight is `transposed`."""
+    """Compute `reference.product_bits`; the weight is `transposed`."""
     out = words.new_empty(words.shape[0], -(-len(offset) // 64))
     return _product(words, weight, offset, factor, thresholds, out)
 
 
 def level_product(levels, weight, ones):
-    """See `reference.level_product`; the weight is `transposed`. A product for each of the eight planes of bits."""
+    """Compute `reference.level_product` with a product per plane of bits; the weight is `transposed`."""
     places = torch.arange(8, device=levels.device, dtype=torch.uint8)
     planes = pack((levels >> places.view(-1, 1, 1)) & 1)
     sums = product(planes.flatten(0, 1), weight, ones, 1).view(8, len(levels), len(ones))

@@ -1,1 +1,1 @@
-"""Products of bits with integer weights: sums of the rows whose bit is set."""
+"""Products of bits with integer weights: sums of the rows whose bits are set."""

@@ -1,4 +1,4 @@
-"""The product of bits with integer weights as an operator of torch, without a gradient: bits are for inference."""
+"""The product of bits with integer weights as a torch operator, without a gradient: bits are for inference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["heaviside_product"]
 
 @operator
 def heaviside_product(words: Tensor, weight: Tensor, backend: str) -> Tensor:
-    """`reference.product`."""
+    """Compute `reference.product`."""
     if backend == "torch":
         return reference.product(words, weight)
     return _dispatch.load(backend, __package__).product(words, weight)

@@ -10,7 +10,7 @@ from ..numba_cpu import compiled, empty, lowest_bit, run
 __all__ = ["product"]
 
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
-# Sums of so many outputs at a time, so that they stay in the first cache.
+# Sums of this many outputs at a time stay in the L1 cache.
 _BLOCK = 512
 
 
@@ -30,7 +30,7 @@ def _product_kernel(start, stop, words, weight, out):
 
 
 def product(words, weight):
-    """See `reference.product`."""
+    """Compute `reference.product`."""
     out = empty((words.shape[0], weight.shape[1]), torch.int32)
     run(
         compiled(_product_kernel), words.shape[0] * -(-weight.shape[1] // _BLOCK), weight.shape[0] * _BLOCK // 16,

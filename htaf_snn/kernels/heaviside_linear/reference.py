@@ -9,5 +9,5 @@ from ..binary_linear.reference import unpack
 
 
 def product(words: Tensor, weight: Tensor) -> Tensor:
-    """Sums, int32 (M, O), of the rows of weight, int32 (N, O), whose bits in words (M, ceil(N / 64)) are set."""
+    """Return the sums, int32 (M, O), of the rows of weight, int32 (N, O), whose bits in words are set."""
     return (unpack(words, weight.shape[0]).double() @ weight.double()).to(torch.int32)

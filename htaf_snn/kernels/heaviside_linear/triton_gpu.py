@@ -25,7 +25,7 @@ def _product_kernel(words, weight, out, inputs, outputs, length, BLOCK: tl.const
 
 
 def product(words, weight):
-    """See `reference.product`."""
+    """Compute `reference.product`."""
     rows, (inputs, outputs) = words.shape[0], weight.shape
     out = words.new_empty(rows, outputs, dtype=torch.int32)
     if rows and outputs:
