@@ -11,8 +11,11 @@ BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]
 NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per recording.")]
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
-AlphaEnd = Annotated[float, typer.Option(help="Final alpha of smooth activations (bnn, dhn, concepts).")]
-Anneal = Annotated[str, typer.Option(help="Shape of the rise of alpha: exponential, cosine or stepwise.")]
+Anneal = Annotated[
+    str, typer.Option(help="What moves while the surrogate's hardness is below 1: alpha, hardness (to 1) or none.")
+]
+AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
+AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, cosine or stepwise.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
 Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]

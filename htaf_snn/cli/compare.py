@@ -12,7 +12,7 @@ import typer
 from ..compare import Settings, Study
 from ..compare.study import SETTINGS
 from ._app import IS_MAIN, app, given_options, one_line_errors
-from ._options import AlphaEnd, Anneal, BatchSize, Epochs, NTimeBins, Schedule, WeightSurrogate
+from ._options import AlphaEnd, Anneal, AnnealShape, BatchSize, Epochs, NTimeBins, Schedule, WeightSurrogate
 
 _STUDY = Settings()
 _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
@@ -71,8 +71,9 @@ def compare_command(
     n_time_bins: NTimeBins = _STUDY.n_time_bins,
     weight_surrogate: WeightSurrogate = _STUDY.weight_surrogate,
     schedule: Schedule = _STUDY.schedule,
-    alpha_end: AlphaEnd = _STUDY.alpha_end,
     anneal: Anneal = _STUDY.anneal,
+    alpha_end: AlphaEnd = _STUDY.alpha_end,
+    anneal_shape: AnnealShape = _STUDY.anneal_shape,
     folds: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),

@@ -15,6 +15,7 @@ from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, r
 from ._options import (
     AlphaEnd,
     Anneal,
+    AnnealShape,
     BatchSize,
     Compiled,
     Device,
@@ -62,8 +63,9 @@ def icbm_command(
     batch_size: BatchSize = _DEFAULTS.batch_size,
     lr: Lr = _DEFAULTS.lr,
     schedule: Schedule = _DEFAULTS.schedule,
-    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
     anneal: Anneal = _DEFAULTS.anneal,
+    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
+    anneal_shape: AnnealShape = _DEFAULTS.anneal_shape,
     activity: Annotated[float, typer.Option(help="Weight of the penalty on concept rates outside 5 to 95 %.")] = (
         _DEFAULTS.activity
     ),

@@ -14,6 +14,7 @@ from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, r
 from ._options import (
     AlphaEnd,
     Anneal,
+    AnnealShape,
     BatchSize,
     Compiled,
     Device,
@@ -78,8 +79,9 @@ def train_command(
     n_time_bins: NTimeBins = _DEFAULTS.n_time_bins,
     lr: Lr = _DEFAULTS.lr,
     schedule: Schedule = _DEFAULTS.schedule,
-    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
     anneal: Anneal = _DEFAULTS.anneal,
+    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
+    anneal_shape: AnnealShape = _DEFAULTS.anneal_shape,
     precision: Precision = _DEFAULTS.precision,
     compiled: Compiled = False,
     seed: Seed = _DEFAULTS.seed,

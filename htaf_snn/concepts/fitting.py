@@ -39,7 +39,7 @@ class Recipe:
     """Settings of a training.
 
     Attributes:
-        epochs, lr, schedule, alpha_end, anneal: as in `training.TrainConfig`.
+        epochs, lr, schedule, anneal, alpha_end, anneal_shape: as in `training.TrainConfig`.
         activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
 
     Raises:
@@ -57,15 +57,16 @@ class Recipe:
     epochs: int = 20
     lr: float = 4e-3
     schedule: str = "cosine"
+    anneal: str = "alpha"
     alpha_end: float = 10.0
-    anneal: str = "exponential"
+    anneal_shape: str = "linear"
     activity: float = 1.0
     decorrelation: float = 0.01
     entropy: float = 0.0
 
     def __post_init__(self):
         make_plain(self)
-        names = ("epochs", "lr", "schedule", "alpha_end", "anneal")
+        names = ("epochs", "lr", "schedule", "anneal", "alpha_end", "anneal_shape")
         training.TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
         for name in ("activity", "decorrelation", "entropy"):
             require(name, getattr(self, name), "a number >= 0", lambda v: is_number(v) and 0 <= v < float("inf"))
@@ -184,15 +185,16 @@ def fit(
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
     out, penalty = Path(out), _Penalty(recipe)
+    start = getattr(model.concept_layer.activation, "surrogate", None)
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
     check_annealing(own, model)
     writes = processes is None or processes.is_main
     resumes = writes and resume and (out / "config.json").is_file()
     if resumes:
         check_same_run(own, read_settings(out, Recipe))
-    with _shape_restored_on_error(model), penalty.watching(model.concept_layer.discretiser):
+    with _shape_restored_on_error(model), penalty.watching(model.concept_layer.activation):
         check_first_batch(model, train_loader)
-        data = {"image_shape": model.image_shape, "activation": activation_of(model)}
+        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": repr(start)}
         if resumes:
             check_same_data(out, data)
         if writes:
@@ -224,11 +226,8 @@ def _write_config(out: Path, values: dict) -> None:
 
 def activation_of(model: ICBM) -> str:
     """Return the class names of the module that makes the concepts, without parameters, as training changes them."""
-    activation = model.concept_layer.discretiser
-    surrogate = getattr(activation, "surrogate", None)
-    if surrogate is None:
-        return type(activation).__name__
-    return f"{type(surrogate).__name__} in {getattr(activation, 'mode', 'spike')} mode"
+    activation = model.concept_layer.activation
+    return type(getattr(activation, "surrogate", activation)).__name__
 
 
 def check_first_batch(model: ICBM, loader: DataLoader) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import training
+from .. import hardening
 from ..models import ICBM
 from ..nn._batches import check_in_order
 from .coding import Codes, codes
@@ -25,14 +25,13 @@ def measure(model: ICBM, train_loader: Iterable, loader: Iterable, attributes: d
     """Compute all figures of a trained model on the images of a loader.
 
     Args:
-        model: trained; its BatchNorm layers keep the statistics of the hard network, as in `training.evaluate_hard`.
+        model: trained; its BatchNorm layers keep the statistics of the hard network, as `hardening.evaluate` measures them.
         train_loader: of the training images.
         loader: of the images to measure on.
         attributes: further labels of the loader's images, int64 (N,) each.
 
     Returns:
-        {"hard_accuracy", "smooth_accuracy" and "hardening_gap" (None if training was not smooth), "dead": number of
-        concepts that are 0 in all of the loader's images, "always_on": number of those that are 1 in 99 % of them or
+        {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead": number of concepts that are 0 in all of the loader's images, "always_on": number of those that are 1 in 99 % of them or
         more, "activation_rate": mean of all bits, "effective_concepts": exponential of the entropy of the eigenvalues
         of the concepts' correlations, "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of
         the share of their most frequent class (None if all are dead), "completeness": accuracy of a tree over the bits
@@ -66,16 +65,16 @@ def measure(model: ICBM, train_loader: Iterable, loader: Iterable, attributes: d
     """
     if attributes:
         check_in_order(loader, "attributes")
-    hard = training.evaluate_hard(model, train_loader, loader)
+    evaluation = hardening.evaluate(model, train_loader, loader, keep_hard_statistics=True)
     train, test = codes(model, train_loader), codes(model, loader)
     bits, n_classes = test.numpy(), model.head.out_features
     rates = bits.mean(0)
     curve = intervention_curve(model, train, test) if model.is_binary else None
     auc, random_auc = (curve and float(np.mean(curve[name])) for name in ("accuracy", "random"))
     return {
-        "hard_accuracy": hard["accuracy"],
-        "smooth_accuracy": hard.get("smooth_accuracy"),
-        "hardening_gap": hard.get("hardening_gap"),
+        "hard_accuracy": evaluation.hard,
+        "smooth_accuracy": evaluation.smooth,
+        "hardening_gap": evaluation.gap,
         "dead": int((rates == 0).sum()),
         "always_on": int((rates >= _ALWAYS).sum()),
         "activation_rate": float(rates.mean()),

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from .. import hardening
 from .._files import replacing
 from ..models import ICBM, ImageEncoder
 from ..training import CHECKPOINT, Processes, TrainConfig, evaluate, image_loaders, load_checkpoint
@@ -26,7 +27,7 @@ from ..training.folder import (
     write_json,
 )
 from ..training.loop import restore
-from ..training.recipe import check_annealing, end_annealing
+from ..training.recipe import check_annealing
 from .atlas import write_atlas
 from .coding import codes
 from .fitting import Recipe, activation_of, check_first_batch, check_images, fit
@@ -96,7 +97,7 @@ class Config(Recipe):
 def _model(config: Config, in_channels: int, n_classes: int) -> ICBM:
     torch.manual_seed(config.seed)
     encoder = ImageEncoder(in_channels, config.width)
-    return ICBM(encoder, config.n_concepts, n_classes, in_features=encoder.out_features, discretiser=config.surrogate)
+    return ICBM(encoder, config.n_concepts, n_classes, in_features=encoder.out_features, surrogate=config.surrogate)
 
 
 def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
@@ -125,7 +126,8 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
         True
     """
     out = Path(out)
-    recipe, stored = read_settings(out, Recipe), json.loads((out / "config.json").read_text())
+    read_settings(out, Recipe)  # checks the file
+    stored = json.loads((out / "config.json").read_text())
     of_run = "n_concepts" in stored
     if of_run and model is not None:
         raise TypeError(f"model: expected None for {out}, whose configuration defines it, got {type(model).__name__}")
@@ -144,7 +146,7 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
         load_checkpoint(out / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if (out / SPARSE_HEAD).is_file():
         _load_head(out / SPARSE_HEAD, model)
-    end_annealing(recipe, model)
+    hardening.harden(model)
     return model.eval()
 
 

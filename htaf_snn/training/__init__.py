@@ -5,7 +5,7 @@ random state after the last finished epoch) and, once finished, `result.json`.
 """
 
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from .loop import evaluate, evaluate_hard, fit, hardened, steps_in_epoch
+from .loop import evaluate, fit, steps_in_epoch
 from .processes import Processes
 from .recipe import before_step
 from .runs import (
@@ -33,9 +33,7 @@ __all__ = [
     "before_step",
     "binary_network",
     "evaluate",
-    "evaluate_hard",
     "fit",
-    "hardened",
     "image_loaders",
     "load",
     "load_checkpoint",

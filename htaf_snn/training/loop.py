@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sized
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -18,11 +17,9 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
+from .. import hardening
 from .._files import replacing
-from ..nn import recalibrate, smooth_activations
-from ..nn._batches import Batch, class_scores, device_of, unpack
-from ..nn._modes import in_eval
-from ..surrogate import Surrogate
+from ..nn._batches import Batch, class_scores, device_of, loss_and_accuracy, unpack
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
 
@@ -110,99 +107,25 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
         >>> evaluate(net, [(x, labels)])["accuracy"]
         0.75
     """
-    loss = correct = count = 0.0
-    with torch.no_grad(), in_eval(model):
-        for batch in loader if processes is None else processes.shard(loader):
-            scores, labels = class_scores(model, unpack(batch))
-            loss += cross_entropy(scores, labels, reduction="sum").item()
-            correct += (scores.argmax(1) == labels).sum().item()
-            count += len(labels)
-    if processes is not None:
-        loss, correct, count = processes.sum(loss, correct, count)
-    if not count:
-        raise ValueError("loader: expected at least one sample, got none")
-    if math.isnan(loss):
-        raise FloatingPointError("the loss is nan, as the model returns scores of NaN or infinity")
-    return {"loss": loss / count, "accuracy": correct / count}
+    loss, accuracy = loss_and_accuracy(model, loader, processes)
+    return {"loss": loss, "accuracy": accuracy}
 
 
-def _smooth_steps(model: nn.Module) -> list[Surrogate]:
-    return [module for module in model.modules() if isinstance(module, Surrogate) and module.mode == "smooth"]
+def figures(evaluation: hardening.Evaluation) -> dict[str, float]:
+    """Return an evaluation as metrics name it."""
+    return {
+        "loss": evaluation.loss,
+        "accuracy": evaluation.hard,
+        "smooth_accuracy": evaluation.smooth,
+        "hardening_gap": evaluation.gap,
+    }
 
 
-@contextmanager
-def hardened(model: nn.Module) -> Iterator[None]:
-    """Within the block, surrogates in smooth mode are in spike mode.
-
-    Args:
-        model: all `htaf_snn.surrogate.Surrogate`s in it are meant, those of neurons too.
-
-    Example:
-        >>> from htaf_snn import HTAF
-        >>> step = HTAF(hardness=0.0)
-        >>> with hardened(step):
-        ...     step(torch.zeros(1))
-        tensor([0.])
-        >>> step(torch.zeros(1))
-        tensor([0.5000])
-    """
-    smooth = _smooth_steps(model)
-    make_hard(model)
-    try:
-        yield
-    finally:
-        for module in smooth:
-            module.mode = "smooth"
-
-
-def make_hard(model: nn.Module) -> None:
-    """Put surrogates in smooth mode into spike mode, for good."""
-    for module in _smooth_steps(model):
-        module.mode = "spike"
-
-
-def evaluate_hard(model: nn.Module, train_loader, loader, processes: Processes | None = None) -> dict[str, float]:
-    """`evaluate` of the network with hard steps, and for one trained with smooth ones the distance between the two.
-
-    The statistics of BatchNorm are measured on the training data for each of the two, and remain those of the hard one.
-
-    Args:
-        model: as of `evaluate`.
-        train_loader: of the training data, (inputs, labels).
-        loader: of the data to evaluate on.
-        processes: as of `evaluate`.
-
-    Returns:
-        As `evaluate`; for a network with surrogates in smooth mode also {"smooth_accuracy", "hardening_gap": the smooth
-        accuracy minus the hard one}.
-
-    Raises:
-        ValueError: if the loader is empty.
-
-    Example:
-        >>> from htaf_snn.nn import HTAFActivation
-        >>> net = nn.Sequential(nn.Linear(2, 8), HTAFActivation(), nn.Linear(8, 2))
-        >>> batches = [(torch.randn(50, 2), torch.randint(2, (50,)))]
-        >>> found = evaluate_hard(net, batches, batches)
-        >>> found["hardening_gap"] == found["smooth_accuracy"] - found["accuracy"]
-        True
-    """
-    if not _smooth_steps(model):
-        return evaluate(model, loader, processes)
-    with smooth_activations(model):
-        recalibrate(model, train_loader)
-        smooth = evaluate(model, loader, processes)["accuracy"]
-    _calibrate_hard(model, train_loader)
-    with hardened(model):
-        hard = evaluate(model, loader, processes)
-    return {**hard, "smooth_accuracy": smooth, "hardening_gap": smooth - hard["accuracy"]}
-
-
-def _calibrate_hard(model: nn.Module, train_loader) -> None:
-    """Give BatchNorm the statistics of the hard network, if the model is trained with smooth steps."""
-    if _smooth_steps(model):
-        with hardened(model):
-            recalibrate(model, train_loader)
+def _calibrate_hard(model: nn.Module, train_loader: Iterable) -> None:
+    """Give BatchNorm the statistics of the hard network, unless the network is hard already."""
+    if not hardening.is_hard(model):
+        with hardening.hard(model):
+            hardening.recalibrate(model, train_loader)
 
 
 def _train_epoch(
@@ -371,8 +294,8 @@ def fit(
 
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`: {"epoch", "train_loss", "train_accuracy", "spike_rate": one
-        per module in `model.neurons`, "val_loss" and so on, "seconds"}. Validation figures are those of
-        `evaluate_hard`.
+        per module in `model.neurons`, "val_loss", "val_accuracy", "val_smooth_accuracy", "val_hardening_gap",
+        "seconds"}. Validation figures are those of `hardening.evaluate`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
@@ -418,6 +341,8 @@ def fit(
         before_step=before_step,
         penalty=penalty,
     )
+    if done:  # what the step before set, in all processes
+        before_step(done * steps - 1, optimizer)
     if is_main:
         _write_metrics(out, metrics)
         if not done:
@@ -432,9 +357,11 @@ def fit(
             if val_loader is None:
                 _calibrate_hard(model, train_loader)
             else:
-                validation = evaluate_hard(model, train_loader, val_loader, processes)
-                line |= {f"val_{name}": value for name, value in validation.items()}
-                bar.set_postfix_str(f"{bar.postfix}, val acc {validation['accuracy']:.3f}")
+                validation = hardening.evaluate(
+                    model, train_loader, val_loader, keep_hard_statistics=True, processes=processes
+                )
+                line |= {f"val_{name}": value for name, value in figures(validation).items()}
+                bar.set_postfix_str(f"{bar.postfix}, val acc {validation.hard:.3f}")
         metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
         if is_main:
             _write_metrics(out, metrics)

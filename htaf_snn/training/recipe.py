@@ -10,21 +10,14 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from .. import hardening
 from .. import nn as hnn
 
-__all__ = [
-    "ANNEALS",
-    "SCHEDULES",
-    "Recipe",
-    "annealing",
-    "before_step",
-    "check_annealing",
-    "end_annealing",
-    "smooth_modules",
-]
+__all__ = ["ANNEALS", "SCHEDULES", "SHAPES", "Recipe", "before_step", "check_annealing"]
 
 SCHEDULES = ("constant", "cosine")
-ANNEALS = tuple(hnn.hardening.SHAPES)
+ANNEALS = ("alpha", "hardness", "none")
+SHAPES = tuple(hardening.SHAPES)
 
 
 class Recipe(Protocol):
@@ -37,49 +30,43 @@ class Recipe(Protocol):
     @property
     def schedule(self) -> str: ...
     @property
+    def anneal(self) -> str: ...
+    @property
     def alpha_end(self) -> float: ...
     @property
-    def anneal(self) -> str: ...
+    def anneal_shape(self) -> str: ...
 
 
-def smooth_modules(model: nn.Module) -> list[nn.Module]:
-    """The activations that are smooth while training and hard afterwards."""
-    modules = [module for module in model.modules() if isinstance(module, hnn.BinaryActivation)]
-    return [module for module in modules if module.mode == "smooth"]
-
-
-def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hnn.AnnealAlpha | None:
-    """Raises the steepness of smooth activations from their own over so many steps; None if there is none to raise."""
-    smooth = [module.surrogate for module in smooth_modules(model) if "alpha" in module.surrogate.values()]
-    if not smooth:
+def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
+    """Return what moves alpha or the hardness from its own value over so many steps; None if nothing is to be moved."""
+    if recipe.anneal == "none" or hardening.is_hard(model):
         return None
-    return hnn.AnnealAlpha(model, smooth[0].alpha, recipe.alpha_end, steps=steps, shape=recipe.anneal)
+    surrogates = list(hardening.annealable(model, recipe.anneal).values())
+    if not surrogates:
+        return None
+    start = surrogates[0].numbers()[recipe.anneal]
+    end = 1.0 if recipe.anneal == "hardness" else recipe.alpha_end
+    return hardening.Anneal(model, recipe.anneal, float(start), end, steps=steps, shape=recipe.anneal_shape)
 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
-    """Raise ValueError if the recipe says how to anneal, and the model has no activation that could be."""
-    if annealing(recipe, model, steps=1) is None:
-        for field in fields(recipe):
-            value = getattr(recipe, field.name)
-            if field.name in ("alpha_end", "anneal") and value != field.default:
-                raise ValueError(
-                    f"{field.name}: {value!r} has no effect, as no activation is smooth while training; leave it out, "
-                    "or take a surrogate such as htaf(normalized=True, hardness=0.0)"
-                )
-
-
-def end_annealing(recipe: Recipe, model: nn.Module) -> None:
-    """Give smooth activations the steepness that they have after training, which checkpoints do not hold."""
+    """Raise ValueError if a setting of the annealing differs from its default without effect on the model."""
     anneal = annealing(recipe, model, steps=1)
-    if anneal is not None:
-        anneal.at(1)
+    idle = ["alpha_end"] if recipe.anneal != "alpha" else []
+    for name in idle if anneal else ("anneal", "alpha_end", "anneal_shape"):
+        value, default = getattr(recipe, name), next(f.default for f in fields(recipe) if f.name == name)
+        if value != default:
+            raise ValueError(
+                f"{name}: {value!r} has no effect, as no surrogate with a hardness below 1 is annealed so; leave it "
+                "out, or take a surrogate such as htaf(normalized=True, hardness=0.0)"
+            )
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
     """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
 
     Args:
-        recipe: a `TrainConfig`, or anything with its `epochs`, `lr`, `schedule`, `alpha_end` and `anneal`.
+        recipe: a `TrainConfig`, or anything with its fields of `Recipe`.
         model: the network to train.
         steps: training steps per epoch, see `steps_in_epoch`.
 
@@ -87,11 +74,11 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
         A function of the step's number, counted from the start of the first epoch, and the optimizer.
 
     Raises:
-        ValueError: as `htaf_snn.nn.AnnealAlpha`.
+        ValueError: as `htaf_snn.hardening.Anneal`.
 
     Example:
         >>> from htaf_snn.training import TrainConfig
-        >>> net = nn.Sequential(nn.Linear(2, 2), hnn.HTAFActivation(alpha=1.0))
+        >>> net = nn.Sequential(nn.Linear(2, 2), hnn.BinaryActivation("htaf(hardness=0.0)"))
         >>> prepare = before_step(TrainConfig(model="dhn", epochs=2, alpha_end=16.0), net, steps=2)
         >>> for number in range(4):
         ...     prepare(number, torch.optim.Adam(net.parameters()))

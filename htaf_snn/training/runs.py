@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .. import integrations, models
+from .. import hardening, interop, models
+from ..surrogate import SurrogateLike, resolve
 from .checkpoint import CHECKPOINT, load_checkpoint
 from .folder import (
     check_folder,
@@ -28,9 +29,9 @@ from .folder import (
     require,
     write_json,
 )
-from .loop import PRECISIONS, evaluate_hard, fit, make_hard, restore, steps_in_epoch
+from .loop import PRECISIONS, figures, fit, restore, steps_in_epoch
 from .processes import Processes
-from .recipe import ANNEALS, SCHEDULES, before_step, check_annealing, end_annealing
+from .recipe import ANNEALS, SCHEDULES, SHAPES, before_step, check_annealing
 
 SPIKING = ("mlp", "cnn")
 # Networks of images with binary activations.
@@ -39,6 +40,7 @@ MODELS = (*SPIKING, *BINARY, "relu")
 CHOICES = {
     "schedule": SCHEDULES,
     "anneal": ANNEALS,
+    "anneal_shape": SHAPES,
     "precision": PRECISIONS,
     "model": MODELS,
     "device": ("auto", "cpu", "cuda"),
@@ -56,8 +58,8 @@ class TrainConfig:
         root: folder of the data set; None for the default place.
         download: fetch the data set if it is missing.
         library: neuron implementation of spiking models: "snntorch", "norse" or "fused", this package's.
-        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". In smooth mode the
-            network is hard in evaluation.
+        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". With a hardness
+            below 1 the network is evaluated both hard and as smooth as it is.
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their floating-point twin.
         weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
@@ -65,9 +67,10 @@ class TrainConfig:
         epochs, batch_size, n_time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
         schedule: "constant", or "cosine" for a rate that rises in the first tenth of the steps and then falls to 0.
-        alpha_end: final alpha, in (0, 1e6], of the smooth activations of bnn and dhn, raised from their own; spiking
-            networks keep theirs.
-        anneal: shape of the rise of alpha, as in `htaf_snn.nn.AnnealAlpha`.
+        anneal: what moves during the training if the surrogate's hardness is below 1: its "alpha", to `alpha_end`, its
+            "hardness", to 1, or "none" of them.
+        alpha_end: final alpha, in (0, 1e6].
+        anneal_shape: "linear", "cosine" or "stepwise", as in `htaf_snn.hardening.Anneal`.
         precision: "float32" or "bfloat16", as in `fit`.
         compiled: train through `torch.compile`.
         seed: seed for weights, order of the samples and split of the data.
@@ -102,8 +105,9 @@ class TrainConfig:
     n_time_bins: int = 10
     lr: float = 1e-3
     schedule: str = "constant"
+    anneal: str = "alpha"
     alpha_end: float = 20.0
-    anneal: str = "exponential"
+    anneal_shape: str = "linear"
     precision: str = "float32"
     compiled: bool = False
     seed: int = 0
@@ -139,7 +143,9 @@ class TrainConfig:
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users: dict[str, tuple[str, ...]] = {"surrogate": (*SPIKING, *BINARY), "weight_surrogate": ("bnn",)}
-        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | dict.fromkeys(("alpha_end", "anneal"), BINARY)
+        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | dict.fromkeys(
+            ("anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY)
+        )
         for name, suited in users.items():
             value, default = getattr(self, name), getattr(type(self), name)
             if self.model not in suited and value != default:
@@ -253,10 +259,10 @@ def _make_model(
     if config.model == "relu":
         return models.ReLUNet(in_features, config.hidden, n_classes)
     if config.model in BINARY:
-        return binary_network(config, in_features, n_classes, lambda: integrations.parse(config.surrogate))
+        return binary_network(config, in_features, n_classes, config.surrogate)
 
     def neuron() -> nn.Module:
-        return integrations.neuron(config.library, config.surrogate)
+        return models.neuron(config.library, config.surrogate)
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
@@ -264,7 +270,7 @@ def _make_model(
 
 
 def binary_network(
-    config: TrainConfig, in_features: int, n_classes: int, surrogate: Callable[[], Callable[[Tensor], Tensor]] | None
+    config: TrainConfig, in_features: int, n_classes: int, surrogate: SurrogateLike
 ) -> BinaryNetwork:
     """Return the bnn or dhn of a configuration, with new weights.
 
@@ -272,21 +278,21 @@ def binary_network(
         config: its `model`, `hidden` and, for the bnn, `weight_surrogate` are used.
         in_features: values per image, C * H * W.
         n_classes: number of classes.
-        surrogate: makes the surrogate of each activation, as in `models.BinaryMLP`; None for smooth HTAF.
+        surrogate: the activations', as in `models.BinaryMLP`.
 
     Raises:
         TypeError, ValueError: as the class of the model.
 
     Example:
-        >>> net = binary_network(TrainConfig(model="dhn", hidden=(32, 16)), 64, 10, surrogate=None)
+        >>> net = binary_network(TrainConfig(model="dhn", hidden=(32, 16)), 64, 10, surrogate="htaf")
         >>> net(torch.rand(3, 1, 8, 8)).shape
         torch.Size([3, 10])
     """
     if config.model == "bnn":
         return models.BinaryMLP(
-            in_features, config.hidden, n_classes, activation=surrogate, estimator=config.weight_surrogate
+            in_features, config.hidden, n_classes, surrogate=surrogate, weight_surrogate=config.weight_surrogate
         )
-    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, activation=surrogate)
+    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate)
 
 
 def load(out: str | PathLike) -> nn.Module:
@@ -297,7 +303,8 @@ def load(out: str | PathLike) -> nn.Module:
 
     Returns:
         A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, n_classes); see `evaluate`.
-        Smooth surrogates of a spiking network are in spike mode. It refuses frames and images whose shape differs from
+        All its surrogates have hardness 1. With Norse's neurons and a surrogate of this package it works while
+        `htaf_snn.register()` is in force. It refuses frames and images whose shape differs from
         the `frame_shape` or `image_shape` of the training.
 
     Raises:
@@ -328,10 +335,9 @@ def load(out: str | PathLike) -> nn.Module:
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if isinstance(model, SpikingNetwork):
         model.frame_shape = (config.n_time_bins, *frame_shape)
-        make_hard(model)
     else:
         model.image_shape = frame_shape
-    end_annealing(config, model)
+    hardening.harden(model)
     return model.eval()
 
 
@@ -360,7 +366,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     """Train and test one network.
 
     Under `torchrun` all processes train one network, each on a shard of every batch, through Lightning Fabric; the main
-    process reads and writes the folder.
+    process reads and writes the folder. While Norse's neurons, or snnTorch's at a hardness below 1, are trained with a
+    surrogate of this package, `htaf_snn.register()` is in force; afterwards it is as before.
 
     Args:
         config: what to train, on which data, and how.
@@ -370,10 +377,10 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         progress: show progress bars on standard error.
 
     Returns:
-        {"test_accuracy", "test_loss", "epochs", "spike_rate" (mean output per layer in the last epoch), "seconds",
-        "torch", "threads", "device", "processes", "out"}, also in `result.json`. The test figures are those of the hard
-        network after the last epoch; after training in smooth mode, "smooth_test_accuracy" and "hardening_gap" are
-        added.
+        {"test_accuracy", "test_loss", "smooth_test_accuracy", "hardening_gap", "epochs", "spike_rate" (mean output per
+        layer in the last epoch), "seconds", "torch", "threads", "device", "processes", "out"}, also in `result.json`.
+        The test figures are those of the hard network after the last epoch, and the gap is that of
+        `hardening.evaluate`.
 
     Raises:
         ValueError: if an argument is invalid, the folder holds another run, or the checkpoint does not fit.
@@ -389,8 +396,23 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
         (1, 2, True)
     """
+    with _registered(config):
+        return _train(config, Path(out), resume, progress)
+
+
+@contextmanager
+def _registered(config: TrainConfig) -> Iterator[None]:
+    """Within the block, `interop.register` is in force if the neurons of the configuration need it."""
+    surrogate = resolve(config.surrogate)
+    is_needed = config.library == "norse" and surrogate.formula is not None
+    is_needed |= config.library == "snntorch" and surrogate.hardness < 1
+    with interop.register() if is_needed and config.model in SPIKING else nullcontext():
+        yield
+
+
+def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict:
     device = device_of(config.device)
-    out, processes = Path(out), Processes.launched(device.type)
+    processes = Processes.launched(device.type)
     is_main = processes is None or processes.is_main
     # Quick checks come first: an unknown surrogate or an unusable folder is refused before data are read.
     check_annealing(config, _make_model(config, (1, 8, 8), 2))
@@ -402,6 +424,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         samples = [len(loader.dataset) if loader else 0 for loader in loaders]
         data = {"frame_shape": frame_shape, "classes": classes, "samples": samples}
         model = _make_model(config, frame_shape, len(classes)).to(device if processes is None else processes.device)
+        # Before a checkpoint is restored, as it starts from the configuration's hardness and parameters.
+        prepare = before_step(config, model, steps_in_epoch(model, train_loader, processes))
         if is_main:
             if resume:
                 check_same_data(out, data)
@@ -421,7 +445,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         processes=processes,
         precision=config.precision,
         compiled=config.compiled,
-        before_step=before_step(config, model, steps_in_epoch(model, train_loader, processes)),
+        before_step=prepare,
     )
     result = {
         **_test(model, train_loader, test_loader, processes),
@@ -457,11 +481,19 @@ def sample_shape(samples) -> tuple[int, int, int]:
 
 
 def _test(model: nn.Module, train_loader, test_loader, processes: Processes | None) -> dict[str, float]:
-    test = evaluate_hard(model, train_loader, test_loader, processes)
-    figures = {"test_accuracy": test["accuracy"], "test_loss": test["loss"]}
-    if "hardening_gap" in test:
-        figures |= {"smooth_test_accuracy": test["smooth_accuracy"], "hardening_gap": test["hardening_gap"]}
-    return figures
+    evaluation = hardening.evaluate(model, train_loader, test_loader, keep_hard_statistics=True, processes=processes)
+    return test_figures(evaluation)
+
+
+def test_figures(evaluation: hardening.Evaluation) -> dict[str, float]:
+    """Return the figures of a test as results name them."""
+    test = figures(evaluation)
+    return {
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "smooth_test_accuracy": test["smooth_accuracy"],
+        "hardening_gap": test["hardening_gap"],
+    }
 
 
 def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
@@ -496,7 +528,7 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
         raise ValueError("folds: expected an integer of at least 2, got None")
     require("fold", config.fold, "None, as all folds are trained", lambda v: v is None)
     out = Path(out)
-    integrations.neuron(config.library, config.surrogate)
+    models.neuron(config.library, config.surrogate)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("folds: not supported under torchrun; pass fold=K to train one fold")
     check_folder(config, out, resume)
