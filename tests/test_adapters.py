@@ -82,9 +82,7 @@ def test_sinabs_own_code_computes_at_threshold_one():
 def test_faults_are_as_described():
     assert gradient(surrogate.resolve("snntorch.sigmoid"), torch.tensor([-4.0])).isnan().all()
     assert gradient(surrogate.resolve("snntorch.triangular")).unique().tolist() == [-1.0, 1.0]
-    assert torch.equal(
-        gradient(surrogate.resolve("norse.super(alpha=1)")), gradient(surrogate.resolve("norse.super"))
-    )
+    assert torch.equal(gradient(surrogate.resolve("norse.super(alpha=1)")), gradient(surrogate.resolve("norse.super")))
     assert gradient(surrogate.resolve("snntorch.atan")).max() == 1
     assert surrogate.fault("snntorch.fast_sigmoid") is surrogate.fault("htaf(beta=8)") is None
 

@@ -248,7 +248,9 @@ def test_any_callable(backend, reset, delay):
         step.zero_grad()
         outputs, grads = results(fused(backend, step, reset=reset, reset_delay=delay), leaves(tensors, device=device))
         x = tensors["x"].to(device)
-        functional.leaky(x, beta=0.9, surrogate=step, reset=reset, reset_delay=delay, backend=backend)[0].sum().backward()
+        functional.leaky(x, beta=0.9, surrogate=step, reset=reset, reset_delay=delay, backend=backend)[
+            0
+        ].sum().backward()
         return outputs, grads, {k: p.grad.cpu() for k, p in step.named_parameters()}
 
     expected = run("torch", step, "cpu")

@@ -323,7 +323,9 @@ def test_a_taken_name_is_refused():
 
     formula = surrogate.Formula("atan", function, function)
     with pytest.raises(ValueError, match="taken"):
-        surrogate.register(type("Other", (surrogate.Surrogate,), {"k": 1.0, "__annotations__": {"k": float}}, formula=formula))
+        surrogate.register(
+            type("Other", (surrogate.Surrogate,), {"k": 1.0, "__annotations__": {"k": float}}, formula=formula)
+        )
     with pytest.raises(TypeError, match="expected the fields k: float"):
         type("Other", (surrogate.Surrogate,), {}, formula=formula)
 

@@ -107,9 +107,7 @@ _NEURONS = {
     "hnn.LIF": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=HTAF())), moved_bytes=_LIF_BYTES),
     "hnn.LIF, FastSigmoid": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=FastSigmoid(100.0))), moved_bytes=_LIF_BYTES),
     "snn.Leaky, stepped": Peer(_SteppedByIndex, "snntorch"),
-    "snn.Leaky, stepped, unbound": Peer(
-        lambda: LeakyOverTime("snntorch.atan"), "snntorch"
-    ),
+    "snn.Leaky, stepped, unbound": Peer(lambda: LeakyOverTime("snntorch.atan"), "snntorch"),
     "norse.LIF": Peer(lambda: LIFOverTime("norse.super(alpha=100.0)", v_th=1.0), "norse"),
     "sinabs.LIF": Peer(lambda: sinabs.LIFOverTime(), "sinabs"),
     "SpikingJelly, torch": Peer(lambda: spikingjelly.LIFOverTime("torch"), "spikingjelly"),

@@ -25,20 +25,21 @@ def measure(model: ICBM, train_loader: Iterable, loader: Iterable, attributes: d
     """Compute all figures of a trained model on the images of a loader.
 
     Args:
-        model: trained; its BatchNorm layers keep the statistics of the hard network, as `hardening.evaluate` measures them.
+        model: trained; its BatchNorm layers keep the hard network's statistics, as `hardening.evaluate` measures them.
         train_loader: of the training images.
         loader: of the images to measure on.
         attributes: further labels of the loader's images, int64 (N,) each.
 
     Returns:
-        {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead": number of concepts that are 0 in all of the loader's images, "always_on": number of those that are 1 in 99 % of them or
-        more, "activation_rate": mean of all bits, "effective_concepts": exponential of the entropy of the eigenvalues
-        of the concepts' correlations, "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of
-        the share of their most frequent class (None if all are dead), "completeness": accuracy of a tree over the bits
-        in excess of the share of the largest class, relative to the largest possible excess (None if there is only one
-        class), "intervention_auc": mean accuracy along `intervention_curve` (None for real concepts), "information":
-        mean mutual information with the labels in bits, "alignment": for each attribute the largest mutual information
-        of a concept with it, relative to the attribute's entropy, "chance": {"purity", "information", "alignment",
+        {"hard_accuracy", "smooth_accuracy", "hardening_gap", "dead": number of concepts that are 0 in all of the
+        loader's images, "always_on": number of those that are 1 in 99 % of them or more, "activation_rate": mean of all
+        bits, "effective_concepts": exponential of the entropy of the eigenvalues of the concepts' correlations,
+        "redundancy": mean |correlation| of two concepts, "purity": mean over concepts of the share of their most
+        frequent class (None if all are dead), "completeness": accuracy of a tree over the bits in excess of the share
+        of the largest class, relative to the largest possible excess (None if there is only one class),
+        "intervention_auc": mean accuracy along `intervention_curve` (None for real concepts), "information": mean
+        mutual information with the labels in bits, "alignment": for each attribute the largest mutual information of a
+        concept with it, relative to the attribute's entropy, "chance": {"purity", "information", "alignment",
         "intervention_auc"} for bits that are independent of the image: those of other images drawn at random}.
 
         A figure that does not exceed its "chance" is no evidence: none of the four is 0 for random bits.

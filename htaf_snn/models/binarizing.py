@@ -123,7 +123,9 @@ def _check_references(known: dict[str, nn.Module], made: dict[int, nn.Module], s
             raise ValueError(f"{title}: expected to be skipped, as torch computes with its layers' weights directly")
 
 
-def _binary_form(name: str, module: nn.Module, new_surrogate: Callable[[], Surrogate], number: torch.Tensor | None) -> nn.Module:
+def _binary_form(
+    name: str, module: nn.Module, new_surrogate: Callable[[], Surrogate], number: torch.Tensor | None
+) -> nn.Module:
     extra = [*(module._parameters.keys() - {"weight", "bias"}), *module._buffers, *module._modules]
     if "forward" in vars(module):
         extra.append("a forward of its own")

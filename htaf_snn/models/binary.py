@@ -107,7 +107,12 @@ class DeepHeavisideNet(_Layered):
     """
 
     def __init__(
-        self, in_shape: int | Sequence[int], hidden: Sequence[int], n_classes: int, *, surrogate: SurrogateLike = _SMOOTH
+        self,
+        in_shape: int | Sequence[int],
+        hidden: Sequence[int],
+        n_classes: int,
+        *,
+        surrogate: SurrogateLike = _SMOOTH,
     ):
         check_sizes(hidden)
         new_surrogate = copies(surrogate)

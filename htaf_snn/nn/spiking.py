@@ -71,12 +71,7 @@ class Neuron(nn.Module):
 
 def _is_one(factor: Tensor) -> bool:
     """Whether a factor changes nothing; it is not looked at where that would stall a device or break a graph."""
-    if (
-        factor.requires_grad
-        or factor.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or is_transformed()
-    ):
+    if factor.requires_grad or factor.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
         return False
     return bool((factor == 1).all())
 

@@ -103,7 +103,9 @@ class Surrogate(nn.Module):
     def _checked_names(self, learn: Collection[str]) -> tuple[str, ...]:
         known = self._learnable()
         if isinstance(learn, str) or not isinstance(learn, Collection) or not set(learn) <= set(known):
-            expected = f"names of {', '.join(known)}, as in [{known[0]!r}]" if known else "none: it has no learnable one"
+            expected = (
+                f"names of {', '.join(known)}, as in [{known[0]!r}]" if known else "none: it has no learnable one"
+            )
             raise ValueError(f"learn: expected {expected}, got {learn!r}")
         return tuple(learn)
 
@@ -231,7 +233,9 @@ class Surrogate(nn.Module):
         numbers = json.loads(bytes(state.tolist()))
         own = self.formula.name if self.formula else None
         if numbers.pop("surrogate") != own:
-            raise ValueError(f"state_dict: expected the numbers of the surrogate {own!r}, got {bytes(state.tolist())!r}")
+            raise ValueError(
+                f"state_dict: expected the numbers of the surrogate {own!r}, got {bytes(state.tolist())!r}"
+            )
         for name, value in numbers.items():
             if name in self.__dict__:
                 setattr(self, name, value)

@@ -269,9 +269,7 @@ def _make_model(
     return models.SpikingMLP(in_features, config.hidden, n_classes, neuron)
 
 
-def binary_network(
-    config: TrainConfig, in_features: int, n_classes: int, surrogate: SurrogateLike
-) -> BinaryNetwork:
+def binary_network(config: TrainConfig, in_features: int, n_classes: int, surrogate: SurrogateLike) -> BinaryNetwork:
     """Return the bnn or dhn of a configuration, with new weights.
 
     Args:

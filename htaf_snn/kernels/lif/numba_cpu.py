@@ -437,7 +437,12 @@ def leaky_backward(
     grad_steps = empty(trace.shape if keep_steps else (0, 0), v0.dtype)
     grad_beta, grad_threshold = _zeros(v0.shape, v0), _zeros(v0.shape, v0)
     kernel, numbers = _specialised(
-        _leaky_backward_kernel, "derivative", formula.derivative if slopes is None else None, values[1:], v0, trace.dtype
+        _leaky_backward_kernel,
+        "derivative",
+        formula.derivative if slopes is None else None,
+        values[1:],
+        v0,
+        trace.dtype,
     )
     run(
         kernel, size, steps * _BACKWARD_WORK,
