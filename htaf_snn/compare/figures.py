@@ -138,14 +138,11 @@ def gradients(trials: list[dict]) -> Figure:
     steps = {name: [result["gradient_steps"] for result in results] for name, results in _by_surrogate(trials).items()}
     networks = [layers for by_trial in steps.values() for layers in by_trial]
     in_time, deepest = any(len(layers[0]) > 1 for layers in networks), max(map(len, networks))
-    if in_time:
-        shown = {name: [layers[0] for layers in by_trial] for name, by_trial in steps.items()}
-    else:
-        shown = {
-            name: [np.ravel(layers) for layers in by_trial if len(layers) == deepest]
-            for name, by_trial in steps.items()
-        }
-    norms = {name: np.mean(by_trial, axis=0) for name, by_trial in shown.items() if by_trial}
+    norms = {}
+    for name, by_trial in steps.items():
+        lines = [layers[0] if in_time else np.ravel(layers) for layers in by_trial if in_time or len(layers) == deepest]
+        if lines:
+            norms[name] = np.mean(lines, axis=0)
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(norms.items()):

@@ -62,11 +62,7 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
     """Return one row for each data set, surrogate, slope, depth and learning rate with finished trials.
 
     Accuracies are tested against the first surrogate's of the same data set, slope, depth and learning rate, over the
-    seeds that both have finished, with Holm's correction within that setting.
-
-    Args:
-        settings: those of the study.
-        trials: the finished trials, as in `Study.results`.
+    seeds that both have finished, with Holm's correction within that setting. The trials are those of `Study.results`.
 
     Returns:
         Dictionaries with the keys of the table's columns; missing values are None.
@@ -126,18 +122,7 @@ def _at_zero(spec: str) -> str:
 
 
 def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:
-    """Write the report's files into the study's folder, and return the page's path.
-
-    Args:
-        out: the folder.
-        settings: those of the study.
-        trials: the finished trials, as in `Study.results`.
-        failures: the failed trials, as in `Study.failures`.
-        counts: the numbers of trials, as in `Study.counts`.
-
-    Raises:
-        ValueError: if no trial is finished.
-    """
+    """Write the report's files into the study's folder, and return the page's path; see `Study.report`."""
     rows = table(settings, trials)
     if not rows:
         reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""

@@ -114,6 +114,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     start = time.perf_counter()
     prepared = prepare(config, None if processes is None else processes.device)
     model, (train, val, _) = prepared.model, prepared.loaders
+    before_step = training.before_step(config, model, training.steps_in_epoch(model, train, processes))
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(
@@ -125,7 +126,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
                 lr=config.lr,
                 progress=False,
                 processes=processes,
-                before_step=training.before_step(config, model, training.steps_in_epoch(model, train, processes)),
+                before_step=before_step,
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
@@ -233,6 +234,5 @@ def _tested(model: Network, loaders: tuple) -> dict:
         measured = activity(model, test)
     result = {"test_accuracy": evaluated["accuracy"], "test_loss": evaluated["loss"], **measured}
     if "hardening_gap" in evaluated:
-        result["smooth_test_accuracy"] = evaluated["smooth_accuracy"]
-        result["hardening_gap"] = evaluated["hardening_gap"]
+        result |= {"smooth_test_accuracy": evaluated["smooth_accuracy"], "hardening_gap": evaluated["hardening_gap"]}
     return result
