@@ -1,9 +1,9 @@
-"""Binary and deep Heaviside networks by several estimators, and their twins in floating point, on Fashion-MNIST.
+"""Compare surrogates in binary and deep Heaviside networks with floating-point twins, on Fashion-MNIST.
 
-    python benchmarks/binary_networks.py --data-root DIR --out runs/binary
+    python benchmarks/binary_networks.py --root DIR --out runs/binary
 
-DIR holds Fashion-MNIST, see `neuromorphic_datasets.images`. An hour and more on two cores; interrupted, the same
-command goes on. The figures end in `fashion-mnist.json` in the folder.
+DIR holds Fashion-MNIST, see `neuromorphic_datasets.images`. Takes more than an hour on two cores; after an
+interruption the same command continues. The figures are written to `fashion-mnist.json` in the output folder.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from htaf_snn.compare import Study
 from htaf_snn.compare.study import versions
 
 DEPTHS = {"bnn": 2, "dhn": 8}
-ESTIMATORS = ["htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "ede"]
+SURROGATES = ["htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "ede"]
 SHARED = {"dataset": "fashion-mnist", "epochs": 10, "batch_size": 128, "schedule": "cosine"}
 WIDTH = 512
 
 
 def twin(depth: int, seed: int, root: str, out: Path) -> float:
-    """The test accuracy of a network of ReLU."""
+    """Return the test accuracy of the ReLU network."""
     torch.set_num_threads(1)
-    config = training.TrainConfig(model="relu", data_root=root, hidden=(WIDTH,) * depth, seed=seed, **SHARED)
+    config = training.TrainConfig(model="relu", root=root, hidden=(WIDTH,) * depth, seed=seed, **SHARED)
     if (out / "result.json").is_file():
         return json.loads((out / "result.json").read_text())["test_accuracy"]
     return training.train(config, out, resume=(out / "config.json").is_file(), progress=False)["test_accuracy"]
@@ -35,16 +35,16 @@ def twin(depth: int, seed: int, root: str, out: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", required=True, help="folder of Fashion-MNIST")
+    parser.add_argument("--root", required=True, help="folder of Fashion-MNIST")
     parser.add_argument("--out", type=Path, default=Path("runs/binary"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2, help="processes, a thread each")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each with one thread")
     arguments = parser.parse_args()
-    root, seeds = str(Path(arguments.data_root).resolve()), arguments.seeds
-    found = {}
+    root, seeds = str(Path(arguments.root).resolve()), arguments.seeds
+    figures = {}
     for model, depth in DEPTHS.items():
-        settings = {"model": model, "surrogates": ESTIMATORS, "depths": [depth], "width": WIDTH, "match": "none"}
-        study = Study(arguments.out / model, data_root=root, seeds=seeds, **settings, **SHARED)
+        settings = {"model": model, "surrogates": SURROGATES, "depths": [depth], "width": WIDTH, "match": "none"}
+        study = Study(arguments.out / model, root=root, seeds=seeds, **settings, **SHARED)
         study.run(arguments.workers)
         study.report()
         with ProcessPoolExecutor(arguments.workers) as pool:
@@ -52,12 +52,12 @@ def main() -> None:
                 pool.submit(twin, depth, seed, root, arguments.out / f"{model}-twin-{seed}") for seed in range(seeds)
             ]
             twins = [job.result() for job in jobs]
-        found[model] = {
-            "settings": asdict(study.settings) | {"data_root": "DIR"},
+        figures[model] = {
+            "settings": asdict(study.settings) | {"root": "DIR"},
             "twin": twins,
             "table": study.table(),
         }
-    result = {"command": "python benchmarks/binary_networks.py --data-root DIR", "versions": versions(), **found}
+    result = {"command": "python benchmarks/binary_networks.py --root DIR", "versions": versions(), **figures}
     path = arguments.out / "fashion-mnist.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(path)

@@ -34,9 +34,7 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
     torch.set_num_threads(1)
     dataset, discretiser, seed, root, out = job
     recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if discretiser == "relu" else {})
-    config = concepts.Config(
-        dataset=dataset, data_root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe
-    )
+    config = concepts.Config(dataset=dataset, root=root, discretiser=discretiser, seed=seed, batch_size=128, **recipe)
     if (out / "result.json").is_file():
         if read_settings(out, concepts.Config) != config:
             raise ValueError(f"{out}: expected a run of {config}; remove it, or choose another --out")

@@ -139,9 +139,8 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "bnn", "dataset": "nmnist"}, "^dataset: expected one of cifar10"),
         ({"model": "dhn", "folds": 3}, "^folds: expected None for a model of images"),
         ({"model": "bnn", "weight_surrogate": "magic"}, "magic"),
-        # TrainConfig's names follow
-        ({"model": "dhn", "n_time_bins": 5}, "^time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
-        ({"weight_surrogate": "ede"}, "^estimator: 'ede' has no effect on the model mlp, only on bnn"),
+        ({"model": "dhn", "n_time_bins": 5}, "^n_time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
+        ({"weight_surrogate": "ede"}, "^weight_surrogate: 'ede' has no effect on the model mlp, only on bnn"),
         ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect on the model mlp, only on bnn, dhn"),
         ({"model": "bnn", "root": "data"}, "^root: expected None, as digits is no file"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),

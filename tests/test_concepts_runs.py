@@ -172,26 +172,26 @@ def test_what_fit_wrote_can_be_loaded(tmp_path):
     assert other.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
     with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained into"):
         concepts.load(tmp_path)
-    with pytest.raises(ValueError, match=r"load it by concepts\.load\(out, model\)"):
+    with pytest.raises(ValueError, match=r"load it with concepts\.load\(out, model\)"):
         training.load(tmp_path)
-    with pytest.raises(ValueError, match=r"^lr: expected 0\.004, as the run to resume has it, got 0\.1"):
+    with pytest.raises(ValueError, match=r"^lr: expected 0\.004, as in the run to resume, got 0\.1"):
         concepts.fit(model, train, recipe=concepts.Recipe(lr=0.1), out=tmp_path, resume=True, progress=False)
 
 
 def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
-    with pytest.raises(ValueError, match=r"htaf-snn icbm: load it by concepts\.load\(out\)"):
+    with pytest.raises(ValueError, match=r"htaf-snn icbm: load it with concepts\.load\(out\)"):
         training.load(finished[0])
     with pytest.raises(TypeError, match=r"^model: expected none for .*, whose configuration makes it, got ICBM"):
         concepts.load(finished[0], concepts.load(finished[0]))
     config = training.TrainConfig(model="dhn", hidden=(4,), epochs=1, batch_size=256)
     training.train(config, tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match=r"htaf-snn train: load it by training\.load\(out\)"):
+    with pytest.raises(ValueError, match=r"htaf-snn train: load it with training\.load\(out\)"):
         concepts.load(tmp_path / "run")
     (tmp_path / "run" / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"of training\.fit: make its network and use training\.load_check"):
+    with pytest.raises(FileNotFoundError, match=r"from training\.fit: rebuild the network and use training\.load"):
         training.load(tmp_path / "run")
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"open it by compare\.Study\(out\)"):
+    with pytest.raises(FileNotFoundError, match=r"open it with compare\.Study\(out\)"):
         training.load(tmp_path)
 
 

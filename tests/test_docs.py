@@ -58,7 +58,7 @@ def missing(text, folder):
 def commands():
     """The README's htaf-snn commands that need no data from elsewhere."""
     lines = [line.partition("#")[0].strip() for block in fenced("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("htaf-snn") and "--data-root" not in line]
+    return [line for line in lines if line.startswith("htaf-snn") and "--root" not in line]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -108,6 +108,6 @@ def test_readme_commands(command, tmp_path, monkeypatch):
     _, *arguments = shlex.split(command)
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments}:
-        brief += ["--time-bins", "2"]
+        brief += ["--n-time-bins", "2"]
     result = typer.testing.CliRunner().invoke(cli.app, [*arguments, *brief])
     assert result.exit_code == 0, result.output

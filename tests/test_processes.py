@@ -1,4 +1,4 @@
-"""Networks that several processes train together, started by torchrun."""
+"""Networks trained by several processes under torchrun."""
 
 import json
 import os
@@ -22,56 +22,56 @@ def torchrun(*arguments, count=2):
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env=environment)
 
 
-def close(came, expected):
-    for one, other in zip(came, expected, strict=True):
-        assert one == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
+def assert_close(lines, expected):
+    for line, other in zip(lines, expected, strict=True):
+        assert line == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
 
 
-def test_they_train_as_one_would(recordings, tmp_path):  # noqa: F811
-    """40 recordings in batches of 13: the last batch has one, so that a process goes without."""
-    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--data-root", recordings]
+def test_two_processes_train_like_one(recordings, tmp_path):  # noqa: F811
+    """40 recordings in batches of 13: the last batch has one, so one process gets an empty shard."""
+    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--root", recordings]
     config = TrainConfig(
-        "nmnist", str(recordings), hidden=(12,), time_bins=3, batch_size=13, lr=0.01, val_fraction=0, epochs=4
+        "nmnist", str(recordings), hidden=(12,), n_time_bins=3, batch_size=13, lr=0.01, val_fraction=0, epochs=4
     )
     alone = train(config, tmp_path / "alone", progress=False)
     run = torchrun("train", *options, "--epochs", 2, "--out", tmp_path / "both", "--json")
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["processes"] == 2  # told once
+    assert json.loads(run.stdout)["processes"] == 2  # printed once
     again = torchrun("train", "--resume", "--epochs", 4, "--out", tmp_path / "both", "--json")
     assert again.returncode == 0, again.stderr
-    close(metrics(tmp_path / "both"), metrics(tmp_path / "alone"))
+    assert_close(metrics(tmp_path / "both"), metrics(tmp_path / "alone"))
     assert json.loads(again.stdout)["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)
 
 
 def test_a_folder_in_use_is_refused(recordings, tmp_path):  # noqa: F811
     (tmp_path / "file").touch()
-    run = torchrun("train", *SMALL, "--data-root", recordings, "--out", tmp_path)
+    run = torchrun("train", *SMALL, "--root", recordings, "--out", tmp_path)
     assert run.returncode != 0
     assert "expected a new or empty folder" in run.stderr
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_folds_are_for_one_process_each(tmp_path, monkeypatch):
+def test_folds_are_refused_under_torchrun(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="folds: several processes train one fold"):
+    with pytest.raises(ValueError, match="folds: not supported under torchrun; pass fold=K"):
         train_folds(TrainConfig(folds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_process_alone_has_no_company():
+def test_a_process_alone_has_no_peers():
     assert Processes.launched() is None
 
 
-def test_a_missing_library_is_told(monkeypatch):
+def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(ImportError, match=r'pip install "htaf-snn\[distributed\]"'):
         Processes.launched()
 
 
-def test_a_study_whose_trials_take_all_processes(tmp_path):
-    """A failed trial, of a surrogate whose gradient overflows, does not stop them."""
-    settings = {"surrogates": ["htaf", "atan"], "seeds": 1, "width": 8, "epochs": 1, "time_bins": 2}
+def test_all_processes_share_each_trial_of_a_study(tmp_path):
+    """A failed trial, whose surrogate's gradient overflows, does not stop them."""
+    settings = {"surrogates": ["htaf", "atan"], "seeds": 1, "width": 8, "epochs": 1, "n_time_bins": 2}
     arguments = [
         "--surrogates",
         "htaf,atan,snntorch.sigmoid(slope=1000)",
@@ -81,7 +81,7 @@ def test_a_study_whose_trials_take_all_processes(tmp_path):
         8,
         "--epochs",
         1,
-        "--time-bins",
+        "--n-time-bins",
         2,
     ]
     run = torchrun("compare", *arguments, "--out", tmp_path / "both", "--json")
@@ -95,7 +95,7 @@ def test_a_study_whose_trials_take_all_processes(tmp_path):
     alone = Study(tmp_path / "alone", **settings)
     alone.work()
     torch.set_num_threads(threads)
-    for one, other in zip(both.results(), alone.results(), strict=True):
-        assert one["result"]["curves"][0] == {
+    for trial, other in zip(both.results(), alone.results(), strict=True):
+        assert trial["result"]["curves"][0] == {
             name: pytest.approx(value, rel=1e-3) for name, value in other["result"]["curves"][0].items()
         }

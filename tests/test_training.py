@@ -1,4 +1,4 @@
-"""The training loop and the command, on made-up recordings and real networks."""
+"""The training loop and the command, on synthetic recordings and real networks."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from htaf_snn import nn as hnn
 from htaf_snn.cli import app
 from htaf_snn.training import TrainConfig
 
-SMALL = ["--dataset", "nmnist", "--hidden", "12", "--time-bins", "3", "--batch-size", "8", "--lr", "0.01"]
+SMALL = ["--dataset", "nmnist", "--hidden", "12", "--n-time-bins", "3", "--batch-size", "8", "--lr", "0.01"]
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """A data set in N-MNIST's layout: two classes, told apart by where their events are."""
+    """A data set in N-MNIST's layout with two classes, whose events differ in position."""
     root = tmp_path_factory.mktemp("nmnist")
     random = np.random.default_rng(0)
     for split, count in (("Train", 20), ("Test", 6)):
@@ -67,7 +67,7 @@ def metrics(folder):
 )
 def test_trains_in_either_library(recordings, tmp_path, library, surrogate, model):
     out = tmp_path / "run"
-    options = ["--library", library, "--surrogate", surrogate, "--model", model, "--data-root", recordings]
+    options = ["--library", library, "--surrogate", surrogate, "--model", model, "--root", recordings]
     hidden = [] if model == "mlp" else ["--hidden", "4"]
     shown = run("train", *SMALL, *hidden, *options, "--epochs", 6, "--out", out, "--json")
     assert shown.exit_code == 0, shown.output
@@ -86,7 +86,7 @@ def test_trains_in_either_library(recordings, tmp_path, library, surrogate, mode
 
 
 def test_deterministic_and_resumes_exactly(recordings, tmp_path):
-    options = ["train", *SMALL, "--data-root", recordings]
+    options = ["train", *SMALL, "--root", recordings]
     run(*options, "--epochs", 4, "--out", tmp_path / "whole")
     run(*options, "--epochs", 4, "--out", tmp_path / "again")
     run(*options, "--epochs", 2, "--out", tmp_path / "parts")
@@ -104,7 +104,7 @@ def test_deterministic_and_resumes_exactly(recordings, tmp_path):
 
 def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", *SMALL, "--data-root", str(recordings), "--epochs", "5000", "--out", str(out)]
+    arguments = ["train", *SMALL, "--root", str(recordings), "--epochs", "5000", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-m", "htaf_snn.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -128,7 +128,7 @@ def _lines(out):
 
 
 def test_folds_pool_everything(recordings, tmp_path):
-    options = ["--data-root", recordings, "--epochs", 4, "--folds", 2, "--val-fraction", 0]
+    options = ["--root", recordings, "--epochs", 4, "--folds", 2, "--val-fraction", 0]
     shown = run("train", *SMALL, *options, "--out", tmp_path / "run", "--json")
     result = json.loads(shown.stdout)
     assert len(result["fold_accuracy"]) == 2
@@ -157,7 +157,7 @@ def test_checkpoint_round_trip(tmp_path):
 @pytest.fixture
 def finished(recordings, tmp_path):
     out = tmp_path / "finished"
-    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--out", out)
+    run("train", *SMALL, "--root", recordings, "--epochs", 1, "--out", out)
     return out
 
 
@@ -187,18 +187,18 @@ def assert_one_error(shown, *words):
         (["--epochs", "0"], ["epochs"]),
         (["--lr", "nan"], ["lr", "nan"]),
         (["--val-fraction", "1"], ["val_fraction"]),
-        (["--data-root", "missing"], ["missing"]),
+        (["--root", "missing"], ["missing"]),
         (["--resume"], ["out"]),
     ],
 )
 def test_bad_input_is_one_line(recordings, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert_one_error(run("train", *SMALL, "--data-root", recordings, *arguments), *words)
+    assert_one_error(run("train", *SMALL, "--root", recordings, *arguments), *words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_folders_are_one_line(recordings, finished, tmp_path):
-    small = ["train", *SMALL, "--data-root", recordings]
+    small = ["train", *SMALL, "--root", recordings]
     file = tmp_path / "file"
     file.write_text("")
     assert_one_error(run(*small, "--out", file / "run"), str(file))
@@ -207,14 +207,14 @@ def test_bad_folders_are_one_line(recordings, finished, tmp_path):
     assert_one_error(run("train", "--resume", "--out", finished, "--seed", 3), "seed", "0", "3")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert_one_error(run("train", *SMALL, "--data-root", empty), str(empty))
+    assert_one_error(run("train", *SMALL, "--root", empty), str(empty))
 
 
 def test_truncated_recording_is_one_line(tmp_path):
     for part in ("Train", "Test"):
         (tmp_path / part / "3").mkdir(parents=True)
         (tmp_path / part / "3" / "00001.bin").write_bytes(b"1234567")
-    assert_one_error(run("train", *SMALL, "--data-root", tmp_path), "00001.bin", "byte 5")
+    assert_one_error(run("train", *SMALL, "--root", tmp_path), "00001.bin", "byte 5")
 
 
 def test_checkpoint_of_another_shape_is_one_line(finished):
@@ -229,9 +229,9 @@ def test_checkpoint_of_another_shape_is_one_line(finished):
     assert_one_error(run("train", "--resume", "--out", finished, "--epochs", 2), training.CHECKPOINT)
 
 
-def test_a_loss_that_is_not_finite_is_told(recordings, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_is_reported(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(training.loop, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
-    shown = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "run")
+    shown = run("train", *SMALL, "--root", recordings, "--out", tmp_path / "run")
     assert shown.exit_code == 1 and "error: the loss is nan in epoch 0, step 0" in shown.stderr
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [training.CHECKPOINT, "config.json", "metrics.jsonl"]
 
@@ -254,7 +254,7 @@ def test_spike_rate_is_the_mean_of_the_output():
     assert not net.neurons[0]._forward_hooks
 
 
-def test_spike_rate_of_neurons_that_give_their_state_too():
+def test_spike_rate_of_neurons_that_also_return_their_state():
     net = torch.nn.Module()
     net.neurons = [hnn.Leaky(beta=0.9)]
     with training.loop._SpikeRates(net) as rates:
@@ -288,16 +288,16 @@ def test_help_keeps_what_looks_like_markup():
 
 def test_profile_command(tmp_path):
     shown = run("profile", "htaf", "snntorch.atan", "norse.super", "--plot", tmp_path / "s.png", "--json")
-    found = json.loads(shown.stdout)
-    assert [p["name"] for p in found] == ["htaf", "snntorch.atan", "norse.super"]
-    assert found[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
+    profiles = json.loads(shown.stdout)
+    assert [p["name"] for p in profiles] == ["htaf", "snntorch.atan", "norse.super"]
+    assert profiles[0]["peak"] == 1.0 and (tmp_path / "s.png").stat().st_size > 10_000
     assert_one_error(run("profile", "htaf", "--plot", tmp_path / "none" / "s.png"), "none")
     assert_one_error(run("profile", "htaf", "--delta", "-1"), "--delta")
     assert_one_error(run("profile", "norse.heaviside"), "norse.heaviside")
 
 
 def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypatch):
-    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "2", "--folds", "3", "--out"]
+    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "2", "--folds", "3", "--out"]
     run(*arguments, tmp_path / "whole")
     trained, train = [], training.train
 
@@ -334,13 +334,13 @@ def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monk
 
     monkeypatch.setattr(training.runs, "make_loaders", interrupt)
     for folds in ([], ["--folds", "2"]):
-        result = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "deep" / "run", *folds)
+        result = run("train", *SMALL, "--root", recordings, "--out", tmp_path / "deep" / "run", *folds)
         assert result.exit_code == 130 and "nothing was written" in result.stderr
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_checkpoint_begins_anew(recordings, tmp_path):
-    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out"]
+def test_a_run_without_a_checkpoint_restarts(recordings, tmp_path):
+    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out"]
     run(*arguments, tmp_path / "whole")
     run(*arguments, tmp_path / "early")
     for name in ("metrics.jsonl", "checkpoint.safetensors", "result.json"):
@@ -353,15 +353,15 @@ def test_a_run_without_a_checkpoint_begins_anew(recordings, tmp_path):
 def test_a_trained_network_can_be_loaded(recordings, tmp_path):
     for model in ("mlp", "cnn"):
         out = tmp_path / model
-        run("train", *SMALL, "--data-root", recordings, "--epochs", "1", "--model", model, "--out", out)
+        run("train", *SMALL, "--root", recordings, "--epochs", "1", "--model", model, "--out", out)
         net = training.load(out)
         test_loader = training.make_loaders(training.read_config(out))[2]
         expected = json.loads((out / "result.json").read_text())["test_accuracy"]
         assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
 
 
-def test_the_hardening_gap_is_told(recordings, tmp_path):
-    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
+def test_the_hardening_gap_is_reported(recordings, tmp_path):
+    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
     result = json.loads(run(*arguments, "--surrogate", "htaf(mode='smooth')").stdout)
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     config = training.read_config(tmp_path / "run")
@@ -378,8 +378,8 @@ def test_damaged_runs_are_one_line(finished, recordings):
     path = finished / "checkpoint.safetensors"
     tensors = load_file(path)
     for missing, word in (("optimizer.", "optimizer"), ("rng", "rng")):
-        kept = {k: v for k, v in tensors.items() if not k.startswith(missing)}
-        save_file(kept, path, {"epoch": "1"})
+        remaining = {k: v for k, v in tensors.items() if not k.startswith(missing)}
+        save_file(remaining, path, {"epoch": "1"})
         assert_one_error(run("train", "--resume", "--out", finished, "--epochs", "2"), str(path), word)
     save_file(tensors, path, {"epoch": "1"})
     (finished / "metrics.jsonl").write_text("")
@@ -388,7 +388,7 @@ def test_damaged_runs_are_one_line(finished, recordings):
 
 
 def test_another_device_and_folder_may_be_named(recordings, finished):
-    result = run("train", "--resume", "--out", finished, "--device", "cpu", "--data-root", recordings, "--epochs", "2")
+    result = run("train", "--resume", "--out", finished, "--device", "cpu", "--root", recordings, "--epochs", "2")
     assert result.exit_code == 0, result.stderr
 
 

@@ -1,4 +1,4 @@
-"""What a loader gives and what a network answers: right, or refused with what to write."""
+"""Batches of loaders and scores of networks: used correctly, or refused with the remedy."""
 
 import numpy as np
 import pytest
@@ -29,14 +29,14 @@ def _labels(some):
 
 
 def uses(model, x, labels, tmp_path, dim=0):
-    """Every function that runs a network over a loader, each on a network that it may train."""
+    """Yield a call of every function that runs a network over a loader."""
     yield lambda: training.evaluate(model, loader(x, labels, dim))
     yield lambda: hnn.hardening_gap(model, loader(x, labels, dim))
     yield lambda: training.fit(model, loader(x, labels, dim), out=tmp_path, epochs=1, progress=False)
 
 
 class Ends(nn.Module):
-    """A network over frames with the end that is asked for."""
+    """A network over frames with a given last operation."""
 
     def __init__(self, end):
         super().__init__()
@@ -71,8 +71,8 @@ def test_labels(tmp_path, labels, message):
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
 def test_labels_of_any_integers(tmp_path, dtype):
-    found = [training.evaluate(LINEAR, loader(IMAGES, labels)) for labels in (LABELS, LABELS.to(dtype))]
-    assert found[0] == found[1]
+    results = [training.evaluate(LINEAR, loader(IMAGES, labels)) for labels in (LABELS, LABELS.to(dtype))]
+    assert results[0] == results[1]
     training.fit(LINEAR, loader(IMAGES, LABELS.to(dtype)), out=tmp_path, epochs=1, progress=False)
 
 
@@ -105,7 +105,7 @@ def test_images_of_eight_bits(tmp_path):
         (lambda x: None, TypeError, "got NoneType"),
     ],
 )
-def test_networks_that_give_no_class_scores(tmp_path, end, error, message):
+def test_networks_that_return_no_class_scores(tmp_path, end, error, message):
     for use in uses(Ends(end), FRAMES, LABELS, tmp_path, dim=1):
         with pytest.raises(error, match=f"^model: expected class scores .*{message}"):
             use()
@@ -122,7 +122,7 @@ def test_frames_with_the_batch_first(tmp_path):
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_loaded_network_knows_its_frames(recordings, tmp_path, model):  # noqa: F811
-    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
+    run("train", *SMALL, "--root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
     net = training.load(tmp_path / "a")
     assert net(torch.rand(3, 5, 2, 34, 34)).shape == (5, 10)
     for shape in ((5, 3, 2, 34, 34), (3, 5, 34, 34, 2), (3, 2, 34, 34), (3, 5, 2, 33, 34), (3,)):
@@ -148,10 +148,10 @@ def test_padded_steps_do_not_count():
     torch.manual_seed(0)
     net = models.SpikingMLP(5, [7, 7], CLASSES, neuron=lambda: hnn.Sequential(hnn.Leaky(beta=0.9)))
     frames, lengths = 4 * torch.rand(STEPS, BATCH, 5), torch.tensor([6, 2, 0, 3])
-    found = net(frames, lengths)
+    scores = net(frames, lengths)
     for number, length in enumerate(lengths.tolist()):
         alone = net(frames[:length, number : number + 1]) if length else net.readout(torch.zeros(1, 7))
-        torch.testing.assert_close(found[number : number + 1], alone)
+        torch.testing.assert_close(scores[number : number + 1], alone)
     with training.loop._SpikeRates(net) as rates:
         rates.batch = training.loop.Batch(frames, LABELS, lengths)
         net(frames, lengths)
@@ -206,13 +206,13 @@ def test_rates_of_two_levels_are_shares_of_the_upper_one(tmp_path):
     assert rates.mean() == [0.25]
 
 
-def test_no_whole_batch_is_lost_before_batchnorm():
+def test_batchnorm_skips_no_full_batch():
     data = TensorDataset(torch.rand(9, 3), torch.zeros(9).long())
     for drop, steps in ((True, 2), (False, 2)):
         assert training.steps_in_epoch(nn.BatchNorm1d(3), DataLoader(data, 4, drop_last=drop)) == steps
 
 
-def test_statistics_stay_where_there_is_nothing_to_measure_them_on():
+def test_statistics_stay_without_data_to_measure_them():
     net = nn.Sequential(hnn.HTAFActivation(), nn.BatchNorm1d(3))
     net[1].running_mean.fill_(5.0)
     with pytest.raises(ValueError, match=r"^loader: expected a batch of two samples or more"):
@@ -229,7 +229,7 @@ def test_a_fold_belongs_to_folds(tmp_path):
 
 
 class Pairs(Sampler):
-    """Batches of one's own: one of a single sample among those of two."""
+    """Custom batches: a single sample between pairs."""
 
     def __iter__(self):
         return iter([[0, 1], [2], [3, 4]])
@@ -246,7 +246,7 @@ def own_loaders(data):
 
 
 def test_batchnorm_sees_every_sample_of_any_sampler(tmp_path):
-    """9 samples by 4 leave one over, which a sampler of 8 does not."""
+    """9 samples in batches of 4 leave one over, 8 do not."""
     for number, (batches, sizes) in enumerate(own_loaders(TensorDataset(torch.rand(9, 3), torch.zeros(9).long()))):
         net, seen = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), []
         net[1].register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
@@ -266,11 +266,11 @@ def test_a_loader_without_a_length_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers_have_no_accuracy(value):
+def test_scores_that_are_not_finite_have_no_accuracy(value):
     batch = [(torch.full((4, 2), value), torch.zeros(4).long())]
-    for use in (training.evaluate, hnn.hardening_gap):
+    for measure in (training.evaluate, hnn.hardening_gap):
         with pytest.raises(FloatingPointError, match="NaN"):
-            use(nn.Linear(2, 2), batch)
+            measure(nn.Linear(2, 2), batch)
 
 
 def test_a_network_without_parameters_is_on_the_cpu():
@@ -292,7 +292,7 @@ def test_a_network_may_convert_bytes_itself(tmp_path):
 
 
 def test_lengths_out_of_range_have_no_mean():
-    """On a CPU they are refused; on a GPU, which is not waited for, the scores are NaN."""
+    """A CPU refuses them; on a GPU, to avoid a synchronisation, the scores are NaN."""
     x, lengths = torch.ones(STEPS, BATCH, 2, 3), torch.tensor([STEPS, STEPS + 1, 0, -1])
     mean = models.spiking._mean(x, lengths)
     assert mean[::2].tolist() == torch.tensor([1.0, 0.0])[:, None, None].expand(2, 2, 3).tolist()

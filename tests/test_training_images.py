@@ -1,4 +1,4 @@
-"""Training of binary, Heaviside and ReLU networks on images, and the recipe behind it."""
+"""Training of binary, Heaviside and ReLU networks on images, and its recipe."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def options(settings):
     "settings",
     [
         {"model": "relu"},
-        {"model": "bnn", "surrogate": "clipped_ste", "estimator": "magnitude_aware"},
+        {"model": "bnn", "surrogate": "clipped_ste", "weight_surrogate": "magnitude_aware"},
         {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "stepwise"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
@@ -68,7 +68,7 @@ def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
         )
 
 
-def test_what_is_trained_can_be_packed(tmp_path):
+def test_a_trained_network_can_be_packed(tmp_path):
     config = TrainConfig(model="bnn", **SMALL)
     training.train(config, tmp_path / "run", progress=False)
     net, (_, _, test_loader) = training.load(tmp_path / "run"), training.make_loaders(config)
@@ -97,10 +97,13 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "dataset: expected recordings for the model mlp, got digits, a set of images; models",
         ),
         ({"folds": 3}, "folds: expected None for a model of images, got 3"),
-        ({"estimator": "magic"}, "unknown surrogate 'magic'"),
+        ({"weight_surrogate": "magic"}, "unknown surrogate 'magic'"),
         ({"library": "fused"}, "library: 'fused' has no effect on the model bnn, only on mlp, cnn"),
-        ({"time_bins": 5}, "time_bins: 5 has no effect on the model bnn"),
-        ({"model": "dhn", "estimator": "ede"}, "estimator: 'ede' has no effect on the model dhn, only on bnn"),
+        ({"n_time_bins": 5}, "n_time_bins: 5 has no effect on the model bnn"),
+        (
+            {"model": "dhn", "weight_surrogate": "ede"},
+            "weight_surrogate: 'ede' has no effect on the model dhn, only on bnn",
+        ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
         ({"alpha_end": 9}, "alpha_end: 9.0 has no effect, as no activation is smooth while training"),
         ({"surrogate": "clipped_ste", "anneal": "cosine"}, "anneal: 'cosine' has no effect, as no activation"),
@@ -121,13 +124,13 @@ def test_bad_input_is_one_line(tmp_path, wrong, words):
 
 
 def test_a_last_batch_of_one_is_left_out(tmp_path):
-    """1293 images in batches of 76 leave one, of which BatchNorm cannot know how it varies."""
+    """1293 images in batches of 76 leave one, too few for BatchNorm."""
     result = training.train(TrainConfig(model="relu", hidden=(4,), batch_size=76, epochs=1), tmp_path, progress=False)
     assert result["epochs"] == 1
 
 
 def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
-    """What a run's figures are of is what loading it gives."""
+    """Loading a run gives the network that its figures describe."""
     config = TrainConfig(model="dhn", surrogate=SMOOTH, hidden=(4,), batch_size=76, epochs=2)
     alphas, at = [], hnn.AnnealAlpha.at
 
@@ -141,12 +144,12 @@ def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
     assert alphas[-1] == 20.0
 
 
-def test_a_compiled_network_learns_the_same(tmp_path):
-    found = [
+def test_a_compiled_network_learns_as_well(tmp_path):
+    results = [
         training.train(TrainConfig(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)
         for compiled in (False, True)
     ]
-    assert found[1]["test_loss"] == pytest.approx(found[0]["test_loss"], rel=0.05)
+    assert results[1]["test_loss"] == pytest.approx(results[0]["test_loss"], rel=0.05)
 
 
 class Step(nn.Module):
@@ -157,9 +160,9 @@ class Step(nn.Module):
 
 
 @pytest.mark.parametrize("anneal", recipe.ANNEALS)
-def test_the_recipe_by_its_steps(anneal):
-    how = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal": anneal}
-    config, model = TrainConfig(model="dhn", **how), Step()
+def test_the_recipe_step_by_step(anneal):
+    settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal": anneal}
+    config, model = TrainConfig(model="dhn", **settings), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
     rates, alphas = [], []
@@ -184,14 +187,14 @@ def test_the_hard_network_has_statistics_of_its_own():
     torch.manual_seed(0)
     model = nn.Sequential(hnn.HTAFActivation(alpha=0.1, levels=(0, 1)), nn.BatchNorm1d(3), nn.Linear(3, 2))
     data = [(torch.randn(64, 3) + 1, torch.zeros(64, dtype=torch.int64)) for _ in range(4)]
-    found = training.evaluate_hard(model, data, data)
-    assert set(found) == {"loss", "accuracy", "smooth_accuracy", "hardening_gap"}
+    result = training.evaluate_hard(model, data, data)
+    assert set(result) == {"loss", "accuracy", "smooth_accuracy", "hardening_gap"}
     mean = torch.cat([x for x, _ in data]).gt(0).float().mean(0)
     torch.testing.assert_close(model[1].running_mean, mean)
     assert model[0].surrogate.mode == "smooth"
 
 
-def test_layers_and_activations_are_told():
+def test_layers_and_activations_are_listed():
     for net in (models.BinaryMLP(4, [3, 3], 2), models.DeepHeavisideNet(4, [3, 3], 2), models.ReLUNet(4, [3, 3], 2)):
         assert [layer.weight.shape for layer in net.layers] == [(3, 4), (3, 3)]
         assert len(net.neurons) == 2

@@ -1,4 +1,4 @@
-"""Settings as users write them, and the data that a run goes on with."""
+"""Settings as users write them, and the data of a resumed run."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from htaf_snn.training import TrainConfig
 
 
 def folders(root, counts):
-    """Folders of random 8 x 8 images, so many of each class."""
+    """Make class folders of random 8 x 8 images, with the given number per class."""
     generator = np.random.default_rng(0)
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
@@ -26,9 +26,9 @@ def folders(root, counts):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"d": 20, "c": 20}, "classes: expected ['c', 'e'], as the data of the run to resume had, got ['c', 'd']"),
+        ({"d": 20, "c": 20}, "classes: expected ['c', 'e'], as in the run to resume, got ['c', 'd']"),
         ({"c": 20, "e": 15}, "samples: expected ["),
-        ({"c": 20, "e": 20, "f": 20}, "classes: expected ['c', 'e'], as the data"),
+        ({"c": 20, "e": 20, "f": 20}, "classes: expected ['c', 'e'], as in the run"),
     ],
 )
 @pytest.mark.parametrize("command", [["train", "--model", "relu", "--hidden", 4], ["icbm", "--width", 2]])
@@ -50,10 +50,10 @@ def test_settings_take_numpy_numbers(kind):
     values = {"epochs": np.int64(3), "lr": np.float32(0.5), "alpha_end": np.float64(20)}
     values |= {"seed": np.uint8(4)} if kind is not Recipe else {"entropy": np.float16(2)}
     values |= {"hidden": [np.int64(3), 4]} if kind is TrainConfig else {}
-    kept = asdict(kind(**values))
-    assert json.loads(json.dumps(kept)) | {"hidden": (3, 4)} == kept | {"hidden": (3, 4)}
-    assert {name: kept[name] for name in values} == {**values, **({"hidden": (3, 4)} if kind is TrainConfig else {})}
-    assert {type(kept[name]) for name in values} <= {int, float, tuple}
+    plain = asdict(kind(**values))
+    assert json.loads(json.dumps(plain)) | {"hidden": (3, 4)} == plain | {"hidden": (3, 4)}
+    assert {name: plain[name] for name in values} == {**values, **({"hidden": (3, 4)} if kind is TrainConfig else {})}
+    assert {type(plain[name]) for name in values} <= {int, float, tuple}
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, Config])
@@ -66,8 +66,8 @@ def test_settings_that_are_no_numbers(kind, wrong):
 
 def test_a_study_takes_numpy_numbers():
     settings = Settings(depths=np.arange(1, 3), lrs=np.logspace(-3, -2, 2), slopes=[np.float32(0.5)], seeds=np.int64(3))
-    kept = asdict(settings)
-    assert json.loads(json.dumps(kept))["lrs"] == [0.001, 0.01]
+    plain = asdict(settings)
+    assert json.loads(json.dumps(plain))["lrs"] == [0.001, 0.01]
     assert (settings.depths, settings.slopes, settings.seeds) == ((1, 2), (0.5,), 3)
     for wrong in ({"lrs": [True]}, {"depths": [1.5]}, {"seeds": True}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}"):

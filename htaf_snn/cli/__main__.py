@@ -1,4 +1,4 @@
-"""`python -m htaf_snn.cli`, for processes that others start."""
+"""`python -m htaf_snn.cli`, the command for child processes."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""What the commands share: the application, errors reported in one line, options that were given."""
+"""Parts shared by the commands: the application, one-line errors, options of the command line, run folders."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import __version__
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 app = typer.Typer(
-    help="HTAF surrogate gradients: train spiking, binary and concept networks, measure and compare surrogates, care "
-    "for event-camera data.",
+    help="HTAF surrogate gradients: train spiking, binary and concept networks, measure and compare surrogates, manage "
+    "event-camera data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -26,26 +29,26 @@ app = typer.Typer(
         "[bold]Examples[/bold]\n\n"
         "htaf-snn profile htaf snntorch.atan\n\n"
         "htaf-snn train --surrogate htaf\n\n"
-        "htaf-snn train --help    (every command tells its options and shows examples)"
+        "htaf-snn train --help    (options and examples of a command)"
     ),
 )
 
-# Of the processes that torchrun started, one tells what was found.
-IS_FIRST = os.environ.get("RANK", "0") == "0"
-# Arguments of Python functions that messages begin with, and what sets them here.
-OPTIONS = {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot"}
+# Of the processes that torchrun started, the main one alone prints results.
+IS_MAIN = os.environ.get("RANK", "0") == "0"
+# Arguments of Python functions that messages begin with, and the options that set them.
+OPTIONS = {"name": "--dataset", "root": "--root", "deltas": "--delta", "plot": "--plot"}
 
 
 def main() -> None:
     """Entry point of the command."""
-    # Norse 1.1 compiles a function with TorchScript when it is imported; the user can do nothing about it.
+    # Norse 1.1 compiles a function with TorchScript on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit")
     app()
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input, a missing file or a missing library is reported in one line, with exit code 2."""
+    """Report bad input, a missing file or a missing library in one line, with exit code 2."""
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -54,7 +57,7 @@ def one_line_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
-        typer.secho(f"error: out of memory, take a smaller model or fewer time bins: {error}", err=True, fg="red")
+        typer.secho(f"error: out of memory, try a smaller model or fewer time bins: {error}", err=True, fg="red")
         raise typer.Exit(1) from None
     except FloatingPointError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
@@ -62,7 +65,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def as_options(message: str, options: dict[str, str] = OPTIONS) -> str:
-    """The message with an argument of a Python function in front replaced by the option that sets it."""
+    """Return the message with a function's argument at its beginning replaced by the option that sets it."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
 
@@ -82,20 +85,20 @@ def _options(
     pass
 
 
-def given(context: typer.Context, settings: type) -> dict:
-    """The fields of a dataclass of settings that the command line gives."""
-    found = {
-        field.name: context.params[field.name]
-        for field in fields(settings)
-        if field.name in context.params and context.get_parameter_source(field.name).name == "COMMANDLINE"
-    }
-    if "data_root" in found:
-        found["data_root"] = str(found["data_root"].expanduser().resolve())
-    return found
+def given_options(context: typer.Context, settings: type[DataclassInstance]) -> dict[str, Any]:
+    """Return the fields of a dataclass of settings that the command line sets."""
+    options = {}
+    for field in fields(settings):
+        source = context.get_parameter_source(field.name)
+        if source is not None and source.name == "COMMANDLINE":
+            options[field.name] = context.params[field.name]
+    if "root" in options:
+        options["root"] = str(options["root"].expanduser().resolve())
+    return options
 
 
 def run_folder(out: Path | None, resume: bool, name: str) -> Path:
-    """The folder of a run: the one given, or a new one in runs/ with a name of `strftime`."""
+    """Return the folder of a run: `out`, or a new one in runs/ whose name is the time in the format of `strftime`."""
     if resume and out is None:
         raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
     return out or Path("runs") / datetime.now().strftime(name)
@@ -103,7 +106,7 @@ def run_folder(out: Path | None, resume: bool, name: str) -> Path:
 
 @contextmanager
 def interruptible(out: Path, command: str) -> Iterator[None]:
-    """Ctrl-C within the block tells how to go on, with exit code 130."""
+    """On Ctrl-C within the block, print how to continue and exit with code 130."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,24 +1,22 @@
-"""Options of several commands."""
+"""Options shared by commands."""
 
 from typing import Annotated
 
 import typer
 
-Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is not there.")]
-Estimator = Annotated[str, typer.Option(help="Gradient of the bnn's weights: a surrogate or magnitude_aware.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
+WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights, or magnitude_aware.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
-BatchSize = Annotated[int, typer.Option(help="Samples in a batch.")]
-TimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, in a recording.")]
+BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]
+NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per recording.")]
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
-Schedule = Annotated[str, typer.Option(help="Of the learning rate: constant or cosine.")]
-AlphaEnd = Annotated[
-    float, typer.Option(help="What the alpha of smooth activations (bnn, dhn, concepts) is raised to.")
-]
-Anneal = Annotated[str, typer.Option(help="How alpha is raised: exponential, cosine or stepwise.")]
+Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
+AlphaEnd = Annotated[float, typer.Option(help="Final alpha of smooth activations (bnn, dhn, concepts).")]
+Anneal = Annotated[str, typer.Option(help="Shape of the rise of alpha: exponential, cosine or stepwise.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
-Seed = Annotated[int, typer.Option(help="Of weights, order and data division.")]
-ValFraction = Annotated[float, typer.Option(help="Part of the training data kept for validation.")]
+Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]
+ValFraction = Annotated[float, typer.Option(help="Fraction of the training data held out for validation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")]
-ResultAsJson = Annotated[bool, typer.Option("--json", help="Print what result.json holds, as a line of JSON.")]
+ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the contents of result.json as one line of JSON.")]

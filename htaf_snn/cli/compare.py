@@ -11,8 +11,8 @@ import typer
 
 from ..compare import Settings, Study
 from ..compare.study import SETTINGS
-from ._app import IS_FIRST, app, given, one_line_errors
-from ._options import AlphaEnd, Anneal, BatchSize, Epochs, Estimator, Schedule, TimeBins
+from ._app import IS_MAIN, app, given_options, one_line_errors
+from ._options import AlphaEnd, Anneal, BatchSize, Epochs, NTimeBins, Schedule, WeightSurrogate
 
 _STUDY = Settings()
 _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
@@ -66,8 +66,8 @@ def compare_command(
     width: Annotated[int, typer.Option(help="Neurons per hidden layer.")] = _STUDY.width,
     epochs: Epochs = _STUDY.epochs,
     batch_size: BatchSize = _STUDY.batch_size,
-    n_time_bins: TimeBins = _STUDY.n_time_bins,
-    weight_surrogate: Estimator = _STUDY.weight_surrogate,
+    n_time_bins: NTimeBins = _STUDY.n_time_bins,
+    weight_surrogate: WeightSurrogate = _STUDY.weight_surrogate,
     schedule: Schedule = _STUDY.schedule,
     alpha_end: AlphaEnd = _STUDY.alpha_end,
     anneal: Anneal = _STUDY.anneal,
@@ -94,16 +94,14 @@ def compare_command(
     Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
     same command with more --seeds extends it.
     """
-    chosen = given(context, Settings)
+    chosen = given_options(context, Settings)
     with one_line_errors():
-        if "root" in chosen:
-            chosen["root"] = str(chosen["root"].expanduser().resolve())  # TrainConfig's names follow
         for name, kind in _SPLIT.items():
             if name in chosen:
                 chosen[name] = _values(name, chosen[name], kind)
         study = Study(out, storage=storage, **chosen)
         counts = study.counts()
-        if IS_FIRST and (counts["finished"] or counts["failed"]):
+        if IS_MAIN and (counts["finished"] or counts["failed"]):
             progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
             typer.secho(f"continuing the study in {out}: {progress}; --out DIR starts another", err=True)
         try:
@@ -111,7 +109,7 @@ def compare_command(
         except KeyboardInterrupt:
             typer.secho(f"interrupted; continue with: htaf-snn compare --out {out}", err=True)
             raise typer.Exit(130) from None
-        if IS_FIRST:
+        if IS_MAIN:
             _report(study, as_json)
 
 

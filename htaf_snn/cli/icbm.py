@@ -11,7 +11,7 @@ import typer
 
 from .. import concepts
 from ..training.folder import read_settings
-from ._app import IS_FIRST, app, given, interruptible, one_line_errors, run_folder
+from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, run_folder
 from ._options import (
     AlphaEnd,
     Anneal,
@@ -37,7 +37,7 @@ _CONCEPTS = concepts.Config()
     epilog=(
         "[bold]Examples[/bold]\n\n"
         "htaf-snn icbm\n\n"
-        "htaf-snn icbm --dataset fashion-mnist --data-root data/fashion --width 32 --out runs/icbm --json\n\n"
+        "htaf-snn icbm --dataset fashion-mnist --root data/fashion --width 32 --out runs/icbm --json\n\n"
         "htaf-snn icbm --dataset my_images/ --max-concepts-per-class 8    (class folders)"
     ),
 )
@@ -46,7 +46,7 @@ def icbm_command(
     dataset: Annotated[
         str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
     ] = _CONCEPTS.dataset,
-    data_root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
+    root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
     download: Download = False,
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _CONCEPTS.n_concepts,
     discretiser: Annotated[
@@ -89,13 +89,13 @@ def icbm_command(
 
     The folder given by --out gets atlas.html, codes.npz, result.json and a checkpoint.
     """
-    chosen = given(context, concepts.Config)
+    chosen = given_options(context, concepts.Config)
     with one_line_errors():
         out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
         config = replace(read_settings(out, concepts.Config), **chosen) if resume else concepts.Config(**chosen)
         with interruptible(out, "icbm"):
             result = concepts.run(config, out, resume=resume)
-    if not IS_FIRST:
+    if not IS_MAIN:
         return
     if as_json:
         typer.echo(json.dumps(result))

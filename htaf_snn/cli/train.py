@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from .. import training
-from ._app import IS_FIRST, app, given, interruptible, one_line_errors, run_folder
+from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, run_folder
 from ._options import (
     AlphaEnd,
     Anneal,
@@ -19,15 +19,15 @@ from ._options import (
     Device,
     Download,
     Epochs,
-    Estimator,
     Lr,
+    NTimeBins,
     Precision,
     ResultAsJson,
     Resume,
     Schedule,
     Seed,
-    TimeBins,
     ValFraction,
+    WeightSurrogate,
 )
 
 _DEFAULTS = training.TrainConfig()
@@ -39,7 +39,7 @@ _DEFAULTS = training.TrainConfig()
         "[bold]Examples[/bold]\n\n"
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
-        "htaf-snn train --dataset nmnist --data-root data/nmnist --folds 5\n\n"
+        "htaf-snn train --dataset nmnist --root data/nmnist --folds 5\n\n"
         "htaf-snn train --model dhn --dataset digits --schedule cosine\n\n"
         "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
@@ -54,25 +54,28 @@ def train_command(
             show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
-    data_root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
+    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
     download: Download = False,
     library: Annotated[
-        str, typer.Option(help="Whose neurons: snntorch, norse, or fused, which equals snntorch and is faster.")
+        str, typer.Option(help="Neuron implementation: snntorch, norse or fused (same results as snntorch, faster).")
     ] = _DEFAULTS.library,
     surrogate: Annotated[
-        str, typer.Option(help="""Such as "htaf(beta=8)", snntorch.atan, or "htaf(normalized=True, mode='smooth')".""")
+        str,
+        typer.Option(help="""For example "htaf(beta=8)", snntorch.atan or "htaf(normalized=True, mode='smooth')"."""),
     ] = _DEFAULTS.surrogate,
     model: Annotated[
         str,
-        typer.Option(help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their float twin)."),
+        typer.Option(
+            help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their floating-point twin)."
+        ),
     ] = _DEFAULTS.model,
-    estimator: Estimator = _DEFAULTS.estimator,
+    weight_surrogate: WeightSurrogate = _DEFAULTS.weight_surrogate,
     hidden: Annotated[
-        str, typer.Option(help="Neurons, or channels of the cnn, of each hidden layer, comma-separated.")
+        str, typer.Option(help="Neurons, or channels of the cnn, per hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
     epochs: Epochs = _DEFAULTS.epochs,
     batch_size: BatchSize = _DEFAULTS.batch_size,
-    time_bins: TimeBins = _DEFAULTS.time_bins,
+    n_time_bins: NTimeBins = _DEFAULTS.n_time_bins,
     lr: Lr = _DEFAULTS.lr,
     schedule: Schedule = _DEFAULTS.schedule,
     alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
@@ -83,12 +86,12 @@ def train_command(
     val_fraction: ValFraction = _DEFAULTS.val_fraction,
     folds: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all recordings, train and test on each of so many stratified folds."),
+        typer.Option(help="Pool all recordings; train and test on each of this many stratified folds."),
     ] = None,
     device: Device = _DEFAULTS.device,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default one in runs/, named by the time."),
+        typer.Option(help="New folder for the results; by default one in runs/, named after the time."),
     ] = None,
     resume: Resume = False,
     as_json: ResultAsJson = False,
@@ -97,7 +100,7 @@ def train_command(
 
     The folder given by --out gets config.json, metrics.jsonl, checkpoint.safetensors and result.json.
     """
-    chosen = given(context, training.TrainConfig)
+    chosen = given_options(context, training.TrainConfig)
     with one_line_errors():
         if "hidden" in chosen:
             chosen["hidden"] = _sizes(chosen["hidden"])
@@ -106,7 +109,7 @@ def train_command(
         run = training.train_folds if config.folds and config.fold is None else training.train
         with interruptible(out, "train"):
             result = run(config, out, resume=resume)
-    if not IS_FIRST:
+    if not IS_MAIN:
         return
     if as_json:
         typer.echo(json.dumps(result))

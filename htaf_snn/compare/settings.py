@@ -18,7 +18,7 @@ from .matching import MATCHES
 
 __all__ = ["BINARY_SURROGATES", "MODELS", "SPIKING_SURROGATES", "Settings"]
 
-MODELS = ("mlp", *training.HARDENED)
+MODELS = ("mlp", *training.BINARY)
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
 BINARY_SURROGATES = ("htaf", "htaf(normalized=True, mode='smooth')", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
@@ -122,10 +122,10 @@ class Settings:
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = self.configs()
-        if self.model in training.HARDENED:
+        if self.model in training.BINARY:
             trained = configs[0].trained()
             networks = [
-                training.hardened_network(trained, 1, 1, activation=partial(integrations.parse, surrogate))
+                training.binary_network(trained, 1, 1, surrogate=partial(integrations.parse, surrogate))
                 for surrogate in self.surrogates
             ]
             if not any(annealing(trained, network, steps=1) for network in networks):

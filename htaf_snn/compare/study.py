@@ -221,13 +221,13 @@ class Study:
         from tqdm import tqdm
 
         signal.signal(signal.SIGTERM, _exit)
-        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.first))
+        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.is_main))
         while True:
-            taken = self._next(bar) if processes.first else None
-            config = processes.from_first(taken and taken.user_attrs["config"])
+            taken = self._next(bar) if processes.is_main else None
+            config = processes.broadcast(None if taken is None else taken.user_attrs["config"])
             if config is None:
                 bar.close()
-                processes.leave()
+                processes.shutdown()
                 return
             if taken is not None:
                 self._try([taken], processes)

@@ -68,9 +68,6 @@ class Config:
         """Return the configuration of the trial's training."""
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
-        values["data_root"] = self.root  # TrainConfig's names follow
-        values["time_bins"] = self.n_time_bins  # TrainConfig's names follow
-        values["estimator"] = self.weight_surrogate  # TrainConfig's names follow
         fold = None if self.folds is None else self.seed % self.folds
         return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
 
@@ -190,7 +187,7 @@ def _network(config: Config, samples, surrogate: Rescaled) -> Network:
         neuron = partial(hnn.Leaky, beta=BETA, surrogate=surrogate)
         return models.SpikingMLP(features, config.trained().hidden, n_classes, lambda: hnn.Sequential(neuron()))
     activation = partial(integrations.parse, config.surrogate)
-    model = training.hardened_network(config.trained(), features, n_classes, activation)
+    model = training.binary_network(config.trained(), features, n_classes, activation)
     for number, module in enumerate(model):
         if isinstance(module, hnn.BinaryActivation):
             model[number] = Rescaled(module, surrogate.stretch, surrogate.gain)

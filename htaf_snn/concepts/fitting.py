@@ -179,7 +179,7 @@ def fit(
     out, penalty = Path(out), _Penalty(recipe)
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
     check_annealing(own, model)
-    writes = processes is None or processes.first
+    writes = processes is None or processes.is_main
     resumes = writes and resume and (out / "config.json").is_file()
     if resumes:
         check_same_run(own, read_settings(out, Recipe))

@@ -42,7 +42,7 @@ class Config(Recipe):
 
     Attributes:
         dataset: a name of `neuromorphic_datasets.images.names()`, or a folder of images, as of `images.load`.
-        data_root, download: as of `images.load`.
+        root, download: as of `images.load`.
         n_concepts: number of concepts.
         discretiser: as of `nn.ConceptLayer`.
         width: of the backbone, `models.ImageEncoder`.
@@ -64,7 +64,7 @@ class Config(Recipe):
     """
 
     dataset: str = "digits"
-    data_root: str | None = None
+    root: str | None = None
     download: bool = False
     n_concepts: int = 64
     discretiser: str = "htaf"
@@ -185,7 +185,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     """
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
-    writes = processes is None or processes.first
+    writes = processes is None or processes.is_main
     check_annealing(config, _model(config, 1, 2))
     if writes:
         check_folder(config, out, resume)
@@ -211,7 +211,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         result = _measured(model, (train, test), config, out)
         write_json(out / "result.json", result)
     if processes is not None:
-        processes.leave()
+        processes.shutdown()
     return result
 
 

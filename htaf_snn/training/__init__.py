@@ -1,6 +1,6 @@
-"""The training loop: progress, metrics, atomic checkpoints, exact resume.
+"""Training with progress, metrics, atomic checkpoints and exact resumption.
 
-A run's folder holds `config.json`, `metrics.jsonl` (one line an epoch), `checkpoint.safetensors` (model, optimizer and
+A run's folder holds `config.json`, `metrics.jsonl` (one line per epoch), `checkpoint.safetensors` (model, optimizer and
 random state after the last finished epoch) and, once finished, `result.json`.
 """
 
@@ -9,11 +9,11 @@ from .loop import evaluate, evaluate_hard, fit, hardened, steps_in_epoch
 from .processes import Processes
 from .recipe import before_step
 from .runs import (
-    HARDENED,
+    BINARY,
     OFFLINE,
     SPIKING,
     TrainConfig,
-    hardened_network,
+    binary_network,
     image_loaders,
     load,
     make_loaders,
@@ -24,18 +24,18 @@ from .runs import (
 )
 
 __all__ = [
+    "BINARY",
     "CHECKPOINT",
-    "HARDENED",
     "OFFLINE",
     "SPIKING",
     "Processes",
     "TrainConfig",
     "before_step",
+    "binary_network",
     "evaluate",
     "evaluate_hard",
     "fit",
     "hardened",
-    "hardened_network",
     "image_loaders",
     "load",
     "load_checkpoint",

@@ -18,12 +18,12 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
 
     Args:
         path: file to write.
-        model: its `state_dict` is kept under "model.".
-        optimizer: its tensors are kept under "optimizer.", by parameter name.
-        epoch: finished epochs.
+        model: its `state_dict` is stored under "model.".
+        optimizer: its tensors are stored under "optimizer.", by parameter name.
+        epoch: number of finished epochs.
 
     Raises:
-        OSError: if the file cannot be written; one that was there is left as it was.
+        OSError: if the file cannot be written; an existing one is left unchanged.
 
     Example:
         >>> import tempfile
@@ -55,11 +55,11 @@ def _checkpoint_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_checkpoint` wrote, in place; the tensors stay on the devices that they are on.
+    """Restore model, optimizer and random state from a file of `save_checkpoint`, in place, on the model's device.
 
     Args:
         path: file to read.
-        model: of the same structure.
+        model: a model of the same structure.
         optimizer: an Adam over its parameters.
 
     Returns:
@@ -67,7 +67,7 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or of a model with other tensors; nothing is changed then.
+        ValueError: if the file is damaged or its tensors do not fit the model; nothing is changed then.
 
     Example:
         >>> import tempfile
@@ -83,7 +83,7 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected a checkpoint, found no file")
+        raise FileNotFoundError(f"{path}: expected a checkpoint, got no file")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
@@ -95,10 +95,10 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     _check_optimizer(path, tensors, model, epoch)
     model.load_state_dict(state)
     for name, parameter in model.named_parameters():
-        kept = _with_prefix(tensors, f"optimizer.{name}.")
-        if kept:
+        stored = _with_prefix(tensors, f"optimizer.{name}.")
+        if stored:
             optimizer.state[parameter] = {
-                key: v.to(parameter.device) if v.shape == parameter.shape else v for key, v in kept.items()
+                key: v.to(parameter.device) if v.shape == parameter.shape else v for key, v in stored.items()
             }
     torch.set_rng_state(tensors["rng"])
     if "rng_cuda" in tensors and torch.cuda.is_available():
@@ -110,21 +110,23 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _check_optimizer(path, tensors: dict[str, Tensor], model: nn.Module, epoch: int) -> None:
-    """Raise unless the state of Adam is there for what has been trained, and of the parameters' shapes."""
+def _check_optimizer(path: str | PathLike, tensors: dict[str, Tensor], model: nn.Module, epoch: int) -> None:
+    """Raise ValueError unless random state and, after an epoch, Adam's are there, in the parameters' shapes."""
     if "rng" not in tensors:
-        raise ValueError(f"{path}: expected the random state, rng, found none")
+        raise ValueError(f"{path}: expected the random state, rng, got none")
     states = {name: _with_prefix(tensors, f"optimizer.{name}.") for name, _ in model.named_parameters()}
     if epoch and not any(states.values()):
-        raise ValueError(f"{path}: expected the optimizer's state after {epoch} epochs, found none")
+        raise ValueError(f"{path}: expected the optimizer's state after {epoch} epochs, got none")
     for name, parameter in model.named_parameters():
         if states[name]:
             expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
             _check_shapes(path, states[name], expected)
 
 
-def _check_shapes(path, came: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    for name in sorted({*came, *expected}):
-        told = [f"{name} of shape {tuple(t[name].shape)}" if name in t else f"no {name}" for t in (expected, came)]
-        if told[0] != told[1]:
-            raise ValueError(f"{path}: expected {told[0]}, got {told[1]}")
+def _check_shapes(path: str | PathLike, tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name in sorted({*tensors, *expected}):
+        want, got = (
+            f"{name} of shape {tuple(t[name].shape)}" if name in t else f"no {name}" for t in (expected, tensors)
+        )
+        if want != got:
+            raise ValueError(f"{path}: expected {want}, got {got}")

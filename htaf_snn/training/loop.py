@@ -1,20 +1,22 @@
-"""One training: epochs, metrics, checkpoints; evaluation."""
+"""Training over epochs, with metrics and checkpoints; evaluation."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import BatchSampler, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader
 
 from .._files import replacing
 from ..nn import recalibrate, smooth_activations
@@ -24,52 +26,49 @@ from ..surrogate import Surrogate
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 PRECISIONS = ("float32", "bfloat16")
 METRICS = "metrics.jsonl"
 
 
 class _SpikeRates:
-    """Mean output of each of a model's `neurons`, gathered by forward hooks while the block runs.
+    """Mean output of each of a model's `neurons`, collected by forward hooks within the block.
 
-    Of activations of the levels -1 and 1 it is the share of the upper level. Of a batch with lengths the steps beyond
-    them do not count in outputs (T, B, …).
+    For activations with levels -1 and 1 it is the share of the upper level. In a batch with lengths, outputs
+    (T, B, …) beyond them do not count.
     """
 
     def __init__(self, model: nn.Module):
-        self._neurons = list(getattr(model, "neurons", ()))
+        self._neurons: list[nn.Module] = list(getattr(model, "neurons", ()))
         self.batch: Batch | None = None
 
-    def __enter__(self):
-        self._sums = [0.0] * len(self._neurons)
+    def __enter__(self) -> _SpikeRates:
+        self._sums: list[float | Tensor] = [0.0] * len(self._neurons)
         self._sizes = [0] * len(self._neurons)
-        self._hooks = [neuron.register_forward_hook(self._keep(i)) for i, neuron in enumerate(self._neurons)]
+        self._hooks = [neuron.register_forward_hook(self._add_to(i)) for i, neuron in enumerate(self._neurons)]
         return self
 
-    def _keep(self, i: int) -> Callable:
+    def _add_to(self, i: int) -> Callable:
         def hook(module, inputs, output):
-            # Neurons of snnTorch's and Norse's kind give their spikes and their state.
+            # The neurons of snnTorch and Norse return their spikes and their state.
             output = (output[0] if isinstance(output, tuple) else output).detach()
-            if self.batch is not None and self.batch.lengths is not None:
-                if output.shape[:2] == self.batch.x.shape[:2]:
-                    self._sums[i] = self._sums[i] + self._own_steps(output).sum(dtype=torch.float64)
-                    self._sizes[i] += int(self.batch.lengths.sum()) * output[0, 0].numel()
-                    return
+            size, batch = output.numel(), self.batch
+            if batch is not None and batch.lengths is not None and output.shape[:2] == batch.x.shape[:2]:
+                size = int(batch.lengths.sum()) * output[0, 0].numel()
+                output = _without_padding(output, batch.lengths)
             self._sums[i] = self._sums[i] + output.sum(dtype=torch.float64)
-            self._sizes[i] += output.numel()
+            self._sizes[i] += size
 
         return hook
-
-    def _own_steps(self, output: Tensor) -> Tensor:
-        """Outputs (T, B, …) with 0 beyond each sample's length."""
-        own = torch.arange(len(output), device=output.device)[:, None] < self.batch.lengths.to(output.device)
-        return output.where(own.view(*own.shape, *[1] * (output.ndim - 2)), 0)
 
     def __exit__(self, *exception):
         for hook in self._hooks:
             hook.remove()
 
     def mean(self, processes: Processes | None = None) -> list[float]:
-        sums, sizes = map(float, self._sums), map(float, self._sizes)
+        sums, sizes = [float(total) for total in self._sums], [float(size) for size in self._sizes]
         if processes is not None:
             sums, sizes = processes.sum(*sums), processes.sum(*sizes)
         levels = [getattr(neuron, "levels", (0, 1)) for neuron in self._neurons]
@@ -78,24 +77,30 @@ class _SpikeRates:
         ]
 
 
+def _without_padding(output: Tensor, lengths: Tensor) -> Tensor:
+    """Return outputs (T, B, …) with 0 beyond each sample's length."""
+    valid = torch.arange(len(output), device=output.device)[:, None] < lengths.to(output.device)
+    return output.where(valid.view(*valid.shape, *[1] * (output.ndim - 2)), 0)
+
+
 def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = None) -> dict[str, float]:
-    """Mean cross-entropy and accuracy of a classifier over a loader of (inputs, labels).
+    """Return the mean cross-entropy and the accuracy of a classifier over a loader of (inputs, labels).
 
     Args:
-        model: maps inputs to class scores (B, classes); evaluated in eval mode on the device that it is on, its mode is
-            restored. For a loader of three items it is called with `lengths=` beside the frames.
-        loader: of (inputs, labels (B,) of integers), or of (frames (T, B, …), labels, lengths (B,)), as
-            `neuromorphic_datasets.loaders(time_window=…)` gives, where steps beyond a recording's length do not count.
-        processes: each evaluates its part of every batch, and all get the whole's figures; None for this one alone.
+        model: maps inputs to class scores (B, n_classes); evaluated on its own device, in eval mode, which is restored
+            afterwards. For a loader of three items it is called with `lengths=` beside the frames.
+        loader: batches of (inputs, integer labels (B,)), or of (frames (T, B, …), labels, lengths (B,)) as from
+            `neuromorphic_datasets.loaders(time_window=…)`, where time steps beyond a recording's length do not count.
+        processes: the processes that share every batch; all get the same figures. None for this process alone.
 
     Returns:
-        {"loss": nats, "accuracy": from 0 to 1}.
+        {"loss": in nats, "accuracy": from 0 to 1}.
 
     Raises:
-        ValueError: if the loader is empty, a label is no class, or the scores are of another shape, such as those of a
-            network that ends in a sequence.
-        TypeError: if the model takes no 8-bit inputs and gets some, the scores are no tensor, or the model takes no
-            lengths.
+        ValueError: if the loader is empty, a label is out of range, or the scores have another shape, such as those of
+            a network that returns a sequence.
+        TypeError: if the inputs are 8-bit and the model does not take them, the scores are no tensor, the model does
+            not take lengths, or the loader of several processes is no `DataLoader`.
         FloatingPointError: if a score is NaN.
 
     Example:
@@ -105,9 +110,9 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
         >>> evaluate(net, [(x, labels)])["accuracy"]
         0.75
     """
-    loss = correct = count = 0
+    loss = correct = count = 0.0
     with torch.no_grad(), in_eval(model):
-        for batch in loader if processes is None else processes.part_of(loader):
+        for batch in loader if processes is None else processes.shard(loader):
             scores, labels = class_scores(model, unpack(batch))
             loss += cross_entropy(scores, labels, reduction="sum").item()
             correct += (scores.argmax(1) == labels).sum().item()
@@ -117,7 +122,7 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     if not count:
         raise ValueError("loader: expected at least one sample, got none")
     if math.isnan(loss):
-        raise FloatingPointError("the loss is nan, as the model gives scores of NaN or infinity")
+        raise FloatingPointError("the loss is nan, as the model returns scores of NaN or infinity")
     return {"loss": loss / count, "accuracy": correct / count}
 
 
@@ -201,62 +206,89 @@ def _calibrate_hard(model: nn.Module, train_loader) -> None:
 
 
 def _train_epoch(
-    model: nn.Module, network: nn.Module, optimizer, loader, epoch: int, bar, processes, precision, before_step, penalty
+    model: nn.Module,
+    train_step: Callable[[Batch, int, str], list[float]],
+    loader: Iterable,
+    epoch: int,
+    bar: tqdm,
+    processes: Processes | None,
 ) -> dict:
-    """One epoch. `network` is the model, or it compiled, or what keeps its copies in all processes equal."""
-    device = device_of(model)
+    """Train for one epoch and return its metrics; `train_step` is `_train_step` but for its keyword arguments."""
     model.train()
-    loss_sum = correct = count = 0
-    fewest = _fewest_samples(model)
-    usable = (batch for batch in map(unpack, loader) if len(batch.labels) >= fewest)
+    loss = correct = count = 0.0
+    min_samples = _min_samples(model)
+    batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
     with _SpikeRates(model) as rates:
-        for step, batch in enumerate(usable):
-            before_step(epoch * bar.total + step, optimizer)
+        for step, batch in enumerate(batches):
             rates.batch = batch
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                scores, labels = class_scores(model, batch, network)
-            scores = scores.float()
-            loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
-            found = loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), len(labels)
-            share = 1.0
-            if processes is not None:
-                found = processes.sum(*found)
-                share = processes.count * len(labels) / found[2]
-            if not math.isfinite(found[0]):
-                value = found[0] / found[2]
-                raise FloatingPointError(f"the loss is {value} in epoch {epoch}, step {step}; try a smaller lr")
-            optimizer.zero_grad()
-            (loss * share + (0.0 if penalty is None else penalty())).backward()
-            _check_gradients(model, f"in epoch {epoch}, step {step}")
-            optimizer.step()
-            loss_sum, correct, count = loss_sum + found[0], correct + found[1], count + found[2]
+            sums = train_step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}")
+            loss, correct, count = loss + sums[0], correct + sums[1], count + sums[2]
             spike_rate = rates.mean()
             mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
-            shown = f"loss {loss_sum / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
-            bar.set_postfix_str(shown, refresh=False)
+            figures = f"loss {loss / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
+            bar.set_postfix_str(figures, refresh=False)
             bar.update()
     if not count:
-        raise ValueError(f"train_loader: expected a batch of {max(fewest, 1)} samples or more, got none")
-    return {"loss": loss_sum / count, "accuracy": correct / count, "spike_rate": rates.mean(processes)}
+        raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
+    if processes is not None:
+        processes.average_statistics(model)
+    return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(processes)}
 
 
-def _fewest_samples(model: nn.Module, processes: Processes | None = None) -> int:
-    """The samples that a batch needs: BatchNorm takes two in each process."""
+def _train_step(
+    batch: Batch,
+    number: int,
+    when: str,
+    *,
+    model: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    processes: Processes | None,
+    precision: str,
+    before_step: Callable[[int, torch.optim.Optimizer], None],
+    penalty: Callable[[], Tensor] | None,
+) -> list[float]:
+    """Update the parameters; return the batch's summed loss, correct answers and samples, over all processes.
+
+    `network` is the model, possibly wrapped by Fabric and compiled.
+    """
+    before_step(number, optimizer)
+    with torch.autocast(device_of(model).type, torch.bfloat16, enabled=precision == "bfloat16"):
+        scores, labels = class_scores(model, batch, network)
+    scores = scores.float()
+    # A process whose shard is empty still takes part in averaging the gradients.
+    loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
+    sums = [loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), float(len(labels))]
+    share = 1.0
+    if processes is not None:
+        sums = processes.sum(*sums)
+        share = processes.world_size * len(labels) / sums[2]
+    if not math.isfinite(sums[0]):
+        raise FloatingPointError(f"the loss is {sums[0] / sums[2]} {when}; try a smaller lr")
+    optimizer.zero_grad()
+    (loss * share + (0.0 if penalty is None else penalty())).backward()
+    _check_gradients(model, when)
+    optimizer.step()
+    return sums
+
+
+def _min_samples(model: nn.Module, processes: Processes | None = None) -> int:
+    """Return how many samples a batch needs: BatchNorm takes two per process."""
     if not any(isinstance(module, _BatchNorm) for module in model.modules()):
         return 0
-    return 2 * (1 if processes is None else processes.count)
+    return 2 * (1 if processes is None else processes.world_size)
 
 
-def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None) -> int:
-    """Batches to train on in an epoch: all, but for those too small for BatchNorm, two samples a process.
+def steps_in_epoch(model: nn.Module, loader: DataLoader, processes: Processes | None = None) -> int:
+    """Return the number of training steps per epoch: all batches but those too small for BatchNorm.
 
-    `fit` leaves those out as they come. They are not known beforehand of a batch sampler of one's own, whose batches
-    are all counted.
+    BatchNorm takes two samples per process; `fit` skips smaller batches. The sizes that a custom batch sampler makes
+    are not known beforehand, so all of its batches are counted.
 
     Args:
-        model: whose BatchNorm layers matter.
-        loader: a `DataLoader`.
-        processes: those that share each batch; None for one alone.
+        model: the network; only its BatchNorm layers matter.
+        loader: the training data.
+        processes: the processes that share every batch; None for this process alone.
 
     Raises:
         TypeError: if the loader has no length.
@@ -275,11 +307,14 @@ def steps_in_epoch(model: nn.Module, loader, processes: Processes | None = None)
             f"train_loader: expected one with a length, which numbers the training's steps, got none ({error}); give "
             "its data set or sampler a __len__"
         ) from None
-    fewest, batches = _fewest_samples(model, processes), getattr(loader, "batch_sampler", None)
-    if fewest and type(batches) is BatchSampler and not isinstance(loader.dataset, IterableDataset):
-        steps -= not batches.drop_last and 0 < len(batches.sampler) % batches.batch_size < fewest
-        if batches.batch_size < fewest or not steps:
-            raise ValueError(f"batch_size: BatchNorm expects two samples a process, {fewest} in all, got fewer")
+    min_samples, batches = _min_samples(model, processes), getattr(loader, "batch_sampler", None)
+    # The sampler of an iterable data set has no length.
+    if min_samples and type(batches) is BatchSampler and isinstance(batches.sampler, Sized):
+        steps -= not batches.drop_last and 0 < len(batches.sampler) % batches.batch_size < min_samples
+        if batches.batch_size < min_samples or not steps:
+            raise ValueError(
+                f"batch_size: BatchNorm expects two samples per process, {min_samples} in total, got fewer"
+            )
     return steps
 
 
@@ -296,8 +331,8 @@ def _check_gradients(model: nn.Module, when: str) -> None:
 
 def fit(
     model: nn.Module,
-    train_loader,
-    val_loader=None,
+    train_loader: DataLoader,
+    val_loader: Iterable | None = None,
     *,
     out: str | PathLike,
     epochs: int,
@@ -314,35 +349,35 @@ def fit(
     """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
 
     Args:
-        model: maps a loader's inputs to class scores (B, classes); modules in `model.neurons` have their mean output
-            recorded as the spike rate, those of the levels -1 and 1 the share of 1. Train it on the device that it is
-            on.
-        train_loader: a `DataLoader` of batches as of `evaluate`; if its sampler has `set_epoch`, that is called with
-            the number of the epoch.
+        model: maps a loader's inputs to class scores (B, n_classes); the mean output of the modules in `model.neurons`
+            is recorded as the spike rate, for levels -1 and 1 the share of 1. It is trained on its own device.
+        train_loader: batches as in `evaluate`; if its sampler has `set_epoch`, that is called with the number of the
+            epoch.
         val_loader: likewise, or None.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
-        epochs: in all, earlier ones of a resumed run included.
+        epochs: total, including earlier epochs of a resumed run.
         lr: learning rate, > 0.
         resume: continue from the folder's checkpoint, exactly as if never interrupted.
         progress: show a progress bar on standard error.
-        label: put before the progress bar.
-        processes: those that share the work, from `Processes.launched`, all of which call this; a batch is that of all
-            together. The first one's weights are taken, and it alone reads and writes the folder.
+        label: text in front of the progress bar.
+        processes: the processes from `Processes.launched`, all of which call this and share every batch of
+            `train_loader`. The main one's weights are used, and it alone reads and writes the folder.
         precision: "float32", or "bfloat16" for mixed precision by autocast.
         compiled: train through `torch.compile`.
-        before_step: called with the number of the step, counted from the first epoch's start, and the optimizer, to
-            set what changes during the training; a function of the number, so that resuming is exact.
-        penalty: called after each forward pass; what it gives is added to the loss that is minimised, not to the one
-            that is reported.
+        before_step: called with the number of the step, counted from the start of the first epoch, and the optimizer,
+            to set what changes during training. It must depend on the number alone, so that resuming is exact.
+        penalty: called after each forward pass; its value is added to the loss that is minimised, not to the one that
+            is reported.
 
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`: {"epoch", "train_loss", "train_accuracy", "spike_rate": one
-        for each of `model.neurons`, "val_loss" and so on, "seconds"}. Validation figures are those of `evaluate_hard`.
+        per module in `model.neurons`, "val_loss" and so on, "seconds"}. Validation figures are those of
+        `evaluate_hard`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
-        ValueError: if the folder has a run that is not to be resumed, the precision is unknown, or as `steps_in_epoch`.
-        TypeError, ValueError: as `evaluate`, of inputs, labels and scores.
+        ValueError: if the folder has a run and `resume` is False, the precision is unknown, or as `steps_in_epoch`.
+        TypeError, ValueError: as `evaluate`, for inputs, labels and scores.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
 
     Example:
@@ -357,69 +392,69 @@ def fit(
     """
     from tqdm import tqdm
 
-    out, writes, network, batches = Path(out), processes is None or processes.first, model, train_loader
+    out, is_main = Path(out), processes is None or processes.is_main
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if writes:
+    if is_main:
         check_no_run(out, resume)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    done, metrics = restore(out, model, optimizer) if resume and writes else (0, [])
+    done, metrics = restore(out, model, optimizer) if resume and is_main else (0, [])
+    network, batches = model, train_loader
     if processes is not None:
-        done, metrics, state = processes.from_first((done, metrics, optimizer.state_dict()))
+        done, metrics, state = processes.broadcast((done, metrics, optimizer.state_dict()))
         optimizer.load_state_dict(state)
-        network = processes.together(model)
-        batches = processes.part_of(train_loader, _fewest_samples(model, processes))
+        network = processes.setup(model)
+        batches = processes.shard(train_loader, _min_samples(model, processes))
     if compiled:
-        network = torch.compile(network)
+        network = torch.compile(network)  # type: ignore[assignment]  # a module for a module, whatever its stub says
     steps = steps_in_epoch(model, train_loader, processes)
-    how = (processes, precision, before_step, penalty)
-    if writes:
+    train_step = partial(
+        _train_step,
+        model=model,
+        network=network,
+        optimizer=optimizer,
+        processes=processes,
+        precision=precision,
+        before_step=before_step,
+        penalty=penalty,
+    )
+    if is_main:
         _write_metrics(out, metrics)
         if not done:
             save_checkpoint(out / CHECKPOINT, model, optimizer, 0)
     for epoch in range(done, epochs):
-        sampler = getattr(train_loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(getattr(train_loader, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
         start = time.perf_counter()
-        shown = {"desc": f"{label}epoch {epoch + 1}/{epochs}", "disable": not (progress and writes)}
-        with tqdm(total=steps, **shown) as bar:
-            train_metrics = _train_epoch(model, network, optimizer, batches, epoch, bar, *how)
-            if processes is not None:
-                processes.share_statistics(model)
-            val_metrics = {}
+        with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{epochs}", disable=not (progress and is_main)) as bar:
+            line = {"epoch": epoch, **_train_epoch(model, train_step, batches, epoch, bar, processes)}
             if val_loader is None:
                 _calibrate_hard(model, train_loader)
             else:
-                val_metrics = evaluate_hard(model, train_loader, val_loader, processes)
-                bar.set_postfix_str(f"{bar.postfix}, val acc {val_metrics['accuracy']:.3f}")
-        metrics.append(
-            {
-                "epoch": epoch,
-                **{f"train_{k}" if k != "spike_rate" else k: v for k, v in train_metrics.items()},
-                **{f"val_{k}": v for k, v in val_metrics.items()},
-                "seconds": round(time.perf_counter() - start, 3),
-            }
-        )
-        if writes:
+                validation = evaluate_hard(model, train_loader, val_loader, processes)
+                line |= {f"val_{name}": value for name, value in validation.items()}
+                bar.set_postfix_str(f"{bar.postfix}, val acc {validation['accuracy']:.3f}")
+        metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
+        if is_main:
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
     return metrics
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-    """Finished epochs and their metrics; none of a run that was interrupted before its first checkpoint."""
+    """Return the finished epochs and their metrics; none if the run stopped before its first checkpoint."""
     if not _has_run(out):
         return 0, []
     done = load_checkpoint(out / CHECKPOINT, model, optimizer)
     metrics = _read_metrics(out)
     if len(metrics) < done:
-        raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, found {len(metrics)}")
+        raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, got {len(metrics)}")
     return done, metrics[:done]
 
 
 def check_no_run(out: Path, resume: bool) -> None:
-    """Raise ValueError if the folder has a run that is not to be resumed."""
+    """Raise ValueError if the folder has a run, unless resuming."""
     if not resume and _has_run(out):
         raise ValueError(f"out: expected a folder without a run, got {out}; resume its run or name another")
 

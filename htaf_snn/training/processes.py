@@ -1,33 +1,35 @@
-"""Several processes that train one network together, through Lightning Fabric."""
+"""Training of one network by several processes, through Lightning Fabric."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+T = TypeVar("T")
+
 
 class Processes:
-    """The processes that `torchrun` started, each with a copy of the network and a part of every batch.
+    """The processes that `torchrun` started, each with a copy of the network and a shard of every batch.
 
     Args:
         fabric: a launched one; `launched` makes it.
 
     Attributes:
-        count: how many there are, on all machines.
-        first: whether this is the one that reads and writes files.
-        device: this process's.
+        world_size: number of processes on all machines.
+        is_main: whether this is the process that reads and writes files.
+        device: this process's device.
 
     Example:
-        Started alone there are none, and what takes `processes` gets None.
+        A process started alone has no peers, and None is passed as `processes`.
 
         >>> processes = Processes.launched()
         >>> processes is None
@@ -36,14 +38,14 @@ class Processes:
 
     def __init__(self, fabric: Fabric):
         self._fabric = fabric
-        self.count, self.first, self.device = fabric.world_size, fabric.is_global_zero, fabric.device
+        self.world_size, self.is_main, self.device = fabric.world_size, fabric.is_global_zero, fabric.device
 
     @classmethod
     def launched(cls, device: str = "cpu") -> Processes | None:
-        """Those that this one was started with by `torchrun`; None if it was started alone.
+        """Return the processes that `torchrun` started together with this one; None if it was started alone.
 
         Args:
-            device: "cpu", or "cuda" for a GPU each.
+            device: "cpu", or "cuda" for one GPU per process.
 
         Raises:
             ImportError: if Lightning Fabric is not installed.
@@ -55,17 +57,17 @@ class Processes:
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
         except ImportError:
-            raise ImportError('several processes: pip install "htaf-snn[distributed]"') from None
-        # snnTorch's neurons keep their potential as a buffer, of the size of a process's own batch.
+            raise ImportError('torchrun: Lightning Fabric is missing: pip install "htaf-snn[distributed]"') from None
+        # snnTorch's neurons keep their potential as a buffer whose size is that of the process's own shard.
         strategy = DDPStrategy(broadcast_buffers=False)
         fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy=strategy)
         fabric.launch()
         return cls(fabric)
 
-    def together(self, model: nn.Module) -> nn.Module:
-        """The model, moved to the process's device, as a module whose gradients are the means over all processes.
+    def setup(self, model: nn.Module) -> nn.Module:
+        """Return the model, moved to the process's device, as a module that averages gradients over all processes.
 
-        On GPUs the statistics of BatchNorm are those of the whole batch, on CPUs those of a process's part.
+        BatchNorm uses the statistics of the whole batch on GPUs, those of the process's shard on CPUs.
         """
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -75,31 +77,40 @@ class Processes:
             return self._fabric.setup(model)
 
     def sum(self, *values: float) -> list[float]:
-        """The values' sums over all processes, the same in each."""
-        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
-        return self._fabric.all_reduce(mine, reduce_op="sum").tolist()
+        """Return the sums of the values over all processes, the same in each."""
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(sums)
+        return sums.tolist()
 
-    def from_first(self, value: Any) -> Any:
-        """The first process's value, which has to be one that can be pickled; the others' are not looked at."""
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value, which must be picklable; those of the others are ignored."""
         return self._fabric.broadcast(value)
 
-    def share_statistics(self, model: nn.Module) -> None:
-        """Give the statistics of BatchNorm layers, of which each process has seen its part, the means over all."""
+    def average_statistics(self, model: nn.Module) -> None:
+        """Set the statistics of BatchNorm layers, each from its process's shards, to their means over all processes."""
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-                for statistic in (module.running_mean, module.running_var):
-                    statistic.copy_(self._fabric.all_reduce(statistic, reduce_op="mean"))
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                for statistic in module.buffers(recurse=False):
+                    if statistic.is_floating_point():  # unlike the number of batches
+                        torch.distributed.all_reduce(statistic)
+                        statistic /= self.world_size
 
-    def leave(self) -> None:
-        """Wait for all, then part: a process that ends while another still uses their connection would fail it."""
+    def shutdown(self) -> None:
+        """Synchronise, then shut down; exiting early would break peers."""
         self._fabric.barrier()
         torch.distributed.destroy_process_group()
 
-    def part_of(self, loader: DataLoader, fewest: int = 0) -> DataLoader:
-        """A loader of this process's part of every batch of so many samples; the parts of all make the batch."""
+    def shard(self, loader: Iterable, min_samples: int = 0) -> DataLoader:
+        """Return a loader of this process's shard of every batch of at least so many samples.
+
+        Raises:
+            TypeError: if the loader is no `DataLoader` that makes batches.
+        """
+        if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+            raise TypeError(f"loader: expected a DataLoader that makes batches, got {type(loader).__name__}")
         return DataLoader(
             loader.dataset,
-            batch_sampler=_Part(loader.batch_sampler, self._fabric.global_rank, self.count, fewest),
+            batch_sampler=_Shard(loader, self._fabric.global_rank, self.world_size, min_samples),
             num_workers=loader.num_workers,
             persistent_workers=loader.persistent_workers,
             pin_memory=loader.pin_memory,
@@ -108,14 +119,15 @@ class Processes:
         )
 
 
-class _Part(BatchSampler):
-    """Every `count`-th index of each batch of `fewest` or more, from the `rank`-th on; of small ones maybe none."""
+class _Shard(Sampler[list]):
+    """Every `world_size`-th index of each batch of `min_samples` or more, from the `rank`-th on; maybe none."""
 
-    def __init__(self, batches: BatchSampler, rank: int, count: int, fewest: int):
-        self._batches, self._rank, self._count, self._fewest = batches, rank, count, fewest
+    def __init__(self, loader: DataLoader, rank: int, world_size: int, min_samples: int):
+        self._loader, self._rank, self._world_size, self._min_samples = loader, rank, world_size, min_samples
 
     def __iter__(self) -> Iterator[list]:
-        return (batch[self._rank :: self._count] for batch in self._batches if len(batch) >= self._fewest)
+        batches = (batch for batch in self._loader.batch_sampler or () if len(batch) >= self._min_samples)
+        return (batch[self._rank :: self._world_size] for batch in batches)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self._loader)

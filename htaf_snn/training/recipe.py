@@ -1,4 +1,4 @@
-"""What changes while a network is trained: learning rate, steepness, limits of weights, statistics."""
+"""Changes made to a network and its optimizer during training: learning rate, steepness, clipped weights."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ ANNEALS = tuple(hnn.hardening.SHAPES)
 
 
 class Recipe(Protocol):
-    """A configuration with these fields, which are explained in `TrainConfig`."""
+    """A configuration with these fields, as in `TrainConfig`."""
 
-    epochs: int
-    lr: float
-    schedule: str
-    alpha_end: float
-    anneal: str
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def alpha_end(self) -> float: ...
+    @property
+    def anneal(self) -> str: ...
 
 
 def smooth_modules(model: nn.Module) -> list[nn.Module]:
@@ -71,15 +76,15 @@ def end_annealing(recipe: Recipe, model: nn.Module) -> None:
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
-    """What `fit` is to call before each training step: it clips latent weights, anneals, and sets the learning rate.
+    """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
 
     Args:
         recipe: a `TrainConfig`, or anything with its `epochs`, `lr`, `schedule`, `alpha_end` and `anneal`.
-        model: the network that is trained.
-        steps: in an epoch, see `steps_in_epoch`.
+        model: the network to train.
+        steps: training steps per epoch, see `steps_in_epoch`.
 
     Returns:
-        A function of the step's number, counted from the first epoch's start, and the optimizer.
+        A function of the step's number, counted from the start of the first epoch, and the optimizer.
 
     Raises:
         ValueError: as `htaf_snn.nn.AnnealAlpha`.
@@ -111,6 +116,6 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
 
 
 def _one_cycle(number: int, total: int) -> float:
-    """A factor that rises evenly in the first tenth of the steps, and falls to 0 as half a cosine."""
+    """Return a factor that rises linearly in the first tenth of the steps and falls to 0 as half a cosine."""
     rise = min(1.0, (number + 1) / (0.1 * total + 1))
     return rise * (0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - 0.1) / 0.9))

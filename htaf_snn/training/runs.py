@@ -1,4 +1,4 @@
-"""Runs: a configuration, its data and model, trained into a folder and tested."""
+"""Runs: the data and the network of a configuration, trained into a folder and tested."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import integrations, models
 from .checkpoint import CHECKPOINT, load_checkpoint
@@ -32,44 +33,51 @@ from .processes import Processes
 from .recipe import ANNEALS, SCHEDULES, before_step, check_annealing, end_annealing
 
 SPIKING = ("mlp", "cnn")
-# Networks of images whose activations are steps.
-HARDENED = ("bnn", "dhn")
-MODELS = (*SPIKING, *HARDENED, "relu")
+# Networks of images with binary activations.
+BINARY = ("bnn", "dhn")
+MODELS = (*SPIKING, *BINARY, "relu")
+CHOICES = {
+    "schedule": SCHEDULES,
+    "anneal": ANNEALS,
+    "precision": PRECISIONS,
+    "model": MODELS,
+    "device": ("auto", "cpu", "cuda"),
+}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What `train` does; the defaults take about 20 s on two cores.
+    """Configuration of `train`; the defaults take about 20 s on two cores.
 
     Attributes:
-        dataset: a name of `neuromorphic_datasets.names()`; for the models of images, of
+        dataset: a name from `neuromorphic_datasets.names()`; for models of images, from
             `neuromorphic_datasets.images.names()`. None is the one that needs no download, saccade-digits or digits.
-        data_root: folder of the data set; None for the default place.
-        download: fetch the data set if it is not there.
-        library: "snntorch" or "norse", whose neurons spiking models use, or "fused" for this package's.
+        root: folder of the data set; None for the default place.
+        download: fetch the data set if it is missing.
+        library: neuron implementation of spiking models: "snntorch", "norse" or "fused", this package's.
         surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". In smooth mode the
             network is hard in evaluation.
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
-            "relu", their twin in floating point.
-        estimator: of the weights of the bnn, as of `htaf_snn.nn.BinaryLinear`.
-        hidden: neurons, or channels of the cnn, of each hidden layer.
-        epochs, batch_size, time_bins: at least 1.
+            "relu", their floating-point twin.
+        weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
+        hidden: neurons, or channels of the cnn, per hidden layer.
+        epochs, batch_size, n_time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
-        schedule: "constant", or "cosine" for one that rises in the first tenth and falls to 0.
-        alpha_end: what the alpha of the smooth activations of bnn and dhn is raised to, from its own, in (0, 1e6];
-            spiking networks keep theirs.
-        anneal: how alpha is raised, as of `htaf_snn.nn.AnnealAlpha`.
-        precision: "float32" or "bfloat16", as of `fit`.
+        schedule: "constant", or "cosine" for a rate that rises in the first tenth of the steps and then falls to 0.
+        alpha_end: final alpha, in (0, 1e6], of the smooth activations of bnn and dhn, raised from their own; spiking
+            networks keep theirs.
+        anneal: shape of the rise of alpha, as in `htaf_snn.nn.AnnealAlpha`.
+        precision: "float32" or "bfloat16", as in `fit`.
         compiled: train through `torch.compile`.
-        seed: of the weights, the order of the samples and the division of the data.
-        val_fraction: part of the training samples kept for validation, in [0, 1).
-        folds, fold: pool all samples and test on the fold-th of so many stratified folds.
+        seed: seed for weights, order of the samples and split of the data.
+        val_fraction: fraction of the training samples held out for validation, in [0, 1).
+        folds, fold: pool all samples and test on fold number `fold` of `folds` stratified folds.
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        ValueError: if a value is out of range, or is not the default and has no effect on the model; an unknown
-            library, surrogate or data set is refused by `train`.
+        ValueError: if a value is out of range, or is not the default and has no effect on the model. `train` refuses
+            an unknown library, surrogate or data set.
 
     Example:
         >>> config = TrainConfig(model="dhn", hidden=(64, 64), schedule="cosine")
@@ -82,16 +90,16 @@ class TrainConfig:
     """
 
     dataset: str | None = None
-    data_root: str | None = None
+    root: str | None = None
     download: bool = False
     library: str = "snntorch"
     surrogate: str = "htaf"
     model: str = "mlp"
-    estimator: str = "clipped_ste"
+    weight_surrogate: str = "clipped_ste"
     hidden: tuple[int, ...] = (256, 256)
     epochs: int = 20
     batch_size: int = 32
-    time_bins: int = 10
+    n_time_bins: int = 10
     lr: float = 1e-3
     schedule: str = "constant"
     alpha_end: float = 20.0
@@ -106,56 +114,63 @@ class TrainConfig:
 
     def __post_init__(self):
         make_plain(self)
-        for name in ("epochs", "batch_size", "time_bins"):
-            require(name, getattr(self, name), "an integer of at least 1", lambda v: is_count(v))
-        require(
-            "hidden",
-            self.hidden,
-            "one or more positive integers",
-            lambda v: isinstance(v, tuple) and v and all(map(is_count, v)),
-        )
-        require("folds", self.folds, "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
-        require("lr", self.lr, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
-        require("val_fraction", self.val_fraction, "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
-        require(
-            "seed",
-            self.seed,
-            "an integer from 0 to 2^63 - 1",
-            lambda v: v is not True and isinstance(v, int) and 0 <= v < 2**63,
-        )
-        require("schedule", self.schedule, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES)
-        require("anneal", self.anneal, f"one of {', '.join(ANNEALS)}", lambda v: v in ANNEALS)
-        require("precision", self.precision, f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS)
-        require("alpha_end", self.alpha_end, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
-        require("model", self.model, f"one of {', '.join(MODELS)}", lambda v: v in MODELS)
+
+        def check(name: str, expected: str, is_valid: Callable[[Any], object]) -> None:
+            require(name, getattr(self, name), expected, is_valid)
+
+        for name in ("epochs", "batch_size", "n_time_bins"):
+            check(name, "an integer of at least 1", is_count)
+        check("hidden", "one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v)))
+        check("folds", "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
+        for name in ("lr", "alpha_end"):
+            check(name, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
+        check("val_fraction", "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+        check("seed", "an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)
+        for name, choices in CHOICES.items():
+            check(name, f"one of {', '.join(choices)}", choices.__contains__)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         self._check_effects()
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
-        require("device", self.device, "one of auto, cpu, cuda", lambda v: v in ("auto", "cpu", "cuda"))
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value has no effect."""
-        fold = -1 if isinstance(self.fold, bool) or not isinstance(self.fold, int) else self.fold
-        if self.fold is not None and (self.folds is None or not 0 <= fold < self.folds):
+        if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
-        users = {"library": SPIKING, "time_bins": SPIKING, "surrogate": (*SPIKING, *HARDENED), "estimator": ("bnn",)}
-        users |= dict.fromkeys(("alpha_end", "anneal"), HARDENED)
-        for field in fields(self):
-            value, models = getattr(self, field.name), users.get(field.name, MODELS)
-            if self.model not in models and value != field.default:
+        users: dict[str, tuple[str, ...]] = {"surrogate": (*SPIKING, *BINARY), "weight_surrogate": ("bnn",)}
+        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | dict.fromkeys(("alpha_end", "anneal"), BINARY)
+        for name, suited in users.items():
+            value, default = getattr(self, name), getattr(type(self), name)
+            if self.model not in suited and value != default:
                 raise ValueError(
-                    f"{field.name}: {value!r} has no effect on the model {self.model}, only on {', '.join(models)}"
+                    f"{name}: {value!r} has no effect on the model {self.model}, only on {', '.join(suited)}"
                 )
 
 
-def image_loaders(config) -> tuple:
-    """(train, val, test) loaders of the images that a configuration names; val is None without validation.
+class ImageSettings(Protocol):
+    """A configuration with these fields, as in `TrainConfig`."""
+
+    @property
+    def dataset(self) -> str | None: ...
+    @property
+    def root(self) -> str | None: ...
+    @property
+    def download(self) -> bool: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def val_fraction(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def image_loaders(config: ImageSettings) -> tuple:
+    """Return (train, val, test) loaders of the images that a configuration names; val is None without validation.
 
     Args:
-        config: a `TrainConfig`, or anything with its `dataset`, `data_root`, `download`, `batch_size`, `val_fraction`
-            and `seed`.
+        config: a `TrainConfig`, or anything with its `dataset`, `root`, `download`, `batch_size`, `val_fraction` and
+            `seed`.
 
     Returns:
         As `neuromorphic_datasets.images.loaders`: batches of float32 (B, C, H, W) within [0, 1] and int64 (B,).
@@ -171,15 +186,21 @@ def image_loaders(config) -> tuple:
     """
     import neuromorphic_datasets as nd
 
-    names = ("download", "batch_size", "val_fraction", "seed")
-    return nd.images.loaders(config.dataset, root=config.data_root, **{name: getattr(config, name) for name in names})
+    return nd.images.loaders(
+        config.dataset or OFFLINE["relu"],
+        root=config.root,
+        download=config.download,
+        batch_size=config.batch_size,
+        val_fraction=config.val_fraction,
+        seed=config.seed,
+    )
 
 
 def make_loaders(config: TrainConfig) -> tuple:
-    """(train, val, test) loaders of a configuration's data; val is None without validation.
+    """Return (train, val, test) loaders of a configuration's data; val is None without validation.
 
     Args:
-        config: for models of images as of `image_loaders`.
+        config: the configuration; its model decides between recordings and images.
 
     Returns:
         As `neuromorphic_datasets.loaders`: batches of float32 (T, B, C, H, W) and int64 (B,); for models of images as
@@ -195,22 +216,23 @@ def make_loaders(config: TrainConfig) -> tuple:
     """
     import neuromorphic_datasets as nd
 
-    images, takes_images = config.dataset in nd.images.names(), config.model not in SPIKING
-    if images != takes_images and (images or config.dataset in nd.names()):
-        wanted, came = ("images", "recordings") if takes_images else ("recordings", "images")
+    dataset = config.dataset or OFFLINE[config.model]
+    images, takes_images = dataset in nd.images.names(), config.model not in SPIKING
+    if images != takes_images and (images or dataset in nd.names()):
+        expected, got = ("images", "recordings") if takes_images else ("recordings", "images")
         suited = [model for model in MODELS if images == (model not in SPIKING)]
         raise ValueError(
-            f"dataset: expected {wanted} for the model {config.model}, got {config.dataset}, a set of {came}; "
-            f"models of {came} are {', '.join(suited)}"
+            f"dataset: expected {expected} for the model {config.model}, got {dataset}, a set of {got}; "
+            f"models of {got} are {', '.join(suited)}"
         )
     if takes_images:
         return image_loaders(config)
     return nd.loaders(
-        config.dataset,
-        root=config.data_root,
+        dataset,
+        root=config.root,
         download=config.download,
         batch_size=config.batch_size,
-        time_bins=config.time_bins,
+        time_bins=config.n_time_bins,
         val_fraction=config.val_fraction,
         seed=config.seed,
         folds=config.folds,
@@ -218,63 +240,70 @@ def make_loaders(config: TrainConfig) -> tuple:
     )
 
 
-def _make_model(config: TrainConfig, frame_shape: tuple[int, int, int], classes: int) -> nn.Module:
+SpikingNetwork = models.SpikingMLP | models.SpikingCNN
+BinaryNetwork = models.BinaryMLP | models.DeepHeavisideNet
+
+
+def _make_model(
+    config: TrainConfig, frame_shape: tuple[int, int, int], n_classes: int
+) -> SpikingNetwork | BinaryNetwork | models.ReLUNet:
     torch.manual_seed(config.seed)
 
-    features = torch.Size(frame_shape).numel()
+    in_features = torch.Size(frame_shape).numel()
     if config.model == "relu":
-        return models.ReLUNet(features, config.hidden, classes)
-    if config.model in HARDENED:
-        return hardened_network(config, features, classes, lambda: integrations.parse(config.surrogate))
+        return models.ReLUNet(in_features, config.hidden, n_classes)
+    if config.model in BINARY:
+        return binary_network(config, in_features, n_classes, lambda: integrations.parse(config.surrogate))
 
     def neuron() -> nn.Module:
         return integrations.neuron(config.library, config.surrogate)
 
     if config.model == "cnn":
-        return models.SpikingCNN(frame_shape, config.hidden, classes, neuron)
-    return models.SpikingMLP(features, config.hidden, classes, neuron)
+        return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
+    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron)
 
 
-def hardened_network(config: TrainConfig, features: int, classes: int, activation: Callable | None) -> nn.Sequential:
-    """The bnn or dhn of a configuration, with new weights.
+def binary_network(
+    config: TrainConfig, in_features: int, n_classes: int, surrogate: Callable[[], Callable[[Tensor], Tensor]] | None
+) -> BinaryNetwork:
+    """Return the bnn or dhn of a configuration, with new weights.
 
     Args:
-        config: its `model`, `hidden` and, for the bnn, `estimator` count.
-        features: values in an image, C * H * W.
-        classes: number of classes.
-        activation: makes the surrogate of each activation, as `models.BinaryMLP` takes it; None for smooth HTAF.
-
-    Returns:
-        A `models.BinaryMLP` or a `models.DeepHeavisideNet`.
+        config: its `model`, `hidden` and, for the bnn, `weight_surrogate` are used.
+        in_features: values per image, C * H * W.
+        n_classes: number of classes.
+        surrogate: makes the surrogate of each activation, as in `models.BinaryMLP`; None for smooth HTAF.
 
     Raises:
-        TypeError, ValueError: as those.
+        TypeError, ValueError: as the class of the model.
 
     Example:
-        >>> net = hardened_network(TrainConfig(model="dhn", hidden=(32, 16)), 64, 10, activation=None)
+        >>> net = binary_network(TrainConfig(model="dhn", hidden=(32, 16)), 64, 10, surrogate=None)
         >>> net(torch.rand(3, 1, 8, 8)).shape
         torch.Size([3, 10])
     """
     if config.model == "bnn":
-        return models.BinaryMLP(features, config.hidden, classes, activation=activation, estimator=config.estimator)
-    return models.DeepHeavisideNet(features, config.hidden, classes, activation=activation)
+        return models.BinaryMLP(
+            in_features, config.hidden, n_classes, activation=surrogate, estimator=config.weight_surrogate
+        )
+    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, activation=surrogate)
 
 
 def load(out: str | PathLike) -> nn.Module:
-    """The trained network of a run, hard and in eval mode on the CPU.
+    """Return the trained network of a run, hard and in eval mode on the CPU.
 
     Args:
         out: folder of a run of `train`, or of one fold of `train_folds`.
 
     Returns:
-        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, classes); see `evaluate`. Its
-        surrogates are in spike mode where those of a spiking network were smooth. It refuses frames and images that do
-        not fit the training's, as its `frame_shape` or `image_shape` says.
+        A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, n_classes); see `evaluate`.
+        Smooth surrogates of a spiking network are in spike mode. It refuses frames and images whose shape differs from
+        the `frame_shape` or `image_shape` of the training.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
-        ValueError: if a file is damaged, the checkpoint does not fit the configuration, or the run is of another
-            command, whose function is named.
+        ValueError: if a file is damaged, the checkpoint does not fit the configuration, or another command wrote the
+            run; the message names the function that loads it.
 
     Example:
         >>> import tempfile
@@ -289,18 +318,16 @@ def load(out: str | PathLike) -> nn.Module:
     config, path = read_config(out), Path(out) / "config.json"
     try:
         values = json.loads(path.read_text())
-        frame_shape, classes = tuple(values["frame_shape"]), len(values["classes"])
+        frame_shape, n_classes = tuple(values["frame_shape"]), len(values["classes"])
     except KeyError as error:
-        folds = (
-            f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
-        )
-        raise ValueError(f"{path}: expected the configuration of one network, found no {error}{folds}") from error
-    # Neither the weights drawn here nor the checkpoint's random state are to be noticed outside.
+        hint = f"; load one of its folds, such as {Path(out) / 'fold0'}" if config.folds and config.fold is None else ""
+        raise ValueError(f"{path}: expected the configuration of one network, got no {error}{hint}") from error
+    # Drawing weights and loading the checkpoint must not change the caller's random state.
     with torch.random.fork_rng():
-        model = _make_model(config, frame_shape, classes)
+        model = _make_model(config, frame_shape, n_classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
-    if config.model in SPIKING:
-        model.frame_shape = (config.time_bins, *frame_shape)
+    if isinstance(model, SpikingNetwork):
+        model.frame_shape = (config.n_time_bins, *frame_shape)
         make_hard(model)
     else:
         model.image_shape = frame_shape
@@ -309,7 +336,7 @@ def load(out: str | PathLike) -> nn.Module:
 
 
 def read_config(out: str | PathLike) -> TrainConfig:
-    """The configuration of the run in a folder.
+    """Return the configuration of the run in a folder.
 
     Args:
         out: folder of a run of `train` or `train_folds`.
@@ -332,25 +359,25 @@ def read_config(out: str | PathLike) -> TrainConfig:
 def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
     """Train and test one network.
 
-    Args:
-        config: what to do.
-        out: folder of the run; new or empty, unless resuming.
-        resume: continue the run in the folder; config must be its own but for a larger `epochs`, and another
-            `data_root` or `device`. The data must have the same classes, shape and numbers of samples.
-        progress: show progress bars on standard error.
+    Under `torchrun` all processes train one network, each on a shard of every batch, through Lightning Fabric; the main
+    process reads and writes the folder.
 
-    Started by `torchrun` in several processes, these train one network together, each on a part of every batch, through
-    Lightning Fabric; the first reads and writes the folder.
+    Args:
+        config: what to train, on which data, and how.
+        out: folder of the run; new or empty, unless resuming.
+        resume: continue the run in the folder. The config must be that of the run, except for a larger `epochs` and
+            another `root` or `device`; the data must have the same classes, shape and numbers of samples.
+        progress: show progress bars on standard error.
 
     Returns:
         {"test_accuracy", "test_loss", "epochs", "spike_rate" (mean output per layer in the last epoch), "seconds",
-        "torch", "threads", "device", "processes", "out"}, also in `result.json`. The test figures are those of the last
-        epoch, of the network that spikes; after training in smooth mode there are "smooth_test_accuracy" and
-        "hardening_gap".
+        "torch", "threads", "device", "processes", "out"}, also in `result.json`. The test figures are those of the hard
+        network after the last epoch; after training in smooth mode, "smooth_test_accuracy" and "hardening_gap" are
+        added.
 
     Raises:
-        ValueError: if an argument is bad, the folder holds another run, or the checkpoint does not fit.
-        OSError: if the data are missing or the folder cannot be written.
+        ValueError: if an argument is invalid, the folder holds another run, or the checkpoint does not fit.
+        OSError: if the data are missing or the folder is not writable.
         FloatingPointError: if the loss or a gradient becomes NaN or infinite.
 
     Example:
@@ -364,21 +391,21 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
     """
     device = device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
-    writes = processes is None or processes.first
-    # First what takes no time: an unknown surrogate or a folder that cannot be written is refused before data are read.
+    is_main = processes is None or processes.is_main
+    # Quick checks come first: an unknown surrogate or an unusable folder is refused before data are read.
     check_annealing(config, _make_model(config, (1, 8, 8), 2))
-    if writes:
+    if is_main:
         check_folder(config, out, resume)
-    with new_folder(out) if writes else nullcontext():
-        train_loader, val_loader, test_loader = make_loaders(config)
+    with new_folder(out) if is_main else nullcontext():
+        loaders = train_loader, val_loader, test_loader = make_loaders(config)
         frame_shape, classes = sample_shape(train_loader.dataset), list(train_loader.dataset.classes)
-        data = {"frame_shape": frame_shape, "classes": classes}
-        data["samples"] = [len(one.dataset) if one else 0 for one in (train_loader, val_loader, test_loader)]
+        samples = [len(loader.dataset) if loader else 0 for loader in loaders]
+        data = {"frame_shape": frame_shape, "classes": classes, "samples": samples}
         model = _make_model(config, frame_shape, len(classes)).to(device if processes is None else processes.device)
-        if resume and writes:
-            check_same_data(out, data)
-            restore(out, model, torch.optim.Adam(model.parameters()))
-        if writes:
+        if is_main:
+            if resume:
+                check_same_data(out, data)
+                restore(out, model, torch.optim.Adam(model.parameters()))
             (out / "result.json").unlink(missing_ok=True)  # of fewer epochs
             write_json(out / "config.json", {**asdict(config), **data})
     metrics = fit(
@@ -404,22 +431,22 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": str(device),
-        "processes": 1 if processes is None else processes.count,
+        "processes": 1 if processes is None else processes.world_size,
         "out": str(out),
     }
-    if writes:
+    if is_main:
         write_json(out / "result.json", result)
     if processes is not None:
-        processes.leave()
+        processes.shutdown()
     return result
 
 
 def sample_shape(samples) -> tuple[int, int, int]:
-    """(C, H, W) of a frame or an image.
+    """Return (C, H, W) of a frame or an image.
 
     Args:
-        samples: a data set of this project: a loader's `dataset`, or what `neuromorphic_datasets.load` or
-            `images.load` gives.
+        samples: a data set of this project: a loader's `dataset`, or one from `neuromorphic_datasets.load` or
+            `images.load`.
 
     Example:
         >>> import neuromorphic_datasets as nd
@@ -430,32 +457,33 @@ def sample_shape(samples) -> tuple[int, int, int]:
 
 
 def _test(model: nn.Module, train_loader, test_loader, processes: Processes | None) -> dict[str, float]:
-    found = evaluate_hard(model, train_loader, test_loader, processes)
-    figures = {"test_accuracy": found["accuracy"], "test_loss": found["loss"]}
-    if "hardening_gap" in found:
-        figures |= {"smooth_test_accuracy": found["smooth_accuracy"], "hardening_gap": found["hardening_gap"]}
+    test = evaluate_hard(model, train_loader, test_loader, processes)
+    figures = {"test_accuracy": test["accuracy"], "test_loss": test["loss"]}
+    if "hardening_gap" in test:
+        figures |= {"smooth_test_accuracy": test["smooth_accuracy"], "hardening_gap": test["hardening_gap"]}
     return figures
 
 
 def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
     folder = out / f"fold{fold}"
-    again = resume and (folder / "config.json").is_file()
-    return train(replace(config, fold=fold), folder, resume=again, progress=progress)
+    started = (folder / "config.json").is_file()
+    return train(replace(config, fold=fold), folder, resume=resume and started, progress=progress)
 
 
 def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
-    """`train` on each of `config.folds` folds, in subfolders fold0, fold1, …; resuming goes on where it stopped.
+    """Train and test on each of `config.folds` folds, in subfolders fold0, fold1, ….
 
     Args:
-        config: with `folds`, at least 2, of a spiking model, and no `fold`.
+        config: a configuration of a spiking model with `folds` and without `fold`.
         out: folder of all runs; new or empty, unless resuming.
-        resume, progress: as of `train`.
+        resume: continue where the training stopped, as in `train`.
+        progress: as in `train`.
 
     Returns:
-        {"test_accuracy": mean, "fold_accuracy": one a fold, "out"}, also in `result.json`.
+        {"test_accuracy": mean, "fold_accuracy": one per fold, "out"}, also in `result.json`.
 
     Raises:
-        ValueError: if `folds` is None, or several processes were started by `torchrun`; else as `train`.
+        ValueError: if `folds` is None, under `torchrun` with several processes, or as `train`.
         OSError, FloatingPointError: as `train`.
 
     Example:
@@ -464,12 +492,13 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
             ...
         ValueError: folds: expected an integer of at least 2, got None
     """
-    require("folds", config.folds, "an integer of at least 2", lambda v: v is not None)
+    if config.folds is None:
+        raise ValueError("folds: expected an integer of at least 2, got None")
     require("fold", config.fold, "None, as all folds are trained", lambda v: v is None)
     out = Path(out)
     integrations.neuron(config.library, config.surrogate)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("folds: several processes train one fold; give its number too")
+        raise ValueError("folds: not supported under torchrun; pass fold=K to train one fold")
     check_folder(config, out, resume)
     with new_folder(out):
         write_json(out / "config.json", asdict(config))
