@@ -224,7 +224,7 @@ class Study:
         bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.first))
         while True:
             taken = self._next(bar) if processes.first else None
-            config = processes.from_first(taken and taken.user_attrs["config"])
+            config = processes.from_first(None if taken is None else taken.user_attrs["config"])
             if config is None:
                 bar.close()
                 processes.leave()
