@@ -1,7 +1,7 @@
 """Numbers and plots of any surrogate: peak, width, gradient mass, tail.
 
-Everything is measured from the gradient that the surrogate really gives, in float64; for the surrogates of this
-package the masses are set beside those that the primitive gives exactly.
+Everything is measured in float64 from the gradient that the surrogate really gives; for this package's surrogates,
+the exact masses of the primitive are listed beside the measured ones.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from . import functional
+from ._files import replacing
 from .surrogate import SurrogateLike, resolve
 
 __all__ = ["Profile", "measure", "plot", "table"]
@@ -25,24 +29,25 @@ DELTAS = (0.1, 0.5, 1.0)
 IMAGES = (".png", ".svg", ".pdf")
 _FAR = 1e6
 _NEGLIGIBLE = 1e-250
+_Slope = Callable[[ArrayLike], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What `measure` finds.
+    """The numbers that `measure` returns.
 
     Attributes:
-        name: as given.
+        name: the name given to `measure`, or the surrogate's repr.
         peak: largest magnitude of the gradient, also the Lipschitz constant of the smooth step.
-        peak_at: where, in the units of x (membrane potential minus threshold).
-        width: full width at half maximum, infinite where the gradient never falls to half.
-        mass: for each delta, the integral of the gradient from -delta to delta.
-        total_mass: the integral over the whole line; 1 for a smooth step from 0 to 1; NaN where there is none, as of a
-            gradient that is constant with opposite signs on both sides.
-        exact_mass, exact_total_mass: the same from the primitive; None for surrogates that do not give theirs.
+        peak_at: position of the peak, in the units of x (membrane potential minus threshold).
+        width: full width at half maximum; infinite if the gradient never falls to half.
+        mass: the integral of the gradient from -delta to delta, by delta.
+        total_mass: the integral over the whole line; 1 for a smooth step from 0 to 1; NaN if it does not exist, as for
+            a gradient that is constant with opposite signs on both sides.
+        exact_mass, exact_total_mass: the same from the primitive; None for surrogates without one.
         tail: "compact" (0 beyond), "exponential", "gaussian" (exp(-rate * x**2)), "power" (x**-rate) or "constant".
         rate: edge, rate or exponent of the tail; 0 if constant.
-        finite: whether no gradient is NaN or infinite for |x| up to 1e6.
+        finite: whether the gradient is finite for all |x| up to 1e6.
 
     Example:
         >>> from htaf_snn.surrogate import ATan, Triangle
@@ -64,28 +69,28 @@ class Profile:
     finite: bool
 
     def as_dict(self) -> dict:
-        """The fields as plain values, for JSON; what is not finite as null."""
+        """Return the fields as plain values for JSON, with None for NaN and infinity."""
         return _finite(asdict(self))
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _slope_of(surrogate: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    def slope(x):
-        at = torch.tensor(np.atleast_1d(x), dtype=torch.float64, requires_grad=True)
-        y = surrogate(at)
-        (grad,) = torch.autograd.grad(y, at, torch.ones_like(y))
+def _slope_of(surrogate: Callable[[Tensor], Tensor]) -> _Slope:
+    def slope(x: ArrayLike) -> np.ndarray:
+        points = torch.tensor(np.atleast_1d(x), dtype=torch.float64, requires_grad=True)
+        y = surrogate(points)
+        (grad,) = torch.autograd.grad(y, points, torch.ones_like(y))
         return grad.numpy().reshape(np.shape(x))
 
     return slope
 
 
-def _width(slope: Callable, peak: float, peak_at: float) -> float:
-    """Distance between the outermost points where the gradient is half its peak, one on each side."""
+def _width(slope: _Slope, peak: float, peak_at: float) -> float:
+    """Return the distance between the outermost points, one on each side, where the gradient is half its peak."""
     from scipy.optimize import brentq
 
     edges = []
@@ -103,21 +108,21 @@ def _width(slope: Callable, peak: float, peak_at: float) -> float:
     return float(edges[1] - edges[0])
 
 
-def _integral(slope: Callable, start: float, end: float, peak_at: float, width: float) -> float:
+def _integral(slope: _Slope, start: float, end: float, peak_at: float, width: float) -> float:
     from scipy.integrate import quad
 
-    # The pieces are of the gradient's own scale, so that none of them is stepped over.
+    # Pieces on the gradient's own scale, so that quad does not step over the peak.
     cuts = peak_at + width * np.array([-30.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 30.0])
     points = [start, *(c for c in cuts if start < c < end), end]
-    # With full_output quad returns its doubts instead of warning; a NaN in the gradient is in `finite`.
+    # With full_output quad returns its doubts instead of warning; NaN in the gradient is reported by `finite`.
     return sum(
         quad(lambda x: float(slope(x)), a, b, limit=200, epsabs=1e-13, epsrel=1e-11, full_output=1)[0]
         for a, b in pairwise(points)
     )
 
 
-def _tail(slope: Callable, peak_at: float, width: float) -> tuple[str, float]:
-    """The law of the gradient far above the peak, and its constant."""
+def _tail(slope: _Slope, peak_at: float, width: float) -> tuple[str, float]:
+    """Return the law of the gradient far above the peak, and its constant."""
     if width == math.inf:
         return "constant", 0.0
     distance = width * np.logspace(-1, math.log10(_FAR), 1401)
@@ -136,7 +141,7 @@ def _tail(slope: Callable, peak_at: float, width: float) -> tuple[str, float]:
         return -(log[i] - log[j]) / (distance[i] - distance[j])
 
     if len(zero) and values[zero[0] - 1] > 1e-30 * values[0]:
-        # A difference such as 1 - tanh² ends at 1e-16 in steps, which hide its law; it holds further in.
+        # Near 1e-16 rounding quantises a difference such as 1 - tanh², which hides its law; it holds further in.
         last = int(np.flatnonzero(values > 1e-11 * values[0])[-1])
     half = int(np.searchsorted(distance, distance[last] / 2))
     if rate(last) > 1.5 * rate(half):
@@ -145,27 +150,30 @@ def _tail(slope: Callable, peak_at: float, width: float) -> tuple[str, float]:
     return "exponential", float(rate(last))
 
 
-def _edge(slope: Callable, peak_at: float, inside: float, outside: float) -> float:
+def _edge(slope: _Slope, peak_at: float, inside: float, outside: float) -> float:
     for _ in range(60):
         middle = 0.5 * (inside + outside)
         inside, outside = (middle, outside) if float(slope(peak_at + middle)) != 0 else (inside, middle)
     return float(peak_at + inside)
 
 
-def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float] = DELTAS) -> Profile:
+def measure(
+    surrogate: Callable[[Tensor], Tensor], name: str | None = None, deltas: Sequence[float] = DELTAS
+) -> Profile:
     """Measure a surrogate.
 
     Args:
-        surrogate: any callable from a float64 tensor to spikes of its shape with a gradient: a module of
-            `htaf_snn.surrogate`, a surrogate of another library.
+        surrogate: any differentiable callable from a float64 tensor to spikes of the same shape: a module of
+            `htaf_snn.surrogate`, or another library's surrogate.
         name: shown in tables; by default the surrogate's repr.
-        deltas: half widths, > 0 and finite, of the intervals around 0 whose gradient mass is wanted.
+        deltas: half widths, > 0 and finite, of the intervals around 0 whose gradient mass is measured.
 
     Returns:
         A `Profile`.
 
     Raises:
-        ValueError: if a delta is not positive and finite, or the surrogate gives no gradient or no finite one anywhere.
+        ValueError: if a delta is not positive and finite, or the surrogate has no gradient, or one that is 0 or not
+            finite everywhere.
 
     Example:
         >>> from htaf_snn import HTAF
@@ -182,11 +190,11 @@ def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float
     try:
         values = np.abs(slope(grid))
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{name}: expected a callable with a gradient, got one without: {error}") from error
+        raise ValueError(f"{name}: expected a differentiable callable, got one without a gradient: {error}") from error
     if not (np.nan_to_num(values, posinf=0.0) > 0).any():
-        raise ValueError(f"{name}: the gradient is 0 or not finite everywhere; there is nothing to measure")
+        raise ValueError(f"{name}: the gradient is 0 or not finite everywhere, so there is nothing to measure")
     peak = float(np.nanmax(np.where(np.isfinite(values), values, np.nan)))
-    # Plateaus are centred on the point nearest to 0, where a surrogate is meant to peak.
+    # On a plateau take the point nearest to 0, where a surrogate is meant to peak.
     best = np.flatnonzero(values >= peak * (1 - 1e-9))
     peak_at = float(grid[best[np.argmin(np.abs(grid[best]))]])
     finite = bool(np.isfinite(values).all())
@@ -203,7 +211,9 @@ def measure(surrogate: Callable, name: str | None = None, deltas: Sequence[float
     return Profile(name, peak, peak_at, width, mass, total, exact_mass, exact_total, tail, rate, finite)
 
 
-def _exact_masses(surrogate: Callable, deltas: Sequence[float]) -> tuple[dict[float, float] | None, float | None]:
+def _exact_masses(
+    surrogate: Callable[[Tensor], Tensor], deltas: Sequence[float]
+) -> tuple[dict[float, float] | None, float | None]:
     if not isinstance(surrogate, Surrogate):
         return None, None
 
@@ -216,10 +226,10 @@ def _exact_masses(surrogate: Callable, deltas: Sequence[float]) -> tuple[dict[fl
 
 
 def table(profiles: Sequence[Profile]) -> str:
-    """The profiles as an aligned text table, one row each.
+    """Return profiles as an aligned text table, one row per surrogate.
 
     Args:
-        profiles: one or more, measured with the same deltas.
+        profiles: at least one, measured with the same deltas.
 
     Example:
         >>> from htaf_snn import HTAF
@@ -245,17 +255,17 @@ def table(profiles: Sequence[Profile]) -> str:
     return "\n".join(lines)
 
 
-def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.0) -> None:
+def plot(surrogates: dict[str, Callable[[Tensor], Tensor]], path: str | PathLike, span: float = 3.0) -> None:
     """Draw the gradients of surrogates, linear and logarithmic, into an image file.
 
     Args:
-        surrogates: callables as `measure` takes them, by the name shown in the legend.
-        path: file to write, .png, .svg or .pdf; written under a temporary name and then renamed.
-        span: the x axis of the linear plot runs from -span to span, in units of x; that of the logarithmic one three
+        surrogates: callables as for `measure`, by the name shown in the legend.
+        path: file to write, .png, .svg or .pdf; written under a temporary name, then renamed.
+        span: the x axis of the linear plot runs from -span to span, in units of x; that of the logarithmic plot three
             times as far.
 
     Raises:
-        ValueError: if the ending is another, or the folder does not exist.
+        ValueError: if the suffix is another, or the folder does not exist.
         OSError: if the file cannot be written.
 
     Example:
@@ -267,8 +277,6 @@ def plot(surrogates: dict[str, Callable], path: str | PathLike, span: float = 3.
         True
     """
     from matplotlib.figure import Figure
-
-    from ._files import replacing
 
     path = Path(path)
     if path.suffix not in IMAGES or not path.parent.is_dir():

@@ -12,9 +12,9 @@ from htaf_snn.compare.matching import MATCHES, Rescaled, rescaled
 from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, StraightThrough
 
 
-def gradient(step, x):
+def gradient(surrogate, x):
     x = torch.as_tensor(x, dtype=torch.float64).requires_grad_()
-    return torch.autograd.grad(step(x).sum(), x)[0]
+    return torch.autograd.grad(surrogate(x).sum(), x)[0]
 
 
 def test_a_slope_is_the_chain_rule():
@@ -28,44 +28,44 @@ def test_a_slope_is_the_chain_rule():
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_peaks_become_equal(slope):
     # HTAF's peak is alpha * beta / 4, ATan's alpha / 2.
-    found = rescaled(ATan(alpha=6.0), HTAF(alpha=0.5, beta=4.0), "peak", slope)
-    assert found.gain == pytest.approx(0.5 / (3.0 * slope), rel=1e-9)
-    assert gradient(found, 0.0) == pytest.approx(0.5, rel=1e-9)
+    matched = rescaled(ATan(alpha=6.0), HTAF(alpha=0.5, beta=4.0), "peak", slope)
+    assert matched.gain == pytest.approx(0.5 / (3.0 * slope), rel=1e-9)
+    assert gradient(matched, 0.0) == pytest.approx(0.5, rel=1e-9)
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_widths_become_equal(slope):
     # ATan's full width at half maximum is 4 / (pi * alpha), the fast sigmoid's 2 * (sqrt(2) - 1) / slope.
-    found = rescaled(ATan(alpha=2.0), FastSigmoid(slope=5.0), "half_width", slope)
-    assert found.stretch == pytest.approx(slope * (2 / math.pi) / (2 * (math.sqrt(2) - 1) / 5), rel=1e-6)
-    assert profile.measure(found).width == pytest.approx(2 * (math.sqrt(2) - 1) / 5 / slope, rel=1e-6)
+    matched = rescaled(ATan(alpha=2.0), FastSigmoid(slope=5.0), "half_width", slope)
+    assert matched.stretch == pytest.approx(slope * (2 / math.pi) / (2 * (math.sqrt(2) - 1) / 5), rel=1e-6)
+    assert profile.measure(matched).width == pytest.approx(2 * (math.sqrt(2) - 1) / 5 / slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_areas_become_equal(slope):
     # HTAF's area is tanh(beta / 2), ATan's 1.
-    found = rescaled(ATan(alpha=2.0), HTAF(beta=2.0), "area", slope)
-    assert found.gain == pytest.approx(math.tanh(1.0), rel=1e-5)
-    assert profile.measure(found).total_mass == pytest.approx(math.tanh(1.0), rel=1e-5)
+    matched = rescaled(ATan(alpha=2.0), HTAF(beta=2.0), "area", slope)
+    assert matched.gain == pytest.approx(math.tanh(1.0), rel=1e-5)
+    assert profile.measure(matched).total_mass == pytest.approx(math.tanh(1.0), rel=1e-5)
 
 
 @pytest.mark.parametrize("match", MATCHES)
 def test_a_match_with_itself_changes_nothing(match):
-    found = rescaled(Gaussian(), Gaussian(), match)
-    assert (found.stretch, found.gain) == (1.0, 1.0)
+    matched = rescaled(Gaussian(), Gaussian(), match)
+    assert (matched.stretch, matched.gain) == (1.0, 1.0)
 
 
-def test_what_has_no_width_or_area_cannot_be_matched():
-    for match, what in (("half_width", "half width"), ("area", "area")):
-        with pytest.raises(ValueError, match=f"positive finite {what}.*leave out the surrogate"):
+def test_a_surrogate_without_width_or_area_cannot_be_matched():
+    for match, quantity in (("half_width", "half width"), ("area", "area")):
+        with pytest.raises(ValueError, match=f"positive finite {quantity}.*leave out the surrogate"):
             rescaled(StraightThrough(), HTAF(), match)
     assert rescaled(StraightThrough(), HTAF(), "peak").gain == 1.0
 
 
 @pytest.mark.parametrize("spec", ["snntorch.fast_sigmoid", "norse.tanh(alpha=2)", "snntorch.triangular"])
 def test_surrogates_of_libraries_are_matched(spec):
-    found = rescaled(surrogate.resolve(spec), HTAF(), "peak", slope=2.0)
-    assert profile.measure(found).peak == pytest.approx(1.0, rel=1e-6)
+    matched = rescaled(surrogate.resolve(spec), HTAF(), "peak", slope=2.0)
+    assert profile.measure(matched).peak == pytest.approx(1.0, rel=1e-6)
 
 
 def test_a_rescaled_surrogate_goes_into_the_fused_neuron():

@@ -11,23 +11,23 @@ def test_intervals_are_scipys():
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 12):
         scores = rng.normal(0.9, 0.02, n)
-        found = statistics.summarise(scores)
+        summary = statistics.summarise(scores)
         expected = stats.ttest_1samp(scores, 0).confidence_interval()
-        np.testing.assert_allclose([found.t_low, found.t_high], expected, rtol=1e-12)
-        np.testing.assert_allclose([found.mean, found.std], [scores.mean(), scores.std(ddof=1)], rtol=1e-12)
+        np.testing.assert_allclose([summary.t_low, summary.t_high], expected, rtol=1e-12)
+        np.testing.assert_allclose([summary.mean, summary.std], [scores.mean(), scores.std(ddof=1)], rtol=1e-12)
         if n >= 3:
-            assert found.bootstrap_low <= found.mean <= found.bootstrap_high
-            assert found.bootstrap_high - found.bootstrap_low < 1.5 * (found.t_high - found.t_low)
+            assert summary.bootstrap_low <= summary.mean <= summary.bootstrap_high
+            assert summary.bootstrap_high - summary.bootstrap_low < 1.5 * (summary.t_high - summary.t_low)
         else:
-            assert np.isnan(found.bootstrap_low)
+            assert np.isnan(summary.bootstrap_low)
 
 
 def test_bootstrap_covers_the_mean():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(60):
-        found = statistics.summarise(rng.exponential(1.0, 30))
-        covered += found.bootstrap_low <= 1 <= found.bootstrap_high
+        summary = statistics.summarise(rng.exponential(1.0, 30))
+        covered += summary.bootstrap_low <= 1 <= summary.bootstrap_high
     assert covered >= 50
 
 
@@ -35,13 +35,15 @@ def test_paired_tests_are_scipys():
     rng = np.random.default_rng(2)
     baseline = rng.normal(0.8, 0.05, 6)
     others = {str(i): baseline + rng.normal(0.01 * i, 0.02, 6) for i in range(5)}
-    found = statistics.compare_to(baseline, others)
+    comparisons = statistics.compare_to(baseline, others)
     for name, scores in others.items():
         peer = stats.ttest_rel(scores, baseline)
-        assert found[name].p == pytest.approx(peer.pvalue, rel=1e-9)
-        np.testing.assert_allclose([found[name].low, found[name].high], peer.confidence_interval(), rtol=1e-9)
+        assert comparisons[name].p == pytest.approx(peer.pvalue, rel=1e-9)
+        np.testing.assert_allclose(
+            [comparisons[name].low, comparisons[name].high], peer.confidence_interval(), rtol=1e-9
+        )
         differences = scores - baseline
-        assert found[name].effect == pytest.approx(differences.mean() / differences.std(ddof=1))
+        assert comparisons[name].effect == pytest.approx(differences.mean() / differences.std(ddof=1))
 
 
 def test_holm_by_hand():
@@ -54,13 +56,13 @@ def test_holm_by_hand():
 def claims(shift, draws=1000, seeds=5, peers=4):
     """How often at least one peer is claimed to differ; all vary together by seed, as real trials do."""
     rng = np.random.default_rng(3)
-    found = 0
+    claimed = 0
     for _ in range(draws):
         seed = rng.normal(0, 0.05, seeds)
         baseline = 0.8 + seed + rng.normal(0, 0.01, seeds)
         others = {str(i): 0.8 + shift + seed + rng.normal(0, 0.01, seeds) for i in range(peers)}
-        found += any(c.claim in ("better", "worse") for c in statistics.compare_to(baseline, others).values())
-    return found / draws
+        claimed += any(c.claim in ("better", "worse") for c in statistics.compare_to(baseline, others).values())
+    return claimed / draws
 
 
 def test_without_a_difference_one_is_claimed_in_five_percent_at_most():
@@ -72,16 +74,16 @@ def test_a_planted_difference_is_found_in_its_direction():
     rng = np.random.default_rng(4)
     baseline = rng.normal(0.8, 0.01, 5)
     shifted = {name: baseline + shift + rng.normal(0, 0.01, 5) for name, shift in (("up", 0.1), ("down", -0.1))}
-    found = statistics.compare_to(baseline, shifted)
-    assert (found["up"].claim, found["down"].claim) == ("better", "worse")
-    assert found["down"].effect < 0 < found["up"].effect
+    comparisons = statistics.compare_to(baseline, shifted)
+    assert (comparisons["up"].claim, comparisons["down"].claim) == ("better", "worse")
+    assert comparisons["down"].effect < 0 < comparisons["up"].effect
 
 
 def test_fewer_than_three_seeds_make_no_claim():
     for n in (1, 2):
-        found = statistics.compare_to(np.full(n, 0.1), {"a": np.full(n, 0.9)})["a"]
-        assert found.claim == "too few seeds"
-        assert found.as_dict()["difference"] == pytest.approx(0.8)
+        comparison = statistics.compare_to(np.full(n, 0.1), {"a": np.full(n, 0.9)})["a"]
+        assert comparison.claim == "too few seeds"
+        assert comparison.as_dict()["difference"] == pytest.approx(0.8)
 
 
 def test_equal_scores():
@@ -110,6 +112,6 @@ def test_ranks_and_areas():
         lambda: statistics.area_over_slopes([1, 1], [1, 2]),
     ],
 )
-def test_bad_scores_are_told(call):
+def test_bad_scores_are_refused(call):
     with pytest.raises(ValueError, match="expected"):
         call()

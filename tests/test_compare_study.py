@@ -1,4 +1,4 @@
-"""Studies: run by several processes, interrupted, killed, continued; and what they report."""
+"""Studies: run in parallel, interrupted, killed, continued; and their reports."""
 
 import csv
 import json
@@ -55,23 +55,22 @@ def one_thread():
 
 
 def without_times(results):
-    """The results but for what differs from run to run."""
-    kept = [{**one["result"], "times": None} for one in results]
-    return json.dumps([[one["config"], result] for one, result in zip(results, kept, strict=True)])
+    """The results without the figures that are not reproducible."""
+    return json.dumps([[trial["config"], {**trial["result"], "times": None}] for trial in results])
 
 
 def test_every_combination_is_tried_once(finished):
-    configs = [Config(**one["config"]) for one in finished.results()]
+    configs = [Config(**trial["config"]) for trial in finished.results()]
     assert configs == finished.settings.configs()
-    states = [one.state.name for one in finished._study.get_trials()]
+    states = [entry.state.name for entry in finished._study.get_trials()]
     assert states == ["COMPLETE"] * 18
 
 
 def test_a_trial_is_a_function_of_its_configuration(finished, one_thread):
     config = asdict(Config("norse.super", 2.0, seed=1, match="peak", **SMALL))
-    [one] = [one for one in finished.results() if one["config"] == config]
+    [expected] = [entry["result"] for entry in finished.results() if entry["config"] == config]
     again = trial.run(Config(**config))
-    assert json.loads(json.dumps({**again, "times": None})) == {**one["result"], "times": None}
+    assert json.loads(json.dumps({**again, "times": None})) == {**expected, "times": None}
 
 
 def test_continuing_changes_nothing(finished):
@@ -84,14 +83,14 @@ def test_continuing_changes_nothing(finished):
 
 
 def test_other_settings_are_refused_and_shown(finished):
-    with pytest.raises(ValueError, match=r"a study of other settings; .*seeds: 3 there, 2 here"):
+    with pytest.raises(ValueError, match=r"the study in this folder has other settings; .*seeds: expected 3, got 2"):
         Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=2, **SMALL)
     assert Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, **SMALL).counts()["finished"] == 18
-    told = (finished.out / SETTINGS).read_text()
+    before = (finished.out / SETTINGS).read_text()
     elsewhere = Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, device="cpu", **SMALL)
     assert elsewhere.counts()["finished"] == len(elsewhere.results()) == 18
     assert Study(finished.out).settings.device == "cpu"
-    (finished.out / SETTINGS).write_text(told)
+    (finished.out / SETTINGS).write_text(before)
 
 
 def test_the_table(finished):
@@ -100,9 +99,9 @@ def test_the_table(finished):
     assert [(row["surrogate"], row["slope"]) for row in rows] == places
     for row in rows:
         scores = [
-            one["result"]["test_accuracy"]
-            for one in finished.results()
-            if (one["config"]["surrogate"], one["config"]["slope"]) == (row["surrogate"], row["slope"])
+            trial["result"]["test_accuracy"]
+            for trial in finished.results()
+            if (trial["config"]["surrogate"], trial["config"]["slope"]) == (row["surrogate"], row["slope"])
         ]
         assert row["mean"] == pytest.approx(sum(scores) / 3)
         assert row["t_low"] <= row["mean"] <= row["t_high"]
@@ -112,20 +111,19 @@ def test_the_table(finished):
         # The peak of norse.super is 1, of atan and htaf too; a slope multiplies it.
         assert row["gain"] == pytest.approx(1 / row["slope"], rel=1e-6)
     assert {row["surrogate"] for row in rows if row["fault"]} == {"snntorch.atan", "norse.super"}
-    assert set(report.ranks(finished)) == set(report.areas(finished, rows)) == set(SURROGATES)
+    assert set(report.ranks(finished.results())) == set(report.areas(finished.settings, rows)) == set(SURROGATES)
 
 
 def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
-    """Surrogates that lack different seeds are still compared with one baseline in one report."""
+    """Surrogates that lack different seeds are compared with one baseline in one report."""
     rng = np.random.default_rng(0)
-    scores = {name: 0.8 + step + rng.normal(0, 0.01, 6) for name, step in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
+    scores = {name: 0.8 + shift + rng.normal(0, 0.01, 6) for name, shift in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
     cells = {
         ("set", name, 1.0, 2, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
         for name, values in scores.items()
     }
     del cells["set", "b", 1.0, 2, 1e-3][0], cells["set", "c", 1.0, 2, 1e-3][1]
-    found = [*report._comparisons("htaf", cells).values()]
-    lower, upper = sorted(found, key=lambda one: one.p)
+    lower, upper = sorted(report._comparisons("htaf", cells).values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
 
 
@@ -147,7 +145,7 @@ def test_the_files(finished):
 
 
 class Page(HTMLParser):
-    """Collects what a page would fetch, its images' texts and its open tags."""
+    """Collects the links that a page would fetch, its images' texts and its open tags."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +178,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
     assert len(page.alternatives) == page.tags.count("figure") == 5
     assert all(len(words) > 20 for words in page.alternatives)
     command = "htaf-snn compare --out DIR --model mlp --dataset saccade-digits"
-    assert text.count("accumulations a sample") == 2  # a heading's tooltip, and the list of columns
+    assert text.count("accumulations per sample") == 2  # a heading's tooltip, and the list of columns
     for part in (command, "alpha is ignored by Norse", torch.__version__.split("+")[0]):
         assert part in text
 
@@ -256,29 +254,29 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, mo
         time.sleep(moment)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    # The workers that were killed sent heartbeats every five seconds, and could have sent one just before.
+    # The killed workers sent heartbeats every five seconds, perhaps just before they were killed.
     time.sleep(4)
     killed = Study(tmp_path)
     killed.work()
     assert without_times(killed.results()) == without_times(finished.results())
-    states = [one.state.name for one in killed._study.get_trials()]
+    states = [entry.state.name for entry in killed._study.get_trials()]
     assert states.count("COMPLETE") == 18
 
 
-def test_a_trial_of_a_process_killed_before_its_first_step_is_put_back(tmp_path, monkeypatch):
+def test_a_trial_of_a_process_killed_before_its_first_step_is_requeued(tmp_path, monkeypatch):
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 1)):
         monkeypatch.setattr(study_module, name, seconds)
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
     assert len(study._take()) == 1
     assert study.counts()["running"] == 1
     time.sleep(2.1)
-    study._put_stale_back()
+    study._requeue_stale()
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
-def test_an_interrupted_study_puts_its_trials_back(tmp_path):
+def test_an_interrupted_study_requeues_its_trials(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **{**SMALL, "epochs": 500})
-    # A process started by a test may have been told to ignore Ctrl-C.
+    # A process started by a test may be set to ignore Ctrl-C.
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     process = subprocess.Popen([*PYTHON, listen + RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
     while study.counts()["running"] < 2:
@@ -290,7 +288,7 @@ def test_an_interrupted_study_puts_its_trials_back(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_told_at_the_start(tmp_path):
+def test_a_missing_device_is_reported_at_the_start(tmp_path):
     with pytest.raises(ValueError, match=r"^device: expected a usable GPU"):
         Study(tmp_path / "study", device="cuda")
     assert not (tmp_path / "study").exists()
@@ -335,7 +333,7 @@ def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message)
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"^out: expected a study's folder or a new one, got .* has config\.json"):
+    with pytest.raises(ValueError, match=r"^out: expected a new folder or a study's, got .* contains config\.json"):
         Study(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -345,11 +343,11 @@ def test_more_seeds_extend_a_study(tmp_path):
     longer = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, **SMALL)
     assert longer.counts() == {"waiting": 4, "running": 0, "finished": 2, "failed": 0}
     assert Study(tmp_path).settings.seeds == 3
-    with pytest.raises(ValueError, match="seeds: 3 there, 2 here"):
+    with pytest.raises(ValueError, match="seeds: expected 3, got 2"):
         Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
 
 
-def test_damaged_files_and_databases_are_told(finished, tmp_path):
+def test_damaged_files_and_databases_are_reported(finished, tmp_path):
     shutil.copytree(finished.out, tmp_path / "copy")
     (tmp_path / "copy" / "study.db").write_bytes(b"no database at all, but long enough to look at" * 100)
     with pytest.raises(OSError, match=r"storage: the database sqlite:.*study\.db cannot be used: .*not a database"):
@@ -361,17 +359,17 @@ def test_damaged_files_and_databases_are_told(finished, tmp_path):
         Study(tmp_path / "other", storage="sqlite:////nowhere/at/all.db", surrogates=["htaf"])
 
 
-def test_a_database_out_of_reach_is_told(tmp_path):
+def test_an_unreachable_database_is_reported(tmp_path):
     with pytest.raises(OSError, match=r"storage: the database postgresql\+psycopg://127\.0\.0\.1:9/x cannot be used: "):
         Study(tmp_path, storage="postgresql+psycopg://127.0.0.1:9/x", surrogates=["htaf"])
 
 
 @pytest.fixture
 def postgres(tmp_path_factory):
-    """The URL of a PostgreSQL server of the test's own."""
+    """The URL of a PostgreSQL server for one test."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
         pytest.skip("PostgreSQL is not installed")
     user = "postgres" if os.getuid() == 0 else None  # the server refuses to run as root
     # Sockets have short paths, and the server's user has to reach the folder.
@@ -382,10 +380,11 @@ def postgres(tmp_path_factory):
         if user:
             shutil.chown(folder, user)
         data, quiet = f"{folder}/data", {"user": user, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run([found[-1], "-D", data, "-A", "trust", "-U", "study", "--no-sync"], check=True, **quiet)
-        server = subprocess.Popen([found[-1].with_name("postgres"), "-D", data, "-p", str(port), "-k", folder], **quiet)
+        subprocess.run([programs[-1], "-D", data, "-A", "trust", "-U", "study", "--no-sync"], check=True, **quiet)
+        command = [programs[-1].with_name("postgres"), "-D", data, "-p", str(port), "-k", folder]
+        server = subprocess.Popen(command, **quiet)
         try:
-            ready = [found[-1].with_name("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+            ready = [programs[-1].with_name("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
             while subprocess.run(ready, stdout=subprocess.DEVNULL).returncode:
                 assert server.poll() is None
                 time.sleep(0.1)
@@ -404,8 +403,8 @@ def test_two_machines_share_a_server(postgres, finished, tmp_path):
     both = [subprocess.Popen([*PYTHON, code, str(tmp_path / name), *options]) for name in "ab"]
     assert [process.wait(120) for process in both] == [0, 0]
     study = Study(tmp_path / "a", storage=postgres)
-    assert [one.state.name for one in study._study.get_trials()].count("COMPLETE") == 9
-    expected = [one for one in finished.results() if one["config"]["slope"] == 2.0]
+    assert [entry.state.name for entry in study._study.get_trials()].count("COMPLETE") == 9
+    expected = [trial for trial in finished.results() if trial["config"]["slope"] == 2.0]
     assert without_times(study.results()) == without_times(expected)
 
 
@@ -431,10 +430,10 @@ def test_the_command(tmp_path, finished):
     result = CliRunner().invoke(cli.app, ["compare", *wrong])
     assert (result.exit_code, "slopes: expected numbers separated by commas, got 'a,b'" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli.app, ["compare", "--seeds", "9", "--out", str(finished.out)])
-    assert (result.exit_code, "a study of other settings" in result.stderr) == (2, True)
-    told = f"continuing the study in {finished.out}: 18 finished; --out DIR begins another"
+    assert (result.exit_code, "the study in this folder has other settings" in result.stderr) == (2, True)
+    message = f"continuing the study in {finished.out}: 18 finished; --out DIR starts another"
     result = CliRunner().invoke(cli.app, ["compare", "--out", str(finished.out)])
-    assert (result.exit_code, told in result.stderr) == (0, True)
+    assert (result.exit_code, message in result.stderr) == (0, True)
     result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
     assert (result.exit_code, "expected the folder of a study" in result.stderr) == (2, True)
     result = CliRunner().invoke(cli.app, ["report", str(finished.out)])
@@ -443,7 +442,7 @@ def test_the_command(tmp_path, finished):
 
 
 def test_the_page_in_a_browser(finished, tmp_path):
-    """Tables sort, figures are there, and the console stays empty."""
+    """Tables sort, figures are drawn, and the console stays empty."""
     script = """
       const column = [...document.querySelectorAll('th')].findIndex(h => h.textContent === 'test accuracy');
       const rows = document.querySelector('table').tBodies[0].rows;
@@ -454,8 +453,8 @@ def test_the_page_in_a_browser(finished, tmp_path):
       const down = values(), fallen = down.every((v, i) => !i || v <= down[i - 1]);
       const drawn = [...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 50);
       return {risen, fallen, drawn, fits: document.documentElement.scrollWidth <= innerWidth};"""
-    found = probe((finished.out / "report.html").read_text(), script, tmp_path)
-    assert found == {"risen": True, "fallen": True, "drawn": True, "fits": True}
+    seen = probe((finished.out / "report.html").read_text(), script, tmp_path)
+    assert seen == {"risen": True, "fallen": True, "drawn": True, "fits": True}
 
 
 class _NoGradient(torch.autograd.Function):
@@ -487,28 +486,28 @@ def test_the_guard_names_layer_and_surrogate(monkeypatch):
 
 
 def test_stacked_seeds_equal_separate_runs(finished, tmp_path, one_thread):
-    """Within rounding: a spike that rounding moves may change a few of the recordings that are told right."""
+    """Within rounding: a spike moved by rounding may change the class of a few recordings."""
     study = Study(tmp_path, **asdict(finished.settings))
     study.run(workers=2, progress=False, stack_seeds=True)
-    assert [one["config"] for one in study.results()] == [one["config"] for one in finished.results()]
+    assert [trial["config"] for trial in study.results()] == [trial["config"] for trial in finished.results()]
     for stacked, separate in zip(study.results(), finished.results(), strict=True):
         _assert_close(stacked["result"], separate["result"])
 
 
-def _assert_close(came, expected, name=""):
+def _assert_close(got, expected, name=""):
     if isinstance(expected, dict):
-        assert [*came] == [*expected], name
+        assert [*got] == [*expected], name
         for key in expected.keys() - {"times"}:
-            _assert_close(came[key], expected[key], key)
+            _assert_close(got[key], expected[key], key)
     elif isinstance(expected, list):
-        assert len(came) == len(expected), name
-        for one, other in zip(came, expected, strict=True):
-            _assert_close(one, other, name)
+        assert len(got) == len(expected), name
+        for item, other in zip(got, expected, strict=True):
+            _assert_close(item, other, name)
     else:
-        assert came == pytest.approx(expected, rel=1e-3), name
+        assert got == pytest.approx(expected, rel=1e-3), name
 
 
-def test_seeds_that_cannot_be_stacked_are_run_apart(tmp_path, monkeypatch):
+def test_seeds_that_cannot_be_stacked_are_run_separately(tmp_path, monkeypatch):
     def cannot(configs):
         raise stacking.StackingError("one of them")
 

@@ -1,4 +1,4 @@
-"""Single trials: what is measured of a network, networks of images, times."""
+"""Single trials: the measurements of a network, networks of images, times."""
 
 # ruff: noqa: F811  (a fixture of another file)
 
@@ -24,46 +24,46 @@ def test_activity_counts_by_hand():
         linear.bias.copy_(torch.tensor([5.0, -5.0, 0.0]))  # always, never, never
         linear.weight[0, 7] = 1e-9
     frames = torch.zeros(4, 2, 2, 5, 5)
-    frames[:, 0, 0, 1, 2] = 1  # input 7, in each of four steps of one of two recordings
-    found = measures.activity(model, [(frames, torch.zeros(2))])
-    assert found["saturated"] == [pytest.approx(1 / 3)]
-    assert found["dead"] == [pytest.approx(2 / 3)]
-    assert found["spike_rate"] == [pytest.approx(1 / 3)]
+    frames[:, 0, 0, 1, 2] = 1  # input 7, in each of four time steps of one of two recordings
+    measured = measures.activity(model, [(frames, torch.zeros(2))])
+    assert measured["saturated"] == [pytest.approx(1 / 3)]
+    assert measured["dead"] == [pytest.approx(2 / 3)]
+    assert measured["spike_rate"] == [pytest.approx(1 / 3)]
     # Four accumulations at the first layer; the readout sees rates: one active neuron times three classes, twice.
-    assert found["acs"] + found["macs"] == pytest.approx((4 + 2 * 3) / 2)
-    assert found["energy_nj"] == pytest.approx((found["acs"] * 0.9 + found["macs"] * 4.6) / 1e3)
+    assert measured["acs"] + measured["macs"] == pytest.approx((4 + 2 * 3) / 2)
+    assert measured["energy_nj"] == pytest.approx((measured["acs"] * 0.9 + measured["macs"] * 4.6) / 1e3)
 
 
 def test_gradients_and_their_cosine():
     torch.manual_seed(0)
     model = trial._network(Config(width=6), _Recordings(), surrogate.resolve("htaf"))
     frames, labels = torch.rand(3, 4, 2, 5, 5), torch.tensor([0, 1, 2, 0])
-    found = measures.batch_gradient(model, frames, labels)
+    gradient = measures.batch_gradient(model, frames, labels)
     torch.nn.functional.cross_entropy(model(frames), labels).backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()])
-    torch.testing.assert_close(found["flat"], expected)
+    torch.testing.assert_close(gradient["flat"], expected)
     first = torch.cat([p.grad.flatten() for p in model.layers[0].parameters()])
-    assert found["layers"][0] == pytest.approx(first.norm().item())
-    assert [len(steps) for steps in found["steps"]] == [3, 3]
+    assert gradient["layers"][0] == pytest.approx(first.norm().item())
+    assert [len(steps) for steps in gradient["steps"]] == [3, 3]
     assert measures.cosine(expected, expected * 3) == pytest.approx(1)
     assert measures.cosine(expected, -expected) == pytest.approx(-1)
     assert measures.cosine(expected, torch.zeros_like(expected)) is None
 
 
 def test_folds_test_every_recording_once():
-    found = [trial.run(Config(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
-    assert found[0]["test_accuracy"] != found[1]["test_accuracy"]
-    assert found[0]["gradient_layers"] != found[2]["gradient_layers"]
+    results = [trial.run(Config(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
+    assert results[0]["test_accuracy"] != results[1]["test_accuracy"]
+    assert results[0]["gradient_layers"] != results[2]["gradient_layers"]
 
 
-def test_a_smooth_surrogate_is_tested_hard_and_tells_its_gap():
-    found = trial.run(Config("htaf(hardness=0.0)", **SMALL))
-    assert found["hardening_gap"] == pytest.approx(found["smooth_test_accuracy"] - found["test_accuracy"])
+def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
+    result = trial.run(Config("htaf(hardness=0.0)", **SMALL))
+    assert result["hardening_gap"] == pytest.approx(result["smooth_test_accuracy"] - result["test_accuracy"])
     assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
 
 
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
-def test_estimators_of_binary_networks_are_compared(tmp_path, model):
+def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
     small = STILL | {"batch_size": 64, "schedule": "cosine"}
     study = Study(tmp_path, model=model, seeds=1, **small)
     assert study.settings.dataset == ("digits",)
@@ -77,11 +77,11 @@ def test_estimators_of_binary_networks_are_compared(tmp_path, model):
     text = study.report().read_text()
     assert f"--model {model} --dataset digits" in text
     assert "Mean norm over layers" in text
-    assert "not here" not in text
+    assert "not available" not in text
 
 
-def test_a_foreign_surrogate_steps_in_a_binary_network(one_thread):
-    """snnTorch's atan is this package's, so that both train the same network."""
+def test_another_librarys_surrogate_works_in_a_binary_network(one_thread):
+    """snnTorch's atan equals this package's, so both train the same network."""
     small = STILL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
     ours, theirs = (trial.run(Config(name, **small)) for name in ("atan", "snntorch.atan"))
     for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
@@ -97,17 +97,17 @@ def test_activity_of_images_counts_by_hand():
     model = trial._network(Config(width=2, depth=1, model="bnn"), Images(), trial.surrogate_of(Config())).eval()
     norm = model[3]
     norm.bias.data = torch.tensor([9.0, -9.0])
-    found = measures.activity(
+    measured = measures.activity(
         model, [(torch.tensor([[[[0.0, 1.0, 0.5, 0.0]]], [[[0.25, 0.0, 0.0, 0.0]]]]), torch.zeros(2))]
     )
-    assert (found["spike_rate"], found["dead"], found["saturated"]) == ([0.5], [0.5], [0.5])
-    # Three inputs that are not zero, two neurons; then two activations of -1 or 1, three classes, twice.
-    assert (found["macs"], found["acs"]) == (3 * 2 / 2, 2 * 3)
+    assert (measured["spike_rate"], measured["dead"], measured["saturated"]) == ([0.5], [0.5], [0.5])
+    # Three non-zero inputs, two neurons; then two activations of -1 or 1, three classes, twice.
+    assert (measured["macs"], measured["acs"]) == (3 * 2 / 2, 2 * 3)
 
 
 @pytest.mark.parametrize("steps", [3, 1])
 def test_gradients_of_several_depths_are_drawn(steps):
-    """Over time those at the first layer of all depths, else over the layers of the deepest networks."""
+    """Over time steps at the first layer of all depths, otherwise over the layers of the deepest networks."""
     trials = [
         {"config": {"surrogate": name}, "result": {"gradient_steps": [[float(depth)] * steps] * depth}}
         for name in ("htaf", "atan")
@@ -122,14 +122,14 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    model = trial._network(Config("htaf(learn=("alpha", "beta"))", model="dhn"), Images(), trial.surrogate_of(Config()))
+    model = trial._network(Config("htaf(learn=('alpha', 'beta'))", model="dhn"), Images(), trial.surrogate_of(Config()))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
+    gradient = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     learned = sum(p.numel() for n, p in model.named_parameters() if "surrogate" in n)
     assert learned > 0
-    assert len(found["flat"]) == sum(p.numel() for p in model.parameters()) - learned
-    assert [len(steps) for steps in found["steps"]] == [1, 1]
+    assert len(gradient["flat"]) == sum(p.numel() for p in model.parameters()) - learned
+    assert [len(steps) for steps in gradient["steps"]] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_wrong_settings_of_binary_studies(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_time_of_a_step_is_that_of_the_quickest_epoch(monkeypatch, one_thread):
+def test_the_time_per_step_is_that_of_the_fastest_epoch(monkeypatch, one_thread):
     fitted = trial.training.fit
 
-    def fit(*given, **options):
-        curves = fitted(*given, **options)
+    def fit(*arguments, **options):
+        curves = fitted(*arguments, **options)
         return [{**line, "seconds": seconds} for line, seconds in zip(curves, (9, 2, 3), strict=True)]
 
     monkeypatch.setattr(trial.training, "fit", fit)

@@ -287,7 +287,7 @@ def test_alpha_learns():
         ("nonsense()", "atan.*htaf"),
         ("htaf(gamma=1)", "gamma"),
         ("htaf(hardness=0.0)", "smooth mode would soften the reset"),
-        ("htaf(learn=("alpha", "beta"))", "tensor alpha"),
+        ("htaf(learn=('alpha', 'beta'))", "tensor alpha"),
         ("htaf(", "name\\(key=value"),
     ],
 )

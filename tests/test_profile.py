@@ -28,26 +28,26 @@ def measured(spec):
     ],
 )
 def test_equals_closed_form(spec, peak, width, total, tail, rate):
-    found = measured(spec)
-    assert found.peak == pytest.approx(peak, rel=1e-9)
-    assert found.width == pytest.approx(width, rel=1e-7)
-    assert found.total_mass == pytest.approx(total, rel=1e-7)
-    assert (found.tail, found.rate) == (tail, pytest.approx(rate, rel=1e-4))
-    assert found.finite
-    for delta, mass in found.mass.items():
-        assert mass == pytest.approx(found.exact_mass[delta], rel=1e-7)
+    result = measured(spec)
+    assert result.peak == pytest.approx(peak, rel=1e-9)
+    assert result.width == pytest.approx(width, rel=1e-7)
+    assert result.total_mass == pytest.approx(total, rel=1e-7)
+    assert (result.tail, result.rate) == (tail, pytest.approx(rate, rel=1e-4))
+    assert result.finite
+    for delta, mass in result.mass.items():
+        assert mass == pytest.approx(result.exact_mass[delta], rel=1e-7)
 
 
 def test_faults_of_other_libraries_show():
     sigmoid = measured("snntorch.sigmoid")
     assert not sigmoid.finite and sigmoid.peak == pytest.approx(6.25)
     assert measured("snntorch.triangular").mass[1.0] == pytest.approx(0, abs=1e-9)
-    assert math.isnan(measured("snntorch.triangular").total_mass)  # +1 below and -1 above, for ever
+    assert math.isnan(measured("snntorch.triangular").total_mass)  # +1 below and -1 above, up to infinity
     assert math.isnan(profile.measure(lambda x: x.abs()).total_mass)
     assert measured("snntorch.heaviside").total_mass == math.inf
     shifted = measured("snntorch.spike_rate_escape")
     assert shifted.peak_at == pytest.approx(1, rel=1e-2)
-    tanh = measured("norse.tanh(alpha=1)")  # 1 - tanh², rounded to steps in its tail
+    tanh = measured("norse.tanh(alpha=1)")  # 1 - tanh², quantised by rounding in its tail
     assert (tanh.tail, tanh.rate) == ("exponential", pytest.approx(2, rel=1e-4))
     assert measured("norse.super(alpha=1)").rate == pytest.approx(2, rel=1e-4)
 

@@ -57,7 +57,7 @@ def metrics(folder):
     ("library", "surrogate", "model"),
     [
         ("snntorch", "htaf(alpha=0.5, beta=8)", "mlp"),
-        ("snntorch", "htaf(learn=("alpha", "beta"))", "mlp"),
+        ("snntorch", "htaf(learn=('alpha', 'beta'))", "mlp"),
         ("snntorch", "htaf(hardness=0.0)", "mlp"),
         ("snntorch", "snntorch.atan", "cnn"),
         ("norse", "htaf", "mlp"),

@@ -30,7 +30,7 @@ def options(settings):
         {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "stepwise"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
-        {"model": "dhn", "surrogate": "htaf(learn=("alpha", "beta"))", "schedule": "cosine"},
+        {"model": "dhn", "surrogate": "htaf(learn=('alpha', 'beta'))", "schedule": "cosine"},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )

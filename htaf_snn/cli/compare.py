@@ -24,8 +24,8 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
         "[bold]Examples[/bold]\n\n"
         "htaf-snn compare\n\n"
         "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
-        "htaf-snn compare --model dhn --depths 2,8 --out runs/deep    (estimators of deep Heaviside networks)\n\n"
-        "htaf-snn compare --out runs/first    (continues it)\n\n"
+        "htaf-snn compare --model dhn --depths 2,8 --out runs/deep    (deep Heaviside networks)\n\n"
+        "htaf-snn compare --out runs/first    (continues the study)\n\n"
         "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn compare --out runs/large    (all GPUs for each trial)"
     ),
@@ -33,24 +33,24 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
 def compare_command(
     context: typer.Context,
     model: Annotated[
-        str, typer.Option(help="Spiking: mlp; of images: bnn (binary), dhn (deep Heaviside).")
+        str, typer.Option(help="Spiking: mlp; for images: bnn (binary) or dhn (deep Heaviside).")
     ] = _STUDY.model,
     dataset: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="One data set of `htaf-snn train` or several, comma-separated.",
-            show_default="saccade-digits or, for images, digits",
+            help="Comma-separated data sets of `htaf-snn train`.",
+            show_default="saccade-digits; for images digits",
         ),
     ] = None,
     root: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of the data set; of several, a folder that has one for each, by name."),
+        typer.Option(help="Folder of the data set; with several, a folder with one subfolder per data set, by name."),
     ] = None,
     surrogates: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help='Comma-separated, as "htaf(beta=8),snntorch.atan"; the first is the baseline.',
-            show_default=f"{','.join(_STUDY.surrogates)}; for images other ones",
+            help='Comma-separated, such as "htaf(beta=8),snntorch.atan"; the first is the baseline.',
+            show_default=f"{','.join(_STUDY.surrogates)}; for images others",
         ),
     ] = None,
     slopes: Annotated[
@@ -58,14 +58,12 @@ def compare_command(
     ] = "1",
     depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
     lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
-    seeds: Annotated[
-        int, typer.Option(help="How many, from 0 on; from fewer than three no claim is made.")
-    ] = _STUDY.seeds,
+    seeds: Annotated[int, typer.Option(help="Number of seeds; at least 3 for a claim.")] = _STUDY.seeds,
     match: Annotated[
-        str, typer.Option(help="What of all surrogates is made equal: none, peak, half_width or area.")
+        str, typer.Option(help="Quantity made equal for all surrogates: none, peak, half_width or area.")
     ] = _STUDY.match,
-    reference: Annotated[str, typer.Option(help="The surrogate that the others are matched to.")] = _STUDY.reference,
-    width: Annotated[int, typer.Option(help="Neurons of a hidden layer.")] = _STUDY.width,
+    reference: Annotated[str, typer.Option(help="Surrogate that the others are matched to.")] = _STUDY.reference,
+    width: Annotated[int, typer.Option(help="Neurons per hidden layer.")] = _STUDY.width,
     epochs: Epochs = _STUDY.epochs,
     batch_size: BatchSize = _STUDY.batch_size,
     n_time_bins: NTimeBins = _STUDY.n_time_bins,
@@ -76,26 +74,26 @@ def compare_command(
     anneal_shape: AnnealShape = _STUDY.anneal_shape,
     folds: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all recordings; seed s tests on fold s of so many stratified folds."),
+        typer.Option(help="Pool all recordings; seed s tests on fold s of this many stratified folds."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; workers share a GPU.")] = _STUDY.device,
-    workers: Annotated[int, typer.Option(help="Processes on this machine, a thread each.")] = 2,
+    workers: Annotated[int, typer.Option(help="Worker processes on this machine, with one thread each.")] = 2,
     stack_seeds: Annotated[
         bool, typer.Option("--stack-seeds", help="Train the seeds of a configuration as one network; for GPUs.")
     ] = False,
     storage: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="URL of a database that machines share; by default a file in the folder."),
+        typer.Option(help="URL of a database shared by several machines; by default a file in the folder."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the study; one that is there is continued.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the study; an existing study is continued.")] = Path(
         "runs/compare"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, one object per row.")] = False,
 ) -> None:
     """Compare surrogates over seeds, with statistics and a report (report.html in --out).
 
-    Finished trials are never repeated: after an interruption the same command, or --out alone, goes on. The same
-    command with more --seeds adds those.
+    Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
+    same command with more --seeds extends it.
     """
     chosen = given_options(context, Settings)
     with one_line_errors():
@@ -105,19 +103,19 @@ def compare_command(
         study = Study(out, storage=storage, **chosen)
         counts = study.counts()
         if IS_MAIN and (counts["finished"] or counts["failed"]):
-            told = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-            typer.secho(f"continuing the study in {out}: {told}; --out DIR begins another", err=True)
+            progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+            typer.secho(f"continuing the study in {out}: {progress}; --out DIR starts another", err=True)
         try:
             study.run(workers=workers, stack_seeds=stack_seeds)
         except KeyboardInterrupt:
             typer.secho(f"interrupted; continue with: htaf-snn compare --out {out}", err=True)
             raise typer.Exit(130) from None
         if IS_MAIN:
-            _tell(study, as_json)
+            _report(study, as_json)
 
 
 def _values(name: str, text: str, kind: type) -> tuple:
-    """The parts of a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
+    """Split a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
     try:
         return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
     except ValueError:
@@ -134,16 +132,16 @@ def report_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="URL of the study's database, if it is not in the folder."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, an object a row.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, one object per row.")] = False,
 ) -> None:
-    """Write a study's report from the trials that are finished: report.html, table.csv, .md and .tex, results.json."""
+    """Write the report of a study's finished trials: report.html, table.csv, .md and .tex, results.json."""
     with one_line_errors():
         if not (out / SETTINGS).is_file():
             raise FileNotFoundError(f"{out}: expected the folder of a study, with {SETTINGS}")
-        _tell(Study(out, storage=storage), as_json)
+        _report(Study(out, storage=storage), as_json)
 
 
-def _tell(study: Study, as_json: bool) -> None:
+def _report(study: Study, as_json: bool) -> None:
     page, rows = study.report(), study.table()
     if as_json:
         typer.echo(json.dumps(rows, allow_nan=False))

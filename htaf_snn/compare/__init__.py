@@ -1,4 +1,4 @@
-"""Surrogates compared fairly: trained side by side over seeds, with statistics and a report.
+"""Fair comparison of surrogates: trained side by side over seeds, with statistics and a report.
 
 Example:
     >>> import tempfile

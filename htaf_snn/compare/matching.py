@@ -1,4 +1,4 @@
-"""Surrogates made comparable: stretched by a slope, and scaled to an equal peak, width or area of the gradient."""
+"""Surrogates made comparable: stretched by a slope, and matched in the peak, width or area of their gradients."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MATCHES = ("none", "peak", "half_width", "area")
 
 
 class Rescaled(nn.Module):
-    """A surrogate of another slope and height: step(stretch * x), with the gradient of that times gain.
+    """A surrogate with another slope and height: step(stretch * x), its gradient multiplied by gain.
 
-    The forward pass of a step does not change, as both factors are positive.
+    Both factors are positive, so spikes are unchanged.
 
     Args:
         step: any callable from membrane potential minus threshold to spikes.
-        stretch: > 0; larger is steeper and narrower, with the area unchanged.
-        gain: > 0; scales the gradient alone.
+        stretch: > 0; a larger one makes it steeper and narrower, with the same area.
+        gain: > 0; scales the gradient only.
 
     Shape:
-        Any floating-point tensor; the output has the shape and dtype of the step's.
+        Any floating-point tensor; the output has the shape and dtype of the step's output.
 
     Example:
         >>> import torch
@@ -45,40 +45,40 @@ class Rescaled(nn.Module):
 
     @property
     def levels(self) -> tuple[int, int]:
-        """Those of the step."""
+        """The levels of the step's output."""
         return getattr(self.step, "levels", (0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.step(x if self.stretch == 1 else x * self.stretch)
-        # The value of y, as what is added is 0, with its gradient times the gain.
+        # The value is y, as the second term is 0; the gradient is that of y times the gain.
         return y if self.gain == 1 else y.detach() + self.gain * (y - y.detach())
 
 
 def rescaled(
-    step: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], match: str, slope: float = 1.0
+    surrogate: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], match: str, slope: float = 1.0
 ) -> Rescaled:
     """Stretch a surrogate by a slope, and match it to a reference.
 
-    The quantities are measured on the gradients by `htaf_snn.profile.measure`, in float64.
+    The matched quantity is measured on both gradients by `htaf_snn.profile.measure`, in float64.
 
     Args:
-        step: the surrogate.
-        reference: what it is matched to, at slope 1.
-        match: "none"; "peak", the largest magnitude of the gradient becomes the reference's, at every slope;
-            "half_width", the full width at half maximum becomes the reference's divided by the slope; "area", the
-            gradient's integral becomes the reference's.
+        surrogate: the surrogate to rescale.
+        reference: the surrogate to match, at slope 1.
+        match: "none"; "peak" makes the gradient's largest magnitude equal to the reference's, at every slope;
+            "half_width" makes its full width at half maximum the reference's divided by the slope; "area" makes its
+            integral equal to the reference's.
         slope: > 0.
 
     Returns:
-        The surrogate with the factors as its attributes `stretch` and `gain`.
+        The rescaled surrogate, with the factors in its attributes `stretch` and `gain`.
 
     Raises:
-        ValueError: if an argument is out of range, or the quantity is 0 or infinite for one of the two.
+        ValueError: if an argument is out of range, or the quantity is 0 or infinite for either surrogate.
 
     Example:
         >>> from htaf_snn.surrogate import HTAF, ATan
-        >>> found = rescaled(HTAF(alpha=2.0), ATan(alpha=2.0), "peak")
-        >>> found.stretch, round(found.gain, 9)
+        >>> matched = rescaled(HTAF(alpha=2.0), ATan(alpha=2.0), "peak")
+        >>> matched.stretch, round(matched.gain, 9)
         (1.0, 0.5)
     """
     if match not in MATCHES:
@@ -86,19 +86,19 @@ def rescaled(
     if not 0 < slope < math.inf:
         raise ValueError(f"slope: expected a positive finite number, got {slope!r}")
     if match == "none":
-        return Rescaled(step, stretch=slope)
-    ours, theirs = profile.measure(step, "surrogate"), profile.measure(reference, "reference")
+        return Rescaled(surrogate, stretch=slope)
+    ours, theirs = profile.measure(surrogate, "surrogate"), profile.measure(reference, "reference")
     if match == "half_width":
-        return Rescaled(step, stretch=slope * _ratio("half width", ours.width, theirs.width))
+        return Rescaled(surrogate, stretch=slope * _ratio("half width", ours.width, theirs.width))
     if match == "area":
-        return Rescaled(step, stretch=slope, gain=_ratio("area", abs(theirs.total_mass), abs(ours.total_mass)))
-    return Rescaled(step, stretch=slope, gain=_ratio("peak", theirs.peak, ours.peak * slope))
+        return Rescaled(surrogate, stretch=slope, gain=_ratio("area", abs(theirs.total_mass), abs(ours.total_mass)))
+    return Rescaled(surrogate, stretch=slope, gain=_ratio("peak", theirs.peak, ours.peak * slope))
 
 
-def _ratio(what: str, above: float, below: float) -> float:
-    if not (0 < above < math.inf and 0 < below < math.inf):
+def _ratio(quantity: str, numerator: float, denominator: float) -> float:
+    if not (0 < numerator < math.inf and 0 < denominator < math.inf):
         raise ValueError(
-            f"match: expected surrogates of a positive finite {what}, got {above:.4g} and {below:.4g}; "
-            "leave out the surrogate, or match another quantity"
+            f"match: expected surrogates with a positive finite {quantity}, got {numerator:.4g} and "
+            f"{denominator:.4g}; leave out the surrogate, or match another quantity"
         )
-    return above / below
+    return numerator / denominator

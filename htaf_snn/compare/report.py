@@ -1,4 +1,4 @@
-"""What a study found, as a table, as files and as one page of HTML that needs no network."""
+"""The results of a study: as a table, as files and as one page of HTML that needs no network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .. import _files, _pages, integrations, training
 from . import figures, statistics
-
-if TYPE_CHECKING:
-    from .study import Study
+from .settings import Settings
 
 __all__ = ["table", "write"]
 
@@ -30,69 +27,71 @@ _COLUMNS = {
     "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
     "depth": ("depth", "number of hidden layers"),
     "lr": ("lr", "learning rate of Adam"),
-    "seeds": ("seeds", "trials that are finished"),
+    "seeds": ("seeds", "finished trials"),
     "mean": ("test accuracy", "mean over seeds, after the last epoch"),
-    "t_low": ("95 % from", "lower end of Student's t interval of the mean; it may leave 0 to 1"),
+    "t_low": ("95 % from", "lower end of Student's t interval of the mean, which may extend beyond 0 to 1"),
     "t_high": ("to", "upper end of Student's t interval of the mean"),
     "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
-    "difference": ("difference", "mean accuracy minus the baseline's, seed by seed, in the same setting"),
+    "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
     "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
     "effect": ("effect d", "Cohen's d of the paired differences"),
-    "claim": ("claim", "what may be said at 5 %"),
+    "claim": ("claim", "conclusion at the 5 % level"),
     "val_accuracy": ("val.", "validation accuracy after the last epoch"),
-    "spike_rate": ("spike rate", "share of outputs above 0 over neurons and time steps, on the test part"),
-    "dead": ("dead", "share of the neurons whose output is never above 0 on the test part"),
-    "saturated": ("saturated", "share of the neurons whose output is above 0 in 95 % of the time steps or more"),
-    "gradient_ratio": ("first / last gradient", "norm at the first layer over that at the last, before training"),
-    "cosine_end": ("cosine", "of the gradient after training with that of the reference surrogate, on one batch"),
-    "acs": ("ACs", "accumulations a sample, NeuroBench's effective operations"),
-    "energy_nj": ("energy, nJ", "a sample's, at 0.9 pJ an AC and 4.6 pJ a MAC (45 nm, Horowitz 2014)"),
+    "spike_rate": ("spike rate", "fraction of outputs above 0 over neurons and time steps, on the test part"),
+    "dead": ("dead", "fraction of neurons whose output is never above 0 on the test part"),
+    "saturated": ("saturated", "fraction of neurons whose output is above 0 in at least 95 % of the time steps"),
+    "gradient_ratio": ("first / last gradient", "ratio of the norms at the first and the last layer, before training"),
+    "cosine_end": ("cosine", "between the gradients after training of this and the reference surrogate, on one batch"),
+    "acs": ("ACs", "accumulations per sample, NeuroBench's effective operations"),
+    "energy_nj": ("energy, nJ", "per sample, at 0.9 pJ per AC and 4.6 pJ per MAC (45 nm, Horowitz 2014)"),
     "hardening_gap": ("hardening gap", "accuracy with smooth steps minus that with hard ones"),
     "stretch": ("stretch", "factor of the argument that matched the surrogate to the reference"),
     "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
     "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),
-    "ms_per_step": ("ms a step", "time of a training step in the quickest epoch, its validation included"),
-    "peak_mb": ("peak MB", "largest memory: tensors' on the GPU, or of the worker's process so far"),
-    "fault": ("known fault", "of the library's surrogate"),
+    "ms_per_step": ("ms per step", "time per training step in the fastest epoch, validation included"),
+    "peak_mb": ("peak MB", "peak memory: of tensors on the GPU, or of the worker's process so far"),
+    "fault": ("known fault", "a fault of the library's surrogate"),
 }
-"""The table's columns: their headings, and what they mean."""
+"""Heading and meaning of each column of the table."""
 TIMES = ("ms_per_step", "peak_mb")
-"""Columns that differ from run to run."""
+"""Columns that are not reproducible."""
 
 
-def table(study: Study) -> list[dict]:
-    """One row for each data set, surrogate, slope, depth and learning rate with finished trials.
+def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
+    """Return one row for each data set, surrogate, slope, depth and learning rate with finished trials.
 
     Accuracies are tested against the first surrogate's of the same data set, slope, depth and learning rate, over the
-    seeds that both have finished, with Holm's correction within that setting.
+    seeds that both have finished, with Holm's correction within that setting. The trials are those of `Study.results`.
 
     Returns:
-        Dictionaries with the keys of the table's columns; what does not exist is None.
+        Dictionaries with the keys of the table's columns; missing values are None.
     """
     cells: dict[tuple, dict[int, dict]] = {}
-    for one in study.results():
-        config = one["config"]
+    for trial in trials:
+        config = trial["config"]
         key = tuple(config[name] for name in _KEY)
-        cells.setdefault(key, {})[config["seed"]] = one["result"]
-    comparisons = _comparisons(study.settings.surrogates[0], cells)
+        cells.setdefault(key, {})[config["seed"]] = trial["result"]
+    comparisons = _comparisons(settings.surrogates[0], cells)
     return [_row(key, list(seeds.values()), comparisons.get(key)) for key, seeds in cells.items()]
 
 
 def _comparisons(baseline: str, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
-    found = {}
+    comparisons: dict[tuple, statistics.Comparison] = {}
     for setting in dict.fromkeys(_setting(key) for key in cells):
-        base, pairs = cells.get((setting[0], baseline, *setting[1:]), {}), {}
+        base = cells.get((setting[0], baseline, *setting[1:]), {})
+        pairs: dict[tuple, tuple[list[float], list[float]]] = {}
         for key, seeds in cells.items():
             shared = sorted(set(seeds) & set(base))
             if _setting(key) == setting and key[1] != baseline and shared:
-                pairs[key] = tuple([own[seed]["test_accuracy"] for seed in shared] for own in (base, seeds))
-        found |= statistics.compare_pairs(pairs)
-    return found
+                theirs, own = ([results[seed]["test_accuracy"] for seed in shared] for results in (base, seeds))
+                pairs[key] = theirs, own
+        comparisons |= statistics.compare_pairs(pairs)
+    return comparisons
 
 
 def _setting(key: tuple) -> tuple:
-    """All of a cell's key but the surrogate."""
+    """Return a cell's key without the surrogate."""
     return (key[0], *key[2:])
 
 
@@ -100,8 +99,8 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     summary = statistics.summarise([result["test_accuracy"] for result in results]).as_dict()
     first = results[0]
 
-    def mean(name: str, of=lambda result: result) -> float | None:
-        values = [of(result).get(name) for result in results]
+    def mean(name: str) -> float | None:
+        values = [(result | result["times"]).get(name) for result in results]
         return None if None in values else float(np.mean(values))
 
     gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
@@ -111,10 +110,9 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     if comparison is not None:
         row |= {name: value for name, value in comparison.as_dict().items() if name in _COLUMNS}
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
-    row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated")}
+    row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
     row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(row["surrogate"])}
-    row |= {name: mean(name, lambda result: result["times"]) for name in TIMES}
     row["fault"] = integrations.fault(row["surrogate"])
     return {name: row[name] for name in _COLUMNS}
 
@@ -123,59 +121,58 @@ def _at_zero(spec: str) -> str:
     return "yes" if float(integrations.parse(spec)(torch.zeros(1)).detach()) > 0.5 else "no"
 
 
-def write(study: Study) -> Path:
-    """Write the report's files into the study's folder; see `Study.report`."""
-    rows = table(study)
+def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:
+    """Write the report's files into the study's folder, and return the page's path; see `Study.report`."""
+    rows = table(settings, trials)
     if not rows:
-        failures = study.failures()
         reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
-        raise ValueError(f"{study.out}: expected a finished trial, got none{reason}")
+        raise ValueError(f"{out}: expected a finished trial, got none{reason}")
     results = {
-        "settings": asdict(study.settings),
+        "settings": asdict(settings),
         "table": rows,
-        "ranks": ranks(study),
-        "areas": areas(study, rows),
-        "failures": study.failures(),
-        "trials": study.results(),
+        "ranks": ranks(trials),
+        "areas": areas(settings, rows),
+        "failures": failures,
+        "trials": trials,
     }
     files = {
         "table.csv": as_csv(rows),
         "table.md": as_markdown(rows),
         "table.tex": as_latex(rows),
         "results.json": json.dumps(results, indent=1),
-        "report.html": as_html(study, results),
+        "report.html": as_html(settings, results, counts),
     }
     for name, text in files.items():
-        with _files.replacing(study.out / name) as temporary:
+        with _files.replacing(out / name) as temporary:
             temporary.write_text(text)
-    return study.out / "report.html"
+    return out / "report.html"
 
 
-def ranks(study: Study) -> dict[str, float]:
-    """Mean rank of each surrogate, over the data sets, settings and seeds that all of them finished."""
+def ranks(trials: Sequence[dict]) -> dict[str, float]:
+    """Return the mean rank of each surrogate, over the data sets, settings and seeds that all of them finished."""
     scores: dict[str, dict[tuple, float]] = {}
-    for one in study.results():
-        config = one["config"]
+    for trial in trials:
+        config = trial["config"]
         place = (*_setting(tuple(config[name] for name in _KEY)), config["seed"])
-        scores.setdefault(config["surrogate"], {})[place] = one["result"]["test_accuracy"]
+        scores.setdefault(config["surrogate"], {})[place] = trial["result"]["test_accuracy"]
     shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
     if not shared or len(scores) < 2:
         return {}
-    return statistics.mean_ranks({name: [found[place] for place in shared] for name, found in scores.items()})
+    return statistics.mean_ranks({name: [own[place] for place in shared] for name, own in scores.items()})
 
 
-def areas(study: Study, rows: list[dict]) -> dict[str, float]:
-    """Each surrogate's mean accuracy over the logarithm of the slope, of all else; {} for one slope."""
-    slopes = study.settings.slopes
-    found = {}
-    for name in study.settings.surrogates if len(slopes) > 1 else ():
+def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
+    """Return each surrogate's mean accuracy over the logarithm of the slope; {} for a single slope."""
+    slopes = settings.slopes
+    by_surrogate = {}
+    for name in settings.surrogates if len(slopes) > 1 else ():
         means = [[row["mean"] for row in rows if (row["surrogate"], row["slope"]) == (name, slope)] for slope in slopes]
         if all(means):
-            found[name] = statistics.area_over_slopes(slopes, [float(np.mean(values)) for values in means])
-    return found
+            by_surrogate[name] = statistics.area_over_slopes(slopes, [float(np.mean(values)) for values in means])
+    return by_surrogate
 
 
-def _shown(value) -> str:
+def _shown(value: float | str | None) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
@@ -184,7 +181,7 @@ def _shown(value) -> str:
 
 
 def as_csv(rows: Sequence[dict]) -> str:
-    """Comma-separated values, the numbers in full."""
+    """Return comma-separated values, with numbers in full precision."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_COLUMNS), lineterminator="\n")
     writer.writeheader()
@@ -193,20 +190,20 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 
 def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
-    """The columns that say something, and the cells as shown."""
-    kept = [name for name in _COLUMNS if any(row[name] is not None for row in rows)]
-    return kept, [[_shown(row[name]) for name in kept] for row in rows]
+    """Return the columns that are not empty, and their cells as text."""
+    columns = [name for name in _COLUMNS if any(row[name] is not None for row in rows)]
+    return columns, [[_shown(row[name]) for name in columns] for row in rows]
 
 
 def as_markdown(rows: Sequence[dict]) -> str:
-    """A Markdown table."""
-    kept, cells = _lines(rows)
-    lines = [[_COLUMNS[name][0] for name in kept], ["---"] * len(kept), *cells]
+    """Return a Markdown table."""
+    columns, cells = _lines(rows)
+    lines = [[_COLUMNS[name][0] for name in columns], ["---"] * len(columns), *cells]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def as_latex(rows: Sequence[dict]) -> str:
-    """A LaTeX table of the main columns, for the package booktabs."""
+    """Return a LaTeX table of the main columns, for the package booktabs."""
     main = (*_KEY, "seeds", "mean", "t_low", "t_high", "difference", "p_holm", "claim")
     escapes = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 
@@ -219,65 +216,64 @@ def as_latex(rows: Sequence[dict]) -> str:
     return f"\\begin{{tabular}}{{l{'r' * (len(main) - 2)}l}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def as_html(study: Study, results: dict) -> str:
-    """The page."""
+def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
+    """Return the page."""
     rows = results["table"]
-    kept, cells = _lines(rows)
-    counts = study.counts()
+    columns, cells = _lines(rows)
     return _pages.render(
         "htaf_snn.compare",
         "report.html.jinja",
-        settings=study.settings,
+        settings=settings,
         counts=counts,
-        too_few=study.settings.seeds < statistics.FEWEST_SEEDS,
+        too_few=settings.seeds < statistics.FEWEST_SEEDS,
         fewest=statistics.FEWEST_SEEDS,
-        headings=[_COLUMNS[name] for name in kept],
+        headings=[_COLUMNS[name] for name in columns],
         cells=cells,
-        findings=_findings(rows, study.settings.surrogates[0]),
-        figures=figures.all_figures(study.settings, results),
+        findings=_findings(rows, settings.surrogates[0]),
+        figures=figures.all_figures(settings, results),
         areas=results["areas"],
         failures=results["failures"],
-        command=command(study),
+        command=command(settings),
         versions=results["trials"][0]["versions"],
-        data_hashes={name: data_hash(study, name) for name in study.settings.dataset},
+        data_hashes={name: data_hash(settings, name) for name in settings.dataset},
     )
 
 
 def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
-    """What can be said, one sentence each."""
-    told = []
+    """Return the conclusions, one sentence each."""
+    findings = []
     for row in rows:
         if row["claim"] in ("better", "worse"):
-            where = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
-            told.append(
+            setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+            findings.append(
                 f"{row['surrogate']} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
-                f"({where}, p = {row['p_holm']:.3g} after Holm's correction)."
+                f"({setting}, p = {row['p_holm']:.3g} after Holm's correction)."
             )
-    return told
+    return findings
 
 
-def command(study: Study) -> str:
-    """The command that makes the study again."""
+def command(settings: Settings) -> str:
+    """Return the command that repeats the study."""
     parts = ["htaf-snn", "compare", "--out", "DIR"]
-    for name, value in asdict(study.settings).items():
+    for name, value in asdict(settings).items():
         if value is not None:
             values = value if isinstance(value, tuple) else (value,)
-            shown = ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in values)
-            parts += [f"--{name.replace('_', '-')}", shown]
+            text = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in values)
+            parts += [f"--{name.replace('_', '-')}", text]
     return shlex.join(parts)
 
 
-def data_hash(study: Study, dataset: str) -> str:
-    """Digits that tell a data set apart: from its files' names, sizes and times, or from its images."""
+def data_hash(settings: Settings, dataset: str) -> str:
+    """Return digits that identify a data set: from its files' names, sizes and times, or from its images."""
     import neuromorphic_datasets as nd
 
-    root = study.settings.root_of(dataset)
+    root = settings.root_of(dataset)
     try:
-        if study.settings.model in training.SPIKING:
+        if settings.model in training.SPIKING:
             recordings = nd.load(dataset, "all", root=root)
             content = [f"{recordings.fingerprint} {len(recordings)}".encode()]
         else:
             content = [part.images.numpy().tobytes() for part in nd.images.load(dataset, root=root)]
     except (OSError, ValueError) as error:
-        return f"not here ({error.__class__.__name__})"
+        return f"not available ({error.__class__.__name__})"
     return hashlib.sha256(b"".join(content)).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a study compares."""
+"""The settings of a study."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from ..training.recipe import annealing, check_annealing
 from . import trial
 from .matching import MATCHES
 
-__all__ = ["ESTIMATORS", "MODELS", "SURROGATES", "Settings"]
+__all__ = ["BINARY_SURROGATES", "MODELS", "SPIKING_SURROGATES", "Settings"]
 
 MODELS = ("mlp", *training.BINARY)
-SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
-ESTIMATORS = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")
+SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
+BINARY_SURROGATES = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a study compares; all combinations are tried.
+    """What a study compares: all combinations of the values below.
 
     Attributes:
-        model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
-        dataset: names of `neuromorphic_datasets.names()`, of images of `neuromorphic_datasets.images.names()`, or one
-            name; None is saccade-digits or, for images, digits.
-        root: the folder of the data set, or None for the default place; of several data sets, a folder with one
-            of the set's name for each that is not in the default place.
-        surrogates: specifications of `htaf_snn.integrations.parse`; the first is the baseline of the tests. None is
-            `SURROGATES` or, for images, `ESTIMATORS`.
+        model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
+        dataset: names from `neuromorphic_datasets.names()`, for images from `neuromorphic_datasets.images.names()`, or
+            a single name; None for saccade-digits or, for images, digits.
+        root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
+            named after each data set that is not in the default place.
+        surrogates: specifications as in `htaf_snn.integrations.parse`; the first is the baseline of the tests. None for
+            `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
         lrs: learning rates.
-        seeds: how many; they are 0, 1, ….
-        match: what of each surrogate is made equal to the reference's, "none", "peak", "half_width" or "area".
-        reference: the surrogate that is matched to, and with whose gradient others are compared.
-        width: neurons of a hidden layer.
-        folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
+        seeds: number of seeds; they are 0, 1, ….
+        match: the quantity of each surrogate that is made equal to the reference's: "none", "peak", "half_width" or
+            "area".
+        reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
+        width: neurons per hidden layer.
+        folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
         weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal, device: as in
             `training.TrainConfig`.
 
     Raises:
-        ValueError: if a value is out of range, or given twice.
+        ValueError: if a value is out of range, or repeated.
 
     Example:
         >>> settings = Settings(surrogates=("htaf", "atan"), slopes=(0.5, 1.0, 2.0), seeds=5)
@@ -56,9 +57,10 @@ class Settings:
     """
 
     model: str = "mlp"
-    dataset: tuple[str, ...] | None = None
+    # `__post_init__` replaces None by the defaults of the model.
+    dataset: tuple[str, ...] = None  # type: ignore[assignment]
     root: str | None = None
-    surrogates: tuple[str, ...] | None = None
+    surrogates: tuple[str, ...] = None  # type: ignore[assignment]
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
@@ -80,12 +82,11 @@ class Settings:
         make_plain(self)
         if self.model not in MODELS:
             raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
-        if self.dataset is None:
-            object.__setattr__(self, "dataset", training.OFFLINE[self.model])
+        spiking = self.model in training.SPIKING
+        if self.dataset is None or isinstance(self.dataset, str):
+            object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
         if self.surrogates is None:
-            object.__setattr__(self, "surrogates", SURROGATES if self.model in training.SPIKING else ESTIMATORS)
-        if isinstance(self.dataset, str):
-            object.__setattr__(self, "dataset", (self.dataset,))
+            object.__setattr__(self, "surrogates", SPIKING_SURROGATES if spiking else BINARY_SURROGATES)
         for name in ("dataset", "surrogates", "slopes", "depths", "lrs"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
@@ -103,10 +104,10 @@ class Settings:
         if self.match not in MATCHES:
             raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
         for config in self.configs():
-            config.trained()  # checks the settings that it has
+            config.trained()  # checks the settings of the training
 
     def check(self) -> None:
-        """Try every surrogate, and look whether the data set is known.
+        """Try every surrogate, and check that the data sets are known.
 
         Raises:
             ValueError, ImportError: naming what is unknown, cannot be matched or is not installed.
@@ -119,32 +120,31 @@ class Settings:
             if name not in known:
                 raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
             if name == "digits":
-                nd.images.load(name, root=self.root_of(name))  # refuses a folder, which every trial would fail by
+                nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
+        configs = self.configs()
         if self.model in training.BINARY:
-            config = self.configs()[0].trained()
+            trained = configs[0].trained()
             networks = [
-                training.binary_network(config, 1, 1, surrogate=partial(integrations.parse, surrogate))
+                training.binary_network(trained, 1, 1, surrogate=partial(integrations.parse, surrogate))
                 for surrogate in self.surrogates
             ]
-            if not any(annealing(self, network, steps=1) for network in networks):
-                check_annealing(self, networks[0])
-        tried = {(config.surrogate, config.slope): config for config in self.configs()}
-        for config in tried.values():
+            if not any(annealing(trained, network, steps=1) for network in networks):
+                check_annealing(trained, networks[0])
+        for config in {(config.surrogate, config.slope): config for config in configs}.values():
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
 
     def configs(self) -> list[trial.Config]:
-        """All combinations, one trial each, the seeds of one after another."""
+        """Return the configuration of every trial, with the seeds of each combination in a row."""
         own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
         shared = {name: getattr(self, name) for name in own - {"dataset", "root"}}
         grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
-        names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
         return [
-            trial.Config(**dict(zip(names, values, strict=True)), root=self.root_of(values[0]), **shared)
-            for values in grid
+            trial.Config(surrogate, slope, depth, lr, seed, dataset=dataset, root=self.root_of(dataset), **shared)
+            for dataset, surrogate, slope, depth, lr, seed in grid
         ]
 
     def root_of(self, dataset: str) -> str | None:
-        """The folder of one of the data sets; None is the default place."""
+        """Return the folder of one of the data sets; None for the default place."""
         if self.root is None or len(self.dataset) == 1:
             return self.root
         folder = Path(self.root, dataset)

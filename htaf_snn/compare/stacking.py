@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from .. import training
 from . import trial
+from .measures import Network
 
 __all__ = ["StackingError", "run"]
 
@@ -24,73 +25,76 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
     """`trial.run` of configurations that differ in the seed alone; equal to separate runs within rounding.
 
     Returns:
-        A result for each, with an equal part of the time.
+        One result per configuration, each with an equal share of the time.
 
     Raises:
         StackingError: if the networks are not spiking ones, the seeds' parts of the data have different sizes, or a
-            gradient is not finite; then separate runs tell which seed's.
+            gradient is not finite; separate runs then report which seed's.
     """
     start = time.perf_counter()
     if configs[0].model != "mlp":
         raise StackingError(f"model: expected mlp, got {configs[0].model}")
-    prepared = [trial.prepare(config) for config in configs]
-    sizes = [len(one.loaders[0].dataset) for one in prepared]
+    trials = [trial.prepare(config) for config in configs]
+    sizes = [len(prepared.loaders[0].dataset) for prepared in trials]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
-    curves = _train(prepared)
-    results = [trial.finish(one, lines) for one, lines in zip(prepared, curves, strict=True)]
-    each = (time.perf_counter() - start) / len(configs)
-    device = next(prepared[0].model.parameters()).device
+    curves = _train(trials)
+    results = [trial.finish(prepared, lines) for prepared, lines in zip(trials, curves, strict=True)]
+    share = (time.perf_counter() - start) / len(configs)
+    device = next(trials[0].model.parameters()).device
     return [
-        {**result, "times": trial.times(one.loaders[0], each, lines, device)}
-        for one, result, lines in zip(prepared, results, curves, strict=True)
+        {**result, "times": trial.times(prepared.loaders[0], share, lines, device)}
+        for prepared, result, lines in zip(trials, results, curves, strict=True)
     ]
 
 
-def _train(prepared: Sequence[trial.Prepared]) -> list[list[dict]]:
-    """Train the networks in place; the metrics of each one's epochs, as of `training.fit`, with a part of the time."""
-    config, nets = prepared[0].config, [one.model for one in prepared]
-    weights, _ = stack_module_state(nets)
+def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
+    """Train the networks in place; return each one's metrics as `training.fit` does, with a share of the time."""
+    config, nets = trials[0].config, [prepared.model for prepared in trials]
+    weights, _ = stack_module_state([*nets])
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
     curves: list[list[dict]] = [[] for _ in nets]
     for epoch in range(config.epochs):
         start = time.perf_counter()
-        metrics = _epoch(prepared, weights, optimizer, epoch)
-        for number, (one, lines) in enumerate(zip(prepared, curves, strict=True)):
-            _put(one.model, {name: value[number] for name, value in weights.items()})
-            found = training.evaluate(one.model, one.loaders[1])
-            lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in found.items()}})
-        seconds = (time.perf_counter() - start) / len(prepared)
+        metrics = _epoch(trials, weights, optimizer, epoch)
+        for number, (prepared, lines) in enumerate(zip(trials, curves, strict=True)):
+            _put(prepared.model, {name: value[number] for name, value in weights.items()})
+            validated = training.evaluate(prepared.model, prepared.loaders[1])
+            lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in validated.items()}})
+        seconds = (time.perf_counter() - start) / len(trials)
         for lines in curves:
             lines[-1]["seconds"] = seconds
     return curves
 
 
-def _epoch(prepared: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer, epoch: int) -> list[dict]:
-    loaders, device = [one.loaders[0] for one in prepared], next(iter(weights.values())).device
+def _epoch(
+    trials: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, epoch: int
+) -> list[dict]:
+    loaders, device = [prepared.loaders[0] for prepared in trials], next(iter(weights.values())).device
     for loader in loaders:
         loader.sampler.set_epoch(epoch)
     losses = correct = rates = torch.zeros(len(loaders), dtype=torch.float64, device=device)
-    steps = 0
+    samples = 0
     for batches in zip(*loaders, strict=True):
         frames = torch.stack([frames for frames, _ in batches], 1).to(device)
         labels = torch.stack([labels for _, labels in batches]).to(device)
-        scores, spikes = _scores(prepared[0].model, weights, frames)
+        scores, spikes = _scores(trials[0].model, weights, frames)
         loss = cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
         optimizer.zero_grad()
-        # A sum, as Adam is to see the gradient that each network would have alone.
+        # Summed, so that Adam sees the gradient that each network would have alone.
         loss.sum().backward()
-        if not torch.nn.utils.get_total_norm([value.grad for value in weights.values()]).isfinite():
+        gradients = [value.grad for value in weights.values() if value.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
             raise StackingError(f"the gradient is not finite in epoch {epoch}")
         optimizer.step()
         size = labels.shape[1]
-        losses, steps = losses + loss.detach().double() * size, steps + size
+        losses, samples = losses + loss.detach().double() * size, samples + size
         correct, rates = correct + (scores.argmax(2) == labels).sum(1), rates + spikes.double() * size
     return [
         {
-            "train_loss": losses[number].item() / steps,
-            "train_accuracy": correct[number].item() / steps,
-            "spike_rate": (rates[:, number] / steps).tolist(),
+            "train_loss": losses[number].item() / samples,
+            "train_accuracy": correct[number].item() / samples,
+            "spike_rate": (rates[:, number] / samples).tolist(),
         }
         for number in range(len(loaders))
     ]
@@ -102,8 +106,8 @@ def _put(net: nn.Module, weights: dict[str, Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
-def _scores(net: nn.Module, weights: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Class scores (S, B, classes) of frames (T, S, B, C, H, W), and the mean outputs (layers, S) of the neurons."""
+def _scores(net: Network, weights: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Return class scores (S, B, n_classes) of frames (T, S, B, C, H, W), and the neurons' mean outputs (layers, S)."""
     steps, seeds, batch = frames.shape[:3]
     x, rates = frames, []
     for number, (layer, neuron) in enumerate(zip(net.layers, net.neurons, strict=True)):
@@ -111,10 +115,10 @@ def _scores(net: nn.Module, weights: dict[str, Tensor], frames: Tensor) -> tuple
         currents = currents.unflatten(1, (steps, batch)).transpose(0, 1)
         x = neuron(currents.flatten(1, 2)).unflatten(1, (seeds, batch))
         rates.append(x.detach().transpose(0, 1).flatten(1).mean(1))
-    return _over_seeds(net.readout, weights, "readout.", x.mean(0)), torch.stack(rates)
+    return _over_seeds(net.get_submodule("readout"), weights, "readout.", x.mean(0)), torch.stack(rates)
 
 
 def _over_seeds(module: nn.Module, weights: dict[str, Tensor], prefix: str, x: Tensor) -> Tensor:
-    """The module over the first dimension of x, with each seed's weights."""
+    """Apply the module over the first dimension of x, with each seed's weights."""
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     return vmap(lambda values, inputs: functional_call(module, values, (inputs,)))(own, x)

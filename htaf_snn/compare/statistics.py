@@ -1,14 +1,16 @@
 """Statistics of results over seeds: intervals, paired tests with Holm's correction, effect sizes, ranks, areas.
 
-Every function takes scores of shape (seeds,), one for each seed, in the same order of seeds for all that is paired.
+Every function takes scores of shape (seeds,), one per seed; paired scores have the same order of seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -25,19 +27,20 @@ FEWEST_SEEDS = 3
 """With fewer seeds no claim is made."""
 
 _RESAMPLES = 9999
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarise` finds.
+    """Mean, spread and intervals of the scores.
 
     Attributes:
-        n: the number of seeds.
-        mean: of the scores.
+        n: number of seeds.
+        mean: mean of the scores.
         std: sample standard deviation; NaN for one seed.
         t_low, t_high: 95 % interval of the mean by Student's t; NaN for one seed.
-        bootstrap_low, bootstrap_high: 95 % interval of the mean by the bias-corrected bootstrap; NaN below three
-            seeds, and the mean itself where all scores are equal.
+        bootstrap_low, bootstrap_high: 95 % interval of the mean by the bias-corrected bootstrap; NaN for fewer than
+            three seeds, and the mean itself if all scores are equal.
     """
 
     n: int
@@ -49,35 +52,36 @@ class Summary:
     bootstrap_high: float
 
     def as_dict(self) -> dict:
-        """The fields, what is not finite as None."""
+        """Return the fields, with None for NaN and infinity."""
         return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
-def summarise(scores: Sequence[float]) -> Summary:
-    """Mean and 95 % intervals.
+def summarise(scores: ArrayLike) -> Summary:
+    """Return mean and 95 % intervals.
 
     Raises:
         ValueError: if there is no score, or one is not finite.
 
     Example:
-        >>> found = summarise([0.90, 0.92, 0.94])
-        >>> found.n, round(found.mean, 3), round(found.t_low, 3), round(found.t_high, 3)
+        >>> summary = summarise([0.90, 0.92, 0.94])
+        >>> summary.n, round(summary.mean, 3), round(summary.t_low, 3), round(summary.t_high, 3)
         (3, 0.92, 0.87, 0.97)
     """
     from scipy import stats
 
-    scores = _checked("scores", scores)
-    n, mean = len(scores), float(scores.mean())
+    values = _checked("scores", scores)
+    n, mean = len(values), float(values.mean())
     if n == 1:
         return Summary(1, mean, *[float("nan")] * 5)
-    std = float(scores.std(ddof=1))
+    std = float(values.std(ddof=1))
     half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5
     low = high = float("nan")
-    if np.ptp(scores) == 0:
+    if np.ptp(values) == 0:
         low = high = mean
     elif n >= FEWEST_SEEDS:
-        method = {"method": "BCa", "n_resamples": _RESAMPLES, "rng": np.random.default_rng(0)}
-        low, high = map(float, stats.bootstrap((scores,), np.mean, **method).confidence_interval)
+        rng = np.random.default_rng(0)
+        bootstrap = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=_RESAMPLES, rng=rng)
+        low, high = map(float, bootstrap.confidence_interval)
     return Summary(n, mean, std, mean - half, mean + half, low, high)
 
 
@@ -86,10 +90,10 @@ class Comparison:
     """One surrogate beside the baseline.
 
     Attributes:
-        difference: mean of its scores minus the baseline's, seed by seed.
+        difference: mean of its scores minus the baseline's, paired by seed.
         low, high: 95 % interval of the difference by Student's t.
         p: two-sided p-value of the paired t-test.
-        p_holm: the same after Holm's correction for all comparisons made together.
+        p_holm: the same after Holm's correction for all comparisons together.
         effect: Cohen's d of the paired differences, mean over standard deviation; infinite if all are equal and not 0.
         claim: "better", "worse" or "no difference shown" at 5 % after correction; "too few seeds" below three.
     """
@@ -103,49 +107,49 @@ class Comparison:
     claim: str
 
     def as_dict(self) -> dict:
-        """The fields, what is not finite as None."""
+        """Return the fields, with None for NaN and infinity."""
         values = asdict(self)
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
 
-def compare_to(baseline: Sequence[float], others: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
-    """Compare each of several with a baseline by paired t-tests over seeds, with Holm's correction.
+def compare_to(baseline: ArrayLike, others: Mapping[Name, ArrayLike]) -> dict[Name, Comparison]:
+    """Compare each of the others with a baseline by paired t-tests over seeds, with Holm's correction.
 
     Args:
-        baseline: scores, one a seed.
-        others: by name, scores of the same seeds in the same order.
+        baseline: scores, one per seed.
+        others: scores of the same seeds in the same order, by name.
 
     Raises:
         ValueError: if the numbers of seeds differ, or a score is not finite.
 
     Example:
-        >>> found = compare_to([0.90, 0.91, 0.92, 0.93], {"a": [0.95, 0.97, 0.96, 0.98], "b": [0.90, 0.92, 0.91, 0.93]})
-        >>> found["a"].claim, found["b"].claim, round(found["a"].difference, 3)
+        >>> tests = compare_to([0.90, 0.91, 0.92, 0.93], {"a": [0.95, 0.97, 0.96, 0.98], "b": [0.90, 0.92, 0.91, 0.93]})
+        >>> tests["a"].claim, tests["b"].claim, round(tests["a"].difference, 3)
         ('better', 'no difference shown', 0.05)
     """
     return compare_pairs({name: (baseline, scores) for name, scores in others.items()})
 
 
-def compare_pairs(pairs: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> dict[str, Comparison]:
-    """`compare_to`, where each has the baseline's scores of its own seeds; the correction is over all of them.
+def compare_pairs(pairs: Mapping[Name, tuple[ArrayLike, ArrayLike]]) -> dict[Name, Comparison]:
+    """Compare as `compare_to` does, each with the baseline's scores of its own seeds; the correction covers all.
 
     Args:
-        pairs: by name, the baseline's scores and those that are compared with it, of the same seeds.
+        pairs: the baseline's scores and those compared with them, of the same seeds, by name.
 
     Raises:
         ValueError: as `compare_to`.
 
     Example:
-        >>> found = compare_pairs({"a": ([0.1, 0.2, 0.3], [0.3, 0.41, 0.5]), "b": ([0.1, 0.3], [0.2, 0.3])})
-        >>> round(found["a"].p, 4), round(found["a"].p_holm, 4)
+        >>> tests = compare_pairs({"a": ([0.1, 0.2, 0.3], [0.3, 0.41, 0.5]), "b": ([0.1, 0.3], [0.2, 0.3])})
+        >>> round(tests["a"].p, 4), round(tests["a"].p_holm, 4)
         (0.0003, 0.0005)
     """
     differences = {}
     for name, (baseline, scores) in pairs.items():
-        baseline, scores = _checked("baseline", baseline), _checked(name, scores)
-        if len(scores) != len(baseline):
-            raise ValueError(f"{name}: expected {len(baseline)} scores as of the baseline, got {len(scores)}")
-        differences[name] = scores - baseline
+        base, own = _checked("baseline", baseline), _checked(name, scores)
+        if len(own) != len(base):
+            raise ValueError(f"{name}: expected {len(base)} scores, as many as the baseline's, got {len(own)}")
+        differences[name] = own - base
     p = {name: _paired_p(values) for name, values in differences.items()}
     corrected = _holm(p)
     return {name: _comparison(values, p[name], corrected[name]) for name, values in differences.items()}
@@ -156,39 +160,39 @@ def _paired_p(differences: np.ndarray) -> float:
 
     if len(differences) < 2:
         return float("nan")
-    # Rounding apart equal differences have no spread, and t would be of the rounding.
+    # But for rounding, equal differences have no spread, and t would measure the rounding.
     if np.ptp(differences) <= 1e-12:
         return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
-def _holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm 1979: the k-th smallest of m p-values times m - k + 1, never less than the one before."""
+def _holm(p: Mapping[Name, float]) -> dict[Name, float]:
+    """Correct by Holm 1979: the k-th smallest of m p-values times m - k + 1, never less than the one before."""
     corrected, largest = {}, 0.0
-    known = sorted((value, name) for name, value in p.items() if not np.isnan(value))
-    for rank, (value, name) in enumerate(known):
-        largest = max(largest, min(1.0, value * (len(known) - rank)))
+    known = sorted((name for name, value in p.items() if not np.isnan(value)), key=lambda name: p[name])
+    for rank, name in enumerate(known):
+        largest = max(largest, min(1.0, p[name] * (len(known) - rank)))
         corrected[name] = largest
     return {name: corrected.get(name, float("nan")) for name in p}
 
 
 def _comparison(differences: np.ndarray, p: float, p_holm: float) -> Comparison:
-    found = summarise(differences)
-    effect = float("nan")
-    if found.n > 1:
+    summary = summarise(differences)
+    mean, effect = summary.mean, float("nan")
+    if summary.n > 1:
         flat = np.ptp(differences) <= 1e-12
-        effect = (np.sign(found.mean) * np.inf if abs(found.mean) > 1e-12 else 0.0) if flat else found.mean / found.std
-    if found.n < FEWEST_SEEDS:
+        effect = (np.sign(mean) * np.inf if abs(mean) > 1e-12 else 0.0) if flat else mean / summary.std
+    if summary.n < FEWEST_SEEDS:
         claim = "too few seeds"
     elif p_holm < 0.05:
-        claim = "better" if found.mean > 0 else "worse"
+        claim = "better" if mean > 0 else "worse"
     else:
         claim = "no difference shown"
-    return Comparison(found.mean, found.t_low, found.t_high, p, p_holm, float(effect), claim)
+    return Comparison(mean, summary.t_low, summary.t_high, p, p_holm, float(effect), claim)
 
 
-def mean_ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Rank all within each seed, 1 the highest score, ties sharing their mean rank; return the means over seeds.
+def mean_ranks(scores: Mapping[Name, ArrayLike]) -> dict[Name, float]:
+    """Rank all within each seed, 1 for the highest score and the mean rank for ties; return the means over seeds.
 
     Example:
         >>> mean_ranks({"a": [0.9, 0.8], "b": [0.8, 0.9], "c": [0.1, 0.1]})
@@ -201,30 +205,30 @@ def mean_ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return dict(zip(scores, map(float, ranks), strict=True))
 
 
-def area_over_slopes(slopes: Sequence[float], scores: Sequence[float]) -> float:
-    """Mean score over the logarithm of the slope, by trapezoids: robustness against a wrong slope.
+def area_over_slopes(slopes: ArrayLike, scores: ArrayLike) -> float:
+    """Return the mean score over the logarithm of the slope, by trapezoids: robustness to a wrong slope.
 
     Args:
-        slopes: two or more different ones, > 0.
-        scores: one for each.
+        slopes: at least two different ones, > 0.
+        scores: one per slope.
 
     Raises:
-        ValueError: if there are fewer than two slopes, or two are equal.
+        ValueError: if there are fewer than two slopes, two are equal, or one is not positive.
 
     Example:
         >>> area_over_slopes([0.5, 1.0, 2.0], [0.8, 0.9, 0.8])
         0.85
     """
-    slopes, scores = _checked("slopes", slopes), _checked("scores", scores)
-    if len(slopes) < 2 or len(slopes) != len(scores) or len(set(slopes.tolist())) < len(slopes) or slopes.min() <= 0:
-        raise ValueError(f"slopes: expected two or more different positive ones, a score each, got {slopes.tolist()}")
-    order = np.argsort(slopes)
-    x, y = np.log(slopes[order]), scores[order]
+    x, y = _checked("slopes", slopes), _checked("scores", scores)
+    if len(x) < 2 or len(x) != len(y) or len(set(x.tolist())) < len(x) or x.min() <= 0:
+        raise ValueError(f"slopes: expected at least two different positive ones, one per score, got {x.tolist()}")
+    order = np.argsort(x)
+    x, y = np.log(x[order]), y[order]
     return float(round(np.trapezoid(y, x) / (x[-1] - x[0]), 12))
 
 
-def _checked(name: str, scores: Sequence[float]) -> np.ndarray:
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
-        raise ValueError(f"{name}: expected one finite score or more, got {scores!r}")
-    return scores
+def _checked(name: Hashable, scores: ArrayLike) -> np.ndarray:
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected one finite score or more, got {values!r}")
+    return values

@@ -6,42 +6,41 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import integrations, models, training
 from .. import nn as hnn
 from ..integrations.snntorch_adapter import BETA
 from ..training.folder import device_of
 from .matching import Rescaled, rescaled
-from .measures import activity, batch_gradient, cosine
+from .measures import Network, activity, batch_gradient, cosine
 
 __all__ = ["Config", "Prepared", "finish", "prepare", "run", "times"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """What one trial does.
+    """The configuration of one trial.
 
     Attributes:
-        surrogate: a specification of `htaf_snn.integrations.parse`.
-        slope: stretches the surrogate.
-        depth: the number of hidden layers.
+        surrogate: a specification as in `htaf_snn.integrations.parse`.
+        slope: factor of the surrogate's argument.
+        depth: number of hidden layers.
         lr: learning rate of Adam.
-        seed: of weights, order and data division.
-        match: of `matching.MATCHES`.
-        reference: the surrogate that is matched to, and with whose gradient others are compared.
-        model: "mlp", a spiking one, or of images "bnn" or "dhn", as in `training.TrainConfig`.
-        dataset, root: as in `training.TrainConfig`.
-        width: neurons of a hidden layer.
-        weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal: as in `training.TrainConfig`.
-        folds: pool the data set's parts, and test on fold ``seed % folds`` of so many; None keeps the parts.
-        device: as in `training.TrainConfig`.
+        seed: seed for weights, order and split.
+        match: one of `matching.MATCHES`.
+        reference: the surrogate that this one is matched to, and whose gradient its own is compared with.
+        model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
+        width: neurons per hidden layer.
+        folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
+        dataset, root, weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal, device: as in
+            `training.TrainConfig`.
     """
 
     surrogate: str = "htaf"
@@ -66,7 +65,7 @@ class Config:
     device: str = "auto"
 
     def trained(self) -> training.TrainConfig:
-        """What `training` calls it."""
+        """Return the configuration of the trial's training."""
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
         fold = None if self.folds is None else self.seed % self.folds
@@ -74,71 +73,79 @@ class Config:
 
 
 def surrogate_of(config: Config) -> Rescaled:
-    """The surrogate of a trial, stretched and matched."""
+    """Return the surrogate of a trial, stretched and matched."""
     reference = integrations.parse(config.reference)
     return rescaled(integrations.parse(config.surrogate), reference, config.match, config.slope)
 
 
 @dataclass
 class Prepared:
-    """A trial's network and data, and what is measured before the training."""
+    """A trial's network and data, and the measurements before the training."""
 
     config: Config
-    model: nn.Module
+    model: Network
     loaders: tuple
     batch: tuple[Tensor, Tensor]
     measured: dict
 
 
 def run(config: Config, processes: training.Processes | None = None) -> dict:
-    """Train, test and measure; on a CPU deterministic for one number of threads, but for "times".
+    """Train, test and measure; on a CPU deterministic for a given number of threads, except for "times".
 
     Args:
-        config: what to do.
-        processes: those that train the network together, as of `training.fit`; the result is the first one's.
+        config: the trial.
+        processes: the processes that train the network together, as in `training.fit`; the result is rank 0's.
 
     Returns:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
         "gain": the factors of the surrogate; the fields of `measures.activity` on the test part; "gradient_layers",
-        "gradient_steps": norms at the start; "cosine_start", "cosine_end": of the gradient with that of the reference
-        surrogate, on one batch; for a smooth surrogate "smooth_test_accuracy" and "hardening_gap"; "times": {"seconds",
-        "ms_per_step": of the quickest epoch, its validation included, as the first ones compile, "peak_mb"}}.
+        "gradient_steps": gradient norms before training; "cosine_start", "cosine_end": cosine with the gradient of the
+        reference surrogate before and after training, on one batch; for a smooth surrogate "smooth_test_accuracy" and
+        "hardening_gap"; "times": {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation
+        included, "peak_mb"}}.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as the surrogate, the data set or the training.
-        FloatingPointError: if a gradient or the loss is not finite; it names the layer and the surrogate.
+        ValueError, FileNotFoundError, ImportError: if the surrogate, the data set or the training raises it.
+        FloatingPointError: if a gradient or the loss is not finite; the message names the layer and the surrogate.
     """
     start = time.perf_counter()
     prepared = prepare(config, None if processes is None else processes.device)
-    train, val, _ = prepared.loaders
-    options = {"epochs": config.epochs, "lr": config.lr, "progress": False, "processes": processes}
-    options["before_step"] = training.before_step(
-        config, prepared.model, training.steps_in_epoch(prepared.model, train, processes)
-    )
+    model, (train, val, _) = prepared.model, prepared.loaders
+    before_step = training.before_step(config, model, training.steps_in_epoch(model, train, processes))
     with tempfile.TemporaryDirectory() as out:
         try:
-            curves = training.fit(prepared.model, train, val, out=out, **options)
+            curves = training.fit(
+                model,
+                train,
+                val,
+                out=out,
+                epochs=config.epochs,
+                lr=config.lr,
+                progress=False,
+                processes=processes,
+                before_step=before_step,
+            )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
     result = finish(prepared, curves)
-    device = next(prepared.model.parameters()).device
+    device = next(model.parameters()).device
     return {**result, "times": times(train, time.perf_counter() - start, curves, device)}
 
 
 def prepare(config: Config, device: torch.device | None = None) -> Prepared:
-    """Make the data and the network of a trial, on that device or the configuration's."""
+    """Make the data and the network of a trial, on the given device or else the configuration's."""
     device = device or device_of(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    step, loaders = surrogate_of(config), training.make_loaders(config.trained())
+    surrogate, loaders = surrogate_of(config), training.make_loaders(config.trained())
     train = loaders[0]
-    model = _network(config, train.dataset, step).to(device)
+    model = _network(config, train.dataset, surrogate).to(device)
     x, labels = next(iter(train))
     batch = x.to(device), labels.to(device)
     before = batch_gradient(model, *batch)
     measured = {
-        "stretch": step.stretch,
-        "gain": step.gain,
+        "stretch": surrogate.stretch,
+        "gain": surrogate.gain,
         "gradient_layers": before["layers"],
         "gradient_steps": before["steps"],
         "cosine_start": _agreement(model, config, before["flat"], *batch),
@@ -160,8 +167,8 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
     }
 
 
-def times(train, seconds: float, curves: list[dict], device: torch.device) -> dict:
-    """A result's "times", from those of all and of each epoch in `curves`; memory is the GPU's where one is used."""
+def times(train: Sized, seconds: float, curves: list[dict], device: torch.device) -> dict:
+    """Return a result's "times" from the total seconds and the epochs' in `curves`; on a GPU, memory is the GPU's."""
     if device.type == "cuda":
         peak_mb = torch.cuda.max_memory_allocated(device) // 2**20
     else:  # in bytes on macOS, elsewhere in KiB
@@ -173,56 +180,56 @@ def times(train, seconds: float, curves: list[dict], device: torch.device) -> di
     }
 
 
-def _network(config: Config, samples, step: Rescaled) -> nn.Module:
+def _network(config: Config, samples, surrogate: Rescaled) -> Network:
     torch.manual_seed(config.seed)
-    features, classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
+    features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
     if config.model == "mlp":
-        neuron = partial(hnn.Leaky, beta=BETA, surrogate=step)
-        return models.SpikingMLP(features, config.trained().hidden, classes, lambda: hnn.Sequential(neuron()))
+        neuron = partial(hnn.Leaky, beta=BETA, surrogate=surrogate)
+        return models.SpikingMLP(features, config.trained().hidden, n_classes, lambda: hnn.Sequential(neuron()))
     activation = partial(integrations.parse, config.surrogate)
-    model = training.binary_network(config.trained(), features, classes, activation)
+    model = training.binary_network(config.trained(), features, n_classes, activation)
     for number, module in enumerate(model):
         if isinstance(module, hnn.BinaryActivation):
-            model[number] = Rescaled(module, step.stretch, step.gain)
+            model[number] = Rescaled(module, surrogate.stretch, surrogate.gain)
     return model
 
 
 @contextmanager
-def _with_reference(model: nn.Module, config: Config) -> Iterator[None]:
-    """Within the block the network has the reference surrogate."""
+def _with_reference(model: Network, config: Config) -> Iterator[None]:
+    """Give the network the reference surrogate within the block."""
     holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
     factors = [(m, m.stretch, m.gain) for m in model.modules() if isinstance(m, Rescaled)]
-    for module, _ in holders:
-        _put_surrogate(module, integrations.parse(config.reference))
+    for holder, _ in holders:
+        _put_surrogate(holder, integrations.parse(config.reference))
     for module, _, _ in factors:
         module.stretch = module.gain = 1.0
     try:
         yield
     finally:
-        for module, own in holders:
-            _put_surrogate(module, own)
+        for holder, own in holders:
+            _put_surrogate(holder, own)
         for module, stretch, gain in factors:
             module.stretch, module.gain = stretch, gain
 
 
-def _put_surrogate(module: nn.Module, surrogate: Callable[[Tensor], Tensor]) -> None:
-    del module.surrogate  # torch lets no function take the place of a module
-    module.surrogate = surrogate
+def _put_surrogate(holder: hnn.Leaky | hnn.BinaryActivation, surrogate: Callable[[Tensor], Tensor]) -> None:
+    del holder.surrogate  # torch does not let a function take the place of a module
+    holder.surrogate = surrogate
 
 
-def _agreement(model: nn.Module, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
-    """The cosine of a gradient with that of the same network with the reference surrogate."""
+def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
+    """Return the cosine of a gradient with that of the same network with the reference surrogate."""
     with _with_reference(model, config):
         return cosine(gradient, batch_gradient(model, x, labels)["flat"])
 
 
-def _tested(model: nn.Module, loaders: tuple) -> dict:
-    """Test results and activity, of the network with hard steps."""
+def _tested(model: Network, loaders: tuple) -> dict:
+    """Return test results and activity of the network with hard steps."""
     train, _, test = loaders
-    found = training.evaluate_hard(model, train, test)
+    evaluated = training.evaluate_hard(model, train, test)
     with training.hardened(model):
         measured = activity(model, test)
-    result = {"test_accuracy": found["accuracy"], "test_loss": found["loss"], **measured}
-    if "hardening_gap" in found:
-        result |= {"smooth_test_accuracy": found["smooth_accuracy"], "hardening_gap": found["hardening_gap"]}
+    result = {"test_accuracy": evaluated["accuracy"], "test_loss": evaluated["loss"], **measured}
+    if "hardening_gap" in evaluated:
+        result |= {"smooth_test_accuracy": evaluated["smooth_accuracy"], "hardening_gap": evaluated["hardening_gap"]}
     return result
