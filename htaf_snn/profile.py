@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from . import functional
 from ._files import replacing
-from .surrogate import SurrogateLike, resolve
+from .surrogate import Surrogate, SurrogateLike, resolve
 
 __all__ = ["Profile", "measure", "plot", "table"]
 
@@ -79,10 +78,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _slope_of(surrogate: Callable[[Tensor], Tensor]) -> _Slope:
+def _slope_of(surrogate: SurrogateLike) -> _Slope:
+    resolved = resolve(surrogate)
+
     def slope(x: ArrayLike) -> np.ndarray:
         points = torch.tensor(np.atleast_1d(x), dtype=torch.float64, requires_grad=True)
-        y = surrogate(points)
+        y = resolved(points)
         (grad,) = torch.autograd.grad(y, points, torch.ones_like(y))
         return grad.numpy().reshape(np.shape(x))
 
@@ -157,15 +158,12 @@ def _edge(slope: _Slope, peak_at: float, inside: float, outside: float) -> float
     return float(peak_at + inside)
 
 
-def measure(
-    surrogate: Callable[[Tensor], Tensor], name: str | None = None, deltas: Sequence[float] = DELTAS
-) -> Profile:
+def measure(surrogate: SurrogateLike, name: str | None = None, deltas: Sequence[float] = DELTAS) -> Profile:
     """Measure a surrogate.
 
     Args:
-        surrogate: any differentiable callable from a float64 tensor to spikes of the same shape: a module of
-            `htaf_snn.surrogate`, or another library's surrogate.
-        name: shown in tables; by default the surrogate's repr.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`; it must have a gradient, and take float64.
+        name: shown in tables; by default the specification or the repr.
         deltas: half widths, > 0 and finite, of the intervals around 0 whose gradient mass is measured.
 
     Returns:
@@ -181,7 +179,8 @@ def measure(
         >>> round(profile.peak, 6), profile.tail, round(profile.rate, 3)
         (1.0, 'exponential', 2.0)
     """
-    name = name or repr(surrogate)
+    name = name or (surrogate if isinstance(surrogate, str) else repr(surrogate))
+    surrogate = resolve(surrogate)
     if not all(0 < delta < math.inf for delta in deltas):
         raise ValueError(f"deltas: expected positive finite numbers, got {list(deltas)}")
     slope = _slope_of(surrogate)
@@ -211,10 +210,8 @@ def measure(
     return Profile(name, peak, peak_at, width, mass, total, exact_mass, exact_total, tail, rate, finite)
 
 
-def _exact_masses(
-    surrogate: Callable[[Tensor], Tensor], deltas: Sequence[float]
-) -> tuple[dict[float, float] | None, float | None]:
-    if not isinstance(surrogate, Surrogate):
+def _exact_masses(surrogate: Surrogate, deltas: Sequence[float]) -> tuple[dict[float, float] | None, float | None]:
+    if surrogate.formula is None:
         return None, None
 
     def span(delta: float) -> float:
@@ -255,11 +252,11 @@ def table(profiles: Sequence[Profile]) -> str:
     return "\n".join(lines)
 
 
-def plot(surrogates: dict[str, Callable[[Tensor], Tensor]], path: str | PathLike, span: float = 3.0) -> None:
+def plot(surrogates: dict[str, SurrogateLike], path: str | PathLike, span: float = 3.0) -> None:
     """Draw the gradients of surrogates, linear and logarithmic, into an image file.
 
     Args:
-        surrogates: callables as for `measure`, by the name shown in the legend.
+        surrogates: as for `measure`, by the name shown in the legend.
         path: file to write, .png, .svg or .pdf; written under a temporary name, then renamed.
         span: the x axis of the linear plot runs from -span to span, in units of x; that of the logarithmic plot three
             times as far.

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from htaf_snn.integrations import sinabs_adapter, spikingjelly_adapter
 
 from htaf_snn import HTAF, integrations, surrogate
-from htaf_snn.integrations import sinabs_adapter, spikingjelly_adapter
 
 needs = {
     library: pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed")

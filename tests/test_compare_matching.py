@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from htaf_snn import integrations, profile
 from htaf_snn import nn as hnn
+from htaf_snn import profile
 from htaf_snn.compare.matching import MATCHES, Rescaled, rescaled
 from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, StraightThrough
 

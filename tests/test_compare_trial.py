@@ -6,7 +6,6 @@ import pytest
 import torch
 from test_compare_study import SMALL, STILL, one_thread  # noqa: F401
 
-from htaf_snn import integrations
 from htaf_snn.compare import Study, figures, measures, trial
 from htaf_snn.compare.trial import Config
 

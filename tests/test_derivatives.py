@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import htaf_snn
-from htaf_snn import HTAF, functional, hardening, interop, models, surrogate
+from htaf_snn import HTAF, functional, interop, models, surrogate
 from htaf_snn import nn as hnn
 from htaf_snn.surrogate import Formula
 

@@ -14,7 +14,7 @@ import snntorch as snn
 import torch
 
 import htaf_snn
-from htaf_snn import HTAF, integrations
+from htaf_snn import HTAF
 from htaf_snn import nn as hnn
 
 

@@ -8,6 +8,7 @@ import textwrap
 import norse.torch as norse
 import pytest
 import torch
+from htaf_snn.integrations import norse_adapter, snntorch_adapter
 from norse.torch.functional import izhikevich
 from norse.torch.functional.leaky_adex_refrac import LIFAdExRefracParameters
 from norse.torch.functional.leaky_mc_refrac import LIFRefracParameters
@@ -15,9 +16,7 @@ from norse.torch.module import lif_adex_refrac as adex
 from norse.torch.module.encode import ConstantCurrentLIFEncoder, SpikeLatencyLIFEncoder
 
 import htaf_snn
-from htaf_snn import formulas, integrations, surrogate
-from htaf_snn import nn as hnn
-from htaf_snn.integrations import norse_adapter, snntorch_adapter
+from htaf_snn import formulas, surrogate
 
 MODULES = [
     importlib.import_module(f"norse.torch.functional.{name}")

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from htaf_snn import integrations, profile, surrogate
+from htaf_snn import profile, surrogate
 
 
 def measured(spec):

@@ -9,11 +9,11 @@ import textwrap
 import pytest
 import snntorch as snn
 import torch
+from htaf_snn.integrations import _hooks, snntorch_adapter
 from snntorch import utils
 
 import htaf_snn
 from htaf_snn import HTAF, surrogate
-from htaf_snn.integrations import _hooks, snntorch_adapter
 
 ALPHA, BETA = 0.8, 5.0
 

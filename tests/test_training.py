@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from htaf_snn import integrations, surrogate, training, unregister
 from htaf_snn import nn as hnn
+from htaf_snn import surrogate, training, unregister
 from htaf_snn.cli import app
 from htaf_snn.training import TrainConfig
 

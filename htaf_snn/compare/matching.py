@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import profile
+from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
 
 __all__ = ["MATCHES", "Rescaled", "rescaled"]
 
 MATCHES = ("none", "peak", "half_width", "area")
 
 
-class Rescaled(nn.Module):
-    """A surrogate with another slope and height: step(stretch * x), its gradient multiplied by gain.
+class Rescaled(Foreign):
+    """A surrogate with another slope and height: surrogate(stretch * x), its gradient multiplied by gain.
 
-    Both factors are positive, so spikes are unchanged.
+    Both factors are positive, so spikes are unchanged, and so is the hardness.
 
     Args:
-        step: any callable from membrane potential minus threshold to spikes.
+        function: the surrogate.
         stretch: > 0; a larger one makes it steeper and narrower, with the same area.
         gain: > 0; scales the gradient only.
 
     Shape:
-        Any floating-point tensor; the output has the shape and dtype of the step's output.
+        Any floating-point tensor; the output has its shape and dtype.
 
     Example:
         >>> import torch
@@ -36,34 +38,36 @@ class Rescaled(nn.Module):
         tensor([1.5000])
     """
 
-    def __init__(self, step: Callable[[Tensor], Tensor], stretch: float = 1.0, gain: float = 1.0):
-        super().__init__()
-        for name, value in (("stretch", stretch), ("gain", gain)):
+    function: Surrogate
+    stretch: float = 1.0
+    gain: float = 1.0
+
+    def __post_init__(self):
+        for name, value in (("stretch", self.stretch), ("gain", self.gain)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
-        self.step, self.stretch, self.gain = step, stretch, gain
-
-    @property
-    def levels(self) -> tuple[int, int]:
-        """The levels of the step's output."""
-        return getattr(self.step, "levels", (0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.step(x if self.stretch == 1 else x * self.stretch)
+        return self._scaled(self.function, x)
+
+    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
+        """Return what the surrogate gives at another hardness than its own, see `Surrogate`."""
+        return self._scaled(partial(self.function.at_hardness, hardness, **parameters), x)
+
+    def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        y = surrogate(x if self.stretch == 1 else x * self.stretch)
         # The value is y, as the second term is 0; the gradient is that of y times the gain.
         return y if self.gain == 1 else y.detach() + self.gain * (y - y.detach())
 
 
-def rescaled(
-    surrogate: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], match: str, slope: float = 1.0
-) -> Rescaled:
+def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slope: float = 1.0) -> Rescaled:
     """Stretch a surrogate by a slope, and match it to a reference.
 
     The matched quantity is measured on both gradients by `htaf_snn.profile.measure`, in float64.
 
     Args:
-        surrogate: the surrogate to rescale.
-        reference: the surrogate to match, at slope 1.
+        surrogate: the surrogate to rescale, in any form.
+        reference: the surrogate to match, at slope 1, in any form.
         match: "none"; "peak" makes the gradient's largest magnitude equal to the reference's, at every slope;
             "half_width" makes its full width at half maximum the reference's divided by the slope; "area" makes its
             integral equal to the reference's.
@@ -85,6 +89,7 @@ def rescaled(
         raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {match!r}")
     if not 0 < slope < math.inf:
         raise ValueError(f"slope: expected a positive finite number, got {slope!r}")
+    surrogate = resolve(surrogate)
     if match == "none":
         return Rescaled(surrogate, stretch=slope)
     ours, theirs = profile.measure(surrogate, "surrogate"), profile.measure(reference, "reference")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import _files, _pages, integrations, training
+from .. import _files, _pages, surrogate, training
 from . import figures, statistics
 from .settings import Settings
 
@@ -113,12 +113,12 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
     row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(row["surrogate"])}
-    row["fault"] = integrations.fault(row["surrogate"])
+    row["fault"] = surrogate.fault(row["surrogate"])
     return {name: row[name] for name in _COLUMNS}
 
 
 def _at_zero(spec: str) -> str:
-    return "yes" if float(integrations.parse(spec)(torch.zeros(1)).detach()) > 0.5 else "no"
+    return "yes" if float(surrogate.resolve(spec)(torch.zeros(1)).detach()) > 0.5 else "no"
 
 
 def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from .. import integrations, training
+from .. import training
+from ..surrogate import resolve
 from ..training.folder import device_of, is_count, is_number, make_plain, require
 from ..training.recipe import annealing, check_annealing
 from . import trial
@@ -33,7 +33,7 @@ class Settings:
             a single name; None for saccade-digits or, for images, digits.
         root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
             named after each data set that is not in the default place.
-        surrogates: specifications as in `htaf_snn.integrations.parse`; the first is the baseline of the tests. None for
+        surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. None for
             `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
@@ -44,7 +44,7 @@ class Settings:
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal, device: as in
+        weight_surrogate, epochs, batch_size, n_time_bins, schedule, anneal, alpha_end, anneal_shape, device: as in
             `training.TrainConfig`.
 
     Raises:
@@ -73,8 +73,9 @@ class Settings:
     batch_size: int = 32
     n_time_bins: int = 10
     schedule: str = "constant"
+    anneal: str = "alpha"
     alpha_end: float = 20.0
-    anneal: str = "exponential"
+    anneal_shape: str = "linear"
     folds: int | None = None
     device: str = "auto"
 
@@ -122,14 +123,9 @@ class Settings:
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = self.configs()
-        if self.model in training.BINARY:
-            trained = configs[0].trained()
-            networks = [
-                training.binary_network(trained, 1, 1, surrogate=partial(integrations.parse, surrogate))
-                for surrogate in self.surrogates
-            ]
-            if not any(annealing(trained, network, steps=1) for network in networks):
-                check_annealing(trained, networks[0])
+        trained, surrogates = configs[0].trained(), [resolve(surrogate) for surrogate in self.surrogates]
+        if not any(annealing(trained, surrogate, steps=1) for surrogate in surrogates):
+            check_annealing(trained, surrogates[0])
         for config in {(config.surrogate, config.slope): config for config in configs}.values():
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -14,9 +15,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import integrations, models, training
+from .. import hardening, models, training
 from .. import nn as hnn
-from ..integrations.snntorch_adapter import BETA
+from ..models.neurons import BETA
+from ..surrogate import resolve
 from ..training.folder import device_of
 from .matching import Rescaled, rescaled
 from .measures import Network, activity, batch_gradient, cosine
@@ -29,7 +31,7 @@ class Config:
     """The configuration of one trial.
 
     Attributes:
-        surrogate: a specification as in `htaf_snn.integrations.parse`.
+        surrogate: a specification, as in `htaf_snn.surrogate.resolve`.
         slope: factor of the surrogate's argument.
         depth: number of hidden layers.
         lr: learning rate of Adam.
@@ -39,8 +41,8 @@ class Config:
         model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        dataset, root, weight_surrogate, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal, device: as in
-            `training.TrainConfig`.
+        dataset, root, weight_surrogate, epochs, batch_size, n_time_bins, schedule, anneal, alpha_end, anneal_shape,
+            device: as in `training.TrainConfig`.
     """
 
     surrogate: str = "htaf"
@@ -59,8 +61,9 @@ class Config:
     batch_size: int = 32
     n_time_bins: int = 10
     schedule: str = "constant"
+    anneal: str = "alpha"
     alpha_end: float = 20.0
-    anneal: str = "exponential"
+    anneal_shape: str = "linear"
     folds: int | None = None
     device: str = "auto"
 
@@ -74,8 +77,7 @@ class Config:
 
 def surrogate_of(config: Config) -> Rescaled:
     """Return the surrogate of a trial, stretched and matched."""
-    reference = integrations.parse(config.reference)
-    return rescaled(integrations.parse(config.surrogate), reference, config.match, config.slope)
+    return rescaled(config.surrogate, config.reference, config.match, config.slope)
 
 
 @dataclass
@@ -100,9 +102,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
         "gain": the factors of the surrogate; the fields of `measures.activity` on the test part; "gradient_layers",
         "gradient_steps": gradient norms before training; "cosine_start", "cosine_end": cosine with the gradient of the
-        reference surrogate before and after training, on one batch; for a smooth surrogate "smooth_test_accuracy" and
-        "hardening_gap"; "times": {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation
-        included, "peak_mb"}}.
+        reference surrogate before and after training, on one batch; "smooth_test_accuracy", "hardening_gap"; "times":
+        {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation included, "peak_mb"}}.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: if the surrogate, the data set or the training raises it.
@@ -184,37 +185,27 @@ def _network(config: Config, samples, surrogate: Rescaled) -> Network:
     torch.manual_seed(config.seed)
     features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
     if config.model == "mlp":
-        neuron = partial(hnn.Leaky, beta=BETA, surrogate=surrogate)
-        return models.SpikingMLP(features, config.trained().hidden, n_classes, lambda: hnn.Sequential(neuron()))
-    activation = partial(integrations.parse, config.surrogate)
-    model = training.binary_network(config.trained(), features, n_classes, activation)
-    for number, module in enumerate(model):
-        if isinstance(module, hnn.BinaryActivation):
-            model[number] = Rescaled(module, surrogate.stretch, surrogate.gain)
-    return model
+        neuron = partial(hnn.Leaky, beta=BETA)
+        return models.SpikingMLP(
+            features,
+            config.trained().hidden,
+            n_classes,
+            lambda: hnn.Sequential(neuron(surrogate=copy.deepcopy(surrogate))),
+        )
+    return training.binary_network(config.trained(), features, n_classes, surrogate)
 
 
 @contextmanager
 def _with_reference(model: Network, config: Config) -> Iterator[None]:
     """Give the network the reference surrogate within the block."""
     holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
-    factors = [(m, m.stretch, m.gain) for m in model.modules() if isinstance(m, Rescaled)]
     for holder, _ in holders:
-        _put_surrogate(holder, integrations.parse(config.reference))
-    for module, _, _ in factors:
-        module.stretch = module.gain = 1.0
+        holder.surrogate = resolve(config.reference).to(next(model.parameters()).device)
     try:
         yield
     finally:
         for holder, own in holders:
-            _put_surrogate(holder, own)
-        for module, stretch, gain in factors:
-            module.stretch, module.gain = stretch, gain
-
-
-def _put_surrogate(holder: hnn.Leaky | hnn.BinaryActivation, surrogate: Callable[[Tensor], Tensor]) -> None:
-    del holder.surrogate  # torch does not let a function take the place of a module
-    holder.surrogate = surrogate
+            holder.surrogate = own
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
@@ -226,10 +217,7 @@ def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labe
 def _tested(model: Network, loaders: tuple) -> dict:
     """Return test results and activity of the network with hard steps."""
     train, _, test = loaders
-    evaluated = training.evaluate_hard(model, train, test)
-    with training.hardened(model):
+    evaluation = hardening.evaluate(model, train, test, keep_hard_statistics=True)
+    with hardening.hard(model):
         measured = activity(model, test)
-    result = {"test_accuracy": evaluated["accuracy"], "test_loss": evaluated["loss"], **measured}
-    if "hardening_gap" in evaluated:
-        result |= {"smooth_test_accuracy": evaluated["smooth_accuracy"], "hardening_gap": evaluated["hardening_gap"]}
-    return result
+    return {**training.runs.test_figures(evaluation), **measured}

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
-from .._checks import check_floating
 from .steps import (
     FUNCTIONS,
     MODULES,

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import check_floating, describe
 from ..kernels import _dispatch
 from ..kernels.binary_conv2d.windows import windows
 from ..kernels.binary_linear import autograd as bit_operators
 from ..kernels.binary_linear import reference as bit_reference
 from ..kernels.heaviside_linear.autograd import heaviside_product
-from .._checks import check_floating, describe
 
 __all__ = [
     "BinaryWeight",

@@ -6,6 +6,7 @@ What is greater than 0 is the upper level, in weights and activations alike; 0 i
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, prelu

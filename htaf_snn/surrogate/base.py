@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import check_floating, describe
-from .formula import Formula
 from .elementwise import step
+from .formula import Formula
 
 __all__ = ["Foreign", "Formula", "Surrogate", "check_parameter"]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...surrogate import Surrogate, elementwise
-from ...surrogate.formula import formula_named, is_registered
+from ...surrogate.formula import is_registered
 from .autograd import CubaWith, LeakyWith, cuba, leaky
 
 __all__ = ["ResetsDifferError", "fused_cuba", "fused_leaky", "is_in_kernel"]

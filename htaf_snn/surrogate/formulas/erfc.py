@@ -4,7 +4,6 @@ from ..base import Formula, Surrogate
 from ..vocabulary import erfc
 from ._stable import bell
 
-
 ROOT_PI = sqrt(pi)
 
 

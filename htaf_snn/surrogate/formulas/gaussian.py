@@ -4,7 +4,6 @@ from ..base import Formula, Surrogate
 from ..vocabulary import erfc
 from ._stable import bell
 
-
 ROOT_TWO, ROOT_TWO_PI = sqrt(2.0), sqrt(2.0 * pi)
 
 
