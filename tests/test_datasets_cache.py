@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neuromorphic_datasets import _cache
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 
 def recordings(sizes=(1, 7, 100), seed=0):
@@ -144,7 +144,8 @@ PROGRAM = textwrap.dedent("""
     from pathlib import Path
     import numpy as np
     from neuromorphic_datasets import _packing
-    from neuromorphic_datasets._dataset import EVENT_DTYPE, EventDataset
+    from neuromorphic_datasets._dataset import EventDataset
+    from neuromorphic_datasets._events import EVENT_DTYPE
 
     folder, name, slow, processes = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from neuromorphic_datasets._dataset import EVENT_DTYPE
 from neuromorphic_datasets._event_camera import EventCamera
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 IDEAL = EventCamera(1, 1, threshold_on=0.25, threshold_off=0.25, mismatch=0, refractory_us=0, noise_hz=0)
 

@@ -198,14 +198,14 @@ def test_what_is_there_is_checked_and_not_fetched(server, tmp_path):
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
     assert server.requests == []
     (tmp_path / "data.bin").write_bytes(DATA[:-1])
-    with pytest.raises(DownloadError, match="is there, but has another size or checksum"):
+    with pytest.raises(DownloadError, match="exists, but has another size or checksum"):
         fetch(remote(server, "a"), tmp_path)
 
 
 def test_no_network_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "_BACKOFF_S", 0)
     file = RemoteFile("data.bin", ("http://127.0.0.1:9/a",), MD5)
-    with pytest.raises(DownloadError, match=r"no connection: .*(?s:.*)To place it by hand"):
+    with pytest.raises(DownloadError, match=r"no connection: .*(?s:.*)To install it manually"):
         fetch(file, tmp_path)
 
 

@@ -85,7 +85,7 @@ def test_loaders_divide_it(root, tmp_path):
     for number in range(4):
         write(root / "raw" / "monday", "a.es").rename(root / "raw" / "monday" / f"{number}.es")
     recordings = EventFolder(root, sensor_size=SIZE, cache=tmp_path)
-    train, val, test = nd.loaders(recordings, time_bins=3, cache=tmp_path, test_fraction=0.25, val_fraction=0.25)
+    train, val, test = nd.loaders(recordings, n_time_bins=3, cache=tmp_path, test_fraction=0.25, val_fraction=0.25)
     parts = [loader.dataset for loader in (train, val, test)]
     assert sum(map(len, parts)) == len(recordings) == 20
     assert all(set(part.targets.tolist()) == {0, 1} for part in parts)

@@ -89,7 +89,7 @@ def test_one_polarity_as_tonic_without_its_mutation(polarity):
 
 
 def test_one_polarity_but_events_of_both():
-    with pytest.raises(ValueError, match="one polarity, but events of both"):
+    with pytest.raises(ValueError, match="expected one polarity, as the sensor has, got both"):
         to_frames(recording(), (7, 5, 1), n_time_bins=4)
 
 
@@ -186,14 +186,14 @@ def test_descending_times_are_named():
         ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, got 0"),
         ({"n_time_bins": 2.5}, TypeError, "^n_time_bins: expected an integer"),
         ({"n_time_bins": 2, "overlap": 1, **DROP}, ValueError, "^overlap: expected a number >= 0 and < 1"),
-        ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected with time_window only"),
+        ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected only with time_window"),
         ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, got 0 and 0"),
         ({"time_window": 5, "overlap": 5, **DROP}, ValueError, "^time_window"),
         ({"time_window": float("nan")}, ValueError, "^time_window"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, got '5'"),
         ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
-        ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected with remainder='drop' only, got 1"),
-        ({"time_window": 5, "end_time": 9}, ValueError, "^overlap, include_incomplete and end_time: expected with"),
+        ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected only with remainder='drop', got 1"),
+        ({"time_window": 5, "end_time": 9}, ValueError, "^overlap, include_incomplete and end_time: expected only"),
         ({"time_window": 5, "include_incomplete": True}, ValueError, "^overlap, include_incomplete and end_time"),
         ({"time_window": 5, "start_time": float("nan")}, TypeError, "^start_time: expected a finite number"),
         ({"time_window": 5, "dtype": bool}, TypeError, "^dtype: expected an integer type, float32 or float64"),

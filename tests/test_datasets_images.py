@@ -145,7 +145,7 @@ def test_other_damage(tmp_path):
     with pytest.raises(ValueError, match=r"bad\.png: no image"):
         images.load("mnist", root=tmp_path / "folders")
     Image.fromarray(TRAIN[0][0][:5]).save(tmp_path / "folders" / "test" / "3" / "bad.png")
-    with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as of .*000.png .*, got \(5, 28\)"):
+    with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as in .*000.png .*, got \(5, 28\)"):
         images.load("mnist", root=tmp_path / "folders")
     (tmp_path / "labels").mkdir()
     npz(tmp_path / "labels", (TRAIN[0], TRAIN[1] + 5))
@@ -202,8 +202,8 @@ def test_images_of_ones_own_that_do_not_do(tmp_path):
     own(tmp_path / "broken", ["cat", "dog"], 10)
     (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"no image")
     for name, message in (
-        ("one", "expected class folders, two or more"),
-        ("few", "expected five images a class or more"),
+        ("one", "expected two or more class folders"),
+        ("few", "expected at least five images per class"),
         ("broken", r"3\.png: no image"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -222,7 +222,7 @@ def test_a_root_is_no_use_where_there_is_no_copy(tmp_path):
 def test_a_download_is_no_use_where_all_is_there(tmp_path):
     for name in ("digits", str(tmp_path)):
         for use in (images.load, images.loaders):
-            with pytest.raises(ValueError, match=r"^download: expected False, as .* is here already, got True"):
+            with pytest.raises(ValueError, match=r"^download: expected False, as .* needs no download, got True"):
                 use(name, download=True)
 
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import neuromorphic_datasets
 from neuromorphic_datasets import _cache, _catalogue, saccade_digits
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 SCANS = load_digits()
 

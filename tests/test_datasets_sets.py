@@ -11,7 +11,7 @@ import scipy.io
 from event_files import EVENTS, aedat4, nmnist
 
 import neuromorphic_datasets as nd
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 RNG = np.random.default_rng(0)
 
@@ -261,7 +261,7 @@ def test_a_fixture_can_be_pickled(fixture):
 
 def test_a_fixture_makes_batches(fixture):
     name, root, _ = fixture
-    train, _, test = nd.loaders(name, root=root, cache=root / "cache", time_bins=5, val_fraction=0)
+    train, _, test = nd.loaders(name, root=root, cache=root / "cache", n_time_bins=5, val_fraction=0)
     width, height, polarities = nd.info(name).sensor_size
     for loader in (train, test):
         frames, labels = next(iter(loader))
@@ -309,7 +309,7 @@ def test_a_damaged_recording_is_named(tmp_path, name, file, damage):
 
 def test_ssc_validates_on_its_own_part(tmp_path):
     FIXTURES["ssc"](tmp_path / "SSC")
-    _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, time_bins=2)
+    _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, n_time_bins=2)
     assert val.dataset.targets.tolist() == nd.load("ssc", "valid", root=tmp_path).targets.tolist()
     with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], got 'valid'"):
         nd.load("shd", "valid", root=tmp_path)

@@ -107,7 +107,7 @@ def _check_takes_lengths(model: nn.Module) -> None:
     if not any(one.name == "lengths" or one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
         raise TypeError(
             "model: expected forward(frames, lengths) for a loader of (frames, labels, lengths), so that padded steps "
-            f"do not count, got {type(model).__name__} without lengths; take them, or give the loader time_bins in "
+            f"do not count, got {type(model).__name__} without lengths; take them, or give the loader n_time_bins in "
             "place of time_window"
         )
 

@@ -210,7 +210,7 @@ def make_loaders(config: TrainConfig) -> tuple:
         root=config.data_root,
         download=config.download,
         batch_size=config.batch_size,
-        time_bins=config.time_bins,
+        n_time_bins=config.time_bins,
         val_fraction=config.val_fraction,
         seed=config.seed,
         folds=config.folds,
