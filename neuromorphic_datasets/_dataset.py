@@ -30,8 +30,8 @@ class EventDataset(Dataset):
         classes: the name of each label.
         targets: the labels, int64 array of shape (len(self),), each in [0, len(classes) - 1].
         transform: a callable applied to the events, or None; a subclass may define it as a method.
-        fingerprint: any string that changes whenever the results of `events` do; a subclass may define it as a
-            property, not as a method. With one, `loaders` keeps the recordings it has read for later runs; if it is
+        fingerprint: any string that changes whenever the results of `events` do: an argument, or a property of a
+            subclass, not a method. With one, `loaders` keeps the recordings it has read for later runs; if it is
             empty, `loaders` reads all recordings each time.
 
     Raises:
@@ -77,6 +77,7 @@ class EventDataset(Dataset):
 
     @property
     def fingerprint(self) -> str:
+        """A string that identifies the events, or an empty one if they may change; see above."""
         return self._fingerprint
 
     def _set_transform(self, transform: Callable[[np.ndarray], Any] | None) -> None:

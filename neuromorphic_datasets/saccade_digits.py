@@ -169,6 +169,7 @@ class SaccadeDigits(EventDataset):
 
     @property
     def fingerprint(self) -> str:
+        """Digits of the simulation's constants; empty for a subclass."""
         return _fingerprint() if is_ours(type(self)) else ""
 
     def events(self, position: int) -> np.ndarray:

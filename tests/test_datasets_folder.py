@@ -177,5 +177,5 @@ def test_a_class_without_recordings_is_refused(root, tmp_path):
 
 def test_columns_for_no_table_are_refused(root, tmp_path):
     shutil.rmtree(root / "all kinds")
-    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv and no \.npy, got 'txyp'"):
+    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv or \.npy, got 'txyp'"):
         EventFolder(root, columns="txyp", cache=tmp_path)

@@ -117,7 +117,7 @@ DEEP = (GREY.astype(np.uint16) + 1) * 256
         ("a.gif", frames("GIF"), "expected one frame, got 2"),
         ("d.tif", frames("TIFF"), "expected one frame, got 2"),
         ("g.png", saved(COLOUR, "PNG"), r"expected shape \(4, 6\) as in .*0\.png and the others, got \(4, 6, 3\)"),
-        ("h.png", saved(GREY, "PNG")[:60], "no image"),
+        ("h.png", saved(GREY, "PNG")[:60], "not an image"),
     ],
 )  # fmt: skip
 def test_what_eight_bits_do_not_hold_is_refused(tmp_path, name, content, message):

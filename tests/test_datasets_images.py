@@ -141,8 +141,8 @@ def test_other_damage(tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz: expected x_train"):
         images.load("mnist", root=tmp_path / "npz")
     class_folders(tmp_path / "folders")
-    (tmp_path / "folders" / "test" / "3" / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"bad\.png: no image"):
+    (tmp_path / "folders" / "test" / "3" / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"bad\.png: not an image"):
         images.load("mnist", root=tmp_path / "folders")
     Image.fromarray(TRAIN[0][0][:5]).save(tmp_path / "folders" / "test" / "3" / "bad.png")
     with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as in .*000.png .*, got \(5, 28\)"):
@@ -200,11 +200,11 @@ def test_images_of_ones_own_that_do_not_do(tmp_path):
     own(tmp_path / "one", ["cat"], 10)
     own(tmp_path / "few", ["cat", "dog"], 2)
     own(tmp_path / "broken", ["cat", "dog"], 10)
-    (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"no image")
+    (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"not an image")
     for name, message in (
         ("one", "expected two or more class folders"),
         ("few", "expected at least five images per class"),
-        ("broken", r"3\.png: no image"),
+        ("broken", r"3\.png: not an image"),
     ):
         with pytest.raises(ValueError, match=message):
             images.load(str(tmp_path / name))
