@@ -30,10 +30,10 @@ def to_frames(
     """Count the events of each time slice, polarity and pixel.
 
     Every event is in a frame. With ``remainder="drop"`` the frames equal ``tonic.transforms.ToFrame(sensor_size, ...)``
-    with the same arguments bit for bit, but are made faster, and `events` is not modified, as ToFrame does for sensors
-    of one polarity. ToFrame leaves out events at the end: those of the last, incomplete part of a bin or window, and
-    always the last event. Its counts wrap around at 32 768. From no events, ToFrame makes float64 frames with width and
-    height exchanged; here they have the usual dtype and shape, and are zero.
+    with the same arguments bit for bit, but are made faster, and `events` stays unchanged, which ToFrame modifies for
+    sensors of one polarity. ToFrame leaves out events at the end: those of the last, incomplete part of a bin or
+    window, and always the last event. Its counts wrap around at 32 768. From no events, ToFrame makes float64 frames
+    with width and height exchanged; here they have the usual dtype and shape, and are zero.
 
     Args:
         events: a structured array of x, y, t (µs, ascending) and p (all 0 or 1, or all -1 or 1), of any numeric types
@@ -76,7 +76,7 @@ def to_frames(
         frames[:] = 0
         wrong = _kernels.count(x, y, off_and_on, starts, ends, frames, most, remainder == "drop")
     if wrong >= 0:
-        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: one exceeds {most}")
+        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: a count exceeds {most}")
     return frames if "y" in (events.dtype.names or ()) else frames[:, :, 0]
 
 
@@ -119,8 +119,8 @@ def batch_to_frames(
         x, y, t, p = columns(events, polarities)
         p = on_sensor(x, y, p, sensor_size)
         starts, ends = _slices(t, n_time_bins, None, 0, False, None, None, remainder)
-        kept = slice(starts[0], ends[-1])
-        pixels.append(((p[kept].astype(np.int32) * height + y[kept]) * width + x[kept]).astype(np.int32))
+        framed = slice(starts[0], ends[-1])
+        pixels.append(((p[framed].astype(np.int32) * height + y[framed]) * width + x[framed]).astype(np.int32))
         lengths.append(ends - starts)
     counts = torch.from_numpy(np.array(lengths, np.int64).reshape(len(recordings), n_time_bins)).to(device)
     # Frame f of recording b is block f * B + b of the result.

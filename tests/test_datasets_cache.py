@@ -1,4 +1,4 @@
-"""Packed files: content, damage, crashes, several processes."""
+"""Packed files: content, damage, crashes, concurrent processes."""
 
 import os
 import pickle
@@ -79,7 +79,7 @@ def test_a_copy_in_another_process_is_mapped_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "longer", "trailer", "zeros", "short"])
-def test_a_damaged_pack_is_made_anew(tmp_path, damage):
+def test_a_damaged_pack_is_rebuilt(tmp_path, damage):
     path = tmp_path / "x.pack"
     _cache.load_or_build(path, make([]))
     good = path.read_bytes()

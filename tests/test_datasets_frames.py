@@ -35,9 +35,9 @@ def recording(seed=0, count=50, last=1000, first=0, dtype="int64", size=SIZE):
 def assert_equals_tonic(events, size=SIZE, **options):
     expected = ToFrame(size, **options)(events.copy())
     before = events.copy()
-    found = to_frames(events, size, **options, remainder="drop")
-    assert found.dtype == expected.dtype == np.int16
-    np.testing.assert_array_equal(found, expected)
+    frames = to_frames(events, size, **options, remainder="drop")
+    assert frames.dtype == expected.dtype == np.int16
+    np.testing.assert_array_equal(frames, expected)
     np.testing.assert_array_equal(events, before)
 
 
@@ -118,7 +118,7 @@ def test_counts_wrap_around_as_tonics_unless_another_dtype_is_given():
 def test_counts_that_do_not_fit_are_refused(dtype, most):
     events = np.zeros(most + 1, DTYPES["int64"])
     assert to_frames(events[1:], SIZE, n_time_bins=1, dtype=dtype)[0, 0, 0, 0] == most
-    with pytest.raises(ValueError, match=rf"^dtype: expected one that holds the counts, got .*: one exceeds {most}"):
+    with pytest.raises(ValueError, match=rf"^dtype: expected one that holds the counts, .*: a count exceeds {most}"):
         to_frames(events, SIZE, n_time_bins=1, dtype=dtype)
 
 
@@ -153,10 +153,10 @@ def test_windows_of_parts_of_a_microsecond_lose_no_event(events, window):
 
 
 @pytest.mark.parametrize(("options", "frames"), [({"n_time_bins": 3}, 3), ({"time_window": 4}, 1)])
-def test_of_no_events(options, frames):
-    found = to_frames(recording(count=0), SIZE, **options)
-    assert found.shape == (frames, 2, 5, 7)
-    assert not found.any()
+def test_frames_of_no_events(options, frames):
+    result = to_frames(recording(count=0), SIZE, **options)
+    assert result.shape == (frames, 2, 5, 7)
+    assert not result.any()
 
 
 @pytest.mark.parametrize(("field", "value"), [("x", 7), ("x", -1), ("y", 5), ("p", 2)])

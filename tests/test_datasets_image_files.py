@@ -1,4 +1,4 @@
-"""Images of one's own are read as they are, or refused by name; none is left out without a word."""
+"""Your own images are read unchanged, or refused by name; none is left out silently."""
 
 import io
 import struct
@@ -169,7 +169,7 @@ def test_links_to_nothing_and_to_folders_are_counted(tmp_path):
         (("train", "extra"), r"got the parts \['train'\]"),
     ],
 )
-def test_parts_are_no_classes(tmp_path, parts, message):
+def test_parts_are_not_classes(tmp_path, parts, message):
     for part in parts:
         folder(tmp_path / "set" / part, {})
     with pytest.raises(ValueError, match=f"expected a folder for each class, {message}"):
@@ -261,7 +261,7 @@ def test_arrays_of_another_form_name_their_file(tmp_path, pixels, message):
         (LABELS[:9], r"expected 10 labels, one per image, got int64 of shape \(9,\)"),
     ],
 )
-def test_labels_that_are_no_class_are_refused(tmp_path, labels, message):
+def test_labels_that_are_not_classes_are_refused(tmp_path, labels, message):
     npz(tmp_path / "a.npz", labels=labels)
     with pytest.raises(ValueError, match=rf"a\.npz: {message}"):
         images.load("cifar10", root=tmp_path)

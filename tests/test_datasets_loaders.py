@@ -53,13 +53,13 @@ def root(tmp_path_factory):
 
 def numbers(loader):
     """Return the numbers of the recordings in the order of the loader."""
-    found = []
+    order = []
     for frames, labels in loader:
         cells = frames[0, :, 0].flatten(1)
         assert (cells.sum(1) == 1).all()
-        found.extend(cells.argmax(1).tolist())
+        order.extend(cells.argmax(1).tolist())
         assert len(labels) == frames.shape[1]
-    return found
+    return order
 
 
 def test_sets_see_positions_only():
@@ -122,11 +122,11 @@ def test_seed_chooses_validation_and_folds(root):
 def test_order_is_a_function_of_seed_and_epoch(root):
     def orders(seed):
         train, _, _ = loaders("nmnist", root=root, seed=seed, val_fraction=0)
-        found = []
+        orders = []
         for epoch in range(3):
             train.sampler.set_epoch(epoch)
-            found.append(numbers(train))
-        return found
+            orders.append(numbers(train))
+        return orders
 
     first = orders(5)
     assert first == orders(5)
@@ -199,7 +199,7 @@ def test_numpy_integers_are_integers(root):
     assert next(iter(train))[0].shape[:2] == (3, 7)
 
 
-def test_windows_are_filled_up_and_come_with_lengths(tmp_path):
+def test_windows_are_padded_and_have_lengths(tmp_path):
     rng = np.random.default_rng(0)
     recordings = [recording(rng, 40, last) for last in (100, 950, 400, 420)]
     made = Made(recordings, [0, 1, 0, 1])

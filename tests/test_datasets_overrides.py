@@ -1,4 +1,4 @@
-"""What a subclass or a user changes takes effect in loaders, or is refused by name."""
+"""Changes by a subclass or a user take effect in loaders, or are refused by name."""
 
 import numpy as np
 import pytest
@@ -198,7 +198,7 @@ def test_a_decoders_version_is_in_the_key(folder, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.pack"))) == 2
 
 
-def test_folders_of_python_and_macos_are_no_classes(folder, tmp_path):
+def test_folders_of_python_and_macos_are_not_classes(folder, tmp_path):
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "a.pyc").write_bytes(b"code")
     (folder / "__MACOSX").mkdir()

@@ -1,4 +1,4 @@
-"""Data sets of one's own: checked as files are, never stale, nothing left out or ignored."""
+"""Your own data sets: checked like files, never stale, nothing left out or ignored."""
 
 import gc
 import itertools
@@ -45,7 +45,7 @@ def totals(recordings, cache, **options):
     return sum(int(batch[0].sum()) for part in parts if part for batch in part)
 
 
-# What is kept between runs.
+# Files kept between runs.
 
 
 def test_events_that_change_are_read_again(tmp_path):
@@ -57,7 +57,7 @@ def test_events_that_change_are_read_again(tmp_path):
     assert totals(same, tmp_path) == 8
 
 
-def test_what_a_fingerprint_does_not_tell_is_in_the_key(tmp_path):
+def test_the_key_holds_more_than_the_fingerprint(tmp_path):
     class Other(Own):
         pass
 
@@ -162,7 +162,7 @@ def test_what_is_left_out_is_reported_each_time(tmp_path):
         totals(own, tmp_path, on_error="skip")
 
 
-# What recordings have to be.
+# Requirements on recordings.
 
 BAD = {
     "polarity -1": ([(1, 1, 0, 0), (1, 1, 1, -1)], WHOLE, "event 0: expected p to be 0 or 1 .* in all, got 0"),
@@ -277,7 +277,7 @@ def test_a_transform_of_events_takes_effect(tmp_path):
 
 
 @pytest.mark.parametrize("result", [lambda events: events["x"], lambda events: events[::-1], lambda events: None])
-def test_what_is_no_recording_after_a_transform_is_refused(tmp_path, result):
+def test_an_invalid_result_of_a_transform_is_refused(tmp_path, result):
     _, _, test = loaders(Own([array(GOOD)] * 4, transform=result), cache=tmp_path, **HALVES)
     with pytest.raises((TypeError, ValueError), match=r"^own train, recording \d: events: expected "):
         next(iter(test))
@@ -380,14 +380,14 @@ def test_a_loaders_data_set_is_one_for_torch(tmp_path, workers, packed):
         Subset(Subset(train.dataset, range(16)), range(16)),
     ]
     for whole in wholes:
-        found, together = [], []
+        singly, together = [], []
         for frames, labels in DataLoader(whole, 4, shuffle=True, num_workers=workers):
             assert (frames.shape, labels.shape) == ((4, bins, 2, 6, 8), (4,))
-            found += names(frames, labels)
+            singly += names(frames, labels)
         for frames, labels in DataLoader(whole, 4, collate_fn=train.collate_fn, num_workers=workers):
             assert (frames.shape, labels.dtype) == ((bins, 4, 2, 6, 8), torch.int64)
             together += names(frames.transpose(0, 1), labels)
-        assert sorted(found) == sorted(together) == everything
+        assert sorted(singly) == sorted(together) == everything
 
 
 def test_windows_in_a_subset(tmp_path):
@@ -419,7 +419,7 @@ INTEGERS = ("i1", "u1", "<i2", ">i2", "u2", "i4", ">u4", "i8", "u8", "f4", "f8",
 
 @st.composite
 def recordings(draw):
-    """Rows of four numbers, mostly as they have to be, with a type for each column."""
+    """Rows of four numbers, mostly valid, with a type for each column."""
     low = draw(st.sampled_from([0, 0, 0, 0, 0, -1]))
     count = draw(st.sampled_from([0] + [1, 2, 3, 7, 20] * 4))
     scale = draw(st.sampled_from([1, 1, 1, 1, 1000, 1e-3, 0.5]))
@@ -441,7 +441,7 @@ def recordings(draw):
 
 
 def is_good(events):
-    """Whether a recording is as it has to be, told from its numbers one by one."""
+    """Return whether a recording is valid, checking its numbers one by one."""
     rows = [tuple(row) for row in events.tolist()]
     if not rows or any(dtype == "O" for dtype, _ in events.dtype.fields.values()):
         return False
@@ -479,17 +479,19 @@ def counted(events, bins, window):
 def test_random_sets_are_counted_right_or_refused_by_name(tmp_path, first, later, bins, window, fingerprint, data):
     for number, events in enumerate((first, data.draw(st.sampled_from([first, later, first[::-1]])))):
         if data.draw(st.integers(0, 2)):
-            events = [one for one in events if is_good(one)]
+            events = [recording for recording in events if is_good(recording)]
             events += [array(GOOD)] * (4 - len(events))
-        state = f"{number} {[(one.dtype.descr, one.tolist()) for one in events]}" if fingerprint else ""
+        state = (
+            f"{number} {[(recording.dtype.descr, recording.tolist()) for recording in events]}" if fingerprint else ""
+        )
         own = Own(events, fingerprint=state)
         time = {"n_time_bins": bins} if bins else {"time_window": window}
-        bad = [place for place, one in enumerate(events) if not is_good(one)]
+        bad = [number for number, recording in enumerate(events) if not is_good(recording)]
         if bad:
             with pytest.raises(RecordingError, match=f"^own train, recording {bad[0]}: events: "):
                 loaders(own, cache=tmp_path, **time, **HALVES)
             continue
-        expected = [(place % 2, counted(one, bins, window)) for place, one in enumerate(events)]
+        expected = [(number % 2, counted(recording, bins, window)) for number, recording in enumerate(events)]
         for part in loaders(own, cache=tmp_path, batch_size=3, **time, **HALVES)[::2]:
             for frames, labels, *lengths in part:
                 for column, label in enumerate(labels.tolist()):

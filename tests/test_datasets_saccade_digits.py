@@ -54,7 +54,7 @@ def test_recordings_of_one_image_have_noise_of_their_own():
 
 
 def test_recordings_resemble_n_mnist(root):
-    # The bounds stand around N-MNIST's own means: 4133 events, half of them ON, 39 % of pixels active,
+    # The bounds surround N-MNIST's own means: 4133 events, half of them ON, 39 % of pixels active,
     # standard deviations of 4.9 columns and 6.3 rows.
     recordings = [events for events, _ in neuromorphic_datasets.load("saccade-digits", "test", root=root)]
     counts = np.array([len(events) for events in recordings])

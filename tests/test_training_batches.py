@@ -183,7 +183,7 @@ def test_recordings_of_any_length_are_trained_on(recordings, tmp_path):  # noqa:
 def test_a_network_without_lengths_is_refused(tmp_path):
     batch = [(FRAMES, LABELS, torch.tensor([6, 2, 1, 3]))]
     for net in (Ends(lambda x: x.mean(0)), nn.Sequential(nn.Flatten(), nn.Linear(20, 3)), hnn.Leaky(beta=0.9)):
-        with pytest.raises(TypeError, match=r"^model: expected forward\(frames, lengths\) .* time_bins in place of"):
+        with pytest.raises(TypeError, match=r"^model: expected forward\(frames, lengths\) .* n_time_bins in place of"):
             training.evaluate(_with_weights(net), batch)
     for wrong in ((FRAMES,), (FRAMES, LABELS, LABELS, LABELS), {"x": FRAMES}, FRAMES):
         with pytest.raises(TypeError, match=r"^loader: expected batches \(inputs, labels\)"):
