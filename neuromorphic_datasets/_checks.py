@@ -46,11 +46,9 @@ def sensor_size(value: Any) -> tuple[int, int, int]:
         width, height, polarities = value
     except (TypeError, ValueError):
         raise TypeError(f"sensor_size: expected (width, height, polarities), got {value!r}") from None
-    return (
-        integer("sensor_size: width", width, 1),
-        integer("sensor_size: height", height, 1),
-        integer("sensor_size: polarities", polarities, 1),
-    )
+    sides = {"width": width, "height": height, "polarities": polarities}
+    width, height, polarities = (integer(f"sensor_size: {name}", side, 1) for name, side in sides.items())
+    return width, height, polarities
 
 
 def positive(name: str, value: object) -> float:

@@ -42,9 +42,7 @@ def by_class(
     Files are sorted by class and name. Hidden files, files in hidden folders, and files whose names start with `skip`
     are ignored.
     """
-    files: list[Path] = []
-    labels: list[int] = []
-    left_out: list[Path] = []
+    files, labels, left_out = [], [], []
     for label, name in enumerate(classes):
         for path in _visible(folder / name):
             if path.name.startswith(skip):

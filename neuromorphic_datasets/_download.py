@@ -6,12 +6,9 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from requests import Response
 
 _ATTEMPTS = 5
 _BACKOFF_S = 0.5
@@ -197,7 +194,7 @@ def _check_space(partial: Path, missing: int | None) -> None:
         raise DownloadError(f"{partial.parent}: expected {missing} bytes of free disk space, got {free}")
 
 
-def _write(response: "Response", file: RemoteFile, partial: Path, have: int, missing: int | None) -> bool:
+def _write(response: Any, file: RemoteFile, partial: Path, have: int, missing: int | None) -> bool:
     """Append a response to `partial`; return whether all of it arrived."""
     import requests
 
@@ -221,6 +218,6 @@ def _write(response: "Response", file: RemoteFile, partial: Path, have: int, mis
     return missing is None or received == missing
 
 
-def _is_page(response: "Response", start: bytes) -> bool:
+def _is_page(response: Any, start: bytes) -> bool:
     html = response.headers.get("Content-Type", "").startswith("text/html")
     return html or start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))

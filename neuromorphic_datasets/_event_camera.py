@@ -154,26 +154,22 @@ class EventCamera:
         return events
 
 
+@dataclass
 class _Pixels:
     """The state of n pixels; every array is flat, float64 of shape (n,).
 
     Between calls a pixel that is not in reset lies within its thresholds of its reference.
     """
 
-    def __init__(
-        self,
-        threshold_on: np.ndarray,
-        threshold_off: np.ndarray,
-        refractory_us: float,
-        time: float,
-        level: np.ndarray,
-    ):
-        self.threshold_on = threshold_on
-        self.threshold_off = threshold_off
-        self.refractory_us = refractory_us
-        self.time, self.level = time, level
-        self.reference = level.copy()
-        self.free_from = np.full(len(threshold_on), -np.inf)
+    threshold_on: np.ndarray
+    threshold_off: np.ndarray
+    refractory_us: float
+    time: float
+    level: np.ndarray
+
+    def __post_init__(self):
+        self.reference = self.level.copy()
+        self.free_from = np.full(len(self.level), -np.inf)
 
     def see(self, time: float, level: np.ndarray) -> list[tuple[np.ndarray, ...]]:
         """Advance to `time` (µs) and ln(intensity) `level`; return the events as (time, pixel, polarity)."""

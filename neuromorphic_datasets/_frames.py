@@ -175,7 +175,17 @@ def _slices(
             raise TypeError(f"{name}: expected a finite number of µs or None, got {time!r}")
     if not 0 <= overlap < time_window < np.inf:
         raise ValueError(f"time_window: expected more than overlap >= 0, got {time_window!r} and {overlap!r}")
-    return _windows(t, time_window, overlap, include_incomplete, start_time, end_time, remainder)
+    if len(t) == 0:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    start = t[0] if start_time is None else start_time
+    duration = (t[-1] if end_time is None else end_time) - start
+    stride = time_window - overlap
+    if remainder == "keep":
+        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
+    rounded = np.ceil if include_incomplete else np.floor
+    n_frames = int(rounded((duration - time_window) / stride) + 1)
+    starts = np.arange(max(n_frames, 1)) * stride + start
+    return np.searchsorted(t, starts), np.searchsorted(t, starts + time_window)
 
 
 def check_remainder(value: str) -> None:
@@ -199,25 +209,3 @@ def _between(t: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Return contiguous slices, the last of which reaches to the end."""
     cuts = np.append(np.searchsorted(t, starts), len(t))
     return cuts[:-1], cuts[1:]
-
-
-def _windows(
-    t: np.ndarray,
-    window: float,
-    overlap: float,
-    include_incomplete: bool,
-    start: float | None,
-    end: float | None,
-    remainder: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    if len(t) == 0:
-        return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    start = t[0] if start is None else start
-    duration = (t[-1] if end is None else end) - start
-    stride = window - overlap
-    if remainder == "keep":
-        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
-    rounded = np.ceil if include_incomplete else np.floor
-    n_frames = int(rounded((duration - window) / stride) + 1)
-    starts = np.arange(max(n_frames, 1)) * stride + start
-    return np.searchsorted(t, starts), np.searchsorted(t, starts + window)

@@ -60,14 +60,19 @@ def pack(
             f"fingerprint: expected a string, got {fingerprint!r:.200} of type {type(fingerprint).__name__}"
             f"{'; write @property above the method' if callable(fingerprint) else ''}"
         )
-    build = functools.partial(_built, recordings, n_time_bins, remainder, on_error, num_workers)
     name = re.sub(r"[^\w.-]", "_", f"{recordings.name}-{recordings.split}")
-    if fingerprint:
-        packed = build(folder / f"{name}-{_key(recordings, fingerprint, on_error)}.pack")
-    else:
-        temporary = _cache.TemporaryFolder(folder, name)
-        packed = build(temporary.path / "recordings.pack")
-        packed.folder = temporary
+    temporary = None if fingerprint else _cache.TemporaryFolder(folder, name)
+    file = "recordings.pack" if temporary else f"{name}-{_key(recordings, fingerprint, on_error)}.pack"
+    events_path = (temporary.path if temporary else folder) / file
+    frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
+    with _cache.locked(events_path):
+        packed = _cache.opened(events_path)
+        if packed is None:
+            packed = _cache.opened(frames_path)
+        if packed is None:
+            write = functools.partial(_write_events, recordings=recordings, on_error=on_error, num_workers=num_workers)
+            packed = _smaller(_cache.load_or_build(events_path, write), frames_path, n_time_bins, remainder)
+    packed.folder = temporary
     places = np.full(len(recordings), -1)
     places[packed.sources] = np.arange(len(packed))
     _report_left_out(recordings, packed, places)
@@ -94,24 +99,6 @@ def _code() -> str:
     """Return digits of the reading code, so that recordings are read again after it changes."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return digest([*((file.name, file.read_bytes()) for file in files), version("faery"), version("tonic")])
-
-
-def _built(
-    recordings: EventDataset,
-    n_time_bins: int | None,
-    remainder: str,
-    on_error: str,
-    num_workers: int | None,
-    events_path: Path,
-) -> _cache.Pack:
-    """Open a packed file of events or frames; write it first if need be."""
-    frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
-    with _cache.locked(events_path):
-        for path in (events_path, frames_path):
-            if path.is_file() and (packed := _cache.opened(path)) is not None:
-                return packed
-        events = _cache.load_or_build(events_path, lambda file: _write_events(file, recordings, on_error, num_workers))
-        return _smaller(events, frames_path, n_time_bins, remainder)
 
 
 def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, remainder: str) -> _cache.Pack:

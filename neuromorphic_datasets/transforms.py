@@ -45,18 +45,7 @@ class ToFrames:
     dtype: DTypeLike = np.int16
 
     def __call__(self, events: np.ndarray) -> np.ndarray:
-        return to_frames(
-            events,
-            self.sensor_size,
-            n_time_bins=self.n_time_bins,
-            time_window=self.time_window,
-            overlap=self.overlap,
-            include_incomplete=self.include_incomplete,
-            start_time=self.start_time,
-            end_time=self.end_time,
-            remainder=self.remainder,
-            dtype=self.dtype,
-        )
+        return to_frames(events, **vars(self))
 
 
 @dataclass(frozen=True)
