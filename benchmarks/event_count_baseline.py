@@ -1,11 +1,11 @@
-"""What a linear classifier reaches without time and without spikes: logistic regression on event counts.
+"""The accuracy of a linear classifier without time and spikes: logistic regression on event counts.
 
-The features are the number of events per pixel and polarity over the whole recording, scaled to a maximum of 1. The
-division of the data is that of `htaf-snn train` with the same seed; the strength of the regularisation is chosen on
-the validation part.
+The features are the numbers of events per pixel and polarity over the whole recording, scaled to a maximum of 1. The
+data are divided as by `htaf-snn train` with the same seed; the regularisation strength is chosen on the validation
+part.
 
     python benchmarks/event_count_baseline.py
-    python benchmarks/event_count_baseline.py --dataset nmnist --data-root data/nmnist --folds 5
+    python benchmarks/event_count_baseline.py --dataset nmnist --root data/nmnist --folds 5
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ INVERSE_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
 def counts_and_labels(loader) -> tuple[np.ndarray, np.ndarray]:
-    """Event counts (N, C * H * W) and labels (N,) of a loader with one time bin."""
+    """Return event counts (N, C * H * W) and labels (N,) of a loader with one time bin."""
     batches = [(frames[0].flatten(1).numpy(), labels.numpy()) for frames, labels in loader]
     return tuple(map(np.concatenate, zip(*batches, strict=True)))
 
 
 def accuracy(arguments: argparse.Namespace, fold: int | None) -> float:
-    """Test accuracy of one division of the data."""
+    """Return the test accuracy of one division of the data."""
     loaders = nd.loaders(
         arguments.dataset,
-        root=arguments.data_root,
+        root=arguments.root,
         batch_size=100,
-        time_bins=1,
+        n_time_bins=1,
         val_fraction=0.1,
         seed=arguments.seed,
         folds=arguments.folds,
@@ -50,9 +50,9 @@ def accuracy(arguments: argparse.Namespace, fold: int | None) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="saccade-digits", choices=nd.names())
-    parser.add_argument("--data-root", help="folder of the data set")
-    parser.add_argument("--folds", type=int, help="pool all samples and test on each of so many stratified folds")
-    parser.add_argument("--seed", type=int, default=0, help="of the division of the data")
+    parser.add_argument("--root", help="folder of the data set")
+    parser.add_argument("--folds", type=int, help="pool all samples and test on each of this many stratified folds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the division of the data")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     folds = [None] if arguments.folds is None else range(arguments.folds)

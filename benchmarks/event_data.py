@@ -1,12 +1,12 @@
-"""This package's reading and framing of events beside Tonic's and expelliarmus's, each in its own process.
+"""Reading and framing of events by this package, Tonic and expelliarmus, each in its own process.
 
 * frames-400k: 400 000 events of 128 x 128 pixels into 25 time bins, against ``tonic.transforms.ToFrame``;
-* frames-5k: 5000 events of 34 x 34 pixels into 25 time bins, the same;
+* frames-5k: 5000 events of 34 x 34 pixels into 25 time bins, likewise;
 * epoch: a pass over cached N-MNIST training recordings in batches of 32, 10 time bins, against Tonic's
-  `DiskCachedDataset` in a `DataLoader`, both of this process alone; needs --nmnist;
+  `DiskCachedDataset` in a `DataLoader`, both without worker processes; needs --nmnist;
 * evt3: decoding of an EVT 3.0 file, against expelliarmus; needs --evt3.
 
-Before a time is taken, the results are compared.
+The results are compared before they are timed.
 
     python benchmarks/event_data.py
     python benchmarks/event_data.py --nmnist data/nmnist --evt3 data/gen4.raw --json > event-data.json
@@ -39,11 +39,11 @@ TASKS = {
     "epoch": ("tonic", 5),
     "evt3": ("expelliarmus", 15),
 }
-"""What is measured: the peer, and how often."""
+"""The peer and the number of repetitions of each task."""
 
 
 def recording(count: int, pixels: int) -> np.ndarray:
-    """Random events of 0.3 s."""
+    """Return random events of 0.3 s."""
     rng = np.random.default_rng(0)
     events = np.zeros(count, [(field, np.int64) for field in "xytp"])
     for field, high in (("x", pixels), ("y", pixels), ("t", 300_000), ("p", 2)):
@@ -53,7 +53,7 @@ def recording(count: int, pixels: int) -> np.ndarray:
 
 
 def framing(count: int, pixels: int) -> dict[str, Callable]:
-    """Both ways to frames; they are equal."""
+    """Return both functions that make frames, after checking that the frames are equal."""
     from tonic.transforms import ToFrame
 
     events, size = recording(count, pixels), (pixels, pixels, 2)
@@ -67,7 +67,7 @@ def framing(count: int, pixels: int) -> dict[str, Callable]:
 
 
 def epochs(folder: str, cache: str) -> dict[str, Callable]:
-    """Both ways to a pass over N-MNIST; the frames and labels are equal."""
+    """Return both passes over N-MNIST, after checking that frames and labels are equal."""
     import tonic
 
     Path(cache, "NMNIST").symlink_to(Path(folder).resolve())
@@ -75,7 +75,7 @@ def epochs(folder: str, cache: str) -> dict[str, Callable]:
         source = tonic.datasets.NMNIST(cache, transform=tonic.transforms.ToFrame((34, 34, 2), n_time_bins=10))
     cached = tonic.DiskCachedDataset(source, cache_path=str(Path(cache, "tonic")))
     peer = torch.utils.data.DataLoader(cached, batch_size=32, shuffle=True)
-    options = {"time_bins": 10, "remainder": "drop", "val_fraction": 0, "batch_size": 32}
+    options = {"n_time_bins": 10, "remainder": "drop", "val_fraction": 0, "batch_size": 32}
     train, _, _ = nd.loaders("nmnist", root=folder, cache=cache, **options)
     for position in range(len(cached)):
         frames, label = cached[position]
@@ -86,7 +86,10 @@ def epochs(folder: str, cache: str) -> dict[str, Callable]:
 
 
 def decoding(path: str) -> dict[str, Callable]:
-    """Both ways to decode; places and polarities are equal (times are not, expelliarmus counts some twice)."""
+    """Return both decoders, after checking that coordinates and polarities are equal.
+
+    Times differ, because expelliarmus counts some wrap-arounds twice.
+    """
     from expelliarmus import Wizard
 
     wizard = Wizard(encoding="evt3")
@@ -97,26 +100,26 @@ def decoding(path: str) -> dict[str, Callable]:
 
 
 def measure(task: str, who: str, repeats: int, arguments: argparse.Namespace) -> dict:
-    """Times of one task by one of the two, in ms."""
+    """Return the times of a task in one of the two libraries, in ms."""
     with tempfile.TemporaryDirectory() as cache:
-        ways = {
+        functions = {
             "frames-400k": lambda: framing(400_000, 128),
             "frames-5k": lambda: framing(5000, 34),
             "epoch": lambda: epochs(arguments.nmnist, cache),
             "evt3": lambda: decoding(arguments.evt3),
         }[task]()
-        way, times = ways[who], []
-        way()
+        function, times = functions[who], []
+        function()
         for _ in range(repeats):
             start = time.perf_counter()
-            way()
+            function()
             times.append((time.perf_counter() - start) * 1e3)
     low, *_, high = statistics.quantiles(times, n=5)
     return {"median_ms": statistics.median(times), "p20_ms": low, "p80_ms": high}
 
 
 def in_own_process(task: str, who: str, arguments: argparse.Namespace) -> dict:
-    """`measure` in a new process."""
+    """Run `measure` in a new process."""
     command = [sys.executable, __file__, "--measure", task, who]
     for option in ("nmnist", "evt3"):
         command += [f"--{option}", value] if (value := getattr(arguments, option)) else []
@@ -127,7 +130,7 @@ def in_own_process(task: str, who: str, arguments: argparse.Namespace) -> dict:
 
 
 def compare(arguments: argparse.Namespace) -> dict:
-    """Every task by both."""
+    """Return the times of every task in both libraries."""
     results = []
     for task, (peer, _) in TASKS.items():
         if task in ("epoch", "evt3") and not getattr(arguments, "nmnist" if task == "epoch" else "evt3"):

@@ -1,11 +1,11 @@
 """Event-camera data sets, ready for training: the same calls for every set.
 
-* `names` and `info` tell what there is; `load` opens a set as a map-style data set of (events, label).
+* `names` and `info` describe the available sets; `load` opens one as a map-style data set of (events, label).
 * `loaders` makes the training, validation and test loaders of frames.
-* `EventFolder` is your own recordings; `read_events` reads one, of any format.
+* `EventFolder` reads your own recordings; `read_events` reads a single one, of any supported format.
 * `to_frames`, `batch_to_frames` and `transforms` turn events into tensors.
-* `download`, `cache`, `verify` and `clear` care for the files.
-* `images` are still images for networks without time.
+* `download`, `cache`, `verify` and `clear` manage the files.
+* `images` provides still images for networks without time.
 
 ``saccade-digits``, the offline default, needs no download: its recordings are simulated on first use and
 cached (see `neuromorphic_datasets.saccade_digits` for the model).

@@ -1,4 +1,4 @@
-"""Archives unpacked into a folder: whole or not at all, and nowhere else."""
+"""Unpacking of archives into a folder: completely or not at all, and nowhere else."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -18,22 +18,22 @@ _CHUNK = 1 << 20
 
 
 class UnsafeArchiveError(ValueError):
-    """An archive has a member that would be written outside its folder, or that is no plain file."""
+    """A member of an archive would be written outside its folder, or is not a regular file."""
 
 
 def manifest_path(archive: Path) -> Path:
-    """Return where the list of what came out of an archive is kept."""
+    """Return the path of the list of files unpacked from an archive."""
     return archive.with_name(f".{archive.name}.json")
 
 
 def unpack(archive: Path, md5: str | None) -> None:
-    """Unpack a .zip, .tar.gz or .gz next to it, archives in it too, and delete it.
+    """Unpack a .zip, .tar.gz or .gz beside itself, including archives within it, and delete it.
 
-    A list of the files with their sizes and checksums remains; it appears last, so its presence says that all is
-    there. What a killed process left is removed by the next.
+    A list of the files with their sizes and checksums remains; it is written last, so its presence means that every
+    file is in place. Leftovers of a killed process are removed by the next one.
 
     Raises:
-        UnsafeArchiveError: see there; nothing is unpacked then.
+        UnsafeArchiveError: a member is unsafe; nothing is unpacked.
         ValueError: the archive is damaged.
     """
     from filelock import FileLock
@@ -48,7 +48,7 @@ def unpack(archive: Path, md5: str | None) -> None:
             staged.mkdir()
             _unpack_into(archive, staged)
             files = {str(file.relative_to(staged).as_posix()): _summary(file) for file in sorted(_files(staged))}
-            # One file after another: parts of a set share folders.
+            # File by file: the parts of a set share folders.
             for name in files:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staged / name, folder / name)
@@ -67,7 +67,7 @@ def _staged(archive: Path) -> Path:
 
 
 def is_cut_short(archive: Path) -> bool:
-    """Whether a process was killed while it unpacked the archive, or is at it."""
+    """Return whether unpacking was interrupted, or is still under way."""
     return _staged(archive).exists()
 
 
@@ -128,8 +128,8 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             _check_name(archive, member.name)
             if not (member.isfile() or member.isdir()):
                 raise UnsafeArchiveError(f"{archive}: {member.name} is a link or a device")
-            if member.isfile():
-                _write(source.extractfile(member), folder / member.name)
+            if (stream := source.extractfile(member)) is not None:  # it is None for folders
+                _write(stream, folder / member.name)
 
 
 def _check_name(archive: Path, name: str) -> None:
@@ -138,7 +138,7 @@ def _check_name(archive: Path, name: str) -> None:
         raise UnsafeArchiveError(f"{archive}: {name!r} leads outside the folder")
 
 
-def _write(stream: BinaryIO, target: Path) -> None:
+def _write(stream: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "wb") as file:
         shutil.copyfileobj(stream, file, _CHUNK)

@@ -1,13 +1,13 @@
-"""Recordings packed into one memory-mapped file, safe against crashes, damage and several processes.
+"""Recordings packed into one memory-mapped file, safe against crashes, damage and concurrent processes.
 
-A file is: `_MAGIC`, one block per recording, an index (one entry per recording), the description as JSON, and a trailer
-with the positions of the two, the CRC-32 of everything before and `_MAGIC`. A block is either the frames or the
-events: columns x and y of one, two or four bytes each, time since the recording's first event of four or eight,
-polarity of one bit. The trailer is written last, and the file then renamed, so that a file under its own name is whole.
+A file consists of `_MAGIC`, one block per recording, an index (one entry per recording), a description as JSON, and a
+trailer with the positions of these two, the CRC-32 of everything before it, and `_MAGIC`. A block holds either the
+frames or the events of its recording. Events are columns: x and y of one, two or four bytes each, the time since the
+recording's first event in four or eight, the polarity in one bit. The trailer is written last, then the file is
+renamed, so a file under its own name is complete.
 """
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -18,11 +18,11 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ._dataset import EVENT_DTYPE
-from ._events import columns, on_sensor
+from ._events import EVENT_DTYPE, columns, on_sensor
 
 _MAGIC = b"NDPACK1\n"
 _TRAILER = struct.Struct("<QQI8s")
@@ -30,49 +30,50 @@ _INDEX = np.dtype(
     [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]
 )
 _CHUNK = 1 << 24
-# The bounds of coordinates while the size of the sensor is unknown.
+# Bounds of the coordinates while the sensor's size is unknown.
 _ANY_SENSOR = (1 << 15, 1 << 15, 2)
 
 
 def user_folder() -> Path:
-    """Return this package's folder in the user's cache; it need not exist."""
+    """Return this package's folder in the user's cache, which may not exist yet."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("neuromorphic_datasets", appauthor=False))
 
 
 class Pack:
-    """A packed file, open for reading; a copy sent to another process opens the file there.
+    """A packed file, open for reading; pickled, it is reopened in the other process.
 
     Attributes:
         path: the file.
         sensor_size: (width, height, polarities).
-        shape: (T, C, H, W) if it holds frames, or None if it holds events.
+        shape: (T, C, H, W) if the file holds frames, None if it holds events.
         labels: int64 of shape (n,).
-        sources: for each recording its place in the data set that was packed, int64; damaged ones may be missing.
-        note: the error of the first missing one.
+        sources: the position of each recording in the packed data set, int64; damaged recordings may be missing.
+        note: the error of the first missing recording.
+        folder: the temporary folder of the file, if any, which lives as long as this object.
     """
+
+    folder: "TemporaryFolder | None" = None
 
     def __init__(self, path: Path):
         self.path = path
         self._content = np.memmap(path, np.uint8, "r")
-        index, description, _, _ = _TRAILER.unpack(self._content[-_TRAILER.size :])
+        index, description, _, _ = _trailer(self._content)
         self._index = self._content[index:description].view(_INDEX)
         values = json.loads(self._content[description : -_TRAILER.size].tobytes())
         self._xy, self._dtype = np.dtype(values["xy"]), np.dtype(values["dtype"])
-        self.sensor_size = tuple(values["sensor_size"])
-        self.shape = tuple(values["shape"]) if values["shape"] else None
+        width, height, polarities = values["sensor_size"]
+        self.sensor_size: tuple[int, int, int] = (width, height, polarities)
+        self.shape: tuple[int, ...] | None = tuple(values["shape"]) if values["shape"] else None
         self.note = values.get("note", "")
         self.labels, self.sources = self._index["label"].astype(np.int64), self._index["source"].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getstate__(self) -> Path:
-        return self.path
-
-    def __setstate__(self, path: Path) -> None:
-        self.__init__(path)
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return type(self), (self.path,)
 
     def columns(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return x, y, t (µs, int64) and p (uint8) of a recording."""
@@ -91,26 +92,30 @@ class Pack:
 
     def frames(self) -> np.ndarray:
         """Return all frames, (n, T, C, H, W), memory-mapped."""
-        size = int(np.prod(self.shape)) * self._dtype.itemsize * len(self)
-        return self._content[len(_MAGIC) : len(_MAGIC) + size].view(self._dtype).reshape(len(self), *self.shape)
+        if self.shape is None:
+            raise ValueError(f"{self.path}: expected frames, got events")
+        shape = (len(self), *self.shape)
+        size = int(np.prod(shape)) * self._dtype.itemsize
+        return self._content[len(_MAGIC) : len(_MAGIC) + size].view(self._dtype).reshape(shape)
 
     def block_bytes(self) -> int:
-        """Return the size of all blocks."""
-        return _TRAILER.unpack(self._content[-_TRAILER.size :])[0] - len(_MAGIC)
+        """Return the total size of the blocks."""
+        return _trailer(self._content)[0] - len(_MAGIC)
 
 
 class Writer:
-    """Appends blocks to a file; `finish` makes it a whole one.
+    """A writer that appends blocks to a file; `finish` completes it.
 
     Args:
-        file: where to.
-        sensor_size: (width, height, polarities); None takes the smallest that holds all events.
+        file: the open file.
+        sensor_size: (width, height, polarities); None takes the smallest sensor that holds all events.
     """
 
-    def __init__(self, file: io.BufferedIOBase, sensor_size: tuple[int, int, int] | None):
+    def __init__(self, file: BinaryIO, sensor_size: tuple[int, int, int] | None):
         self._file, self._crc, self._position = file, 0, 0
         self._index: list[tuple[int, ...]] = []
-        self._sensor_size, self._stated, self._largest = sensor_size, None, (1, 1, 2)
+        self._sensor_size, self._largest = sensor_size, (1, 1, 2)
+        self._stated: tuple[int, int, int] | None = None
         self._xy = np.min_scalar_type(max((sensor_size or _ANY_SENSOR)[:2]) - 1).newbyteorder("<")
         self._write(_MAGIC)
 
@@ -120,38 +125,39 @@ class Writer:
         self._position += len(data)
 
     def add_events(self, events: np.ndarray, label: int, source: int, stated: tuple[int, int, int] | None) -> None:
-        """Append a recording; `stated` is what its file says of the sensor.
+        """Append a recording; `stated` is the sensor size that its file states.
 
         Raises:
-            TypeError, ValueError: it has no events, or they are not as `EventDataset` has them, or off the sensor.
+            TypeError, ValueError: it has no events, or they are not as in `EventDataset`, or are off the sensor.
         """
         if self._sensor_size is None and stated and stated != (self._stated or stated):
             raise ValueError(
                 f"expected a sensor of size {self._stated}, as an earlier recording states, got {stated}; "
-                "for one size that holds both set sensor_size"
+                "set sensor_size to one that holds both"
             )
         width, height, polarities = self._sensor_size or stated or _ANY_SENSOR
         x, y, t, p = columns(events, polarities)
         if not len(t):
             raise ValueError("events: expected one or more, got none")
-        if "y" not in events.dtype.names and (self._sensor_size is None or height > 1):
-            raise TypeError(f"events: expected a field y, as the sensor has {height} rows, got {events.dtype}")
+        if "y" not in (events.dtype.names or ()) and (self._sensor_size is None or height > 1):
+            raise TypeError(f"events: expected a field y, because the sensor has {height} rows, got {events.dtype}")
         p = on_sensor(x, y, p, (width, height, min(polarities, 2)))
         t0, duration = int(t[0]), int(t[-1]) - int(t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
         size = (int(x.max()) + 1, int(y.max()) + 1, 2)
-        self._largest, self._stated = tuple(map(max, self._largest, size, stated or size)), self._stated or stated
+        width, height, polarities = map(max, self._largest, size, stated or size)
+        self._largest, self._stated = (width, height, polarities), self._stated or stated
         self._index.append((self._position, len(t), t0, times.itemsize, label, source))
         self._write(x.astype(self._xy).tobytes() + y.astype(self._xy).tobytes())
         self._write((t - t0).astype(times).tobytes() + np.packbits(p.astype(bool)).tobytes())
 
     def add_frames(self, frames: np.ndarray, label: int, source: int) -> None:
-        """Append the frames of a recording; all have one shape and dtype."""
+        """Append the frames of a recording; all recordings share one shape and dtype."""
         self._index.append((self._position, 0, 0, 0, label, source))
         self._write(np.ascontiguousarray(frames).tobytes())
 
     def finish(self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", note: str = "") -> None:
-        """Write what tells the blocks apart, and the checksum, to the disk."""
+        """Write the index, the description and the trailer, and flush them to disk."""
         index = self._position
         self._write(np.array(self._index, _INDEX).tobytes())
         description = self._position
@@ -168,14 +174,14 @@ def opened(path: Path) -> Pack | None:
     return Pack(path) if _is_whole(path) else None
 
 
-def load_or_build(path: Path, build: Callable[[io.BufferedIOBase], None]) -> Pack:
+def load_or_build(path: Path, build: Callable[[BinaryIO], None]) -> Pack:
     """Open a packed file; let `build` write it first if it is missing or damaged.
 
-    Of several processes that find no good file, one builds and the others wait for it.
+    If several processes need the file at once, one builds it and the others wait.
 
     Args:
         path: the file.
-        build: writes a whole file to the open one that it gets.
+        build: takes an open file and writes the complete contents to it.
     """
     # Files appear only by renaming, so reading needs no lock.
     packed = opened(path)
@@ -186,8 +192,8 @@ def load_or_build(path: Path, build: Callable[[io.BufferedIOBase], None]) -> Pac
         if packed is not None:
             return packed
         if path.exists():
-            warnings.warn(f"{path} is damaged (its checksum is wrong) and is rebuilt", stacklevel=2)
-        # A fixed name: the lock is held, and what a killed process left is overwritten.
+            warnings.warn(f"{path}: damaged (wrong checksum); rebuilding it", stacklevel=2)
+        # A fixed name: the lock is held, and leftovers of a killed process are overwritten.
         partial = path.with_name(f"{path.name}.part")
         try:
             with open(partial, "wb") as file:
@@ -200,11 +206,11 @@ def load_or_build(path: Path, build: Callable[[io.BufferedIOBase], None]) -> Pac
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a file; its folder is made first."""
+    """Let one process at a time work on a file; its folder is created if need be."""
     from filelock import FileLock
 
     _make_folder(path.parent)
-    # The same lock may be taken again within.
+    # Reentrant: the same process may take the lock again within.
     with FileLock(f"{path}.lock", is_singleton=True):
         yield
 
@@ -217,7 +223,7 @@ def _make_folder(folder: Path) -> None:
 
 
 class TemporaryFolder:
-    """A new folder in another one, deleted with this object or at the end of the process that made it."""
+    """A new folder inside another, deleted with this object or when the process that created it ends."""
 
     def __init__(self, parent: Path, name: str):
         _make_folder(parent)
@@ -226,20 +232,24 @@ class TemporaryFolder:
 
 
 def _delete(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not in a forked copy
+    if os.getpid() == process:  # not in a forked copy
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _trailer(content: np.ndarray) -> tuple[int, int, int, bytes]:
+    return _TRAILER.unpack(content[-_TRAILER.size :].data)
+
+
 def _is_whole(path: Path) -> bool:
-    """Whether there is a file whose checksum matches."""
+    """Return whether the file exists and its checksum matches."""
     if not path.is_file() or path.stat().st_size < len(_MAGIC) + _TRAILER.size:
         return False
     content = np.memmap(path, np.uint8, "r")
-    index, description, checksum, magic = _TRAILER.unpack(content[-_TRAILER.size :])
+    index, description, checksum, magic = _trailer(content)
     body = content[: -_TRAILER.size]
     if magic != _MAGIC or not len(_MAGIC) <= index <= description <= len(body):
         return False
     crc = 0
     for start in range(0, len(body), _CHUNK):
-        crc = zlib.crc32(body[start : start + _CHUNK], crc)
+        crc = zlib.crc32(body[start : start + _CHUNK].data, crc)
     return crc == checksum

@@ -1,4 +1,4 @@
-"""The data sets by name: opened, downloaded, checked and removed."""
+"""Data sets by name: opening, downloading, checking and removing them."""
 
 import shutil
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def info(name: str) -> Info:
-    """Tell what a data set is.
+    """Describe a data set.
 
     Args:
         name: one of `names`.
@@ -63,23 +63,23 @@ def load(
 
     Args:
         name: one of `names`.
-        split: "train", "test" or "all" (every part), and for some "valid". A set that its publisher has not
-            divided is divided here: a stratified fifth for "test", always the same.
-        root: where the data are kept; None is this package's folder in the user's cache. Below it each set has
-            the folder that Tonic would use, so that Tonic's downloads are found; for nmnist the folder that holds
-            Train/ and Test/ may be given itself, and a part of the set is enough. For saccade-digits: where its
-            one cache file goes.
-        download: whether to fetch data that are missing. saccade-digits is generated and never fetched.
+        split: "train", "test" or "all" (every part), and for some sets "valid". A set that its publisher has not
+            divided is divided here: "test" is a stratified fifth, always the same.
+        root: the folder of the data; None is this package's folder in the user's cache. In it each set has the
+            folder that Tonic would use, so that Tonic's downloads are found; for nmnist it may also be the folder
+            that holds Train/ and Test/, and a part of the set is enough. For saccade-digits it is the folder of its
+            single cache file.
+        download: whether to fetch missing data. saccade-digits is generated and never fetched.
         transform: applied to the events of each recording, for example one of `transforms` or of Tonic.
 
     Returns:
-        A map-style data set of (events, label); `EventDataset` tells its attributes.
+        A map-style data set of (events, label), an `EventDataset`.
 
     Raises:
         ValueError: the name or split is unknown, or a data file is damaged.
         TypeError: an argument is of the wrong type.
-        FileNotFoundError: the data are not there and `download` is False.
-        DownloadError: an OSError; the data could not be fetched. It says how to place them by hand.
+        FileNotFoundError: the data are missing and `download` is False.
+        DownloadError: an OSError; the data could not be fetched. It says how to install them manually.
 
     Example:
         >>> import pathlib, tempfile
@@ -123,9 +123,9 @@ def _part(whole: EventDataset, split: str) -> EventDataset:
 
 
 def _prepared(entry: Info, split: str, root: Path, download: bool) -> Path:
-    """Return the folder in which a split's recordings are, fetched and unpacked first if need be."""
+    """Return the folder of a split's recordings, fetched and unpacked first if need be."""
     own = root / entry.folder
-    _unpack(entry, split, own)  # what was placed by hand, or what a killed process left
+    _unpack(entry, split, own)  # archives installed manually, or left by a killed process
     for folder in (root, own) if entry.free else (own,):
         if any(folder.glob(entry.patterns[split])):
             return folder
@@ -135,7 +135,7 @@ def _prepared(entry: Info, split: str, root: Path, download: bool) -> Path:
         fetch(file, own)
     _unpack(entry, split, own)
     if not any(own.glob(entry.patterns[split])):
-        raise FileNotFoundError(f"{own}: expected {entry.patterns[split]} in what was downloaded, got nothing like it")
+        raise FileNotFoundError(f"{own}: expected {entry.patterns[split]} in the download, got no such file")
     return own
 
 
@@ -148,7 +148,7 @@ def _unpack(entry: Info, split: str, folder: Path) -> None:
         archive = folder / file.name
         if archive.suffix not in (".zip", ".gz") or not archive.is_file():
             continue
-        # Tonic leaves its archives beside what came out of them.
+        # Tonic leaves its archives beside the unpacked files.
         if _archive.is_cut_short(archive) or not any(folder.glob(entry.patterns[split])):
             if not is_right(archive, file):
                 raise ValueError(
@@ -164,7 +164,7 @@ def _missing(entry: Info, split: str, root: Path) -> str:
         state = "a folder without any" if root.is_dir() else "a file"
     lines = [
         f"root: expected {entry.title} as {entry.patterns[split]} in {root / entry.folder}, got {state} ({root}); "
-        "pass download=True (htaf-snn train: --download) to fetch it, or the folder of a copy, or place by hand:"
+        "pass download=True (htaf-snn train: --download) to fetch it, or the folder of a copy, or install it manually:"
     ]
     for file in _files_of(entry, split):
         target = root / entry.folder / file.name
@@ -173,7 +173,7 @@ def _missing(entry: Info, split: str, root: Path) -> str:
 
 
 def download(name: str, *, root: str | PathLike | None = None) -> Path:
-    """Fetch and unpack all parts of a data set that are not there yet.
+    """Fetch and unpack all missing parts of a data set.
 
     Args:
         name: one of `names`.
@@ -184,10 +184,10 @@ def download(name: str, *, root: str | PathLike | None = None) -> Path:
 
     Raises:
         ValueError: the name is unknown, or an archive is damaged.
-        DownloadError: an OSError; a file could not be fetched. It says how to place it by hand.
+        DownloadError: an OSError; a file could not be fetched. It says how to install it manually.
 
     Example:
-        What is simulated needs no fetching; of other sets the folder is filled.
+        A simulated set needs no download; for other sets the folder is filled.
 
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def download(name: str, *, root: str | PathLike | None = None) -> Path:
 def cache(
     name: str,
     *,
-    time_bins: int | None = None,
+    n_time_bins: int | None = None,
     root: str | PathLike | None = None,
     cache: str | PathLike | None = None,
     on_error: str = "raise",
@@ -213,17 +213,18 @@ def cache(
 
     Args:
         name: one of `names`.
-        time_bins: the frames that will be asked for, >= 1, with every event; None packs events.
+        n_time_bins: the number of frames per recording that `loaders` will make, with every event, >= 1; None packs
+            events.
         root: as in `load`.
         cache: the folder of the packed files; None is this package's folder in the user's cache.
-        on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
+        on_error: how to treat damaged recordings: "raise" an error, or "skip" them and warn with their number.
 
     Returns:
         The packed files.
 
     Raises:
         ValueError: an argument is out of range, or a recording is damaged.
-        FileNotFoundError: the data are not there.
+        FileNotFoundError: the data are missing.
 
     Example:
         >>> import tempfile
@@ -236,24 +237,24 @@ def cache(
         ['.pack', '.pack']
         >>> folder.cleanup()
     """
-    if time_bins is not None:
-        time_bins = _checks.integer("time_bins", time_bins, 1)
+    if n_time_bins is not None:
+        n_time_bins = _checks.integer("n_time_bins", n_time_bins, 1)
     folder = _checks.folder("cache", cache) or user_folder()
     splits = ("train", "test") if info(name).splits == ("all",) else info(name).splits
     parts = [load(name, split, root=root) for split in splits]
-    packs = [pack(part, folder, n_time_bins=time_bins, on_error=on_error)[0].path for part in parts]
+    packs = [pack(part, folder, n_time_bins=n_time_bins, on_error=on_error)[0].path for part in parts]
     return list(dict.fromkeys(packs))
 
 
 def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
-    """Check a copy: every file against its checksum, or, of a copy made by hand, every recording by reading it.
+    """Check a copy: every file against its checksum or, in a manually installed copy, every recording by reading it.
 
     Args:
         name: one of `names`.
         root: as in `load`.
 
     Returns:
-        What is wrong, a line each; empty if nothing is.
+        The faults, one string each; empty if there are none.
 
     Raises:
         ValueError: the name is unknown.
@@ -269,8 +270,8 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
         >>> verify("nmnist", root=folder.name)
         []
         >>> _ = digit.joinpath("00002.bin").write_bytes(b"torn")
-        >>> [problem] = verify("nmnist", root=folder.name)
-        >>> problem.removeprefix(str(digit))
+        >>> [fault] = verify("nmnist", root=folder.name)
+        >>> fault.removeprefix(str(digit))
         '/00002.bin: byte 0: expected 5 bytes per event, got 4'
         >>> folder.cleanup()
     """
@@ -282,19 +283,19 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
     if manifests and all(manifest.is_file() for manifest in manifests):
         damaged = [manifest.parent / name for manifest in manifests for name in _archive.damaged_files(manifest)]
         return [f"{path}: missing or changed" for path in damaged]
-    wrong = []
+    faults = []
     for split in _present_splits(entry, root):
         recordings = load(name, split, root=root)
         for position in tqdm(range(len(recordings)), desc=f"reading {name} {split}", unit="recording", delay=1):
             try:
                 recordings.events(position)
             except (OSError, ValueError) as error:
-                wrong.append(str(error))
-    return wrong
+                faults.append(str(error))
+    return faults
 
 
 def _present_splits(entry: Info, root: Path) -> list[str]:
-    """Return the splits of which there are recordings; at least one."""
+    """Return the splits that have recordings, at least one."""
     if not entry.patterns:
         return list(entry.splits)
     present = [
@@ -308,16 +309,16 @@ def _present_splits(entry: Info, root: Path) -> list[str]:
 
 
 def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
-    """Delete what this package keeps of a data set: its packed caches, and what it downloaded and unpacked.
+    """Delete this package's files of a data set: packed caches, and downloaded and unpacked files.
 
-    A copy made by hand, without the list of files that unpacking leaves, stays.
+    A manually installed copy, which lacks the list of files that unpacking leaves, is kept.
 
     Args:
         name: one of `names`.
         root: as in `load`.
 
     Returns:
-        The paths that were deleted.
+        The deleted paths.
 
     Raises:
         ValueError: the name is unknown.

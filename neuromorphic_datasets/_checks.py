@@ -1,33 +1,37 @@
-"""Checks of arguments: each returns the checked value or raises, naming the argument."""
+"""Checks of arguments: each returns the checked value, or raises an error that names the argument."""
 
 import os
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def integer(name: str, value, minimum: int, maximum: int | None = None) -> int:
+def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int within [minimum, maximum]; a bool is not an integer."""
     wanted = f"an integer >= {minimum}" if maximum is None else f"an integer in [{minimum}, {maximum}]"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
-    if value < minimum or (maximum is not None and value > maximum):
+    number = int(value)
+    if number < minimum or (maximum is not None and number > maximum):
         raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return int(value)
+    return number
 
 
-def fraction(name: str, value) -> float:
+def fraction(name: str, value: object) -> float:
     """Return `value` as a float within [0, 1)."""
     wanted = "a number >= 0 and < 1"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
-    if not 0 <= value < 1:
+    number = float(value)
+    if not 0 <= number < 1:
         raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return float(value)
+    return number
 
 
-def folder(name: str, value) -> Path | None:
+def folder(name: str, value: object) -> Path | None:
     """Return `value` as a Path with ``~`` expanded, or None."""
     if value is None:
         return None
@@ -36,42 +40,42 @@ def folder(name: str, value) -> Path | None:
     return Path(value).expanduser()
 
 
-def sensor_size(value) -> tuple[int, int, int]:
+def sensor_size(value: Any) -> tuple[int, int, int]:
     """Return `value` as (width, height, polarities), each an int >= 1."""
     try:
         width, height, polarities = value
     except (TypeError, ValueError):
         raise TypeError(f"sensor_size: expected (width, height, polarities), got {value!r}") from None
-    names = ("width", "height", "polarities")
-    return tuple(
-        integer(f"sensor_size: {name}", side, 1) for name, side in zip(names, (width, height, polarities), strict=True)
-    )
+    sides = {"width": width, "height": height, "polarities": polarities}
+    width, height, polarities = (integer(f"sensor_size: {name}", side, 1) for name, side in sides.items())
+    return width, height, polarities
 
 
-def positive(name: str, value) -> float:
-    """Return `value`, a finite number > 0."""
+def positive(name: str, value: object) -> float:
+    """Return `value`, a finite number > 0, as an int or a float."""
     wanted = "a finite number > 0"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
-    if not 0 < value < float("inf"):
+    number = int(value) if isinstance(value, Integral) else float(value)  # an integer keeps the edges integers
+    if not 0 < number < float("inf"):
         raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return value
+    return number
 
 
-def labels(name: str, value, n_classes: int) -> np.ndarray:
+def labels(name: str, value: ArrayLike, n_classes: int) -> np.ndarray:
     """Return `value` as a new int64 array of shape (n,), each in [0, n_classes - 1]."""
     array = np.asarray(value)
     wanted = f"integers in [0, {n_classes - 1}]"
     if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
         raise TypeError(f"{name}: expected {wanted}, of shape (n,), got {array.dtype} of shape {array.shape}")
     if len(array) and not 0 <= array.min() <= array.max() < n_classes:
-        place = int(((array < 0) | (array >= n_classes)).argmax())
-        raise ValueError(f"{name}: expected {wanted}, got {array[place]} for recording {place}")
+        recording = int(((array < 0) | (array >= n_classes)).argmax())
+        raise ValueError(f"{name}: expected {wanted}, got {array[recording]} for recording {recording}")
     return array.astype(np.int64)
 
 
-def columns(value) -> str | None:
-    """Return `value`, the letters t, x, y and p in some order, or None."""
+def columns(value: object) -> str | None:
+    """Return `value`, the letters t, x, y and p in any order, or None."""
     if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
         raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""Sets of files in a folder for each class: which files are read, and which would be left out."""
+"""Sets of files with a folder for each class: which files are read, and which are left out."""
 
 import re
 import warnings
@@ -16,15 +16,16 @@ _OURS = (".pack", ".lock")
 
 
 def names_of(folder: Path) -> list[str]:
-    """List the folders in `folder`, sorted, but for hidden ones and those that Python and archives of macOS leave."""
+    """List the folders in `folder`, sorted, without hidden ones and those that Python and macOS archives leave."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [name for name in names if name not in ("__pycache__", "__MACOSX")]
 
 
 def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:
-    """Raise if the folders are the parts of a divided set, which would pass for classes.
+    """Raise if the folders are the parts of a divided set, which would be taken for classes.
 
-    A class may be called "train", too: a part is not alone, or has folders in it, those of its classes.
+    A class may also be called "train". So a part counts as one only beside another part, if it is the only folder, or
+    if it contains folders, those of its classes.
     """
     parts = [name for name in names if _PARTS.fullmatch(name)]
     if parts and (len(parts) > 1 or len(names) == 1 or any(names_of(folder / part) for part in parts)):
@@ -36,10 +37,10 @@ def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:
 def by_class(
     folder: Path, classes: Sequence[str], endings: tuple[str, ...], skip: str = "."
 ) -> tuple[list[Path], list[int], list[Path]]:
-    """List the files with these endings below the class folders of `folder`, their labels, and what is left out.
+    """List the files with these endings below the class folders of `folder`, their labels, and the files left out.
 
-    Files are sorted by class and name. Hidden ones, those in hidden folders, and those whose names start with `skip`
-    do not count.
+    Files are sorted by class and name. Hidden files, files in hidden folders, and files whose names start with `skip`
+    are ignored.
     """
     files, labels, left_out = [], [], []
     for label, name in enumerate(classes):
@@ -57,7 +58,7 @@ def by_class(
 def all_by_class(
     folder: Path, classes: Sequence[str], endings: tuple[str, ...], kind: str
 ) -> tuple[list[Path], list[int]]:
-    """List files and labels as `by_class` does; warn of what is left out, and raise if a class has no file."""
+    """List files and labels as `by_class` does; warn of files left out, and raise if a class has no file."""
     files, labels, left_out = by_class(folder, classes, endings)
     left_out = loose_files(folder) + left_out
     filled = set(labels)
@@ -73,7 +74,7 @@ def all_by_class(
 
 
 def loose_files(folder: Path) -> list[Path]:
-    """List the files beside the folders in `folder`, but for hidden ones and packed files."""
+    """List the files directly in `folder`, without hidden and packed ones."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -94,6 +95,6 @@ def _report(folder: Path, left_out: Sequence[Path]) -> str:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """List everything below a folder, at any depth, sorted, but for what is hidden or lies in hidden folders."""
+    """List everything below a folder, at any depth, sorted, without hidden files and folders and their contents."""
     below = sorted(folder.rglob("*"))
     return [path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts)]

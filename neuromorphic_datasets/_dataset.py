@@ -1,60 +1,54 @@
-"""What every data set of this package is."""
+"""The base class of the data sets, and sets made of others."""
 
 import hashlib
 import operator
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from . import _checks
-
-if TYPE_CHECKING:
-    from ._cache import Pack
-
-EVENT_DTYPE = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
-"""One event, as Tonic's N-MNIST gives it: column, row, time in µs, polarity (1 ON, 0 OFF)."""
+from ._cache import Pack
 
 
 class EventDataset(Dataset):
     """A map-style data set of event recordings; `load` makes them.
 
     Indexing gives ``(events, label)``: a structured array with the fields x, y, t (µs, ascending) and p (1
-    ON, 0 OFF), which is the caller's own copy, and an int. With a `transform`, its result stands in place of
-    events. A set of your own is a subclass with an `events` method; `loaders` takes it in place of a name, and checks
-    its events as those of files.
+    ON, 0 OFF), which is the caller's own copy, and an int. With a `transform`, its result takes the place of the
+    events. To make a set of your own, subclass this with an `events` method; `loaders` takes the set in place of a
+    name, and checks its events like those of files.
 
     Attributes:
         name: the name under which `load` knows the set.
         split: the part of the set.
-        sensor_size: (width, height, polarities), as Tonic writes it; sets of sound have height 1. None until the
-            recordings of a folder were read, or for the smallest sensor that all events fit on.
+        sensor_size: (width, height, polarities), as in Tonic; sets of sound have height 1. None before the
+            recordings of a folder are read, or to take the smallest sensor that all events fit on.
         classes: the name of each label.
         targets: the labels, int64 array of shape (len(self),), each in [0, len(classes) - 1].
-        transform: what is applied to the events, or None; a subclass may have it as a method.
-        fingerprint: any string that changes whenever what `events` gives does; in a subclass a property, not a
-            method. `loaders` then keeps what it has read for later runs. If it is empty, `loaders` reads
-            all recordings each time.
+        transform: a callable applied to the events, or None; a subclass may define it as a method.
+        fingerprint: any string that changes whenever the results of `events` do: an argument, or a property of a
+            subclass, not a method. With one, `loaders` keeps the recordings it has read for later runs; if it is
+            empty, `loaders` reads all recordings each time.
 
     Raises:
         IndexError: when indexed beyond its recordings.
-        TypeError, ValueError: an argument is of the wrong type or out of range, or a transform is given to a subclass
-            that has its own.
+        TypeError, ValueError: an argument is of the wrong type or out of range, or a transform or fingerprint is given
+            to a subclass that has its own.
 
     Example:
         >>> class Blinks(EventDataset):
         ...     def events(self, position):
         ...         times = np.arange(position + 1) * 1000
-        ...         return np.array([(0, 0, t, 1) for t in times], EVENT_DTYPE)
+        ...         return np.array([(0, 0, t, 1) for t in times], [(field, np.int64) for field in "xytp"])
         >>> blinks = Blinks("blinks", "train", (1, 1, 2), ["once", "twice"], [0, 1])
         >>> events, label = blinks[1]
         >>> events["t"], blinks.classes[label], len(blinks)
         (array([   0, 1000]), 'twice', 2)
     """
-
-    fingerprint = ""
 
     def __init__(
         self,
@@ -62,7 +56,7 @@ class EventDataset(Dataset):
         split: str,
         sensor_size: tuple[int, int, int] | None,
         classes: list[str],
-        targets: np.ndarray,
+        targets: ArrayLike,
         transform: Callable[[np.ndarray], Any] | None = None,
         fingerprint: str = "",
     ):
@@ -77,11 +71,17 @@ class EventDataset(Dataset):
         self.classes = list(classes)
         self.targets = _checks.labels("targets", targets, len(self.classes))
         self._set_transform(transform)
-        if fingerprint:
-            self.fingerprint = fingerprint
+        if fingerprint and type(self).fingerprint is not EventDataset.fingerprint:
+            raise ValueError(f"fingerprint: expected none, as {type(self).__name__} has its own, got {fingerprint!r}")
+        self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """A string that identifies the events, or an empty one if they may change; see above."""
+        return self._fingerprint
 
     def _set_transform(self, transform: Callable[[np.ndarray], Any] | None) -> None:
-        """Set the transform, unless a subclass has one of its own."""
+        """Set the transform, unless a subclass defines its own."""
         own = getattr(self, "transform", None)
         if own is not None and transform is not None:
             raise ValueError(f"transform: expected None, as {type(self).__name__} has its own, got {transform!r}")
@@ -96,7 +96,7 @@ class EventDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         position = operator.index(index)
         if not -len(self) <= position < len(self):
-            raise IndexError(f"index {position} is outside {self.name} with its {len(self)} recordings")
+            raise IndexError(f"index {position} is out of range for {self.name}, which has {len(self)} recordings")
         position %= len(self)
         events = self.events(position)
         if self.transform is not None:
@@ -108,20 +108,20 @@ class EventDataset(Dataset):
         raise NotImplementedError(f"{type(self).__name__}: expected a method events(position), got none")
 
     def where(self, position: int) -> str:
-        """Return what an error calls a recording."""
+        """Return the name of a recording in error messages."""
         return f"{self.name} {self.split}, recording {position}"
 
-    def packed(self) -> "tuple[Pack, np.ndarray] | None":
-        """Return a packed file and the place of each recording in it, for sets that are kept so from the start."""
+    def packed(self) -> tuple[Pack, np.ndarray] | None:
+        """Return a packed file and the position of each recording in it, or None unless the set is stored packed."""
         return None
 
     def read(self, position: int) -> tuple[np.ndarray, tuple[int, int, int] | None]:
-        """Return the events of a recording, and what its file says of the sensor or None."""
+        """Return the events of a recording, and the sensor size that its file states, or None."""
         return self.events(position), None
 
 
 class Subset(EventDataset):
-    """Some recordings of another set, as a set of its own."""
+    """A selection of another set's recordings, as a set of its own."""
 
     def __init__(self, whole: EventDataset, split: str, chosen: np.ndarray):
         super().__init__(whole.name, split, whole.sensor_size, whole.classes, whole.targets[chosen], whole.transform)
@@ -139,7 +139,7 @@ class Subset(EventDataset):
 
 
 class Joined(EventDataset):
-    """Several sets, one after the other."""
+    """A concatenation of sets."""
 
     def __init__(self, parts: list[EventDataset]):
         first = parts[0]
@@ -166,19 +166,19 @@ class Joined(EventDataset):
 
 
 def digest(values: Iterable) -> str:
-    """Return 16 hexadecimal digits for a sequence of values that print distinctly."""
+    """Return 16 hexadecimal digits that identify a sequence of values by their representations."""
     return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:16]
 
 
 def fingerprint_of(files: Iterable[Path]) -> str:
-    """Return digits that change when a file comes, goes, or is written again.
+    """Return digits that change when a file is added, removed or rewritten.
 
-    The time of the last change of state is among them: programs that copy set the time of the last writing back.
+    They include the time of the last status change, because copying programs may restore the modification time.
     """
     states = [(str(Path(file).absolute()), Path(file).stat()) for file in files]
     return digest((name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states)
 
 
-def is_ours(thing: Any) -> bool:
-    """Whether a class or function is this package's own, so that its code is known."""
-    return getattr(thing, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
+def is_ours(code: Any) -> bool:
+    """Return whether a class or function belongs to this package, so that its behaviour is known."""
+    return getattr(code, "__module__", "").partition(".")[0] == __name__.partition(".")[0]

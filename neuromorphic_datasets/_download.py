@@ -1,4 +1,4 @@
-"""Files from the network: several hosts, resumed, checked, and in place whole or not at all."""
+"""Downloads: from alternative hosts, resumed, checked, and put in place completely or not at all."""
 
 import hashlib
 import os
@@ -6,20 +6,21 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 _ATTEMPTS = 5
 _BACKOFF_S = 0.5
 _TIMEOUT_S = (10, 60)
-# A cut connection loses the piece that was not yet complete.
+# A dropped connection loses the piece that is not yet complete.
 _PIECE = 1 << 16
-# What hosts answer for a moment; everything else that is no data sends us to the next host.
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+# Status codes of temporary failures; after any other one without data the next host is tried.
+_TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 
 class DownloadError(OSError):
-    """A file could not be had from any of its hosts; the message says how to place it by hand.
+    """No host delivers a file; the message says how to install it manually.
 
     Example:
         >>> import tempfile
@@ -34,7 +35,7 @@ class DownloadError(OSError):
 
 
 class _HostError(Exception):
-    """One host does not deliver."""
+    """A host does not deliver the file."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class RemoteFile:
 
     Attributes:
         name: its name on disk.
-        urls: where it is to be had, best first.
+        urls: where it is available, best first.
         md5: checksum, 32 hexadecimal digits; None if the publisher changes the file from time to time.
-        bytes: its size, or None if not known before.
-        split: the part of the data set that is in it, or "all".
-        by_hand: whether it has to be fetched with a browser, from the page that is the only URL.
+        bytes: its size, or None if that is not known in advance.
+        split: the part of the data set that it contains, or "all".
+        by_hand: whether it has to be fetched with a browser, from the page that is its only URL.
     """
 
     name: str
@@ -59,13 +60,13 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
-    """Return the path of a file in `folder`, fetched if it is not there; a file placed by hand is checked.
+    """Return the path of a file in `folder`; fetch it if it is missing, check it if it was installed manually.
 
-    Several processes may ask at the same time: one fetches, the others wait. A transfer that was cut goes on where
-    it ended, also in a later run.
+    If processes need the file at the same time, one fetches it and the others wait. An interrupted transfer resumes
+    where it stopped, also in a later run.
 
     Raises:
-        DownloadError: no host delivers the file, or the disk is too small.
+        DownloadError: no host delivers the file, or disk space is too small.
     """
     from filelock import FileLock
 
@@ -75,9 +76,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         with FileLock(folder / f".{file.name}.lock"):
             if target.is_file():
                 if not is_right(target, file):
-                    raise DownloadError(
-                        _by_hand(file, folder, [f"{target} is there, but has another size or checksum"])
-                    )
+                    raise DownloadError(_by_hand(file, folder, [f"{target} exists, but has another size or checksum"]))
                 return target
             if file.by_hand:
                 raise DownloadError(_by_hand(file, folder, ["its host allows no automatic download"]))
@@ -93,7 +92,7 @@ def _fetch_from_any(file: RemoteFile, folder: Path) -> None:
         try:
             _fetch_from(url, file, partial)
             if not is_right(partial, file):
-                # The part before a resumption may be an older version: once more from the start.
+                # The part from before a resumption may be of an older version: start over once.
                 partial.unlink()
                 _fetch_from(url, file, partial)
             if not is_right(partial, file):
@@ -108,8 +107,8 @@ def _fetch_from_any(file: RemoteFile, folder: Path) -> None:
 
 
 def _by_hand(file: RemoteFile, folder: Path, failures: list[str]) -> str:
-    """Say what went wrong, and how to do without."""
-    lines = [f"{file.name} could not be had:", *(f"  {failure}" for failure in failures), "To place it by hand:"]
+    """Return what went wrong, and how to install the file manually."""
+    lines = [f"{file.name}: download failed.", *(f"  {failure}" for failure in failures), "To install it manually:"]
     lines += [f"  from    {url}" for url in file.urls]
     lines += [f"  to      {folder / file.name}"]
     lines += [f"  MD5     {file.md5}"] if file.md5 else []
@@ -133,21 +132,21 @@ def md5_of(path: Path) -> str:
 
 
 def _fetch_from(url: str, file: RemoteFile, partial: Path) -> None:
-    """Complete `partial` from one host, in several attempts if need be."""
+    """Complete `partial` from one host, in repeated attempts if need be."""
     import requests
 
-    attempt, had = 0, _size(partial)
+    attempt, size_before = 0, _size(partial)
     while attempt < _ATTEMPTS:
         try:
             if _transfer(url, file, partial):
                 return
-            failure = "the connection was cut"
+            failure = "the connection was lost"
         except requests.ConnectionError as error:
             failure = f"no connection: {_innermost(error)}"
         except requests.RequestException as error:
             failure = str(error)
-        # A host that delivers a little each time is worth going on with.
-        attempt, had = (1 if _size(partial) > had else attempt + 1), _size(partial)
+        # A host that delivers something each time is worth further attempts.
+        attempt, size_before = (1 if _size(partial) > size_before else attempt + 1), _size(partial)
         time.sleep(_BACKOFF_S * 2 ** (attempt - 1))
     raise _HostError(f"{failure} ({_ATTEMPTS} attempts)")
 
@@ -162,18 +161,18 @@ def _innermost(error: BaseException) -> str:
 
 
 def _transfer(url: str, file: RemoteFile, partial: Path) -> bool:
-    """Fetch what is missing of `partial`; return whether that was everything."""
+    """Fetch the missing part of a file; return whether all of it arrived."""
     import requests
 
     have = _size(partial)
     headers = {"Range": f"bytes={have}-"} if have else {}
-    # Without identity a server may compress, and sizes and offsets would be those of the compressed stream.
+    # Without it a server may compress, and sizes and offsets would be those of the compressed stream.
     headers["Accept-Encoding"] = "identity"
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         if response.status_code == 416:
             partial.unlink()
             return False
-        if response.status_code in _PASSING:
+        if response.status_code in _TEMPORARY:
             raise requests.RequestException(f"the host answers {response.status_code}")
         if response.status_code not in (200, 206):
             raise _HostError(f"the host answers {response.status_code} {response.reason}, without data".rstrip())
@@ -195,30 +194,30 @@ def _check_space(partial: Path, missing: int | None) -> None:
         raise DownloadError(f"{partial.parent}: expected {missing} bytes of free disk space, got {free}")
 
 
-def _write(response, file: RemoteFile, partial: Path, have: int, missing: int | None) -> bool:
-    """Append a response to `partial`; return whether all of it came."""
+def _write(response: Any, file: RemoteFile, partial: Path, have: int, missing: int | None) -> bool:
+    """Append a response to `partial`; return whether all of it arrived."""
     import requests
 
-    total, came = None if missing is None else have + missing, 0
+    total, received = None if missing is None else have + missing, 0
     progress = tqdm(total=total, initial=have, desc=file.name, unit="B", unit_scale=True)
     with progress, open(partial, "ab" if have else "wb") as stream:
         try:
             for chunk in response.iter_content(_PIECE):
-                if have + came == 0 and _is_page(response, chunk):
+                if have + received == 0 and _is_page(response, chunk):
                     raise _HostError("the host answers with a web page instead of the file")
                 stream.write(chunk)
-                came += len(chunk)
+                received += len(chunk)
                 progress.update(len(chunk))
         except requests.RequestException:
             return False
         finally:
             stream.flush()
             os.fsync(stream.fileno())
-    if have + came == 0:
+    if have + received == 0:
         raise _HostError("the host answers with an empty file")
-    return missing is None or came == missing
+    return missing is None or received == missing
 
 
-def _is_page(response, start: bytes) -> bool:
+def _is_page(response: Any, start: bytes) -> bool:
     html = response.headers.get("Content-Type", "").startswith("text/html")
     return html or start.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))

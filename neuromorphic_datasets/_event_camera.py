@@ -2,46 +2,46 @@
 
 Each pixel works alone, as in Lichtsteiner et al. 2008:
 
-* It sees the natural logarithm of the light intensity and memorises one reference level.
+* It sees the natural logarithm of the light intensity and stores one reference level.
 * When the level has risen above the reference by the pixel's ON threshold, it sends an ON event; when it has
   fallen below by the OFF threshold, an OFF event.
-* It is then held in reset for the refractory time, blind, and memorises the level it finds when let go.
+* It is then held in reset, blind, for the refractory time, and stores the level at the end of the reset.
   Without refractory time that is the level of the event itself, so a change of k thresholds gives k events.
 * Thresholds differ between pixels (mismatch): a property of the sensor, the same in every recording.
 
-Between two given frames the logarithm is taken to change linearly, and events are put at the time at which
-that line crosses the threshold. Background (shot) noise is a Poisson process of its own for every pixel, of
-equally many ON and OFF events; a noise event leaves the pixel's reference as it was.
+Between two frames the logarithm is assumed to change linearly, and an event is placed at the time at which
+that line crosses the threshold. Background (shot) noise is a separate Poisson process for every pixel, with
+ON and OFF events equally likely; a noise event does not change the pixel's reference.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import _checks
-from ._dataset import EVENT_DTYPE
+from ._events import EVENT_DTYPE
 
-# Seed streams: an own one for the sensor and for each recording.
+# Seed streams: one for the sensor, and one for each recording.
 _SENSOR, _RECORDING = 0, 1
 
 
 @dataclass(frozen=True)
 class EventCamera:
-    """The sensor's parameters.
+    """The parameters of a sensor.
 
     Attributes:
         width: columns, >= 1.
         height: rows, >= 1.
         threshold_on: mean ON threshold, change of ln(intensity), >= 0.001.
         threshold_off: mean OFF threshold, change of ln(intensity), >= 0.001.
-        mismatch: standard deviation of a pixel's threshold over its mean, within [0, 0.3].
+        mismatch: standard deviation of the pixels' thresholds relative to their mean, within [0, 0.3].
         refractory_us: time in reset after an event, µs, >= 0.
         noise_hz: background events per pixel and second, >= 0.
-        seed: of mismatch and noise, >= 0.
+        seed: seed of mismatch and noise, >= 0.
 
     Example:
-        A pixel that brightens by two and a half thresholds within a millisecond sends two ON events.
+        A pixel that brightens by two and a half thresholds in a millisecond sends two ON events.
 
         >>> camera = EventCamera(1, 1, threshold_on=0.25, mismatch=0, refractory_us=0, noise_hz=0)
         >>> frames = np.exp([[[[0.0]]], [[[0.625]]]])
@@ -70,7 +70,7 @@ class EventCamera:
                 raise ValueError(f"{name}: expected a number in [0, {maximum}], got {getattr(self, name)!r}")
 
     def thresholds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each pixel's ON and OFF thresholds of ln(intensity), float64 of shape (height, width)."""
+        """Return the pixels' ON and OFF thresholds of ln(intensity), float64 of shape (height, width)."""
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_SENSOR,)))
         spread = self.mismatch * rng.standard_normal((2, self.height, self.width))
         # Three standard deviations, and mismatch <= 0.3, keep every threshold positive.
@@ -83,16 +83,16 @@ class EventCamera:
         """Record a batch of scenes.
 
         Args:
-            times_us: when each frame is seen, µs, ascending, two or more.
-            frames: as many arrays of light intensity, > 0 and finite, of shape (batch, height, width).
-            recordings: a number >= 0 for each scene; it selects the scene's noise.
+            times_us: the times of the frames, µs, ascending, two or more.
+            frames: one array of light intensities per time, > 0 and finite, of shape (batch, height, width).
+            recordings: a number >= 0 per scene; it selects the scene's noise.
 
         Returns:
-            For each scene its events, a structured array (x, y, t in µs, p) sorted by time, then row and
-            column. They depend on the scene, its number and the camera, and not on what else is in the batch.
+            The events of each scene, a structured array (x, y, t in µs, p) sorted by time, then row and
+            column. They depend on the scene, its number and the camera, but not on the rest of the batch.
 
         Raises:
-            ValueError: times do not ascend, or a frame's shape or intensities are not as above.
+            ValueError: times do not ascend, or the shape or intensities of a frame are not as described.
         """
         if len(times_us) < 2 or (np.diff(times_us) <= 0).any():
             raise ValueError(f"times_us: expected two or more ascending times, got {times_us!r}")
@@ -103,23 +103,32 @@ class EventCamera:
             for events, recording in zip(signal, recordings, strict=True)
         ]
 
-    def _signal_events(self, times_us, frames, batch: int) -> list[tuple[np.ndarray, ...]]:
+    def _signal_events(
+        self, times_us: Sequence[float], frames: Iterable[np.ndarray], batch: int
+    ) -> list[tuple[np.ndarray, ...]]:
         """Return the (time, pixel, polarity) arrays of each scene, without noise."""
-        pixels = _Pixels(*(np.tile(level.ravel(), batch) for level in self.thresholds()), self.refractory_us)
-        fired = []
+        on, off = (np.tile(threshold.ravel(), batch) for threshold in self.thresholds())
+        levels = self._levels(times_us, frames, batch)
+        pixels = _Pixels(on, off, self.refractory_us, *next(levels))
+        fired = [events for time, level in levels for events in pixels.see(time, level)]
+        if not fired:
+            return [(np.empty(0), np.empty(0, np.int64), np.empty(0, bool))] * batch
+        time, number, polarity = (np.concatenate(part) for part in zip(*fired, strict=True))
+        scene, pixel = np.divmod(number, self.height * self.width)
+        order = np.argsort(scene, kind="stable")
+        ends = np.cumsum(np.bincount(scene, minlength=batch))[:-1]
+        return list(zip(*(np.split(part[order], ends) for part in (time, pixel, polarity)), strict=True))
+
+    def _levels(
+        self, times_us: Sequence[float], frames: Iterable[np.ndarray], batch: int
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the time and the flat ln(intensity) of each frame."""
         for time, frame in zip(times_us, frames, strict=True):
             if frame.shape != (batch, self.height, self.width):
                 raise ValueError(f"frames: expected shape {(batch, self.height, self.width)}, got {frame.shape}")
             if not (frame.min() > 0 and frame.max() < np.inf):
                 raise ValueError(f"frames: expected intensities > 0 and finite, got {frame.min()} to {frame.max()}")
-            fired.extend(pixels.see(float(time), np.log(frame, dtype=np.float64).ravel()))
-        if not fired:
-            return [(np.empty(0), np.empty(0, np.int64), np.empty(0, bool))] * batch
-        time, place, polarity = (np.concatenate(part) for part in zip(*fired, strict=True))
-        scene, pixel = np.divmod(place, self.height * self.width)
-        order = np.argsort(scene, kind="stable")
-        ends = np.cumsum(np.bincount(scene, minlength=batch))[:-1]
-        return list(zip(*(np.split(part[order], ends) for part in (time, pixel, polarity)), strict=True))
+            yield float(time), np.log(frame, dtype=np.float64).ravel()
 
     def _noise_events(self, duration_us: tuple[float, float], recording: int) -> tuple[np.ndarray, ...]:
         """Return the (time, pixel, polarity) arrays of the background noise of one recording."""
@@ -133,7 +142,7 @@ class EventCamera:
         )
 
     def _merge(self, *parts: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Join (time, pixel, polarity) arrays to one sorted array of events."""
+        """Join (time, pixel, polarity) arrays into one sorted array of events."""
         time, pixel, polarity = (np.concatenate(part) for part in zip(*parts, strict=True))
         # The sensor's clock counts whole microseconds.
         time = np.floor(time).astype(np.int64)
@@ -145,25 +154,25 @@ class EventCamera:
         return events
 
 
+@dataclass
 class _Pixels:
     """The state of n pixels; every array is flat, float64 of shape (n,).
 
     Between calls a pixel that is not in reset lies within its thresholds of its reference.
     """
 
-    def __init__(self, threshold_on: np.ndarray, threshold_off: np.ndarray, refractory_us: float):
-        self.threshold_on = threshold_on
-        self.threshold_off = threshold_off
-        self.refractory_us = refractory_us
-        self.reference = None
-        self.free_from = np.full(len(threshold_on), -np.inf)
+    threshold_on: np.ndarray
+    threshold_off: np.ndarray
+    refractory_us: float
+    time: float
+    level: np.ndarray
+
+    def __post_init__(self):
+        self.reference = self.level.copy()
+        self.free_from = np.full(len(self.level), -np.inf)
 
     def see(self, time: float, level: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-        """Move on to `time` (µs) and ln(intensity) `level`; return the events as (time, pixel, polarity)."""
-        if self.reference is None:
-            self.reference = level.copy()
-            self.time, self.level = time, level
-            return []
+        """Advance to `time` (µs) and ln(intensity) `level`; return the events as (time, pixel, polarity)."""
         slope = (level - self.level) / (time - self.time)
         self._leave_reset(np.flatnonzero((self.free_from > self.time) & (self.free_from <= time)), slope)
         change = level - self.reference
@@ -181,12 +190,12 @@ class _Pixels:
         return fired
 
     def _leave_reset(self, pixels: np.ndarray, slope: np.ndarray) -> None:
-        """Let `pixels` memorise the level at which they leave reset."""
+        """Let `pixels` store the level at which they leave reset."""
         waited = self.free_from[pixels] - self.time
         self.reference[pixels] = self.level[pixels] + slope[pixels] * waited
 
     def _fire(self, pixels: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Put `pixels`, which cross a threshold in this step, in reset; return (time, pixel, polarity)."""
+        """Put `pixels`, which cross a threshold by now, into reset; return (time, pixel, polarity)."""
         rising = slope[pixels] > 0
         crossed = np.where(rising, self.threshold_on[pixels], -self.threshold_off[pixels])
         crossed += self.reference[pixels]

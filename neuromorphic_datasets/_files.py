@@ -1,4 +1,4 @@
-"""Sets with one file per recording, in a folder for each class."""
+"""Data sets with one file per recording, in a folder for each class."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ._dataset import EVENT_DTYPE, EventDataset, digest, fingerprint_of, is_ours
+from ._dataset import EventDataset, digest, fingerprint_of, is_ours
+from ._events import EVENT_DTYPE
 from .readers import Recording, read_recording
 
 
 class FileDataset(EventDataset):
-    """A set of files; `load` and `EventFolder` make them.
+    """A data set of files; `load` and `EventFolder` make them.
 
     Attributes:
-        files: the recordings' paths, in their order.
+        files: the paths of the recordings, in order.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class FileDataset(EventDataset):
 
     @property
     def fingerprint(self) -> str:
-        """Digits of the files as they are now; empty where a user's own code reads them, which may have changed."""
+        """Digits of the files' current state; empty if the user's own code, which may change, reads them."""
         if not is_ours(type(self)) or (self._read is not None and not is_ours(self._read)):
             return ""
         return digest([fingerprint_of(self.files), getattr(self._read, "__qualname__", None)])
@@ -47,7 +48,7 @@ class FileDataset(EventDataset):
         return str(self.files[position])
 
     def recording(self, position: int) -> Recording:
-        """Return a recording as its reader gives it."""
+        """Return a recording as read from its file."""
         path = self.files[position]
         return self._read(path) if self._read else read_recording(path, self.sensor_size)
 

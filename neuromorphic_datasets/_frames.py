@@ -5,6 +5,7 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import _checks
 from ._events import columns, on_sensor
@@ -24,32 +25,32 @@ def to_frames(
     start_time: float | None = None,
     end_time: float | None = None,
     remainder: str = "keep",
-    dtype: np.dtype | str = np.int16,
+    dtype: DTypeLike = np.int16,
 ) -> np.ndarray:
     """Count the events of each time slice, polarity and pixel.
 
     Every event is in a frame. With ``remainder="drop"`` the frames equal ``tonic.transforms.ToFrame(sensor_size, ...)``
-    with the same arguments bit for bit, faster, and without its change of `events` for sensors of one polarity: ToFrame
-    leaves out events at the end, those of the last, incomplete part of a bin or window, and always the last event, and
-    its counts wrap around at 32 768. Of no events ToFrame makes float64 frames with width and height exchanged; here
-    they are as always, and all zero.
+    with the same arguments bit for bit, but are made faster, and `events` stays unchanged, which ToFrame modifies for
+    sensors of one polarity. ToFrame leaves out events at the end: those of the last, incomplete part of a bin or
+    window, and always the last event. Its counts wrap around at 32 768. From no events, ToFrame makes float64 frames
+    with width and height exchanged; here they have the usual dtype and shape, and are zero.
 
     Args:
-        events: a structured array of x, y, t (µs, ascending) and p (all 0 or 1, or all -1 or 1), of any type of whole
-            numbers; y may be missing.
-        sensor_size: (width, height, polarities). With one polarity all events have to be of one.
+        events: a structured array of x, y, t (µs, ascending) and p (all 0 or 1, or all -1 or 1), of any numeric types
+            that hold whole numbers; y may be missing.
+        sensor_size: (width, height, polarities). With one polarity all events have to be of the same one.
         n_time_bins: the number of frames, equal parts of the recording's duration; this or time_window.
         time_window: the length of a frame, µs, > 0; one more frame holds what remains at the end.
-        overlap: with "drop": with time_window by how many µs neighbours overlap, < time_window; with n_time_bins by
-            which part of a bin, within [0, 1).
+        overlap: with "drop": the overlap of neighbouring frames; with time_window in µs, < time_window; with
+            n_time_bins as a fraction of a bin, within [0, 1).
         include_incomplete: with "drop" and time_window: whether to make a frame of what remains at the end.
         start_time: with time_window: where the first frame starts, µs; None is the first event.
         end_time: with "drop" and time_window: where the recording ends, µs; None is the last event.
-        remainder: "keep" has every event in a frame, from start_time on; "drop" leaves out what ToFrame does.
-        dtype: of the counts: an integer type, float32 or float64.
+        remainder: "keep" has every event in a frame, from start_time on; "drop" leaves out the same events as ToFrame.
+        dtype: the type of the counts: an integer type, float32 or float64.
 
     Returns:
-        Array of shape (frames, polarities, height, width), or (frames, polarities, width) of events without y.
+        Array of shape (frames, polarities, height, width), or (frames, polarities, width) for events without y.
 
     Raises:
         ValueError: an argument is out of range, an event is off the sensor, a number is not whole, times descend, or
@@ -75,8 +76,8 @@ def to_frames(
         frames[:] = 0
         wrong = _kernels.count(x, y, off_and_on, starts, ends, frames, most, remainder == "drop")
     if wrong >= 0:
-        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: one exceeds {most}")
-    return frames if "y" in events.dtype.names else frames[:, :, 0]
+        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: a count exceeds {most}")
+    return frames if "y" in (events.dtype.names or ()) else frames[:, :, 0]
 
 
 def batch_to_frames(
@@ -87,14 +88,14 @@ def batch_to_frames(
     remainder: str = "keep",
     device: "str | torch.device" = "cpu",
 ) -> "torch.Tensor":
-    """Make the frames of a whole batch on a device, a GPU for example; only events travel to it.
+    """Make the frames of a whole batch on a device, such as a GPU; only the events are copied to it.
 
-    The counts are those of `to_frames`.
+    The counts equal those of `to_frames`.
 
     Args:
-        recordings: structured arrays as `to_frames` takes them; one may be empty.
+        recordings: structured arrays as for `to_frames`; any of them may be empty.
         sensor_size: (width, height, polarities).
-        n_time_bins: frames of each recording.
+        n_time_bins: the number of frames per recording.
         remainder: as in `to_frames`.
         device: where to count.
 
@@ -118,8 +119,8 @@ def batch_to_frames(
         x, y, t, p = columns(events, polarities)
         p = on_sensor(x, y, p, sensor_size)
         starts, ends = _slices(t, n_time_bins, None, 0, False, None, None, remainder)
-        kept = slice(starts[0], ends[-1])
-        pixels.append(((p[kept].astype(np.int32) * height + y[kept]) * width + x[kept]).astype(np.int32))
+        framed = slice(starts[0], ends[-1])
+        pixels.append(((p[framed].astype(np.int32) * height + y[framed]) * width + x[framed]).astype(np.int32))
         lengths.append(ends - starts)
     counts = torch.from_numpy(np.array(lengths, np.int64).reshape(len(recordings), n_time_bins)).to(device)
     # Frame f of recording b is block f * B + b of the result.
@@ -130,8 +131,8 @@ def batch_to_frames(
     return frames.view(n_time_bins, len(recordings), polarities, height, width).to(torch.float32)
 
 
-def _most(dtype: np.dtype | str) -> np.generic:
-    """Return the largest count up to which a type holds all counts."""
+def _most(dtype: DTypeLike) -> np.generic:
+    """Return the largest count up to which a type represents every count."""
     kind = np.dtype(dtype)
     if kind.kind in "iu" and kind.isnative:
         return kind.type(np.iinfo(kind).max)
@@ -141,36 +142,54 @@ def _most(dtype: np.dtype | str) -> np.generic:
 
 
 def _slices(
-    t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder
+    t: np.ndarray,
+    n_time_bins: int | None,
+    time_window: float | None,
+    overlap: float,
+    include_incomplete: bool,
+    start_time: float | None,
+    end_time: float | None,
+    remainder: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each frame's events start and end; with "drop" the way of Tonic's slicers."""
+    """Return where each frame's events start and end; with "drop" as in Tonic's slicers."""
     if (n_time_bins is None) == (time_window is None):
         raise ValueError(f"n_time_bins and time_window: expected one of them, got {n_time_bins!r} and {time_window!r}")
-    remainder_is(remainder)
+    check_remainder(remainder)
     if remainder == "keep" and (overlap or include_incomplete or end_time is not None):
         raise ValueError(
-            f"overlap, include_incomplete and end_time: expected with remainder='drop' only, got {overlap!r}, "
+            f"overlap, include_incomplete and end_time: expected only with remainder='drop', got {overlap!r}, "
             f"{include_incomplete!r} and {end_time!r}"
         )
-    if n_time_bins is not None:
+    if time_window is None:
         n_time_bins = _checks.integer("n_time_bins", n_time_bins, 1)
-        overlap = _checks.fraction("overlap", overlap) or 0  # an integer keeps the edges integers
+        # An integer keeps the edges integers.
+        overlap = _checks.fraction("overlap", overlap) or 0
         if include_incomplete or start_time is not None or end_time is not None:
-            raise ValueError("include_incomplete, start_time and end_time: expected with time_window only")
+            raise ValueError("include_incomplete, start_time and end_time: expected only with time_window")
         return _bins(t, n_time_bins, overlap, remainder)
     for name, value in (("time_window", time_window), ("overlap", overlap)):
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name}: expected a number of µs, got {value!r}")
-    for name, value in (("start_time", start_time), ("end_time", end_time)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or not np.isfinite(value)):
-            raise TypeError(f"{name}: expected a finite number of µs or None, got {value!r}")
+    for name, time in (("start_time", start_time), ("end_time", end_time)):
+        if time is not None and (isinstance(time, bool) or not isinstance(time, Real) or not np.isfinite(time)):
+            raise TypeError(f"{name}: expected a finite number of µs or None, got {time!r}")
     if not 0 <= overlap < time_window < np.inf:
         raise ValueError(f"time_window: expected more than overlap >= 0, got {time_window!r} and {overlap!r}")
-    return _windows(t, time_window, overlap, include_incomplete, start_time, end_time, remainder)
+    if len(t) == 0:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    start = t[0] if start_time is None else start_time
+    duration = (t[-1] if end_time is None else end_time) - start
+    stride = time_window - overlap
+    if remainder == "keep":
+        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
+    rounded = np.ceil if include_incomplete else np.floor
+    n_frames = int(rounded((duration - time_window) / stride) + 1)
+    starts = np.arange(max(n_frames, 1)) * stride + start
+    return np.searchsorted(t, starts), np.searchsorted(t, starts + time_window)
 
 
-def remainder_is(value: str) -> None:
-    """Raise unless `value` is one of the two treatments of a recording's end."""
+def check_remainder(value: str) -> None:
+    """Raise ValueError unless `value` is one of the two treatments of a recording's end."""
     if value not in ("keep", "drop"):
         raise ValueError(f"remainder: expected 'keep' or 'drop', got {value!r}")
 
@@ -187,20 +206,6 @@ def _bins(t: np.ndarray, n_time_bins: int, overlap: float, remainder: str) -> tu
 
 
 def _between(t: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return slices that follow one another, the last to the end."""
+    """Return contiguous slices, the last of which reaches to the end."""
     cuts = np.append(np.searchsorted(t, starts), len(t))
     return cuts[:-1], cuts[1:]
-
-
-def _windows(t, window, overlap, include_incomplete, start, end, remainder) -> tuple[np.ndarray, np.ndarray]:
-    if len(t) == 0:
-        return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    start = t[0] if start is None else start
-    duration = (t[-1] if end is None else end) - start
-    stride = window - overlap
-    if remainder == "keep":
-        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
-    rounded = np.ceil if include_incomplete else np.floor
-    n_frames = int(rounded((duration - window) / stride) + 1)
-    starts = np.arange(max(n_frames, 1)) * stride + start
-    return np.searchsorted(t, starts), np.searchsorted(t, starts + window)

@@ -1,8 +1,8 @@
 """Loops over events and over the words of recordings, compiled by Numba.
 
-Decoders write into `events`, which is large enough, and return ``(count, fault, position)``: how many events they
-wrote, what stopped them (`FAULTS`; 0 if nothing did) and at which word; those of EVT add how many words of events they
-left out because no word of time came before.
+Decoders write into `events`, which is large enough, and return ``(count, fault, position)``: the number of events
+written, the reason why decoding stopped (an index of `FAULTS`; 0 at the end of the data) and the word at which it did.
+Those of EVT also return the number of words of events that they left out because no word of time precedes them.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ _TIME_BACK, _OFF_SENSOR, _UNKNOWN_WORD, _NO_ROW, _CUT = range(1, len(FAULTS))
 
 
 def _compiled(function: Callable) -> Callable:
-    """Compile when first called, and keep the machine code on disk if any folder for it can be written."""
+    """Compile on the first call, and cache the machine code on disk if a folder for it can be written."""
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no such folder
+    except RuntimeError:  # there is no such folder
         return njit(nogil=True)(function)
 
 
@@ -33,7 +33,8 @@ def _compiled(function: Callable) -> Callable:
 def count(x, y, p, starts, ends, frames, most, wraps):
     """Count events [starts[i], ends[i]) into ``frames[i, p, y, x]``.
 
-    Return -1, or the first event that is off the sensor or, unless counts may wrap around, raises one beyond `most`.
+    Return -1, or the first event that is off the sensor or, unless counts may wrap around, raises a count beyond
+    `most`.
     """
     _, polarities, height, width = frames.shape
     for i in range(len(starts)):
@@ -49,9 +50,9 @@ def count(x, y, p, starts, ends, frames, most, wraps):
 
 @_compiled
 def first_descent(t):
-    """Return the first index whose time is smaller than the one before, or -1."""
+    """Return the first index whose time is smaller than the previous one, or -1."""
     descents = 0
-    for i in range(1, len(t)):  # without a way out, so that it is vectorised
+    for i in range(1, len(t)):  # without an early exit, so that it is vectorised
         descents += t[i] < t[i - 1]
     if descents:
         for i in range(1, len(t)):
@@ -64,7 +65,7 @@ def first_descent(t):
 def first_off(x, y, width, height):
     """Return the first index at which x or y is not on the sensor, or -1."""
     off = 0
-    for i in range(len(x)):  # without a way out, so that it is vectorised
+    for i in range(len(x)):  # without an early exit, so that it is vectorised
         off += (x[i] < 0) | (x[i] >= width) | (y[i] < 0) | (y[i] >= height)
     if off:
         for i in range(len(x)):
@@ -75,14 +76,14 @@ def first_off(x, y, width, height):
 
 @_compiled
 def evt2(words, width, height, events):
-    """Decode EVT 2.0: 32-bit words of polarity or other type, six bits of time, x and y."""
+    """Decode EVT 2.0: 32-bit words of polarity (or another type), six bits of time, x and y."""
     high, wraps, count, before, untimed = np.int64(-1), np.int64(0), 0, np.int64(0), 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind = word >> 28
         if kind <= 1:
             if high < 0:
-                untimed += 1  # nothing tells this event's time
+                untimed += 1  # the event's time is unknown
                 continue
             x, y = word >> 11 & 0x7FF, word & 0x7FF
             t = (wraps + high) << 6 | word >> 22 & 0x3F
@@ -106,9 +107,9 @@ def evt2(words, width, height, events):
 
 @_compiled
 def evt3_size(words):
-    """Return the number of events in EVT 3.0 words, or a little more."""
+    """Return the number of events in EVT 3.0 words, or slightly more."""
     size = 0
-    for i in range(len(words)):  # without branches, so that it is vectorised: the bits set in a vector's mask
+    for i in range(len(words)):  # without branches, so that it is vectorised; counts the bits set in a vector's mask
         word = np.uint32(words[i])
         kind = word >> np.uint32(12)
         bits = word & np.uint32(0xFFF)
@@ -122,19 +123,19 @@ def evt3_size(words):
 
 @_compiled
 def evt3(words, width, height, events):
-    """Decode EVT 3.0: 16-bit words that each change a part of the state, or send events of the state.
+    """Decode EVT 3.0: 16-bit words, each of which changes a part of the state or sends events in the current state.
 
-    Cameras repeat words of time, the low part a few µs off; time is held where that would turn it back.
+    Cameras repeat words of time with the low part a few µs off; time stands still where that would turn it back.
     """
-    high, low, wraps, y = np.int64(-1), np.int64(0), np.int64(0), -1
-    base, polarity = 0, False
+    high, low, wraps, y = np.int64(-1), np.int64(0), np.int64(0), np.int64(-1)
+    base, polarity = np.int64(0), False
     count, before, untimed = 0, np.int64(0), 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind, payload = word >> 12, word & 0xFFF
         if kind == 2 or kind == 4 or kind == 5:
             if high < 0:
-                untimed += 1  # nothing tells these events' time
+                untimed += 1  # the events' time is unknown
                 continue
             if y < 0:
                 return count, _NO_ROW, i, untimed
@@ -143,7 +144,7 @@ def evt3(words, width, height, events):
                 return count, _TIME_BACK, i, untimed
             t = before = max(t, before)
             if kind == 2:
-                x, mask, polarity_now = payload & 0x7FF, 1, payload >> 11 == 1
+                x, mask, polarity_now = payload & 0x7FF, np.int64(1), payload >> 11 == 1
             else:
                 x, mask, polarity_now = base, payload if kind == 4 else payload & 0xFF, polarity
                 base += 12 if kind == 4 else 8
@@ -173,7 +174,7 @@ def evt3(words, width, height, events):
 
 @_compiled
 def event_stream(data, width, height, events):
-    """Decode the DVS events of Event Stream 2: a byte of time difference and polarity, then x and y, rows upwards."""
+    """Decode the DVS events of Event Stream 2: a byte of time step and polarity, then x and y, with rows upwards."""
     i, t, count = 0, np.int64(0), 0
     while i < len(data):
         first = np.int64(data[i])

@@ -15,19 +15,19 @@ from . import _checks
 from ._cache import Pack, user_folder
 from ._catalogue import info, load
 from ._dataset import EventDataset
-from ._frames import remainder_is, to_frames
+from ._frames import check_remainder, to_frames
 from ._packing import pack
 from ._splits import divided, fold_of
 from .transforms import ToFrames
 
-_TIME_BINS, _TEST_FRACTION = 10, 0.2
+_N_TIME_BINS, _TEST_FRACTION = 10, 0.2
 
 
 def loaders(
     name: str | EventDataset,
     *,
     batch_size: int = 32,
-    time_bins: int | None = None,
+    n_time_bins: int | None = None,
     time_window: float | None = None,
     remainder: str = "keep",
     root: str | PathLike | None = None,
@@ -45,55 +45,56 @@ def loaders(
     """Make the loaders of a data set's frames.
 
     Each gives batches ``(frames, labels)``: event counts, float32 of shape (T, B, C, H, W), and int64 of shape
-    (B,). C is polarity, OFF then ON. With `time_bins` T is that number: equal parts of each recording's own
-    duration, its last event included. With `time_window` recordings have as many frames as they last; shorter ones of
-    a batch are filled up with zeros, and batches are ``(frames, labels, lengths)`` with int64 lengths of shape (B,).
+    (B,). C is polarity, OFF then ON. With `n_time_bins`, T is that number: equal parts of each recording's own
+    duration, its last event included. With `time_window`, the number of frames depends on the duration; within a batch
+    shorter recordings are padded with zeros, and batches are ``(frames, labels, lengths)`` with int64 lengths of shape
+    (B,).
 
     A loader's `dataset` is a map-style set of ``(frames, label)`` or ``(frames, label, length)``, frames of shape
     (T, C, H, W), for torch's own loaders, subsets and the like; ``collate_fn=train.collate_fn`` makes the batches above
-    of them. Recordings that it augments have the augmentation of epoch 0 there.
+    from them. Augmented recordings have the augmentation of epoch 0 there.
 
-    The recordings are read once, in parallel, into one packed file per split, which is memory-mapped from then on,
-    by all processes together. It is rebuilt when a recording, a setting or this package changes, or when it is damaged.
-    A data set of your own without a `fingerprint` is read each time, and its file deleted with the last loader.
+    The recordings are read once, in parallel, into one packed file per split, which is memory-mapped from then on and
+    shared by all processes. It is rebuilt when a recording, a setting or this package changes, or when it is damaged.
+    A data set of your own without a `fingerprint` is read each time, and its file is deleted with the last loader.
 
-    The training order is a function of `seed` and epoch alone, and so is every augmentation, for any number of
-    workers: call ``train.sampler.set_epoch(epoch)`` before each epoch, or every epoch is like epoch 0. Validation
-    and test keep the set's order. No loader draws from torch's global random stream.
+    The training order depends on `seed` and epoch alone, and so does every augmentation, for any number of workers:
+    call ``train.sampler.set_epoch(epoch)`` before each epoch; otherwise every epoch is like epoch 0. Validation and
+    test keep the set's order. No loader draws from torch's global random stream.
 
     Args:
-        name: one of `names`, or a data set, such as an `EventFolder`, which is divided. Its transform is applied: one
-            to events before they are counted, `ToFrames` or the `time_window` or `n_time_bins` of an `EventFolder` in
-            place of time_bins and time_window.
-        batch_size: recordings in a batch, >= 1; the last batch may have fewer.
-        time_bins: frames of a recording, >= 1; 10 if neither it nor time_window is given.
-        time_window: µs in a frame, > 0.
+        name: one of `names`, or a data set, such as an `EventFolder`, which is divided. Its transform is applied:
+            a transform of events before they are counted, or `ToFrames` or the `time_window` or `n_time_bins` of an
+            `EventFolder` in place of the arguments below.
+        batch_size: recordings per batch, >= 1; the last batch may have fewer.
+        n_time_bins: frames per recording, >= 1; 10 if neither it nor time_window is given.
+        time_window: µs per frame, > 0.
         remainder: "keep" has every event in a frame; "drop" leaves out events at the end, as Tonic's ToFrame does.
         root: as in `load`; only with a name.
-        cache: the folder of the packed files; None is this package's folder in the user's cache. Sets that are
-            packed already, saccade-digits and an `EventFolder`, need none.
+        cache: the folder of the packed files; None is this package's folder in the user's cache. It is not used for
+            sets that are already packed, saccade-digits and `EventFolder`.
         download: as in `load`; only with a name.
-        val_fraction: the stratified share of the training recordings that validation takes, within [0, 1);
+        val_fraction: the stratified fraction of the training recordings used for validation, within [0, 1);
             with 0 there is no validation loader. Sets with a "valid" split of their own use that instead.
-        test_fraction: the stratified share of a data set given in place of a name that the test takes, within [0, 1);
-            None is 0.2. Not with a name, nor with folds, where the test part is given.
-        seed: of the training order, augmentations, the choice of the parts and the folds, in [0, 2**32 - 1].
-        fold: which fold is the test part, from 0 to folds - 1; only with `folds`.
-        folds: pool all splits and divide them into so many stratified folds, >= 2; only with `fold`.
-        augment: changes the events of a training recording: takes them and a generator; see `transforms`.
-        on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
-        num_workers: processes that load, >= 0, kept between epochs; 0 is this process.
+        test_fraction: the stratified fraction of a data set used for the test, within [0, 1); None is 0.2. Only with
+            a data set in place of a name, and without folds, which determine the test part.
+        seed: seed of the training order, the augmentations, the division and the folds, in [0, 2**32 - 1].
+        fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
+        folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
+        augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
+        on_error: how to treat damaged recordings: "raise" an error, or "skip" them and warn with their number.
+        num_workers: loading processes, >= 0, kept between epochs; 0 loads in this process.
 
     Returns:
         (train, val, test); val is None when val_fraction is 0.
 
     Raises:
-        ValueError: an argument is out of range or has no effect, the set has too few recordings for the division
-            asked for, classes are in the test or validation part alone, or a recording is damaged; the message names
-            it. While loading: likewise of what transform and augment give.
-        TypeError: an argument is of the wrong type, or a data set's `__getitem__`, or its `ToFrames`' `__call__`, is
-            its own, which would have no effect.
-        FileNotFoundError: the data are not there and `download` is False.
+        ValueError: an argument is out of range or has no effect, the set has too few recordings for the requested
+            division, classes are only in the test or validation part, or a recording is damaged, which the message
+            names. While loading: the same for the results of transform and augment.
+        TypeError: an argument is of the wrong type, or a data set overrides `__getitem__`, or its `ToFrames` overrides
+            `__call__`, which would have no effect.
+        FileNotFoundError: the data are missing and `download` is False.
 
     Example:
         >>> import pathlib, tempfile
@@ -104,33 +105,34 @@ def loaders(
         ...         path.parent.mkdir(parents=True)
         ...         _ = path.write_bytes(bytes([12, 30, 0x80, 0, 50, 12, 30, 0, 0, 250]))
         >>> place = {"root": folder.name, "cache": folder.name}
-        >>> train, val, test = loaders("nmnist", **place, time_bins=4, val_fraction=0)
+        >>> train, val, test = loaders("nmnist", **place, n_time_bins=4, val_fraction=0)
         >>> frames, labels = next(iter(test))
         >>> frames.shape, frames.dtype, labels
         (torch.Size([4, 2, 2, 34, 34]), torch.float32, tensor([2, 7]))
         >>> folder.cleanup()
     """
-    options = {
-        "batch_size": _checks.integer("batch_size", batch_size, 1),
-        "num_workers": _checks.integer("num_workers", num_workers, 0),
-        "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
-        "collate": collated,
-    }
-    framing = _framing(name, time_bins, time_window, remainder)
+    make_loader = functools.partial(
+        loader,
+        batch_size=_checks.integer("batch_size", batch_size, 1),
+        num_workers=_checks.integer("num_workers", num_workers, 0),
+        seed=_checks.integer("seed", seed, 0, 2**32 - 1),
+        collate=collated,
+    )
+    framing = _framing(name, n_time_bins, time_window, remainder)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
-    fold, folds = _folding(fold, folds)
+    folding = _folding(fold, folds)
     test_fraction = _test_fraction(name, test_fraction, folds)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment: expected a callable or None, got {augment!r}")
-    cache = _checks.folder("cache", cache) or user_folder()
+    folder = _checks.folder("cache", cache) or user_folder()
 
     def frames(recordings: EventDataset, augmented: bool = False) -> FrameDataset:
         # Events that are changed as they are loaded cannot be packed as frames.
         changed = augmented or recordings.transform is not None
-        bins = {} if changed else {"n_time_bins": framing.get("n_time_bins"), "remainder": remainder}
-        packed, places = pack(recordings, cache, **bins, on_error=on_error)
+        bins = None if changed else framing.get("n_time_bins")
+        packed, places = pack(recordings, folder, n_time_bins=bins, remainder=remainder, on_error=on_error)
         return FrameDataset(recordings, packed, places, framing)
 
     pool, valid_pool, test_pool = _pools(name, root, download, folds, val_fraction)
@@ -138,8 +140,8 @@ def loaders(
     tested = plain if test_pool is pool else frames(test_pool)
     validated = plain if valid_pool is None else frames(valid_pool)
     train_part, test_part = np.arange(len(plain)), np.arange(len(tested))
-    if folds is not None:
-        train_part, test_part = fold_of(plain.targets, fold, folds, seed)
+    if folding is not None:
+        train_part, test_part = fold_of(plain.targets, *folding, seed)
     elif tested is plain:
         train_part, test_part = divided("test_fraction", plain.targets, train_part, test_fraction, seed)
     val_part = np.arange(len(validated))
@@ -148,58 +150,64 @@ def loaders(
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)
     return (
-        loader(trained.augmented(augment, seed), **options, shuffled=True),
-        loader(validated, **options) if len(val_part) else None,
-        loader(tested, **options),
+        make_loader(trained.augmented(augment, seed), shuffled=True),
+        make_loader(validated) if len(val_part) else None,
+        make_loader(tested),
     )
 
 
-def _framing(name, time_bins: int | None, time_window: float | None, remainder: str) -> dict[str, Any]:
-    """Return how events become frames, as arguments of `to_frames`: as asked for, or as the data set's transform."""
-    remainder_is(remainder)
-    if time_bins is not None and time_window is not None:
-        raise ValueError(f"time_bins and time_window: expected at most one, got {time_bins!r} and {time_window!r}")
-    given = name.transform if isinstance(name, EventDataset) else None
-    if isinstance(given, ToFrames):
-        if type(given).__call__ is not ToFrames.__call__:
-            raise TypeError(f"transform: expected ToFrames or a transform of events, got {given} with its own __call__")
-        if time_bins is not None or time_window is not None or remainder != "keep":
-            raise ValueError(
-                f"time_bins, time_window and remainder: expected none of them for a data set with {given}, got "
-                f"{time_bins!r}, {time_window!r} and {remainder!r}"
+def _framing(
+    name: str | EventDataset, n_time_bins: int | None, time_window: float | None, remainder: str
+) -> dict[str, Any]:
+    """Return the arguments of `to_frames`, as the caller or the data set's transform sets them."""
+    check_remainder(remainder)
+    if n_time_bins is not None and time_window is not None:
+        raise ValueError(f"n_time_bins and time_window: expected at most one, got {n_time_bins!r} and {time_window!r}")
+    if isinstance(name, EventDataset) and isinstance(name.transform, ToFrames):
+        transform = name.transform
+        if type(transform).__call__ is not ToFrames.__call__:
+            raise TypeError(
+                f"transform: expected ToFrames or a transform of events, got {transform} with its own __call__"
             )
-        if given.sensor_size != name.sensor_size:
-            raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {given}")
-        options = {field.name: getattr(given, field.name) for field in dataclasses.fields(ToFrames)}
+        if n_time_bins is not None or time_window is not None or remainder != "keep":
+            raise ValueError(
+                f"n_time_bins, time_window and remainder: expected none of them for a data set with {transform}, got "
+                f"{n_time_bins!r}, {time_window!r} and {remainder!r}"
+            )
+        if transform.sensor_size != name.sensor_size:
+            raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {transform}")
+        options = {field.name: getattr(transform, field.name) for field in dataclasses.fields(ToFrames)}
         unused = ("sensor_size", "dtype")
         return {option: value for option, value in options.items() if value is not None and option not in unused}
     if time_window is not None:
         return {"time_window": _checks.positive("time_window", time_window), "remainder": remainder}
-    bins = _checks.integer("time_bins", _TIME_BINS if time_bins is None else time_bins, 1)
+    bins = _checks.integer("n_time_bins", _N_TIME_BINS if n_time_bins is None else n_time_bins, 1)
     return {"n_time_bins": bins, "remainder": remainder}
 
 
 def _test_fraction(name: str | EventDataset, fraction: float | None, folds: int | None) -> float:
     if fraction is not None and (folds is not None or not isinstance(name, EventDataset)):
-        raise ValueError(f"test_fraction: expected with a data set in place of a name and no folds, got {fraction!r}")
+        raise ValueError(
+            f"test_fraction: expected only with a data set in place of a name and without folds, got {fraction!r}"
+        )
     return _checks.fraction("test_fraction", _TEST_FRACTION if fraction is None else fraction)
 
 
-def _folding(fold: int | None, folds: int | None) -> tuple[int | None, int | None]:
+def _folding(fold: int | None, folds: int | None) -> tuple[int, int] | None:
     if (fold is None) != (folds is None):
         raise ValueError(f"fold and folds: expected both or neither, got fold={fold!r} and folds={folds!r}")
     if folds is None:
-        return None, None
+        return None
     folds = _checks.integer("folds", folds, 2)
     return _checks.integer("fold", fold, 0, folds - 1), folds
 
 
 def _check_classes(trained: "FrameDataset", **others: "FrameDataset") -> None:
-    """Refuse classes that are validated or tested but not trained."""
+    """Raise ValueError if a class is in validation or test but not in training."""
     for part, frames in others.items():
-        alone = [frames.classes[label] for label in np.setdiff1d(frames.targets, trained.targets)]
-        if alone:
-            raise ValueError(f"name: expected every class of the {part} part in training, got none of {alone}")
+        untrained = [frames.classes[label] for label in np.setdiff1d(frames.targets, trained.targets)]
+        if untrained:
+            raise ValueError(f"name: expected every class of the {part} part in training, got none of {untrained}")
 
 
 def loader(
@@ -211,7 +219,7 @@ def loader(
     collate: Callable[[Sequence], Any],
     shuffled: bool = False,
 ) -> DataLoader:
-    """Return a loader of a set whose `__getitems__` gives `Samples`."""
+    """Make the loader of a set whose `__getitems__` returns `Samples`."""
     return DataLoader(
         frames,
         batch_size=batch_size,
@@ -220,17 +228,17 @@ def loader(
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
         collate_fn=collate,
-        # Without an own stream every pass advances the global one, and resuming is not exact.
+        # Without its own generator every pass advances the global one, and resuming is not exact.
         generator=torch.Generator().manual_seed(seed),
     )
 
 
 class Samples(Sequence):
-    """Samples, as torch's loaders collate them, with the batch that was made of all at once, which is faster.
+    """Samples for torch's loaders to collate, together with the batch, made at once, which is faster.
 
     Args:
-        batch: what our own loaders take.
-        samples: gives the samples one by one; it is called when another loader asks for one.
+        batch: the batch that our own loaders return.
+        samples: returns the single samples; called when another loader asks for one.
     """
 
     def __init__(self, batch: tuple[torch.Tensor, ...], samples: Callable[[], Iterable[tuple]]):
@@ -243,32 +251,31 @@ class Samples(Sequence):
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int | slice) -> Any:
         return self._samples[index]
 
-    def __reduce__(self):
-        return list, (self._samples,)  # other processes have no use for the batch of another collate_fn
+    def __reduce__(self) -> tuple[type, tuple[list]]:
+        return list, (self._samples,)  # another process with its own collate_fn has no use for the batch
 
 
 def collated(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
-    """Return the batch of samples of a `FrameDataset`, or of a subset or the like of one; see `loaders`."""
+    """Return the batch of samples from a `FrameDataset`, or from a subset or the like of one; see `loaders`."""
     if isinstance(samples, Samples):
         return samples.batch
     frames, labels, *lengths = zip(*samples, strict=True)
-    steps = max(map(len, frames))
-    batch = torch.zeros(steps, len(frames), *frames[0].shape[1:])
-    for position, one in enumerate(frames):
-        batch[: len(one), position] = one
+    batch = torch.zeros(max(map(len, frames)), len(frames), *frames[0].shape[1:])
+    for position, recording in enumerate(frames):
+        batch[: len(recording), position] = recording
     return batch, torch.tensor(labels), *map(torch.tensor, lengths)
 
 
 def _pools(
-    name: str | EventDataset, root, download: bool, folds: int | None, val_fraction: float
+    name: str | EventDataset, root: str | PathLike | None, download: bool, folds: int | None, val_fraction: float
 ) -> tuple[EventDataset, EventDataset | None, EventDataset]:
-    """Return the sets that training, validation and test recordings are chosen from; None is the first."""
+    """Return the sets to choose training, validation and test recordings from; None stands for the first."""
     if isinstance(name, EventDataset):
         if root is not None or download:
-            raise ValueError(f"root and download: expected with a name only, got {root!r} and {download!r}")
+            raise ValueError(f"root and download: expected only with a name, got {root!r} and {download!r}")
         if type(name).__getitem__ is not EventDataset.__getitem__:
             raise TypeError(
                 f"name: expected a data set that changes its recordings in `events` or `transform`, got a "
@@ -278,16 +285,16 @@ def _pools(
     if folds is not None:
         pool = load(name, "all", root=root, download=download)
         return pool, None, pool
-    places = {"root": root, "download": download}
-    valid = load(name, "valid", **places) if val_fraction and "valid" in info(name).splits else None
-    return load(name, "train", **places), valid, load(name, "test", **places)
+    open_split = functools.partial(load, name, root=root, download=download)
+    valid = open_split("valid") if val_fraction and "valid" in info(name).splits else None
+    return open_split("train"), valid, open_split("test")
 
 
 class FrameDataset(Dataset):
     """Recordings as frames, made from a packed file batch by batch; see `loaders`.
 
-    Indexed by a number it gives (frames, label), or (frames, label, length) of frames of a time window: a float32
-    tensor of shape (T, C, H, W) and ints.
+    Indexing gives (frames, label), or (frames, label, length) for frames of a time window: a float32 tensor of shape
+    (T, C, H, W) and ints.
 
     Attributes:
         targets: the labels, int64 of shape (n,).
@@ -296,18 +303,18 @@ class FrameDataset(Dataset):
     """
 
     def __init__(self, recordings: EventDataset, packed: Pack, places: np.ndarray, framing: dict[str, Any]):
-        kept = np.flatnonzero(places >= 0)
-        self._packed, self._places, self._numbers = packed, places[kept], kept
+        readable = np.flatnonzero(places >= 0)
+        self._packed, self._places, self._numbers = packed, places[readable], readable
         self._name = f"{recordings.name} {recordings.split}"
-        self.targets, self.classes = recordings.targets[kept], recordings.classes
+        self.targets, self.classes = recordings.targets[readable], recordings.classes
         self.sensor_size = packed.sensor_size
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
-        self._framing, self._augment, self._seed = framing, None, 0
+        self._framing, self._seed = framing, 0
+        self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def only(self, chosen: np.ndarray) -> "FrameDataset":
-        """Return a set of some of the recordings, by index."""
-        chosen_parts = {name: getattr(self, name)[chosen] for name in ("_places", "_numbers", "targets")}
-        return self._with(**chosen_parts)
+        """Return a set of a selection of the recordings, by index."""
+        return self._with(**{name: getattr(self, name)[chosen] for name in ("_places", "_numbers", "targets")})
 
     def augmented(self, augment: Callable | None, seed: int) -> "FrameDataset":
         """Return a set whose events are changed by `augment`, seeded by epoch and recording."""
@@ -325,7 +332,7 @@ class FrameDataset(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> Samples:
-        """Return samples, maybe none, by indices or (epoch, index) pairs; this is what torch's loader calls."""
+        """Return samples, possibly none, by indices or (epoch, index) pairs; torch's loader calls this."""
         pairs = [index if isinstance(index, tuple) else (0, operator.index(index)) for index in indices]
         numbers = [index for _, index in pairs]
         labels = torch.from_numpy(self.targets[numbers])
@@ -333,9 +340,9 @@ class FrameDataset(Dataset):
             frames = torch.from_numpy(self._packed.frames()[self._places[numbers]].astype(np.float32, copy=False))
             batch = frames.transpose(0, 1).contiguous(), labels
             return Samples(batch, lambda: zip(frames, labels.tolist(), strict=True))
-        made = [torch.from_numpy(self._frames(epoch, index)) for epoch, index in pairs]
-        lengths = [] if "n_time_bins" in self._framing else [list(map(len, made))]
-        samples = list(zip(made, labels.tolist(), *lengths, strict=True))
+        recordings = [torch.from_numpy(self._frames(epoch, index)) for epoch, index in pairs]
+        lengths = [] if "n_time_bins" in self._framing else [list(map(len, recordings))]
+        samples = list(zip(recordings, labels.tolist(), *lengths, strict=True))
         if not samples:
             empty = torch.zeros(self._framing.get("n_time_bins", 0), 0, *self.sensor_size[::-1])
             return Samples((empty, labels, *(torch.tensor(part, dtype=torch.int64) for part in lengths)), list)
@@ -356,10 +363,10 @@ class FrameDataset(Dataset):
 
 
 class _Order(DistributedSampler):
-    """The training order of an epoch; each index comes with the epoch, of which workers would not learn otherwise."""
+    """The training order of an epoch; each index comes with the epoch, which workers would not know otherwise."""
 
-    def __init__(self, frames: FrameDataset, seed: int):
-        # The sampler draws from seed + epoch: spaced apart, so that no two seeds share the order of any epoch.
+    def __init__(self, frames: Dataset, seed: int):
+        # The sampler draws from seed + epoch; seeds are spaced so that no two of them share the order of an epoch.
         super().__init__(frames, num_replicas=1, rank=0, shuffle=True, seed=seed << 20)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

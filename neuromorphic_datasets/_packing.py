@@ -1,4 +1,4 @@
-"""Data sets into packed files: read in parallel, once, and kept."""
+"""Packing of data sets into files: read in parallel, once, and kept."""
 
 import functools
 import os
@@ -6,7 +6,7 @@ import re
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, is_ours
+from ._events import RecordingError
 from ._frames import to_frames
-from .readers import RecordingError
 
-# Below this many recordings starting processes takes longer than reading.
+# For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
 
 
@@ -30,44 +30,49 @@ def pack(
     on_error: str = "raise",
     num_workers: int | None = None,
 ) -> tuple[_cache.Pack, np.ndarray]:
-    """Return a packed file of the recordings and the place of each recording in it, -1 if it was left out.
+    """Return a packed file of the recordings and the position of each recording in it, -1 if it was left out.
 
-    It holds events, or frames of `n_time_bins` where these need fewer bytes. It is kept for later runs if all that
-    decides its bytes is known; of recordings without a fingerprint it is deleted with its last user.
+    The file holds events, or `n_time_bins` frames per recording if these take fewer bytes. It is kept for later runs,
+    unless the recordings have no fingerprint: then it is deleted with its last user.
 
     Args:
-        recordings: what to pack, without their transform.
-        folder: where the file goes, under a name made of all that decides its bytes.
-        n_time_bins: the frames wanted; None packs events.
-        remainder: of the frames, as in `to_frames`.
-        on_error: "raise" on a damaged recording, or "skip" it; a warning counts them then.
-        num_workers: processes that read; None is one for each core, and this process for few recordings.
+        recordings: the recordings to pack, without their transform.
+        folder: the folder of the file, whose name is made from everything that determines its contents.
+        n_time_bins: the number of frames needed per recording; None packs events.
+        remainder: as in `to_frames`.
+        on_error: "raise" on a damaged recording, or "skip" it and warn with the number of skipped ones.
+        num_workers: reading processes; None is one per core, or none besides this one for few recordings.
 
     Raises:
-        TypeError, ValueError: the set's labels are not those of its classes, one per recording, or its fingerprint is
-            no string.
-        RecordingError: with "raise", at the first damaged one; with "skip", if all are.
+        TypeError, ValueError: the labels are not one per recording, or not those of the classes, or the fingerprint is
+            not a string.
+        RecordingError: with "raise", at the first damaged recording; with "skip", if all are damaged.
     """
     _checks.labels("targets", recordings.targets, len(recordings.classes))
     if len(recordings) != len(recordings.targets):
         raise ValueError(f"targets: expected {len(recordings)}, one per recording, got {len(recordings.targets)}")
-    kept = recordings.packed()
-    if kept is not None and is_ours(recordings.events):
-        return kept
+    existing = recordings.packed()
+    if existing is not None and is_ours(recordings.events):
+        return existing
     fingerprint = recordings.fingerprint
     if not isinstance(fingerprint, str):
         raise TypeError(
             f"fingerprint: expected a string, got {fingerprint!r:.200} of type {type(fingerprint).__name__}"
             f"{'; write @property above the method' if callable(fingerprint) else ''}"
         )
-    build = functools.partial(_built, recordings, n_time_bins, remainder, on_error, num_workers)
     name = re.sub(r"[^\w.-]", "_", f"{recordings.name}-{recordings.split}")
-    if fingerprint:
-        packed = build(folder / f"{name}-{_key(recordings, fingerprint, on_error)}.pack")
-    else:
-        place = _cache.TemporaryFolder(folder, name)
-        packed = build(place.path / "recordings.pack")
-        packed.place = place
+    temporary = None if fingerprint else _cache.TemporaryFolder(folder, name)
+    file = "recordings.pack" if temporary else f"{name}-{_key(recordings, fingerprint, on_error)}.pack"
+    events_path = (temporary.path if temporary else folder) / file
+    frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
+    with _cache.locked(events_path):
+        packed = _cache.opened(events_path)
+        if packed is None:
+            packed = _cache.opened(frames_path)
+        if packed is None:
+            write = functools.partial(_write_events, recordings=recordings, on_error=on_error, num_workers=num_workers)
+            packed = _smaller(_cache.load_or_build(events_path, write), frames_path, n_time_bins, remainder)
+    packed.folder = temporary
     places = np.full(len(recordings), -1)
     places[packed.sources] = np.arange(len(packed))
     _report_left_out(recordings, packed, places)
@@ -75,7 +80,7 @@ def pack(
 
 
 def _key(recordings: EventDataset, fingerprint: str, on_error: str) -> str:
-    """Return digits made of all that decides the bytes of a packed file of events."""
+    """Return digits that depend on everything that determines the contents of a packed file of events."""
     kind = type(recordings)
     return digest(
         [
@@ -91,24 +96,13 @@ def _key(recordings: EventDataset, fingerprint: str, on_error: str) -> str:
 
 @functools.cache
 def _code() -> str:
-    """Return digits of the code that reads: what it reads differently from before has to be read again."""
+    """Return digits of the reading code, so that recordings are read again after it changes."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return digest([*((file.name, file.read_bytes()) for file in files), version("faery"), version("tonic")])
 
 
-def _built(recordings, n_time_bins, remainder, on_error, num_workers, events_path: Path) -> _cache.Pack:
-    """Open a packed file of events or frames, or write it."""
-    frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
-    with _cache.locked(events_path):
-        for path in (events_path, frames_path):
-            if path.is_file() and (packed := _cache.opened(path)) is not None:
-                return packed
-        events = _cache.load_or_build(events_path, lambda file: _write_events(file, recordings, on_error, num_workers))
-        return _smaller(events, frames_path, n_time_bins, remainder)
-
-
 def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, remainder: str) -> _cache.Pack:
-    """Pack frames and delete the events if frames need fewer bytes."""
+    """Pack frames and delete the events if the frames take fewer bytes."""
     if n_time_bins is None or len(events) * n_time_bins * int(np.prod(events.sensor_size)) >= events.block_bytes():
         return events
     frames = _cache.load_or_build(frames_path, lambda file: _write_frames(file, events, n_time_bins, remainder))
@@ -117,7 +111,7 @@ def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, re
 
 
 def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.ndarray) -> None:
-    """Warn of damaged recordings, whether they were left out now or by the run that packed the file."""
+    """Warn of damaged recordings, whether they are left out now or were by the run that packed the file."""
     left_out = np.count_nonzero(places < 0)
     if left_out:
         lost = np.setdiff1d(recordings.targets, recordings.targets[places >= 0])
@@ -127,17 +121,17 @@ def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.n
 
 
 class _Readable(Dataset):
-    """Events, or the error that reading them gave; errors cannot be raised in a worker without ending it."""
+    """The events of each recording, or the error in reading them, which would end a worker if raised there."""
 
     def __init__(self, recordings: EventDataset):
         self._recordings, self._read = recordings, recordings.read
-        if recordings.packed() is not None:  # a subclass has replaced its events
+        if recordings.packed() is not None:  # a subclass overrides `events`
             self._read = functools.partial(EventDataset.read, recordings)
 
     def __len__(self) -> int:
         return len(self._recordings)
 
-    def __getitem__(self, position: int):
+    def __getitem__(self, position: int) -> tuple:
         try:
             return position, *self._read(position)
         except RecordingError as error:
@@ -156,20 +150,20 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
                 raise events
             writer.add_events(events, int(recordings.targets[position]), position, stated)
         except (TypeError, ValueError) as error:
-            named = isinstance(error, RecordingError)
-            error = error if named else RecordingError(f"{recordings.where(position)}: {error}")
+            if not isinstance(error, RecordingError):
+                error = RecordingError(f"{recordings.where(position)}: {error}")
             if on_error == "raise":
                 raise error from None
             damaged.append(error)
     if not len(recordings):
-        raise RecordingError(f"{recordings.name}: expected one recording or more, got none")
+        raise RecordingError(f"{recordings.name}: expected at least one recording, got none")
     if len(damaged) == len(recordings):
         warnings.warn(f"{len(damaged)} of {len(damaged)} recordings are left out", stacklevel=2)
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
     writer.finish(note=str(damaged[0]) if damaged else "")
 
 
-def _unchanged(sample):
+def _unchanged(sample: Any) -> Any:
     return sample
 
 
@@ -177,8 +171,8 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
     width, height, polarities = events.sensor_size
 
     def frames(position: int) -> np.ndarray:
-        options = {"n_time_bins": n_time_bins, "remainder": remainder, "dtype": np.int32}
-        return to_frames(events.events(position), events.sensor_size, **options)
+        recording = events.events(position)
+        return to_frames(recording, events.sensor_size, n_time_bins=n_time_bins, remainder=remainder, dtype=np.int32)
 
     dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)

@@ -1,10 +1,10 @@
 """The catalogue: what each data set is, where its files are, and how it is read.
 
-URLs, checksums and layouts are those of Tonic 1.7, but for figshare's: its pages answer programs with an empty 202,
-``ndownloader.figshare.com`` and the API deliver.
+URLs, checksums and layouts are those of Tonic 1.7, except figshare's URLs: its pages answer programs with an empty 202,
+while ``ndownloader.figshare.com`` and the API deliver.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -16,29 +16,32 @@ import numpy as np
 from ._class_folders import by_class
 from ._dataset import EventDataset
 from ._download import RemoteFile
+from ._events import RecordingError
 from ._files import FileDataset
-from ._tonic import Reading, TonicDataset
+from ._tonic import Reading, TonicDataset, class_names
+from .readers import Recording, packed, read_recording
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a data set is.
+    """The description of a data set.
 
     Attributes:
         name: its name in this package.
         title: its name in the literature.
         sensor_size: (width, height, polarities); sound has height 1.
         n_classes: the number of classes.
-        class_names: their names, where Tonic has none or others; see `classes`.
-        splits: the publisher's parts; a set with "all" only is divided by `load`, stratified and always alike.
-        licence: as its publisher states it.
+        class_names: their names, where Tonic has none or different ones; see `classes`.
+        splits: the publisher's parts; a set with only "all" is divided by `load`, stratified and always the same way.
+        licence: the licence that its publisher states.
         citation: authors, year, title.
-        homepage: where it is described.
-        files: what is downloaded; empty for a set that is generated.
-        folder: the folder below root, named as Tonic names it.
+        homepage: the page that describes it.
+        files: the files to download; empty for a generated set.
+        folder: the folder below root, named as in Tonic.
         patterns: the recordings of each split below the folder.
-        note: what else to know.
+        note: further remarks.
         free: whether the recordings may be in root itself.
+        open: the function that opens a split from the set's folder.
     """
 
     name: str
@@ -55,25 +58,26 @@ class Info:
     note: str = ""
     free: bool = False
     class_names: tuple[str, ...] = ()
-    open: Callable[["Info", str, Path, Callable | None], EventDataset] = field(default=None, repr=False)
+    open: "_Opener" = field(kw_only=True, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; empty where only the files tell them."""
-        from ._tonic import class_names
-
+        """The names of the classes; empty if they are known only from the files."""
         return self.class_names or class_names(self.folder)
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts that the files come from."""
+        """The hosts of the files."""
         return tuple(dict.fromkeys(urlparse(url).netloc for file in self.files for url in file.urls))
 
     @property
     def bytes(self) -> int | None:
-        """The size of the download; None if a file's size is not known before."""
-        sizes = [file.bytes for file in self.files]
-        return None if None in sizes else sum(sizes)
+        """The size of the download; None if a file's size is not known in advance."""
+        sizes = [file.bytes for file in self.files if file.bytes is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
+
+
+_Opener = Callable[[Info, str, Path, Callable | None], EventDataset]
 
 
 def _figshare(number: int) -> tuple[str, ...]:
@@ -84,7 +88,7 @@ def _figshare(number: int) -> tuple[str, ...]:
     )
 
 
-def _tonic(reading: Reading) -> Callable[[Info, str, Path, Callable | None], EventDataset]:
+def _tonic(reading: Reading) -> _Opener:
     def open_set(info: Info, split: str, folder: Path, transform: Callable | None) -> EventDataset:
         files = sorted(folder.glob(info.patterns[split]))
         return TonicDataset(info.name, split, folder, files, info.sensor_size, reading, transform)
@@ -92,16 +96,22 @@ def _tonic(reading: Reading) -> Callable[[Info, str, Path, Callable | None], Eve
     return open_set
 
 
-def _class_folders(part: dict[str, str], endings: tuple[str, ...], classes=None, read=None, skip: str = "."):
-    """Return an opener of one file per recording in a folder for each class.
+def _class_folders(
+    part: dict[str, str],
+    endings: tuple[str, ...],
+    classes: Sequence[str] | None = None,
+    read: Callable[[Path], Recording] | None = None,
+    skip: str = ".",
+) -> _Opener:
+    """Return an opener of sets with one file per recording, in a folder for each class.
 
-    `part` is the folder of each split, anywhere below the set's; files whose names start with `skip` are no recordings.
+    `part` is the folder of each split, anywhere below the set's; files whose names start with `skip` are ignored.
     """
 
     def open_set(info: Info, split: str, folder: Path, transform: Callable | None) -> EventDataset:
-        place = next(iter(sorted(folder.rglob(part[split]))), folder) if part[split] else folder
-        names = classes or sorted(path.name for path in place.iterdir() if path.is_dir())
-        files, labels, _ = by_class(place, names, endings, skip)
+        parent = next(iter(sorted(folder.rglob(part[split]))), folder) if part[split] else folder
+        names = classes or sorted(path.name for path in parent.iterdir() if path.is_dir())
+        files, labels, _ = by_class(parent, names, endings, skip)
         return FileDataset(info.name, split, info.sensor_size, list(names), files, labels, read, transform)
 
     return open_set
@@ -113,21 +123,17 @@ def _open_saccade_digits(info: Info, split: str, folder: Path, transform: Callab
     return SaccadeDigits(split, folder, transform)
 
 
-def _read_ncaltech(path: Path) -> Any:
-    from .readers import Recording, read_recording
-
+def _read_ncaltech(path: Path) -> Recording:
     events = read_recording(path).events
-    # As Tonic does: each recording starts at its own leftmost and topmost event.
+    # As in Tonic: each recording starts at its own leftmost and topmost event.
     events["x"] -= events["x"].min()
     events["y"] -= events["y"].min()
     return Recording(events)
 
 
-def _read_stmnist(path: Path) -> Any:
-    """Read 100 rows of signs and one of times in seconds; taxels count along rows of ten."""
+def _read_stmnist(path: Path) -> Recording:
+    """Read 100 rows of signs and one of times in seconds; taxels are numbered along rows of ten."""
     from scipy.io import loadmat
-
-    from .readers import Recording, RecordingError, packed
 
     try:
         table = loadmat(path)["spiketrain"]
@@ -137,21 +143,21 @@ def _read_stmnist(path: Path) -> Any:
         raise RecordingError(f"{path}: expected 101 rows, got an array of shape {table.shape}")
     column, taxel = np.nonzero(table[:100].T)
     if not len(column):
-        raise RecordingError(f"{path}: there are no events in it")
+        raise RecordingError(f"{path}: expected at least one event, got none")
     t = np.rint(table[100, column] * 1e6).astype(np.int64)
     order = np.argsort(t, kind="stable")
     x, y, p = taxel % 10, taxel // 10, table[taxel, column] > 0
     return Recording(packed(x[order], y[order], t[order], p[order]))
 
 
-def _hdf5_labels(source) -> np.ndarray:
+def _hdf5_labels(source: Any) -> np.ndarray:
     import h5py
 
     with h5py.File(Path(source.location_on_system, source.data_filename), "r") as file:
         return file["labels"][()].astype(np.int64)
 
 
-def _tidigits_labels(source) -> list[int]:
+def _tidigits_labels(source: Any) -> list[int]:
     return [source.class_map[name.split("-")[-1]] for name in source._samples]
 
 
@@ -189,8 +195,8 @@ _ALL = (
         (RemoteFile("ASLDVS.zip", ("https://www.dropbox.com/sh/ibq0jsicatn7l6r/AACNrNELV56rs1YInMWUs9CAa?dl=1",)),),
         "ASLDVS",
         {"all": "**/*.mat"},
-        note="No recordings of j and z, which are movements. The host packs the file anew for each download, so that "
-        "its checksum is not fixed; it was reported gone in 2024.",
+        note="No recordings of j and z, which are movements. The host repacks the file for each download, so its "
+        "checksum is not fixed; the file was reported missing in 2024.",
         open=_tonic(Reading("ASLDVS", {"all": {}})),
     ),
     Info(
@@ -228,7 +234,7 @@ _ALL = (
         ),
         "DVSLip",
         {"train": "DVS-Lip/train/*/*.npy", "test": "DVS-Lip/test/*/*.npy"},
-        note="Google Drive asks before it delivers so large a file: fetch it with a browser.",
+        note="Google Drive asks for confirmation before it delivers a file of this size: fetch it with a browser.",
         open=_tonic(Reading("DVSLip", _TRAIN_TEST)),
     ),
     Info(
@@ -248,7 +254,7 @@ _ALL = (
         ),
         "DVSGesture",
         {"train": "ibmGestureTrain/*/*.npy", "test": "ibmGestureTest/*/*.npy"},
-        note="Tonic's cut version: one gesture a recording, times in whole ms.",
+        note="Tonic's cut version: one gesture per recording, times in whole ms.",
         open=_tonic(Reading("DVSGesture", _TRAIN_TEST)),
     ),
     Info(
@@ -269,7 +275,7 @@ _ALL = (
         ),
         "NCALTECH101",
         {"all": "**/Caltech101/*/*.bin"},
-        note="Recordings are of different sizes, none larger than the sensor.",
+        note="Recordings differ in size; none is larger than the sensor.",
         free=True,
         open=_class_folders({"all": "Caltech101"}, (".bin",), read=_read_ncaltech),
     ),
@@ -400,7 +406,7 @@ _ALL = (
         _MNIST_FILES,
         "smnist",
         {"train": "train-*-ubyte", "test": "t10k-*-ubyte"},
-        note="Grey values crossing thresholds, pixel after pixel.",
+        note="Events are threshold crossings of the grey values, pixel by pixel.",
         open=_tonic(Reading("SMNIST", _TRAIN_TEST, attrgetter("label_data"))),
     ),
     Info(
@@ -445,7 +451,7 @@ _ALL = (
         ),
         "STMNIST",
         {"all": "data_submission/[0-9]/*.mat"},
-        note="The host asks for a form to be filled in: fetch it with a browser.",
+        note="The host requires a form: fetch the file with a browser.",
         free=True,
         class_names=_DIGITS,
         open=_class_folders({"all": "data_submission"}, (".mat",), _DIGITS, _read_stmnist, skip="LUT"),

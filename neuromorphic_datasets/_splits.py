@@ -1,4 +1,4 @@
-"""How recordings and images are divided: stratified, every class in every part."""
+"""The division of recordings and images: stratified, with every class in every part."""
 
 import numpy as np
 
@@ -6,35 +6,35 @@ import numpy as np
 def divided(
     argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices in `pool` as two parts, the second a stratified `fraction`, each ascending.
+    """Divide the indices in `pool` into two parts, the second a stratified `fraction`, each ascending.
 
     Raises:
-        ValueError: naming `argument`, if a part would be without a class.
+        ValueError: naming `argument`, if a class would be missing from a part.
     """
     if fraction == 0:
         return pool, pool[:0]
     from sklearn.model_selection import train_test_split
 
     labels, counts = np.unique(targets[pool], return_counts=True)
-    wanted = (
-        f"{argument}: expected a share that puts recordings of every class into both parts of the {len(pool)} "
+    message = (
+        f"{argument}: expected a fraction that puts recordings of every class into both parts of the {len(pool)} "
         f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {fraction}"
     )
     try:
         train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)
     except ValueError as error:
-        raise ValueError(wanted) from error
+        raise ValueError(message) from error
     if any(len(np.unique(targets[part])) < len(labels) for part in (train, rest)):
-        raise ValueError(wanted)
+        raise ValueError(message)
     return np.sort(train), np.sort(rest)
 
 
 def fold_of(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (train, test) indices of one of k stratified folds."""
+    """Return the (train, test) indices of one of the stratified folds."""
     from sklearn.model_selection import StratifiedKFold
 
     rarest = np.unique(targets, return_counts=True)[1].min()
     if folds > rarest:
-        raise ValueError(f"folds: expected at most {rarest}, the recordings of the rarest class, got {folds}")
+        raise ValueError(f"folds: expected at most {rarest}, the number of recordings of the rarest class, got {folds}")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return list(splitter.split(targets, targets))[fold]

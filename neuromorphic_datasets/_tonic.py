@@ -1,7 +1,7 @@
 """Data sets and transforms through Tonic.
 
-Tonic's classes find and decode the recordings. They are kept from downloading, which they do without looking at
-what comes; their order, which is that of the file system, is replaced by that of the names.
+Tonic's classes find and decode the recordings. They are kept from downloading, because they do not check what they
+download; their order, that of the file system, is replaced by that of the names.
 """
 
 import os
@@ -15,20 +15,19 @@ from unittest import mock
 
 import numpy as np
 
-from ._dataset import EVENT_DTYPE, EventDataset, digest, fingerprint_of, is_ours
-from ._events import columns, on_sensor
-from .readers import RecordingError
+from ._dataset import EventDataset, digest, fingerprint_of, is_ours
+from ._events import EVENT_DTYPE, RecordingError, columns, on_sensor
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How Tonic reads a set.
+    """The way Tonic reads a set.
 
     Attributes:
         tonic_class: its class in ``tonic.datasets``.
-        arguments: what the class is called with for each split.
-        labels: takes Tonic's object and gives its labels, in Tonic's order.
-        sort_by_label: for a set whose order is otherwise that of the file system.
+        arguments: the arguments of the class for each split.
+        labels: a function from Tonic's object to its labels, in Tonic's order.
+        sort_by_label: whether to sort by label a set whose order is otherwise that of the file system.
     """
 
     tonic_class: str
@@ -38,7 +37,9 @@ class Reading:
 
 
 class TonicDataset(EventDataset):
-    """A set that Tonic reads; `load` makes them."""
+    """A data set that Tonic reads; `load` makes them."""
+
+    sensor_size: tuple[int, int, int]
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class TonicDataset(EventDataset):
         reading: Reading,
         transform: Callable[[np.ndarray], Any] | None = None,
     ):
-        self._folder, self._reading, self._process, self.split = folder, reading, None, split
+        self._folder, self._reading, self.split = folder, reading, split
+        self._process: int | None = None
         source = self._tonic()
         labels = np.asarray(reading.labels(source), np.int64)
         self._paths = list(map(str, source.data)) if _are_paths(source.data) else None
@@ -68,7 +70,7 @@ class TonicDataset(EventDataset):
         return {**self.__dict__, "_source": None, "_process": None}
 
     def _tonic(self) -> Any:
-        """Return Tonic's object, one for each process: some hold open HDF5 files."""
+        """Return Tonic's object, one per process because some hold open HDF5 files."""
         import tonic.datasets
 
         if self._process != os.getpid():
@@ -83,38 +85,38 @@ class TonicDataset(EventDataset):
         where = self._paths[number] if self._paths else f"{self._folder}: {self.split}, recording {number}"
         try:
             events = self._tonic()[number][0]
-        except Exception as error:  # whatever Tonic, SciPy, h5py and NumPy make of a damaged file
+        except Exception as error:  # whatever Tonic, SciPy, h5py and NumPy raise over a damaged file
             raise RecordingError(f"{where}: {type(error).__name__}: {error}") from error
         return converted(events, self.sensor_size, where)
 
 
-def _are_paths(data) -> bool:
+def _are_paths(data: Any) -> bool:
     return isinstance(data, list) and bool(data) and isinstance(data[0], str)
 
 
-def _classes(source) -> list:
-    """Return the names of the classes; of those of N-TIDIGITS Tonic has only the map."""
+def _classes(source: Any) -> list:
+    """Return the names of the classes; for N-TIDIGITS Tonic has only their map to labels."""
     return list(source.classes if hasattr(source, "classes") else source.class_map)
 
 
 def class_names(tonic_class: str) -> tuple[str, ...]:
-    """Return the names of the classes that a class of Tonic tells without files."""
+    """Return the names of the classes that one of Tonic's data sets states without its files."""
     import tonic.datasets
 
     return tuple(map(str, getattr(getattr(tonic.datasets, tonic_class, None), "classes", ())))
 
 
-def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> np.ndarray:
+def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where: str) -> np.ndarray:
     """Return Tonic's events as `EVENT_DTYPE`, checked; sets of sound get y = 0."""
-    events = events.reshape(-1)  # some of Tonic's are columns of shape (n, 1)
+    events = events.reshape(-1)  # some of Tonic's arrays have shape (n, 1)
     result = np.zeros(len(events), EVENT_DTYPE)
-    for name in set(events.dtype.names) & set(EVENT_DTYPE.names):
+    for name in set(events.dtype.names or ()) & {"x", "y", "t", "p"}:
         result[name] = events[name]
     if sensor_size[2] == 1:
-        result["p"] = 0  # Tonic writes 1, and its ToFrame makes it 0
+        result["p"] = 0  # Tonic writes 1, which its ToFrame turns into 0
     if len(result) == 0:
-        raise RecordingError(f"{where}: there are no events in it")
-    if (np.diff(result["t"]) < 0).any():  # nothing says that the publishers' arrays are in order
+        raise RecordingError(f"{where}: expected at least one event, got none")
+    if (np.diff(result["t"]) < 0).any():  # the publishers do not promise sorted arrays
         result = result[np.argsort(result["t"], kind="stable")]
     width, height, polarities = sensor_size
     x, y, p = result["x"], result["y"], result["p"]
@@ -122,7 +124,7 @@ def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where) -> n
     if off.any():
         event = int(off.argmax())
         raise RecordingError(
-            f"{where}: event {event}: damaged; expected x < {width}, y < {height} and p < {polarities}, "
+            f"{where}: event {event}: expected x < {width}, y < {height} and p < {polarities}, "
             f"got x={x[event]}, y={y[event]} and p={p[event]}"
         )
     return result
@@ -145,7 +147,7 @@ def _checked(events: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarra
 
 
 def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_bins: int) -> np.ndarray:
-    """Call Tonic's ToVoxelGrid on a copy: it writes into the polarities, which have to hold -1."""
+    """Call Tonic's ToVoxelGrid on a copy, because it writes -1 into the polarities."""
     from tonic.transforms import ToVoxelGrid
 
     return ToVoxelGrid(sensor_size, n_time_bins)(_checked(events, sensor_size))

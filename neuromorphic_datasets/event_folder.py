@@ -8,50 +8,51 @@ from typing import Any
 import numpy as np
 
 from . import _checks
-from ._cache import user_folder
+from ._cache import Pack, user_folder
 from ._class_folders import all_by_class, names_of, refuse_parts
 from ._dataset import digest
 from ._files import FileDataset
 from ._packing import pack
 from .readers import FORMATS, Recording, read_recording
+from .transforms import ToFrames
 
 __all__ = ["EventFolder"]
 
 
 class EventFolder(FileDataset):
-    """Recordings of any format that `read_events` reads, in a folder for each class, at any depth below it.
+    r"""Recordings of any format that `read_events` reads, in a folder for each class, at any depth below it.
 
     All of them are read once, when the data set is made, into one packed file, which is used from then on as long
-    as the files stay as they are. `loaders` takes the data set in place of a name, and divides it.
+    as the files do not change. `loaders` takes the data set in place of a name, and divides it.
 
     Args:
         root: the folder of the class folders. Hidden files are left out; a warning counts other files that are not
-            read. Of a set that is divided already, give the folder of one part, such as train/.
-        time_window: µs in a frame, > 0; or
-        n_time_bins: frames of a recording, >= 1. With neither, indexing gives events.
+            read. If the set is already divided, give the folder of one part, such as train/.
+        time_window: µs per frame, > 0; or
+        n_time_bins: frames per recording, >= 1. With neither, indexing gives events.
         transform: applied to the events of each recording, in place of both.
-        sensor_size: (width, height, polarities); None takes what the files state, which has to be the same in all, or,
-            if they do not, the smallest sensor that all events fit on. AEDAT 2.0 that does not name its camera needs
-            it; see `read_events`.
+        sensor_size: (width, height, polarities); None takes the size that the files state, which has to be the same in
+            all, or, if they state none, the smallest sensor that all events fit on. It is required for AEDAT 2.0 files
+            that do not name their camera; see `read_events`.
         columns: the order of the columns of .csv and .npy without names; see `read_events`.
-        on_error: what a damaged recording does: "raise" its error, or "skip" it with a warning that counts.
+        on_error: how to treat damaged recordings: "raise" an error, or "skip" them and warn with their number.
         cache: the folder of the packed file; None is this package's folder in the user's cache.
 
     Attributes:
-        As of every `EventDataset`, and `files`: the paths of the recordings. To leave recordings out or reorder them,
-        set `files` and `targets` alike.
+        Those of `EventDataset`, and `files`: the paths of the recordings. To leave out or reorder recordings, set
+        `files` and `targets` together.
 
     Raises:
         FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
         ValueError: a recording is damaged, files state different sizes, an argument is out of range, or the folders
-            are parts of a divided set.
+            are the parts of a divided set.
 
     Example:
         >>> import pathlib, tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> for name in ("left", "right"):
         ...     pathlib.Path(folder.name, name).mkdir()
-        ...     _ = pathlib.Path(folder.name, name, "a.csv").write_text("t,x@4,y@2,p\\n0,3,1,1\\n9,0,0,0\\n")
+        ...     _ = pathlib.Path(folder.name, name, "a.csv").write_text("t,x@4,y@2,p\n0,3,1,1\n9,0,0,0\n")
         >>> recordings = EventFolder(folder.name, time_window=5, cache=folder.name)
         >>> frames, label = recordings[1]
         >>> recordings.classes, recordings.sensor_size, frames.shape, label
@@ -83,7 +84,7 @@ class EventFolder(FileDataset):
         refuse_parts(folder, classes, "open one of them, as EventFolder(root / 'train')")
         files, labels = all_by_class(folder, classes, FORMATS, "recordings")
         if _checks.columns(columns) is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
-            raise ValueError(f"columns: expected None, as {folder} has no .csv and no .npy, got {columns!r}")
+            raise ValueError(f"columns: expected None, as {folder} has no .csv or .npy, got {columns!r}")
         sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)
         self._columns = _checks.columns(columns)
@@ -91,19 +92,14 @@ class EventFolder(FileDataset):
         self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
         self.files, self.targets = list(self._places), self.targets[places >= 0]
         self.sensor_size = self._packed.sensor_size
-        self._set_transform(self._framing(time_window, n_time_bins) if transform is None else transform)
-
-    def _framing(self, time_window: float | None, n_time_bins: int | None) -> Callable[[np.ndarray], Any] | None:
-        from .transforms import ToFrames
-
-        if time_window is None and n_time_bins is None:
-            return None
-        return ToFrames(self.sensor_size, n_time_bins=n_time_bins, time_window=time_window)
+        if time_window is not None or n_time_bins is not None:
+            transform = ToFrames(self._packed.sensor_size, n_time_bins=n_time_bins, time_window=time_window)
+        self._set_transform(transform)
 
     @property
     def fingerprint(self) -> str:
-        known = super().fingerprint
-        return known and digest([known, self._columns])
+        files = super().fingerprint
+        return files and digest([files, self._columns])
 
     def recording(self, position: int) -> Recording:
         return read_recording(self.files[position], self.sensor_size, self._columns)
@@ -111,10 +107,10 @@ class EventFolder(FileDataset):
     def events(self, position: int) -> np.ndarray:
         return self._packed.events(self._place(self.files[position]))
 
-    def packed(self):
+    def packed(self) -> tuple[Pack, np.ndarray] | None:
         return (self._packed, np.array([*map(self._place, self.files)])) if hasattr(self, "_places") else None
 
     def _place(self, file: Path) -> int:
         if file not in self._places:
-            raise ValueError(f"files: expected recordings that were read when the folder was opened, got {file}")
+            raise ValueError(f"files: expected only recordings that were read when the folder was opened, got {file}")
         return self._places[file]

@@ -1,9 +1,9 @@
 """Static images for binary, Heaviside and concept bottleneck networks.
 
-``digits`` comes with scikit-learn and needs no download; ``mnist``, ``fashion-mnist`` and ``cifar10`` are those of
-torchvision, or a local copy: a folder of idx files (as published, or .gz), an .npz with x_train, y_train, x_test and
-y_test, or a folder with train/ and test/, each of class folders of images, named as the classes or by their numbers.
-Images of your own lie in class folders. All have eight bits per channel; others are refused, not converted.
+``digits`` comes with scikit-learn and needs no download; ``mnist``, ``fashion-mnist`` and ``cifar10`` come from
+torchvision, or from a local copy: a folder of idx files (as published, or .gz), an .npz with x_train, y_train, x_test
+and y_test, or a folder with train/ and test/, each with class folders of images, named after the classes or their
+numbers. Your own images go into class folders. All have eight bits per channel; others are refused, not converted.
 
 Example:
     >>> train, test = load("digits")
@@ -12,6 +12,7 @@ Example:
     (torch.Size([1, 8, 8]), torch.float32, True, True)
 """
 
+import functools
 import gzip
 import re
 import struct
@@ -20,10 +21,12 @@ import zlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from numpy.typing import ArrayLike
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from . import _checks
 from ._cache import user_folder
@@ -59,7 +62,7 @@ def names() -> list[str]:
     return sorted([*_PUBLISHED, "digits"])
 
 
-class Images(TensorDataset):
+class Images(Dataset):
     """Images and labels in memory; indexing gives (image, label), float32 (C, H, W) within [0, 1] and int.
 
     Args:
@@ -68,8 +71,8 @@ class Images(TensorDataset):
         classes: the name of each label.
 
     Raises:
-        ValueError: the arrays are of another form, or a label is no class.
-        TypeError: classes is no sequence of strings.
+        ValueError: an array has another shape or dtype, or a label is not a class.
+        TypeError: classes is not a sequence of strings.
 
     Attributes:
         images: uint8 tensor of shape (n, C, H, W).
@@ -83,7 +86,7 @@ class Images(TensorDataset):
         (torch.Size([1, 4, 4]), torch.float32, tensor(1.), 1)
     """
 
-    def __init__(self, images: np.ndarray, targets: np.ndarray, classes: list[str]):
+    def __init__(self, images: np.ndarray, targets: ArrayLike, classes: list[str]):
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[1] <= _MOST_CHANNELS:
             raise ValueError(
@@ -92,32 +95,34 @@ class Images(TensorDataset):
             )
         if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
             raise TypeError(f"classes: expected a list of strings, got {classes!r}")
-        # A copy: torch warns of arrays that cannot be written, as those over a file's bytes.
+        # A copy: torch warns of read-only arrays, such as those backed by a file's bytes.
         self.images = torch.from_numpy(np.array(images, order="C"))
         self.targets = torch.from_numpy(_labels("targets", targets, len(images), len(classes)))
         self.classes = list(classes)
-        super().__init__(self.images, self.targets)
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.images[index].to(torch.float32) / 255, int(self.targets[index])
 
 
 class _Batches(Images):
-    """Images that are fetched as whole batches, which is some ten times as fast as collating them."""
+    """Images fetched as whole batches, which is about ten times as fast as collating them."""
 
     def __getitems__(self, indices: Sequence[int | tuple[int, int]]) -> Samples:
-        """Return samples, by indices or (epoch, index) pairs; this is what torch's loader calls."""
+        """Return samples, by indices or (epoch, index) pairs; torch's loader calls this."""
         numbers = torch.tensor([i[1] if isinstance(i, tuple) else int(i) for i in indices], dtype=torch.int64)
         images, targets = self.images[numbers].to(torch.float32) / 255, self.targets[numbers]
         return Samples((images, targets), lambda: zip(images, targets.tolist(), strict=True))
 
     @classmethod
-    def some(cls, images: Images, chosen: np.ndarray) -> "_Batches":
+    def of(cls, images: Images, chosen: np.ndarray) -> "_Batches":
         return cls(images.images.numpy()[chosen], images.targets.numpy()[chosen], images.classes)
 
 
 def _collated(samples: Sequence) -> Sequence[torch.Tensor]:
-    return samples.batch if isinstance(samples, Samples) else default_collate(samples)
+    return samples.batch if isinstance(samples, Samples) else default_collate(list(samples))
 
 
 def load(name: str, *, root: str | PathLike | None = None, download: bool = False) -> tuple[Images, Images]:
@@ -125,22 +130,21 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
 
     Args:
         name: one of `names`, or the path of a folder of class folders of images, all of one size, whose test part is a
-            stratified fifth, always the same; or of such folders train/ and test/, with the same classes and nothing
-            beside them. Hidden files are left out; a warning counts other files that are not read.
-        root: the local copy, see above, or where torchvision keeps its own; None is this package's folder in
-            the user's cache.
-        download: whether torchvision may fetch what is missing of its sets.
+            stratified fifth, always the same; or of a folder with train/ and test/, each with the same class folders,
+            and no other folder. Hidden files are left out; a warning counts other files that are not read.
+        root: the local copy, see above, or torchvision's folder; None is this package's folder in the user's cache.
+        download: whether torchvision may fetch missing files.
 
     Returns:
         (train, test), each an `Images`. The test part of digits is a stratified fifth, always the same.
 
     Raises:
         TypeError: the name is neither a string nor a path.
-        ValueError: the name is unknown, a file is damaged, of another shape, of more than eight bits per channel, with
-            transparent pixels or of several frames, a label is no class, a class is in the test part
-            alone, the folders are not those of classes, there are several local copies, or root or download is given
-            for digits or a folder.
-        FileNotFoundError: the images are not there and `download` is False, or a class has none.
+        ValueError: the name is unknown, a file is damaged, differs in shape, or has more than eight bits per channel,
+            transparent pixels or more than one frame, a label is not a class, a class is only in the test part, the
+            folders are not class folders, there is more than one local copy, or root or download is given for digits
+            or a folder.
+        FileNotFoundError: the images are missing and `download` is False, or a class has none.
 
     Example:
         >>> train, test = load("digits")
@@ -153,7 +157,7 @@ def load(name: str, *, root: str | PathLike | None = None, download: bool = Fals
     if root is not None and (own or name == "digits"):
         raise ValueError(f"root: expected None, as {name} is {'a folder itself' if own else 'no file'}, got {root}")
     if download and (own or name == "digits"):
-        raise ValueError(f"download: expected False, as {name} is here already, got {download!r}")
+        raise ValueError(f"download: expected False, as {name} needs no download, got {download!r}")
     if own:
         return _own(Path(name))
     if name not in names():
@@ -177,19 +181,21 @@ def loaders(
     """Make the loaders of a set of images.
 
     Each gives batches ``(images, labels)``, float32 of shape (B, C, H, W) within [0, 1] and int64 of shape (B,). The
-    training order is a function of `seed` and epoch alone: call ``train.sampler.set_epoch(epoch)`` before each epoch.
+    training order depends on `seed` and epoch alone: call ``train.sampler.set_epoch(epoch)`` before each epoch.
 
     Args:
-        name, root, download: as in `load`.
-        batch_size: >= 1; the last batch may have fewer.
-        val_fraction: the stratified share of the training images that validation takes, within [0, 1).
-        seed: of the training order and the choice of the validation images, in [0, 2**32 - 1].
+        name: as in `load`.
+        batch_size: images per batch, >= 1; the last batch may have fewer.
+        root: as in `load`.
+        download: as in `load`.
+        val_fraction: the stratified fraction of the training images used for validation, within [0, 1).
+        seed: seed of the training order and the choice of the validation images, in [0, 2**32 - 1].
 
     Returns:
         (train, val, test); val is None when val_fraction is 0.
 
     Raises:
-        ValueError, FileNotFoundError: as `load`, or an argument is out of range.
+        ValueError, FileNotFoundError: as in `load`, or an argument is out of range.
 
     Example:
         >>> train, val, test = loaders("digits", batch_size=50)
@@ -197,19 +203,20 @@ def loaders(
         >>> images.shape, len(train.dataset), len(val.dataset)
         (torch.Size([50, 1, 8, 8]), 1293, 144)
     """
-    options = {
-        "batch_size": _checks.integer("batch_size", batch_size, 1),
-        "seed": _checks.integer("seed", seed, 0, 2**32 - 1),
-        "num_workers": 0,
-        "collate": _collated,
-    }
+    make_loader = functools.partial(
+        loader,
+        batch_size=_checks.integer("batch_size", batch_size, 1),
+        seed=_checks.integer("seed", seed, 0, 2**32 - 1),
+        num_workers=0,
+        collate=_collated,
+    )
     fraction = _checks.fraction("val_fraction", val_fraction)
     train, test = load(name, root=root, download=download)
-    kept, rest = divided("val_fraction", train.targets.numpy(), np.arange(len(train)), fraction, seed)
+    train_part, val_part = divided("val_fraction", train.targets.numpy(), np.arange(len(train)), fraction, seed)
     return (
-        loader(_Batches.some(train, kept), **options, shuffled=True),
-        loader(_Batches.some(train, rest), **options) if len(rest) else None,
-        loader(_Batches.some(test, np.arange(len(test))), **options),
+        make_loader(_Batches.of(train, train_part), shuffled=True),
+        make_loader(_Batches.of(train, val_part)) if len(val_part) else None,
+        make_loader(_Batches.of(test, np.arange(len(test)))),
     )
 
 
@@ -225,18 +232,18 @@ def _with_test_part(images: np.ndarray, labels: np.ndarray, classes: list[str]) 
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=labels, random_state=0)
-    return tuple(Images(images[part], labels[part], classes) for part in map(np.sort, parts))
+    train, test = (Images(images[part], labels[part], classes) for part in map(np.sort, parts))
+    return train, test
 
 
 def _pair(parts: Sequence[tuple[Path, np.ndarray, np.ndarray]], classes: list[str]) -> tuple[Images, Images]:
-    """Make the train and the test part of what each was read from, and its images (n, H, W[, C]) and labels."""
+    """Make the train and test parts from the path, the images (n, H, W[, C]) and the labels of each."""
     train, test = (Images(*_checked(where, images, labels, len(classes)), classes) for where, images, labels in parts)
     if train.images.shape[1:] != test.images.shape[1:]:
         shapes = [tuple(part.images.shape[1:]) for part in (train, test)]
         raise ValueError(f"{parts[1][0]}: expected images of shape {shapes[0]} as in training, got {shapes[1]}")
-    alone = np.setdiff1d(test.targets, train.targets)
-    if len(alone):
-        untrained = [classes[label] for label in alone]
+    untrained = [classes[label] for label in np.setdiff1d(test.targets, train.targets)]
+    if untrained:
         raise ValueError(f"{parts[1][0]}: expected every class of the test part in training, got none of {untrained}")
     return train, test
 
@@ -246,17 +253,14 @@ def _own(folder: Path) -> tuple[Images, Images]:
     if parts is not None:
         train, test = map(names_of, parts)
         if train != test:
-            only = {
-                part.name: sorted(set(one) - set(other))
-                for part, one, other in zip(parts, (train, test), (test, train), strict=True)
-            }
+            only = {"train": sorted(set(train) - set(test)), "test": sorted(set(test) - set(train))}
             raise ValueError(
-                f"{folder}: expected the same class folders in train and test, got some in one only: {only}"
+                f"{folder}: expected the same class folders in train and test, got some in only one of them: {only}"
             )
     first = parts[0] if parts else folder
     classes = names_of(first)
     if len(classes) < 2:
-        raise ValueError(f"{first}: expected class folders, two or more, got {classes}")
+        raise ValueError(f"{first}: expected two or more class folders, got {classes}")
     if parts is not None:
         return _pair([_class_folders(part, classes) for part in parts], classes)
     images, labels = _checked(*_class_folders(folder, classes), len(classes))
@@ -264,7 +268,7 @@ def _own(folder: Path) -> tuple[Images, Images]:
     fewest = counts.min()
     if fewest < 2 or len(labels) // 5 < len(classes):
         least = folder / classes[counts.argmin()]
-        raise ValueError(f"{least}: expected five images a class or more, to keep a fifth for the test, got {fewest}")
+        raise ValueError(f"{least}: expected at least five images per class, a fifth for the test, got {fewest}")
     return _with_test_part(images, labels, classes)
 
 
@@ -272,19 +276,19 @@ def _divided(folder: Path) -> tuple[Path, Path] | None:
     """Return the parts train/ and test/ of a folder, or None if it has class folders."""
     names = names_of(folder)
     if names != ["test", "train"]:
-        refuse_parts(folder, names, "name them train and test, with no folder beside them; validation is part of train")
+        refuse_parts(folder, names, "name them train and test, without other folders; validation is taken from train")
         return None
     warn_of(folder, loose_files(folder))
     return folder / "train", folder / "test"
 
 
 def _local(folder: Path, classes: list[str]) -> list[tuple[Path, np.ndarray, np.ndarray]] | None:
-    """Return where they are, the images and the labels of train and test in a local copy, or None if there is none."""
+    """Return the path, the images and the labels of train and test in a local copy, or None if there is none."""
     if folder.suffix == ".npz":
         return _npz(folder)
     archives, idx = sorted(folder.glob("*.npz")), list(folder.glob("train-images*ubyte*"))
-    divided = (folder / "train").is_dir() and (folder / "test").is_dir()
-    copies = [*archives, *idx[:1], *([folder / "train"] if divided else [])]
+    has_parts = (folder / "train").is_dir() and (folder / "test").is_dir()
+    copies = [*archives, *idx[:1], *([folder / "train"] if has_parts else [])]
     if len(copies) > 1:
         raise ValueError(f"root: expected one local copy, got {[str(copy) for copy in copies]}")
     if archives:
@@ -298,13 +302,12 @@ def _local(folder: Path, classes: list[str]) -> list[tuple[Path, np.ndarray, np.
             )
             for part in ("train", "t10k")
         ]
-    if divided:
-        return [_published_folders(part, classes) for part in _divided(folder)]
-    return None
+    parts = _divided(folder) if has_parts else None
+    return [_published_folders(part, classes) for part in parts] if parts else None
 
 
 def _published_folders(folder: Path, classes: list[str]) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Read class folders whose names are those of the classes, or their numbers."""
+    """Read class folders named after the classes or their numbers."""
     numbers = {name: label for label, name in enumerate(classes)}
     folders = names_of(folder)
     unknown = [name for name in folders if name not in numbers and not (name.isdecimal() and int(name) < len(classes))]
@@ -332,10 +335,10 @@ def _npz(path: Path) -> list[tuple[Path, np.ndarray, np.ndarray]]:
 
 def _idx(folder: Path, name: str) -> np.ndarray:
     """Read an idx file (LeCun): two zero bytes, the type 8 (uint8), the number of dimensions, their sizes, the data."""
-    found = [path for path in (folder / f"{name}-ubyte", folder / f"{name}-ubyte.gz") if path.is_file()]
-    if not found:
-        raise FileNotFoundError(f"{folder}: expected {name}-ubyte or {name}-ubyte.gz, got none")
-    path = found[0]
+    paths = [path for path in (folder / f"{name}-ubyte", folder / f"{name}-ubyte.gz") if path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: expected {name}-ubyte or {name}-ubyte.gz, got neither")
+    path = paths[0]
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -354,52 +357,52 @@ def _idx(folder: Path, name: str) -> np.ndarray:
 
 def _class_folders(folder: Path, classes: list[str]) -> tuple[Path, np.ndarray, np.ndarray]:
     files, labels = all_by_class(folder, classes, _ENDINGS, "images")
-    images = []
+    images: list[np.ndarray] = []
     for path in files:
         pixels = _pixels(path)
         if images and pixels.shape != images[0].shape:
             raise ValueError(
-                f"{path}: expected shape {images[0].shape} as of {files[0]} and the others, got {pixels.shape}"
+                f"{path}: expected shape {images[0].shape} as in {files[0]} and the others, got {pixels.shape}"
             )
         images.append(pixels)
     return folder, np.stack(images), np.array(labels)
 
 
 def _pixels(path: Path) -> np.ndarray:
-    """Read an image of one frame as uint8, (H, W) if it is grey, else (H, W, 3), without changing a value."""
+    """Read an image of one frame as uint8, (H, W) if it is grey, else (H, W, 3), without changing any value."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             fault = _fault(image)
             if not fault:
-                # A palette's opacities are dropped with a warning, unless they were made a channel before.
+                # A palette's opacities are dropped with a warning unless they are converted to a channel first.
                 opaque = image.convert("RGBA") if image.has_transparency_data else image
                 pixels = np.asarray(opaque.convert("L" if image.mode in _GREY else "RGB"))
-    except Exception as error:  # Pillow raises nearly anything over a damaged file
-        raise ValueError(f"{path}: no image: {error}") from error
+    except Exception as error:  # Pillow raises almost anything over a damaged file
+        raise ValueError(f"{path}: not an image: {error}") from error
     if fault:
         raise ValueError(f"{path}: {fault}")
     return pixels
 
 
-def _fault(image) -> str:
-    """Return what of an image eight bits of grey or of red, green and blue would not hold, or nothing."""
-    # Pillow cuts deeper colours when it decodes them; its tiles tell before. BGR;16 has 16 bits per pixel.
+def _fault(image: Any) -> str:
+    """Return why eight bits of grey or of red, green and blue cannot hold an image, or an empty string."""
+    # Pillow truncates deeper colours when it decodes them; its tiles show them before. BGR;16 has 16 bits per pixel.
     if any(re.search("(?<!BGR);(16|32)", str(tile)) or _ppm_depth(tile) > 255 for tile in image.tile):
         return f"expected eight bits per channel, got more, in Pillow's mode {image.mode}; scale it to eight bits first"
     if image.mode not in (*_GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
         return f"expected a grey or RGB image of eight bits, got Pillow's mode {image.mode}; convert it first"
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the others of MPO are previews
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # the other frames of MPO are previews
     if frames > 1:
         return f"expected one frame, got {frames}; save each as an image first"
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        return "expected no transparency, got transparent pixels; put it on a background first"
+        return "expected no transparency, got transparent pixels; put the image on a background first"
     return ""
 
 
-def _ppm_depth(tile) -> int:
-    """Return the largest value that a tile of a PPM file can have, 0 of others."""
+def _ppm_depth(tile: Any) -> int:
+    """Return the largest value that a tile of a PPM file can have, or 0 for other formats."""
     return tile[3][1] if tile[0].startswith("ppm") and isinstance(tile[3], tuple) else 0
 
 
@@ -412,14 +415,13 @@ def _torchvision(name: str, folder: Path, download: bool) -> list[tuple[Path, np
     except RuntimeError as error:
         raise FileNotFoundError(
             f"root: expected {name} in {folder}, got none; pass download=True (in a command --download) to fetch it, "
-            "or a local copy: "
-            f"idx files, an .npz, or train/ and test/ with class folders ({error})"
+            f"or a local copy: idx files, an .npz, or train/ and test/ with class folders ({error})"
         ) from None
     return [(folder, np.asarray(part.data), np.asarray(part.targets)) for part in parts]
 
 
-def _checked(where: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 images (n, C, H, W) and labels (n,) of arrays that fit each other."""
+def _checked(where: Path, images: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 images (n, C, H, W) and labels (n,), checked against each other."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] > (_MOST_CHANNELS,):
         raise ValueError(
@@ -427,19 +429,17 @@ def _checked(where: Path, images: np.ndarray, labels: np.ndarray, classes: int) 
             f"got {images.dtype} of shape {images.shape}"
         )
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return images, _labels(str(where), labels, len(images), classes)
+    return images, _labels(str(where), labels, len(images), n_classes)
 
 
-def _labels(where: str, labels, count: int, classes: int) -> np.ndarray:
-    """Return labels as int64 (n,), if each is the number of a class."""
-    labels = np.asarray(labels)
+def _labels(where: str, targets: ArrayLike, count: int, n_classes: int) -> np.ndarray:
+    """Return labels as int64 (n,), checked to be numbers of classes."""
+    labels = np.asarray(targets)
     if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{where}: expected {count} labels, one for each image, got {labels.dtype} of shape {labels.shape}"
-        )
+        raise ValueError(f"{where}: expected {count} labels, one per image, got {labels.dtype} of shape {labels.shape}")
     labels = labels.reshape(-1)
-    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.trunc(labels)))
+    wrong = ~((labels >= 0) & (labels < n_classes) & (labels == np.trunc(labels)))
     if wrong.any():
-        place = int(wrong.argmax())
-        raise ValueError(f"{where}: expected labels in [0, {classes - 1}], got {labels[place]} for image {place}")
+        image = int(wrong.argmax())
+        raise ValueError(f"{where}: expected labels in [0, {n_classes - 1}], got {labels[image]} for image {image}")
     return labels.astype(np.int64)

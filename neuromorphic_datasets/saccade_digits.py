@@ -1,16 +1,16 @@
 """``saccade-digits``: real handwritten digits seen by a simulated event camera that makes N-MNIST's saccades.
 
-Scene: scikit-learn's 1797 bundled digit scans (8x8 pixels of 0..16) are shown to the camera as dark ink on
-bright paper, and it looks at each through three saccades, as in N-MNIST (Orchard et al. 2015). Dark on bright
-gives the polarities of N-MNIST's files: OFF on the leading side of a moving stroke.
+Scene: scikit-learn's 1797 digit scans (8x8 pixels of 0..16) are shown to the camera as dark ink on bright
+paper, and it views each in three saccades, as in N-MNIST (Orchard et al. 2015). Dark on bright gives the
+polarities of N-MNIST's files: OFF on the leading side of a moving stroke.
 
 * Paper: a scan's pixel is a uniform square tile of `TILE_PX` sensor pixels, 19.2 pixels for the whole digit
   (an MNIST digit is 20 high). The lens blurs it with a Gaussian of standard deviation `BLUR_PX`. Light is 1
-  from blank paper and `INK_LEVEL` from a wide area of full ink, proportionally between.
+  from blank paper, `INK_LEVEL` from a wide area of full ink, and proportional in between.
 * Motion: three straight legs of `LEG_US` between the corners `PATH_PX` of a triangle, back to its start.
   Along each leg the image moves with the minimum-jerk profile 10 s^3 - 15 s^4 + 6 s^5, at rest at both ends.
 * Sensor: `CAMERA`, an `EventCamera` of 34x34 pixels; `neuromorphic_datasets._event_camera` has the pixel
-  model. The scene is rendered every `STEP_US`, and event times are interpolated between.
+  model. The scene is rendered every `STEP_US`, and event times are interpolated in between.
 
 Constants, with units:
 
@@ -25,13 +25,13 @@ Constants, with units:
 ..             mismatch 0.04 of a threshold             standard deviation between pixels
 ..             refractory time 1000 µs                  reset after an event
 ..             noise 0.3 events / (pixel s)             background activity
-..             seed 0                                   of mismatch and noise
+..             seed 0                                   seed of mismatch and noise
 `TEST_SIZE`    360 recordings                           stratified test part; 1437 are for training
-`SPLIT_SEED`   0                                        of the choice of the test part
+`SPLIT_SEED`   0                                        seed of the choice of the test part
 =============  =======================================  ==============================================
 
-Every recording is a function of its scan, its number in scikit-learn's order and these constants alone: noise
-is drawn from a stream of the recording's own, mismatch is one and the same for all, being the sensor's.
+Every recording depends only on its scan, its number in scikit-learn's order and these constants: each has its
+own stream of noise, and all share the mismatch, which belongs to the sensor.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,29 +56,29 @@ CAMERA = EventCamera()
 TEST_SIZE = 360
 SPLIT_SEED = 0
 
-# Part of the cache file's name: raise it when the model changes otherwise than by a constant above.
+# Part of the cache file's name: increase it when the model changes other than by a constant above.
 _MODEL_VERSION = 1
-# Recordings simulated together: enough to keep numpy busy, few enough for the processor's cache.
+# Recordings simulated together: enough to keep NumPy busy, few enough for the processor's cache.
 _BATCH = 32
 
 
 def simulate(
     images: np.ndarray, recordings: Sequence[int] | None = None, camera: EventCamera = CAMERA
 ) -> list[np.ndarray]:
-    """Simulate the recordings of some images.
+    """Simulate the recordings of images.
 
     Args:
         images: scans of shape (n, rows, columns), values in [0, 16], any real dtype.
-        recordings: a number >= 0 for each, which selects its noise; None numbers them from 0. The data set
+        recordings: a number >= 0 per image, which selects its noise; None numbers them from 0. The data set
             uses the number of the scan in ``sklearn.datasets.load_digits()``.
         camera: the sensor.
 
     Returns:
-        For each image its events: structured arrays of x, y, t (µs, ascending, from 0 to 300 000) and p (1
+        The events of each image: structured arrays of x, y, t (µs, ascending, from 0 to 300 000) and p (1
         ON, 0 OFF), int64 each.
 
     Raises:
-        ValueError: the shape or the values of `images` do not fit, or `recordings` is not of its length.
+        ValueError: the shape or the values of `images` are invalid, or `recordings` differs in length.
 
     Example:
         >>> import numpy as np
@@ -95,8 +95,8 @@ def simulate(
         raise ValueError(f"images: expected values in [0, 16], got [{images.min()}, {images.max()}]")
     recordings = range(len(images)) if recordings is None else recordings
     if len(recordings) != len(images):
-        raise ValueError(f"recordings: expected {len(images)} numbers, one for each image, got {len(recordings)}")
-    times = np.arange(0, 3 * LEG_US + 1, STEP_US)
+        raise ValueError(f"recordings: expected {len(images)} numbers, one per image, got {len(recordings)}")
+    times = range(0, 3 * LEG_US + 1, STEP_US)
     frames = (_seen(images / 16, camera, *_position(time)) for time in times)
     return camera.record(times, frames, recordings)
 
@@ -120,7 +120,7 @@ def _seen(ink: np.ndarray, camera: EventCamera, x: float, y: float) -> np.ndarra
 
 
 def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
-    """Return the share of each tile in each sensor pixel's light along one axis, of shape (pixels, tiles).
+    """Return each tile's share of each sensor pixel's light along one axis, of shape (pixels, tiles).
 
     A tile blurred by a Gaussian is a difference of two error functions: smooth in the offset, and never
     negative.
@@ -135,7 +135,7 @@ def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
 class SaccadeDigits(EventDataset):
     """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``.
 
-    All recordings are simulated at the first use, in some ten seconds, into one file in the folder `root`.
+    All recordings are simulated on first use, in about ten seconds, into one file in the folder `root`.
 
     Args:
         split: "train" (1437 recordings), "test" (360) or "all".
@@ -143,7 +143,7 @@ class SaccadeDigits(EventDataset):
         transform: applied to the events, as in `load`.
 
     Example:
-        The first recording of "all" alone:
+        Only the first recording of "all":
 
         >>> from sklearn.datasets import load_digits
         >>> [events] = simulate(load_digits().images[:1], recordings=[0])
@@ -169,6 +169,7 @@ class SaccadeDigits(EventDataset):
 
     @property
     def fingerprint(self) -> str:
+        """Digits of the simulation's constants; empty for a subclass."""
         return _fingerprint() if is_ours(type(self)) else ""
 
     def events(self, position: int) -> np.ndarray:
@@ -190,7 +191,7 @@ def _split(targets: np.ndarray, split: str) -> np.ndarray:
 
 
 def _fingerprint() -> str:
-    """Return digits that are others for other constants, so that no stale file is ever read."""
+    """Return digits that differ for other constants, so that no stale file is ever read."""
     return digest((_MODEL_VERSION, TILE_PX, BLUR_PX, INK_LEVEL, LEG_US, STEP_US, PATH_PX, CAMERA))
 
 

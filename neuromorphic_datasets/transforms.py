@@ -1,14 +1,15 @@
 """Transforms of events: to frames, voxel grids and time surfaces, and augmentations.
 
-All are frozen and can be pickled. A transform takes events and is given to `load` or `EventFolder`; an augmentation
-takes events and a NumPy generator and is given to `loaders`, which seeds the generator for each recording and epoch.
-Events are structured arrays of x, y, t (µs, ascending) and p (0 or 1); none of these changes the array it gets.
+All are frozen and can be pickled. A transform takes events and is passed to `load` or `EventFolder`; an augmentation
+takes events and a NumPy generator and is passed to `loaders`, which seeds the generator for each recording and epoch.
+Events are structured arrays of x, y, t (µs, ascending) and p (0 or 1); none of these modifies its input.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import _checks
 from ._frames import to_frames
@@ -18,14 +19,14 @@ __all__ = ["Augment", "DropEvents", "Flip", "Roll", "TimeJitter", "TimeSurface",
 
 @dataclass(frozen=True)
 class ToFrames:
-    """Count the events of each time slice, polarity and pixel.
+    """Counts of the events in each time slice, polarity and pixel.
 
     Args:
-        sensor_size, n_time_bins, time_window, overlap, include_incomplete: as of `to_frames`, whose errors the call
+        sensor_size, n_time_bins, time_window, overlap, include_incomplete: as in `to_frames`, whose errors the call
             raises.
         start_time, end_time, remainder, dtype: likewise; ``remainder="drop"`` gives the frames of Tonic's ToFrame.
 
-    The result is that of `to_frames`: (frames, polarities, height, width) of `dtype`, int16 by default.
+    The result is that of `to_frames`: (frames, polarities, height, width) of `dtype`, by default int16.
 
     Example:
         >>> events = np.array([(1, 0, 5, 1), (0, 0, 7, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -41,21 +42,10 @@ class ToFrames:
     start_time: float | None = None
     end_time: float | None = None
     remainder: str = "keep"
-    dtype: Any = np.int16
+    dtype: DTypeLike = np.int16
 
     def __call__(self, events: np.ndarray) -> np.ndarray:
-        return to_frames(
-            events,
-            self.sensor_size,
-            n_time_bins=self.n_time_bins,
-            time_window=self.time_window,
-            overlap=self.overlap,
-            include_incomplete=self.include_incomplete,
-            start_time=self.start_time,
-            end_time=self.end_time,
-            remainder=self.remainder,
-            dtype=self.dtype,
-        )
+        return to_frames(events, **vars(self))
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,7 @@ class VoxelGrid:
     The result is float64 of shape (n_time_bins, 1, height, width); an OFF event counts as -1.
 
     Raises:
-        ValueError: in the call, if all events have one time, or there are none, or as `to_frames`.
+        ValueError: in the call, if there are no events or all have the same time, or as in `to_frames`.
 
     Reference:
         Zhu et al. 2019, "Unsupervised event-based learning of optical flow, depth, and egomotion", CVPR.
@@ -87,7 +77,7 @@ class VoxelGrid:
         from ._tonic import to_voxel_grid
 
         if len(events) == 0 or events["t"][-1] == events["t"][0]:
-            raise ValueError(f"events: expected some that last longer than 0 µs, got {len(events)}")
+            raise ValueError(f"events: expected a duration longer than 0 µs, got {len(events)} events at one time")
         return to_voxel_grid(events, self.sensor_size, self.n_time_bins)
 
 
@@ -103,7 +93,7 @@ class TimeSurface:
     The result is float64 of shape (surfaces, polarities, height, width), within [0, 1].
 
     Raises:
-        ValueError, TypeError: in the call, as `to_frames`, if the events are not as they have to be.
+        ValueError, TypeError: in the call, if the events are invalid, as in `to_frames`.
 
     Reference:
         Lagorce et al. 2017, "HOTS: a hierarchy of event-based time-surfaces for pattern recognition", IEEE TPAMI
@@ -127,10 +117,10 @@ class TimeSurface:
 
 @dataclass(frozen=True)
 class Augment:
-    """Several augmentations, one after the other.
+    """A sequence of augmentations.
 
     Args:
-        steps: callables that take events and a generator, and give events.
+        steps: callables that take events and a generator, and return events, in order.
 
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -139,7 +129,7 @@ class Augment:
         True
     """
 
-    steps: tuple
+    steps: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...]
 
     def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         for step in self.steps:
@@ -149,11 +139,11 @@ class Augment:
 
 @dataclass(frozen=True)
 class Flip:
-    """Exchange left and right, with a probability.
+    """A random exchange of left and right.
 
     Args:
         sensor_size: (width, height, polarities).
-        probability: within [0, 1].
+        probability: the probability of the exchange, within [0, 1].
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range.
@@ -182,11 +172,11 @@ class Flip:
 
 @dataclass(frozen=True)
 class Roll:
-    """Shift all events by one random vector; what leaves the sensor is dropped, unless everything would.
+    """A random shift of all events; those that leave the sensor are dropped, unless all of them would.
 
     Args:
         sensor_size: (width, height, polarities).
-        pixels: the largest shift along either axis, >= 0, an int.
+        pixels: the largest shift along either axis, an integer >= 0.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range.
@@ -209,23 +199,23 @@ class Roll:
         width, height, _ = self.sensor_size
         dx, dy = generator.integers(-self.pixels, self.pixels, 2, endpoint=True)
         x, y = events["x"].astype(np.int64) + dx, events["y"].astype(np.int64) + dy
-        kept = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        if not kept.any():
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        if not inside.any():
             return events
-        shifted = events[kept]
-        shifted["x"], shifted["y"] = x[kept], y[kept]
+        shifted = events[inside]
+        shifted["x"], shifted["y"] = x[inside], y[inside]
         return shifted
 
 
 @dataclass(frozen=True)
 class DropEvents:
-    """Drop each event with a probability; one at least stays.
+    """Random removal of events; at least one stays.
 
     Args:
-        probability: within [0, 1).
+        probability: the probability of removal per event, within [0, 1).
 
     Raises:
-        TypeError, ValueError: if it is no number, or out of range.
+        TypeError, ValueError: it is not a number, or is out of range.
 
     Example:
         >>> events = np.array([(1, 0, 0, 1), (0, 0, 4, 0)], dtype=[(f, "i8") for f in "xytp"])
@@ -240,16 +230,16 @@ class DropEvents:
         _checks.fraction("probability", self.probability)
 
     def __call__(self, events: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        kept = generator.random(len(events)) >= self.probability
-        return events[kept] if kept.any() else events[:1]
+        remaining = generator.random(len(events)) >= self.probability
+        return events[remaining] if remaining.any() else events[:1]
 
 
 @dataclass(frozen=True)
 class TimeJitter:
-    """Add normal noise to the times, and sort the events again; times stay >= 0.
+    """Normal noise on the times, after which events are sorted again; times stay >= 0.
 
     Args:
-        std_us: its standard deviation, µs, >= 0.
+        std_us: standard deviation of the noise, µs, >= 0.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or out of range.

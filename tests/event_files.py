@@ -1,4 +1,4 @@
-"""Writers of event files, after the formats' published descriptions and not after our readers."""
+"""Writers of event files that follow the published descriptions of the formats, not our readers."""
 
 import struct
 
@@ -19,7 +19,7 @@ def evt2(events=EVENTS, header=b"% evt 2.0\n% geometry 16x12\n"):
             high = t >> 6
             words.append(0x8 << 28 | high & 0xFFFFFFF)
         words.append(int(p) << 28 | (t & 0x3F) << 22 | x << 11 | y)
-    words.append(0xA << 28)  # a trigger, which is no event of the sensor
+    words.append(0xA << 28)  # a trigger, which is not an event of the sensor
     return header + struct.pack(f"<{len(words)}I", *words)
 
 
@@ -137,9 +137,9 @@ BINARY = {
     "b.aedat": aedat2_dvs128,
     "c.aedat": aedat3,
 }
-"""Writers that return bytes, by a name for their file."""
+"""Writers that return bytes, by file name."""
 ON_DISK = {"a.npy": npy, "a.h5": hdf5, "a.aedat4": aedat4}
-"""Writers that take the path, by a name for their file."""
+"""Writers that take the path, by file name."""
 
 
 def write(folder, name, events=EVENTS):

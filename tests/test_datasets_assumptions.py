@@ -1,4 +1,4 @@
-"""What a recording does not state is asked for, and what it states is never changed by a cast."""
+"""Properties that a recording does not state are required, and stated values are never changed by a cast."""
 
 import struct
 import sys
@@ -30,7 +30,7 @@ def unnamed(content):
     return b"".join(line for line in content.splitlines(True) if b"AEChip" not in line)
 
 
-def test_an_unnamed_camera_is_asked_for(tmp_path):
+def test_the_size_of_an_unnamed_camera_is_required(tmp_path):
     for content in (unnamed(aedat2()), unnamed(aedat2_dvs128()), b"#!AER-DAT2.0\r\n# by a simulator\r\n" + bytes(8)):
         with pytest.raises(RecordingError, match=r"a\.aedat: .*camera is unknown; .*\(346, 260, 2\) for a DAVIS346"):
             read_events(file(tmp_path, "a.aedat", content))
@@ -63,7 +63,7 @@ def test_a_size_of_a_camera_with_other_addresses_contradicts_the_name(tmp_path, 
 
 
 @pytest.mark.parametrize("names", ["12", "21"])
-def test_sensors_of_two_sizes_are_one_if_it_is_named(tmp_path, names):
+def test_sensors_of_two_sizes_need_a_stated_size(tmp_path, names):
     (tmp_path / "mine" / "left").mkdir(parents=True)
     for name, size in zip(names, ("x@16,y@12", "x@300,y@12"), strict=True):
         file(tmp_path / "mine" / "left", f"{name}.csv", csv(header=f"t,{size},p"))
@@ -74,7 +74,7 @@ def test_sensors_of_two_sizes_are_one_if_it_is_named(tmp_path, names):
     assert [len(events) for events, _ in recordings] == [6, 6, 6]
 
 
-def test_addresses_of_a_davis_are_none_of_a_dvs128(tmp_path):
+def test_addresses_of_a_davis_are_refused_for_a_dvs128(tmp_path):
     for path in (
         file(tmp_path, "a.aedat", aedat2(chip="ch.unizh.ini.jaer.chip.retina.DVS128")),
         file(tmp_path, "b.aedat", unnamed(aedat2())),
@@ -87,7 +87,7 @@ def test_addresses_of_a_davis_are_none_of_a_dvs128(tmp_path):
 
 
 def two_sources():
-    """AEDAT 3.1 whose second packet of polarity events is another camera's."""
+    """AEDAT 3.1 whose second packet of polarity events is from another camera."""
     content = bytearray(aedat3())
     second = content.rindex(struct.pack("<hhii", 1, 1, 8, 4))
     content[second : second + 4] = struct.pack("<hh", 1, 2)
@@ -221,7 +221,7 @@ def test_two_places_in_hdf5_are_ambiguous(tmp_path):
 
 
 def filtered(path, code):
-    """Write events as with a filter that is not installed here; its name and the chunk's bytes are made up."""
+    """Write events as with a filter that is not installed here; its name and the chunk's bytes are invented."""
     import h5py
     from h5py import h5d, h5p, h5s, h5t, h5z
 
@@ -239,7 +239,7 @@ def filtered(path, code):
 @pytest.mark.parametrize(
     ("code", "remedy"), [(32001, "pip install hdf5plugin"), (0x8ECF, "hdf5_ecf and name its folder in HDF5_PLUGIN")]
 )
-def test_a_missing_filter_is_no_damage(tmp_path, monkeypatch, code, remedy):
+def test_a_missing_filter_is_not_damage(tmp_path, monkeypatch, code, remedy):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(RecordingError, match=rf"/CD/events/\w is compressed with the HDF5 filter {code} .*{remedy}"):
         read_events(filtered(tmp_path / "a.h5", code))
@@ -251,7 +251,7 @@ def test_hdf5plugin_is_imported_where_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", types.ModuleType("hdf5plugin"))
     asked = []
     monkeypatch.setattr(h5z, "filter_avail", lambda code: asked.append(code) or len(asked) > 1)
-    with pytest.raises(RecordingError, match="no whole HDF5 file"):  # the filter is not there after all
+    with pytest.raises(RecordingError, match="not a complete HDF5 file"):  # the filter is still missing
         read_events(filtered(tmp_path / "a.h5", 32001))
     assert set(asked) == {32001}
 
@@ -266,7 +266,7 @@ def test_columns_that_have_no_effect_are_refused(tmp_path, name):
         read_events(path, columns="xytp")
 
 
-def test_a_mark_of_utf8_is_no_part_of_a_name(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path):
     for content, columns in ((csv(), None), (csv(header=""), "txyp")):
         path = file(tmp_path, "a.csv", "\ufeff".encode() + content)
         np.testing.assert_array_equal(read_events(path, columns=columns), EVENTS)

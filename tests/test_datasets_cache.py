@@ -1,4 +1,4 @@
-"""Packed files: content, damage, crashes, several processes."""
+"""Packed files: content, damage, crashes, concurrent processes."""
 
 import os
 import pickle
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neuromorphic_datasets import _cache
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 
 def recordings(sizes=(1, 7, 100), seed=0):
@@ -79,7 +79,7 @@ def test_a_copy_in_another_process_is_mapped_again(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "longer", "trailer", "zeros", "short"])
-def test_a_damaged_pack_is_made_anew(tmp_path, damage):
+def test_a_damaged_pack_is_rebuilt(tmp_path, damage):
     path = tmp_path / "x.pack"
     _cache.load_or_build(path, make([]))
     good = path.read_bytes()
@@ -144,7 +144,8 @@ PROGRAM = textwrap.dedent("""
     from pathlib import Path
     import numpy as np
     from neuromorphic_datasets import _packing
-    from neuromorphic_datasets._dataset import EVENT_DTYPE, EventDataset
+    from neuromorphic_datasets._dataset import EventDataset
+    from neuromorphic_datasets._events import EVENT_DTYPE
 
     folder, name, slow, processes = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from neuromorphic_datasets._dataset import EVENT_DTYPE
 from neuromorphic_datasets._event_camera import EventCamera
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 IDEAL = EventCamera(1, 1, threshold_on=0.25, threshold_off=0.25, mismatch=0, refractory_us=0, noise_hz=0)
 
@@ -46,7 +46,7 @@ def test_step_of_k_thresholds_gives_k_events(count, sign):
     np.testing.assert_allclose(events["t"], expected, atol=1)
 
 
-def test_reference_is_memorised_between_frames():
+def test_reference_is_stored_between_frames():
     # Neither half step crosses the threshold; together they do, and going back crosses it once more.
     events = one_pixel(IDEAL, [0, 1000, 2000, 3000], [0, 0.2, 0.4, 0])
     assert events["p"].tolist() == [1, 0]
@@ -122,7 +122,7 @@ def test_mismatch_belongs_to_the_sensor():
     assert min(level.min() for level in EventCamera(300, 300, mismatch=0.3).thresholds()) > 0
 
 
-def test_two_scenes_alike_differ_in_noise_only():
+def test_equal_scenes_differ_only_in_noise():
     rising = [np.full((2, 34, 34), level) for level in (1.0, 2.0)]
     first, second = EventCamera(noise_hz=0).record([0, 1000], rising, [0, 1])
     np.testing.assert_array_equal(first, second)

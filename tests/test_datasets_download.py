@@ -30,7 +30,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers each path with the plays that a test has put under it, the last of them again and again."""
+    """A server that answers each path with the plays that a test has set for it, repeating the last."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -130,7 +130,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("play", REFUSALS)
-def test_a_host_that_does_not_deliver_is_left_for_the_next(server, tmp_path, play):
+def test_after_a_host_that_does_not_deliver_the_next_is_tried(server, tmp_path, play):
     server.plays = {"bad": [REFUSALS[play][0]], "good": [good]}
     path = fetch(remote(server, "bad", "good"), tmp_path)
     assert path.read_bytes() == DATA
@@ -138,7 +138,7 @@ def test_a_host_that_does_not_deliver_is_left_for_the_next(server, tmp_path, pla
 
 
 @pytest.mark.parametrize("play", REFUSALS)
-def test_when_no_host_delivers_one_message_tells_all(server, tmp_path, play):
+def test_one_message_reports_all_failing_hosts(server, tmp_path, play):
     server.plays = {"bad": [REFUSALS[play][0]], "gone": [answers(404)]}
     with pytest.raises(DownloadError) as caught:
         fetch(remote(server, "bad", "gone", bytes=len(DATA)), tmp_path)
@@ -150,17 +150,17 @@ def test_when_no_host_delivers_one_message_tells_all(server, tmp_path, play):
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_passing_fault_is_tried_again(server, tmp_path, status):
+def test_a_temporary_failure_is_retried(server, tmp_path, status):
     server.plays = {"a": [answers(status), answers(status), good]}
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
     assert len(server.requests) == 3
 
 
-def test_a_cut_connection_goes_on_where_it_ended(server, tmp_path):
+def test_a_lost_connection_resumes_where_it_stopped(server, tmp_path):
     server.plays = {"a": [cut]}
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
     starts = [0] + [int(wanted[len("bytes=") : -1]) for _, wanted in server.requests[1:]]
-    # Of each answer of 100 000 bytes no more than the last, incomplete piece is asked for again.
+    # Of each answer of 100 000 bytes only the last, incomplete piece is requested again.
     assert all(100_000 - _download._PIECE < later - start <= 100_000 for start, later in pairwise(starts))
 
 
@@ -174,13 +174,13 @@ def test_a_redirect_is_followed(server, tmp_path):
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path):
+def test_a_server_without_ranges_starts_over(server, tmp_path):
     server.plays = {"a": [lambda handler: good(handler, ranges=False)]}
     (tmp_path / "data.bin.part").write_bytes(b"something else")
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
 
 
-def test_the_rest_of_an_older_version_is_fetched_anew(server, tmp_path):
+def test_a_partial_file_of_an_older_version_is_fetched_again(server, tmp_path):
     server.plays = {"a": [good]}
     (tmp_path / "data.bin.part").write_bytes(b"\0" * 1000)
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
@@ -198,14 +198,14 @@ def test_what_is_there_is_checked_and_not_fetched(server, tmp_path):
     assert fetch(remote(server, "a"), tmp_path).read_bytes() == DATA
     assert server.requests == []
     (tmp_path / "data.bin").write_bytes(DATA[:-1])
-    with pytest.raises(DownloadError, match="is there, but has another size or checksum"):
+    with pytest.raises(DownloadError, match="exists, but has another size or checksum"):
         fetch(remote(server, "a"), tmp_path)
 
 
 def test_no_network_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(_download, "_BACKOFF_S", 0)
     file = RemoteFile("data.bin", ("http://127.0.0.1:9/a",), MD5)
-    with pytest.raises(DownloadError, match=r"no connection: .*(?s:.*)To place it by hand"):
+    with pytest.raises(DownloadError, match=r"no connection: .*(?s:.*)To install it manually"):
         fetch(file, tmp_path)
 
 
@@ -215,7 +215,7 @@ def test_a_file_that_only_a_browser_gets(server, tmp_path):
     assert server.requests == []
 
 
-def test_a_full_disk_is_told_before(server, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_in_advance(server, tmp_path, monkeypatch):
     server.plays = {"a": [good]}
     monkeypatch.setattr(_download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=rf"expected {len(DATA)} bytes of free disk space, got 1000"):
@@ -245,7 +245,7 @@ def start(server, folder):
     return subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
 
 
-def test_several_processes_download_once(server, tmp_path):
+def test_concurrent_processes_download_once(server, tmp_path):
     server.plays = {"a": [drip]}
     processes = [start(server, tmp_path) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
@@ -317,8 +317,8 @@ FILES = {"a/1.txt": b"one", "a/b/2.txt": b"two" * 1000}
 def test_archives_are_unpacked_whole(tmp_path, name, content, files):
     (tmp_path / name).write_bytes(content)
     _archive.unpack(tmp_path / name, None)
-    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {key: value for key, value in found.items() if not key.startswith(".")} == files
+    unpacked = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {key: value for key, value in unpacked.items() if not key.startswith(".")} == files
     manifest = _archive.manifest_path(tmp_path / name)
     assert _archive.damaged_files(manifest) == []
     first = sorted(files)[0]
@@ -409,7 +409,7 @@ def test_a_set_is_fetched_unpacked_and_read(server, catalogue, tmp_path):
     assert not list(tmp_path.rglob("*.zip"))
 
 
-def test_an_archive_placed_by_hand_is_unpacked(server, catalogue, tmp_path):
+def test_a_manually_installed_archive_is_unpacked(server, catalogue, tmp_path):
     (tmp_path / "NMNIST").mkdir()
     (tmp_path / "NMNIST" / "train.zip").write_bytes(catalogue["train"])
     assert len(nd.load("nmnist", root=tmp_path)) == 8
@@ -420,7 +420,7 @@ def test_an_archive_placed_by_hand_is_unpacked(server, catalogue, tmp_path):
 
 
 def test_verify_and_clear(server, catalogue, tmp_path, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # clearing looks there too
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # which clearing searches too
     with pytest.raises(FileNotFoundError):
         nd.verify("nmnist", root=tmp_path)
     folder = nd.download("nmnist", root=tmp_path)
@@ -437,11 +437,11 @@ def test_verify_and_clear(server, catalogue, tmp_path, tmp_path_factory, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verify_reads_a_copy_made_by_hand_and_clear_leaves_it(tmp_path):
+def test_verify_reads_a_manual_copy_and_clear_keeps_it(tmp_path):
     for digit, content in ((3, nmnist()), (7, b"123")):
         (tmp_path / "Train" / str(digit)).mkdir(parents=True)
         (tmp_path / "Train" / str(digit) / "00001.bin").write_bytes(content)
-    nd.clear("nmnist", root=tmp_path)  # what other tests have packed
+    nd.clear("nmnist", root=tmp_path)  # files that other tests packed
     [wrong] = nd.verify("nmnist", root=tmp_path)
     assert "7/00001.bin: byte 0" in wrong
     assert nd.clear("nmnist", root=tmp_path) == []

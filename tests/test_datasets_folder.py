@@ -10,13 +10,13 @@ from event_files import BINARY, EVENTS, ON_DISK, write
 import neuromorphic_datasets as nd
 from neuromorphic_datasets import EventFolder, RecordingError, to_frames
 
-# The files state sizes of several sensors.
+# The files state different sensor sizes.
 SIZE = (256, 256, 2)
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Two classes: one with every format, one with three files in folders of its own; and what is no recording."""
+    """Two classes: one with every format, one with three files in folders; and files that are not recordings."""
     folder = tmp_path / "mine"
     (folder / "all kinds").mkdir(parents=True)
     (folder / "raw" / "monday").mkdir(parents=True)
@@ -43,7 +43,7 @@ def test_every_format_in_one_folder(root, tmp_path):
     assert [file.name for file in recordings.files[-3:]] == ["1.raw", "2.raw", "3.raw"]
 
 
-def test_the_smallest_sensor_where_no_file_tells(root, tmp_path):
+def test_the_smallest_sensor_where_no_file_states_one(root, tmp_path):
     for file in (root / "all kinds").iterdir():
         if file.name not in ("a.bin", "a.npy", "b.dat"):
             file.unlink()
@@ -85,7 +85,7 @@ def test_loaders_divide_it(root, tmp_path):
     for number in range(4):
         write(root / "raw" / "monday", "a.es").rename(root / "raw" / "monday" / f"{number}.es")
     recordings = EventFolder(root, sensor_size=SIZE, cache=tmp_path)
-    train, val, test = nd.loaders(recordings, time_bins=3, cache=tmp_path, test_fraction=0.25, val_fraction=0.25)
+    train, val, test = nd.loaders(recordings, n_time_bins=3, cache=tmp_path, test_fraction=0.25, val_fraction=0.25)
     parts = [loader.dataset for loader in (train, val, test)]
     assert sum(map(len, parts)) == len(recordings) == 20
     assert all(set(part.targets.tolist()) == {0, 1} for part in parts)
@@ -147,13 +147,13 @@ def test_files_that_are_not_read_are_counted(root, tmp_path):
         assert len(EventFolder(root, sensor_size=SIZE, cache=tmp_path)) == 16
 
 
-def test_a_cache_in_the_folder_itself_is_no_file_of_it(root):
+def test_a_cache_in_the_folder_itself_is_ignored(root):
     for _ in range(2):
         assert len(EventFolder(root, sensor_size=SIZE, cache=root)) == 16
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("Training", "validation", "test"), ("train",), ("test", "more")])
-def test_parts_of_a_divided_set_are_no_classes(root, tmp_path, parts):
+def test_parts_of_a_divided_set_are_not_classes(root, tmp_path, parts):
     for part in parts:
         shutil.copytree(root, tmp_path / "divided" / part)
     with pytest.raises(ValueError, match=r"divided: expected a folder for each class, got the parts .*; open one"):
@@ -175,7 +175,7 @@ def test_a_class_without_recordings_is_refused(root, tmp_path):
         EventFolder(root, sensor_size=SIZE, cache=tmp_path)
 
 
-def test_columns_for_no_table_are_refused(root, tmp_path):
+def test_columns_without_a_table_are_refused(root, tmp_path):
     shutil.rmtree(root / "all kinds")
-    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv and no \.npy, got 'txyp'"):
+    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv or \.npy, got 'txyp'"):
         EventFolder(root, columns="txyp", cache=tmp_path)

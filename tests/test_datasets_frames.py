@@ -35,9 +35,9 @@ def recording(seed=0, count=50, last=1000, first=0, dtype="int64", size=SIZE):
 def assert_equals_tonic(events, size=SIZE, **options):
     expected = ToFrame(size, **options)(events.copy())
     before = events.copy()
-    found = to_frames(events, size, **options, remainder="drop")
-    assert found.dtype == expected.dtype == np.int16
-    np.testing.assert_array_equal(found, expected)
+    frames = to_frames(events, size, **options, remainder="drop")
+    assert frames.dtype == expected.dtype == np.int16
+    np.testing.assert_array_equal(frames, expected)
     np.testing.assert_array_equal(events, before)
 
 
@@ -89,7 +89,7 @@ def test_one_polarity_as_tonic_without_its_mutation(polarity):
 
 
 def test_one_polarity_but_events_of_both():
-    with pytest.raises(ValueError, match="one polarity, but events of both"):
+    with pytest.raises(ValueError, match="expected one polarity, as the sensor has, got both"):
         to_frames(recording(), (7, 5, 1), n_time_bins=4)
 
 
@@ -118,7 +118,7 @@ def test_counts_wrap_around_as_tonics_unless_another_dtype_is_given():
 def test_counts_that_do_not_fit_are_refused(dtype, most):
     events = np.zeros(most + 1, DTYPES["int64"])
     assert to_frames(events[1:], SIZE, n_time_bins=1, dtype=dtype)[0, 0, 0, 0] == most
-    with pytest.raises(ValueError, match=rf"^dtype: expected one that holds the counts, got .*: one exceeds {most}"):
+    with pytest.raises(ValueError, match=rf"^dtype: expected one that holds the counts, .*: a count exceeds {most}"):
         to_frames(events, SIZE, n_time_bins=1, dtype=dtype)
 
 
@@ -153,10 +153,10 @@ def test_windows_of_parts_of_a_microsecond_lose_no_event(events, window):
 
 
 @pytest.mark.parametrize(("options", "frames"), [({"n_time_bins": 3}, 3), ({"time_window": 4}, 1)])
-def test_of_no_events(options, frames):
-    found = to_frames(recording(count=0), SIZE, **options)
-    assert found.shape == (frames, 2, 5, 7)
-    assert not found.any()
+def test_frames_of_no_events(options, frames):
+    result = to_frames(recording(count=0), SIZE, **options)
+    assert result.shape == (frames, 2, 5, 7)
+    assert not result.any()
 
 
 @pytest.mark.parametrize(("field", "value"), [("x", 7), ("x", -1), ("y", 5), ("p", 2)])
@@ -186,14 +186,14 @@ def test_descending_times_are_named():
         ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, got 0"),
         ({"n_time_bins": 2.5}, TypeError, "^n_time_bins: expected an integer"),
         ({"n_time_bins": 2, "overlap": 1, **DROP}, ValueError, "^overlap: expected a number >= 0 and < 1"),
-        ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected with time_window only"),
+        ({"n_time_bins": 2, "start_time": 1}, ValueError, "expected only with time_window"),
         ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, got 0 and 0"),
         ({"time_window": 5, "overlap": 5, **DROP}, ValueError, "^time_window"),
         ({"time_window": float("nan")}, ValueError, "^time_window"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, got '5'"),
         ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
-        ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected with remainder='drop' only, got 1"),
-        ({"time_window": 5, "end_time": 9}, ValueError, "^overlap, include_incomplete and end_time: expected with"),
+        ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected only with remainder='drop', got 1"),
+        ({"time_window": 5, "end_time": 9}, ValueError, "^overlap, include_incomplete and end_time: expected only"),
         ({"time_window": 5, "include_incomplete": True}, ValueError, "^overlap, include_incomplete and end_time"),
         ({"time_window": 5, "start_time": float("nan")}, TypeError, "^start_time: expected a finite number"),
         ({"time_window": 5, "dtype": bool}, TypeError, "^dtype: expected an integer type, float32 or float64"),

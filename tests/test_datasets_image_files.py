@@ -1,4 +1,4 @@
-"""Images of one's own are read as they are, or refused by name; none is left out without a word."""
+"""Your own images are read unchanged, or refused by name; none is left out silently."""
 
 import io
 import struct
@@ -116,8 +116,8 @@ DEEP = (GREY.astype(np.uint16) + 1) * 256
         ("f.png", clear_palette(), "expected no transparency, got transparent pixels"),
         ("a.gif", frames("GIF"), "expected one frame, got 2"),
         ("d.tif", frames("TIFF"), "expected one frame, got 2"),
-        ("g.png", saved(COLOUR, "PNG"), r"expected shape \(4, 6\) as of .*0\.png and the others, got \(4, 6, 3\)"),
-        ("h.png", saved(GREY, "PNG")[:60], "no image"),
+        ("g.png", saved(COLOUR, "PNG"), r"expected shape \(4, 6\) as in .*0\.png and the others, got \(4, 6, 3\)"),
+        ("h.png", saved(GREY, "PNG")[:60], "not an image"),
     ],
 )  # fmt: skip
 def test_what_eight_bits_do_not_hold_is_refused(tmp_path, name, content, message):
@@ -169,7 +169,7 @@ def test_links_to_nothing_and_to_folders_are_counted(tmp_path):
         (("train", "extra"), r"got the parts \['train'\]"),
     ],
 )
-def test_parts_are_no_classes(tmp_path, parts, message):
+def test_parts_are_not_classes(tmp_path, parts, message):
     for part in parts:
         folder(tmp_path / "set" / part, {})
     with pytest.raises(ValueError, match=f"expected a folder for each class, {message}"):
@@ -255,13 +255,13 @@ def test_arrays_of_another_form_name_their_file(tmp_path, pixels, message):
         (np.where(LABELS == 3, np.nan, LABELS), r"expected labels in \[0, 9\], got nan for image 3"),
         (LABELS - 1, r"expected labels in \[0, 9\], got -1 for image 0"),
         (LABELS + 1, r"expected labels in \[0, 9\], got 10 for image 9"),
-        (LABELS.reshape(2, 5), r"expected 10 labels, one for each image, got int64 of shape \(2, 5\)"),
-        (np.eye(10, dtype=np.uint8), r"expected 10 labels, one for each image, got uint8 of shape \(10, 10\)"),
-        (LABELS.astype(str), "expected 10 labels, one for each image, got <U"),
-        (LABELS[:9], r"expected 10 labels, one for each image, got int64 of shape \(9,\)"),
+        (LABELS.reshape(2, 5), r"expected 10 labels, one per image, got int64 of shape \(2, 5\)"),
+        (np.eye(10, dtype=np.uint8), r"expected 10 labels, one per image, got uint8 of shape \(10, 10\)"),
+        (LABELS.astype(str), "expected 10 labels, one per image, got <U"),
+        (LABELS[:9], r"expected 10 labels, one per image, got int64 of shape \(9,\)"),
     ],
 )
-def test_labels_that_are_no_class_are_refused(tmp_path, labels, message):
+def test_labels_that_are_not_classes_are_refused(tmp_path, labels, message):
     npz(tmp_path / "a.npz", labels=labels)
     with pytest.raises(ValueError, match=rf"a\.npz: {message}"):
         images.load("cifar10", root=tmp_path)

@@ -39,7 +39,7 @@ def class_folders(folder):
             Image.fromarray(image).save(folder / part / str(label) / f"{number:03}.png")
 
 
-def test_digits_are_bundled_and_divided_once_and_for_all():
+def test_digits_are_bundled_and_always_divided_alike():
     train, test = images.load("digits")
     assert (len(train), len(test)) == (1437, 360)
     image, label = train[0]
@@ -105,7 +105,7 @@ def test_bad_options_of_loaders_are_named(options, argument):
         images.loaders("digits", **options)
 
 
-def test_what_is_missing_is_told(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True \(in a command "):
             images.load(name, root=tmp_path)
@@ -141,11 +141,11 @@ def test_other_damage(tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz: expected x_train"):
         images.load("mnist", root=tmp_path / "npz")
     class_folders(tmp_path / "folders")
-    (tmp_path / "folders" / "test" / "3" / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"bad\.png: no image"):
+    (tmp_path / "folders" / "test" / "3" / "bad.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"bad\.png: not an image"):
         images.load("mnist", root=tmp_path / "folders")
     Image.fromarray(TRAIN[0][0][:5]).save(tmp_path / "folders" / "test" / "3" / "bad.png")
-    with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as of .*000.png .*, got \(5, 28\)"):
+    with pytest.raises(ValueError, match=r"bad\.png: expected shape \(28, 28\) as in .*000.png .*, got \(5, 28\)"):
         images.load("mnist", root=tmp_path / "folders")
     (tmp_path / "labels").mkdir()
     npz(tmp_path / "labels", (TRAIN[0], TRAIN[1] + 5))
@@ -196,21 +196,21 @@ def test_images_of_ones_own(tmp_path):
     assert [len(part) for part in images.load(str(tmp_path / "parts"))] == [6, 2]
 
 
-def test_images_of_ones_own_that_do_not_do(tmp_path):
+def test_unusable_images_of_ones_own_are_refused(tmp_path):
     own(tmp_path / "one", ["cat"], 10)
     own(tmp_path / "few", ["cat", "dog"], 2)
     own(tmp_path / "broken", ["cat", "dog"], 10)
-    (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"no image")
+    (tmp_path / "broken" / "dog" / "3.png").write_bytes(b"not an image")
     for name, message in (
-        ("one", "expected class folders, two or more"),
-        ("few", "expected five images a class or more"),
-        ("broken", r"3\.png: no image"),
+        ("one", "expected two or more class folders"),
+        ("few", "expected at least five images per class"),
+        ("broken", r"3\.png: not an image"),
     ):
         with pytest.raises(ValueError, match=message):
             images.load(str(tmp_path / name))
 
 
-def test_a_root_is_no_use_where_there_is_no_copy(tmp_path):
+def test_a_root_is_refused_where_there_is_no_copy(tmp_path):
     own(tmp_path / "mine", ["cat", "dog"], 10, (8, 8))
     (tmp_path / "mine" / ".checkpoints").mkdir()
     assert images.load(str(tmp_path / "mine"))[0].classes == ["cat", "dog"]
@@ -219,10 +219,10 @@ def test_a_root_is_no_use_where_there_is_no_copy(tmp_path):
             images.load(name, root=tmp_path)
 
 
-def test_a_download_is_no_use_where_all_is_there(tmp_path):
+def test_a_download_is_refused_where_none_is_needed(tmp_path):
     for name in ("digits", str(tmp_path)):
         for use in (images.load, images.loaders):
-            with pytest.raises(ValueError, match=r"^download: expected False, as .* is here already, got True"):
+            with pytest.raises(ValueError, match=r"^download: expected False, as .* needs no download, got True"):
                 use(name, download=True)
 
 

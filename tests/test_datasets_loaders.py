@@ -6,7 +6,8 @@ import torch
 
 import neuromorphic_datasets as nd
 from neuromorphic_datasets import loaders, to_frames, transforms
-from neuromorphic_datasets._dataset import EVENT_DTYPE, EventDataset
+from neuromorphic_datasets._dataset import EventDataset
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 SIZE = (34, 34, 2)
 
@@ -52,24 +53,24 @@ def root(tmp_path_factory):
 
 def numbers(loader):
     """Return the numbers of the recordings in the order of the loader."""
-    found = []
+    order = []
     for frames, labels in loader:
         cells = frames[0, :, 0].flatten(1)
         assert (cells.sum(1) == 1).all()
-        found.extend(cells.argmax(1).tolist())
+        order.extend(cells.argmax(1).tolist())
         assert len(labels) == frames.shape[1]
-    return found
+    return order
 
 
 def test_sets_see_positions_only():
     made = Made({0: "first", 1: "last"}, [0, 1])
     assert (made[-1], made[np.int64(0)]) == (("last", 1), ("first", 0))
-    with pytest.raises(IndexError, match="index -3 is outside made with its 2 recordings"):
+    with pytest.raises(IndexError, match="index -3 is out of range for made, which has 2 recordings"):
         made[-3]
 
 
 def test_batches_are_time_first_float32_and_int64(root):
-    train, val, test = loaders("nmnist", root=root, batch_size=4, time_bins=6)
+    train, val, test = loaders("nmnist", root=root, batch_size=4, n_time_bins=6)
     for loader in (train, val, test):
         for frames, labels in loader:
             assert frames.shape == (6, len(labels), 2, 34, 34)
@@ -121,11 +122,11 @@ def test_seed_chooses_validation_and_folds(root):
 def test_order_is_a_function_of_seed_and_epoch(root):
     def orders(seed):
         train, _, _ = loaders("nmnist", root=root, seed=seed, val_fraction=0)
-        found = []
+        orders = []
         for epoch in range(3):
             train.sampler.set_epoch(epoch)
-            found.append(numbers(train))
-        return found
+            orders.append(numbers(train))
+        return orders
 
     first = orders(5)
     assert first == orders(5)
@@ -155,7 +156,7 @@ def test_worker_processes_give_the_same_batches(root):
     ("arguments", "error", "message"),
     [
         ({"name": "mnist"}, ValueError, "^name: expected one of"),
-        ({"time_bins": 3, "time_window": 5}, ValueError, "^time_bins and time_window: expected at most one"),
+        ({"n_time_bins": 3, "time_window": 5}, ValueError, "^n_time_bins and time_window: expected at most one"),
         ({"time_window": 0}, ValueError, "^time_window: expected a finite number > 0, got 0"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a finite number > 0, got '5'"),
         ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', got 'ignore'"),
@@ -163,15 +164,15 @@ def test_worker_processes_give_the_same_batches(root):
         ({"batch_size": 0}, ValueError, "^batch_size: expected an integer >= 1, got 0"),
         ({"batch_size": 2.0}, TypeError, "^batch_size: expected an integer >= 1, got 2.0 of type float"),
         ({"batch_size": True}, TypeError, "^batch_size: expected an integer"),
-        ({"time_bins": 0}, ValueError, "^time_bins: expected an integer >= 1, got 0"),
-        ({"time_bins": "10"}, TypeError, "^time_bins: expected an integer"),
+        ({"n_time_bins": 0}, ValueError, "^n_time_bins: expected an integer >= 1, got 0"),
+        ({"n_time_bins": "10"}, TypeError, "^n_time_bins: expected an integer"),
         ({"val_fraction": 1}, ValueError, "^val_fraction: expected a number >= 0 and < 1, got 1"),
         ({"val_fraction": -0.1}, ValueError, "^val_fraction: expected"),
         ({"val_fraction": float("nan")}, ValueError, "^val_fraction: expected a number"),
         ({"val_fraction": "a"}, TypeError, "^val_fraction: expected"),
         ({"val_fraction": False}, TypeError, "^val_fraction: expected"),
-        ({"val_fraction": 0.001}, ValueError, "^val_fraction: expected a share .* got 0.001"),
-        ({"val_fraction": 0.999}, ValueError, "^val_fraction: expected a share .* got 0.999"),
+        ({"val_fraction": 0.001}, ValueError, "^val_fraction: expected a fraction .* got 0.001"),
+        ({"val_fraction": 0.999}, ValueError, "^val_fraction: expected a fraction .* got 0.999"),
         ({"seed": -1}, ValueError, r"^seed: expected an integer in \[0, 4294967295\], got -1"),
         ({"seed": 2**32}, ValueError, "^seed: expected"),
         ({"seed": None}, TypeError, "^seed: expected"),
@@ -185,7 +186,7 @@ def test_worker_processes_give_the_same_batches(root):
         ({"root": 1}, TypeError, "^root: expected a path"),
         ({"remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
         ({"augment": 3}, TypeError, "^augment: expected a callable or None, got 3"),
-        ({"test_fraction": 0.5}, ValueError, "^test_fraction: expected with a data set in place of a name"),
+        ({"test_fraction": 0.5}, ValueError, "^test_fraction: expected only with a data set in place of a name"),
     ],
 )
 def test_loaders_check_their_arguments(root, arguments, error, message):
@@ -194,11 +195,11 @@ def test_loaders_check_their_arguments(root, arguments, error, message):
 
 
 def test_numpy_integers_are_integers(root):
-    train, _, _ = loaders("nmnist", root=root, batch_size=np.int64(7), time_bins=np.uint8(3))
+    train, _, _ = loaders("nmnist", root=root, batch_size=np.int64(7), n_time_bins=np.uint8(3))
     assert next(iter(train))[0].shape[:2] == (3, 7)
 
 
-def test_windows_are_filled_up_and_come_with_lengths(tmp_path):
+def test_windows_are_padded_and_have_lengths(tmp_path):
     rng = np.random.default_rng(0)
     recordings = [recording(rng, 40, last) for last in (100, 950, 400, 420)]
     made = Made(recordings, [0, 1, 0, 1])
@@ -220,7 +221,7 @@ def test_packed_frames_and_packed_events_give_the_same_batches(tmp_path, bins):
     rng = np.random.default_rng(1)
     recordings = [recording(rng, 3000, 100_000) for _ in range(6)]
     made = Made(recordings, [0, 1, 0, 1, 0, 1])
-    _, _, test = loaders(made, time_bins=bins, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    _, _, test = loaders(made, n_time_bins=bins, cache=tmp_path, val_fraction=0, test_fraction=0.5)
     assert (test.dataset._packed.shape is None) == (bins == 400)
     assert len(list(tmp_path.glob("*.pack"))) == 1
     frames, _ = next(iter(test))
@@ -234,7 +235,7 @@ def test_counts_do_not_overflow(tmp_path, count, dtype):
     busy = np.zeros(count, EVENT_DTYPE)
     busy["t"][-1] = 10
     made = Made([busy] * 4, [0, 1, 0, 1])
-    train, _, _ = loaders(made, time_bins=1, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    train, _, _ = loaders(made, n_time_bins=1, cache=tmp_path, val_fraction=0, test_fraction=0.5)
     packed = train.dataset._packed
     assert (packed.frames().dtype if packed.shape else None) == dtype
     assert next(iter(train))[0][0, :, 0, 0, 0].tolist() == [count, count]
@@ -244,7 +245,7 @@ def test_short_recordings_keep_their_events(tmp_path):
     events = np.zeros(5, EVENT_DTYPE)
     events["t"] = [7, 7, 8, 8, 9]
     made = Made([events] * 4, [0, 1, 0, 1])
-    train, _, _ = loaders(made, time_bins=10, cache=tmp_path, val_fraction=0, test_fraction=0.5)
+    train, _, _ = loaders(made, n_time_bins=10, cache=tmp_path, val_fraction=0, test_fraction=0.5)
     assert next(iter(train))[0].sum((0, 2, 3, 4)).tolist() == [5, 5]
 
 

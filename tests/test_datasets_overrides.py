@@ -1,4 +1,4 @@
-"""What a subclass or a user changes takes effect in loaders, or is refused by name."""
+"""Changes by a subclass or a user take effect in loaders, or are refused by name."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def as_is(samples):
 
 @pytest.mark.parametrize("kind", ["frames", "events", "windows", "images"])
 def test_samples_travel_between_processes(tmp_path, kind):
-    options = {"frames": {"time_bins": 1}, "events": {"time_bins": 99}, "windows": {"time_window": 3}}
+    options = {"frames": {"n_time_bins": 1}, "events": {"n_time_bins": 99}, "windows": {"time_window": 3}}
     train = (
         images.loaders("digits")[0]
         if kind == "images"
@@ -167,7 +167,7 @@ def test_files_without_labels_are_refused(folder, tmp_path):
         with pytest.raises(ValueError, match=r"^targets: expected 8, one per file, got 6"):
             use()
     recordings.files = [folder / "a" / "new.npy"] * 6
-    with pytest.raises(ValueError, match=r"^files: expected recordings that were read when the folder .*new\.npy"):
+    with pytest.raises(ValueError, match=r"^files: expected only recordings that were read when the folder .*new\.npy"):
         recordings[0]
 
 
@@ -198,7 +198,7 @@ def test_a_decoders_version_is_in_the_key(folder, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.pack"))) == 2
 
 
-def test_folders_of_python_and_macos_are_no_classes(folder, tmp_path):
+def test_folders_of_python_and_macos_are_not_classes(folder, tmp_path):
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "a.pyc").write_bytes(b"code")
     (folder / "__MACOSX").mkdir()
@@ -220,7 +220,7 @@ def test_signs_are_off_and_on(tmp_path, polarities):
     assert nd.batch_to_frames([events], SIZE, n_time_bins=1)[0, 0, :, 0, 0].tolist() == expected
     own = Own()
     own.events = lambda position: events
-    for options in ({"time_bins": 1}, {"time_window": 99}):
+    for options in ({"n_time_bins": 1}, {"time_window": 99}):
         for frames, *_ in loaders(own, cache=tmp_path, **HALVES, **options)[2]:
             assert frames[0, :, :, 0, 0].tolist() == [expected] * frames.shape[1]
     np.save(tmp_path / "a.npy", events)

@@ -1,4 +1,4 @@
-"""Data sets of one's own: checked as files are, never stale, nothing left out or ignored."""
+"""Your own data sets: checked like files, never stale, nothing left out or ignored."""
 
 import gc
 import itertools
@@ -41,11 +41,11 @@ class Own(EventDataset):
 
 def totals(recordings, cache, **options):
     """Return the number of events in all frames of all parts."""
-    parts = loaders(recordings, cache=cache, **{"time_bins": 2, **HALVES, **options})
+    parts = loaders(recordings, cache=cache, **{"n_time_bins": 2, **HALVES, **options})
     return sum(int(batch[0].sum()) for part in parts if part for batch in part)
 
 
-# What is kept between runs.
+# Files kept between runs.
 
 
 def test_events_that_change_are_read_again(tmp_path):
@@ -57,7 +57,7 @@ def test_events_that_change_are_read_again(tmp_path):
     assert totals(same, tmp_path) == 8
 
 
-def test_what_a_fingerprint_does_not_tell_is_in_the_key(tmp_path):
+def test_the_key_holds_more_than_the_fingerprint(tmp_path):
     class Other(Own):
         pass
 
@@ -162,7 +162,7 @@ def test_what_is_left_out_is_reported_each_time(tmp_path):
         totals(own, tmp_path, on_error="skip")
 
 
-# What recordings have to be.
+# Requirements on recordings.
 
 BAD = {
     "polarity -1": ([(1, 1, 0, 0), (1, 1, 1, -1)], WHOLE, "event 0: expected p to be 0 or 1 .* in all, got 0"),
@@ -183,7 +183,7 @@ BAD = {
     "late": ([(1, 1, 2**63, 0)], [("x", "i8"), ("y", "i8"), ("t", "u8"), ("p", "?")], "expected t in .*, got 9223"),
     "nanoseconds": ([(1, 1, 17 * 10**17, 0)], WHOLE, r"expected times within 2\*\*56 µs, got 17000"),
     "none": ([], WHOLE, "expected one or more, got none"),
-    "no rows": ([(1, 0, 0)], [(f, "i8") for f in "xtp"], "expected a field y, as the sensor has 6 rows"),
+    "no rows": ([(1, 0, 0)], [(f, "i8") for f in "xtp"], "expected a field y, because the sensor has 6 rows"),
     "a table": ([[1, 1, 0, 0]], np.int64, r"expected a structured array with x, y, t and p, got int64 of shape \(1, 4"),
 }
 
@@ -215,7 +215,9 @@ def test_whole_numbers_of_any_type_are_counted(dtype):
 def test_times_that_are_not_whole_are_refused():
     events = array([(0, 0, t, 1) for t in (0.0, 0.1, 0.2)], [("x", "i2"), ("y", "i2"), ("t", "f4"), ("p", "i1")])
     for options in ({"time_window": 0.1}, {"n_time_bins": 3}):
-        with pytest.raises(ValueError, match=r"^events: event 1: expected an integer t, got 0.1.*multiplied by 1e6"):
+        with pytest.raises(
+            ValueError, match=r"^events: event 1: expected an integer t, got 0.1.*multiply seconds by 1e6"
+        ):
             to_frames(events, (1, 1, 2), **options)
         with pytest.raises(ValueError, match=r"^events: event 1: expected an integer t"):
             transforms.ToFrames((1, 1, 2), **options)(events)
@@ -224,7 +226,7 @@ def test_times_that_are_not_whole_are_refused():
 @pytest.mark.parametrize("columns", [300, 70_000])
 def test_wide_sensors(tmp_path, columns):
     own = Own([array([(columns - 1, 0, 0, 0), (3, 0, 5, 1)])] * 4, size=(columns, 1, 2))
-    frames, _ = next(iter(loaders(own, cache=tmp_path, time_bins=1, **HALVES)[2]))
+    frames, _ = next(iter(loaders(own, cache=tmp_path, n_time_bins=1, **HALVES)[2]))
     assert frames.nonzero()[:, 2:].tolist() == [[0, 0, columns - 1], [1, 0, 3]] * 2
 
 
@@ -269,13 +271,13 @@ def test_labels_set_later_are_checked(tmp_path):
 def test_a_transform_of_events_takes_effect(tmp_path):
     own = Own([array(GOOD)] * 4, transform=lambda events: events[events["p"] == 1])
     for augment in (None, transforms.DropEvents(0)):
-        train, _, test = loaders(own, cache=tmp_path, time_bins=3, augment=augment, **HALVES)
+        train, _, test = loaders(own, cache=tmp_path, n_time_bins=3, augment=augment, **HALVES)
         for part in (train, test):
             assert next(iter(part))[0].sum((0, 1, 3, 4)).tolist() == [0, 4]
 
 
 @pytest.mark.parametrize("result", [lambda events: events["x"], lambda events: events[::-1], lambda events: None])
-def test_what_is_no_recording_after_a_transform_is_refused(tmp_path, result):
+def test_an_invalid_result_of_a_transform_is_refused(tmp_path, result):
     _, _, test = loaders(Own([array(GOOD)] * 4, transform=result), cache=tmp_path, **HALVES)
     with pytest.raises((TypeError, ValueError), match=r"^own train, recording \d: events: expected "):
         next(iter(test))
@@ -291,22 +293,22 @@ def test_frames_of_a_folder_or_a_transform_take_effect(folder, tmp_path, options
         frames, _, *lengths = next(iter(test))
         np.testing.assert_array_equal(frames[:, 0], expected)
         assert [length.tolist() for length in lengths] == ([[3] * len(frames[0])] if "time_window" in options else [])
-        for other in ({"time_bins": 4}, {"time_window": 4}, {"remainder": "drop"}):
-            with pytest.raises(ValueError, match=r"^time_bins, time_window and remainder: expected none of them for a"):
+        for other in ({"n_time_bins": 4}, {"time_window": 4}, {"remainder": "drop"}):
+            with pytest.raises(ValueError, match=r"^n_time_bins, time_window and remainder: expected none of them"):
                 loaders(recordings, cache=tmp_path, **HALVES, **other)
 
 
 def test_a_folder_without_frames_takes_the_loaders(folder, tmp_path):
     recordings = EventFolder(folder, columns="xytp", cache=tmp_path)
-    assert next(iter(loaders(recordings, time_bins=3, **HALVES)[2]))[0].shape[0] == 3
+    assert next(iter(loaders(recordings, n_time_bins=3, **HALVES)[2]))[0].shape[0] == 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"root": "somewhere"}, "^root and download: expected with a name only, got 'somewhere'"),
-        ({"download": True}, "^root and download: expected with a name only"),
-        ({"folds": 2, "fold": 0}, "^test_fraction: expected with a data set in place of a name and no folds, got 0.5"),
+        ({"root": "somewhere"}, "^root and download: expected only with a name, got 'somewhere'"),
+        ({"download": True}, "^root and download: expected only with a name"),
+        ({"folds": 2, "fold": 0}, "^test_fraction: expected only with a data set in .* and without folds, got 0.5"),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, options, message):
@@ -321,7 +323,7 @@ def test_options_without_effect_are_refused(tmp_path, options, message):
 def test_bins_reach_to_the_last_event(tmp_path, steps, bins):
     events = array([(t % 8, t % 6, t, t % 2) for t in range(steps)])
     kept, dropped = (
-        loaders(Own([events] * 4), cache=tmp_path, time_bins=bins, remainder=remainder, **HALVES)[2]
+        loaders(Own([events] * 4), cache=tmp_path, n_time_bins=bins, remainder=remainder, **HALVES)[2]
         for remainder in ("keep", "drop")
     )
     per_bin = next(iter(kept))[0].sum((1, 2, 3, 4))
@@ -366,7 +368,7 @@ def test_a_loaders_data_set_is_one_for_torch(tmp_path, workers, packed):
     rows = [[(1, 1, t, 0) for t in range(count + 1)] for count in range(20)]
     events = [array(row) for row in rows]
     bins = 2 if packed else 200
-    train = loaders(Own(events), cache=tmp_path, time_bins=bins, val_fraction=0, test_fraction=0.2, batch_size=4)[0]
+    train = loaders(Own(events), cache=tmp_path, n_time_bins=bins, val_fraction=0, test_fraction=0.2, batch_size=4)[0]
     assert train.dataset._packed.shape is None or packed
     everything = names(*DataLoader(train.dataset, 16).__iter__().__next__())
     assert len({count for count, _ in everything}) == 16
@@ -378,14 +380,14 @@ def test_a_loaders_data_set_is_one_for_torch(tmp_path, workers, packed):
         Subset(Subset(train.dataset, range(16)), range(16)),
     ]
     for whole in wholes:
-        found, together = [], []
+        singly, together = [], []
         for frames, labels in DataLoader(whole, 4, shuffle=True, num_workers=workers):
             assert (frames.shape, labels.shape) == ((4, bins, 2, 6, 8), (4,))
-            found += names(frames, labels)
+            singly += names(frames, labels)
         for frames, labels in DataLoader(whole, 4, collate_fn=train.collate_fn, num_workers=workers):
             assert (frames.shape, labels.dtype) == ((bins, 4, 2, 6, 8), torch.int64)
             together += names(frames.transpose(0, 1), labels)
-        assert sorted(found) == sorted(together) == everything
+        assert sorted(singly) == sorted(together) == everything
 
 
 def test_windows_in_a_subset(tmp_path):
@@ -417,7 +419,7 @@ INTEGERS = ("i1", "u1", "<i2", ">i2", "u2", "i4", ">u4", "i8", "u8", "f4", "f8",
 
 @st.composite
 def recordings(draw):
-    """Rows of four numbers, mostly as they have to be, with a type for each column."""
+    """Rows of four numbers, mostly valid, with a type for each column."""
     low = draw(st.sampled_from([0, 0, 0, 0, 0, -1]))
     count = draw(st.sampled_from([0] + [1, 2, 3, 7, 20] * 4))
     scale = draw(st.sampled_from([1, 1, 1, 1, 1000, 1e-3, 0.5]))
@@ -439,7 +441,7 @@ def recordings(draw):
 
 
 def is_good(events):
-    """Whether a recording is as it has to be, told from its numbers one by one."""
+    """Return whether a recording is valid, checking its numbers one by one."""
     rows = [tuple(row) for row in events.tolist()]
     if not rows or any(dtype == "O" for dtype, _ in events.dtype.fields.values()):
         return False
@@ -477,17 +479,19 @@ def counted(events, bins, window):
 def test_random_sets_are_counted_right_or_refused_by_name(tmp_path, first, later, bins, window, fingerprint, data):
     for number, events in enumerate((first, data.draw(st.sampled_from([first, later, first[::-1]])))):
         if data.draw(st.integers(0, 2)):
-            events = [one for one in events if is_good(one)]
+            events = [recording for recording in events if is_good(recording)]
             events += [array(GOOD)] * (4 - len(events))
-        state = f"{number} {[(one.dtype.descr, one.tolist()) for one in events]}" if fingerprint else ""
+        state = (
+            f"{number} {[(recording.dtype.descr, recording.tolist()) for recording in events]}" if fingerprint else ""
+        )
         own = Own(events, fingerprint=state)
-        time = {"time_bins": bins} if bins else {"time_window": window}
-        bad = [place for place, one in enumerate(events) if not is_good(one)]
+        time = {"n_time_bins": bins} if bins else {"time_window": window}
+        bad = [number for number, recording in enumerate(events) if not is_good(recording)]
         if bad:
             with pytest.raises(RecordingError, match=f"^own train, recording {bad[0]}: events: "):
                 loaders(own, cache=tmp_path, **time, **HALVES)
             continue
-        expected = [(place % 2, counted(one, bins, window)) for place, one in enumerate(events)]
+        expected = [(number % 2, counted(recording, bins, window)) for number, recording in enumerate(events)]
         for part in loaders(own, cache=tmp_path, batch_size=3, **time, **HALVES)[::2]:
             for frames, labels, *lengths in part:
                 for column, label in enumerate(labels.tolist()):

@@ -1,4 +1,4 @@
-"""Readers of event files: whole ones exactly, damaged ones never."""
+"""Readers of event files: intact ones are read exactly, damaged ones never."""
 
 import os
 import struct
@@ -88,8 +88,8 @@ def test_times_that_wrap_around_are_continued(tmp_path, writer, name, bits):
     events = np.repeat(EVENTS[:1], 4)
     events["t"] = np.array([-40, -3, 5, 600]) + (1 << bits)
     expected = events["t"]
-    found = read_events(file(tmp_path, name, writer(events)))["t"]
-    np.testing.assert_array_equal(found, expected)
+    t = read_events(file(tmp_path, name, writer(events)))["t"]
+    np.testing.assert_array_equal(t, expected)
 
 
 def test_aedat3_overflow_counter(tmp_path):
@@ -110,12 +110,12 @@ def test_names_and_separators_of_csv(tmp_path, header):
 
 def test_columns_without_names(tmp_path):
     path = file(tmp_path, "a.csv", csv(header=""))
-    with pytest.raises(RecordingError, match=r"a\.csv: expected names of columns .*'100,3,4,1'; or set columns"):
+    with pytest.raises(RecordingError, match=r"a\.csv: expected column names .*'100,3,4,1'; .* or set columns"):
         read_events(path)
     np.testing.assert_array_equal(read_events(path, columns="txyp"), EVENTS)
     plain = np.stack([EVENTS[field].astype(np.int64) for field in "ptyx"], axis=1)
     np.save(tmp_path / "a.npy", plain)
-    with pytest.raises(RecordingError, match=r"a\.npy: expected an array with the fields .* for one of four columns"):
+    with pytest.raises(RecordingError, match=r"a\.npy: expected an array with the fields .* set columns if"):
         read_events(tmp_path / "a.npy")
     np.testing.assert_array_equal(read_events(tmp_path / "a.npy", columns="ptyx"), EVENTS)
 
@@ -150,7 +150,7 @@ def test_a_mislabelled_ending_does_not_matter(tmp_path, name):
 
 @pytest.mark.parametrize("ending", [".raw", ".dat", ".es", ".aedat", ".aedat4", ".npy", ".h5", ".txt", ""])
 @pytest.mark.parametrize("content", ["zeros", "random"])
-def test_what_is_no_recording_is_refused(tmp_path, ending, content):
+def test_files_that_are_not_recordings_are_refused(tmp_path, ending, content):
     data = bytes(1000) if content == "zeros" else np.random.default_rng(0).bytes(1000)
     with pytest.raises(RecordingError, match=r"expected a recording .* got a file that starts with"):
         read_events(file(tmp_path, f"a{ending}", data))
@@ -158,7 +158,7 @@ def test_what_is_no_recording_is_refused(tmp_path, ending, content):
 
 @pytest.mark.parametrize("ending", [".bin", ".csv"])
 @pytest.mark.parametrize("size", [5, 1000])
-def test_zeros_and_noise_are_no_recording(tmp_path, ending, size):
+def test_zeros_and_noise_are_not_recordings(tmp_path, ending, size):
     for seed in (None, 0, 1):
         data = bytes(size) if seed is None else np.random.default_rng(seed).bytes(size)
         if ending == ".bin" and size == 5 and seed is not None:
@@ -182,13 +182,13 @@ def test_a_folder_or_nothing_in_place_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "a.aedat4"])
 def test_a_recording_without_events_is_named(tmp_path, name):
-    with pytest.raises(RecordingError, match=rf"{name}: (there are no events|the file is empty)"):
+    with pytest.raises(RecordingError, match=rf"{name}: (expected at least one event|the file is empty)"):
         read_events(write(tmp_path, name, EVENTS[:0]))
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_truncation_anywhere_is_noticed_or_leaves_a_true_part(tmp_path, name):
-    """A file cut between two events cannot be told from a whole one; never may events be made up or changed."""
+def test_truncation_is_reported_or_leaves_a_correct_part(tmp_path, name):
+    """A file cut between two events looks complete; but no event may be invented or changed."""
     content = write(tmp_path, name).read_bytes()
     cut = tmp_path / f"cut{Path(name).suffix}"
     outcomes = set()
@@ -220,7 +220,7 @@ def test_truncation_anywhere_is_noticed_or_leaves_a_true_part(tmp_path, name):
         ("c.aedat", 20, r"byte \d+: the file ends within a packet's header"),
     ],
 )
-def test_the_byte_of_a_cut_is_told(tmp_path, name, excess, message):
+def test_the_byte_of_a_cut_is_reported(tmp_path, name, excess, message):
     path = write(tmp_path, name)
     with open(path, "ab") as opened:
         opened.write(bytes([2]) * excess)
@@ -229,7 +229,7 @@ def test_the_byte_of_a_cut_is_told(tmp_path, name, excess, message):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("a.es", "a.aedat4")])
-def test_times_out_of_order_are_told(tmp_path, name):
+def test_times_out_of_order_are_reported(tmp_path, name):
     events = EVENTS.copy()
     events["t"] = [100, 200, 300_000, 250, 300_001, 300_002]
     with pytest.raises(RecordingError, match=r"event 3\)?: the time goes back"):
@@ -237,7 +237,7 @@ def test_times_out_of_order_are_told(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.raw", "b.raw", "a.dat", "a.csv", "a.es"])
-def test_coordinates_off_the_sensor_are_told(tmp_path, name):
+def test_coordinates_off_the_sensor_are_reported(tmp_path, name):
     events = EVENTS.copy()
     events["x"][2] = 17
     with pytest.raises(RecordingError, match=r"(event 2.*off the sensor|event 2\): a coordinate is off the sensor)"):
@@ -271,7 +271,7 @@ def test_the_callers_sensor_is_checked_too(tmp_path):
         ("a.csv", b"t,x,y,p\n1,-2,3,1\n", r"event 0: \(x=-2, y=3\) is off the sensor"),
     ],
 )  # fmt: skip
-def test_damage_is_told(tmp_path, name, content, message):
+def test_damage_is_reported(tmp_path, name, content, message):
     with pytest.raises(RecordingError, match=message) as caught:
         read_events(file(tmp_path, name, content))
     assert str(tmp_path / name) in str(caught.value)
@@ -284,7 +284,7 @@ def test_damage_is_told(tmp_path, name, content, message):
     kept=st.floats(0, 1),
 )
 def test_damaged_files_neither_crash_nor_hang_nor_lie(tmp_path_factory, name, edits, kept):
-    """Whatever is read of a damaged file obeys the rules of a recording."""
+    """Events read from a damaged file obey the rules of a recording."""
     folder = tmp_path_factory.mktemp("damaged")
     path = write(folder, name)
     content = bytearray(path.read_bytes())
@@ -320,8 +320,8 @@ def test_arguments_are_checked(tmp_path, options, error, message):
 
 
 @pytest.mark.real_data
-def test_evt3_is_its_oracle_but_for_times_that_expelliarmus_counts_twice():
-    """expelliarmus, of which the oracle is, adds 4096 µs whenever the low part of the time falls, as it does at each
+def test_evt3_equals_its_oracle_except_where_expelliarmus_counts_time_twice():
+    """expelliarmus, which made the oracle, adds 4096 µs whenever the low part of the time falls, as it does at each
     new high part and, in this file, at each repeated one; gen4.dat shows that the high part alone is right."""
     folder = formats_folder()
     events, oracle = read_events(folder / "evt3_sample.raw"), np.load(folder / "evt3_sample.npy")
@@ -335,7 +335,7 @@ def test_evt3_is_its_oracle_but_for_times_that_expelliarmus_counts_twice():
 
 
 @pytest.mark.real_data
-def test_evt3_is_dat_but_for_the_offset_of_time():
+def test_evt3_equals_dat_except_for_the_time_offset():
     folder = formats_folder()
     raw, other = read_events(folder / "gen4.raw"), read_events(folder / "gen4.dat")
     assert len(raw) == 1_218_618
@@ -345,7 +345,7 @@ def test_evt3_is_dat_but_for_the_offset_of_time():
 
 
 @pytest.mark.real_data
-def test_event_stream_is_csv():
+def test_event_stream_equals_csv():
     folder = formats_folder()
     events = read_events(folder / "dvs.es")
     assert len(events) == 473_225
@@ -389,7 +389,7 @@ def test_tonic_reads_the_same_bin():
 
 
 @pytest.mark.real_data
-def test_frames_without_events_are_told():
+def test_files_of_frames_without_events_are_reported():
     with pytest.raises(RecordingError, match=r"frames_only\.aedat4: .*no event"):
         read_events(formats_folder() / "frames_only.aedat4")
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import neuromorphic_datasets
 from neuromorphic_datasets import _cache, _catalogue, saccade_digits
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 SCANS = load_digits()
 
@@ -54,7 +54,7 @@ def test_recordings_of_one_image_have_noise_of_their_own():
 
 
 def test_recordings_resemble_n_mnist(root):
-    # The bounds stand around N-MNIST's own means: 4133 events, half of them ON, 39 % of pixels active,
+    # The bounds surround N-MNIST's own means: 4133 events, half of them ON, 39 % of pixels active,
     # standard deviations of 4.9 columns and 6.3 rows.
     recordings = [events for events, _ in neuromorphic_datasets.load("saccade-digits", "test", root=root)]
     counts = np.array([len(events) for events in recordings])

@@ -11,7 +11,7 @@ import scipy.io
 from event_files import EVENTS, aedat4, nmnist
 
 import neuromorphic_datasets as nd
-from neuromorphic_datasets._dataset import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE
 
 RNG = np.random.default_rng(0)
 
@@ -41,8 +41,8 @@ def dvsgesture(folder):
                 saved(folder / f"ibmGesture{split.title()}" / f"user{user:02}_led" / f"{label}.npy", columns)
                 expected.setdefault(split, []).append((f"user{user:02}", f"{label}.npy", events, label))
     return {
-        split: [(events, label) for _, _, events, label in sorted(found, key=lambda e: e[:2])]
-        for split, found in expected.items()
+        split: [(events, label) for _, _, events, label in sorted(recordings, key=lambda e: e[:2])]
+        for split, recordings in expected.items()
     }
 
 
@@ -75,7 +75,7 @@ def dvs_lip(folder):
 
 def asl(folder):
     """``a/a_0001.mat``: columns ts, x, y, pol; rows count upwards."""
-    found = []
+    recordings = []
     for label, name in enumerate("abc"):
         for number in range(5):
             events = recording(label * 9 + number)
@@ -83,25 +83,25 @@ def asl(folder):
             columns = {"ts": events["t"], "x": events["x"], "y": 179 - events["y"], "pol": events["p"]}
             columns = {field: column[:, None] for field, column in columns.items()}
             scipy.io.savemat(folder / name / f"{name}_{number:04}.mat", columns)
-            found.append((events, label))
-    return {"all": found}
+            recordings.append((events, label))
+    return {"all": recordings}
 
 
 def cifar(folder):
     """``airplane/cifar10_airplane_0.aedat4``."""
-    found = []
+    recordings = []
     for label, name in ((0, "airplane"), (3, "cat"), (9, "truck")):
         (folder / name).mkdir(parents=True)
         for number in range(5):
             aedat4(folder / name / f"cifar10_{name}_{number}.aedat4", EVENTS[number % 2 :])
-            found.append((EVENTS[number % 2 :], label))
-    return {"all": found}
+            recordings.append((EVENTS[number % 2 :], label))
+    return {"all": recordings}
 
 
 def caltech(folder):
     """An archive in the archive; ``Caltech101/accordion/image_0001.bin``; Tonic moves recordings to the corner."""
     folder.mkdir(parents=True)
-    found = []
+    recordings = []
     with zipfile.ZipFile(folder / "Caltech101.zip", "w") as inner:
         for label, name in enumerate(("BACKGROUND_Google", "accordion", "yin_yang")):
             for number in range(5):
@@ -109,8 +109,8 @@ def caltech(folder):
                 shifted["x"] += 20 + number
                 shifted["y"] += 100
                 inner.writestr(f"Caltech101/{name}/image_{number:04}.bin", nmnist(shifted))
-                found.append((EVENTS, label))
-    return {"all": found}
+                recordings.append((EVENTS, label))
+    return {"all": recordings}
 
 
 def heidelberg(name):
@@ -120,16 +120,16 @@ def heidelberg(name):
         folder.mkdir(parents=True)
         expected = {}
         for split in nd.info(name).splits:
-            found = [(recording(seed, (700, 1, 1)), seed % nd.info(name).n_classes) for seed in (3, 1, 2)]
+            recordings = [(recording(seed, (700, 1, 1)), seed % nd.info(name).n_classes) for seed in (3, 1, 2)]
             with h5py.File(folder / f"{name}_{split}.h5", "w") as file:
                 times = file.create_dataset("spikes/times", (3,), h5py.vlen_dtype(np.float64))
                 units = file.create_dataset("spikes/units", (3,), h5py.vlen_dtype(np.uint16))
-                for row, (events, _) in enumerate(found):
+                for row, (events, _) in enumerate(recordings):
                     times[row], units[row] = events["t"] / 1e6, events["x"]
-                file["labels"] = np.array([label for _, label in found], np.uint16)
+                file["labels"] = np.array([label for _, label in recordings], np.uint16)
                 keys = [f"class {number}".encode() for number in range(nd.info(name).n_classes)]
                 file["extra/keys"], file["extra/speaker"] = np.array(keys), np.zeros(3, np.uint16)
-            expected[split] = found
+            expected[split] = recordings
         return expected
 
     return write
@@ -175,7 +175,7 @@ def smnist(folder):
 
 def st_mnist(folder):
     """``data_submission/0/LUT_0.mat`` and samples: 100 rows of -1, 0, 1, then one of times in s."""
-    found = []
+    recordings = []
     for label in range(3):
         for number in range(5):
             events = recording(label * 5 + number, (10, 10, 2))
@@ -186,8 +186,8 @@ def st_mnist(folder):
             place.mkdir(parents=True, exist_ok=True)
             scipy.io.savemat(place / f"{label}_{number}.mat", {"spiketrain": table})
             scipy.io.savemat(place / f"LUT_{label}.mat", {"other": 1})
-            found.append((events, label))
-    return {"all": found}
+            recordings.append((events, label))
+    return {"all": recordings}
 
 
 FIXTURES = {
@@ -208,10 +208,10 @@ FIXTURES = {
 def assert_same(dataset, expected):
     assert dataset.targets.tolist() == [label for _, label in expected]
     for position, (events, label) in enumerate(expected):
-        found, target = dataset[position]
-        assert (found.dtype, target) == (EVENT_DTYPE, label)
+        loaded, target = dataset[position]
+        assert (loaded.dtype, target) == (EVENT_DTYPE, label)
         for field in "xytp":
-            np.testing.assert_array_equal(found[field], events[field])
+            np.testing.assert_array_equal(loaded[field], events[field])
 
 
 @pytest.fixture(params=FIXTURES)
@@ -243,7 +243,7 @@ def test_a_fixture_is_read_event_by_event(fixture):
         assert_same(pooled, [pair for split in nd.info(name).splits for pair in expected[split]])
 
 
-def test_a_fixture_tells_its_classes(fixture):
+def test_a_fixture_states_its_classes(fixture):
     name, root, _ = fixture
     dataset = nd.load(name, "all", root=root)
     assert dataset.sensor_size == nd.info(name).sensor_size
@@ -261,7 +261,7 @@ def test_a_fixture_can_be_pickled(fixture):
 
 def test_a_fixture_makes_batches(fixture):
     name, root, _ = fixture
-    train, _, test = nd.loaders(name, root=root, cache=root / "cache", time_bins=5, val_fraction=0)
+    train, _, test = nd.loaders(name, root=root, cache=root / "cache", n_time_bins=5, val_fraction=0)
     width, height, polarities = nd.info(name).sensor_size
     for loader in (train, test):
         frames, labels = next(iter(loader))
@@ -275,7 +275,7 @@ def test_a_fixture_is_verified(fixture):
     assert nd.verify(name, root=root) == []
 
 
-def test_what_is_missing_is_told(fixture, tmp_path_factory):
+def test_missing_files_are_reported(fixture, tmp_path_factory):
     name, _, _ = fixture
     with pytest.raises(FileNotFoundError) as caught:
         nd.load(name, root=tmp_path_factory.mktemp("none"))
@@ -309,7 +309,7 @@ def test_a_damaged_recording_is_named(tmp_path, name, file, damage):
 
 def test_ssc_validates_on_its_own_part(tmp_path):
     FIXTURES["ssc"](tmp_path / "SSC")
-    _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, time_bins=2)
+    _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, n_time_bins=2)
     assert val.dataset.targets.tolist() == nd.load("ssc", "valid", root=tmp_path).targets.tolist()
     with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], got 'valid'"):
         nd.load("shd", "valid", root=tmp_path)

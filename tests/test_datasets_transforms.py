@@ -34,7 +34,7 @@ def test_voxel_grids_and_time_surfaces_are_tonics(dtype):
 
 
 def test_a_voxel_grid_needs_a_duration():
-    with pytest.raises(ValueError, match=r"^events: expected some that last longer than 0 µs, got 1"):
+    with pytest.raises(ValueError, match=r"^events: expected a duration longer than 0 µs, got 1"):
         transforms.VoxelGrid(SIZE, 6)(recording(count=1))
 
 

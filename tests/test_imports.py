@@ -1,6 +1,7 @@
 """Who imports whom, and what `import htaf_snn` loads."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -68,10 +69,14 @@ def loaded(code, names=HEAVY):
     return run.stdout.split()
 
 
-def imports(path):
-    """Absolute dotted names that a file imports, by statement or by `import_module("…")`."""
+def imports(path, type_checking=True):
+    """Yield the absolute dotted names that a file imports, by statement or by `import_module("…")`."""
     package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if not type_checking and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -80,6 +85,28 @@ def imports(path):
             yield from (".".join([*base, alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and "import_module" in (getattr(node.func, k, "") for k in ("id", "attr")):
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def edges(package):
+    """Return the modules of the package that each of its modules imports."""
+    dotted = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sources(package)}
+    paths = {name.removesuffix(".__init__"): path for path, name in dotted.items()}
+
+    def module(name):
+        while name and name not in paths:  # it is a member, or of another package
+            name = name.rpartition(".")[0]
+        return name
+
+    return {name: {*map(module, imports(path, type_checking=False))} - {""} for name, path in paths.items()}
+
+
+def circle(edges):
+    """Return the modules along a circle of imports, the first again at the end; an empty list if there is none."""
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
 
 
 def part(name):
@@ -134,6 +161,37 @@ def test_the_arrow_test_can_fail():
     assert upward(ROOT / "htaf_snn/functional/steps.py", ["htaf_snn.profile.plot"])
     assert upward(ROOT / "htaf_snn/models/spiking.py", ["htaf_snn.integrations.neuron"])
     assert "htaf_snn.surrogate.HTAF" in set(imports(ROOT / "htaf_snn/__init__.py"))
+
+
+@pytest.mark.parametrize("package", ["neuromorphic_datasets"])
+def test_no_circle_between_files(package):
+    assert circle(edges(package)) == []
+
+
+def test_the_circle_test_can_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    files = {
+        "__init__": "from .one import name",
+        "one": "import json\nfrom .two import name",
+        "two": "def function():\n    from p import three",
+        "three": "import p.four.inner as inner",
+        "four/__init__": "",
+        "four/inner": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..one import name",
+    }
+    (tmp_path / "p" / "four").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    assert edges("p") == {
+        "p": {"p.one"},
+        "p.one": {"p.two"},
+        "p.two": {"p.three"},
+        "p.three": {"p.four.inner"},
+        "p.four": set(),
+        "p.four.inner": set(),
+    }
+    assert circle(edges("p")) == []
+    (tmp_path / "p" / "four" / "inner.py").write_text("def function():\n    from ..one import name")
+    assert set(circle(edges("p"))) == {"p.one", "p.two", "p.three", "p.four.inner"}
 
 
 @pytest.mark.parametrize("path", sources("neuromorphic_datasets"), ids=lambda p: p.name)

@@ -238,7 +238,7 @@ def make_loaders(config: TrainConfig) -> tuple:
         root=config.root,
         download=config.download,
         batch_size=config.batch_size,
-        time_bins=config.n_time_bins,
+        n_time_bins=config.n_time_bins,
         val_fraction=config.val_fraction,
         seed=config.seed,
         folds=config.folds,

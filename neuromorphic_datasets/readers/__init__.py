@@ -1,6 +1,6 @@
-"""Recordings of event cameras on disk, format by format.
+"""Readers of event-camera recordings in their file formats.
 
-`read_events` reads any of them, told apart by their content. `FORMATS` lists the file name endings.
+`read_events` reads any of them and recognises the format by the content. `FORMATS` lists the file name endings.
 """
 
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import _checks
-from ._recording import READ_DTYPE, Recording, RecordingError, checked, packed
+from .._events import RecordingError
+from ._recording import READ_DTYPE, Recording, checked, packed
 
 __all__ = ["FORMATS", "READ_DTYPE", "Recording", "RecordingError", "packed", "read_events", "read_recording"]
 
@@ -21,9 +22,9 @@ FORMATS = (".bin", ".dat", ".raw", ".aedat", ".aedat4", ".es", ".csv", ".npy", "
 def read_events(
     path: str | os.PathLike, *, sensor_size: tuple[int, int, int] | None = None, columns: str | None = None
 ) -> np.ndarray:
-    """Read a recording.
+    r"""Read a recording.
 
-    The content decides about the format; the name does only for .bin and .csv, which have no signature:
+    The format is recognised by the content, or by the name for .bin and .csv, which have no signature:
 
     ========== ===============================================================================
     .raw       Prophesee EVT 2.0 and 3.0
@@ -32,37 +33,37 @@ def read_events(
     .aedat     AEDAT 2.0 (DVS128 and DAVIS, as jAER shows them) and 3.1 (RAW)
     .aedat4    AEDAT 4, through faery
     .bin       N-MNIST and N-Caltech101
-    .csv       numbers and, in the first line, the names of the columns
+    .csv       numbers, with the names of the columns in the first line
     .npy       NumPy array, structured or with four columns
     .h5 .hdf5  HDF5 with x, y, t and p, at the top, in `events` or in `CD/events`
     ========== ===============================================================================
 
-    Times that wrap around are continued. Rows count from the top.
+    Wrapped-around times are unwrapped. Rows count from the top.
 
     Args:
         path: the file.
         sensor_size: (width, height, polarities) that every event has to fit; None checks against the size that
-            the file states, if it does. An AEDAT 2.0 file that does not name its camera is read as of the camera
-            of this size: (128, 128, 2) is a DVS128, (240, 180, 2), (346, 260, 2) and (640, 480, 2) are DAVIS. One
-            that names a DVS128 is refused with the size of a DAVIS.
-        columns: for .csv without names and .npy without fields: the order of the columns, as "txyp".
+            the file states, if any. It also determines the camera of an AEDAT 2.0 file that does not name it:
+            (128, 128, 2) is a DVS128, (240, 180, 2), (346, 260, 2) and (640, 480, 2) are DAVIS. A file that names a
+            DVS128 is refused with the size of a DAVIS.
+        columns: for .csv without names and .npy without fields: the order of the columns, such as "txyp".
 
     Returns:
         Structured array of x and y (int16), t (µs, int64, never descending) and p (bool, True is ON), in Tonic's
-        dtype ``tonic.io.events_struct``. It has one event or more.
+        dtype ``tonic.io.events_struct``. It has at least one event.
 
     Raises:
         FileNotFoundError: there is no such file.
-        RecordingError: a ValueError that names the file, and the byte or the event at which it is wrong; also
-            for a file without events, or of an unknown format.
-        ValueError, TypeError: sensor_size or columns are of another form, or columns is given for a file that is
-            no table, or names its columns.
+        RecordingError: a ValueError that names the file, and the byte or event of the fault; also for a file without
+            events, or of an unknown format.
+        ValueError, TypeError: sensor_size or columns is malformed, or columns is given for a file that is not a table,
+            or that names its columns.
 
     Example:
         >>> import pathlib, tempfile
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = pathlib.Path(folder.name, "recording.csv")
-        >>> _ = path.write_text("t,x,y,p\\n10,3,4,1\\n25,3,5,0\\n")
+        >>> _ = path.write_text("t,x,y,p\n10,3,4,1\n25,3,5,0\n")
         >>> read_events(path)["t"]
         array([10, 25])
         >>> folder.cleanup()
@@ -71,14 +72,14 @@ def read_events(
         sensor_size = _checks.sensor_size(sensor_size)
     path = Path(path)
     if _checks.columns(columns) is not None and not _lacks_names(path):
-        raise ValueError(f"columns: expected None, as {path} is no table without names of columns, got {columns!r}")
+        raise ValueError(f"columns: expected None, as {path} is not a table without column names, got {columns!r}")
     return read_recording(path, sensor_size, columns).events
 
 
 def read_recording(
     path: Path, sensor_size: tuple[int, int, int] | None = None, columns: str | None = None
 ) -> Recording:
-    """Read a recording with the sensor's size as far as the file states it.
+    """Read a recording together with the sensor size that its file states, if any.
 
     Args:
         path: the file.
@@ -86,10 +87,10 @@ def read_recording(
         columns: as in `read_events`.
 
     Returns:
-        A `Recording`; its `sensor_size` is what the file states, whatever the argument.
+        A `Recording`; its `sensor_size` is the one that the file states, whatever the argument.
 
     Raises:
-        FileNotFoundError, RecordingError: as `read_events`.
+        FileNotFoundError, RecordingError: as in `read_events`.
 
     Example:
         >>> import tempfile
@@ -114,7 +115,7 @@ def _lacks_names(path: Path) -> bool:
 
 
 def _reader(path: Path) -> Callable[..., Recording]:
-    """Choose the reader by the first bytes of a file, or by its name; each takes what it needs of the keywords."""
+    """Choose the reader by the first bytes of a file or by its name; readers ignore keywords that they do not need."""
     from . import _aedat, _event_stream, _nmnist, _prophesee, _tables
 
     if not path.is_file():

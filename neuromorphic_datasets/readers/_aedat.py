@@ -1,6 +1,6 @@
 """AEDAT 2.0, 3.1 (https://docs.inivation.com/software/software-advanced-usage/file-formats/) and 4.
 
-Tonic's readers of the older versions raise for every file or turn x and y round; faery reads version 4 alone.
+Tonic's readers of the older versions raise for every file or swap x and y; faery reads only version 4.
 """
 
 import re
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ._recording import Recording, RecordingError, body, packed, unwrapped
+from .._events import RecordingError
+from ._recording import Recording, body, packed, unwrapped
 
 _SIZES = {
     "DVS128": (128, 128),
@@ -23,37 +24,37 @@ _POLARITY = 1
 
 
 def _sensor(name: str) -> tuple[int, int, int] | None:
-    """Return the size of the sensor that a chip's or a source's name starts with."""
+    """Return the size of the sensor whose name a chip's or source's name starts with."""
     for sensor, size in _SIZES.items():
         if name.upper().startswith(sensor):
             return (*size, 2)
     return None
 
 
-def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_) -> Recording:
+def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_: object) -> Recording:
     """Read the polarity events of a DVS128 or DAVIS; frames, inertial and external events are left out.
 
-    Addresses are turned as jAER shows them: columns from the left, rows from the top. `sensor_size` tells the camera
-    where the header does not.
+    Addresses are converted to jAER's orientation: columns from the left, rows from the top. `sensor_size` determines
+    the camera if the header does not.
     """
     lines, offset, data = body(path, b"#")
     excess = len(data) % 8
     if excess:
         raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes per event, got {excess}")
     address, time = np.asarray(data).view(">u4").reshape(-1, 2).T.astype(np.int64)
-    tick = next((found[1] for line in lines if (found := re.search(r"tick is (.+)", line))), "1 us")
+    tick = next((match[1] for line in lines if (match := re.search(r"tick is (.+)", line))), "1 us")
     if tick != "1 us":
         raise RecordingError(f"{path}: expected ticks of 1 us, got {tick}")
     chip, size = _chip(path, lines, sensor_size)
-    width, height, _ = size
+    width, height = size[:2]
     if chip.upper().startswith("DVS128"):
-        # Bit 15 marks external events, bit 31 those of the software; between them a DVS128 has none.
+        # Bit 15 marks external events, bit 31 those of the software; a DVS128 sets no bit between them.
         foreign = (address >> 31 == 0) & (address >> 16 > 0)
         if foreign.any():
             event = int(foreign.argmax())
             raise RecordingError(
                 f"{path}: byte {offset + 8 * event}: expected an address of a DVS128, below 2**16, got "
-                f"{address[event]:#x}; is it another camera's?"
+                f"{address[event]:#x}; is it from another camera?"
             )
         chosen = address >> 15 == 0
         x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
@@ -65,7 +66,7 @@ def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_) -> Reco
     return Recording(events, size)
 
 
-def _chip(path: Path, lines: list[str], sensor_size) -> tuple[str, tuple[int, int, int]]:
+def _chip(path: Path, lines: list[str], sensor_size: tuple[int, int, int] | None) -> tuple[str, tuple[int, int, int]]:
     """Return the camera that the header names, or else the one of the caller's size, and its size."""
     named = [line.split("AEChip:")[1].split(".")[-1].strip() for line in lines if "AEChip:" in line]
     if not named:
@@ -73,20 +74,20 @@ def _chip(path: Path, lines: list[str], sensor_size) -> tuple[str, tuple[int, in
     if not named:
         sizes = ", ".join(f"{(*size, 2)} for a {sensor}" for sensor, size in _SIZES.items() if sensor != "DAVIS128")
         raise RecordingError(
-            f"{path}: expected a line '# AEChip: NAME' in the header, got none, so that its camera is unknown; "
+            f"{path}: expected a line '# AEChip: NAME' in the header, got none, so its camera is unknown; "
             f"pass its size as sensor_size: {sizes}"
         )
     size = _sensor(named[0])
     if size is None:
         raise RecordingError(f"{path}: expected a chip {sorted(_SIZES)}, got {named[0]}")
-    # A sensor_size may be larger than the camera; that of a camera with other addresses contradicts the name.
+    # A sensor_size may exceed the camera's, but that of a camera with other addresses contradicts the name.
     davis = {other.startswith("DAVIS") for other, sides in _SIZES.items() if sensor_size and sides == sensor_size[:2]}
     if davis and named[0].upper().startswith("DAVIS") not in davis:
-        raise RecordingError(f"{path}: expected sensor_size {size}, that of the named {named[0]}, got {sensor_size}")
+        raise RecordingError(f"{path}: expected sensor_size {size}, as the file names a {named[0]}, got {sensor_size}")
     return named[0], size
 
 
-def read_3(path: Path, **_) -> Recording:
+def read_3(path: Path, **_: object) -> Recording:
     """Read the valid polarity events of AEDAT 3.1."""
     lines, offset, data = body(path, b"#")
     if "#!AER-DAT3.1" not in lines[:1] or "#!END-HEADER" not in lines:
@@ -96,7 +97,7 @@ def read_3(path: Path, **_) -> Recording:
     layout = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("#Format:")), None)
     if layout != "RAW":
         raise RecordingError(f"{path}: expected a line '#Format: RAW' in the header, got format {layout}")
-    names = {int(found[1]): found[2] for line in lines if (found := re.match(r"#Source (\d+): (\S+)", line))}
+    names = {int(match[1]): match[2] for line in lines if (match := re.match(r"#Source (\d+): (\S+)", line))}
     sources, words, times = set(), [], []
     position = 0
     while position < len(data):
@@ -127,7 +128,7 @@ def read_3(path: Path, **_) -> Recording:
     return Recording(events, _sensor(names.get(min(sources, default=0), "")))
 
 
-def read_4(path: Path, **_) -> Recording:
+def read_4(path: Path, **_: object) -> Recording:
     """Read the events of AEDAT 4 through faery."""
     import faery
 
@@ -136,7 +137,7 @@ def read_4(path: Path, **_) -> Recording:
         stream = faery.events_stream_from_file(path, file_type="aedat")
         width, height = stream.dimensions()
         packets.extend(stream)
-    # faery raises plain Exceptions, and its panics are BaseExceptions of their own.
+    # faery raises plain Exceptions, and its panics are other BaseExceptions.
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise

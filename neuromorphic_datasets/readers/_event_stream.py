@@ -1,19 +1,20 @@
 """Event Stream 2 (.es), https://github.com/neuromorphicsystems/event_stream.
 
-event_stream and faery read it too, but take the start of a cut file for a whole recording.
+event_stream and faery read it too, but take a truncated file for a whole recording.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from ._recording import READ_DTYPE, Recording, RecordingError
+from .._events import RecordingError
+from ._recording import READ_DTYPE, Recording
 
 _HEADER = 20
 _DVS = 1
 
 
-def read(path: Path, **_) -> Recording:
+def read(path: Path, **_: object) -> Recording:
     """Read the DVS events."""
     from .. import _kernels
 

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ._recording import Recording, RecordingError, packed
+from .._events import RecordingError
+from .._tonic import read_mnist_file
+from ._recording import Recording, packed
 
 _EVENT_BYTES = 5
 
 
-def read(path: Path, **_) -> Recording:
+def read(path: Path, **_: object) -> Recording:
     """Read a recording; the files do not state the sensor's size."""
-    from .._tonic import read_mnist_file
-
     size = path.stat().st_size
     excess = size % _EVENT_BYTES
     if excess:
         raise RecordingError(f"{path}: byte {size - excess}: expected {_EVENT_BYTES} bytes per event, got {excess}")
-    # Zeros are what a cut download or a crash leaves; they would pass for events of the first pixel.
+    # A truncated download or a crash leaves zeros, which would pass for events of the first pixel.
     if not np.fromfile(path, np.uint8).any():
         raise RecordingError(f"{path}: all its {size} bytes are zero")
     events = read_mnist_file(path)

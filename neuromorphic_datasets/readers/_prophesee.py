@@ -1,7 +1,7 @@
 """Prophesee's RAW files in EVT 2.0 and 3.0, and DAT files.
 
 Formats: https://docs.prophesee.ai/stable/data/encoding_formats/ and .../data/file_formats/.
-expelliarmus and faery read them too, but take what a damaged file has for a whole recording, or do not return.
+expelliarmus and faery read them too, but take a damaged file for a whole recording, or do not return.
 """
 
 import re
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ._recording import READ_DTYPE, Recording, RecordingError, body, packed, unwrapped
+from .._events import RecordingError
+from ._recording import READ_DTYPE, Recording, body, packed, unwrapped
 
-# Pixels of the sensors for which some files state no geometry.
+# Upper bound of the sensor's sides for files that state no geometry.
 _LARGEST = 2048
 
 
-def read(path: Path, **_) -> Recording:
+def read(path: Path, **_: object) -> Recording:
     """Read a file whose text starts with %: RAW if its header names an encoding, else DAT."""
     lines, offset, data = body(path, b"%")
-    header = dict(re.match(r"%\s*(\S*)\s*(.*)", line).groups() for line in lines)
+    header = {key: value for line in lines for key, value in re.findall(r"^%\s*(\S*)\s*(.*)", line)}
     if header.get("endianness", "little") != "little":
         raise RecordingError(f"{path}: expected little-endian words, got {header['endianness']}")
     encoding = _encoding(header)
@@ -27,18 +28,18 @@ def read(path: Path, **_) -> Recording:
         return _read_dat(path, header, offset, data)
     if encoding not in ("2.0", "3.0"):
         raise RecordingError(
-            f"{path}: expected a header with the encoding EVT 2.0 or EVT 3.0, or of a DAT file, got "
+            f"{path}: expected a header with the encoding EVT 2.0 or EVT 3.0, or that of a DAT file, got "
             + (f"EVT {encoding}" if encoding else f"{len(lines)} lines of text without it")
         )
     return _read_evt(path, encoding, _geometry(header), offset, data)
 
 
 def _encoding(header: dict[str, str]) -> str | None:
-    """Return "2.0", "3.0" or another number from either way to write it, or None."""
+    """Return "2.0", "3.0" or another number from either notation, or None."""
     if "evt" in header:
         return header["evt"]
-    found = re.match(r"EVT(\d)(\d)?", header.get("format", ""))
-    return f"{found[1]}.{found[2] or 0}" if found else None
+    match = re.match(r"EVT(\d)(\d)?", header.get("format", ""))
+    return f"{match[1]}.{match[2] or 0}" if match else None
 
 
 def _geometry(header: dict[str, str]) -> tuple[int, int, int] | None:
@@ -80,7 +81,7 @@ def _read_evt(
 
 def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray) -> Recording:
     if len(data) < 2:
-        raise RecordingError(f"{path}: byte {offset}: the file ends where the kind of its events is expected")
+        raise RecordingError(f"{path}: byte {offset}: the file ends where the type of its events is expected")
     version, kind, size = header["Version"], int(data[0]), int(data[1])
     if version not in ("1", "2"):
         raise RecordingError(f"{path}: expected version 1 or 2 of DAT, got {version!r}")

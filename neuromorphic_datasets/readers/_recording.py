@@ -1,37 +1,21 @@
-"""What readers return, and what holds for every recording."""
+"""The result of readers, and helpers and checks for every recording."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from .._events import LATEST, is_on, refuse, whole
+from .._events import LATEST, RecordingError, is_on, refuse, whole
 
 # Equal to tonic.io.events_struct, whose import takes seconds; a test compares them.
 READ_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])
-"""One event: column, row, time in µs, polarity (True is ON)."""
-
-
-class RecordingError(ValueError):
-    """A file is no recording, or a damaged one; the message names the file and the place.
-
-    Example:
-        >>> import tempfile
-        >>> from neuromorphic_datasets import read_events
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "recording.bin")
-        ...     _ = path.write_bytes(bytes([12, 30, 0x80, 0, 50, 12, 30]))
-        ...     try:
-        ...         read_events(path)
-        ...     except RecordingError as error:
-        ...         print(str(error).removeprefix(folder))
-        /recording.bin: byte 5: expected 5 bytes per event, got 2
-    """
+"""An event: column, row, time in µs, polarity (True is ON)."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Events of one file.
+    """The events of a file.
 
     Attributes:
         events: structured array of `READ_DTYPE`.
@@ -50,20 +34,21 @@ class Recording:
 _BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
 
 
-def packed(x, y, t, p) -> np.ndarray:
-    """Put columns of whole numbers, of any dtype, into a structured array.
+def packed(x: ArrayLike, y: ArrayLike, t: ArrayLike, p: ArrayLike) -> np.ndarray:
+    """Combine columns of whole numbers, of any dtype, into a structured array.
 
     Args:
-        x, y: columns and rows of pixels, in [-32768, 32767].
+        x: columns of pixels, in [-32768, 32767].
+        y: rows of pixels, likewise.
         t: times, µs.
-        p: polarities, each 0 or 1, or each -1 or 1; 1 is ON.
+        p: polarities, all 0 or 1, or all -1 or 1; 1 is ON.
 
     Returns:
         Structured array of `READ_DTYPE`, as long as t.
 
     Raises:
-        TypeError: a column holds no numbers.
-        ValueError: a column has another length, or a value that does not fit.
+        TypeError: a column is not numeric.
+        ValueError: the lengths of columns differ, or a value is out of range or not whole.
 
     Example:
         >>> packed([3, 3], [4, 5], [10, 25], [1, 0])[1].item()
@@ -88,21 +73,21 @@ def packed(x, y, t, p) -> np.ndarray:
 
 
 def unwrapped(t: np.ndarray, bits: int) -> np.ndarray:
-    """Continue int64 times that wrap around after 2**bits µs."""
+    """Unwrap int64 times that wrap around after 2**bits µs."""
     wraps = np.cumsum(np.diff(t, prepend=t[:1]) < -(1 << (bits - 1)))
     return t + (wraps << bits)
 
 
 def body(path: Path, comment: bytes) -> tuple[list[str], int, np.ndarray]:
-    """Split a file into its leading lines of text, each starting with `comment`, and what follows.
+    """Split a file into its leading lines of text, each starting with `comment`, and the data after them.
 
-    Returns the lines, the offset of what follows, and that as uint8.
+    Returns the lines, the offset of the data, and the data as uint8.
     """
     content = np.memmap(path, np.uint8, "r")
     lines, offset = [], 0
     while content[offset : offset + len(comment)].tobytes() == comment:
         line = _line(content, offset)
-        # A line that is no text is data whose first byte looks like a comment's.
+        # A line that is not text is data that happens to start like a comment.
         if not (line.endswith(b"\n") and line.isascii() and line.decode().strip("\r\n\t").isprintable()):
             break
         lines.append(line.decode().strip())
@@ -116,12 +101,12 @@ def _line(content: np.ndarray, offset: int, longest: int = 1 << 16) -> bytes:
 
 
 def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] | None) -> Recording:
-    """Return the recording if it has events, in order of time and on the sensor."""
+    """Return the recording; raise RecordingError unless it has events, in order of time and on the sensor."""
     from .._kernels import first_descent, first_off
 
     events = recording.events
     if len(events) == 0:
-        raise RecordingError(f"{path}: there are no events in it")
+        raise RecordingError(f"{path}: expected at least one event, got none")
     descent = first_descent(events["t"])
     if descent >= 0:
         before, after = events["t"][descent - 1 : descent + 1]

@@ -1,13 +1,17 @@
 """Recordings as tables: CSV, NumPy and HDF5."""
 
 import contextlib
+import importlib
 import re
 import warnings
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ._recording import Recording, RecordingError, packed
+from .._events import RecordingError
+from ._recording import Recording, packed
 
 _NAMES = {
     "x": ("x", "xs"),
@@ -16,21 +20,22 @@ _NAMES = {
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
 }
 _FIELDS = {name: field for field, names in _NAMES.items() for name in names}
-# The filter of Prophesee's HDF5 files, which hdf5plugin does not have.
+# The filter of Prophesee's HDF5 files, which hdf5plugin lacks.
 _ECF = 0x8ECF
 
 
-def read_csv(path: Path, *, columns: str | None, **_) -> Recording:
-    """Read lines of four whole numbers, with commas, semicolons or blanks between; times are µs."""
+def read_csv(path: Path, *, columns: str | None, **_: object) -> Recording:
+    """Read lines of four whole numbers, separated by commas, semicolons or blanks; times are in µs."""
     first, named = _first_line(path), not csv_lacks_names(path)
     separator = next((sign for sign in (",", ";") if sign in first), None)
+    fields: Sequence[str] | None
     # np.savetxt puts a # before the names.
     fields, sensor_size = _heading(path, first.removeprefix("#").split(separator)) if named else (columns, None)
     if fields is None:
-        raise RecordingError(f"{path}: expected names of columns in line 1, got {first[:80]!r}; or set columns")
+        raise RecordingError(f"{path}: expected column names in line 1, got {first[:80]!r}; add them, or set columns")
     table = _whole_numbers(path, separator, int(named))
     if table.size == 0:
-        raise RecordingError(f"{path}: there are no events in it")
+        raise RecordingError(f"{path}: expected at least one event, got none")
     return _from_columns(path, _by_field(path, table, fields), sensor_size)
 
 
@@ -38,12 +43,13 @@ def _whole_numbers(path: Path, separator: str | None, skipped: int) -> np.ndarra
     """Read a table of integers, or of floats that are whole."""
 
     def load(dtype: type) -> np.ndarray:
-        options = {"delimiter": separator, "skiprows": skipped, "ndmin": 2, "encoding": "utf-8-sig"}
-        return np.loadtxt(path, dtype, comments=None, **options)
+        return np.loadtxt(
+            path, dtype, comments=None, delimiter=separator, skiprows=skipped, ndmin=2, encoding="utf-8-sig"
+        )
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-        # NumPy 1 and early 2 cut 1.5 to 1 with this warning.
+        # NumPy 1 and early 2 truncate 1.5 to 1 with this warning.
         warnings.simplefilter("error", DeprecationWarning)
         try:
             return load(np.int64)
@@ -66,32 +72,32 @@ def _first_line(path: Path) -> str:
 
 
 def _heading(path: Path, cells: list[str]) -> tuple[list[str], tuple[int, int, int] | None]:
-    """Return the fields that the names of columns stand for, and the sensor's size if given as in x@320, y@240."""
-    cells = [cell.strip().strip("\"'").strip().lower().partition("@")[::2] for cell in cells if cell.strip()]
-    names = [cell[0] for cell in cells]
+    """Return the fields of the named columns, and the sensor's size if given as in x@320, y@240."""
+    parts = [cell.strip().strip("\"'").strip().lower().partition("@") for cell in cells if cell.strip()]
+    names = [name for name, _, _ in parts]
     _names_by_field(path, names)
     fields = [_FIELDS.get(name, name) for name in names]
-    sizes = {field: size for field, (_, size) in zip(fields, cells, strict=True) if size}
+    sizes = {field: size for field, (_, _, size) in zip(fields, parts, strict=True) if size}
     if sizes and not (set(sizes) == {"x", "y"} and all(size.isdecimal() for size in sizes.values())):
         raise RecordingError(f"{path}: expected the sensor's size as x@WIDTH and y@HEIGHT, got {sizes}")
     return fields, (int(sizes["x"]), int(sizes["y"]), 2) if sizes else None
 
 
-def _names_by_field(path: Path, names) -> dict[str, str]:
-    """Return which of the names stands for each of x, y, t and p."""
-    found = [name for name in names if name in _FIELDS]
-    if sorted(_FIELDS[name] for name in found) != list("ptxy"):
+def _names_by_field(path: Path, names: Collection[str]) -> dict[str, str]:
+    """Return the column name of each of x, y, t and p."""
+    known = [name for name in names if name in _FIELDS]
+    if sorted(_FIELDS[name] for name in known) != list("ptxy"):
         raise RecordingError(f"{path}: expected columns x, y, t and p, one each, got {list(names)}")
-    return {_FIELDS[name]: name for name in found}
+    return {_FIELDS[name]: name for name in known}
 
 
-def _by_field(path: Path, table: np.ndarray, fields) -> dict[str, np.ndarray]:
+def _by_field(path: Path, table: np.ndarray, fields: Sequence[str]) -> dict[str, np.ndarray]:
     if table.ndim != 2 or table.shape[1] != len(fields):
         raise RecordingError(f"{path}: expected {len(fields)} columns, got an array of shape {table.shape}")
     return {field: table[:, fields.index(field)] for field in "xytp"}
 
 
-def read_npy(path: Path, *, columns: str | None, **_) -> Recording:
+def read_npy(path: Path, *, columns: str | None, **_: object) -> Recording:
     """Read a structured array, or one of four columns in the order of `columns`."""
     table = _load_npy(path)
     names = table.dtype.names
@@ -102,7 +108,7 @@ def read_npy(path: Path, *, columns: str | None, **_) -> Recording:
     if columns is None:
         raise RecordingError(
             f"{path}: expected an array with the fields x, y, t and p, got {table.dtype} of shape {table.shape}; "
-            "for one of four columns set columns"
+            "set columns if it has four columns"
         )
     return _from_columns(path, _by_field(path, table, columns))
 
@@ -115,12 +121,12 @@ def npy_lacks_names(path: Path) -> bool:
 def _load_npy(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except Exception as error:  # NumPy raises nearly anything over a damaged header
-        raise RecordingError(f"{path}: no whole NumPy array: {error}") from error
+    except Exception as error:  # NumPy raises almost anything over a damaged header
+        raise RecordingError(f"{path}: not a complete NumPy array: {error}") from error
 
 
-def read_hdf5(path: Path, **_) -> Recording:
-    """Read x, y, t and p as data sets of a group or as the fields of one; DSEC's `t_offset` is added."""
+def read_hdf5(path: Path, **_: object) -> Recording:
+    """Read x, y, t and p, data sets of a group or fields of a single data set; DSEC's `t_offset` is added."""
     import h5py
 
     try:
@@ -136,8 +142,8 @@ def read_hdf5(path: Path, **_) -> Recording:
             offset = file["t_offset"][()] if "t_offset" in file else 0
     except RecordingError:
         raise
-    except Exception as error:  # h5py raises nearly anything over a damaged file
-        raise RecordingError(f"{path}: no whole HDF5 file: {error}") from error
+    except Exception as error:  # h5py raises almost anything over a damaged file
+        raise RecordingError(f"{path}: not a complete HDF5 file: {error}") from error
     if np.ndim(offset) or np.asarray(offset).dtype.kind not in "iu":
         raise RecordingError(f"{path}: expected t_offset to be an integer, in µs, got {offset}")
     recording = _from_columns(path, fields)
@@ -145,25 +151,25 @@ def read_hdf5(path: Path, **_) -> Recording:
     return recording
 
 
-def _place(path: Path, file):
-    """Return the one group, or data set with fields, that holds events."""
+def _place(path: Path, file: Any) -> Any:
+    """Return the single group, or data set with fields, that holds events."""
     import h5py
 
-    found = []
+    candidates = []
     for place in [*(file[name] for name in ("CD/events", "events") if name in file), file]:
         names = place.keys() if isinstance(place, h5py.Group) else place.dtype.names or ()
         if set("xytp") <= {_FIELDS.get(name) for name in names}:
-            found.append(place)
-    if len(found) != 1:
-        places = f"in {[place.name for place in found]}" if found else f"{sorted(file)}"
+            candidates.append(place)
+    if len(candidates) != 1:
+        places = f"in {[place.name for place in candidates]}" if candidates else f"{sorted(file)}"
         raise RecordingError(
             f"{path}: expected x, y, t and p in one place, at the top, in events or in CD/events, got {places}"
         )
-    return found[0]
+    return candidates[0]
 
 
-def _require_filters(path: Path, tables) -> None:
-    """Raise if HDF5 lacks a filter that the data sets are compressed with, which it reports as an error in reading."""
+def _require_filters(path: Path, tables: Iterable[Any]) -> None:
+    """Raise if HDF5 lacks a filter of the data sets, which it would report as a read error."""
     from h5py import h5z
 
     for table in tables:
@@ -172,7 +178,7 @@ def _require_filters(path: Path, tables) -> None:
             code, _, _, name = pipeline.get_filter(number)
             if not h5z.filter_avail(code):
                 with contextlib.suppress(ImportError):
-                    import hdf5plugin  # noqa: F401  registers its filters
+                    importlib.import_module("hdf5plugin")  # registers its filters
             if not h5z.filter_avail(code):
                 remedy = (
                     "build github.com/prophesee-ai/hdf5_ecf and name its folder in HDF5_PLUGIN_PATH"
@@ -185,7 +191,9 @@ def _require_filters(path: Path, tables) -> None:
                 )
 
 
-def _from_columns(path: Path, fields: dict[str, np.ndarray], sensor_size=None) -> Recording:
+def _from_columns(
+    path: Path, fields: dict[str, np.ndarray], sensor_size: tuple[int, int, int] | None = None
+) -> Recording:
     try:
         return Recording(packed(**fields), sensor_size)
     except (TypeError, ValueError) as error:
