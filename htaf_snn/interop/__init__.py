@@ -1,4 +1,4 @@
-"""What joins this package to other libraries; importing it imports none of them, and changes nothing."""
+"""Connections to other libraries; importing this imports none of them and changes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIBRARIES = (snntorch, norse)
 
 
 class Registration:
-    """What `register` returns: leaving its `with` block restores what was in force before `register`.
+    """The result of `register`, whose `with` block restores at its end what was in force before `register`.
 
     Args:
         before: the modules of the libraries that were registered before.
@@ -56,17 +56,17 @@ class Registration:
 
 
 def register() -> Registration:
-    """Let snnTorch and Norse, those of the two that are installed, know the surrogates of this package.
+    """Make the surrogates of this package known to snnTorch and Norse, or to the one of them that is installed.
 
-    `snntorch.surrogate.htaf` exists, and snnTorch's neurons reset hard at any hardness of their surrogate; every surrogate can be
-    the `method` of Norse's neurons. This is the only thing in this package that changes another library. Calling it again
-    is no error.
+    `snntorch.surrogate.htaf` then exists, snnTorch's neurons reset hard at any hardness of their surrogate, and Norse's
+    neurons take every surrogate as their `method`. Nothing else in this package changes another library. Calling it
+    again is no error.
 
     Returns:
-        A context manager, `Registration`; using it is optional.
+        A `Registration`, whose use as a context manager is optional.
 
     Raises:
-        ImportError: if neither is installed.
+        ImportError: if neither is installed; if the import of one fails, nothing is changed.
 
     Example:
         >>> import snntorch as snn
@@ -80,13 +80,18 @@ def register() -> Registration:
     installed = [library for library in _LIBRARIES if library.is_installed()]
     if not installed:
         raise ImportError("register: neither snnTorch nor Norse is installed; pip install snntorch or norse")
-    for library in installed:
-        library.register()
-    return Registration(before)
+    registration = Registration(before)
+    try:
+        for library in installed:
+            library.register()
+    except BaseException:
+        registration.__exit__()
+        raise
+    return registration
 
 
 def unregister() -> None:
-    """Undo `register` as a whole; without one it does nothing.
+    """Undo `register` in full; if it is not in force, nothing happens.
 
     Example:
         >>> _ = register()

@@ -1,22 +1,21 @@
-"""Norse: every surrogate of this package as `method` of every Norse neuron, which `register` adds; conversions of `LIF`.
+"""Norse: `register`, which makes every surrogate of this package a `method` of every neuron; conversions of `LIF`.
 
-Norse has no place to add a method: each neuron calls the function `threshold(x, method, alpha)`, which its
-module has imported by name. `register` rebinds that name in every loaded module that has it, and `unregister`
-restores it.
+Norse offers no way to add a method: each neuron calls the function `threshold(x, method, alpha)`, which its module has
+imported by name. `register` rebinds that name in every loaded module that has it, and `unregister` restores it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import surrogate as surrogates
 from .._checks import check_floating, describe
@@ -27,6 +26,9 @@ from ..surrogate.elementwise import is_transformed, step
 from ..surrogate.formula import formula_named
 from ..surrogate.libraries import norse as own
 from ..surrogate.specifications import named, parse
+
+if TYPE_CHECKING:
+    import norse.torch
 
 __all__ = ["from_norse", "is_installed", "is_registered", "register", "to_norse", "unregister"]
 
@@ -65,23 +67,22 @@ def is_registered() -> bool:
 
 
 def register() -> None:
-    """Let every Norse neuron take this package's surrogates as `method`.
+    """Make this package's surrogates known to every Norse neuron as `method`.
 
-    A method is a name or a specification: "htaf", "htaf(beta=8)", "atan". Norse's `alpha`, a number or a
-    tensor that broadcasts to the membrane potential and may require a gradient (HTAF), sets the formula's
-    first parameter, unless the specification names that parameter. Norse's default for alpha is 100, at which hardly
-    a gradient is left: it is refused where it would set a parameter. Norse's own names keep their
-    meaning; "triangle" is Norse's, and "triangle(alpha=2)" and "triangle()", with parentheses, are ours.
+    A method is a name or a specification: "htaf", "htaf(beta=8)", "atan". Norse's `alpha`, a number or a tensor that
+    broadcasts to the membrane potential and may require a gradient (HTAF), sets the formula's first parameter, unless
+    the specification sets it. Norse's default for alpha is 100, which leaves almost no gradient: it is refused where it
+    would set a parameter. Norse's own names keep their meaning: "triangle" is Norse's, while "triangle(alpha=2)" and
+    "triangle()", with parentheses, are ours.
 
-    Only module-level names are rebound, under whatever name they are kept. Once more is no error, and rebinds
-    what has taken hold of the original since.
+    Only module-level names are rebound, whatever they are called. Calling it again is no error, and rebinds names that
+    have been bound to the original since.
 
     While in force, the forward pass of a neuron raises:
         TypeError: if alpha is neither a number nor a floating-point tensor.
-        ValueError: if the method is unknown (the message lists the names), or its specification is malformed
-            or asks for a hardness below 1, which Norse would feed into the reset, or for learnable
-            parameters, which no Norse module would hold; if alpha is Norse's default, not positive and finite, or
-            does not broadcast.
+        ValueError: if the method is unknown (the message lists the names), its specification is malformed, or it asks
+            for a hardness below 1, which Norse would feed into the reset, or for learnable parameters, which no Norse
+            module would hold; if alpha is Norse's default, not positive and finite, or does not broadcast.
 
     Example:
         >>> from norse.torch import LIFCell, LIFParameters
@@ -97,7 +98,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Give every module Norse's own `threshold` back; once more is no error.
+    """Restore Norse's own `threshold` in every module; calling it again is no error.
 
     Example:
         >>> import norse.torch.functional.threshold as module
@@ -123,10 +124,11 @@ def _rebind(old: Callable, new: Callable) -> None:
 
 
 def _extended(original: Callable) -> Callable:
-    # The string is a constant of a compiled graph and its parsing is not to be traced. Such a function may return
-    # literals only, hence the tuples of `_ours`. Marking it here and not above spares the others Dynamo's import.
+    # The string is a constant of a compiled graph, so its parsing is not traced. Such a function may return literals
+    # only, hence the tuples of `_ours`. It is marked here so that importing this module does not import Dynamo.
     ours = torch.compiler.assume_constant_result(_ours)
 
+    @wraps(original)
     def threshold(x: Tensor, method: str, alpha: float | Tensor) -> Tensor:
         method_of_ours = ours(method)
         if method_of_ours is None:
@@ -145,12 +147,11 @@ def _extended(original: Callable) -> Callable:
         check_floating("x", x)
         return step(x, formula_named(name), 1.0, *parameters.values())
 
-    threshold.extends = original
     return threshold
 
 
 def _refuse_default(method: str, free: str, alpha: float | Tensor) -> None:
-    """Raise ValueError for the alpha of a neuron that sets none: 100, at which hardly a gradient is left."""
+    """Raise ValueError for 100, the alpha of a neuron that sets none, which leaves almost no gradient."""
     if isinstance(alpha, Tensor) and (
         alpha.ndim or alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed()
     ):
@@ -168,7 +169,7 @@ def _names() -> list[str]:
 
 
 def _ours(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None] | None:
-    """The formula's name, its values, the parameter that alpha sets; None for what is Norse's to handle."""
+    """Return the formula's name, its values, and the parameter that alpha sets; None for a method left to Norse."""
     if not isinstance(method, str):
         raise TypeError(f"method: expected a name or a specification such as 'htaf(beta=8)', got {method!r}")
     bare = "(" not in method
@@ -194,16 +195,16 @@ def _parsed(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None
 _TENSORS = ("tau_syn_inv", "tau_mem_inv", "v_leak", "v_th", "v_reset")
 
 
-def from_norse(neuron: nn.Module) -> LIF:
-    """Return a fused copy of a `norse.torch.LIF`, which stays as it is; tensors that require a gradient become parameters.
+def from_norse(neuron: norse.torch.LIF) -> LIF:
+    """Return a fused copy of a `norse.torch.LIF`; tensors that require a gradient become parameters.
 
     Args:
-        neuron: its parameters are copied.
+        neuron: its parameters are copied; it is left unchanged.
 
     Raises:
         TypeError: if it is another neuron.
-        ValueError: if its method is unknown, its alpha cannot be learned though it requires a gradient, or it
-            records all states.
+        ValueError: if its method is unknown, its alpha requires a gradient but cannot be learned, or it records all
+            states.
 
     Example:
         >>> import norse.torch
@@ -224,7 +225,7 @@ def from_norse(neuron: nn.Module) -> LIF:
 
 
 def _as_surrogate(method: str, alpha: Tensor) -> Surrogate:
-    """What a Norse neuron of this method computes, with alpha as a parameter if it requires a gradient."""
+    """Return the surrogate that a Norse neuron computes, with alpha as a parameter if it requires a gradient."""
     method_of_ours = _ours(method)
     value = alpha.detach().item() if alpha.ndim == 0 else alpha.detach().clone()
     if method_of_ours is None:
@@ -235,23 +236,24 @@ def _as_surrogate(method: str, alpha: Tensor) -> Surrogate:
         if method not in own.names():
             raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
         return Foreign(own.make(method, value), name=f"norse.{method}")
-    surrogate, free = surrogates.resolve(method), method_of_ours[2]
+    surrogate = surrogates.resolve(method)
+    name, _, free = method_of_ours
     if free is None:
         return surrogate
     _refuse_default(method, free, alpha)
-    if surrogate.formula.parameter_gradients is None and (alpha.requires_grad or alpha.ndim):
+    if formula_named(name).parameter_gradients is None and (alpha.requires_grad or alpha.ndim):
         raise ValueError(f"alpha: expected a number for {method!r}, got {describe(alpha)}; only HTAF's can be learned")
-    learn = [free] if alpha.requires_grad else []
-    return type(surrogate)(**{**surrogate.values(), free: value}, learn=learn)
+    cls: Callable[..., Surrogate] = type(surrogate)
+    return cls(**{**surrogate.values(), free: value}, learn=[free] if alpha.requires_grad else [])
 
 
-def to_norse(layer: LIF) -> nn.Module:
+def to_norse(layer: LIF) -> norse.torch.LIF:
     """Return a `norse.torch.LIF` with copies of a layer's parameters.
 
-    With a surrogate of this package it works while `htaf_snn.register()` is in force.
+    With a surrogate of this package it works only while `htaf_snn.register()` is in force.
 
     Args:
-        layer: stays as it is.
+        layer: left unchanged.
 
     Raises:
         TypeError: if it is another layer.
@@ -266,9 +268,9 @@ def to_norse(layer: LIF) -> nn.Module:
         raise TypeError(f"layer: expected a htaf_snn.nn.LIF, got {type(layer).__name__}")
     if layer.detach_reset:
         raise ValueError("detach_reset: expected False: norse.torch.LIF lets the gradient through its reset")
-    norse = import_module("norse.torch")
+    module = import_module("norse.torch")
     method, alpha = own.as_method(layer.surrogate)
     tensors = {name: getattr(layer, name).detach().clone() for name in _TENSORS}
     for name, tensor in tensors.items():
         tensor.requires_grad_(getattr(layer, name).requires_grad)
-    return norse.LIF(norse.LIFParameters(method=method, alpha=torch.as_tensor(alpha), **tensors), dt=layer.dt)
+    return module.LIF(module.LIFParameters(method=method, alpha=torch.as_tensor(alpha), **tensors), dt=layer.dt)

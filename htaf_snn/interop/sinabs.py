@@ -1,15 +1,14 @@
-"""sinabs: the surrogates of this package as its `surrogate_grad_fn`; its LIF as a peer in benchmarks."""
+"""sinabs: surrogates as its `surrogate_grad_fn`; its LIF for comparison in benchmarks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
-from ..surrogate import Surrogate
+from ..surrogate import SurrogateLike, resolve
 
 __all__ = ["LIFOverTime", "SurrogateGradient", "is_installed"]
 
@@ -23,28 +22,23 @@ def is_installed() -> bool:
     return find_spec("sinabs") is not None
 
 
-@dataclass(frozen=True)
 class SurrogateGradient:
-    """A surrogate of this package as the `surrogate_grad_fn` of sinabs' layers.
+    """A surrogate as the `surrogate_grad_fn` of sinabs' layers.
 
     Args:
-        surrogate: such as `htaf_snn.HTAF()`. sinabs asks it for the gradient alone, so the hardness does not matter and
-            parameters are not learned.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`. sinabs takes only its gradient, so the hardness does
+            not matter and parameters are not learned.
 
     Raises:
-        TypeError: if it is no surrogate of this package.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
 
     Example:
-        >>> from htaf_snn import HTAF
-        >>> SurrogateGradient(HTAF())(torch.tensor([1.0]), 1.0)
+        >>> SurrogateGradient("htaf")(torch.tensor([1.0]), 1.0)
         tensor([1.])
     """
 
-    surrogate: Surrogate
-
-    def __post_init__(self):
-        if not isinstance(self.surrogate, Surrogate):
-            raise TypeError(f"surrogate: expected a surrogate of htaf_snn, got {type(self.surrogate).__name__}")
+    def __init__(self, surrogate: SurrogateLike):
+        self.surrogate = resolve(surrogate)
 
     def __call__(self, v_mem: Tensor, spike_threshold: float | Tensor) -> Tensor:
         with torch.enable_grad():
@@ -57,7 +51,7 @@ class LIFOverTime(nn.Module):
 
     Shape:
         currents (T, B, *features) to spikes of the same shape: whole numbers, as sinabs' neurons may spike more than
-        once a step.
+        once per time step.
 
     Raises:
         ImportError: if sinabs is not installed.
@@ -74,5 +68,5 @@ class LIFOverTime(nn.Module):
 
     def forward(self, currents: Tensor) -> Tensor:
         self.lif.reset_states()
-        # sinabs has the batch in front. Turning the axes without moving the data costs nothing.
+        # sinabs takes the batch first; transposing moves no data.
         return self.lif(currents.transpose(0, 1)).transpose(0, 1)

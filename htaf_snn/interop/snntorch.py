@@ -1,19 +1,20 @@
-"""snnTorch: every surrogate of this package serves as `spike_grad`; what `register` adds; conversions of `Leaky`.
+"""snnTorch: hard resets for its neurons, whose `spike_grad` can be any surrogate; conversions of `Leaky`.
 
 A neuron evaluates `spike_grad` twice per time step, for its output and for its reset. Below hardness 1 the output is
 meant to be smooth and the reset is not, and the surrogate cannot tell the two calls apart. So `register` changes the
-neurons' classes: with a surrogate of ours they reset as at hardness 1, and with anything else they run their own
-code. A change of the classes holds for models unpickled in a fresh process, follows a change of hardness, and is traced
-by torch.compile like the original. Only a surrogate given to the neuron itself is seen, not one inside another callable.
+neurons' classes: with a surrogate of ours they reset as at hardness 1, with anything else they run their own code.
+Changed classes serve unpickled models too, follow the hardness when it is set, and are traced by torch.compile like the
+originals. Only a surrogate given to the neuron itself is recognised, not one inside another callable.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -21,26 +22,40 @@ from ..nn import Leaky
 from ..surrogate import HTAF, Foreign, Surrogate
 from ..surrogate.elementwise import heaviside
 
+if TYPE_CHECKING:
+    import snntorch
+
 __all__ = ["from_snntorch", "htaf", "is_installed", "is_registered", "register", "to_snntorch", "unregister"]
 
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
 _IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
 _PARAMETERS = ("beta", "threshold", "graded_spikes_factor")
 
-# What `register` has replaced: object, name, and the value before, _ABSENT for none.
+# The attributes that `register` has replaced: object, name, and the value before, _ABSENT for none.
 _ABSENT = object()
 _replaced: list[tuple[object, str, object]] = []
 
 
-def htaf(alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, **options) -> HTAF:
-    """Make an HTAF surrogate, in snnTorch's way of naming: `snntorch.surrogate.htaf(alpha, beta)`.
+def htaf(
+    alpha: float | Tensor = 1.0,
+    beta: float | Tensor = 4.0,
+    normalized: bool = False,
+    *,
+    learn: Collection[str] = (),
+    hardness: float = 1.0,
+) -> HTAF:
+    """Make an HTAF surrogate under the name that snnTorch's conventions give it, `snntorch.surrogate.htaf`.
 
     Args:
-        alpha, beta, **options: as in `htaf_snn.HTAF`.
+        alpha: as in `htaf_snn.HTAF`, like the others.
+        beta: likewise.
+        normalized: likewise.
+        learn: likewise.
+        hardness: likewise.
 
     Returns:
-        A module that maps membrane potential minus threshold, floating-point of any shape, to spikes of the
-        same shape and dtype.
+        A module from membrane potential minus threshold, floating-point of any shape, to spikes of the same shape and
+        dtype.
 
     Raises:
         TypeError, ValueError: as `htaf_snn.HTAF`.
@@ -49,7 +64,7 @@ def htaf(alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, **options) -> 
         >>> htaf(beta=8.0)
         HTAF(alpha=1.0, beta=8.0, hardness=1.0)
     """
-    return HTAF(alpha, beta, **options)
+    return HTAF(alpha, beta, normalized, learn=learn, hardness=hardness)
 
 
 def is_installed() -> bool:
@@ -75,7 +90,7 @@ def is_registered() -> bool:
 
 
 def register() -> None:
-    """Make `snntorch.surrogate.htaf` exist, and let neurons reset hard at any hardness; calling it again is no error.
+    """Add `snntorch.surrogate.htaf`, and let neurons reset hard at any hardness; calling it again is no error.
 
     Example:
         >>> import snntorch
@@ -99,7 +114,7 @@ def _replace(owner: object, name: str, value: object) -> None:
 
 
 def unregister() -> None:
-    """Leave snnTorch as it was before `register`; calling it again is no error.
+    """Restore snnTorch as it was before `register`; calling it again is no error.
 
     Example:
         >>> import snntorch.surrogate
@@ -116,22 +131,22 @@ def unregister() -> None:
             setattr(owner, name, before)
 
 
-def _is_ours(neuron) -> bool:
+def _has_surrogate_of_ours(neuron: snntorch.SpikingNeuron) -> bool:
     return isinstance(neuron.spike_grad, Surrogate) and neuron.spike_grad.formula is not None
 
 
 def _with_hard_reset(mem_reset: Callable) -> Callable:
     @wraps(mem_reset)
-    def hard_mem_reset(self, mem: Tensor) -> Tensor:
-        return heaviside(mem - self.threshold) if _is_ours(self) else mem_reset(self, mem)
+    def hard_mem_reset(self: snntorch.SpikingNeuron, mem: Tensor) -> Tensor:
+        return heaviside(mem - self.threshold) if _has_surrogate_of_ours(self) else mem_reset(self, mem)
 
     return hard_mem_reset
 
 
 def _with_hard_immediate_reset(forward: Callable) -> Callable:
     @wraps(forward)
-    def hard_reset_forward(self, *args, **kwargs) -> Tensor | tuple[Tensor, ...]:
-        if self.reset_delay or not _is_ours(self) or self.spike_grad.hardness == 1:
+    def hard_reset_forward(self: snntorch.SpikingNeuron, *args, **kwargs) -> Tensor | tuple[Tensor, ...]:
+        if self.reset_delay or not _has_surrogate_of_ours(self) or self.spike_grad.hardness == 1:
             return forward(self, *args, **kwargs)
         self.reset_delay = True
         try:
@@ -144,7 +159,7 @@ def _with_hard_immediate_reset(forward: Callable) -> Callable:
     return hard_reset_forward
 
 
-def _hard_spikes(neuron) -> Tensor:
+def _hard_spikes(neuron: snntorch.SpikingNeuron) -> Tensor:
     before = neuron.spike_grad.hardness
     neuron.spike_grad.hardness = 1.0
     try:
@@ -155,8 +170,8 @@ def _hard_spikes(neuron) -> Tensor:
         neuron.spike_grad.hardness = before
 
 
-def _reset(neuron, spikes: Tensor) -> Tensor:
-    # What the delayed reset of this step has already taken from a neuron is not taken twice.
+def _reset(neuron: snntorch.SpikingNeuron, spikes: Tensor) -> Tensor:
+    # Neurons that the delayed reset of this time step has already reset are not reset twice.
     amount = spikes / neuron.graded_spikes_factor - neuron.reset
     if neuron.reset_mechanism_val == 0:
         return neuron.mem - amount * neuron.threshold
@@ -165,11 +180,11 @@ def _reset(neuron, spikes: Tensor) -> Tensor:
     return neuron.mem
 
 
-def from_snntorch(neuron: nn.Module) -> Leaky:
-    """Return a fused copy of a `snntorch.Leaky`, which stays as it is.
+def from_snntorch(neuron: snntorch.Leaky) -> Leaky:
+    """Return a fused copy of a `snntorch.Leaky`.
 
     Args:
-        neuron: its parameters and surrogate are copied.
+        neuron: its parameters and surrogate are copied; it is left unchanged.
 
     Raises:
         TypeError: if it is another neuron.
@@ -189,11 +204,13 @@ def from_snntorch(neuron: nn.Module) -> Leaky:
     return Leaky(**copy.deepcopy(options))
 
 
-def to_snntorch(layer: Leaky) -> nn.Module:
+def to_snntorch(layer: Leaky) -> snntorch.Leaky:
     """Return a `snntorch.Leaky` with copies of a layer's parameters, and of its surrogate as `spike_grad`.
 
+    Below hardness 1 its resets are hard, like those of the layer, while `htaf_snn.register()` is in force.
+
     Args:
-        layer: stays as it is.
+        layer: left unchanged.
 
     Raises:
         TypeError: if it is another layer.

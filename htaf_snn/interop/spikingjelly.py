@@ -1,4 +1,4 @@
-"""SpikingJelly: the surrogates of this package as its `surrogate_function`; its LIF as a peer in benchmarks."""
+"""SpikingJelly: surrogates as its `surrogate_function`; its LIF for comparison in benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from torch import Tensor, nn
 
-from ..surrogate import Surrogate
+from ..surrogate import SurrogateLike, resolve
 
 __all__ = ["LIFOverTime", "SurrogateFunction", "is_installed"]
 
@@ -22,51 +22,52 @@ def is_installed() -> bool:
 
 
 class SurrogateFunction(nn.Module):
-    """A surrogate of this package as the `surrogate_function` of SpikingJelly's neurons.
+    """A surrogate as the `surrogate_function` of SpikingJelly's neurons.
 
-    The gradient is the surrogate's; a spike is x >= 0, SpikingJelly's convention, where this package's is x > 0.
-    SpikingJelly's LIF and IF neurons replace it by a step without gradient in eval mode, as they do with their own.
+    The gradient is the surrogate's. At hardness 1 a spike is x >= 0, as SpikingJelly defines it, not x > 0 as here.
+    In eval mode SpikingJelly's LIF and IF neurons put a step without gradient in its place, as they do with their own.
 
     Args:
-        surrogate: such as `htaf_snn.HTAF()`.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`.
 
     Shape:
         Any floating-point tensor; the output has its shape and dtype.
 
     Raises:
-        TypeError: if it is no surrogate of this package.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
 
     Example:
         >>> import torch
-        >>> from htaf_snn import HTAF
-        >>> SurrogateFunction(HTAF())(torch.tensor([-1.0, 0.0, 1.0]))
+        >>> SurrogateFunction("htaf")(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([0., 1., 1.])
     """
 
-    def __init__(self, surrogate: Surrogate):
+    def __init__(self, surrogate: SurrogateLike):
         super().__init__()
-        if not isinstance(surrogate, Surrogate):
-            raise TypeError(f"surrogate: expected a surrogate of htaf_snn, got {type(surrogate).__name__}")
-        self.surrogate = surrogate
-        self.spiking = surrogate.hardness == 1
+        self.surrogate = resolve(surrogate)
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the output is spikes: at hardness 1."""
+        return self.surrogate.hardness == 1
 
     def set_spiking_mode(self, spiking: bool) -> None:
-        """SpikingJelly's switch between the step and the smooth primitive."""
-        self.spiking = spiking
+        """Set the hardness to 1, or to 0 for the smooth step, as SpikingJelly's functions switch."""
         self.surrogate.hardness = float(spiking)
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self.surrogate(x)
         if not self.spiking:
-            return self.surrogate(x)
-        # At 0 alone the two conventions differ; what is added there has no gradient.
-        return self.surrogate.at_hardness(1.0, x) + (x.detach() == 0).to(x.dtype)
+            return y
+        # The two conventions differ at 0 only; the spike that is added there has no gradient.
+        return y + ((x == 0) & (y == 0)).to(x.dtype)
 
 
 class LIFOverTime(nn.Module):
-    """SpikingJelly's multi-step `LIFNode`, from rest, with its own surrogate.
+    """SpikingJelly's multi-step `LIFNode`, from rest, with its own surrogate, for benchmarks.
 
     Args:
-        backend: "torch", "triton" or "cupy", SpikingJelly's.
+        backend: SpikingJelly's, "torch", "triton" or "cupy".
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.

@@ -21,7 +21,7 @@ BETA = 0.9
 
 
 class LeakyOverTime(nn.Module):
-    """`snntorch.Leaky` stepped over a sequence, from rest.
+    """`snntorch.Leaky`, run over a sequence from rest.
 
     Args:
         surrogate: in any form, see `htaf_snn.surrogate.resolve`.
@@ -32,8 +32,8 @@ class LeakyOverTime(nn.Module):
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        RuntimeError: in the forward pass, if the hardness is below 1 and `htaf_snn.register()` is not in force: snnTorch
-            would reset softly.
+        RuntimeError: in the forward pass, if the hardness is below 1 and `htaf_snn.register()` is not in force:
+            snnTorch would reset softly.
 
     Example:
         >>> LeakyOverTime("htaf")(torch.ones(3, 1, 1)).flatten()
@@ -48,7 +48,8 @@ class LeakyOverTime(nn.Module):
 
     def forward(self, currents: Tensor) -> Tensor:
         spike_grad = self.leaky.spike_grad
-        if isinstance(spike_grad, Surrogate) and spike_grad.hardness < 1 and not _knows_htaf():
+        resets_hard = hasattr(self.leaky.mem_reset, "__wrapped__")  # by `register`
+        if not resets_hard and isinstance(spike_grad, Surrogate) and spike_grad.hardness < 1:
             raise RuntimeError(
                 "hardness: below 1 snnTorch's neurons reset softly; call htaf_snn.register() for hard resets"
             )
@@ -60,26 +61,23 @@ class LeakyOverTime(nn.Module):
         return torch.stack(spikes)
 
 
-def _knows_htaf() -> bool:
-    """Whether `htaf_snn.register` is in force in snnTorch."""
-    return hasattr(import_module("snntorch.surrogate"), "htaf")
-
-
 class LIFOverTime(nn.Module):
-    """`norse.torch.LIF` over a sequence, from rest, giving spikes alone.
+    """`norse.torch.LIF`, run over a sequence from rest, without its state.
 
     Args:
-        surrogate: in any form, see `htaf_snn.surrogate.resolve`, of this package, at hardness 1 and with numbers as
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`; one of this package, at hardness 1 and with numbers as
             parameters, or of Norse.
-        v_th: threshold. Norse's LIF takes a fifth of a current in its first two time steps, so the default is lower than
-            Norse's 1.
+        v_th: threshold. Norse's LIF integrates only a fifth of a current in its first two time steps, so the default is
+            lower than Norse's 1.
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.
 
     Raises:
-        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if Norse cannot use the surrogate.
-        RuntimeError: in the forward pass, if the surrogate is of this package and `htaf_snn.register()` is not in force.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if Norse cannot use the
+            surrogate.
+        RuntimeError: in the forward pass, if the surrogate is of this package and `htaf_snn.register()` is not in
+            force.
 
     Example:
         >>> LIFOverTime("norse.super(alpha=1.0)")(torch.ones(6, 1, 1)).detach().flatten()
@@ -95,26 +93,26 @@ class LIFOverTime(nn.Module):
 
     def forward(self, currents: Tensor) -> Tensor:
         threshold = import_module("norse.torch.functional.threshold").threshold
-        if "(" in self.lif.p.method and not hasattr(threshold, "extends"):
-            raise RuntimeError(f"method: {self.lif.p.method!r} needs htaf_snn.register() to be in force")
+        if "(" in self.lif.p.method and not hasattr(threshold, "__wrapped__"):  # `register` wraps Norse's
+            raise RuntimeError(f"method: Norse does not know {self.lif.p.method!r}; call htaf_snn.register() first")
         return self.lif(currents)[0]
 
 
 def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
-    """Make a spiking layer, for currents of shape (T, B, *features), with any surrogate that it can use.
+    """Make the spiking layer of a network, with a surrogate that its library can use.
 
     Args:
         library: "snntorch" (`Leaky`, any surrogate), "norse" (`LIF`; this package's surrogates and Norse's own), or
-            "fused" (this package's `nn.Leaky`, which gives what "snntorch" gives).
+            "fused" (this package's `nn.Leaky`, with the same results as "snntorch").
         surrogate: in any form, see `htaf_snn.surrogate.resolve`; it must have a gradient.
 
     Returns:
-        A module from currents (T, B, *features) to spikes of that shape, from rest. With Norse's neurons and a surrogate of
-        this package, and with snnTorch's and a hardness below 1, it works while `htaf_snn.register()` is in force.
+        A module from currents (T, B, *features) to spikes of that shape, from rest. "norse" with a surrogate of this
+        package, and "snntorch" with a hardness below 1, work only while `htaf_snn.register()` is in force.
 
     Raises:
-        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError also if the library is unknown or
-            cannot use the surrogate, ImportError if it is not installed.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError also if the library is unknown
+            or cannot use the surrogate, ImportError if it is not installed.
 
     Example:
         >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
@@ -131,12 +129,14 @@ def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
     return LeakyOverTime(resolved) if library == "snntorch" else LIFOverTime(resolved)
 
 
-def _check_usable(surrogate: Surrogate, given: SurrogateLike) -> None:
-    """Try it on two numbers: some of the libraries' own fail only when they are called, or have no gradient."""
-    x = torch.tensor([-0.5, 0.5], requires_grad=True)
+def _check_usable(surrogate: Surrogate, original: SurrogateLike) -> None:
+    """Try a callable on two numbers: some of the libraries' own fail only when they are called, or have no gradient."""
+    if surrogate.formula is not None:
+        return
     try:
-        torch.autograd.grad(surrogate(x).sum(), x)
+        with torch.enable_grad():
+            x = torch.tensor([-0.5, 0.5], requires_grad=True)
+            torch.autograd.grad(surrogate(x).sum(), x)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            f"surrogate: expected one that can be called and has a gradient, got {given!r}: {error}"
-        ) from error
+        message = f"surrogate: expected one that can be called and has a gradient, got {original!r}: {error}"
+        raise ValueError(message) from error

@@ -1,10 +1,11 @@
-"""The surrogates of other libraries, computed by their own code; none is imported before it is asked for."""
+"""The surrogates of other libraries, computed by their own code; a library is imported when one is requested."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.util import find_spec
+from types import ModuleType
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ __all__ = ["LIBRARIES", "fault", "make", "names"]
 LIBRARIES = {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly, "sinabs": sinabs}
 
 
-def _checked(library: str):
+def _checked(library: str) -> ModuleType:
     if library not in LIBRARIES:
         raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
     if find_spec(library) is None:
@@ -39,7 +40,7 @@ def make(library: str, name: str, parameters: dict) -> Callable[[Tensor], Tensor
     Args:
         library: one of `LIBRARIES`.
         name: one of its surrogates.
-        parameters: as the library takes them.
+        parameters: the library's own.
 
     Returns:
         A callable from a floating-point tensor, membrane potential minus threshold, to spikes of its shape.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 
 import torch
 from torch import Tensor
@@ -22,13 +23,13 @@ FAULTS = {
 
 
 def names() -> list[str]:
-    """Return the methods of Norse's `threshold`, but for "adjoint", which is no threshold function."""
+    """Return the methods of Norse's `threshold`; "adjoint", which is none, is left out."""
     return sorted(FAULTS)
 
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """One of Norse's threshold functions, looked up in each call, so that it can be pickled."""
+    """One of Norse's threshold functions, looked up at each call so that it can be pickled."""
 
     method: str
     alpha: float | Tensor
@@ -45,10 +46,10 @@ def make(name: str, alpha: float | Tensor = 100.0) -> Threshold:
 
 
 def as_method(surrogate: Surrogate) -> tuple[str, float | Tensor]:
-    """Return what makes a Norse neuron compute a surrogate, `method` and `alpha`.
+    """Return the `method` and the `alpha` with which a Norse neuron computes a surrogate.
 
     Raises:
-        ValueError: if no Norse neuron can: for callables of another origin, a hardness below 1, and parameters that are
+        ValueError: if there are none: for callables of another origin, a hardness below 1, and parameters that are
             tensors.
     """
     if isinstance(surrogate, Foreign) and isinstance(surrogate.function, Threshold):
@@ -58,4 +59,6 @@ def as_method(surrogate: Surrogate) -> tuple[str, float | Tensor]:
         raise ValueError(f"surrogate: expected one of htaf-snn or Norse for Norse's neurons, got {surrogate!r}")
     if surrogate.hardness < 1 or any(isinstance(value, Tensor) for value in values.values()):
         raise ValueError(f"surrogate: expected hardness 1 and plain numbers for Norse's neurons, got {surrogate!r}")
-    return f"{surrogate.formula.name}({', '.join(f'{name}={value!r}' for name, value in values.items())})", 1.0
+    # A literal has no name for infinity, but a number beyond the largest float is read as that.
+    literals = {name: "1e999" if value == inf else repr(value) for name, value in values.items()}
+    return f"{surrogate.formula.name}({', '.join(f'{name}={value}' for name, value in literals.items())})", 1.0

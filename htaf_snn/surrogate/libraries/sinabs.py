@@ -1,4 +1,4 @@
-"""sinabs' own surrogates with its `SingleSpike`, at threshold 1; x >= 0 is a spike."""
+"""sinabs' own surrogates with its `SingleSpike`, at threshold 1; a spike is x >= 0."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def names() -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _SpikeAtThresholdOne:
-    """sinabs' widths are multiples of the threshold; this gives spikes and gradient of x at a threshold of 1."""
+    """sinabs' spikes and gradient as functions of x at threshold 1; its widths are multiples of the threshold."""
 
     gradient: Callable
 
     def __call__(self, x: Tensor) -> Tensor:
-        # sinabs takes membrane potential and threshold apart; at 0 and 1 their difference is x without rounding.
+        # sinabs takes membrane potential and threshold separately; with threshold 0 their difference is not rounded.
         return import_module("sinabs.activation").SingleSpike.apply(x, 0.0, self._gradient_of_shift)
 
     def _gradient_of_shift(self, x: Tensor, _threshold) -> Tensor:
@@ -40,5 +40,5 @@ class _SpikeAtThresholdOne:
 
 
 def make(name: str, **parameters) -> Callable[[Tensor], Tensor]:
-    """Make an instance; parameters as the class takes them."""
+    """Make an instance with the parameters of its class."""
     return _SpikeAtThresholdOne(getattr(import_module("sinabs.activation"), _CLASSES[name])(**parameters))

@@ -40,7 +40,7 @@ def names() -> list[str]:
 
 
 def make(name: str, **parameters) -> Callable[[Tensor], Tensor]:
-    """Call a factory; parameters are numbers, and those that set a scale > 0."""
+    """Call a factory; parameters are numbers, > 0 where they set a scale."""
     for key, value in parameters.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (key in _SCALES and not value > 0):
             expected = "a positive number" if key in _SCALES else "a number"

@@ -1,4 +1,4 @@
-"""SpikingJelly's own surrogates, by which x >= 0 is a spike."""
+"""SpikingJelly's own surrogates; a spike is x >= 0."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FAULTS = {
 }
 """Known faults of SpikingJelly's surrogates, by name."""
 
-# These give no surrogate gradient of a step: they pass values on deterministically, randomly, or as counts.
-_NO_STEPS = ("DeterministicPass", "PoissonPass", "MultiLevelSpikeCount")
+# These are no surrogates of the step: they pass values on, deterministically, at random, or as counts.
+_NO_SURROGATES = ("DeterministicPass", "PoissonPass", "MultiLevelSpikeCount")
 
 
 def _classes() -> dict[str, type]:
@@ -27,12 +27,12 @@ def _classes() -> dict[str, type]:
         _snake_case(name): cls
         for name, cls in vars(module).items()
         if inspect.isclass(cls) and issubclass(cls, module.SurrogateFunctionBase)
-        if cls is not module.SurrogateFunctionBase and name not in _NO_STEPS
+        if cls is not module.SurrogateFunctionBase and name not in _NO_SURROGATES
     }
 
 
 def _snake_case(name: str) -> str:
-    """ "PiecewiseQuadratic" to "piecewise_quadratic", "ATan" to "atan", "S2NN" to "s2nn"."""
+    """Turn "PiecewiseQuadratic" into "piecewise_quadratic", "ATan" into "atan", "S2NN" into "s2nn"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
@@ -42,5 +42,5 @@ def names() -> list[str]:
 
 
 def make(name: str, **parameters) -> Callable[[Tensor], Tensor]:
-    """Make an instance; parameters as the class takes them."""
+    """Make an instance with the parameters of its class."""
     return _classes()[name](**parameters)

@@ -1,7 +1,6 @@
-"""snnTorch: HTAF as `spike_grad` in all neurons, hard resets in smooth mode, `snntorch.surrogate.htaf`."""
+"""snnTorch: HTAF as `spike_grad` in all neurons; `register`: hard resets below hardness 1, `snntorch.surrogate.htaf`."""
 
 import copy
-import importlib
 import subprocess
 import sys
 import textwrap
@@ -9,13 +8,22 @@ import textwrap
 import pytest
 import snntorch as snn
 import torch
-from htaf_snn.integrations import _hooks, snntorch_adapter
 from snntorch import utils
 
 import htaf_snn
 from htaf_snn import HTAF, surrogate
+from htaf_snn import nn as hnn
+from htaf_snn.interop import snntorch as interop_snntorch
+from htaf_snn.models import LeakyOverTime, neuron
 
 ALPHA, BETA = 0.8, 5.0
+HARDNESSES = [0.0, 0.3, 1.0]
+
+
+@pytest.fixture
+def registered():
+    with htaf_snn.register():
+        yield
 
 
 class Reference(torch.autograd.Function):
@@ -160,7 +168,7 @@ def test_rleaky_equals_dynamics_written_out():
 @pytest.mark.parametrize("name", surrogate.names())
 def test_every_surrogate_trains(name):
     layer = torch.nn.Linear(3, 3)
-    neuron = snn.Leaky(0.9, threshold=0.1, spike_grad=surrogate.get(name), init_hidden=True)
+    neuron = snn.Leaky(0.9, threshold=0.1, spike_grad=surrogate.resolve(name), init_hidden=True)
     torch.stack([neuron(layer(torch.rand(2, 3))) for _ in range(3)]).sum().backward()
     assert layer.weight.grad.isfinite().all() and layer.weight.grad.abs().sum() > 0
 
@@ -172,7 +180,7 @@ def test_learnable_parameters_belong_to_the_neuron_and_receive_gradients():
     assert neuron.spike_grad.log_alpha.grad.abs() > 0
 
 
-# -- smooth mode --
+# -- below hardness 1 --
 
 # V = 0 and no learned recurrence: the membrane potential then depends on past spikes through the reset alone.
 SILENT = {"all_to_all": False, "V": 0.0, "learn_recurrent": False}
@@ -195,10 +203,10 @@ CASES = [
 ]
 
 
-def trajectory(name, mode, **options):
+def trajectory(name, hardness, **options):
     """Spikes and membrane potentials over time, and the gradient of the potentials at the input."""
     torch.manual_seed(4)
-    neuron = RESETTING[name](spike_grad=HTAF(mode=mode), init_hidden=True, output=True, **options)
+    neuron = RESETTING[name](spike_grad=HTAF(hardness=hardness), init_hidden=True, output=True, **options)
     x = (2 * torch.randn((6, 2, 3, 4, 4) if name == "SConv2dLSTM" else (6, 2, 3))).requires_grad_()
     steps = [neuron(step) for step in x]
     spikes, potentials = torch.stack([s[0] for s in steps]), torch.stack([s[-1] for s in steps])
@@ -206,33 +214,40 @@ def trajectory(name, mode, **options):
     return spikes.detach(), potentials.detach(), grad
 
 
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("hardness", [0.0, 0.3])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-def test_smooth_mode_moves_the_membrane_as_spike_mode_does(name, options):
-    spikes, hard, hard_grad = trajectory(name, "spike", **options)
-    values, smooth, smooth_grad = trajectory(name, "smooth", **options)
-    _, unreset, _ = trajectory(name, "spike", **{**options, "reset_mechanism": "none"})
+def test_below_hardness_1_the_membrane_moves_as_at_1(name, options, hardness):
+    spikes, hard, hard_grad = trajectory(name, 1.0, **options)
+    values, soft, soft_grad = trajectory(name, hardness, **options)
+    _, unreset, _ = trajectory(name, 1.0, **{**options, "reset_mechanism": "none"})
     assert not torch.equal(hard, unreset)
-    assert torch.equal(smooth, hard)
-    torch.testing.assert_close(smooth_grad, hard_grad, rtol=1e-6, atol=1e-7)
-    assert torch.equal(values > 0.5, spikes > 0) and ((values > 0.02) & (values < 0.98)).any()
+    assert torch.equal(soft, hard)
+    torch.testing.assert_close(soft_grad, hard_grad, rtol=1e-6, atol=1e-7)
+    smooth = (values - hardness * spikes) / (1 - hardness)
+    assert torch.equal(smooth > 0.5, spikes > 0) and ((smooth > 0.02) & (smooth < 0.98)).any()
 
 
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("hardness", [0.0, 0.3])
 @pytest.mark.parametrize("quantise", [False, lambda v: torch.round(v * 4) / 4])
 @pytest.mark.parametrize("inhibition", [False, True])
 @pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
-def test_immediate_reset_with_graded_spikes_inhibition_and_quantisation(inhibition, quantise):
+def test_immediate_reset_with_graded_spikes_inhibition_and_quantisation(inhibition, quantise, hardness):
     options = {"reset_delay": False, "inhibition": inhibition, "state_quant": quantise}
-    runs = [trajectory("Leaky", mode, graded_spikes_factor=2.0, **options) for mode in ("spike", "smooth")]
+    runs = [trajectory("Leaky", value, graded_spikes_factor=2.0, **options) for value in (1.0, hardness)]
     assert torch.equal(runs[0][1], runs[1][1])
 
 
+@pytest.mark.usefixtures("registered")
 def test_immediate_reset_returns_the_smooth_spikes_alone_without_output():
     neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0), init_hidden=True, reset_delay=False)
     values = neuron(torch.full((1, 1), 1.25))
     assert values.item() == pytest.approx(torch.sigmoid(4 * torch.tanh(torch.tensor(0.25))).item())
-    assert neuron.mem.item() == 0.25 and neuron.spike_grad.mode == "smooth" and neuron.reset_delay is False
+    assert neuron.mem.item() == 0.25 and neuron.spike_grad.hardness == 0 and neuron.reset_delay is False
 
 
+@pytest.mark.usefixtures("registered")
 def test_a_failing_forward_leaves_the_neuron_as_it_was():
     neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0), init_hidden=True, reset_delay=False)
     with pytest.raises(TypeError, match="init_hidden"):
@@ -240,15 +255,17 @@ def test_a_failing_forward_leaves_the_neuron_as_it_was():
     assert neuron.reset_delay is False
 
 
-def test_the_mode_may_change_at_any_step():
+@pytest.mark.usefixtures("registered")
+def test_the_hardness_may_change_at_any_time_step():
     neuron = snn.Leaky(1.0, spike_grad=HTAF(), init_hidden=True, output=True)
-    for mode in ("spike", "smooth", "spike", "smooth"):
-        neuron.spike_grad.mode = mode
+    for hardness in (1.0, 0.0, 1.0, 0.3, 0.0):
+        neuron.spike_grad.hardness = hardness
         spikes, potential = neuron(torch.full((1, 1), 1.5))
-        assert (spikes.item() == 1) == (mode == "spike")
-    assert potential.item() == 4 * 1.5 - 3
+        assert (spikes.item() == 1) == (hardness == 1)
+    assert potential.item() == 5 * 1.5 - 4
 
 
+@pytest.mark.usefixtures("registered")
 def test_other_smooth_callables_keep_the_reset_that_snntorch_gives_them():
     neuron = snn.Leaky(1.0, spike_grad=torch.sigmoid, init_hidden=True, output=True)
     _, first = neuron(torch.full((1, 1), 1.5))
@@ -260,10 +277,11 @@ def test_other_smooth_callables_keep_the_reset_that_snntorch_gives_them():
 # -- life of a model --
 
 
-@pytest.mark.parametrize("mode", ["spike", "smooth"])
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_spikes_and_resets_keep_the_dtype(dtype, mode):
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode=mode)).to(dtype)
+def test_spikes_and_resets_keep_the_dtype(dtype, hardness):
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=hardness)).to(dtype)
     spikes, potential = neuron(torch.ones(2, 3, dtype=dtype), torch.ones(2, 3, dtype=dtype))
     assert {spikes.dtype, potential.dtype, neuron.reset.dtype} == {dtype}
 
@@ -282,23 +300,24 @@ def test_states_are_reset_by_utils_and_by_the_newer_walk_over_modules():
     assert torch.equal(net(x), first)
 
 
-def test_a_deep_copy_has_its_own_mode():
+def test_a_deep_copy_has_its_own_hardness():
     neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0))
     twin = copy.deepcopy(neuron)
     twin.spike_grad.hardness = 1.0
     step = torch.full((1, 1), 1.5), torch.full((1, 1), 0.5)
-    assert neuron.spike_grad.mode == "smooth"
+    assert neuron.spike_grad.hardness == 0
     assert twin(*step)[0].item() == 1 != neuron(*step)[0].item()
 
 
-@pytest.mark.parametrize("mode", ["spike", "smooth"])
-def test_compiles_to_one_graph(mode):
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("hardness", HARDNESSES)
+def test_compiles_to_one_graph(hardness):
     torch._dynamo.reset()
     try:
         torch.compile(snn.Leaky(0.9), fullgraph=True, backend="aot_eager")(torch.ones(2, 3), torch.zeros(2, 3))
     except torch._dynamo.exc.Unsupported as error:
         pytest.skip(f"snnTorch's own Leaky does not compile with torch {torch.__version__}: {error.args[0][:40]}")
-    neuron = snn.Leaky(0.9, spike_grad=HTAF(mode=mode))
+    neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=hardness))
     compiled = torch.compile(copy.deepcopy(neuron), fullgraph=True, backend="aot_eager")
     results = []
     for run in (neuron, compiled):
@@ -319,69 +338,45 @@ def python(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_saved_model_works_in_a_process_that_only_loads_it(tmp_path):
+@pytest.mark.usefixtures("registered")
+def test_a_saved_model_works_in_a_process_that_only_registers_and_loads_it(tmp_path):
     torch.manual_seed(5)
-    for mode in ("spike", "smooth"):
-        neuron = snn.Leaky(0.9, spike_grad=HTAF(beta=8.0, mode=mode), init_hidden=True, output=True)
+    for hardness in HARDNESSES:
+        neuron = snn.Leaky(0.9, spike_grad=HTAF(beta=8.0, hardness=hardness), init_hidden=True, output=True)
         net = torch.nn.Sequential(torch.nn.Linear(3, 4), neuron)
         x = 4 * torch.rand(5, 2, 3)
-        torch.save(net, tmp_path / f"{mode}.pt")
+        torch.save(net, tmp_path / f"{hardness}.pt")
         expected = [net(step) for step in x]
-        torch.save((x, expected), tmp_path / f"{mode}.values")
+        torch.save((x, expected), tmp_path / f"{hardness}.values")
     code = """
-        import sys, torch
-        for mode in ("spike", "smooth"):
-            net = torch.load(f"{sys.argv[1]}/{mode}.pt", weights_only=False)
-            x, expected = torch.load(f"{sys.argv[1]}/{mode}.values")
+        import sys, torch, htaf_snn
+        htaf_snn.register()
+        for hardness in (0.0, 0.3, 1.0):
+            net = torch.load(f"{sys.argv[1]}/{hardness}.pt", weights_only=False)
+            x, expected = torch.load(f"{sys.argv[1]}/{hardness}.values")
             for step, (spikes, potential) in zip(x, expected):
                 s, v = net(step)
-                assert torch.equal(s, spikes) and torch.equal(v, potential), mode
+                assert torch.equal(s, spikes) and torch.equal(v, potential), hardness
     """
     python(code, tmp_path)
 
 
-def test_import_loads_no_host_and_a_host_imported_later_resets_hard():
+def test_import_loads_no_host_and_a_host_imported_before_register_resets_hard():
     code = """
         import sys
         import htaf_snn
         assert not {"snntorch", "norse"} & {name.partition(".")[0] for name in sys.modules}
         import torch, snntorch as snn, inspect
         neuron = snn.Leaky(1.0, spike_grad=htaf_snn.HTAF(hardness=0.0), init_hidden=True, output=True)
-        for _ in range(2):
-            _, v = neuron(torch.full((1, 1), 1.5))
+        with htaf_snn.register():
+            for _ in range(2):
+                _, v = neuron(torch.full((1, 1), 1.5))
         assert v.item() == 2.0, v
         package = sys.modules["snntorch._neurons"]
         assert {type(package.__loader__), type(package.__spec__.loader)} == {type(torch.__loader__)}
         assert "Leaky" in inspect.getsource(package)
     """
     python(code)
-
-
-# -- the hook --
-
-
-def test_hook_runs_at_once_later_and_at_a_reload(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    (tmp_path / "hooked_host.py").write_text("value = 1\n")
-    seen = []
-    _hooks.when_imported("hooked_host", lambda module: seen.append(module.value))
-    assert seen == []
-    module = importlib.import_module("hooked_host")
-    monkeypatch.delitem(sys.modules, "hooked_host")
-    sys.modules["hooked_host"] = module
-    assert seen == [1]
-    _hooks.when_imported("hooked_host", lambda module: seen.append(module.value + 1))
-    assert seen == [1, 2]
-    importlib.reload(module)
-    assert sorted(seen[2:]) == [1, 2]
-
-
-def test_hook_on_a_module_that_does_not_exist_changes_no_error(monkeypatch):
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-    _hooks.when_imported("no_such_host", pytest.fail)
-    with pytest.raises(ModuleNotFoundError, match="no_such_host"):
-        importlib.import_module("no_such_host")
 
 
 # -- register --
@@ -393,8 +388,8 @@ def test_register_makes_htaf_exist_until_unregister():
     htaf_snn.register()
     htaf_snn.register()
     made = snn.surrogate.htaf(0.5, beta=8.0, hardness=0.0)
-    assert isinstance(made, HTAF) and made.values() == {"alpha": 0.5, "beta": 8.0} and made.mode == "smooth"
-    assert snn.surrogate.htaf().values() == {"alpha": 1.0, "beta": 4.0}
+    assert isinstance(made, HTAF) and made.values() == {"alpha": 0.5, "beta": 8.0, "normalized": False} and made.hardness == 0
+    assert snn.surrogate.htaf().values() == {"alpha": 1.0, "beta": 4.0, "normalized": False}
     htaf_snn.unregister()
     htaf_snn.unregister()
     assert not hasattr(snn.surrogate, "htaf")
@@ -403,7 +398,7 @@ def test_register_makes_htaf_exist_until_unregister():
 def test_unregister_restores_an_htaf_that_snntorch_itself_has(monkeypatch):
     monkeypatch.setattr(snn.surrogate, "htaf", snn.surrogate.atan, raising=False)
     with htaf_snn.register():
-        assert snn.surrogate.htaf is snntorch_adapter.htaf
+        assert snn.surrogate.htaf is interop_snntorch.htaf
     assert snn.surrogate.htaf is snn.surrogate.atan
 
 
@@ -413,13 +408,13 @@ def test_a_class_given_as_spike_grad_is_answered_with_what_to_write(cls):
         snn.Leaky(0.9, spike_grad=cls)(torch.rand(2, 3), torch.zeros(2, 3))
 
 
-@pytest.mark.parametrize(("learnable", "names"), [(("alpha",), {"log_alpha"}), (["beta"], {"log_beta"}), ((), set())])
-def test_parameters_are_learned_by_name(learnable, names):
-    step = HTAF(alpha=2.0, beta=3.0, learnable=learnable)
+@pytest.mark.parametrize(("learn", "names"), [(("alpha",), {"log_alpha"}), (["beta"], {"log_beta"}), ((), set())])
+def test_parameters_are_learned_by_name(learn, names):
+    step = HTAF(alpha=2.0, beta=3.0, learn=learn)
     assert {name for name, _ in step.named_parameters()} == names
     values = [torch.as_tensor(value).item() for value in step.values().values()]
-    assert values == pytest.approx([2.0, 3.0])
-    assert HTAF(learn=("alpha", "beta")).learnable == ("alpha", "beta")
+    assert values == pytest.approx([2.0, 3.0, 0.0])
+    assert HTAF(learn=("alpha", "beta")).learn == ("alpha", "beta")
     for wrong in ("alpha", ["gamma"]):
-        with pytest.raises(ValueError, match="learnable: expected True, False or names of alpha and beta"):
-            HTAF(learnable=wrong)
+        with pytest.raises(ValueError, match=r"learn: expected names of alpha, beta, as in \['alpha'\]"):
+            HTAF(learn=wrong)
