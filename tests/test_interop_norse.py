@@ -8,15 +8,18 @@ import textwrap
 import norse.torch as norse
 import pytest
 import torch
-from htaf_snn.integrations import norse_adapter, snntorch_adapter
 from norse.torch.functional import izhikevich
-from norse.torch.functional.leaky_adex_refrac import LIFAdExRefracParameters
-from norse.torch.functional.leaky_mc_refrac import LIFRefracParameters
+from norse.torch.functional.lif_adex_refrac import LIFAdExRefracParameters
+from norse.torch.functional.lif_mc_refrac import LIFRefracParameters
 from norse.torch.module import lif_adex_refrac as adex
 from norse.torch.module.encode import ConstantCurrentLIFEncoder, SpikeLatencyLIFEncoder
 
 import htaf_snn
-from htaf_snn import formulas, surrogate
+from htaf_snn import interop, surrogate
+from htaf_snn.interop import norse as interop_norse
+from htaf_snn.interop import snntorch as interop_snntorch
+from htaf_snn.models.neurons import LIFOverTime
+from htaf_snn.surrogate import Formula, Surrogate, formula, specifications
 
 MODULES = [
     importlib.import_module(f"norse.torch.functional.{name}")
@@ -236,9 +239,10 @@ def test_methods_of_norse_stay_bit_identical(method, alpha):
 @pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5), torch.full((5,), 0.5)])
 @pytest.mark.parametrize("name", surrogate.names())
 def test_alpha_sets_the_first_parameter_of_every_surrogate(name, alpha):
-    first = [*surrogate.get(name).formula.defaults][:1]
+    own = surrogate.resolve(name)
+    setattr(own, own.formula.parameters[0], 0.5)
     x = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
-    surrogate.get(name, **dict.fromkeys(first, 0.5))(x).sum().backward()
+    own(x).sum().backward()
     with htaf_snn.register():
         spikes, grad = threshold_gradient(f"{name}()", alpha)
     assert spikes.tolist() == [0, 0, 0, 1, 1]
@@ -285,7 +289,8 @@ def test_alpha_learns():
         ("adjoint", "circ.*heaviside.*htaf.*adjoint"),
         ("nonsense()", "atan.*htaf"),
         ("htaf(gamma=1)", "gamma"),
-        ("htaf(hardness=0.0)", "smooth mode would soften the reset"),
+        ("htaf(hardness=0.0)", "expected hardness 1, as another would soften the reset"),
+        ("htaf(hardness=0.3)", "expected hardness 1, as another would soften the reset"),
         ("htaf(learn=('alpha', 'beta'))", "tensor alpha"),
         ("htaf(", "name\\(key=value"),
     ],
@@ -298,21 +303,23 @@ def test_bad_methods_are_refused(method, message):
 
 
 def test_a_surrogate_registered_after_a_failure_is_found(monkeypatch):
-    for registry in (surrogate, formulas):
-        monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(specifications, "_CLASSES", dict(specifications._CLASSES))
+    monkeypatch.delitem(formula.FORMULAS, "late_soft_step", raising=False)
 
-    def primitive(x, width=1.0):
+    def primitive(x, width):
         return 0.5 + x / (2.0 * (width + abs(x)))
 
-    def derivative(x, width=1.0):
+    def derivative(x, width):
         return 0.5 * width / (width + abs(x)) / (width + abs(x))
 
     with htaf_snn.register():
         with pytest.raises(ValueError, match="late_soft_step"):
             threshold_gradient("late_soft_step", 2.0)
 
-        formula = formulas.Formula("late_soft_step", primitive, derivative)
-        surrogate.register(type("LateSoftStep", (surrogate.Surrogate,), {}, formula=formula))
+        class LateSoftStep(Surrogate, formula=Formula("late_soft_step", primitive, derivative)):
+            width: float = 1.0
+
+        surrogate.register(LateSoftStep)
         assert threshold_gradient("late_soft_step", 2.0)[1][2] == 0.25
 
 
@@ -363,9 +370,9 @@ def test_a_context_restores_what_was_before():
     with htaf_snn.register():
         with htaf_snn.register():
             pass
-        assert norse_adapter.is_registered() and snntorch_adapter.is_registered()
+        assert interop_norse.is_registered() and interop_snntorch.is_registered()
         htaf_snn.unregister()
-    assert bound() == ORIGINAL and not snntorch_adapter.is_registered()
+    assert bound() == ORIGINAL and not interop_snntorch.is_registered()
     htaf_snn.register()
     with pytest.raises(KeyError), htaf_snn.register():
         htaf_snn.unregister()
@@ -398,23 +405,23 @@ def test_a_second_register_rebinds_what_took_hold_of_the_original_since():
 
 
 def test_each_half_works_without_the_other(monkeypatch):
-    monkeypatch.setattr(snntorch_adapter, "is_installed", lambda: False)
+    monkeypatch.setattr(interop_snntorch, "is_installed", lambda: False)
     with htaf_snn.register():
-        assert norse_adapter.is_registered() and not snntorch_adapter.is_registered()
+        assert interop_norse.is_registered() and not interop_snntorch.is_registered()
     monkeypatch.undo()
-    monkeypatch.setattr(norse_adapter, "is_installed", lambda: False)
+    monkeypatch.setattr(interop_norse, "is_installed", lambda: False)
     with htaf_snn.register():
-        assert snntorch_adapter.is_registered() and not norse_adapter.is_registered()
-    monkeypatch.setattr(snntorch_adapter, "is_installed", lambda: False)
+        assert interop_snntorch.is_registered() and not interop_norse.is_registered()
+    monkeypatch.setattr(interop_snntorch, "is_installed", lambda: False)
     with pytest.raises(ImportError, match="pip install snntorch"):
         interop.register()
 
 
 def test_installed_means_importable(monkeypatch):
-    assert norse_adapter.is_installed() and snntorch_adapter.is_installed()
+    assert interop_norse.is_installed() and interop_snntorch.is_installed()
     monkeypatch.setitem(sys.modules, "norse", None)
     monkeypatch.setitem(sys.modules, "snntorch", None)
-    assert not norse_adapter.is_installed() and not snntorch_adapter.is_installed()
+    assert not interop_norse.is_installed() and not interop_snntorch.is_installed()
 
 
 def test_register_in_a_fresh_process_imports_norse_and_serves_neurons_made_before():
@@ -456,7 +463,7 @@ def test_a_learnable_alpha_stays_learnable(alpha):
             {"method": "htaf"},
             r"alpha: expected a value chosen for 'htaf', got Norse's default of 100; write htaf\(alpha",
         ),
-        ({"method": "adjoint"}, "unknown surrogate 'norse.adjoint'"),
+        ({"method": "adjoint"}, "method: expected one of approx_sign, .*, got 'adjoint'"),
     ],
 )
 def test_what_a_fused_neuron_would_lose_is_refused(parameters, message):
@@ -485,3 +492,37 @@ def test_a_method_that_norse_lacks_is_not_offered():
     with htaf_snn.register(), pytest.raises(ValueError, match=r"method: expected one of .*, got 'adjoint'") as caught:
         norse.LIFCell(norse.LIFParameters(method="adjoint"))(torch.rand(2, 3))
     assert "adjoint," not in str(caught.value)
+
+
+# -- over a sequence --
+
+
+@pytest.mark.parametrize("name", surrogate.names())
+def test_lif_over_time_computes_every_surrogate_as_it_is_while_registered(name):
+    own = surrogate.resolve(name)
+    layer = LIFOverTime(own)
+    with pytest.raises(RuntimeError, match=r"Norse does not know '.*\(.*'; call htaf_snn.register\(\) first"):
+        layer(torch.ones(3, 2, 4))
+    x = (8 * torch.rand(6, 2, 4)).requires_grad_()
+    v = i = torch.zeros(2, 4)
+    expected = []
+    for current in x:
+        i = i + current
+        v, i = v + 0.1 * (i - v), i - 0.2 * i
+        z = own(v - 0.3)
+        v = (1 - z) * v
+        expected.append(z)
+    (grad,) = torch.autograd.grad(torch.stack(expected).sum(), x)
+    with htaf_snn.register():
+        spikes = layer(x)
+        assert torch.equal(spikes, torch.stack(expected)) and 0 < spikes.mean() < 1
+        torch.testing.assert_close(torch.autograd.grad(spikes.sum(), x)[0], grad)
+    with pytest.raises(RuntimeError, match="Norse does not know"):
+        layer(x)
+
+
+@pytest.mark.parametrize("name", NORSE_METHODS)
+def test_lif_over_time_needs_no_register_for_norse_s_own(name):
+    layer, x = LIFOverTime(f"norse.{name}(alpha=1.0)"), 8 * torch.rand(6, 2, 4)
+    expected, _ = norse.LIF(norse.LIFParameters(method=name, alpha=torch.tensor(1.0), v_th=torch.tensor(0.3)))(x)
+    assert torch.equal(layer(x), expected) and bound() == ORIGINAL

@@ -1,4 +1,4 @@
-"""snnTorch: HTAF as `spike_grad` in all neurons; `register`: hard resets below hardness 1, `snntorch.surrogate.htaf`."""
+"""snnTorch: HTAF as `spike_grad` in all neurons; `register`, with hard resets at any hardness."""
 
 import copy
 import subprocess
@@ -13,8 +13,9 @@ from snntorch import utils
 import htaf_snn
 from htaf_snn import HTAF, surrogate
 from htaf_snn import nn as hnn
+from htaf_snn.hardening import Anneal
 from htaf_snn.interop import snntorch as interop_snntorch
-from htaf_snn.models import LeakyOverTime, neuron
+from htaf_snn.models.neurons import LeakyOverTime
 
 ALPHA, BETA = 0.8, 5.0
 HARDNESSES = [0.0, 0.3, 1.0]
@@ -388,7 +389,7 @@ def test_register_makes_htaf_exist_until_unregister():
     htaf_snn.register()
     htaf_snn.register()
     made = snn.surrogate.htaf(0.5, beta=8.0, hardness=0.0)
-    assert isinstance(made, HTAF) and made.values() == {"alpha": 0.5, "beta": 8.0, "normalized": False} and made.hardness == 0
+    assert isinstance(made, HTAF) and made.numbers() == {"hardness": 0, "alpha": 0.5, "beta": 8, "normalized": False}
     assert snn.surrogate.htaf().values() == {"alpha": 1.0, "beta": 4.0, "normalized": False}
     htaf_snn.unregister()
     htaf_snn.unregister()
@@ -418,3 +419,49 @@ def test_parameters_are_learned_by_name(learn, names):
     for wrong in ("alpha", ["gamma"]):
         with pytest.raises(ValueError, match=r"learn: expected names of alpha, beta, as in \['alpha'\]"):
             HTAF(learn=wrong)
+
+
+# -- over a sequence --
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.3])
+def test_leaky_over_time_below_hardness_1_runs_registered_only_and_then_resets_hard(hardness):
+    spec = f"htaf(hardness={hardness})"
+    torch.manual_seed(6)
+    layer, x = LeakyOverTime(spec, beta=0.75), 3 * torch.rand(6, 2, 3)
+    with pytest.raises(RuntimeError, match=r"hardness: below 1 .* call htaf_snn.register\(\)"):
+        layer(x)
+    with htaf_snn.register():
+        y = layer(x)
+    with pytest.raises(RuntimeError, match="hardness: below 1"):
+        layer(x)
+    torch.testing.assert_close(y, hnn.Leaky(0.75, surrogate=spec)(x)[0])
+    mem, expected = torch.zeros_like(x[0]), []
+    for current in x:
+        mem = 0.75 * mem + current - (mem > 1).to(x)
+        expected.append(layer.leaky.spike_grad(mem - 1))
+    assert torch.equal(y, torch.stack(expected)) and ((y > 0.02) & (y < 0.98)).any() and (mem > 1).any()
+
+
+@pytest.mark.parametrize("surrogate", ["htaf", "snntorch.atan", torch.sigmoid])
+def test_leaky_over_time_runs_unregistered_at_hardness_1(surrogate):
+    assert LeakyOverTime(surrogate)(torch.rand(3, 2, 4)).shape == (3, 2, 4)
+
+
+def test_another_s_htaf_in_snntorch_is_not_taken_for_hard_resets(monkeypatch):
+    monkeypatch.setattr(snn.surrogate, "htaf", snn.surrogate.atan, raising=False)
+    with pytest.raises(RuntimeError, match="hardness: below 1"):
+        LeakyOverTime("htaf(hardness=0.3)")(torch.rand(3, 2, 4))
+
+
+@pytest.mark.usefixtures("registered")
+def test_annealing_the_hardness_compiles_nothing_again():
+    layer, x, graphs = LeakyOverTime("htaf"), 2 * torch.rand(3, 2, 4), []
+    anneal = Anneal(layer, "hardness", start=0.1, end=0.9, steps=20)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend=lambda graph, inputs: graphs.append(graph) or graph)
+    layer(x)  # snnTorch's neuron keeps its last potential, whose shape the graph depends on
+    for _ in range(5):
+        torch.testing.assert_close(compiled(x), layer(x))
+        anneal.step()
+    assert len(graphs) == 1

@@ -6,13 +6,14 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from htaf_snn.integrations import sinabs_adapter, spikingjelly_adapter
 
-from htaf_snn import HTAF, integrations, surrogate
+from htaf_snn import HTAF, surrogate
+from htaf_snn.interop import SurrogateFunction, SurrogateGradient
+from htaf_snn.surrogate import libraries
 
 needs = {
     library: pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed")
-    for library in integrations.LIBRARIES
+    for library in libraries.LIBRARIES
 }
 X = torch.linspace(-3, 3, 61)
 
@@ -22,12 +23,12 @@ def gradient(step, x=X):
     return torch.autograd.grad(step(x).sum(), x)[0]
 
 
-@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
-def test_every_surrogate_of_a_library_can_be_had(library):
-    found = surrogate.names(library)
-    assert len(found) >= {"snntorch": 10, "norse": 6, "spikingjelly": 16, "sinabs": 5}[library]
+@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in libraries.LIBRARIES])
+def test_every_surrogate_of_a_library_resolves(library):
+    specifications = surrogate.names(library)
+    assert len(specifications) >= {"snntorch": 10, "norse": 6, "spikingjelly": 16, "sinabs": 5}[library]
     at_zero = 0.0 if library in ("snntorch", "norse") else 1.0
-    for spec in found:
+    for spec in specifications:
         step = surrogate.resolve(spec)
         if spec == "snntorch.LSO":
             with pytest.raises(TypeError):
@@ -41,10 +42,10 @@ def test_every_surrogate_of_a_library_can_be_had(library):
             assert gradient(step).shape == X.shape
 
 
-@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in integrations.LIBRARIES])
+@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in libraries.LIBRARIES])
 def test_faults_belong_to_surrogates_and_are_true_to_life(library):
     known = {name.partition(".")[2] for name in surrogate.names(library)}
-    assert set(integrations.LIBRARIES[library].FAULTS) <= known
+    assert set(libraries.LIBRARIES[library].FAULTS) <= known
 
 
 @needs["spikingjelly"]
@@ -87,28 +88,33 @@ def test_faults_are_as_described():
     assert surrogate.fault("snntorch.fast_sigmoid") is surrogate.fault("htaf(beta=8)") is None
 
 
-@pytest.mark.parametrize("library", integrations.LIBRARIES)
-def test_a_library_that_is_not_installed_is_told_with_its_remedy(library, monkeypatch):
-    monkeypatch.setattr(integrations.LIBRARIES[library], "is_installed", lambda: False)
+@pytest.mark.parametrize("library", libraries.LIBRARIES)
+def test_a_library_that_is_not_installed_is_named_with_the_remedy(library, monkeypatch):
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == library else find_spec(name))
     for call in (lambda: surrogate.resolve(f"{library}.atan"), lambda: surrogate.names(library)):
         with pytest.raises(ImportError, match=f"{library} is not installed; pip install {library}"):
             call()
 
 
-def test_unknown_names_are_told():
-    with pytest.raises(ValueError, match="expected a library of snntorch, norse, spikingjelly, sinabs, got 'brian'"):
+def test_unknown_libraries_are_refused():
+    with pytest.raises(ValueError, match="library: expected one of snntorch, norse, spikingjelly, sinabs, got 'brian'"):
         surrogate.resolve("brian.atan")
     with pytest.raises(ValueError, match="library: expected one of snntorch"):
         surrogate.names("brian")
-    assert surrogate.names() == surrogate.names()
+    assert not any("." in name for name in surrogate.names())
 
 
 @pytest.mark.parametrize(
     ("library", "spec", "message"),
     [
-        ("spikingjelly", "spikingjelly.hat", "unknown surrogate 'spikingjelly.hat'; expected one of: atan, erf"),
+        (
+            "spikingjelly",
+            "spikingjelly.hat",
+            "unknown surrogate 'spikingjelly.hat'; expected one of: spikingjelly.atan, spikingjelly.erf",
+        ),
         ("spikingjelly", "spikingjelly.atan(width=1)", "surrogate 'spikingjelly.atan': .*width"),
-        ("sinabs", "sinabs.hat", "unknown surrogate 'sinabs.hat'; expected one of: gaussian, heaviside"),
+        ("sinabs", "sinabs.hat", "unknown surrogate 'sinabs.hat'; expected one of: sinabs.gaussian, sinabs.heaviside"),
+        ("sinabs", "sinabs.gausian", "; did you mean sinabs.gaussian"),
         ("sinabs", "sinabs.gaussian(width=1)", "surrogate 'sinabs.gaussian': .*width"),
     ],
 )
@@ -122,22 +128,39 @@ def test_bad_names_and_parameters(library, spec, message):
 
 
 def test_htaf_keeps_spikingjellys_convention_at_zero():
-    function = spikingjelly_adapter.SurrogateFunction(HTAF(beta=6.0))
+    function = SurrogateFunction(HTAF(beta=6.0))
     x = torch.tensor([-1.0, -0.0, 0.0, 1.0])
     assert function(x).tolist() == [0, 1, 1, 1]
     assert torch.equal(gradient(function), gradient(HTAF(beta=6.0)))
     function.set_spiking_mode(False)
     assert torch.equal(function(X), HTAF(beta=6.0, hardness=0.0)(X))
     assert torch.equal(gradient(pickle.loads(pickle.dumps(function))), gradient(HTAF(beta=6.0, hardness=0.0)))
-    with pytest.raises(TypeError, match="expected a surrogate of htaf_snn, got function"):
-        spikingjelly_adapter.SurrogateFunction(gradient)
+    with pytest.raises(TypeError, match="expected an instance, got the class HTAF"):
+        SurrogateFunction(HTAF)
+
+
+@pytest.mark.parametrize(
+    "given", ["htaf(beta=6)", "snntorch.atan", "spikingjelly.atan", lambda x: (x > 0).to(x) + x - x.detach()]
+)
+def test_spikingjelly_takes_surrogates_in_any_form(given):
+    function = SurrogateFunction(given)
+    y = surrogate.resolve(given)(X)
+    assert function.spiking and torch.equal(function(X), torch.where(X == 0, 1.0, y))
+    if given == "htaf(beta=6)":
+        function.surrogate.hardness = 0.3
+        assert not function.spiking and torch.equal(function(X), HTAF(beta=6.0, hardness=0.3)(X))
+        function.set_spiking_mode(True)
+        assert function.spiking and torch.equal(function(X), torch.where(X == 0, 1.0, y))
+    else:
+        with pytest.raises(ValueError, match="hardness: expected 1 for a callable"):
+            function.set_spiking_mode(False)
 
 
 @needs["spikingjelly"]
 def test_htaf_inside_a_spikingjelly_neuron():
     from spikingjelly.activation_based import neuron
 
-    node = neuron.IFNode(surrogate_function=spikingjelly_adapter.SurrogateFunction(HTAF()), v_threshold=1.0)
+    node = neuron.IFNode(surrogate_function=SurrogateFunction(HTAF()), v_threshold=1.0)
     current = torch.tensor([0.4, 1.0, 2.5], requires_grad=True)
     spikes = node(current)
     assert spikes.tolist() == [0, 1, 1]
@@ -145,12 +168,14 @@ def test_htaf_inside_a_spikingjelly_neuron():
 
 
 def test_htaf_as_sinabs_gradient():
-    function = sinabs_adapter.SurrogateGradient(HTAF(alpha=2.0))
+    function = SurrogateGradient(HTAF(alpha=2.0))
     for threshold in (1.0, 0.5, torch.tensor(2.0)):
         torch.testing.assert_close(function(X, threshold), gradient(HTAF(alpha=2.0), X - threshold))
     assert torch.equal(pickle.loads(pickle.dumps(function))(X, 1.0), function(X, 1.0))
-    with pytest.raises(TypeError, match="expected a surrogate of htaf_snn, got str"):
-        sinabs_adapter.SurrogateGradient("htaf")
+    assert torch.equal(SurrogateGradient("htaf(alpha=2)")(X, 1.0), function(X, 1.0))
+    assert torch.equal(SurrogateGradient("snntorch.atan")(X, 0.0), gradient(surrogate.resolve("snntorch.atan")))
+    with pytest.raises(TypeError, match="expected an instance, got the class HTAF"):
+        SurrogateGradient(HTAF)
 
 
 @needs["sinabs"]
@@ -158,9 +183,7 @@ def test_htaf_inside_a_sinabs_layer():
     import sinabs.activation
     import sinabs.layers
 
-    layer = sinabs.layers.IAF(
-        spike_fn=sinabs.activation.SingleSpike, surrogate_grad_fn=sinabs_adapter.SurrogateGradient(HTAF())
-    )
+    layer = sinabs.layers.IAF(spike_fn=sinabs.activation.SingleSpike, surrogate_grad_fn=SurrogateGradient(HTAF()))
     current = torch.tensor([[[0.4, 1.0, 2.5]]], requires_grad=True)
     spikes = layer(current)
     assert spikes.flatten().tolist() == [0, 1, 1]

@@ -49,12 +49,12 @@ def make(library: str, name: str, parameters: dict) -> Callable[[Tensor], Tensor
         ImportError: if the library is not installed.
         ValueError: if there is no such library or surrogate, or it does not take the parameters.
     """
-    module, known = _checked(library), names(library)
-    full = f"{library}.{name}"
-    if full not in known:
-        near = get_close_matches(full, known, n=3)
+    module = _checked(library)
+    known, full = module.names(), f"{library}.{name}"
+    if name not in known:
+        near = [f"{library}.{match}" for match in get_close_matches(name, known, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"unknown surrogate {full!r}; {hint}expected one of: {', '.join(known)}")
+        raise ValueError(f"unknown surrogate {full!r}; {hint}expected one of: {', '.join(names(library))}")
     try:
         return module.make(name, **parameters)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,146 @@
+"""No library is changed but by `register`, and fully restored; `models.neuron` for every library."""
+
+import subprocess
+import sys
+import textwrap
+from importlib import import_module
+
+import pytest
+import torch
+
+import htaf_snn
+from htaf_snn import HTAF, interop, models
+from htaf_snn.interop import norse, snntorch
+
+
+@pytest.fixture(autouse=True)
+def unregistered():
+    htaf_snn.unregister()
+    yield
+    htaf_snn.unregister()
+
+
+def test_only_register_changes_a_library_and_unregister_restores_it():
+    code = """
+        import sys, torch
+
+        finders = list(sys.meta_path)
+        import htaf_snn, htaf_snn.interop, htaf_snn.models
+        assert not {"snntorch", "norse", "spikingjelly", "sinabs"} & {name.partition(".")[0] for name in sys.modules}
+        assert all(a is b for a, b in zip(finders, sys.meta_path, strict=True))
+
+        import snntorch._neurons, snntorch.surrogate, norse.torch
+        finders = list(sys.meta_path)
+
+        def attributes():
+            owners = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in ("snntorch", "norse")}
+            for name, module in list(owners.items()):
+                owners |= {f"{name}.{key}": value for key, value in vars(module).items() if isinstance(value, type)}
+            return {(name, key): value for name, owner in owners.items() for key, value in vars(owner).items()}
+
+        def changed():
+            now = attributes()
+            return {key for key in untouched.keys() | now.keys() if untouched.get(key) is not now.get(key)}
+
+        def is_of_ours(value):
+            return getattr(value, "__globals__", {}).get("__name__", "").startswith("htaf_snn")
+
+        untouched = attributes()
+        assert not any(is_of_ours(value) for value in untouched.values())
+
+        for library in htaf_snn.models.neurons.LIBRARIES:
+            for spec in ("htaf", "atan", "norse.super"):
+                htaf_snn.models.neuron(library, spec)
+        htaf_snn.models.neuron("snntorch", "snntorch.atan")
+        htaf_snn.models.neuron("snntorch", "htaf(hardness=0.3)")
+        assert not changed()
+
+        own = untouched["norse.torch.functional.threshold", "threshold"]
+        thresholds = {key for key, value in untouched.items() if value is own}
+        assert {key[1] for key in thresholds} == {"threshold"} and len(thresholds) >= 12
+        resets = {
+            ("snntorch._neurons.neurons.SpikingNeuron", "mem_reset"),
+            ("snntorch._neurons.leaky.Leaky", "forward"),
+        }
+        for _ in range(2):
+            htaf_snn.register()
+            assert changed() >= thresholds | resets | {("snntorch.surrogate", "htaf")}
+            assert {key[1] for key in changed()} == {"threshold", "mem_reset", "forward", "htaf"}
+            htaf_snn.unregister()
+            assert not changed()
+        assert all(a is b for a, b in zip(finders, sys.meta_path, strict=True))
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_library_that_fails_to_be_imported_leaves_the_other_unchanged(monkeypatch):
+    def failing():
+        raise ImportError("broken")
+
+    monkeypatch.setattr(norse, "register", failing)
+    with pytest.raises(ImportError, match="broken"):
+        htaf_snn.register()
+    assert not snntorch.is_registered()
+
+
+# -- models.neuron --
+
+
+@pytest.mark.parametrize("library", ["snntorch", "norse", "fused"])
+def test_neurons_of_every_library_train(library):
+    layer, x = models.neuron(library), torch.nn.Linear(4, 4)
+    with htaf_snn.register():
+        spikes = layer(x(torch.rand(6, 2, 4)))
+    spikes.sum().backward()
+    assert spikes.shape == (6, 2, 4) and set(spikes.unique().tolist()) <= {0.0, 1.0} and x.weight.grad.any()
+
+
+def test_an_unknown_library_is_refused():
+    with pytest.raises(ValueError, match="library: expected one of snntorch, norse, fused, got 'brian'"):
+        models.neuron("brian")
+
+
+@pytest.mark.parametrize("library", ["snntorch", "norse"])
+def test_a_library_that_is_not_installed_is_named_with_the_remedy(library, monkeypatch):
+    monkeypatch.setattr(import_module("htaf_snn.models.neurons"), "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=f"library: {library} is not installed; pip install {library}"):
+        models.neuron(library)
+    assert models.neuron("fused")(torch.rand(3, 2, 4)).shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "message"),
+    [
+        ("htaf(hardness=0.3)", r"expected hardness 1 and plain numbers for Norse's neurons, got HTAF\(.*hardness=0.3"),
+        (HTAF(alpha=torch.ones(3)), "expected hardness 1 and plain numbers for Norse's neurons"),
+        (HTAF(learn=["alpha"]), "expected hardness 1 and plain numbers for Norse's neurons"),
+        ("snntorch.atan", "expected one of htaf-snn or Norse for Norse's neurons"),
+        (torch.sigmoid, "expected one of htaf-snn or Norse for Norse's neurons"),
+    ],
+)
+def test_a_surrogate_that_norse_cannot_use_is_refused(surrogate, message):
+    with pytest.raises(ValueError, match=message):
+        models.neuron("norse", surrogate)
+
+
+@pytest.mark.parametrize("library", ["snntorch", "norse", "fused"])
+@pytest.mark.parametrize(
+    "surrogate", ["snntorch.LSO", "norse.heaviside", lambda x: x > 0, lambda x: torch.sign(x.detach())]
+)
+def test_a_callable_that_fails_or_has_no_gradient_is_refused(library, surrogate):
+    with pytest.raises(ValueError, match="surrogate: expected one that can be called and has a gradient, got "):
+        models.neuron(library, surrogate)
+
+
+def test_a_tensor_of_parameters_need_not_fit_a_trial():
+    surrogate = HTAF(alpha=torch.tensor([0.5, 1.0, 2.0]))
+    x = torch.rand(4, 2, 3)
+    assert torch.equal(models.neuron("snntorch", surrogate)(x), models.neuron("fused", surrogate)(x))
+
+
+def test_a_neuron_is_made_without_gradients_enabled():
+    with torch.no_grad():
+        assert models.neuron("snntorch", "snntorch.atan")(torch.rand(3, 2, 4)).shape == (3, 2, 4)
+    assert interop.from_snntorch(models.neuron("snntorch", "snntorch.atan").leaky).beta == pytest.approx(0.9)
