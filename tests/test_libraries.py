@@ -143,14 +143,14 @@ def test_htaf_keeps_spikingjellys_convention_at_zero():
     "given", ["htaf(beta=6)", "snntorch.atan", "spikingjelly.atan", lambda x: (x > 0).to(x) + x - x.detach()]
 )
 def test_spikingjelly_takes_surrogates_in_any_form(given):
-    function = SurrogateFunction(given)
-    y = surrogate.resolve(given)(X)
-    assert function.spiking and torch.equal(function(X), torch.where(X == 0, 1.0, y))
+    function, x = SurrogateFunction(given), torch.tensor([-1.0, -0.0, 0.0, 0.5, 1.0])
+    y = torch.where(x == 0, 1.0, surrogate.resolve(given)(x))
+    assert function.spiking and torch.equal(function(x), y)
     if given == "htaf(beta=6)":
         function.surrogate.hardness = 0.3
-        assert not function.spiking and torch.equal(function(X), HTAF(beta=6.0, hardness=0.3)(X))
+        assert not function.spiking and torch.equal(function(x), HTAF(beta=6.0, hardness=0.3)(x))
         function.set_spiking_mode(True)
-        assert function.spiking and torch.equal(function(X), torch.where(X == 0, 1.0, y))
+        assert function.spiking and torch.equal(function(x), y)
     else:
         with pytest.raises(ValueError, match="hardness: expected 1 for a callable"):
             function.set_spiking_mode(False)
