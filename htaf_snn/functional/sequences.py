@@ -23,7 +23,7 @@ RESETS = ("subtract", "zero", "none")
 
 
 def _resolved(surrogate: SurrogateLike, x: Tensor) -> Surrogate:
-    """A surrogate whose parameters fit the neurons of x."""
+    """Return the surrogate; raise ValueError unless its parameters fit the neurons of x."""
     resolved = resolve(surrogate)
     for name, value in resolved.values().items():
         if isinstance(value, Tensor):
@@ -43,7 +43,7 @@ def _check_sequence(x) -> torch.dtype:
 
 
 def _backend(backend: str, x: Tensor, dtype: torch.dtype, surrogate: Surrogate) -> str:
-    """The backend for these currents; "auto" is torch where only plain operations give every derivative.
+    """Return the backend for these currents; "auto" is torch where only plain operations give every derivative.
 
     Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps the gradients of
     operators and plain operations alone.
@@ -64,7 +64,7 @@ def _backend(backend: str, x: Tensor, dtype: torch.dtype, surrogate: Surrogate) 
 
 
 def _attempted(backend: str, fused: Callable, *arguments) -> tuple[Tensor, ...] | None:
-    """What a kernel gives; for "auto" None where it would reset by other spikes than the surrogate's."""
+    """Return a kernel's outputs; for "auto" None where it would reset by other spikes than the surrogate's."""
     try:
         return fused(*arguments)
     except ResetsDifferError:
@@ -90,9 +90,9 @@ def _over_neurons(
     lowest: float = -math.inf,
     highest: float = math.inf,
 ) -> Tensor:
-    """A parameter as a tensor of the state's dtype that broadcasts to (B, *features), clamped into a range.
+    """Return a parameter as a tensor of the state's dtype that broadcasts to (B, *features), clamped into a range.
 
-    It is left as small as it came: expanded, a number would take four bytes of what is saved for each neuron.
+    It is not expanded: a number would take four saved bytes per neuron.
     """
     if not isinstance(value, Tensor):
         check_number(name, value)
@@ -129,7 +129,7 @@ def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest:
 
 
 def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -> None:
-    """Raise ValueError unless potentials can be kept in that dtype, of every so many steps."""
+    """Raise ValueError unless potentials can be kept in that dtype, every so many time steps."""
     if save_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"save_dtype: expected None, float32, bfloat16 or float16, got {save_dtype!r}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, int) or checkpoint_every < 1):
@@ -143,7 +143,7 @@ def check_time_step(dt: float) -> None:
         raise ValueError(f"dt: expected a positive number of seconds, got {dt!r}")
 
 
-def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple[Tensor, ...]:
+def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple:
     """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
     if is_transformed():
         place = "torch.func and forward-mode differentiation"
@@ -169,41 +169,41 @@ def leaky(
     checkpoint_every: int | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, ...]:
-    """Leaky integrate-and-fire neurons over a whole sequence, equal to stepping snnTorch's `Leaky`.
+    """Run leaky integrate-and-fire neurons over a whole sequence, equal to stepping snnTorch's `Leaky`.
 
     u[t] = beta * u[t-1] + x[t] - r[t] * threshold, with spikes s[t] = u[t] > threshold and the reset
-    r[t] = u[t-1] > threshold, through which no gradient flows. With reset "zero" the reset potential is
-    (1 - r[t]) * u[t-1] before the decay. Without `reset_delay` a spike resets in its own step, and the gradient flows
-    through that, as in snnTorch.
+    r[t] = u[t-1] > threshold, through which no gradient flows. With reset "zero" the potential becomes
+    (1 - r[t]) * u[t-1] before the decay. Without `reset_delay` a spike resets in its own time step, and the gradient
+    flows through that, as in snnTorch.
 
     Args:
         x: input currents (T, B, *features), features of at least one dimension; float16, bfloat16, float32 or float64.
             The state is float64 for float64 and else float32.
-        beta: decay of the potential a step, a number or a tensor that broadcasts to (B, *features); values outside
+        beta: decay of the potential per time step, a number or a tensor that broadcasts to (B, *features); values outside
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.
-        surrogate: in any form, see `surrogate.resolve`, at any hardness; resets are hard. By the spikes of a callable
-            the neuron also resets, as snnTorch's does. `torch.compile` leaves it uncompiled, and one that fires elsewhere than strictly above the
-            threshold, as SpikingJelly's do at it, is stepped in torch where that matters.
+        surrogate: in any form, see `surrogate.resolve`, at any hardness; resets are hard. A callable's spikes also
+            reset the neuron, as in snnTorch. `torch.compile` does not compile a callable, and one that fires at the
+            threshold itself, as SpikingJelly's do, is stepped in torch where that makes a difference.
         reset: "subtract", "zero" or "none".
-        reset_delay: whether a spike resets in the next step (True) or in its own.
+        reset_delay: whether a spike resets in the next time step (True) or in its own.
         v0: initial potential (B, *features); zero by default.
         return_trace: also return the potential after each step.
         save_dtype: dtype in which the potentials are kept for the backward pass, such as bfloat16; None is the
             state's. Gradients are then those of the rounded potentials; spikes do not change.
-        checkpoint_every: keep the potentials of every so many steps only and recompute the others in the backward
+        checkpoint_every: keep the potentials only every so many time steps, and recompute the others in the backward
             pass. The input is kept in any case.
         backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`. "auto" is "torch" inside
             `torch.func` and for forward-mode derivatives.
 
     Returns:
-        (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 but for smooth
-        surrogates; the last potential (B, *features) and the trace (T, B, *features) in the state's dtype. Gradients
+        (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 at
+        hardness 1; the last potential (B, *features) and the trace (T, B, *features) in the state's dtype. Gradients
         exist for x, beta, threshold, v0 and the surrogate's own parameters; second derivatives only with
         backend "torch".
 
     Raises:
-        TypeError: if x or a tensor is not floating-point, or the surrogate is of no known kind.
+        TypeError: if x or a tensor is not floating-point, or the surrogate has no known form.
         ValueError: if a shape, device, name or number does not fit.
         RuntimeError: if the backend is not available.
 
@@ -229,9 +229,9 @@ def leaky(
     def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         flat = (beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten())
         options = (surrogate, reset, reset_delay, return_trace, save_dtype or dtype, chosen)
-        found = None if chosen == "torch" else _attempted(backend, fused_leaky, x, *flat, *options)
-        if found is not None:
-            spikes, trace, v = found
+        fused = None if chosen == "torch" else _attempted(backend, fused_leaky, x, *flat, *options)
+        if fused is not None:
+            spikes, trace, v = fused
             return spikes, v.view(x.shape[1:]), trace
         spikes, v, trace = lif_reference.leaky(
             x.to(dtype), beta, threshold, v, surrogate, partial(surrogate.at_hardness, 1.0), reset, reset_delay
@@ -266,9 +266,9 @@ def lif(
     checkpoint_every: int | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Current-based leaky integrate-and-fire neurons over a whole sequence, equal to Norse's `LIF`.
+    """Run current-based leaky integrate-and-fire neurons over a whole sequence, equal to Norse's `LIF`.
 
-    In each step i += x, v += dt * tau_mem_inv * (v_leak - v + i), i -= dt * tau_syn_inv * i, a spike where
+    In each time step i += x, v += dt * tau_mem_inv * (v_leak - v + i), i -= dt * tau_syn_inv * i, a spike where
     v > threshold, and v = v_reset where there is one.
 
     Args:
@@ -320,9 +320,9 @@ def lif(
         stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
         flat = (stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten())
         options = (surrogate, detach_reset, save_dtype or dtype, chosen)
-        found = None if chosen == "torch" else _attempted(backend, fused_cuba, x, *flat, *options)
-        if found is not None:
-            spikes, v, i = found
+        fused = None if chosen == "torch" else _attempted(backend, fused_cuba, x, *flat, *options)
+        if fused is not None:
+            spikes, v, i = fused
             return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
         spikes, v, i, _ = lif_reference.cuba(
             x.to(dtype), *parameters, v, i, surrogate, partial(surrogate.at_hardness, 1.0), detach_reset

@@ -9,6 +9,7 @@ from torch import Tensor
 from .._checks import check_floating
 from ..surrogate import HTAF, Surrogate, SurrogateLike, elementwise, resolve
 from ..surrogate.base import check_parameter
+from ..surrogate.formula import formula_named
 
 __all__ = ["htaf", "htaf_derivative", "smooth", "spike"]
 
@@ -22,7 +23,7 @@ def _resolved(surrogate: SurrogateLike) -> Surrogate:
 
 
 def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, normalized: bool = False) -> Tensor:
-    """Smooth heavy-tailed step, sigma(beta * tanh(alpha * x)).
+    """Return the smooth heavy-tailed step, sigma(beta * tanh(alpha * x)).
 
     Args:
         x: floating-point tensor of any shape.
@@ -51,7 +52,7 @@ def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, nor
 def htaf_derivative(
     x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, normalized: bool = False
 ) -> Tensor:
-    """Derivative of `htaf` with respect to x, the surrogate gradient at any hardness.
+    """Return the derivative of `htaf` with respect to x, the surrogate gradient at any hardness.
 
     alpha * beta * h * (1 - h) * (1 - tanh(alpha * x)**2) with h of `htaf`; normalized, divided by tanh(beta / 2).
 
@@ -78,7 +79,7 @@ def htaf_derivative(
     check_floating("x", x)
     for name, value in (("alpha", alpha), ("beta", beta)):
         check_parameter(HTAF, name, value, x)
-    return elementwise.derivative(x, HTAF.formula, (alpha, beta, normalized)).to(x.dtype)
+    return elementwise.derivative(x, formula_named("htaf"), (alpha, beta, normalized)).to(x.dtype)
 
 
 def spike(x: Tensor, surrogate: SurrogateLike = "htaf", **parameters: float | Tensor) -> Tensor:

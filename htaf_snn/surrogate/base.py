@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from numbers import Real
-from typing import ClassVar, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +19,32 @@ from .formula import Formula
 __all__ = ["Foreign", "Formula", "Surrogate", "check_parameter"]
 
 
+def _default(parameter: Field) -> float:
+    if not isinstance(parameter.default, (bool, int, float)):
+        raise TypeError(f"{parameter.name}: expected a field with a number as its default, got {parameter.default!r}")
+    return parameter.default
+
+
 @dataclass_transform(kw_only_default=False)
 @dataclass(eq=False, repr=False)
 class Surrogate(nn.Module):
     """A smooth stand-in for the step x > 0, its derivative, and how hard it is; the base class of all surrogates.
 
-    The forward pass is (1 - hardness) * h(x) + hardness * H(x), with the formula's primitive h and the Heaviside step H,
-    the backward pass h'(x) at any hardness, in training and in eval mode alike. A subclass declares its formula and
-    its parameters with their defaults: `class ATan(Surrogate, formula=...): alpha: float = 2.0`.
+    The forward pass is (1 - hardness) * h(x) + hardness * H(x), with the formula's primitive h and the Heaviside step
+    H; the backward pass is h'(x) at any hardness. Both are the same in training and in eval mode. A subclass declares
+    its formula and the defaults of its parameters: `class ATan(Surrogate, formula=...): alpha: float = 2.0`.
 
     Args:
-        learn: the names of parameters to make trainable, of formulas that have `parameter_gradients`, such as HTAF's. A
-            parameter p is kept as `log_p`, so that it stays positive, and receives the gradient of the smooth step at any
+        learn: names of parameters to train, for formulas that have `parameter_gradients`, such as HTAF's. A parameter p
+            is stored as `log_p`, so that it stays positive, and receives the gradient of the smooth step at any
             hardness.
         hardness: from 0, the smooth step, to 1, the step with a surrogate gradient.
 
     Parameters and hardness are attributes, which may be set at any time: `surrogate.alpha = 3.0`. They are part of
     `state_dict`.
 
-    Inside neurons of other libraries resets follow the output; snnTorch's stay hard at any hardness while
-    `htaf_snn.register()` is in force, and those of this package always do.
+    The neurons of this package reset hard at any hardness. Those of other libraries reset by the surrogate's output,
+    that is softly below hardness 1; while `htaf_snn.register()` is in force, snnTorch's reset hard too.
 
     Shape:
         Any floating-point tensor; the output has its shape and dtype. At hardness 1 it is exactly 0 or 1.
@@ -46,8 +52,8 @@ class Surrogate(nn.Module):
     Raises:
         TypeError: if a parameter is not a number, or there are too many; in the forward pass if the input is not
             floating-point.
-        ValueError: if a parameter is not positive and finite, the hardness is not within [0, 1], or a name in `learn` is no
-            parameter that can be learned.
+        ValueError: if a parameter is not positive and finite, the hardness is not within [0, 1], or a name in `learn`
+            is no learnable parameter.
 
     Example:
         >>> from htaf_snn.surrogate import ATan
@@ -71,7 +77,7 @@ class Surrogate(nn.Module):
         if formula is None:
             return
         cls.formula = formula
-        cls._defaults = {f.name: f.default for f in fields(cls) if f.name in formula.parameters}
+        cls._defaults = {f.name: _default(f) for f in fields(cls) if f.name in formula.parameters}
         if tuple(cls._defaults) != formula.parameters:
             expected = ", ".join(f"{name}: float = …" for name in formula.parameters)
             raise TypeError(f"{cls.__name__}: expected the fields {expected}, got {', '.join(cls._defaults) or 'none'}")
@@ -89,7 +95,9 @@ class Surrogate(nn.Module):
         if name == "hardness" or name in self._defaults:
             self._set(name, value)
         else:
-            super().__setattr__(name, self._checked_names(value) if name == "learn" else value)
+            if name == "learn":
+                value = self._checked_names(value)
+            super().__setattr__(name, value)
 
     def __getattr__(self, name: str):
         learned = self.__dict__.get("_parameters", {}).get(f"log_{name}")
@@ -97,7 +105,7 @@ class Surrogate(nn.Module):
 
     @classmethod
     def _as_function(cls) -> str:
-        """What to write where the class was called with membrane potentials."""
+        """Return what to write where the class was called with membrane potentials."""
         return f"; a neuron takes an instance, spike_grad={cls.__name__}(), and a tensor {cls.__name__}()(x)"
 
     def _checked_names(self, learn: Collection[str]) -> tuple[str, ...]:
@@ -154,22 +162,22 @@ class Surrogate(nn.Module):
             raise ValueError(f"{error}{self._as_function() if value.ndim > 1 else ''}") from None
 
     @classmethod
-    def _checked_hardness(cls, value) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    def _checked_hardness(cls, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise ValueError(f"hardness: expected a number within [0, 1], got {value!r}")
         return float(value)
 
     @classmethod
-    def _checked(cls, name: str, value) -> float:
-        """A parameter that is a number, or a bool where the default is one."""
+    def _checked(cls, name: str, value: Any) -> float:
+        """Return a parameter that is a number, or a bool where the default is one; else raise."""
         if isinstance(cls._defaults[name], bool):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected True or False, got {value!r}")
             return value
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
             raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
         # The compiler traces a comparison with infinity, but not math.isinf.
-        if not value > 0 or (value == math.inf and not math.isinf(cls._defaults[name])):
+        if not float(value) > 0 or (value == math.inf and not math.isinf(cls._defaults[name])):
             raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
         return float(value)
 
@@ -195,16 +203,16 @@ class Surrogate(nn.Module):
         return {name: self._value(name) for name in self._defaults}
 
     def _value(self, name: str) -> float | Tensor:
-        """A parameter or the hardness as computations take it: under the compiler what is annealed is a tensor."""
+        """Return a parameter or the hardness for a computation: under the compiler an annealed one is a tensor."""
         is_input = name in self._annealed and torch.compiler.is_compiling()
         return self._annealed[name] if is_input else getattr(self, name)
 
     def numbers(self) -> dict[str, float | Tensor]:
-        """Return the hardness and those parameters that are numbers, by name; under the compiler annealed ones as tensors."""
+        """Return the hardness and the parameters that are numbers; under the compiler annealed ones are tensors."""
         return {name: self._value(name) for name in ("hardness", *self._defaults) if name in self.__dict__}
 
     def make_variable(self, name: str) -> None:
-        """Let compiled graphs read the hardness or a parameter anew in each run; setting a plain number recompiles them.
+        """Make the hardness or a parameter an input of compiled graphs, so that setting it does not recompile them.
 
         Args:
             name: "hardness", or a parameter that is a number.
@@ -264,6 +272,7 @@ class Surrogate(nn.Module):
         for name, value in values.items():
             if isinstance(value, Tensor) and name not in (*self._annealed, *parameters):
                 check_parameter(self, name, value, x)
+        assert self.formula is not None  # `Foreign`, which has none, overrides this
         return step(x, self.formula, hardness, *{**values, **parameters}.values())
 
     def extra_repr(self) -> str:
@@ -277,9 +286,10 @@ class Surrogate(nn.Module):
 
 def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: float | Tensor, x: Tensor) -> None:
     """Raise TypeError or ValueError unless a value can be a surrogate's parameter for x."""
+    owner = surrogate.formula.name if surrogate.formula else "a callable"
     if name not in surrogate._defaults:
         expected = ", ".join(surrogate._defaults)
-        raise ValueError(f"{surrogate.formula.name} has no parameter {name!r}; expected one of: {expected}")
+        raise ValueError(f"{owner} has no parameter {name!r}; expected one of: {expected}")
     if not isinstance(value, Tensor):
         surrogate._checked(name, value)
         return
@@ -291,7 +301,6 @@ def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: fl
     if not fits:
         raise ValueError(f"{name}: expected a shape that broadcasts to {tuple(x.shape)}, got {describe(value)}")
     if value.requires_grad and name not in surrogate._learnable():
-        owner = surrogate.formula.name
         raise ValueError(f"{name}: the parameters of {owner!r} have no gradient; expected a detached tensor")
     surrogate._check_positive(name, value)
 

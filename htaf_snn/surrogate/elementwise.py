@@ -1,8 +1,8 @@
 """The elementwise step, from smooth to hard: its definition in plain torch, and its derivatives.
 
-Half precision is computed in float32. Large tensors and plain numbers go to the operators `primitive` and `gradient`, for
-which `kernels.elementwise` has kernels of one pass; the rest, and what a compiler or a second derivative wants to see
-in operations, is computed as defined here.
+Half precision is computed in float32. Large tensors with plain numbers as parameters go to the operators `primitive`
+and `gradient`, for which `kernels.elementwise` has kernels of one pass. Everything else, and whatever a compiler or a
+second derivative has to see as operations, is computed as defined here.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parameter_gradients(x: Tensor, formula: Formula, parameters: Sequence) -> tu
 
 
 def blend(x: Tensor, smooth: Tensor, hardness: float | Tensor) -> Tensor:
-    """Return what lies between a smooth step at x and the hard one, and at both ends exactly these, in the dtype of x."""
+    """Return the mean of a smooth step at x and the hard one, weighted by the hardness; exact at both ends."""
     hard = (x > 0).to(smooth.dtype)
     between = (1.0 - hardness) * smooth + hardness * hard
     if isinstance(hardness, Tensor):
@@ -79,7 +79,7 @@ def blend(x: Tensor, smooth: Tensor, hardness: float | Tensor) -> Tensor:
 
 
 def _in_plain_operations(x: Tensor, formula: Formula, hardness: float | Tensor, parameters: Sequence) -> Tensor:
-    """The step, to which zeros are added that carry its derivatives.
+    """Return the step plus zeros that carry its derivatives.
 
     An exported graph keeps the forward pass of an autograd function alone, and Dynamo does not follow one through
     torch.func nor with dynamic numbers.
@@ -165,7 +165,7 @@ class Step(torch.autograd.Function):
                 grad_x = torch.ops.htaf_snn.gradient(grad, x, ctx.formula.name, numbers)
             else:
                 grad_x = gradient(grad, x, ctx.formula, parameters)
-        grads = [None] * len(parameters)
+        grads: list[Tensor | None] = [None] * len(parameters)
         if any(ctx.needs_input_grad[3:]):
             for i, slope in enumerate(parameter_gradients(x, ctx.formula, parameters)):
                 if ctx.needs_input_grad[3 + i]:
@@ -179,7 +179,7 @@ class StepWithTangent(Step):
     @staticmethod
     def jvp(ctx, tangent, _formula, _hardness, *tangents):
         x, parameters = Step._saved(ctx)
-        change = 0.0 if tangent is None else tangent * derivative(x, ctx.formula, parameters)
+        change = torch.zeros_like(x) if tangent is None else tangent * derivative(x, ctx.formula, parameters)
         if any(t is not None for t in tangents):
             slopes = parameter_gradients(x, ctx.formula, parameters)
             change = change + sum(t * slope for t, slope in zip(tangents, slopes, strict=False) if t is not None)

@@ -98,7 +98,7 @@ def _from_specification(specification: str) -> Surrogate:
     library, _, member = name.rpartition(".")
     if library:
         return Foreign(libraries.make(library, member, parameters), name=specification.strip())
-    cls = _CLASSES.get(_SYNONYMS.get(name, name))
+    cls: Callable[..., Surrogate] | None = _CLASSES.get(_SYNONYMS.get(name, name))
     if cls is None:
         known = names()
         elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
@@ -116,10 +116,10 @@ def resolve(surrogate: SurrogateLike) -> Surrogate:
     """Return the surrogate that is meant, whatever form it is given in.
 
     Args:
-        surrogate: a `Surrogate`, which is returned itself; a specification, a name of `names()` alone or with literal
-            keyword arguments as the class takes them, "htaf(alpha=0.5, beta=8)"; one of another library's,
-            "snntorch.atan(alpha=2)", which that library's own code computes; or any callable from membrane potential minus
-            threshold to spikes of its shape and dtype, which is wrapped in `Foreign`.
+        surrogate: a `Surrogate`, which is returned itself; a specification, that is one of `names()`, alone or with
+            literal keyword arguments as the class takes them, such as "htaf(alpha=0.5, beta=8)", or another library's,
+            such as "snntorch.atan(alpha=2)", which that library's own code computes; or any callable from membrane
+            potential minus threshold to spikes of the same shape and dtype, which is wrapped in `Foreign`.
 
     Returns:
         A `Surrogate`; for a specification a new one.

@@ -17,7 +17,7 @@ def _for_tensor_or_number(on_tensor, on_number):
 
 
 def where(condition, a, b):
-    """a where the condition holds, else b; of numbers one of the two."""
+    """Choose a where the condition holds, else b; for numbers as well as tensors."""
     if isinstance(condition, torch.Tensor):
         return torch.where(condition, a, b)
     return a if condition else b

@@ -2,8 +2,8 @@
 
 Operators take currents (T, N), parameters and states (N,), all but the currents in the state's dtype, and a formula
 by its name with `values`, the hardness and the formula's parameters, a float64 tensor on the CPU: numbers would be
-constants of a compiled graph, and an annealed one would compile it again. Nothing but the membrane trace is saved for the backward pass, in the
-dtype asked for.
+constants of a compiled graph, and an annealed one would compile it again. Nothing but the membrane trace is saved for
+the backward pass, in the requested dtype.
 """
 
 from typing import Optional
@@ -119,7 +119,7 @@ def _refuse_second_order() -> None:
 
 
 def _unaliased(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Outputs of a function that are its inputs: AOTAutograd would apply a view again outside of the function."""
+    """Return a function's inputs as its outputs; AOTAutograd would apply a view again outside of the function."""
     return tuple(t.clone() if torch.compiler.is_compiling() else t.view_as(t) for t in tensors)
 
 

@@ -28,7 +28,7 @@ def is_in_kernel(surrogate: Surrogate) -> bool:
 
 
 def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
-    """A callable's spikes; ResetsDifferError unless they are those by which the kernels reset."""
+    """Return a callable's spikes; raise ResetsDifferError unless the kernels reset by the same."""
     spikes = surrogate(shift)
     # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
     if not torch.allclose(spikes.detach(), elementwise.heaviside(shift.detach()), rtol=0, atol=1e-6):
@@ -67,13 +67,14 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
 
 
 def _kernel_formula(surrogate: Surrogate) -> tuple[str, Tensor]:
-    """A formula's name, and the hardness and its parameters, as the operators take them."""
-    if not is_in_kernel(surrogate):
-        # Only the dynamics are wanted of the kernel: any formula does.
+    """Return a formula's name, and the hardness and its parameters, as the operators take them."""
+    formula = surrogate.formula
+    if formula is None or not is_in_kernel(surrogate):
+        # The kernel computes the dynamics only: any formula will do.
         return "straight_through", torch.ones(2, dtype=torch.float64, device="cpu")
     # Of all operations with a number the compiler keeps products variable, not the making of tensors.
     one = torch.ones((), dtype=torch.float64, device="cpu")
-    return surrogate.formula.name, torch.stack([one * value for value in surrogate.numbers().values()])
+    return formula.name, torch.stack([one * value for value in surrogate.numbers().values()])
 
 
 def fused_leaky(

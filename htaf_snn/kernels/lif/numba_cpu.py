@@ -22,8 +22,13 @@ __all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
 _SUBTRACT, _ZERO = _RESETS["subtract"], _RESETS["zero"]
 _BLOCK = 2048
-# `_specialised` sets these.
-primitive = derivative = row_to_fill = save_row = saved_row = None
+
+
+def _to_be_set(*arguments):
+    """Stand for a function that `_specialised` puts in its place."""
+
+
+primitive = derivative = row_to_fill = save_row = saved_row = _to_be_set
 
 
 @inlined
@@ -363,9 +368,9 @@ def _cuba_backward_kernel(
 
 
 def _array(tensor: Tensor | None, like: Tensor) -> np.ndarray:
-    """A contiguous array in the dtype of `like`; None is an empty one of two dimensions.
+    """Return a contiguous array in the dtype of `like`; for None an empty one of two dimensions.
 
-    Copied by numpy: torch's threads go on spinning for a while after a parallel copy, and slow ours down.
+    NumPy copies: torch's threads keep spinning for a while after a parallel copy, and slow ours down.
     """
     if tensor is None:
         return np.empty((0, 0), like.numpy().dtype)
@@ -387,7 +392,7 @@ def _hardness(hardness: float, like: Tensor) -> tuple[np.floating, np.floating]:
 
 
 def _specialised(kernel, name: str, function, values: Sequence[float], like: Tensor, saved: torch.dtype):
-    """The compiled kernel with a function of a formula in the place of `name`, and the values for it.
+    """Return the compiled kernel with a formula's function in place of `name`, and the values for it.
 
     Without a function the kernel is the same for all formulas, and compiled once.
     """

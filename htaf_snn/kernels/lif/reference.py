@@ -28,7 +28,7 @@ def leaky(
     reset: str,
     reset_delay: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """snnTorch's `Leaky`. Returns spikes (T, ...), the last membrane potential, and all of them (T, ...)."""
+    """Step like snnTorch's `Leaky`: return spikes (T, ...), the last membrane potential, and all of them (T, ...)."""
     spikes, trace = [], []
     for current in x:
         reset_now = reset_step(v - threshold).detach()

@@ -7,7 +7,7 @@ __all__ = ["narrowed"]
 
 
 def narrowed(trace: Tensor, threshold: Tensor, dtype: torch.dtype) -> Tensor:
-    """The trace in a dtype of fewer bits, on the same side of the threshold, which the backward pass resets by."""
+    """Return the trace in a narrower dtype, on the same side of the threshold, as the backward pass resets by it."""
     if dtype == trace.dtype:
         return trace
     saved = trace.to(dtype)

@@ -4,19 +4,19 @@ from ..vocabulary import clamp, exp, floor
 
 
 def sech(z):
-    """1 / cosh(z), from 1 at 0 down to the smallest normal number."""
+    """Compute 1 / cosh(z), from 1 at 0 down to the smallest normal number."""
     r = exp(-abs(z))
     return 2.0 * r / (1.0 + r * r)
 
 
 def logistic(z):
-    """1 / (1 + exp(-z)) for z <= 0, with full relative accuracy; callers mirror it for z > 0."""
+    """Compute 1 / (1 + exp(-z)) for z <= 0, with full relative accuracy; callers mirror it for z > 0."""
     e = exp(z)
     return e / (1.0 + e)
 
 
 def bell(z, scale, weight):
-    """scale * exp(-weight * z**2); weight is a power of two.
+    """Compute scale * exp(-weight * z**2); weight is a power of two.
 
     The rounding of z**2 alone would cost a relative error of z**2 ulps. Squaring the multiple of 1/16 below |z|
     is exact, and the rest of the exponent is small. Taking the square root of the large factor keeps it normal

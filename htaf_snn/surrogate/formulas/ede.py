@@ -18,8 +18,8 @@ class EDE(Surrogate, formula=Formula("ede", primitive, derivative)):
     r"""Error decay estimator (EDE), whose steepness is raised during the training.
 
     Forward formula:
-        $h(x) = \tfrac12\big(1 + k \tanh(t x)\big)$ with $k = \max(1/t, 1)$, so that $2h - 1$ is the published function; for
-        $t < 1$ it leaves $[0, 1]$
+        $h(x) = \tfrac12\big(1 + k \tanh(t x)\big)$ with $k = \max(1/t, 1)$, so that $2h - 1$ is the published
+        function; for $t < 1$ it leaves $[0, 1]$
 
     Gradient formula:
         $h'(x) = \tfrac12 \max(1, t)\,\big(1 - \tanh^2(t x)\big)$

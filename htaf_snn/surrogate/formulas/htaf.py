@@ -38,8 +38,8 @@ class HTAF(Surrogate, formula=Formula("htaf", primitive, derivative, parameter_g
     r"""Heavy-tailed activation function: a sigmoid of a hyperbolic tangent, our reading of arXiv 2605.11558.
 
     Forward formula:
-        $h(x) = \sigma(\beta \tanh(\alpha x))$, normalized $\dfrac{h(x) - \sigma(-\beta)}{\sigma(\beta) - \sigma(-\beta)}$,
-        whose denominator is $\tanh(\beta/2)$
+        $h(x) = \sigma(\beta \tanh(\alpha x))$; normalized,
+        $\dfrac{h(x) - \sigma(-\beta)}{\sigma(\beta) - \sigma(-\beta)}$, whose denominator is $\tanh(\beta/2)$
 
     Gradient formula:
         $h'(x) = \alpha\beta\,h(1-h)(1-\tanh^2(\alpha x))
@@ -60,8 +60,8 @@ class HTAF(Surrogate, formula=Formula("htaf", primitive, derivative, parameter_g
 
     Raises:
         TypeError: if alpha or beta is neither a number nor a floating-point tensor.
-        ValueError: if a value is not positive and finite, a tensor requires a gradient but `learn` does not name it, or as
-            `Surrogate`.
+        ValueError: if a value is not positive and finite, a tensor requires a gradient but `learn` does not name it, or
+            as `Surrogate`.
 
     Reference:
         Park et al. 2026, arXiv 2605.11558. Only the abstract was available to us; the constants are our reading, the
