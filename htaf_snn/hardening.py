@@ -29,10 +29,11 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 def surrogates(model: nn.Module) -> dict[str, Surrogate]:
     """Return the surrogates of a model's neurons and activations by name, those of binary weights left out."""
-    weights = [module for module in model.modules() if isinstance(module, (BinaryLinear, BinaryConv2d))]
-    of_weights = {id(module.surrogate) for module in weights}
-    named = {name: module for name, module in model.named_modules() if isinstance(module, Surrogate)}
-    return {name: module for name, module in named.items() if id(module) not in of_weights}
+    holders = [module for module in model.modules() if not isinstance(module, (BinaryLinear, BinaryConv2d))]
+    own = {id(model), *(id(child) for holder in holders for child in holder.children())}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, Surrogate) and id(module) in own
+    }
 
 
 def is_hard(model: nn.Module) -> bool:
@@ -213,12 +214,17 @@ class Anneal:
 
 def annealable(model: nn.Module, parameter: str) -> dict[str, Surrogate]:
     """Return the surrogates with a number of that name that can be changed, by the layer that holds them."""
-    named = {name: one for name, one in surrogates(model).items() if one.formula is not None}
     return {
-        name.removesuffix("surrogate").removesuffix("spike_grad").removesuffix("."): surrogate
-        for name, surrogate in named.items()
-        if parameter in surrogate.numbers()
+        _holder(name): surrogate
+        for name, surrogate in surrogates(model).items()
+        if surrogate.formula is not None and parameter in surrogate.numbers()
     }
+
+
+def _holder(name: str) -> str:
+    """Return the name of the layer that a surrogate of this name belongs to; its own, unless it is a layer's."""
+    holder, _, own = name.rpartition(".")
+    return holder if own in ("surrogate", "spike_grad") else name
 
 
 def _check_value(parameter: str, value: float) -> None:
