@@ -25,9 +25,21 @@ def _default(parameter: Field) -> float:
     return parameter.default
 
 
+class _Initialised(nn.Module):
+    """A module whose `__init__` a dataclass may write."""
+
+    _annealed: dict[str, Tensor]
+
+    def __new__(cls, *args, **kwargs):
+        module = super().__new__(cls)
+        nn.Module.__init__(module)
+        module._annealed = {}  # the tensors of `Surrogate.make_variable`
+        return module
+
+
 @dataclass_transform(kw_only_default=False)
 @dataclass(eq=False, repr=False)
-class Surrogate(nn.Module):
+class Surrogate(_Initialised):
     """A smooth stand-in for the step x > 0, its derivative, and how hard it is; the base class of all surrogates.
 
     The forward pass is (1 - hardness) * h(x) + hardness * H(x), with the formula's primitive h and the Heaviside step
@@ -84,12 +96,6 @@ class Surrogate(nn.Module):
         for name in cls._defaults:
             if name in cls.__dict__:
                 delattr(cls, name)  # it would hide a buffer of that name
-
-    def __new__(cls, *args, **kwargs):
-        module = super().__new__(cls)
-        nn.Module.__init__(module)
-        module._annealed = {}  # what `make_variable` has made tensors of
-        return module
 
     def __setattr__(self, name: str, value) -> None:
         if name == "hardness" or name in self._defaults:
@@ -306,13 +312,13 @@ def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: fl
 
 
 class Foreign(Surrogate):
-    """A callable of another origin as a surrogate, such as another library's: its output is checked, not changed.
+    """A callable of another origin as a surrogate, such as another library's, whose output is checked.
 
     Its hardness is 1, as nothing is known of a smooth step.
 
     Args:
-        function: maps membrane potential minus threshold to spikes of its shape, with a gradient.
-        name: how messages call it.
+        function: maps membrane potential minus threshold to spikes of the same shape and dtype, with a gradient.
+        name: of another library's surrogate, which may return another floating-point dtype; else empty.
         learn, hardness: as in `Surrogate`, without choice.
 
     Shape:
@@ -344,6 +350,8 @@ class Foreign(Surrogate):
         if parameters:
             raise ValueError(f"parameters: expected none beside a callable, got {', '.join(parameters)}")
         spikes = self.function(x)
+        if self.name and isinstance(spikes, Tensor) and spikes.is_floating_point():
+            spikes = spikes.to(x.dtype)  # snnTorch's and sinabs' are float32 for any input
         if not isinstance(spikes, Tensor) or spikes.shape != x.shape or spikes.dtype != x.dtype:
             got = describe(spikes) if isinstance(spikes, Tensor) else type(spikes).__name__
             remedy = "a factory of surrogates has to be called once, as in atan()"
