@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from itertools import pairwise
 
 import pytest
 import snntorch as snn
@@ -266,7 +267,7 @@ def test_the_hardening_gap_is_that_of_the_accuracies():
     assert (result.hard, result.smooth, result.gap) == pytest.approx((2 / 3, 1, 1 / 3))
     assert net.training
     assert hardening.evaluate(nn.Sequential(net[0], nn.ReLU(), net[2]), loader, loader).gap == 0
-    with pytest.raises(ValueError, match="^loader: expected at least one"):
+    with pytest.raises(ValueError, match=r"^loader: expected at least one"):
         hardening.evaluate(net, loader, [])
 
 
@@ -390,14 +391,14 @@ def test_foreign_surrogates_and_those_of_weights_stay():
     with hardening.hard(net):
         assert net[2].surrogate.hardness == 1
     assert net[2].surrogate.hardness == 0.75
-    with pytest.raises(ValueError, match="^model: expected a surrogate with the parameter 'hardness', got none"):
+    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'hardness', got none"):
         hardening.Anneal(net[:2], "hardness", steps=1)
 
 
 @pytest.mark.parametrize("value", [torch.full((2,), 2.0), "learned"])
 def test_parameters_that_are_tensors_stay(value):
     surrogate = HTAF(learn=["alpha"]) if value == "learned" else HTAF(alpha=value)
-    with pytest.raises(ValueError, match="^model: expected a surrogate with the parameter 'alpha', got none"):
+    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'alpha', got none"):
         hardening.Anneal(nn.Sequential(surrogate), "alpha", 1.0, 2.0, steps=1)
 
 
@@ -492,7 +493,7 @@ def test_annealing_compiles_once(name, parameter):
         seen.append(results[0][1])
         anneal.step()
     assert len(graphs) == 1
-    assert not any(torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False))  # the values were not constants
+    assert not any(torch.equal(a, b) for a, b in pairwise(seen))  # the values were not constants
 
 
 def test_a_deep_network_trained_from_smooth_to_hard_has_nothing_left_to_harden(tmp_path):
