@@ -171,7 +171,7 @@ def _bits(concept, value) -> float | Tensor:
 
 
 class ImageEncoder(Chain):
-    """A small convolutional backbone of three stages, each of which halves the resolution, for images from 8 x 8 to 64 x 64.
+    """A small convolutional backbone for images of 8 x 8 to 64 x 64 or so: three stages, each halving the resolution.
 
     Args:
         in_channels: of the images.
