@@ -98,7 +98,7 @@ def state(net):
     modes = [module.training for module in net.modules()]
     kept = [module.smooth_in_eval for module in net.modules() if isinstance(module, hnn.BinaryActivation)]
     momenta = [getattr(module, "momentum", None) for module in net.modules()]
-    return tensors, modes, kept, momenta, [one.hardness for one in hardening.surrogates(net).values()]
+    return tensors, modes, kept, momenta, [surrogate.hardness for surrogate in hardening.surrogates(net).values()]
 
 
 def assert_same_state(before, after):
@@ -452,11 +452,11 @@ def test_the_hardness_survives_copies_and_files(name, through):
     anneal = hardening.Anneal(net, steps=4)
     anneal.step()
     other = through(net)
-    assert {one.hardness for one in hardening.surrogates(other).values()} == {0.25}
+    assert {surrogate.hardness for surrogate in hardening.surrogates(other).values()} == {0.25}
     with hardening.smooth(net), hardening.smooth(other):
         assert torch.equal(outputs(other, x), outputs(net, x))
         anneal.step()  # a copy has its own
-        assert {one.hardness for one in hardening.surrogates(other).values()} == {0.25}
+        assert {surrogate.hardness for surrogate in hardening.surrogates(other).values()} == {0.25}
         hardening.Anneal(other, steps=2).step()
         assert torch.equal(outputs(other, x), outputs(net, x))
 
