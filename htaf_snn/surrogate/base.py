@@ -210,7 +210,8 @@ class Surrogate(_Initialised):
 
     def _value(self, name: str) -> float | Tensor:
         """Return a parameter or the hardness for a computation: under the compiler an annealed one is a tensor."""
-        is_input = name in self._annealed and torch.compiler.is_compiling()
+        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # an exported graph is fixed
+        is_input = compiled and name in self._annealed
         return self._annealed[name] if is_input else getattr(self, name)
 
     def numbers(self) -> dict[str, float | Tensor]:
