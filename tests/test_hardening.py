@@ -335,6 +335,9 @@ def test_the_hardness_moves_linearly_to_its_ends_exactly():
     backwards = hardening.Anneal(net, "hardness", 1.0, 0.0, steps=2, shape="stepwise")
     backwards.at(99)
     assert backwards.done == 2 and net[0].surrogate.hardness == 0.0
+    for parameter in ("hardness", "alpha"):  # 0.3 + (0.9 - 0.3) is not 0.9, nor is 0.3 * (0.9 / 0.3)
+        hardening.Anneal(net, parameter, 0.3, 0.9, steps=1).step()
+        assert getattr(net[0].surrogate, parameter) == 0.9
 
 
 def test_annealing_goes_on_where_it_was_saved():
