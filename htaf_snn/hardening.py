@@ -366,7 +366,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         raise ValueError(
             "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
         )
-    momenta = [norm.momentum for norm in norms]
+    momenta, before = [norm.momentum for norm in norms], _statistics(model)
     with in_eval(model):
         for norm in norms:
             norm.reset_running_stats()
@@ -375,6 +375,9 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         try:
             for batch in chain([first], usable):
                 apply(model, *inputs_of(batch))
+        except BaseException:
+            _put_statistics(before)
+            raise
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
