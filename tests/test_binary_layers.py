@@ -161,7 +161,7 @@ def test_bad_arguments(make, error, message):
         make()
 
 
-def test_binarize_keeps_what_it_is_told_to():
+def test_binarize_keeps_the_skipped_modules():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.ReLU()))
     net.add_module("head", nn.Linear(4, 2))
     weight = net[2][0].weight.detach().clone()
@@ -173,11 +173,11 @@ def test_binarize_keeps_what_it_is_told_to():
 
 
 def test_summary_counts_bits():
-    found = models.summary(models.BinaryMLP(784, [1024, 1024], 10))
-    assert found["parameters"] == 784 * 1024 + 1024**2 + 10 * 1025 + 2 * 4 * 1024
-    assert found["bits"] == 784 * 1024 + 1024**2 + 32 * (10 * 1025 + 2 * 4 * 1024)
-    assert found["float_bits"] == 32 * found["parameters"]
-    assert [layer["type"] for layer in found["layers"]][:2] == ["BinaryLinear", "BatchNorm1d"]
+    summary = models.summary(models.BinaryMLP(784, [1024, 1024], 10))
+    assert summary["parameters"] == 784 * 1024 + 1024**2 + 10 * 1025 + 2 * 4 * 1024
+    assert summary["bits"] == 784 * 1024 + 1024**2 + 32 * (10 * 1025 + 2 * 4 * 1024)
+    assert summary["float_bits"] == 32 * summary["parameters"]
+    assert [layer["type"] for layer in summary["layers"]][:2] == ["BinaryLinear", "BatchNorm1d"]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_convolutions_take_single_images(kind):
 
 
 @pytest.mark.parametrize("make", [lambda n: hnn.BinaryActivation(channels=n), hnn.RPReLU])
-def test_channels_are_found_or_asked_for(make):
+def test_channels_are_recognised_or_refused(make):
     layer = make(4)
     (layer.shift if hasattr(layer, "shift") else layer.before).data.normal_()
     x = torch.randn(3, 4)
@@ -298,7 +298,7 @@ def test_what_layers_share_is_counted_once():
 @pytest.mark.parametrize(
     "net", [models.DeepHeavisideNet(16, [8], 3), models.ReLUNet(16, [8], 3), models.BinaryResNet(8, 1, 3, width=4)]
 )
-def test_images_of_bytes_are_told_what_to_write(net):
+def test_8_bit_images_are_refused_with_a_remedy(net):
     with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor, got a torch\.uint8 .*; write x\.float"):
         net.eval()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 

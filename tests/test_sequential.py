@@ -132,6 +132,7 @@ def has_refused(net):
     )
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_random_nestings_equal_stepping_or_are_refused():
     refused = equal = 0
