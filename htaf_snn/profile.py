@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from . import functional
 from ._files import replacing
-from .surrogate import Foreign, Surrogate, SurrogateLike, resolve
+from .surrogate import Surrogate, SurrogateLike, resolve
 
 __all__ = ["Profile", "measure", "plot", "table"]
 
@@ -80,12 +80,10 @@ def _finite(value: Any) -> Any:
 
 def _slope_of(surrogate: SurrogateLike) -> _Slope:
     resolved = resolve(surrogate)
-    # Some libraries' surrogates answer float64 in float32, which a neuron must not take.
-    function = resolved.function if isinstance(resolved, Foreign) else resolved
 
     def slope(x: ArrayLike) -> np.ndarray:
         points = torch.tensor(np.atleast_1d(x), dtype=torch.float64, requires_grad=True)
-        y = function(points)
+        y = resolved(points)
         (grad,) = torch.autograd.grad(y, points, torch.ones_like(y))
         return grad.numpy().reshape(np.shape(x))
 
