@@ -92,7 +92,7 @@ def test_the_kernel_saves_bfloat16_as_torch_does():
         # One step with no decay: the trace is the input.
         _, trace, _, _ = torch.ops.htaf_snn.leaky(
             x[0], *(torch.full(x.shape[2:], value) for value in (0.0, threshold)), torch.zeros(x.shape[2:]),
-            "htaf", torch.tensor([1.0, 4.0]), "none", True, False, False, torch.bfloat16, "numba",
+            "htaf", torch.tensor([1.0, 1.0, 4.0, 0.0]), "none", True, False, torch.bfloat16, "numba",
         )  # fmt: skip
         expected = narrowed(x[0], torch.tensor(threshold), torch.bfloat16)
         torch.testing.assert_close(trace, expected, rtol=0, atol=0, equal_nan=True)
