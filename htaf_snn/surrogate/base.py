@@ -306,7 +306,7 @@ def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: fl
 
 
 class Foreign(Surrogate):
-    """A callable of another origin as a surrogate, such as another library's: its output is checked, not changed.
+    """A callable of another origin as a surrogate, such as another library's: its output is checked, and gets the dtype of x.
 
     Its hardness is 1, as nothing is known of a smooth step.
 
@@ -319,7 +319,7 @@ class Foreign(Surrogate):
         Any floating-point tensor; the output has its shape and dtype.
 
     Raises:
-        TypeError: in the forward pass, if the callable gives no tensor of the shape and dtype of x.
+        TypeError: in the forward pass, if the callable gives no floating-point tensor of the shape of x.
         ValueError: if the hardness is set to another value than 1.
 
     Example:
@@ -344,11 +344,11 @@ class Foreign(Surrogate):
         if parameters:
             raise ValueError(f"parameters: expected none beside a callable, got {', '.join(parameters)}")
         spikes = self.function(x)
-        if not isinstance(spikes, Tensor) or spikes.shape != x.shape or spikes.dtype != x.dtype:
+        if not isinstance(spikes, Tensor) or spikes.shape != x.shape or not spikes.is_floating_point():
             got = describe(spikes) if isinstance(spikes, Tensor) else type(spikes).__name__
             remedy = "a factory of surrogates has to be called once, as in atan()"
             raise TypeError(f"surrogate: expected a callable from {describe(x)} to spikes like it, got {got}; {remedy}")
-        return spikes
+        return spikes.to(x.dtype)  # snnTorch's answer any dtype in float32
 
     def extra_repr(self) -> str:
         return self.name or ("" if isinstance(self.function, nn.Module) else repr(self.function))
