@@ -26,7 +26,13 @@ RECIPES = {
 }
 # The penalties are on activation rates, which real features do not have.
 WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
-SURROGATES = ["htaf", "relu", "sigmoid_ste", "clipped_ste", "relaxed_bernoulli"]
+SURROGATES = {
+    "htaf": "htaf(normalized=True, hardness=0.0)",
+    "relu": "relu",
+    "sigmoid": "sigmoid(slope=1)",
+    "clipped_ste": "clipped_ste",
+    "relaxed_bernoulli": "relaxed_bernoulli",
+}
 
 
 def trained(job: tuple[str, str, int, str, Path]) -> dict:
@@ -34,7 +40,8 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
     torch.set_num_threads(1)
     dataset, surrogate, seed, root, out = job
     recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if surrogate == "relu" else {})
-    config = concepts.Config(dataset=dataset, root=root, surrogate=surrogate, seed=seed, batch_size=128, **recipe)
+    recipe |= {"surrogate": SURROGATES[surrogate], "seed": seed, "batch_size": 128}
+    config = concepts.Config(dataset=dataset, root=root, **recipe)
     if (out / "result.json").is_file():
         if read_settings(out, concepts.Config) != config:
             raise ValueError(f"{out}: expected a run of {config}; remove it, or choose another --out")
@@ -87,7 +94,7 @@ def main() -> None:
                 agreement = concepts.stability([codes_of(job[4], dataset, root) for job in runs])
             agreement["stability_by_chance"] = agreement.pop("chance")
             rows[surrogate] = row(list(runs.values()), agreement)
-        against = {surrogate: rows[surrogate]["accuracies"] for surrogate in SURROGATES[1:]}
+        against = {surrogate: rows[surrogate]["accuracies"] for surrogate in SURROGATES if surrogate != "htaf"}
         tests = compare_to(rows["htaf"]["accuracies"], against)
         tables[dataset] = {
             name: {**values, **(tests[name].as_dict() if name in tests else {})} for name, values in rows.items()

@@ -263,7 +263,7 @@ def test_heat_maps_find_the_place(method):
 
 
 def test_functions_of_bits_refuse_real_concepts(loaders, tmp_path):
-    model = models.ICBM(nn.Flatten(), 4, 10, discretiser="relu", in_features=64)
+    model = models.ICBM(nn.Flatten(), 4, 10, surrogate="relu", in_features=64)
     found = concepts.codes(model, loaders[2])
     for make in (
         lambda: concepts.sparsify(model, loaders[0], 3),
@@ -336,7 +336,7 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: models.ICBM(nn.Flatten(), 0, 2), ValueError, "^n_concepts: expected an integer >= 1, got 0"),
         (lambda: models.ICBM(nn.Flatten(), 4, 1), ValueError, "^n_classes: expected an integer >= 2, got 1"),
         (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=0), ValueError, "^in_features"),
-        (lambda: models.ICBM(nn.Flatten(), 4, 2, discretiser="magic"), ValueError, "unknown surrogate 'magic'"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 2, surrogate="magic"), ValueError, "unknown surrogate 'magic'"),
         (lambda: models.ICBM(Wrong((1, 2)), 4, 2)(torch.rand(5, 1)), TypeError, "^backbone: .* got tuple"),
         (lambda: models.ICBM(Wrong(torch.rand(2, 3, 4)), 4, 2)(torch.rand(5, 1)), ValueError, r"features \(B, D\)"),
         (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=9).eval()(torch.rand(1, 8)), ValueError, "expected 9 f"),

@@ -70,7 +70,7 @@ class Config(Recipe):
     root: str | None = None
     download: bool = False
     n_concepts: int = 64
-    surrogate: str = "htaf"
+    surrogate: str = "htaf(normalized=True, hardness=0.0)"
     width: int = 16
     max_concepts_per_class: int | None = None
     batch_size: int = 64
