@@ -307,7 +307,7 @@ def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
     ("settings", "error", "message"),
     [
         ({"surrogates": ["hat"]}, ValueError, "hat"),
-        ({"surrogates": ["brian.atan"]}, ValueError, "expected a library of snntorch"),
+        ({"surrogates": ["brian.atan"]}, ValueError, "^library: expected one of snntorch"),
         ({"surrogates": []}, ValueError, "^surrogates: expected one value or more"),
         ({"surrogates": ["htaf", "htaf"]}, ValueError, "^surrogates: expected different values"),
         ({"surrogates": ["snntorch.LSO"]}, (ValueError, TypeError), "."),

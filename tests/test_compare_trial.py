@@ -120,7 +120,8 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    model = trial._network(Config("htaf(learn=('alpha', 'beta'))", model="dhn"), Images(), trial.surrogate_of(Config()))
+    config = Config("htaf(learn=('alpha', 'beta'))", model="dhn")
+    model = trial._network(config, Images(), trial.surrogate_of(config))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradient = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -12,7 +12,7 @@ from test_processes import torchrun
 from test_training import metrics, run
 from torch import nn
 
-from htaf_snn import concepts, models, training
+from htaf_snn import concepts, hardening, models, training
 from htaf_snn.training import loop
 from neuromorphic_datasets import images
 
@@ -38,7 +38,9 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
     assert training.evaluate(model, test)["accuracy"] == result["hard_accuracy"]
-    assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    assert model.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
+    assert hardening.is_hard(model)
+    assert concepts.measure(model, images.loaders("digits", batch_size=128)[0], test)["hardening_gap"] == 0.0
     codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
     curve = concepts.intervention_curve(model, *codes)
     assert np.mean(curve["accuracy"]) == pytest.approx(result["intervention_auc"], abs=1e-6)
@@ -71,7 +73,7 @@ def test_a_folder_of_images(tmp_path):
     mine = ["icbm", *SMALL, "--dataset", tmp_path / "mine"]
     result = run(*mine, "--surrogate", "clipped_ste", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
-    assert "dead concepts" in result.stdout and "smooth" not in result.stdout
+    assert "hardening gap 0.0000" in result.stdout and "dead concepts" in result.stdout
     assert '"classes":["cat","dog"]' in (tmp_path / "run" / "atlas.html").read_text()
     result = run(*mine, "--surrogate", "relu", "--out", tmp_path / "real")
     assert result.exit_code == 0, result.stderr
@@ -113,7 +115,7 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
-        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect, as no activation is smooth"),
+        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect as the hardness is 1"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -169,7 +171,8 @@ def test_a_folder_of_fit_can_be_loaded(tmp_path):
     other = concepts.load(tmp_path, new())
     assert training.evaluate(other, test) == training.evaluate(model, test)
     assert other.image_shape == (1, 8, 8) and not other.training
-    assert other.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    assert other.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
+    assert hardening.is_hard(other) and not hardening.is_hard(model)
     with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained in"):
         concepts.load(tmp_path)
     with pytest.raises(ValueError, match=r"load it with concepts\.load\(out, model\)"):
@@ -196,15 +199,20 @@ def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
 
 
 def test_weights_of_other_concepts_are_refused(tmp_path):
-    def new(discretiser):
-        return models.ICBM(nn.Flatten(), 7, 10, in_features=64, discretiser=discretiser)
+    def new(surrogate):
+        return models.ICBM(nn.Flatten(), 7, 10, in_features=64, surrogate=surrogate)
 
     train, _, _ = images.loaders("digits", batch_size=256)
-    concepts.fit(new("htaf"), train, epochs=1, out=tmp_path, progress=False)
-    for other, name in (("relu", "ReLU"), ("atan", "ATan in spike mode"), ("htaf(beta=4)", "HTAF in spike mode")):
-        with pytest.raises(ValueError, match=f"^model: expected concepts of HTAF in smooth mode, got {name}"):
+    smooth = "htaf(hardness=0.0)"
+    concepts.fit(new(smooth), train, epochs=1, out=tmp_path, progress=False)
+    for other, name in (("relu", "ReLU"), ("atan", "ATan"), ("snntorch.atan", "snntorch.atan")):
+        with pytest.raises(ValueError, match=f"^model: expected concepts of HTAF, got {name}"):
             concepts.load(tmp_path, new(other))
-        with pytest.raises(ValueError, match=f"^activation: expected HTAF in smooth mode, .* got {name}"):
+        with pytest.raises(ValueError, match=f"^activation: expected HTAF, .* got {name}"):
             concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
-    trained = concepts.load(tmp_path, new("htaf"))
+    for other in ("htaf", "htaf(beta=3, hardness=0.0)"):
+        with pytest.raises(ValueError, match=r"^surrogate_at_start: expected HTAF.*, as in the run to resume, got HTAF"):
+            concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
+    trained = concepts.load(tmp_path, new("htaf(beta=3)"))
+    assert trained.concept_layer.activation.surrogate.beta == 4.0
     assert concepts.load(tmp_path, trained) is trained

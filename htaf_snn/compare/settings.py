@@ -126,6 +126,8 @@ class Settings:
         trained, surrogates = configs[0].trained(), [resolve(surrogate) for surrogate in self.surrogates]
         if not any(annealing(trained, surrogate, steps=1) for surrogate in surrogates):
             check_annealing(trained, surrogates[0])
+        if self.model in training.BINARY:
+            training.binary_network(trained, 1, 2, surrogates[0])  # refuses an unknown weight surrogate
         for config in {(config.surrogate, config.slope): config for config in configs}.values():
             trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
 

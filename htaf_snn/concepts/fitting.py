@@ -225,9 +225,10 @@ def _write_config(out: Path, values: dict) -> None:
 
 
 def activation_of(model: ICBM) -> str:
-    """Return the class names of the module that makes the concepts, without parameters, as training changes them."""
+    """Return what makes the concepts: a class, without its parameters, as training changes them, or a specification."""
     activation = model.concept_layer.activation
-    return type(getattr(activation, "surrogate", activation)).__name__
+    surrogate = getattr(activation, "surrogate", activation)
+    return getattr(surrogate, "name", "") or type(surrogate).__name__
 
 
 def check_first_batch(model: ICBM, loader: DataLoader) -> None:

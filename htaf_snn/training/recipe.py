@@ -37,7 +37,7 @@ class Recipe(Protocol):
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
-    """Return the annealing of alpha or the hardness, from its present value, over these steps; None if there is none."""
+    """Return the annealing of alpha or the hardness from its present value over the steps; None if there is none."""
     if recipe.anneal == "none" or hardening.is_hard(model):
         return None
     surrogates = list(hardening.annealable(model, recipe.anneal).values())
