@@ -12,35 +12,33 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("triton", "numba", "snntorch", "norse", "tonic", "matplotlib", "scipy", "sklearn", "typer")
 # What each part may import of this package, besides what those below it may.
 BELOW = {
+    "_checks": set(),
     "_files": set(),
     "_pages": set(),
-    "formulas": set(),
-    "kernels": {"formulas"},
+    "surrogate": {"_checks"},
+    "kernels": {"surrogate"},
     "functional": {"kernels"},
-    "surrogate": {"functional"},
-    "nn": {"surrogate"},
+    "nn": {"functional"},
     "models": {"nn"},
-    "profile": {"surrogate", "_files"},
-    "integrations": {"nn"},
+    "interop": {"nn"},
+    "profile": {"functional", "_files"},
+    "hardening": {"models"},
     "deploy": {"models", "_files"},
-    "training": {"models", "integrations", "_files"},
-    "bench": {"integrations", "deploy"},
+    "training": {"hardening", "interop", "_files"},
+    "bench": {"interop", "deploy"},
     "compare": {"training", "profile", "_pages"},
     "concepts": {"training", "_pages"},
     "cli": {"training", "profile", "bench", "compare", "concepts", "deploy"},
 }
-# The conversions are methods of the layer, and the libraries' names belong into the adapters.
-EXCEPTIONS = {
-    ("htaf_snn/nn/spiking.py", "htaf_snn.integrations.snntorch_adapter.describe_leaky"),
-    ("htaf_snn/nn/spiking.py", "htaf_snn.integrations.snntorch_adapter.make_leaky"),
-    ("htaf_snn/nn/spiking.py", "htaf_snn.integrations.norse_adapter.describe_lif"),
-    ("htaf_snn/nn/spiking.py", "htaf_snn.integrations.norse_adapter.make_lif"),
-}
+# Only these may touch what changes other libraries.
+USERS_OF_INTEROP = {"__init__", "interop", "training", "bench", "compare", "cli"}
 ONLY_IN = {
-    "snntorch": {"htaf_snn/integrations/snntorch_adapter.py"},
-    "norse": {"htaf_snn/integrations/norse_adapter.py"},
-    "spikingjelly": {"htaf_snn/integrations/spikingjelly_adapter.py"},
-    "sinabs": {"htaf_snn/integrations/sinabs_adapter.py"},
+    "snntorch": {
+        f"htaf_snn/{name}.py" for name in ("interop/snntorch", "models/neurons", "surrogate/libraries/snntorch")
+    },
+    "norse": {f"htaf_snn/{name}.py" for name in ("interop/norse", "models/neurons", "surrogate/libraries/norse")},
+    "spikingjelly": {f"htaf_snn/{name}/spikingjelly.py" for name in ("interop", "surrogate/libraries")},
+    "sinabs": {f"htaf_snn/{name}/sinabs.py" for name in ("interop", "surrogate/libraries")},
     "typer": {
         f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "icbm", "compare", "event_data", "measure")
     },
@@ -58,7 +56,7 @@ ONLY_IN = {
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},
     "triton": {
         f"htaf_snn/kernels/{folder}triton_gpu.py"
-        for folder in ("", "lif/", "spike/", "binary_linear/", "heaviside_linear/")
+        for folder in ("", "lif/", "elementwise/", "binary_linear/", "heaviside_linear/")
     },
 }
 
@@ -129,10 +127,10 @@ def reachable(name):
 
 
 def upward(path, names):
-    file, own = str(path.relative_to(ROOT)), part(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    own = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
     if own in (None, "__init__"):
         return []
-    return [name for name in names if part(name) not in (None, *reachable(own)) and (file, name) not in EXCEPTIONS]
+    return [name for name in names if part(name) not in (None, *reachable(own))]
 
 
 def sources(package):
@@ -152,20 +150,39 @@ def test_the_import_test_can_fail():
 def test_arrows_point_one_way(path):
     names = list(imports(path))
     assert upward(path, names) == []
+    if path.relative_to(ROOT).with_suffix("").parts[1] not in USERS_OF_INTEROP:
+        assert "interop" not in map(part, names)
     if path.parent.name not in ("training", "compare", "concepts", "cli"):
         assert not [name for name in names if name.startswith("neuromorphic_datasets")]
 
 
 def test_the_arrow_test_can_fail():
-    assert upward(ROOT / "htaf_snn/functional/steps.py", ["htaf_snn.surrogate.HTAF"])
+    assert upward(ROOT / "htaf_snn/surrogate/base.py", ["htaf_snn.functional.spike"])
     assert upward(ROOT / "htaf_snn/functional/steps.py", ["htaf_snn.profile.plot"])
-    assert upward(ROOT / "htaf_snn/models/spiking.py", ["htaf_snn.integrations.neuron"])
+    assert upward(ROOT / "htaf_snn/models/spiking.py", ["htaf_snn.interop.register"])
     assert "htaf_snn.surrogate.HTAF" in set(imports(ROOT / "htaf_snn/__init__.py"))
 
 
-@pytest.mark.parametrize("package", ["neuromorphic_datasets"])
-def test_no_circle_between_files(package):
+def between_folders(edges):
+    """Return the top-level folders and files of the package that each of them imports, from edges between modules."""
+    tops = {name: ".".join(name.split(".")[:2]) for name in edges}
+    below = {tops[name]: set() for name in edges if "." in name}  # the package itself exports all of them
+    for name, imported in edges.items():
+        if "." in name:
+            below[tops[name]] |= {tops[other] for other in imported if "." in other} - {tops[name]}
+    return below
+
+
+@pytest.mark.parametrize("package", ["htaf_snn", "neuromorphic_datasets"])
+def test_no_circle_between_files_or_folders(package):
     assert circle(edges(package)) == []
+    assert circle(between_folders(edges(package))) == []
+
+
+def test_the_folders_test_can_fail():
+    files = {"p": {"p.a.one"}, "p.a.one": {"p.b.one"}, "p.b.one": set(), "p.b.two": {"p.a.two"}, "p.a.two": set()}
+    assert circle(files) == []
+    assert set(circle(between_folders(files))) == {"p.a", "p.b"}
 
 
 def test_the_circle_test_can_fail(tmp_path, monkeypatch):
@@ -212,6 +229,7 @@ def test_a_library_is_named_in_one_place(library):
 
 def test_no_file_is_named_like_a_library():
     taken = {"torch", "snntorch", "norse", "tonic", "numpy", "scipy", "numba", "triton", "matplotlib", "typer"}
-    taken |= {"datasets", "optuna", "sklearn", "nir", "onnx", "jinja2", "requests", "PIL"}
-    stems = {path.stem for package in ("htaf_snn", "neuromorphic_datasets", "tests") for path in sources(package)}
-    assert not stems & taken
+    taken |= {"datasets", "optuna", "sklearn", "nir", "onnx", "jinja2", "requests", "PIL", "sinabs", "spikingjelly"}
+    paths = [path for package in ("htaf_snn", "neuromorphic_datasets", "tests") for path in sources(package)]
+    # These two folders hold a file for each library, and nothing that is run as a script.
+    assert not {path.stem for path in paths if path.parent.name not in ("interop", "libraries")} & taken

@@ -11,7 +11,6 @@ MODULES = [
     "htaf_snn",
     *(f"htaf_snn.{name}" for name in ("functional", "surrogate", "nn", "models", "hardening", "training", "deploy")),
     *(f"htaf_snn.{name}" for name in ("concepts", "compare", "profile", "interop")),
-    *(f"htaf_snn.interop.{name}" for name in ("norse", "snntorch", "sinabs", "spikingjelly")),
     "neuromorphic_datasets",
     *(f"neuromorphic_datasets.{name}" for name in ("transforms", "images", "readers", "event_folder")),
     "neuromorphic_datasets.saccade_digits",

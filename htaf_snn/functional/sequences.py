@@ -177,8 +177,8 @@ def leaky(
     flows through that, as in snnTorch.
 
     Args:
-        x: input currents (T, B, *features), features of at least one dimension; float16, bfloat16, float32 or float64.
-            The state is float64 for float64 and else float32.
+        x: input currents (T, B, *features), features of at least one dimension, float16, bfloat16, float32 or
+            float64. The state is float64 for float64 and else float32.
         beta: decay of the potential per time step, a number or a tensor that broadcasts to (B, *features); values outside
             [0, 1] are clamped into it, as snnTorch does.
         threshold: likewise, not clamped.

@@ -30,7 +30,7 @@ from ..surrogate.specifications import named, parse
 if TYPE_CHECKING:
     import norse.torch
 
-__all__ = ["from_norse", "is_installed", "is_registered", "register", "to_norse", "unregister"]
+__all__ = ["from_norse", "to_norse"]
 
 # Bare names that always mean Norse's own method.
 _OWN_METHODS = ("adjoint", *own.names())
@@ -45,24 +45,12 @@ _installed: _Pair | None = None
 
 
 def is_installed() -> bool:
-    """Whether Norse can be imported.
-
-    Example:
-        >>> is_installed()
-        True
-    """
+    """Whether Norse can be imported."""
     return find_spec("norse") is not None
 
 
 def is_registered() -> bool:
-    """Whether `register` is in force.
-
-    Example:
-        >>> register()
-        >>> is_registered()
-        True
-        >>> unregister()
-    """
+    """Whether `register` is in force."""
     return _installed is not None
 
 
@@ -83,12 +71,6 @@ def register() -> None:
         ValueError: if the method is unknown (the message lists the names), its specification is malformed, or it asks
             for a hardness below 1, which Norse would feed into the reset, or for learnable parameters, which no Norse
             module would hold; if alpha is Norse's default, not positive and finite, or does not broadcast.
-
-    Example:
-        >>> from norse.torch import LIFCell, LIFParameters
-        >>> register()
-        >>> spikes, state = LIFCell(p=LIFParameters(method="htaf", alpha=0.5))(torch.zeros(2, 3))
-        >>> unregister()
     """
     global _installed
     if _installed is None:
@@ -98,18 +80,7 @@ def register() -> None:
 
 
 def unregister() -> None:
-    """Restore Norse's own `threshold` in every module; calling it again is no error.
-
-    Example:
-        >>> import norse.torch.functional.threshold as module
-        >>> own = module.threshold
-        >>> register()
-        >>> module.threshold is own
-        False
-        >>> unregister()
-        >>> module.threshold is own
-        True
-    """
+    """Restore Norse's own `threshold` in every module; calling it again is no error."""
     global _installed
     if _installed is not None:
         _rebind(_installed.extended, _installed.original)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
 from ..surrogate import SurrogateLike, resolve
 
-__all__ = ["LIFOverTime", "SurrogateGradient", "is_installed"]
-
-
-def is_installed() -> bool:
-    """Whether sinabs can be imported.
-
-    Example:
-        >>> spikes = LIFOverTime() if is_installed() else None
-    """
-    return find_spec("sinabs") is not None
+__all__ = ["SurrogateGradient"]
 
 
 class SurrogateGradient:
@@ -52,14 +42,6 @@ class LIFOverTime(nn.Module):
     Shape:
         currents (T, B, *features) to spikes of the same shape: whole numbers, as sinabs' neurons may spike more than
         once per time step.
-
-    Raises:
-        ImportError: if sinabs is not installed.
-
-    Example:
-        >>> if is_installed():
-        ...     spikes = LIFOverTime()(torch.ones(5, 2, 3))
-        ...     assert spikes.shape == (5, 2, 3)
     """
 
     def __init__(self):

@@ -25,7 +25,7 @@ from ..surrogate.elementwise import heaviside
 if TYPE_CHECKING:
     import snntorch
 
-__all__ = ["from_snntorch", "htaf", "is_installed", "is_registered", "register", "to_snntorch", "unregister"]
+__all__ = ["from_snntorch", "to_snntorch"]
 
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
 _IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
@@ -68,37 +68,17 @@ def htaf(
 
 
 def is_installed() -> bool:
-    """Whether snnTorch can be imported.
-
-    Example:
-        >>> is_installed()
-        True
-    """
+    """Whether snnTorch can be imported."""
     return find_spec("snntorch") is not None
 
 
 def is_registered() -> bool:
-    """Whether `register` is in force.
-
-    Example:
-        >>> register()
-        >>> is_registered()
-        True
-        >>> unregister()
-    """
+    """Whether `register` is in force."""
     return bool(_replaced)
 
 
 def register() -> None:
-    """Add `snntorch.surrogate.htaf`, and let neurons reset hard at any hardness; calling it again is no error.
-
-    Example:
-        >>> import snntorch
-        >>> register()
-        >>> snntorch.Leaky(beta=0.9, spike_grad=snntorch.surrogate.htaf(beta=8.0)).spike_grad
-        HTAF(alpha=1.0, beta=8.0, hardness=1.0)
-        >>> unregister()
-    """
+    """Add `snntorch.surrogate.htaf`, and let neurons reset hard at any hardness; calling it again is no error."""
     if _replaced:
         return
     neurons = import_module("snntorch._neurons")
@@ -114,15 +94,7 @@ def _replace(owner: object, name: str, value: object) -> None:
 
 
 def unregister() -> None:
-    """Restore snnTorch as it was before `register`; calling it again is no error.
-
-    Example:
-        >>> import snntorch.surrogate
-        >>> register()
-        >>> unregister()
-        >>> hasattr(snntorch.surrogate, "htaf")
-        False
-    """
+    """Restore snnTorch as it was before `register`; calling it again is no error."""
     while _replaced:
         owner, name, before = _replaced.pop()
         if before is _ABSENT:

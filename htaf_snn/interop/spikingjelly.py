@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 
 from torch import Tensor, nn
 
 from ..surrogate import SurrogateLike, resolve
 
-__all__ = ["LIFOverTime", "SurrogateFunction", "is_installed"]
-
-
-def is_installed() -> bool:
-    """Whether SpikingJelly can be imported.
-
-    Example:
-        >>> spikes = LIFOverTime() if is_installed() else None
-    """
-    return find_spec("spikingjelly") is not None
+__all__ = ["SurrogateFunction"]
 
 
 class SurrogateFunction(nn.Module):
@@ -71,15 +61,6 @@ class LIFOverTime(nn.Module):
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.
-
-    Raises:
-        ImportError: if SpikingJelly is not installed.
-
-    Example:
-        >>> import torch
-        >>> if is_installed():
-        ...     spikes = LIFOverTime()(torch.ones(5, 2, 3))
-        ...     assert spikes.shape == (5, 2, 3)
     """
 
     def __init__(self, backend: str = "torch"):

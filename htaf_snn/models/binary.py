@@ -223,8 +223,8 @@ class BinaryResNet(Chain):
     ):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
-        surrogate, layers = surrogate_maker(activation), []
-        channels = width
+        new_surrogate, channels = copies(surrogate), width
+        layers: list[nn.Module] = []
         for stage in range(3):
             for number in range((depth - 2) // 3):
                 wider, stride = width << stage, 2 if stage and not number else 1

@@ -25,9 +25,21 @@ def _default(parameter: Field) -> float:
     return parameter.default
 
 
+class _Initialised(nn.Module):
+    """A module whose `__init__` a dataclass may write."""
+
+    _annealed: dict[str, Tensor]
+
+    def __new__(cls, *args, **kwargs):
+        module = super().__new__(cls)
+        nn.Module.__init__(module)
+        module._annealed = {}  # the tensors of `Surrogate.make_variable`
+        return module
+
+
 @dataclass_transform(kw_only_default=False)
 @dataclass(eq=False, repr=False)
-class Surrogate(nn.Module):
+class Surrogate(_Initialised):
     """A smooth stand-in for the step x > 0, its derivative, and how hard it is; the base class of all surrogates.
 
     The forward pass is (1 - hardness) * h(x) + hardness * H(x), with the formula's primitive h and the Heaviside step
@@ -84,12 +96,6 @@ class Surrogate(nn.Module):
         for name in cls._defaults:
             if name in cls.__dict__:
                 delattr(cls, name)  # it would hide a buffer of that name
-
-    def __new__(cls, *args, **kwargs):
-        module = super().__new__(cls)
-        nn.Module.__init__(module)
-        module._annealed = {}  # what `make_variable` has made tensors of
-        return module
 
     def __setattr__(self, name: str, value) -> None:
         if name == "hardness" or name in self._defaults:
@@ -204,7 +210,8 @@ class Surrogate(nn.Module):
 
     def _value(self, name: str) -> float | Tensor:
         """Return a parameter or the hardness for a computation: under the compiler an annealed one is a tensor."""
-        is_input = name in self._annealed and torch.compiler.is_compiling()
+        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # an exported graph is fixed
+        is_input = compiled and name in self._annealed
         return self._annealed[name] if is_input else getattr(self, name)
 
     def numbers(self) -> dict[str, float | Tensor]:
@@ -306,20 +313,20 @@ def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: fl
 
 
 class Foreign(Surrogate):
-    """A callable of another origin as a surrogate, such as another library's: its output is checked, and gets the dtype of x.
+    """A callable of another origin as a surrogate, such as another library's, whose output is checked.
 
     Its hardness is 1, as nothing is known of a smooth step.
 
     Args:
-        function: maps membrane potential minus threshold to spikes of its shape, with a gradient.
-        name: how messages call it.
+        function: maps membrane potential minus threshold to spikes of the same shape and dtype, with a gradient.
+        name: of another library's surrogate, which may return another floating-point dtype; else empty.
         learn, hardness: as in `Surrogate`, without choice.
 
     Shape:
         Any floating-point tensor; the output has its shape and dtype.
 
     Raises:
-        TypeError: in the forward pass, if the callable gives no floating-point tensor of the shape of x.
+        TypeError: in the forward pass, if the callable gives no tensor of the shape and dtype of x.
         ValueError: if the hardness is set to another value than 1.
 
     Example:
@@ -344,11 +351,13 @@ class Foreign(Surrogate):
         if parameters:
             raise ValueError(f"parameters: expected none beside a callable, got {', '.join(parameters)}")
         spikes = self.function(x)
-        if not isinstance(spikes, Tensor) or spikes.shape != x.shape or not spikes.is_floating_point():
+        if self.name and isinstance(spikes, Tensor) and spikes.is_floating_point():
+            spikes = spikes.to(x.dtype)  # snnTorch's and sinabs' are float32 for any input
+        if not isinstance(spikes, Tensor) or spikes.shape != x.shape or spikes.dtype != x.dtype:
             got = describe(spikes) if isinstance(spikes, Tensor) else type(spikes).__name__
             remedy = "a factory of surrogates has to be called once, as in atan()"
             raise TypeError(f"surrogate: expected a callable from {describe(x)} to spikes like it, got {got}; {remedy}")
-        return spikes.to(x.dtype)  # snnTorch's answer any dtype in float32
+        return spikes
 
     def extra_repr(self) -> str:
         return self.name or ("" if isinstance(self.function, nn.Module) else repr(self.function))

@@ -148,7 +148,7 @@ def resolve(surrogate: SurrogateLike) -> Surrogate:
         raise TypeError(f"surrogate: expected an instance, got the class {name}; write {remedy}")
     if not callable(surrogate):
         raise TypeError(f"surrogate: expected a module, its specification or a callable, got {surrogate!r}")
-    return Foreign(surrogate)
+    return Foreign(surrogate, name=libraries.name_of(surrogate))
 
 
 def register(cls: _Class) -> _Class:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import norse, sinabs, snntorch, spikingjelly
 
-__all__ = ["LIBRARIES", "fault", "make", "names"]
+__all__ = ["LIBRARIES", "fault", "make", "name_of", "names"]
 
 LIBRARIES = {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly, "sinabs": sinabs}
 
@@ -32,6 +32,14 @@ def names(library: str) -> list[str]:
 def fault(library: str, name: str) -> str | None:
     """Return the known fault of a library's surrogate, or None; the library need not be installed."""
     return LIBRARIES[library].FAULTS.get(name) if library in LIBRARIES else None
+
+
+def name_of(function: Callable) -> str:
+    """Return the name of a function or instance that one of the libraries has defined; empty for others."""
+    owner = getattr(function, "__self__", function)
+    owner = owner if hasattr(owner, "__qualname__") else type(owner)
+    module = getattr(owner, "__module__", None) or ""
+    return f"{module}.{owner.__qualname__}" if module.partition(".")[0] in LIBRARIES else ""
 
 
 def make(library: str, name: str, parameters: dict) -> Callable[[Tensor], Tensor]:
