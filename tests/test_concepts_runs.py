@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_datasets_images import own
 from test_processes import torchrun
-from test_training import metrics, run
+from test_training import interrupted, metrics, run
 from torch import nn
 
 from htaf_snn import concepts, hardening, models, training
-from htaf_snn.training import loop
 from neuromorphic_datasets import images
 
 SMALL = ["--epochs", "2", "--width", "4", "--n-concepts", "12", "--batch-size", "128"]
@@ -48,16 +48,7 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
 
 
 def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
-    train_epoch, calls = loop._train_epoch, []
-
-    def stopped(*positional, **named):
-        calls.append(None)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train_epoch(*positional, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
+    with interrupted(1):
         result = run("icbm", *SMALL, "--max-concepts-per-class", 3, "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert "htaf-snn icbm --resume --out" in result.stderr
@@ -66,6 +57,19 @@ def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert {**json.loads(result.stdout), "out": ""} == {**finished[1], "out": ""}
     assert metrics(tmp_path / "run") == metrics(finished[0])
+
+
+def test_a_run_annealed_to_hardness_1_resumes_exactly_without_a_gap(tmp_path):
+    config = concepts.Config(epochs=2, width=4, n_concepts=12, batch_size=128, anneal="hardness")
+    whole = concepts.run(config, tmp_path / "whole", progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        concepts.run(config, tmp_path / "parts", progress=False)
+    parts = concepts.run(config, tmp_path / "parts", resume=True, progress=False)
+    assert {**parts, "out": ""} == {**whole, "out": ""}
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    first, second = (load_file(tmp_path / name / training.CHECKPOINT) for name in ("whole", "parts"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert whole["hardening_gap"] == 0.0 and whole["smooth_accuracy"] == whole["hard_accuracy"]
 
 
 def test_a_folder_of_images(tmp_path):
@@ -84,11 +88,7 @@ def test_results_older_than_the_training_are_removed(finished, tmp_path):
     """A sparse head from fewer epochs would be used with the concepts of more."""
     shutil.copytree(finished[0], tmp_path / "run")
 
-    def stopped(*positional, **named):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
+    with interrupted(0):
         assert run("icbm", "--resume", "--epochs", "3", "--out", tmp_path / "run").exit_code == 130
     files = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert files == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
@@ -115,7 +115,7 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
-        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect as the hardness is 1"),
+        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect without a hardness below 1"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -211,7 +211,9 @@ def test_weights_of_other_concepts_are_refused(tmp_path):
         with pytest.raises(ValueError, match=f"^activation: expected HTAF, .* got {name}"):
             concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
     for other in ("htaf", "htaf(beta=3, hardness=0.0)"):
-        with pytest.raises(ValueError, match=r"^surrogate_at_start: expected HTAF.*, as in the run to resume, got HTAF"):
+        with pytest.raises(
+            ValueError, match=r"^surrogate_at_start: expected HTAF.*, as in the run to resume, got HTAF"
+        ):
             concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
     trained = concepts.load(tmp_path, new("htaf(beta=3)"))
     assert trained.concept_layer.activation.surrogate.beta == 4.0

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def run(*arguments):
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+@contextmanager
+def interrupted(epochs):
+    """Within the block a training stops after so many epochs, as on Ctrl-C."""
+    train_epoch, calls = training.loop._train_epoch, []
+
+    def stopped(*positional, **named):
+        if len(calls) == epochs:
+            raise KeyboardInterrupt
+        calls.append(None)
+        return train_epoch(*positional, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.loop, "_train_epoch", stopped)
+        yield
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import metrics, recordings  # noqa: F401
+from test_training import interrupted, metrics, recordings  # noqa: F401
 
 from htaf_snn import hardening, interop, models, register, training
 from htaf_snn import nn as hnn
@@ -23,26 +23,12 @@ def small(recordings):
     return {"dataset": "nmnist", "root": recordings, "hidden": (12,), "n_time_bins": 3, "batch_size": 8, "lr": 0.01}
 
 
-def interrupt_after(monkeypatch, epochs):
-    """Let the next training stop after this many epochs."""
-    train_epoch, calls = loop._train_epoch, []
-
-    def stopped(*positional, **named):
-        if len(calls) == epochs:
-            raise KeyboardInterrupt
-        calls.append(None)
-        return train_epoch(*positional, **named)
-
-    monkeypatch.setattr(loop, "_train_epoch", stopped)
-
-
 @pytest.mark.parametrize("library", ["snntorch", "fused"])
 @pytest.mark.parametrize("anneal", ["hardness", "alpha"])
 def test_an_annealed_run_resumes_exactly_and_ends_hard(small, tmp_path, library, anneal):
     config = TrainConfig(**small, epochs=3, library=library, surrogate=SMOOTH, anneal=anneal)
     whole = training.train(config, tmp_path / "whole", progress=False)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        interrupt_after(patch, 1)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path / "parts", progress=False)
     parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_processes import torchrun
-from test_training import metrics, run
+from test_training import interrupted, metrics, run
 from torch import nn
 
 from htaf_snn import deploy, hardening, models, training
 from htaf_snn import nn as hnn
-from htaf_snn.training import TrainConfig, loop, recipe
+from htaf_snn.training import TrainConfig, recipe
 
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMALL = {"hidden": (16,), "batch_size": 256, "epochs": 2, "lr": 0.01}
@@ -41,17 +41,8 @@ def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
     assert config.dataset == "digits"
     whole = training.train(config, tmp_path / "whole", progress=False)
 
-    def stopped(model, *others, **named):
-        if stopped.calls:
-            raise KeyboardInterrupt
-        stopped.calls += 1
-        return train_epoch(model, *others, **named)
-
-    stopped.calls, train_epoch = 0, loop._train_epoch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(config, tmp_path / "parts", progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        training.train(config, tmp_path / "parts", progress=False)
     parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     unlike = ("seconds", "out")
@@ -116,12 +107,12 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "weight_surrogate: 'ede' has no effect on the model dhn, only on bnn",
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
-        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect as the hardness is 1; leave it out, or use a surrogate such"),
+        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect without a hardness below 1; leave it out, or use a surrogate"),
         (
             {"surrogate": "clipped_ste", "anneal_shape": "cosine"},
-            "anneal_shape: 'cosine' has no effect as the hardness is 1",
+            "anneal_shape: 'cosine' has no effect without a hardness below 1",
         ),
-        ({"anneal": "hardness"}, "anneal: 'hardness' has no effect as the hardness is 1"),
+        ({"anneal": "hardness"}, "anneal: 'hardness' has no effect without a hardness below 1"),
         (
             {"surrogate": SMOOTH, "anneal": "hardness", "alpha_end": 9},
             "alpha_end: 9.0 has no effect with this surrogate and anneal='hardness'",

@@ -1,4 +1,4 @@
-"""Changes to a network and its optimizer during training: learning rate, steepness, clipped weights."""
+"""Changes to a network and its optimizer during training: learning rate, annealing, clipped weights."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_annealing(recipe: Recipe, model: nn.Module) -> None:
     if annealing(recipe, model, steps=1):
         idle = () if recipe.anneal == "alpha" else ("alpha_end",)
     if hardening.is_hard(model):
-        reason = "as the hardness is 1; leave it out, or use a surrogate such as htaf(normalized=True, hardness=0.0)"
+        reason = "without a hardness below 1; leave it out, or use a surrogate such as htaf(hardness=0.0)"
     else:
         reason = f"with this surrogate and anneal={recipe.anneal!r}; leave it out"
     for name in idle:
