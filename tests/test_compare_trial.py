@@ -140,6 +140,10 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "bnn", "weight_surrogate": "magic"}, "magic"),
         ({"model": "dhn", "n_time_bins": 5}, "^n_time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
         ({"weight_surrogate": "ede"}, "^weight_surrogate: 'ede' has no effect on the model mlp, only on bnn"),
+        (
+            {"surrogates": ["htaf", "htaf(hardness=0.0)"], "anneal": "hardness", "alpha_end": 9.0},
+            "^alpha_end: 9.0 has no effect with this surrogate and anneal='hardness'",
+        ),
         ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect without a hardness below 1"),
         ({"model": "bnn", "root": "data"}, "^root: expected None, as digits is no file"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),

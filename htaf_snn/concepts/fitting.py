@@ -185,7 +185,8 @@ def fit(
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
     out, penalty = Path(out), _Penalty(recipe)
-    start = getattr(model.concept_layer.activation, "surrogate", None)
+    surrogate = getattr(model.concept_layer.activation, "surrogate", None)
+    start = surrogate.numbers() if surrogate else {}  # without addresses of callables, which differ between processes
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
     check_annealing(own, model)
     writes = processes is None or processes.is_main
@@ -194,7 +195,7 @@ def fit(
         check_same_run(own, read_settings(out, Recipe))
     with _shape_restored_on_error(model), penalty.watching(model.concept_layer.activation):
         check_first_batch(model, train_loader)
-        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": repr(start)}
+        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": start}
         if resumes:
             check_same_data(out, data)
         if writes:
