@@ -29,14 +29,15 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 def surrogates(model: nn.Module) -> dict[str, Surrogate]:
     """Return the surrogates of a model's neurons and activations by name, those of binary weights left out."""
-    weights = [module for module in model.modules() if isinstance(module, (BinaryLinear, BinaryConv2d))]
-    of_weights = {id(module.surrogate) for module in weights}
-    named = {name: module for name, module in model.named_modules() if isinstance(module, Surrogate)}
-    return {name: module for name, module in named.items() if id(module) not in of_weights}
+    holders = [module for module in model.modules() if not isinstance(module, (BinaryLinear, BinaryConv2d))]
+    own = {id(model), *(id(child) for holder in holders for child in holder.children())}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, Surrogate) and id(module) in own
+    }
 
 
 def is_hard(model: nn.Module) -> bool:
-    """Whether there is nothing to harden: every surrogate's hardness is 1, or there is none.
+    """Return whether nothing is left to harden: every surrogate's hardness is 1, or there is none.
 
     Args:
         model: any network.
@@ -68,7 +69,7 @@ def harden(model: nn.Module) -> None:
 
 @contextmanager
 def hard(model: nn.Module) -> Iterator[None]:
-    """Within the block every surrogate has hardness 1; afterwards each has its own again, after an error too.
+    """Give every surrogate hardness 1 within the block; afterwards restore each one's own, also after an error.
 
     Args:
         model: any network.
@@ -93,9 +94,9 @@ def hard(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def smooth(model: nn.Module) -> Iterator[None]:
-    """Within the block activations have in `eval()` the hardness that they are trained with.
+    """Let activations keep the hardness that they are trained with in `eval()`, within the block.
 
-    Only `nn.BinaryActivation`s are hard in `eval()`; neurons have their surrogate's hardness in any case.
+    Only `nn.BinaryActivation`s are hard in `eval()`; neurons keep their surrogate's hardness anyway.
 
     Args:
         model: any network.
@@ -121,16 +122,16 @@ def smooth(model: nn.Module) -> Iterator[None]:
 
 
 class Anneal:
-    """Moves the hardness or a parameter of a network's surrogates from a start to an end during a training.
+    """A schedule that moves the hardness or a parameter of a network's surrogates from a start to an end.
 
-    The hardness moves linearly, start + (end - start) * s, a parameter geometrically, start * (end / start) ** s, where s
-    rises from 0 to 1 over the steps: evenly ("linear"), slowly at both ends ("cosine"), or in five stairs ("stepwise").
-    Nothing that `torch.compile` has compiled after this is compiled again by a step.
+    The hardness moves linearly, start + (end - start) * s, a parameter geometrically, start * (end / start) ** s, where
+    s rises from 0 to 1 over the steps: evenly ("linear"), slowly at both ends ("cosine"), or in five stairs
+    ("stepwise"). A step does not recompile a network that `torch.compile` compiles after the schedule is made.
 
     Args:
-        model: its surrogates that have the parameter, as a number, are annealed; those of binary weights are not.
+        model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
         parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
-        start, end: values, within [0, 1] for the hardness, else > 0.
+        start, end: values, within [0, 1] for the hardness, otherwise > 0.
         steps: calls of `step` until the end, >= 1.
         shape: "linear", "cosine" or "stepwise".
         ends: other ends for some surrogates, by the name of the layer that holds them.
@@ -189,7 +190,7 @@ class Anneal:
         self.at(self.done + 1)
 
     def at(self, done: int) -> None:
-        """Set the values after so many steps, >= 0; beyond the last they are those of the end."""
+        """Set the values after so many steps, >= 0; beyond the last step, those at the end."""
         self.done = min(done, self._steps)
         part = SHAPES[self._shape](self.done / self._steps)
         for name, surrogate in self._surrogates.items():
@@ -213,12 +214,17 @@ class Anneal:
 
 def annealable(model: nn.Module, parameter: str) -> dict[str, Surrogate]:
     """Return the surrogates with a number of that name that can be changed, by the layer that holds them."""
-    named = {name: one for name, one in surrogates(model).items() if one.formula is not None}
     return {
-        name.removesuffix("surrogate").removesuffix("spike_grad").removesuffix("."): surrogate
-        for name, surrogate in named.items()
-        if parameter in surrogate.numbers()
+        _holder(name): surrogate
+        for name, surrogate in surrogates(model).items()
+        if surrogate.formula is not None and parameter in surrogate.numbers()
     }
+
+
+def _holder(name: str) -> str:
+    """Return the name of the layer that a surrogate of this name belongs to; its own, unless it is a layer's."""
+    holder, _, own = name.rpartition(".")
+    return holder if own in ("surrogate", "spike_grad") else name
 
 
 def _check_value(parameter: str, value: float) -> None:
@@ -229,7 +235,7 @@ def _check_value(parameter: str, value: float) -> None:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` returns.
+    """The result of `evaluate`.
 
     Attributes:
         hard: accuracy of the hard network, from 0 to 1.
@@ -259,13 +265,14 @@ def evaluate(
     """Evaluate a classifier hard, and as smooth as it is trained: the one definition of the hardening gap.
 
     The statistics of BatchNorm are measured on the training data for each of the two, and are restored, like all modes
-    and hardnesses. A network whose surrogates are all hard is evaluated once, with the statistics that it has; its gap is 0.
+    and hardnesses. A network whose surrogates are all hard is evaluated once, with the statistics that it has; its gap
+    is 0.
 
     Args:
         model: as in `training.evaluate`.
         train_loader: batches of the training data, to measure the statistics on.
         loader: the data to evaluate on.
-        keep_hard_statistics: leave the model the statistics of the hard network.
+        keep_hard_statistics: leave the statistics of the hard network in the model.
         processes: as in `training.evaluate`.
 
     Returns:
@@ -322,7 +329,7 @@ def _keeping_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def _samples(batch) -> int:
-    """The number of labels, or without labels of inputs."""
+    """Return the number of labels, or of inputs if there are no labels."""
     x, _ = inputs_of(batch)
     return len(x if batch[1] is None else batch[1])
 
@@ -331,13 +338,13 @@ def _samples(batch) -> int:
 def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
     """Measure the statistics of BatchNorm layers again, for the network as it is in `eval()`.
 
-    Those of a training are of its activations while they were being trained; those of hard ones differ.
+    Those from training are of activations as they were trained; those of hard activations differ.
 
     Args:
-        model: its BatchNorm layers are changed; its mode is restored. Within `smooth(model)` or `hard(model)` the
-            statistics are those of such activations.
+        model: its BatchNorm layers are changed; its mode is restored. Within `smooth(model)` or `hard(model)`, the
+            statistics are those of smooth or hard activations.
         loader: of (inputs, labels); batches of one sample are left out.
-        batches: how many are taken at most; the statistics are their mean.
+        batches: the largest number of batches to use; the statistics are their mean.
 
     Raises:
         ValueError: if there is no batch of two samples or more; the statistics are then as before.
@@ -359,7 +366,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         raise ValueError(
             "loader: expected a batch of two samples or more to measure BatchNorm's statistics on, got none"
         )
-    momenta = [norm.momentum for norm in norms]
+    momenta, before = [norm.momentum for norm in norms], _statistics(model)
     with in_eval(model):
         for norm in norms:
             norm.reset_running_stats()
@@ -368,6 +375,9 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         try:
             for batch in chain([first], usable):
                 apply(model, *inputs_of(batch))
+        except BaseException:
+            _put_statistics(before)
+            raise
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -7,7 +7,7 @@ the exact masses of the primitive are listed beside the measured ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, pairwise
 from os import PathLike
@@ -115,7 +115,7 @@ def _integral(slope: _Slope, start: float, end: float, peak_at: float, width: fl
     # Pieces on the gradient's own scale, so that quad does not step over the peak.
     cuts = peak_at + width * np.array([-30.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 30.0])
     points = [start, *(c for c in cuts if start < c < end), end]
-    # With full_output quad returns its doubts instead of warning; NaN in the gradient is reported by `finite`.
+    # With full_output quad returns its warnings instead of issuing them; NaN in the gradient is reported by `finite`.
     return sum(
         quad(lambda x: float(slope(x)), a, b, limit=200, epsabs=1e-13, epsrel=1e-11, full_output=1)[0]
         for a, b in pairwise(points)
@@ -252,7 +252,7 @@ def table(profiles: Sequence[Profile]) -> str:
     return "\n".join(lines)
 
 
-def plot(surrogates: dict[str, SurrogateLike], path: str | PathLike, span: float = 3.0) -> None:
+def plot(surrogates: Mapping[str, SurrogateLike], path: str | PathLike, span: float = 3.0) -> None:
     """Draw the gradients of surrogates, linear and logarithmic, into an image file.
 
     Args:

@@ -33,6 +33,14 @@ def poisoned(monkeypatch):
         monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))
 
 
+@pytest.fixture
+def registered():
+    from htaf_snn import register
+
+    with register():
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def user_cache(tmp_path_factory):
     """Keep the tests out of the user's cache; platformdirs asks for the variable at each call."""

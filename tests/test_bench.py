@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from htaf_snn.bench import packed, sequences
 from htaf_snn.cli import app
 
-SMALL = ["--steps", "3", "--batch", "2", "--features", "5", "--repeats", "1"]
+# Large enough for the few numbers saved beside the trace not to count.
+SMALL = ["--steps", "3", "--batch", "2", "--features", "20", "--repeats", "1"]
 
 
 def run(*arguments):
@@ -56,7 +57,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
         return grad_x * 1.01, *rest
 
     monkeypatch.setattr(numba_cpu, "leaky_backward", wrong)
-    with pytest.raises(RuntimeError, match="lif: output differs from the reference"):
+    with pytest.raises(RuntimeError, match="leaky: output differs from the reference"):
         sequences.measure("hnn.Leaky", sequences.Problem(2, 2, 2, repeats=1))
 
 

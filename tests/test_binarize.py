@@ -128,7 +128,7 @@ def used_twice():
         ),
         (Functional, ["fc"], ValueError, "^skip: expected names of modules, such as 'layer', 'relu', got 'fc'"),
         (Functional, [0], ValueError, "^skip: expected names of modules, .* got 0"),
-        (used_twice, ["0"], ValueError, r"^skip: 0 is used in other places too, as of 1\.0\.0"),
+        (used_twice, ["0"], ValueError, r"^skip: 0 is used elsewhere too, as in 1\.0\.0"),
         (lambda: nn.Linear(2, 2), [], ValueError, "^model: expected a network with layers in it"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), [], ValueError, "^0: expected a layer of known size"),
         (pruned, [], ValueError, "^1: expected a plain layer, got weight_orig, weight_mask"),

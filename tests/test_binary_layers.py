@@ -1,16 +1,14 @@
-"""Binary layers, their estimators, annealing and hardening."""
-
-import copy
+"""Binary layers, their surrogates, and the networks made of them."""
 
 import pytest
 import torch
 from torch import nn
 
-from htaf_snn import models
+from htaf_snn import hardening, models
 from htaf_snn import nn as hnn
 from htaf_snn.nn.binary import exact_grid
 
-# Published derivatives with respect to x of each estimator's stand-in for sign(x).
+# Published derivatives with respect to x of each surrogate's stand-in for sign(x).
 PUBLISHED = {
     "clipped_ste": lambda x: (x.abs() <= 1).double(),
     "approx_sign": lambda x: (2 - 2 * x.abs()).clamp(min=0),
@@ -62,7 +60,7 @@ def test_the_magnitude_aware_gradient():
 
 @pytest.mark.parametrize("levels", [(-1, 1), (0, 1)])
 def test_smooth_in_training_and_hard_in_eval(levels):
-    activation = hnn.HTAFActivation(2.0, 4.0, levels=levels).double()
+    activation = hnn.BinaryActivation("htaf(alpha=2, beta=4, normalized=True, hardness=0.0)", levels).double()
     x = sample().requires_grad_()
     span = (torch.sigmoid(4 * torch.tanh(2 * x)) - torch.sigmoid(torch.tensor(-4.0))) / torch.tanh(torch.tensor(2.0))
     expected = span * (levels[1] - levels[0]) + levels[0]
@@ -73,7 +71,7 @@ def test_smooth_in_training_and_hard_in_eval(levels):
     with hardening.smooth(activation):
         torch.testing.assert_close(activation(x), expected.double(), rtol=1e-6, atol=1e-6)
     assert torch.equal(activation(x), hard)
-    spiking = hnn.HTAFActivation(2.0, 4.0, levels=levels, hardness=1.0, normalized=False).double()
+    spiking = hnn.BinaryActivation("htaf(alpha=2, beta=4)", levels).double()
     assert torch.equal(spiking(x), hard)
 
 
@@ -138,55 +136,24 @@ def test_quantized_inputs():
     assert torch.equal(x.grad, torch.ones(1000))
 
 
-def test_annealing():
-    net = nn.Sequential(hnn.HTAFActivation(), hnn.HTAFActivation(), hnn.BinaryActivation("clipped_ste"))
-    anneal = hardening.Anneal(net, 1.0, 16.0, steps=4, ends={"1": 81.0})
-    seen = []
-    for _ in range(5):
-        seen.append((net[0].surrogate.alpha, net[1].surrogate.alpha))
-        anneal.step()
-    assert seen == [(1, 1), (2, 3), (4, 9), (8, pytest.approx(27)), (16, 81)]
-    again = hardening.Anneal(copy.deepcopy(net), 1.0, 16.0, steps=4)
-    again.load_state_dict({"done": 2})
-    assert again.state_dict() == {"done": 2}
-    cosine = hardening.Anneal(net, 1.0, 16.0, steps=4, shape="cosine")
-    cosine.at(1)
-    assert net[0].surrogate.alpha == pytest.approx(16 ** (0.5 - 0.5**1.5))
-    stairs = hardening.Anneal(net, 1.0, 32.0, steps=60, shape="stepwise")
-    found = []
-    for done in range(61):
-        stairs.at(done)
-        found.append(net[0].surrogate.alpha)
-    assert sorted(set(found)) == pytest.approx([1, 2, 4, 8, 16, 32])
-    ede = nn.Sequential(hnn.BinaryActivation("ede"))
-    hardening.Anneal(ede, 0.1, 10.0, steps=2, parameter="t").step()
-    assert ede[0].surrogate.t == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: hnn.BinaryActivation(levels=(0, 2)), ValueError, "^levels: expected"),
         (lambda: hnn.BinaryActivation("hat"), ValueError, "unknown surrogate 'hat'"),
-        (lambda: hnn.BinaryActivation(3), TypeError, "^surrogate: expected a surrogate"),
+        (lambda: hnn.BinaryActivation(3), TypeError, "^surrogate: expected a module, its specification"),
         (lambda: hnn.BinaryLinear(2, 2, scale="big"), ValueError, "^scale: expected one of none"),
         (lambda: hnn.BinaryConv2d(4, 2, 3, groups=3), ValueError, "^groups: expected a divisor"),
         (lambda: hnn.BinaryConv2d(4, 2, 3, padding="same"), ValueError, "^padding: expected an integer or two"),
         (lambda: hnn.HeavisideConv2d(4, 2, 3, padding=1, padding_mode="reflect"), ValueError, "^padding, padding_mode"),
-        (lambda: hardening.Anneal(nn.Linear(1, 1), steps=1), ValueError, "^model: expected an activation"),
-        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=0), ValueError, "^steps: expected an integer"),
-        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=1, shape="odd"), ValueError, "^shape: expected one of"),
-        (lambda: hardening.Anneal(hnn.HTAFActivation(), end=0.0, steps=1), ValueError, "^start, end, ends: expected"),
-        (lambda: hardening.Anneal(hnn.HTAFActivation(), steps=1, ends={"x": 1}), ValueError, "^ends: expected names"),
         (lambda: models.BinaryResNet(9), ValueError, "^depth: expected 8, 14, 20"),
         (lambda: models.binarize(nn.Sequential(), skip=["stem"]), ValueError, "^skip: expected names of modules"),
-        (lambda: models.BinaryMLP(4, [2], 2, activation="hat"), ValueError, "unknown surrogate"),
+        (lambda: models.BinaryMLP(4, [2], 2, surrogate="hat"), ValueError, "unknown surrogate"),
         (lambda: models.BinaryMLP(4, 64, 2), ValueError, "^hidden: expected one or more positive integers, got 64"),
         (lambda: models.DeepHeavisideNet(4, [0], 2), ValueError, r"^hidden: expected one or .*, got \[0\]"),
         (lambda: models.ReLUNet(4, [], 2), ValueError, r"^hidden: expected one or .*, got \[\]"),
         (lambda: models.SpikingMLP(4, "8", 2, nn.Identity), ValueError, "^hidden: expected one or .*, got '8'"),
         (lambda: models.SpikingCNN((1, 8, 8), [2.0], 2, nn.Identity), ValueError, r"^hidden: .*, got \[2\.0\]"),
-        (lambda: hnn.hardening_gap(nn.Linear(1, 1), []), ValueError, "^loader: expected at least one"),
     ],
 )
 def test_bad_arguments(make, error, message):
@@ -194,30 +161,7 @@ def test_bad_arguments(make, error, message):
         make()
 
 
-def test_the_hardening_gap_is_that_of_the_accuracies():
-    net = nn.Sequential(nn.Linear(1, 1), hnn.HTAFActivation(levels=(0, 1)), nn.Linear(1, 2))
-    for layer, weight, bias in ((net[0], [[1.0]], [0.0]), (net[2], [[0.0], [1.0]], [0.75, 0.0])):
-        layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(bias)
-    # Class 1 where the activation is above 0.75: hard for x > 0, smooth from x = 0.28 on.
-    x = torch.tensor([[0.1], [1.0], [-1.0]])
-    loader = [(x, torch.tensor([0, 1, 0]))]
-    assert hnn.hardening_gap(net, loader) == pytest.approx(1 / 3)
-    assert net.training
-    assert hnn.hardening_gap(nn.Sequential(net[0], nn.ReLU(), net[2]), loader) == 0
-
-
-def test_recalibration_measures_hard_activations():
-    net = nn.Sequential(hnn.HTAFActivation(levels=(0, 1)), nn.BatchNorm1d(1, momentum=0.3))
-    net(torch.randn(100, 1))
-    x = torch.tensor([[1.0], [2.0], [-1.0], [3.0]])
-    hardening.recalibrate(net, [(x, None), (-x, None), (x, None)], batches=2)
-    assert net[1].running_mean.item() == 0.5
-    assert net[1].running_var.item() == pytest.approx(0.25)
-    assert net.training
-    assert net[1].momentum == 0.3
-
-
-def test_binarize_keeps_what_it_is_told_to():
+def test_binarize_keeps_the_skipped_modules():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3, bias=False), nn.ReLU()))
     net.add_module("head", nn.Linear(4, 2))
     weight = net[2][0].weight.detach().clone()
@@ -229,11 +173,11 @@ def test_binarize_keeps_what_it_is_told_to():
 
 
 def test_summary_counts_bits():
-    found = models.summary(models.BinaryMLP(784, [1024, 1024], 10))
-    assert found["parameters"] == 784 * 1024 + 1024**2 + 10 * 1025 + 2 * 4 * 1024
-    assert found["bits"] == 784 * 1024 + 1024**2 + 32 * (10 * 1025 + 2 * 4 * 1024)
-    assert found["float_bits"] == 32 * found["parameters"]
-    assert [layer["type"] for layer in found["layers"]][:2] == ["BinaryLinear", "BatchNorm1d"]
+    summary = models.summary(models.BinaryMLP(784, [1024, 1024], 10))
+    assert summary["parameters"] == 784 * 1024 + 1024**2 + 10 * 1025 + 2 * 4 * 1024
+    assert summary["bits"] == 784 * 1024 + 1024**2 + 32 * (10 * 1025 + 2 * 4 * 1024)
+    assert summary["float_bits"] == 32 * summary["parameters"]
+    assert [layer["type"] for layer in summary["layers"]][:2] == ["BinaryLinear", "BatchNorm1d"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +240,7 @@ def test_convolutions_take_single_images(kind):
 
 
 @pytest.mark.parametrize("make", [lambda n: hnn.BinaryActivation(channels=n), hnn.RPReLU])
-def test_channels_are_found_or_asked_for(make):
+def test_channels_are_recognised_or_refused(make):
     layer = make(4)
     (layer.shift if hasattr(layer, "shift") else layer.before).data.normal_()
     x = torch.randn(3, 4)
@@ -345,15 +289,6 @@ def test_the_range_is_checked_under_transformations():
     assert quantize(x.to("meta")).shape == (3, 4)
 
 
-def test_smooth_activations_can_be_nested():
-    activation = hnn.HTAFActivation(levels=(0, 1)).eval()
-    with hardening.smooth(activation):
-        with hardening.smooth(activation):
-            pass
-        assert activation.is_smooth
-    assert not activation.is_smooth
-
-
 def test_what_layers_share_is_counted_once():
     one, other = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
     other.weight = one.weight
@@ -363,7 +298,7 @@ def test_what_layers_share_is_counted_once():
 @pytest.mark.parametrize(
     "net", [models.DeepHeavisideNet(16, [8], 3), models.ReLUNet(16, [8], 3), models.BinaryResNet(8, 1, 3, width=4)]
 )
-def test_images_of_bytes_are_told_what_to_write(net):
+def test_8_bit_images_are_refused_with_a_remedy(net):
     with pytest.raises(TypeError, match=r"^x: expected a floating-point tensor, got a torch\.uint8 .*; write x\.float"):
         net.eval()(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
 

@@ -39,7 +39,7 @@ def test_a_value_per_image(model, values):
     with torch.no_grad(), model.intervene({np.int32(5): values, 0: 1}):
         found = model.concepts(X)
     assert found[:, 5].tolist() == [0, 1, 1, 0] and found[:, 0].tolist() == [1] * 4
-    with pytest.raises(ValueError, match=r"^values: expected 3 for concept 5, as images, got 4"):
+    with pytest.raises(ValueError, match=r"^values: expected 3 for concept 5, one per image, got 4"):
         with model.intervene({5: values}):
             model(X[:3])
 

@@ -18,8 +18,8 @@ NETWORKS = {
     "magnitudes and shifts": (
         lambda: nn.Sequential(
             hnn.BinaryActivation("atan", channels=12),
-            hnn.BinaryLinear(12, 7, bias=True, scale="magnitude", estimator="ede"),
-            hnn.HTAFActivation(levels=(0, 1)),
+            hnn.BinaryLinear(12, 7, bias=True, scale="magnitude", surrogate="ede"),
+            hnn.BinaryActivation("htaf(normalized=True, hardness=0.0)", (0, 1)),
             hnn.HeavisideLinear(7, 4),
         ),
         (12,),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from htaf_snn import deploy
+from htaf_snn import deploy, hardening
 from htaf_snn import nn as hnn
 
 REASONS = r"not of two levels|without running statistics|expected Flatten\(1\)|returns indices|changes the input of"
@@ -20,7 +20,7 @@ levels = st.sampled_from([(-1, 1), (0, 1)])
 binary = {
     "bias": st.booleans(),
     "scale": st.sampled_from(["none", "magnitude", "learned"]),
-    "estimator": st.sampled_from(["clipped_ste", "magnitude_aware", "htaf"]),
+    "surrogate": st.sampled_from(["clipped_ste", "magnitude_aware", "htaf"]),
 }
 norm = {
     "eps": st.sampled_from([1e-5, 0.5]),
@@ -127,7 +127,7 @@ def network(data):
 
 def randomised(layer):
     for name, value in (*layer.named_parameters(), *layer.named_buffers()):
-        if value.is_floating_point() and "surrogate" not in name and "estimator" not in name:
+        if value.is_floating_point() and "surrogate" not in name:
             value.copy_(torch.rand_like(value) + 0.5 if "var" in name else torch.randn_like(value))
     return layer
 
@@ -269,7 +269,7 @@ def test_a_layer_that_would_change_is_refused(make, message):
 
 
 def test_smooth_activations_are_refused():
-    net = nn.Sequential(hnn.HTAFActivation()).eval()
+    net = nn.Sequential(hnn.BinaryActivation("htaf(hardness=0.0)")).eval()
     with hardening.smooth(net), pytest.raises(ValueError, match=r"^0: .* expected an activation of two levels"):
         deploy.pack(net)
     deploy.pack(net)

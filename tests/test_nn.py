@@ -13,8 +13,7 @@ import pytest
 import snntorch as snn
 import torch
 
-import htaf_snn
-from htaf_snn import HTAF
+from htaf_snn import HTAF, interop, models
 from htaf_snn import nn as hnn
 
 
@@ -39,6 +38,7 @@ def gradients(module, run, x):
     return [y.detach() for y in outputs], {"x": x.grad, **named}
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     "options",
     [
@@ -54,14 +54,14 @@ def gradients(module, run, x):
 def test_leaky_from_and_to_snntorch(options):
     original = snn.Leaky(beta=torch.linspace(0.3, 0.9, 7), **copy.deepcopy(options))
     layer = interop.from_snntorch(original)
-    back = layer.to_snntorch()
+    back = interop.to_snntorch(layer)
     x = currents(11, 3, 7)
     expected, grads = gradients(original, lambda x: step_through(original, x), x)
     for module, run in ((layer, layer), (back, lambda x: step_through(back, x))):
-        found, found_grads = gradients(module, run, x)
-        assert torch.equal((found[0] > 0), (expected[0] > 0))
-        torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(found_grads, grads)
+        outputs, layer_grads = gradients(module, run, x)
+        assert torch.equal((outputs[0] > 0), (expected[0] > 0))
+        torch.testing.assert_close(outputs, expected)
+        torch.testing.assert_close(layer_grads, grads)
     names = {name.replace("spike_grad", "surrogate") for name in original.state_dict()}
     assert names - set(layer.state_dict()) <= {"reset_mechanism_val"}
     assert layer.beta.data_ptr() != original.beta.data_ptr() != back.beta.data_ptr()
@@ -86,18 +86,19 @@ def test_what_is_not_fused_is_refused(neuron):
         ({"checkpoint_every": 0}, "^checkpoint_every: expected a number of steps, at least 1, got 0"),
     ],
 )
-def test_bad_options_are_told_at_once(neuron, options, message):
+def test_bad_options_are_refused_at_once(neuron, options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         neuron(**options)
 
 
 def test_a_specification_makes_a_module():
     lif = hnn.Leaky(0.9, surrogate="htaf(hardness=0.0)")
-    assert lif.surrogate.mode == "smooth"
-    spikes, _ = lif.to_snntorch()(torch.rand(2, 3), torch.zeros(2, 3))
+    assert lif.surrogate.hardness == 0
+    spikes, _ = interop.to_snntorch(lif)(torch.rand(2, 3), torch.zeros(2, 3))
     assert spikes.shape == (2, 3)
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     "parameters",
     [{"method": "super"}, {"method": "htaf", "alpha": 2.0}, {"method": "htaf(normalized=True)", "alpha": 1.0},
@@ -105,28 +106,27 @@ def test_a_specification_makes_a_module():
     ids=str,
 )  # fmt: skip
 def test_lif_from_and_to_norse(parameters):
-    with htaf_snn.register():
-        tensors = {"v_th": torch.linspace(0.2, 0.5, 7), "tau_mem_inv": torch.tensor(90.0)}
-        original = norse.LIF(norse.LIFParameters(**parameters, **tensors))
-        layer = interop.from_norse(original)
-        back = layer.to_norse()
-        x = currents(11, 3, 7)
-        expected, grads = gradients(original, lambda x: (lambda s, state: (s, *state))(*original(x)), x)
-        for module in (layer, back):
-            found, found_grads = gradients(module, lambda x, m=module: (lambda s, state: (s, *state))(*m(x)), x)
-            assert torch.equal(found[0], expected[0])
-            torch.testing.assert_close(found, expected)
-            torch.testing.assert_close(found_grads, grads)
+    tensors = {"v_th": torch.linspace(0.2, 0.5, 7), "tau_mem_inv": torch.tensor(90.0)}
+    original = norse.LIF(norse.LIFParameters(**parameters, **tensors))
+    layer = interop.from_norse(original)
+    back = interop.to_norse(layer)
+    x = currents(11, 3, 7)
+    expected, grads = gradients(original, lambda x: (lambda s, state: (s, *state))(*original(x)), x)
+    for module in (layer, back):
+        outputs, layer_grads = gradients(module, lambda x, m=module: (lambda s, state: (s, *state))(*m(x)), x)
+        assert torch.equal(outputs[0], expected[0])
+        torch.testing.assert_close(outputs, expected)
+        torch.testing.assert_close(layer_grads, grads)
 
 
 def test_norse_refuses_what_it_cannot_do():
     for layer in (hnn.LIF(surrogate=HTAF(hardness=0.0)), hnn.LIF(surrogate=HTAF(learn=("alpha", "beta"))),
                   hnn.LIF(surrogate=torch.sigmoid), hnn.LIF(detach_reset=True)):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
-            layer.to_norse()
+            interop.to_norse(layer)
 
 
-def test_lif_learns_what_it_is_told():
+def test_lif_learns_the_named_parameters():
     layer = hnn.LIF(learn=["tau_mem_inv", "v_th"])
     assert {name for name, _ in layer.named_parameters()} == {"tau_mem_inv", "v_th"}
     layer(currents(5, 2, 3).mul(5))[0].sum().backward()
@@ -140,7 +140,7 @@ def test_sequential_equals_the_stepped_network():
         torch.nn.Conv2d(2, 3, 3), hnn.Leaky(0.9), torch.nn.Flatten(), torch.nn.Linear(48, 5), hnn.Leaky(0.8)
     )
     x = currents(6, 4, 2, 6, 6)
-    first, second = net[1].to_snntorch(), net[4].to_snntorch()
+    first, second = interop.to_snntorch(net[1]), interop.to_snntorch(net[4])
     hidden, _ = step_through(first, torch.stack([net[0](frame) for frame in x]))
     expected, _ = step_through(second, torch.stack([net[3](frame.flatten(1)) for frame in hidden]))
     assert torch.equal(net(x), expected)

@@ -9,7 +9,7 @@ import snntorch as snn
 import torch
 from torch import nn
 
-from htaf_snn import HTAF, functional
+from htaf_snn import HTAF, functional, interop
 from htaf_snn import nn as hnn
 
 # Equal sizes, so that a confused axis would still fit.
@@ -103,13 +103,13 @@ def tree(draw, depth):
 def stepped(layer, x):
     """The output with each neuron stepped by its own library and all other layers applied step by step."""
     if isinstance(layer, hnn.Leaky):
-        single, mem, out = layer.to_snntorch(), torch.zeros_like(x[0]), []
+        single, mem, out = interop.to_snntorch(layer), torch.zeros_like(x[0]), []
         for current in x:
             spike, mem = single(current, mem)
             out.append(spike)
         return torch.stack(out)
     if isinstance(layer, hnn.LIF):
-        cell, state, out = norse.LIFCell(layer.to_norse().p), None, []
+        cell, state, out = norse.LIFCell(interop.to_norse(layer).p), None, []
         for current in x:
             spike, state = cell(current, state)
             out.append(spike)
@@ -132,6 +132,7 @@ def has_refused(net):
     )
 
 
+@pytest.mark.usefixtures("registered")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_random_nestings_equal_stepping_or_are_refused():
     refused = equal = 0

@@ -110,9 +110,9 @@ def _check_layer(name: str, module: nn.Module) -> None:
         reason = "its hooks would be lost; remove them first"
     elif "forward" in vars(module):
         reason = "its forward was replaced"
-    elif kind is hnn.BinaryActivation and module.surrogate.formula is None:
+    elif isinstance(module, hnn.BinaryActivation) and module.surrogate.formula is None:
         reason = f"expected a surrogate of this package, got {module.surrogate}"
-    elif kind is hnn.BinaryActivation and module.smooth_in_eval:
+    elif isinstance(module, hnn.BinaryActivation) and module.smooth_in_eval:
         reason = "expected an activation of two levels, got a smooth one within hardening.smooth"
     elif kind in _NORMS and module.running_mean is None:
         reason = f"{kind.__name__} without running statistics depends on the other samples of a batch"

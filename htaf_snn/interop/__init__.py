@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import ModuleType
 
 from . import norse, snntorch
@@ -11,7 +12,6 @@ from .snntorch import from_snntorch, to_snntorch
 from .spikingjelly import SurrogateFunction
 
 __all__ = [
-    "Registration",
     "SurrogateFunction",
     "SurrogateGradient",
     "from_norse",
@@ -25,37 +25,15 @@ __all__ = [
 _LIBRARIES = (snntorch, norse)
 
 
-class Registration:
-    """The result of `register`, whose `with` block restores at its end what was in force before `register`.
-
-    Args:
-        before: the modules of the libraries that were registered before.
-
-    Example:
-        >>> with register():
-        ...     with register():
-        ...         pass
-        ...     norse.is_registered()
-        True
-        >>> norse.is_registered()
-        False
-    """
-
-    def __init__(self, before: tuple[ModuleType, ...]):
-        self._before = before
-
-    def __enter__(self) -> Registration:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for library in _LIBRARIES:
-            if library in self._before:
-                library.register()
-            else:
-                library.unregister()
+def _restore(before: tuple[ModuleType, ...]) -> None:
+    for library in _LIBRARIES:
+        if library in before:
+            library.register()
+        else:
+            library.unregister()
 
 
-def register() -> Registration:
+def register() -> ExitStack:
     """Make the surrogates of this package known to snnTorch and Norse, or to the one of them that is installed.
 
     `snntorch.surrogate.htaf` then exists, snnTorch's neurons reset hard at any hardness of their surrogate, and Norse's
@@ -63,7 +41,7 @@ def register() -> Registration:
     again is no error.
 
     Returns:
-        A `Registration`, whose use as a context manager is optional.
+        A context manager, whose use is optional: at the end of its block everything is as before this call.
 
     Raises:
         ImportError: if neither is installed; if the import of one fails, nothing is changed.
@@ -80,14 +58,11 @@ def register() -> Registration:
     installed = [library for library in _LIBRARIES if library.is_installed()]
     if not installed:
         raise ImportError("register: neither snnTorch nor Norse is installed; pip install snntorch or norse")
-    registration = Registration(before)
-    try:
+    with ExitStack() as registration:
+        registration.callback(_restore, before)
         for library in installed:
             library.register()
-    except BaseException:
-        registration.__exit__()
-        raise
-    return registration
+        return registration.pop_all()
 
 
 def unregister() -> None:

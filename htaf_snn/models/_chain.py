@@ -1,10 +1,11 @@
-"""The chain that models of layers one after another are made of, and the check of their sizes."""
+"""The base of models that are chains of layers, and checks of their sizes and images."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from numbers import Integral
+from typing import overload
 
 from torch import Tensor, fx, nn
 
@@ -21,7 +22,7 @@ def check_sizes(hidden: Sequence[int]) -> None:
 
 
 def check_images(x: Tensor, image_shape: tuple[int, ...] | None) -> None:
-    """Raise unless x is of floating point and, where the shape of an image is known, of it."""
+    """Raise TypeError or ValueError unless x is floating-point and, if an image's shape is known, has that shape."""
     check_floating("x", x)
     if image_shape is not None and not isinstance(x, fx.Proxy) and x.shape[1:] != image_shape:
         raise ValueError(f"x: expected images (B, {', '.join(map(str, image_shape))}), got {tuple(x.shape)}")
@@ -31,8 +32,8 @@ class Chain(nn.Sequential):
     """A `torch.nn.Sequential` that can be sliced, although its own constructor takes other arguments.
 
     Attributes:
-        image_shape: (C, H, W) of the images of the training, as `training.load` sets it; others are refused then. None
-            before.
+        image_shape: (C, H, W) of the training images, as `training.load` sets it; images of other shapes are then
+            refused. None before.
     """
 
     image_shape: tuple[int, ...] | None = None
@@ -41,6 +42,10 @@ class Chain(nn.Sequential):
         check_images(x, self.image_shape)
         return super().forward(x)
 
+    @overload
+    def __getitem__(self, index: slice) -> nn.Sequential: ...
+    @overload
+    def __getitem__(self, index: int) -> nn.Module: ...
     def __getitem__(self, index: int | slice) -> nn.Module:
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))

@@ -1,4 +1,4 @@
-"""Any network as a binary one: its layers are replaced where they stand."""
+"""Conversion of any network to a binary one, whose layers are replaced in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .binary import copies
 __all__ = ["binarize"]
 
 _REPLACED = (nn.Linear, nn.Conv2d, nn.ReLU)
-# Attributes of those layers that the binary ones have no use for.
+# Attributes of those layers that the binary ones do not use.
 _OWN = {"inplace", "padding_mode", "transposed", "output_padding", "_reversed_padding_repeated_twice"}
 _FUNCTIONS = {
     functional.relu: "relu",
@@ -35,27 +35,26 @@ def binarize(
 ) -> nn.Module:
     """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
 
-    The new layers have the parameters themselves of those that they replace, as latent weights and biases, and their
-    hooks, modes and places; a module that is used in several places stays one. Layers that see the input or give the
+    The new layers take over the parameters of those that they replace, as latent weights and biases, and their hooks
+    and modes; a module that is used in several places stays one module. Layers that receive the input or return the
     scores are usually skipped.
 
     Args:
         model: any network.
-        skip: names of modules, as in `named_modules`, that stay as they are with all inside them.
+        skip: names of modules, as in `named_modules`, that stay as they are, with everything inside them.
         surrogate: as in `BinaryMLP`.
 
     Returns:
         The model.
 
     Raises:
-        TypeError: if model is no module, skip no collection of names, or as `htaf_snn.surrogate.resolve`.
-        ValueError: if the surrogate is unknown, a name in `skip` is no module's, a convolution pads in another way than
-            with a number of zeros, or a layer has something that its binary form cannot take over. Nothing is replaced
-            then.
+        TypeError: if `model` is not a module, `skip` not a collection of names, or as `htaf_snn.surrogate.resolve`.
+        ValueError: if the surrogate is unknown, a name in `skip` is not a module's, a convolution's padding is not a
+            number of zeros, or a layer has something that its binary form cannot take over. Then nothing is replaced.
 
     Warns:
         UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, and layers of
-            subclasses, which both stay as they are; or that forward methods could not be traced to find them.
+            subclasses, both of which stay as they are; or if forward methods cannot be traced to find them.
 
     Example:
         >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
@@ -70,17 +69,17 @@ def binarize(
     _check_skip(skip, known)
     places = {name: module for name, module in known.items() if name and not _is_within(name, skip)}
     new_surrogate, number = copies(surrogate), next(model.parameters(), None)
-    made = {}
+    binary: dict[int, nn.Module] = {}
     for name, module in places.items():
-        if type_before_parametrizations(module) in _REPLACED and id(module) not in made:
-            made[id(module)] = _taken_over(name, module, _binary_form(name, module, new_surrogate, number))
-    replaced = [name for name, module in places.items() if id(module) in made]
+        if type_before_parametrizations(module) in _REPLACED and id(module) not in binary:
+            binary[id(module)] = _taken_over(name, module, _binary_form(name, module, new_surrogate, number))
+    replaced = [name for name, module in places.items() if id(module) in binary]
     _check_shared(replaced, skip, known)
     remaining = _check_forward(model, places, {*replaced})
-    _check_references(known, made, skip)
+    _check_references(known, binary, skip)
     for name in replaced:
         parent, _, own = name.rpartition(".")
-        setattr(known[parent], own, made[id(known[name])])
+        setattr(known[parent], own, binary[id(known[name])])
     if remaining:
         remedy = "write them as nn.ReLU, nn.Linear or nn.Conv2d, or name them in skip"
         warnings.warn(f"model: these stay as they are: {remaining}; {remedy}", stacklevel=2)
@@ -88,7 +87,7 @@ def binarize(
 
 
 def _is_within(name: str, skip: Collection[str]) -> bool:
-    return any(name == kept or name.startswith(f"{kept}.") for kept in skip)
+    return any(name == skipped or name.startswith(f"{skipped}.") for skipped in skip)
 
 
 def _check_skip(skip: Collection[str], known: dict[str, nn.Module]) -> None:
@@ -101,25 +100,25 @@ def _check_skip(skip: Collection[str], known: dict[str, nn.Module]) -> None:
 
 
 def _check_shared(replaced: list[str], skip: Collection[str], known: dict[str, nn.Module]) -> None:
-    """Raise if a module that contains a replaced one is skipped under another name."""
-    kept = {id(module): name for name, module in known.items() if _is_within(name, skip)}
+    """Raise ValueError if a module that contains a replaced one is skipped under another name."""
+    skipped = {id(module): name for name, module in known.items() if _is_within(name, skip)}
     for name in replaced:
         parent = known[name.rpartition(".")[0]]
-        if id(parent) in kept:
-            raise ValueError(f"skip: {kept[id(parent)]} is used in other places too, as of {name}; skip all or none")
+        if id(parent) in skipped:
+            raise ValueError(f"skip: {skipped[id(parent)]} is used elsewhere too, as in {name}; skip all or none")
 
 
-def _check_references(known: dict[str, nn.Module], made: dict[int, nn.Module], skip: Collection[str]) -> None:
-    """Raise if a module uses a layer in a way that goes past the layer's place."""
+def _check_references(known: dict[str, nn.Module], binary: dict[int, nn.Module], skip: Collection[str]) -> None:
+    """Raise ValueError if a module uses a layer otherwise than as a submodule, so that replacing would miss it."""
     for name, module in known.items():
         title = name or "model"
         for key, value in vars(module).items():
             held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-            if key != "_modules" and any(id(one) in made for one in held):
+            if key != "_modules" and any(id(item) in binary for item in held):
                 expected = "layers in submodules alone, as in nn.ModuleList"
                 raise ValueError(f"{title}.{key}: expected {expected}, got a {type(value).__name__} of them")
         fused = isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))
-        if fused and not _is_within(name, skip) and any(id(child) in made for child in module.children()):
+        if fused and not _is_within(name, skip) and any(id(child) in binary for child in module.children()):
             raise ValueError(f"{title}: expected to be skipped, as torch computes with its layers' weights directly")
 
 
@@ -136,20 +135,24 @@ def _binary_form(
         activation = hnn.BinaryActivation(new_surrogate())
         return activation if number is None else activation.to(number)
     if isinstance(module, nn.Linear):
-        binary = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)
+        binary: nn.Module = hnn.BinaryLinear(module.in_features, module.out_features, module.bias is not None)
     else:
+        assert isinstance(module, nn.Conv2d)  # the last of _REPLACED
         if module.padding_mode != "zeros" or isinstance(module.padding, str):
             raise ValueError(
                 f"{name}: expected padding with a number of zeros, got {module.padding!r}, {module.padding_mode!r}"
             )
-        sizes = (module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
-        binary = hnn.BinaryConv2d(module.in_channels, module.out_channels, *sizes, module.bias is not None)
-    binary.weight, binary.bias = module.weight, module.bias
+        binary = hnn.BinaryConv2d(
+            module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding, module.dilation,
+            module.groups, module.bias is not None,
+        )  # fmt: skip
+    for key, parameter in module.named_parameters(recurse=False):
+        setattr(binary, key, parameter)
     return binary
 
 
 def _taken_over(name: str, module: nn.Module, binary: nn.Module) -> nn.Module:
-    """The binary form with the mode, the hooks and the attributes that were set on a module."""
+    """Return the binary form with the mode, the hooks and the attributes that were set on a module."""
     for key, value in vars(module).items():
         if "hook" in key or (key not in vars(binary) and key not in _OWN):
             vars(binary)[key] = value
@@ -157,20 +160,20 @@ def _taken_over(name: str, module: nn.Module, binary: nn.Module) -> nn.Module:
 
 
 def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set[str]) -> str:
-    """What stays as it is, for a message; ValueError if a ReLU's result is taken from its input."""
+    """Return what stays as it is, for a message; raise ValueError if a ReLU's result is read from its input."""
     names = {id(module): name for name, module in reversed(places.items())}
-    found = {}
+    real = {}
     for module_name, module in places.items():
         cls = type(module)
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(f"{module_name}: expected a layer of known size, got {cls.__name__}; run the model once")
         ours = cls.__module__.startswith("htaf_snn.")
         if isinstance(module, _REPLACED) and module_name not in replaced and not ours:
-            found[names[id(module)]] = cls.__name__
+            real[names[id(module)]] = cls.__name__
     try:
         graph = traced(model)
     except Exception:  # tracing runs the model's own code
-        calls = []
+        calls: list[tuple[str, str]] = []
         if type(model).forward is not nn.Module.forward:
             remedy = "look for functions such as torch.nn.functional.relu in its forward methods yourself"
             warnings.warn(f"model: expected one that torch.fx can trace; {remedy}", stacklevel=3)
@@ -178,14 +181,14 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
         for node, user in changed_in_place(graph, places):
             if node.target in replaced:
                 raise ValueError(f"{node.target}: changes its input in place, which {user.name} uses; use its result")
-        calls = _calls(graph)
-    kept = [(name, function) for name, function in calls if not name or name in places]
-    found = dict((*kept, *_attributes({"": model, **places}))) | found
-    return ", ".join(f"{function} of {name or 'the model itself'}" for name, function in found.items())
+        calls = list(_calls(graph))
+    functions = [(name, function) for name, function in calls if not name or name in places]
+    real = dict((*functions, *_attributes({"": model, **places}))) | real
+    return ", ".join(f"{function} of {name or 'the model itself'}" for name, function in real.items())
 
 
 def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
-    """The module and the function of each call in a graph that a layer could have made."""
+    """Yield the module and the function of each call in a graph that a layer could make."""
     for node in graph.nodes:
         name = node.target if node.op == "call_method" and node.target in ("relu", "relu_") else None
         name = _FUNCTIONS.get(node.target) if node.op == "call_function" else name

@@ -20,13 +20,13 @@ _SMOOTH = "htaf(normalized=True, hardness=0.0)"
 
 
 def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
-    """Make a surrogate of its own for each activation, as each has its own steepness."""
+    """Return a function that makes copies of a surrogate, one per layer, as each has its own steepness."""
     resolved = resolve(surrogate)  # raises here, not in the middle of a network
     return lambda: copy.deepcopy(resolved)
 
 
 class _Layered(Chain):
-    """A layer, BatchNorm and an activation, again and again, and a readout."""
+    """Repeated layers, each with BatchNorm and an activation, and a readout."""
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -40,15 +40,15 @@ class _Layered(Chain):
 
 
 class BinaryMLP(_Layered):
-    """Fully connected network with weights and activations -1 and +1; the readout's weights are real.
+    """Fully connected network with weights and activations of -1 and +1; the readout's weights are real.
 
     Args:
         in_features: values in an image, C * H * W.
         hidden: neurons of each hidden layer.
         n_classes: number of classes.
-        surrogate: the activations', in any form, see `htaf_snn.surrogate.resolve`; each has its own copy. The default is
-            smooth while training.
-        weight_surrogate: the weights', as in `nn.BinaryLinear`.
+        surrogate: surrogate of the activations, in any form, see `htaf_snn.surrogate.resolve`; each has its own copy.
+            The default is smooth during training.
+        weight_surrogate: surrogate of the weights, as in `nn.BinaryLinear`.
 
     Shape:
         Images (B, *features) within [0, 1] to class scores (B, n_classes).
@@ -86,8 +86,8 @@ class DeepHeavisideNet(_Layered):
 
     Args:
         in_shape: values in an image for a fully connected network, or its (C, H, W) for a convolutional one.
-        hidden: neurons of each hidden layer; or channels of each 3x3 convolution, where a wider one than the one before
-            halves the resolution.
+        hidden: neurons of each hidden layer; or channels of each 3x3 convolution, of which one that is wider than the
+            one before halves the resolution.
         n_classes: number of classes.
         surrogate: as in `BinaryMLP`.
 
@@ -144,7 +144,7 @@ class DeepHeavisideNet(_Layered):
 
 
 class ReLUNet(_Layered):
-    """The twin in floating point of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
+    """The floating-point twin of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
 
     Args:
         in_features, hidden, n_classes: as in `BinaryMLP`.
@@ -177,7 +177,7 @@ class _BiRealBlock(nn.Module):
         self.activation = hnn.BinaryActivation(surrogate, channels=a)
         self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=copy.deepcopy(weight_surrogate))
         self.norm, self.nonlinear = nn.BatchNorm2d(b), hnn.RPReLU(b)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if a != b or stride > 1:
             pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
             self.shortcut = nn.Sequential(pool, nn.Conv2d(a, b, 1, bias=False), nn.BatchNorm2d(b))
@@ -189,11 +189,11 @@ class _BiRealBlock(nn.Module):
 class BinaryResNet(Chain):
     """Residual network with binary 3x3 convolutions; stem, shortcuts between widths and readout are real.
 
-    Three stages of `width`, twice and four times so many channels, a shortcut around every convolution (Liu et al.
-    2018, "Bi-Real Net", ECCV), shifts of ReActNet (Liu et al. 2020, ECCV).
+    It has three stages, of `width`, twice and four times as many channels, a shortcut around every convolution (Liu et
+    al. 2018, "Bi-Real Net", ECCV), and the shifts of ReActNet (Liu et al. 2020, ECCV).
 
     Args:
-        depth: layers, 6 n + 2: 8, 14, 20, …
+        depth: number of layers, 6 n + 2: 8, 14, 20, …
         in_channels: of an image.
         n_classes: number of classes.
         width: channels of the first stage.
@@ -236,14 +236,14 @@ class BinaryResNet(Chain):
 
 
 def summary(model: nn.Module) -> dict:
-    """Parameters and their bits when deployed: one for a binary weight, 32 for every other number.
+    """Count parameters and their bits when deployed: one per binary weight, 32 per other number.
 
     Args:
-        model: any network. Statistics of BatchNorm count as parameters, what layers share counts once; lazy layers have
-            to be made first.
+        model: any network. Statistics of BatchNorm count as parameters, and what layers share counts once; lazy layers
+            must be initialised first.
 
     Returns:
-        {"layers": [{"name", "type", "parameters", "bits"}], "parameters", "bits", "float_bits": 32 a parameter}.
+        {"layers": [{"name", "type", "parameters", "bits"}], "parameters", "bits", "float_bits": 32 per parameter}.
 
     Example:
         >>> summary(hnn.BinaryLinear(64, 10))["bits"]
@@ -251,8 +251,8 @@ def summary(model: nn.Module) -> dict:
     """
     layers, counted = [], set()
     for name, module in model.named_modules():
-        kept = {key: value for key, value in module.named_buffers(recurse=False) if value.is_floating_point()}
-        own = {key: value for key, value in module.named_parameters(recurse=False)} | kept
+        statistics = {key: value for key, value in module.named_buffers(recurse=False) if value.is_floating_point()}
+        own = {key: value for key, value in module.named_parameters(recurse=False)} | statistics
         own = {key: value for key, value in own.items() if id(value) not in counted}
         counted |= {*map(id, own.values())}
         if own:

@@ -27,22 +27,22 @@ class ICBM(nn.Module):
             num_classes=0 or a torchvision one without its last layer.
         n_concepts: at least 1.
         n_classes: at least 2.
-        in_features: what the backbone gives, D or C; None to learn it from the first input.
+        in_features: size of the backbone's output, D or C; None to infer it from the first input.
         surrogate: as in `nn.ConceptLayer`.
 
     Attributes:
         concept_layer: the `nn.ConceptLayer`.
         head: the `torch.nn.Linear` over the concepts.
-        image_shape: (C, H, W) of the images of the training, as `concepts.fit` sets it; others are refused then. None
-            before.
+        image_shape: (C, H, W) of the training images, as `concepts.fit` sets it; images of other shapes are then
+            refused. None before.
 
     Shape:
         Images to class scores (B, n_classes).
 
     Raises:
-        TypeError: if the backbone is no module, or in the forward pass takes or gives no floating-point
-            tensor.
-        ValueError: if a number is wrong, or in the forward pass the images or features are of another shape.
+        TypeError: if the backbone is not a module, or in the forward pass the images or features are not
+            floating-point.
+        ValueError: if a number is out of range, or in the forward pass the images or features have another shape.
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class ICBM(nn.Module):
         self._interventions: list[dict[int, float | Tensor]] = []
 
     def __getstate__(self) -> dict:
-        """What copies and pickles get: interventions are of this model, within the block, and not of its copies."""
+        """Return the state for copies and pickles, which do not take over the interventions of this model."""
         return {**self.__dict__, "_interventions": []}
 
     @property
@@ -85,7 +85,7 @@ class ICBM(nn.Module):
         return not isinstance(self.concept_layer.activation, nn.ReLU)
 
     def check_binary(self) -> None:
-        """Raise ValueError unless concepts are 0 or 1 in `eval()`; what is computed from bits is the model's then."""
+        """Raise ValueError unless concepts are 0 or 1 in `eval()`, so that they can be kept as bits."""
         if not self.is_binary:
             raise ValueError("model: expected concepts that are 0 or 1, got the real ones of relu")
 
@@ -95,40 +95,41 @@ class ICBM(nn.Module):
         return [self.concept_layer.activation]
 
     def potentials(self, x: Tensor) -> Tensor:
-        """What is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
+        """Return the concepts' potentials (B, n_concepts); a concept is 1 where its potential is greater than 0."""
         check_images(x, self.image_shape)
         features = self.backbone(x)
         if not isinstance(features, Tensor) or not features.is_floating_point():
-            raise TypeError(f"backbone: expected to give a floating-point tensor, got {type(features).__name__}")
+            raise TypeError(f"backbone: expected a floating-point tensor as its output, got {type(features).__name__}")
         return self.concept_layer.potentials(features)
 
     def concepts(self, x: Tensor) -> Tensor:
-        """Concepts (B, n_concepts), those of `intervene` set; 0 or 1 in `eval()`, but for "relu"."""
-        found = self.concept_layer.activation(self.potentials(x))
+        """Return concepts (B, n_concepts), with those of `intervene` set; 0 or 1 in `eval()`, except for "relu"."""
+        concepts = self.concept_layer.activation(self.potentials(x))
         if not self._interventions:
-            return found
-        found = found.clone()
+            return concepts
+        concepts = concepts.clone()
         for concept, value in (pair for values in self._interventions for pair in values.items()):
-            if isinstance(value, Tensor) and len(value) != len(found):
-                raise ValueError(f"values: expected {len(found)} for concept {concept}, as images, got {len(value)}")
-            found[:, concept] = value.to(found) if isinstance(value, Tensor) else value
-        return found
+            if isinstance(value, Tensor) and len(value) != len(concepts):
+                expected = f"{len(concepts)} for concept {concept}, one per image"
+                raise ValueError(f"values: expected {expected}, got {len(value)}")
+            concepts[:, concept] = value.to(concepts) if isinstance(value, Tensor) else value
+        return concepts
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.concepts(x))
 
     @contextmanager
     def intervene(self, values: Mapping[int, float | Sequence[float] | Tensor]) -> Iterator[ICBM]:
-        """Within the block, the concepts have these values; where blocks are nested, the inner one counts.
+        """Set concepts to given values within the block; of nested blocks the inner one takes precedence.
 
         Args:
-            values: by the concept's number, an integer of any kind: 0 or 1 for all images, or (B,) values of 0 or 1,
+            values: by the concept's number, an integer of any type: 0 or 1 for all images, or (B,) values of 0 or 1,
                 one per image, as a tensor, an array or a list.
 
         Raises:
-            TypeError: if it is no mapping.
-            ValueError: if there is no such concept, or a value is not 0 or 1; in the forward pass if there are not as
-                many values as images.
+            TypeError: if they are not a mapping.
+            ValueError: if there is no such concept, or a value is not 0 or 1; in the forward pass, if the
+                numbers of values and images differ.
 
         Example:
             >>> import torch
@@ -145,10 +146,10 @@ class ICBM(nn.Module):
             yield self
         finally:
             # By identity, as blocks may end in another order than they began.
-            self._interventions = [one for one in self._interventions if one is not own]
+            self._interventions = [values for values in self._interventions if values is not own]
 
     def _concept(self, number) -> int:
-        """The number of a concept as an int."""
+        """Return the number of a concept as an int."""
         try:
             index = None if isinstance(number, (bool, np.bool_)) else operator.index(number)
         except TypeError:
@@ -159,7 +160,7 @@ class ICBM(nn.Module):
 
 
 def _bits(concept, value) -> float | Tensor:
-    """0.0 or 1.0, or a tensor (B,) of them."""
+    """Return 0.0 or 1.0, or a tensor (B,) of them."""
     try:
         bits = torch.as_tensor(value).detach().clone()
     except (TypeError, ValueError, RuntimeError):
@@ -170,7 +171,7 @@ def _bits(concept, value) -> float | Tensor:
 
 
 class ImageEncoder(Chain):
-    """A small convolutional backbone, for images of 8 x 8 to 64 x 64 or so: three stages, each of half the resolution.
+    """A small convolutional backbone for images of 8 x 8 to 64 x 64 or so: three stages, each halving the resolution.
 
     Args:
         in_channels: of the images.
@@ -180,7 +181,7 @@ class ImageEncoder(Chain):
         Images (B, in_channels, H, W) to features (B, 4 * width).
 
     Raises:
-        ValueError: if the images have other channels or are smaller than 8 x 8.
+        ValueError: if the images have another number of channels or are smaller than 8 x 8.
 
     Example:
         >>> import torch

@@ -54,9 +54,9 @@ class _SpikingNet(nn.Module):
 
 
 def _mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """The mean (B, *features) of x (T, B, *features) over each sample's own steps; 0 where there are none.
+    """Return the mean (B, *features) of x (T, B, *features) over each sample's own time steps; 0 if it has none.
 
-    NaN where a length is out of range, as a GPU is not waited for to look at lengths there.
+    It is NaN where a length is out of range: on a GPU lengths are not read, as that would stall it.
     """
     steps, batch = x.shape[:2]
     features, lengths = [1] * (x.ndim - 2), lengths.to(x.device)
@@ -69,25 +69,25 @@ class SpikingMLP(_SpikingNet):
     """Fully connected spiking network.
 
     Args:
-        in_features: number of values in a frame, C * H * W.
+        in_features: values in a frame, C * H * W.
         hidden: neurons in each hidden layer.
         n_classes: number of classes.
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
 
     Attributes:
-        frame_shape: (T, C, H, W) of the frames of the training, as `training.load` sets it; then frames of another
-            (C, H, W) are refused, and those whose second size is T while their first is not, which are taken for
-            batch-first. Other numbers of time steps are right. None before; set it to None to try other frames.
+        frame_shape: (T, C, H, W) of the training frames, as `training.load` sets it; frames of another (C, H, W) are
+            then refused, and so are those whose second size is T while their first is not, as they look batch-first.
+            Other numbers of time steps are accepted. None before; set it to None to try other frames.
 
     Shape:
-        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): a linear map of the
-        last layer's spike rates, over each sample's first `lengths` steps. Lengths on a GPU are not looked at: where
-        one is out of range, the scores are NaN.
+        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): a linear map of
+        the last layer's spike rates over each sample's first `lengths` time steps. On a GPU lengths are not checked:
+        where one is out of range, the scores are NaN.
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1; in the forward pass if the frames are not of the
-            `frame_shape`, or lengths out of range.
-        TypeError: in the forward pass if the frames are not of floating point.
+        ValueError: if hidden has no sizes, or one below 1; in the forward pass, if the frames do not fit
+            `frame_shape`, or a length is out of range.
+        TypeError: in the forward pass, if the frames are not floating-point.
 
     Example:
         >>> import torch
@@ -116,10 +116,10 @@ class SpikingCNN(_SpikingNet):
         neuron: as in `SpikingMLP`.
 
     Attributes:
-        frame_shape: as of `SpikingMLP`.
+        frame_shape: as in `SpikingMLP`.
 
     Shape:
-        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, n_classes), as of `SpikingMLP`.
+        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, n_classes), as in `SpikingMLP`.
 
     Raises:
         TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.

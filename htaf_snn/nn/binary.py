@@ -6,6 +6,7 @@ What is greater than 0 is the upper level, in weights and activations alike; 0 i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,14 @@ _EXACT = 2**24 // 255
 def _check_levels(levels: tuple[int, int]) -> tuple[int, int]:
     if tuple(levels) not in LEVELS:
         raise ValueError(f"levels: expected (-1, 1) or (0, 1), got {levels!r}")
-    return tuple(levels)
+    low, high = levels
+    return low, high
 
 
 def by_channel(values: Tensor, x: Tensor) -> Tensor:
-    """Values (channels,) in the shape that meets the channels of x: (channels), (B, channels) or (B, channels, H, W).
+    """Return values (channels,) shaped to broadcast to x: (channels), (B, channels) or (B, channels, H, W).
 
-    Three dimensions are refused: (B, S, F), an unbatched (C, H, W) and (B, C, L) have their channels in other places.
+    Three dimensions are refused: (B, S, F), an unbatched (C, H, W) and (B, C, L) have their channels elsewhere.
     """
     if x.ndim in (0, 3) or x.shape[min(1, x.ndim - 1)] != len(values):
         n = len(values)
@@ -53,8 +55,9 @@ def by_channel(values: Tensor, x: Tensor) -> Tensor:
 class BinaryActivation(nn.Module):
     """An activation of two levels, with any surrogate as its gradient.
 
-    While training it has the surrogate's hardness; in `eval()` it is hard. Between -1 and 1 the step is twice as high,
-    and so is its gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is 2 - 2|x| there.
+    During training it has the surrogate's hardness; in `eval()` it is hard. From -1 to 1 the step is twice as high as
+    from 0 to 1, and so is its gradient: "clipped_ste" is 1 on [-1, 1], and "approx_sign", which is "triangle", is
+    2 - 2|x| there.
 
     Args:
         surrogate: in any form, see `htaf_snn.surrogate.resolve`.
@@ -62,7 +65,7 @@ class BinaryActivation(nn.Module):
         channels: give each channel, along dimension 1, a learned shift of its input (RSign); None for no shift.
 
     Attributes:
-        smooth_in_eval: keep the surrogate's hardness in `eval()` too, as `htaf_snn.hardening.smooth` asks for.
+        smooth_in_eval: keep the surrogate's hardness in `eval()` too, as within `htaf_snn.hardening.smooth`.
 
     Shape:
         Any floating-point tensor, with `channels` (channels), (B, channels) or (B, channels, H, W); the output has its
@@ -70,8 +73,8 @@ class BinaryActivation(nn.Module):
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if the levels are unknown; in the forward pass, if x has other channels or three dimensions, which do
-            not say where the channels are.
+        ValueError: if the levels are unknown; in the forward pass, if x has another number of channels, or three
+            dimensions, of which any may be the channels.
 
     Example:
         >>> BinaryActivation("approx_sign")(torch.tensor([-0.3, 0.0, 0.3]))
@@ -103,7 +106,7 @@ class BinaryActivation(nn.Module):
 
 
 class _BinaryWeight(nn.Module):
-    """A latent real weight, used as -1 and +1, with a scale for each output and a bias."""
+    """A latent real weight, used as -1 and +1, with a scale per output and a bias."""
 
     def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, surrogate: SurrogateLike):
         super().__init__()
@@ -125,11 +128,11 @@ class _BinaryWeight(nn.Module):
         return 2 * y - 1
 
     def output_scale(self) -> Tensor | None:
-        """What multiplies each output: None, learned, or the mean magnitude of its latent weights."""
+        """Return the factor of each output: None, learned, or the mean magnitude of its latent weights."""
         return self.weight.detach().abs().flatten(1).mean(1) if self.scale_by == "magnitude" else self.scale
 
     def finish(self, sums: Tensor) -> Tensor:
-        """Scale and bias applied to sums (…, outputs), or (…, outputs, H, W) of a convolution."""
+        """Apply scale and bias to sums (…, outputs), or (…, outputs, H, W) of a convolution."""
         shape = (-1, *[1] * (self.weight.ndim - 2))
         scale = self.output_scale()
         if scale is not None:
@@ -145,16 +148,15 @@ class BinaryLinear(_BinaryWeight):
 
     Args:
         in_features, out_features: sizes.
-        bias: add a real one, 0 at first.
+        bias: add a real bias, initially 0.
         scale: what multiplies each output: "none", "learned", or "magnitude", the mean |w| of its latent weights,
             taken as a constant in the backward pass as in Bi-Real Net's magnitude-aware gradient.
-        surrogate: whose gradient latent weights get, doubled as in `BinaryActivation`, at any hardness; or
+        surrogate: gives the latent weights their gradient, doubled as in `BinaryActivation`, whatever its hardness; or
             "magnitude_aware" for "clipped_ste" with the scale "magnitude".
 
     Shape:
-        x (…, in_features) to (…, out_features). With inputs of two levels, or of `QuantizeInput`, the sums are exact in
-        float32 in any order, rounded once where they pass 2**24, which is what makes packed inference equal bit for
-        bit.
+        x (…, in_features) to (…, out_features). With inputs of two levels, or from `QuantizeInput`, the sums are exact
+        in float32 in any order, and rounded once beyond 2**24; so packed inference can be equal bit for bit.
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if the scale is unknown.
@@ -188,26 +190,27 @@ class BinaryLinear(_BinaryWeight):
         if self.in_features <= _EXACT:
             return self.finish(linear(x, weight))
         parts = [linear(*part) for part in zip(x.split(_EXACT, -1), weight.split(_EXACT, -1), strict=True)]
-        return self.finish(sum(part.double() for part in parts).to(parts[0].dtype))
+        return self.finish(torch.stack([part.double() for part in parts]).sum(0).to(parts[0].dtype))
 
 
 class BinaryConv2d(_BinaryWeight):
     """A convolution whose weights are -1 and +1.
 
-    Padding adds zeros: a padded place counts neither as -1 nor as +1, in the packed form too.
+    Padding adds zeros, which count neither as -1 nor as +1, in the packed form too.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as of `torch.nn.Conv2d`; padding by
-            numbers alone.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: as in `torch.nn.Conv2d`; the padding
+            must be numbers.
         bias, scale, surrogate: as in `BinaryLinear`.
 
     Shape:
-        x (B, in_channels, H, W), or (in_channels, H, W), to (B, out_channels, H', W'), H' and W' as of
-        `torch.nn.Conv2d`; sums as of `BinaryLinear`.
+        x (B, in_channels, H, W), or (in_channels, H, W), to (B, out_channels, H', W'), H' and W' as in
+        `torch.nn.Conv2d`; sums as in `BinaryLinear`.
 
     Raises:
         TypeError: as `BinaryLinear`.
-        ValueError: as `BinaryLinear`, or if groups do not divide the channels, or a size is no integer >= 0 or two.
+        ValueError: as `BinaryLinear`; or if `groups` does not divide the channels, or a size is not an integer >= 0 or
+            two of them.
 
     Example:
         >>> import torch
@@ -219,10 +222,10 @@ class BinaryConv2d(_BinaryWeight):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = False,
         *,
@@ -247,7 +250,7 @@ class BinaryConv2d(_BinaryWeight):
 
 @torch.no_grad()
 def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
-    """Keep the latent weights of binary layers within ±limit; beyond it a clipped estimator lets no gradient through.
+    """Keep the latent weights of binary layers within ±limit; beyond it a clipped surrogate passes no gradient.
 
     Args:
         model: the latent weights of its `BinaryLinear` and `BinaryConv2d` layers are changed, in place.
@@ -265,32 +268,35 @@ def clip_weights(model: nn.Module, limit: float = 1.0) -> None:
             module.weight.clamp_(-limit, limit)
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value if isinstance(value, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(v, int) and v >= 0 for v in pair):
         raise ValueError(f"{name}: expected an integer or two, got {value!r}")
-    return pair
+    return pair[0], pair[1]
 
 
 def exact_grid(weight: Tensor) -> Tensor:
-    """For each output the power of two whose multiples add up exactly in float32, whatever the order.
+    """Return per output the power of two whose multiples add up exactly in float32, in any order.
 
-    With weights that are multiples of it no sum of any of them passes 2**24 times it.
+    No sum of any of an output's weights, rounded to such multiples, exceeds 2**24 times that power.
     """
     wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))  # a power this small is 0 in float16
     norm = wide.abs().flatten(1).sum(1).clamp(min=torch.finfo(wide.dtype).tiny)
-    # Rounding may add half a step for each weight.
+    # Rounding may add half a multiple per weight.
     return torch.exp2(torch.ceil(torch.log2(norm)) + 1 - 24)
 
 
 class _ExactSums:
-    """In `eval()` the weights are rounded to multiples of `exact_grid`, 24 bits of an output's sum of magnitudes.
+    """A layer whose weights are rounded in `eval()` to multiples of `exact_grid`.
 
     With inputs of two levels all sums are then exact, so that they do not depend on the order or the machine.
     """
 
+    training: bool
+    weight: Tensor
+
     def exact_weight(self) -> Tensor:
-        """The weight that the next forward pass uses."""
+        """Return the weight that the next forward pass uses."""
         if self.training:
             return self.weight
         grid = exact_grid(self.weight).view(-1, *[1] * (self.weight.ndim - 1))
@@ -300,11 +306,11 @@ class _ExactSums:
 class HeavisideLinear(_ExactSums, nn.Linear):
     """A linear layer with real weights for inputs of two levels, exact in `eval()`.
 
-    There the weights are rounded to 24 bits of each output's sum of magnitudes, so that sums of two-level inputs are
-    exact in float32: any order, machine and the packed form give the same bits.
+    In `eval()` the weights are rounded to 24 bits of each output's sum of magnitudes, so that sums of two-level inputs
+    are exact in float32: any order, any machine and the packed form give the same bits.
 
     Args:
-        in_features, out_features, bias, device, dtype: as of `torch.nn.Linear`, which it equals in training mode.
+        in_features, out_features, bias, device, dtype: as in `torch.nn.Linear`, which it equals in training mode.
 
     Shape:
         x (…, in_features) to (…, out_features).
@@ -326,13 +332,13 @@ class HeavisideConv2d(_ExactSums, nn.Conv2d):
     """A convolution with real weights for inputs of two levels, exact in `eval()` like `HeavisideLinear`.
 
     Args:
-        *args, **kwargs: as of `torch.nn.Conv2d`; padding by numbers, with zeros, alone.
+        *args, **kwargs: as in `torch.nn.Conv2d`; the padding must be a number of zeros.
 
     Shape:
-        x (B, in_channels, H, W) to (B, out_channels, H', W'), H' and W' as of `torch.nn.Conv2d`.
+        x (B, in_channels, H, W) to (B, out_channels, H', W'), H' and W' as in `torch.nn.Conv2d`.
 
     Raises:
-        ValueError: if it is to pad in another way.
+        ValueError: for any other padding.
 
     Example:
         >>> import torch
@@ -352,7 +358,7 @@ class HeavisideConv2d(_ExactSums, nn.Conv2d):
 
 
 class RPReLU(nn.Module):
-    """PReLU with learned shifts of input and output for each channel, of ReActNet.
+    """PReLU with learned shifts of input and output per channel, from ReActNet.
 
     Args:
         channels: of x.
@@ -361,7 +367,7 @@ class RPReLU(nn.Module):
         (channels), (B, channels) or (B, channels, H, W); the output has its shape.
 
     Raises:
-        ValueError: in the forward pass, if x has other channels or three dimensions.
+        ValueError: in the forward pass, if x has another number of channels, or three dimensions.
 
     Reference:
         Liu et al. 2020, "ReActNet", ECCV.

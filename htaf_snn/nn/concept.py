@@ -15,7 +15,7 @@ __all__ = ["ConceptLayer", "RelaxedBernoulli"]
 
 
 class RelaxedBernoulli(nn.Module):
-    """A relaxed Bernoulli variable with the input as its logit: a sample while training, the mode in `eval()`.
+    """A relaxed Bernoulli variable with the input as its logit: a sample during training, its mode in `eval()`.
 
     Args:
         temperature: > 0; at 0 samples would be 0 and 1.
@@ -45,7 +45,7 @@ class RelaxedBernoulli(nn.Module):
         return torch.distributions.RelaxedBernoulli(temperature, logits=x, validate_args=False).rsample()
 
 
-# What surrogates are compared with; the concepts of "relu" stay real.
+# For comparison with surrogates; the concepts of "relu" stay real.
 _BASELINES = {"relu": nn.ReLU, "relaxed_bernoulli": RelaxedBernoulli}
 
 
@@ -54,7 +54,7 @@ class ConceptLayer(nn.Module):
 
     Args:
         in_features: values of a feature vector, or channels of feature maps, which are averaged over their positions;
-            None to learn it from the first input.
+            None to infer it from the first input.
         n_concepts: at least 1.
         surrogate: in any form, see `htaf_snn.surrogate.resolve`; or, for comparison, "relu" or "relaxed_bernoulli".
 
@@ -62,11 +62,11 @@ class ConceptLayer(nn.Module):
         activation: a `BinaryActivation`, `torch.nn.ReLU` or `RelaxedBernoulli`.
 
     Shape:
-        x (B, in_features) or (B, in_features, H, W) to (B, n_concepts), 0 or 1 in `eval()`, but for "relu".
+        x (B, in_features) or (B, in_features, H, W) to (B, n_concepts), 0 or 1 in `eval()`, except for "relu".
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if a size is wrong, or x of another shape.
+        ValueError: if a size is not positive, or x has another shape.
 
     Example:
         >>> layer = ConceptLayer(20, 5).eval()
@@ -98,13 +98,13 @@ class ConceptLayer(nn.Module):
         self.activation: nn.Module = baseline() if baseline else BinaryActivation(surrogate, (0, 1))
 
     def potentials(self, x: Tensor) -> Tensor:
-        """Return what is made discrete, (B, n_concepts); a concept is 1 where it is greater than 0."""
+        """Return the concepts' potentials (B, n_concepts); a concept is 1 where its potential is greater than 0."""
         if x.ndim not in (2, 4):
             raise ValueError(f"x: expected features (B, D) or (B, C, H, W), got {tuple(x.shape)}")
         x = x.mean((2, 3)) if x.ndim == 4 else x
         try:
             projected = self.projection(x)
-        except RuntimeError as error:  # not asked before: a lazy projection has its size from its first input
+        except RuntimeError as error:  # not checked before, as a lazy projection gets its size from its first input
             expected = self.projection.in_features
             if x.shape[1] == expected:
                 raise

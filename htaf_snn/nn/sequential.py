@@ -120,7 +120,9 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_foreign_neuron(module):
-            remedy = "use this package's, as from Leaky.from_snntorch or LIF.from_norse, or step the network yourself"
+            remedy = (
+                "use this package's, as from interop.from_snntorch or interop.from_norse, or step the network yourself"
+            )
             raise TypeError(
                 f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
             )

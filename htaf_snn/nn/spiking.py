@@ -18,7 +18,7 @@ from ..surrogate.elementwise import is_transformed
 __all__ = ["LIF", "LIFState", "Leaky"]
 
 
-# What users of snnTorch and Norse write, and what to write here.
+# Arguments of snnTorch and Norse, and what to write here instead.
 _INSTEAD = {
     "spike_grad": "surrogate=",
     "init_hidden": "nothing: every sequence starts from rest, and the last state is the second result",
@@ -35,7 +35,14 @@ _INSTEAD = {
 class Neuron(nn.Module):
     """State and options that the fused neurons share."""
 
-    def __init__(self, surrogate: SurrogateLike, save_dtype, checkpoint_every, backend: str, unknown: dict):
+    def __init__(
+        self,
+        surrogate: SurrogateLike,
+        save_dtype: torch.dtype | None,
+        checkpoint_every: int | None,
+        backend: str,
+        unknown: dict,
+    ):
         super().__init__()
         for name in unknown:
             remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD else ""
@@ -70,7 +77,7 @@ class Neuron(nn.Module):
 
 
 def _is_one(factor: Tensor) -> bool:
-    """Whether a factor changes nothing; it is not looked at where that would stall a device or break a graph."""
+    """Return whether a factor is known to be 1; it is not read where that would stall a device or break a graph."""
     if factor.requires_grad or factor.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
         return False
     return bool((factor == 1).all())
@@ -80,25 +87,25 @@ class Leaky(Neuron):
     """Leaky integrate-and-fire neurons over a sequence; a fused `snntorch.Leaky`.
 
     Args:
-        beta: decay of the membrane potential a step, clamped into [0, 1]; a number, or a tensor that broadcasts to
-            (B, *features), such as (features,) for one a neuron or (C, 1, 1) for one a channel.
+        beta: decay of the membrane potential per time step, clamped to [0, 1]; a number, or a tensor that broadcasts to
+            (B, *features), such as (features,) for one per neuron or (C, 1, 1) for one per channel.
         threshold: likewise, not clamped.
         surrogate: in any form, see `htaf_snn.surrogate.resolve`, at any hardness; resets are hard.
-        learn_beta, learn_threshold: make it a parameter.
+        learn_beta, learn_threshold: make it trainable.
         reset_mechanism: "subtract", "zero" or "none".
-        reset_delay: whether a spike resets in the next step or in its own.
-        graded_spikes_factor: what a spike counts, a number or such a tensor.
-        learn_graded_spikes_factor: make it a parameter.
+        reset_delay: whether a spike resets the potential in the next time step, or in its own.
+        graded_spikes_factor: the value of a spike, a number or such a tensor.
+        learn_graded_spikes_factor: make it trainable.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.leaky`.
-        **unknown: refused; for other arguments of snnTorch's neurons the error says what to write.
+        **unknown: refused; for other arguments of snnTorch's neurons the error says what to write instead.
 
     Shape:
         current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
-        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64). It
-        takes sequences: a single time step (B, features) is refused, but (B, C, H, W) cannot be told from a sequence.
+        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64). A
+        single time step (B, features) is refused; one of (B, C, H, W) cannot be distinguished from a sequence.
 
     Raises:
-        TypeError: if an argument is unknown or of another type.
+        TypeError: if an argument is unknown or of the wrong type.
         ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
             checkpoint_every is out of range.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.leaky`.
@@ -109,6 +116,10 @@ class Leaky(Neuron):
         >>> spikes.flatten()
         tensor([0., 1., 0., 1.])
     """
+
+    beta: Tensor
+    threshold: Tensor
+    graded_spikes_factor: Tensor
 
     def __init__(
         self,
@@ -165,7 +176,7 @@ class LIFState(NamedTuple):
     Example:
         >>> lif = LIF()
         >>> spikes, state = lif(torch.ones(3, 2, 4))
-        >>> more, state = lif(torch.ones(3, 2, 4), state)  # goes on where the first sequence ended
+        >>> more, state = lif(torch.ones(3, 2, 4), state)  # continues where the first sequence ended
         >>> state.v.shape, state.i.shape
         (torch.Size([2, 4]), torch.Size([2, 4]))
     """
@@ -182,9 +193,9 @@ class LIF(Neuron):
             broadcasts to (B, *features).
         v_leak, v_th, v_reset: resting, threshold and reset potential, likewise.
         surrogate: as for `Leaky`.
-        learn: names of those five that become parameters.
+        learn: names of those five to make trainable.
         dt: time step in s.
-        detach_reset: let no gradient through the reset, as Norse's recurrent neurons do.
+        detach_reset: pass no gradient through the reset, as Norse's recurrent neurons do.
         save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
         **unknown: as for `Leaky`.
 
@@ -193,7 +204,7 @@ class LIF(Neuron):
         the dtype of the current and the last `LIFState`, in float32 (float64 for float64).
 
     Raises:
-        TypeError: if an argument is unknown or of another type.
+        TypeError: if an argument is unknown or of the wrong type.
         ValueError: if `learn` names anything else, the surrogate or the backend is unknown, or a value is NaN.
         TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
 
@@ -202,6 +213,12 @@ class LIF(Neuron):
         >>> spikes.flatten()
         tensor([0., 0., 0., 0., 0., 1.])
     """
+
+    tau_syn_inv: Tensor
+    tau_mem_inv: Tensor
+    v_leak: Tensor
+    v_th: Tensor
+    v_reset: Tensor
 
     def __init__(
         self,

@@ -29,10 +29,6 @@ class ATan(Surrogate, formula=Formula("atan", primitive, derivative)):
 
     Args:
         alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as 1 / x**2.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Fang et al. 2021, "Incorporating learnable membrane time constant to enhance learning of spiking neural
@@ -40,7 +36,6 @@ class ATan(Surrogate, formula=Formula("atan", primitive, derivative)):
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import ATan
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> ATan(alpha=2.0)(x).sum().backward()
         >>> x.grad

@@ -13,17 +13,12 @@ class ClippedSTE(Surrogate, formula=Formula("clipped_ste", primitive, derivative
 
     Args:
         width: w > 0; the peak slope is 1 / width.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Hubara et al. 2016, "Binarized neural networks", NeurIPS.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import ClippedSTE
         >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
         >>> ClippedSTE()(x).sum().backward()
         >>> x.grad

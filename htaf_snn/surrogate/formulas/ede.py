@@ -26,17 +26,12 @@ class EDE(Surrogate, formula=Formula("ede", primitive, derivative)):
 
     Args:
         t: steepness, > 0; the peak slope is max(1, t) / 2. IR-Net raises it from 0.1 to 10.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Qin et al. 2020, "Forward and backward information retention for accurate binary neural networks", CVPR.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import EDE
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> EDE(t=2.0)(x).sum().backward()
         >>> x.grad

@@ -26,17 +26,12 @@ class Erfc(Surrogate, formula=Formula("erfc", primitive, derivative)):
 
     Args:
         alpha: steepness, > 0; the peak slope is alpha / sqrt(pi). It is `gaussian` with sigma = 1 / (alpha sqrt(2)).
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Esser et al. 2015, "Backpropagation for energy-efficient neuromorphic computing", NeurIPS.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import Erfc
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> Erfc(alpha=2.0)(x).sum().backward()
         >>> x.grad

@@ -24,17 +24,12 @@ class FastSigmoid(Surrogate, formula=Formula("fast_sigmoid", primitive, derivati
     Args:
         slope: k > 0; it sets the width, the peak slope is always 1. The forward function runs from 1/2 - 1/k to
             1/2 + 1/k, so at hardness 0 it is a step from 0 to 1 at k = 2 only.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Zenke and Ganguli 2018, "SuperSpike", Neural Computation 30:1514.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import FastSigmoid
         >>> x = torch.tensor([0.0, 0.04, 1.0], requires_grad=True)
         >>> FastSigmoid(slope=25.0)(x).sum().backward()
         >>> x.grad

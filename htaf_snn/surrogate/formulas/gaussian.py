@@ -26,10 +26,6 @@ class Gaussian(Surrogate, formula=Formula("gaussian", primitive, derivative)):
 
     Args:
         sigma: standard deviation, > 0; the peak slope is 1 / (sigma sqrt(2 pi)).
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Yin, Corradi and Bohte 2021, "Accurate and efficient time-domain classification with adaptive spiking
@@ -37,7 +33,6 @@ class Gaussian(Surrogate, formula=Formula("gaussian", primitive, derivative)):
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import Gaussian
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> Gaussian(sigma=0.4)(x).sum().backward()
         >>> x.grad

@@ -53,7 +53,6 @@ class HTAF(Surrogate, formula=Formula("htaf", primitive, derivative, parameter_g
             plain sigmoid with the same peak, alpha * beta / 4, exactly when beta > 2.
         normalized: stretch the smooth step so that it reaches 0 and 1; the gradient is stretched with it.
         learn: names of alpha and beta to make trainable.
-        hardness: as in `Surrogate`.
 
     Shape:
         As in `Surrogate`; at hardness 0 from sigma(-beta) to sigma(beta), normalized from 0 to 1.

@@ -24,17 +24,12 @@ class PiecewiseExp(Surrogate, formula=Formula("piecewise_exp", primitive, deriva
 
     Args:
         alpha: steepness, > 0; the peak slope is alpha / 2. The tail decays as exp(-alpha |x|).
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Shrestha and Orchard 2018, "SLAYER: spike layer error reassignment in time", NeurIPS.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import PiecewiseExp
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> PiecewiseExp(alpha=2.0)(x).sum().backward()
         >>> x.grad

@@ -21,10 +21,6 @@ class Rectangle(Surrogate, formula=Formula("rectangle", primitive, derivative)):
 
     Args:
         width: w > 0; the peak slope is 1 / width.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Wu et al. 2018, "Spatio-temporal backpropagation for training high-performance spiking neural networks",
@@ -32,7 +28,6 @@ class Rectangle(Surrogate, formula=Formula("rectangle", primitive, derivative)):
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import Rectangle
         >>> x = torch.tensor([0.0, 0.25, 0.75], requires_grad=True)
         >>> Rectangle(width=1.0)(x).sum().backward()
         >>> x.grad

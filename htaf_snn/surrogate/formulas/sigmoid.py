@@ -24,17 +24,12 @@ class Sigmoid(Surrogate, formula=Formula("sigmoid", primitive, derivative)):
 
     Args:
         slope: k > 0; the peak slope is k / 4. The tail decays as exp(-k |x|).
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Zenke and Vogels 2021, "The remarkable robustness of surrogate gradient learning", Neural Computation 33:899.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import Sigmoid
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> Sigmoid(slope=4.0)(x).sum().backward()
         >>> x.grad

@@ -23,10 +23,6 @@ class StraightThrough(Surrogate, formula=Formula("straight_through", primitive, 
 
     Args:
         clip: c > 0, infinite for no clipping. At hardness 0 h is a step from 0 to 1 at c = 1/2 only.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Bengio, Leonard and Courville 2013, "Estimating or propagating gradients through stochastic neurons",
@@ -34,7 +30,6 @@ class StraightThrough(Surrogate, formula=Formula("straight_through", primitive, 
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import StraightThrough
         >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
         >>> StraightThrough(clip=1.0)(x).sum().backward()
         >>> x.grad

@@ -29,17 +29,12 @@ class SwishSign(Surrogate, formula=Formula("swish_sign", primitive, derivative))
 
     Args:
         beta: steepness, > 0; the peak slope is beta / 2.
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Darabi et al. 2018, "BNN+: Improved binary network training", arXiv 1812.11800.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import SwishSign
         >>> x = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
         >>> SwishSign(beta=5.0)(x).sum().backward()
         >>> x.grad

@@ -25,17 +25,12 @@ class Triangle(Surrogate, formula=Formula("triangle", primitive, derivative)):
 
     Args:
         alpha: steepness, > 0; the peak slope is alpha, the support [-1/alpha, 1/alpha].
-        hardness: as in `Surrogate`.
-
-    Shape, Raises:
-        As in `Surrogate`.
 
     Reference:
         Bellec et al. 2018, "Long short-term memory and learning-to-learn in networks of spiking neurons", NeurIPS.
 
     Example:
         >>> import torch
-        >>> from htaf_snn.surrogate import Triangle
         >>> x = torch.tensor([0.0, 0.5, 1.5], requires_grad=True)
         >>> Triangle(alpha=1.0)(x).sum().backward()
         >>> x.grad
