@@ -12,7 +12,7 @@ NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per re
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
 Anneal = Annotated[
-    str, typer.Option(help="What the training moves if the hardness is below 1: alpha, hardness (to 1) or none.")
+    str, typer.Option(help="Quantity moved in training while the hardness is below 1: alpha, hardness (to 1) or none.")
 ]
 AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
 AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, cosine or stepwise.")]

@@ -50,7 +50,7 @@ class Rescaled(Foreign):
         return self._scaled(self.function, x)
 
     def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
-        """Return what the surrogate gives at another hardness than its own, see `Surrogate`."""
+        """Return the output at another hardness than the surrogate's own, see `Surrogate`."""
         return self._scaled(lambda scaled: self.function.at_hardness(hardness, scaled, **parameters), x)
 
     def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

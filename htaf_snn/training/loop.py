@@ -339,7 +339,7 @@ def fit(
         before_step=before_step,
         penalty=penalty,
     )
-    if done:  # what the step before set, in all processes
+    if done:  # the settings of the previous step, in all processes
         before_step(done * steps - 1, optimizer)
     if is_main:
         _write_metrics(out, metrics)

@@ -68,8 +68,8 @@ class TrainConfig:
         epochs, batch_size, n_time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
         schedule: "constant", or "cosine" for a rate that rises in the first tenth of the steps and then falls to 0.
-        anneal: what the training moves if the surrogate's hardness is below 1: "alpha", to `alpha_end`, "hardness", to
-            1, or "none".
+        anneal: the quantity that the training moves if the surrogate's hardness is below 1: "alpha", to `alpha_end`,
+            "hardness", to 1, or "none".
         alpha_end: final alpha, in (0, 1e6].
         anneal_shape: "linear", "cosine" or "stepwise", as in `htaf_snn.hardening.Anneal`.
         precision: "float32" or "bfloat16", as in `fit`.
