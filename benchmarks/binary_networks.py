@@ -1,8 +1,8 @@
-"""Compare surrogates in binary and deep Heaviside networks with floating-point twins, on Fashion-MNIST.
+"""Compare surrogates in binary and deep Heaviside networks, and with floating-point twins, on Fashion-MNIST.
 
     python benchmarks/binary_networks.py --root DIR --out runs/binary
 
-DIR holds Fashion-MNIST, see `neuromorphic_datasets.images`. Takes more than an hour on two cores; after an
+For DIR see `neuromorphic_datasets.images`. Takes more than an hour on two cores; after an
 interruption the same command continues. The figures are written to `fashion-mnist.json` in the output folder.
 """
 

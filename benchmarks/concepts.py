@@ -2,8 +2,8 @@
 
     python benchmarks/concepts.py --fashion-mnist DIR --cifar10 DIR --out runs/concepts
 
-Each DIR as in `neuromorphic_datasets.images`. Takes some 40 minutes on two cores; after an interruption, the same
-command continues. The figures are written to `concepts.json` in the folder.
+For DIR see `neuromorphic_datasets.images`. Takes some 40 minutes on two cores; after an interruption, the same command
+continues. The figures are written to `concepts.json` in the output folder.
 """
 
 import argparse
@@ -24,12 +24,12 @@ RECIPES = {
     "fashion-mnist": {"epochs": 5, "n_concepts": 256, "lr": 4e-3},
     "cifar10": {"epochs": 15, "n_concepts": 256, "lr": 16e-3},
 }
-# The penalties are on activation rates, which real features do not have.
+# The penalties are on the rates of concepts, which real features do not have.
 WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
 SURROGATES = {
     "htaf": "htaf(normalized=True, hardness=0.0)",
     "relu": "relu",
-    "sigmoid": "sigmoid(slope=1)",
+    "sigmoid_ste": "sigmoid(slope=1)",
     "clipped_ste": "clipped_ste",
     "relaxed_bernoulli": "relaxed_bernoulli",
 }
@@ -38,10 +38,11 @@ SURROGATES = {
 def trained(job: tuple[str, str, int, str, Path]) -> dict:
     """Return the figures of one run, started or continued if it is not finished."""
     torch.set_num_threads(1)
-    dataset, surrogate, seed, root, out = job
-    recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if surrogate == "relu" else {})
-    recipe |= {"surrogate": SURROGATES[surrogate], "seed": seed, "batch_size": 128}
-    config = concepts.Config(dataset=dataset, root=root, **recipe)
+    dataset, name, seed, root, out = job
+    recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if name == "relu" else {})
+    config = concepts.Config(
+        dataset=dataset, root=root, surrogate=SURROGATES[name], seed=seed, batch_size=128, **recipe
+    )
     if (out / "result.json").is_file():
         if read_settings(out, concepts.Config) != config:
             raise ValueError(f"{out}: expected a run of {config}; remove it, or choose another --out")
@@ -56,7 +57,7 @@ def codes_of(out: Path, dataset: str, root: str) -> concepts.Codes:
 
 
 def row(results: list[dict], stability: dict[str, float]) -> dict:
-    """Return means over seeds, and the accuracy's interval."""
+    """Return means over seeds, and the interval of the accuracy."""
     accuracies = [result["hard_accuracy"] for result in results]
     names = ("hardening_gap", "dead", "always_on", "effective_concepts", "redundancy", "purity", "completeness")
     figures = {name: [result[name] for result in results] for name in names}
@@ -77,24 +78,24 @@ def main() -> None:
     roots = {name: getattr(arguments, name.replace("-", "_")) for name in RECIPES}
     roots = {name: str(Path(root).resolve()) for name, root in roots.items() if root}
     jobs = [
-        (dataset, surrogate, seed, root, arguments.out / f"{dataset}-{surrogate}-{seed}")
+        (dataset, name, seed, root, arguments.out / f"{dataset}-{name}-{seed}")
         for dataset, root in roots.items()
         for seed in range(arguments.seeds)
-        for surrogate in SURROGATES
+        for name in SURROGATES
     ]
     with ProcessPoolExecutor(arguments.workers) as pool:
         results = dict(zip(jobs, tqdm(pool.map(trained, jobs), total=len(jobs)), strict=True))
     tables: dict[str, dict] = {}
     for dataset, root in roots.items():
         rows = {}
-        for surrogate in SURROGATES:
-            runs = {job: result for job, result in results.items() if job[:2] == (dataset, surrogate)}
+        for name in SURROGATES:
+            runs = {job: result for job, result in results.items() if job[:2] == (dataset, name)}
             agreement = {"stability": None, "chance": None}
-            if surrogate != "relu" and len(runs) > 1:
+            if name != "relu" and len(runs) > 1:
                 agreement = concepts.stability([codes_of(job[4], dataset, root) for job in runs])
             agreement["stability_by_chance"] = agreement.pop("chance")
-            rows[surrogate] = row(list(runs.values()), agreement)
-        against = {surrogate: rows[surrogate]["accuracies"] for surrogate in SURROGATES if surrogate != "htaf"}
+            rows[name] = row(list(runs.values()), agreement)
+        against = {name: rows[name]["accuracies"] for name in SURROGATES if name != "htaf"}
         tests = compare_to(rows["htaf"]["accuracies"], against)
         tables[dataset] = {
             name: {**values, **(tests[name].as_dict() if name in tests else {})} for name, values in rows.items()

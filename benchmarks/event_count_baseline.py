@@ -1,8 +1,7 @@
-"""The accuracy of a linear classifier without time and spikes: logistic regression on event counts.
+"""Test a linear classifier that uses neither time nor spikes: logistic regression on event counts.
 
 The features are the numbers of events per pixel and polarity over the whole recording, scaled to a maximum of 1. The
-data are divided as by `htaf-snn train` with the same seed; the regularisation strength is chosen on the validation
-part.
+split is that of `htaf-snn train` with the same seed; the regularisation strength is chosen on the validation part.
 
     python benchmarks/event_count_baseline.py
     python benchmarks/event_count_baseline.py --dataset nmnist --root data/nmnist --folds 5
@@ -29,7 +28,7 @@ def counts_and_labels(loader) -> tuple[np.ndarray, np.ndarray]:
 
 
 def accuracy(arguments: argparse.Namespace, fold: int | None) -> float:
-    """Return the test accuracy of one division of the data."""
+    """Return the test accuracy for one split of the data."""
     loaders = nd.loaders(
         arguments.dataset,
         root=arguments.root,
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="saccade-digits", choices=nd.names())
     parser.add_argument("--root", help="folder of the data set")
     parser.add_argument("--folds", type=int, help="pool all samples and test on each of this many stratified folds")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the division of the data")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     folds = [None] if arguments.folds is None else range(arguments.folds)

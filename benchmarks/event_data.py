@@ -1,4 +1,4 @@
-"""Reading and framing of events by this package, Tonic and expelliarmus, each in its own process.
+"""Time reading and framing of events by this package, Tonic and expelliarmus, each in its own process.
 
 * frames-400k: 400 000 events of 128 x 128 pixels into 25 time bins, against ``tonic.transforms.ToFrame``;
 * frames-5k: 5000 events of 34 x 34 pixels into 25 time bins, likewise;

@@ -1,4 +1,4 @@
-"""Every example that a reader meets runs: docstrings, the README's code and its commands."""
+"""Every example that a reader meets runs: in docstrings, the README's code and its commands."""
 
 import ast
 import doctest
@@ -40,7 +40,7 @@ def fenced(language, page=README):
 
 
 def prose(page):
-    """A page's text; of a notebook its cells of text."""
+    """Return a page's text; for a notebook, its Markdown cells."""
     text = page.read_text()
     if page.suffix == ".md":
         return text
@@ -48,7 +48,7 @@ def prose(page):
 
 
 def missing(text, folder):
-    """Files that a page links to or names by their path, and that are not there."""
+    """Return the files that a page links to or names by their path, and that do not exist."""
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", text)
@@ -56,7 +56,7 @@ def missing(text, folder):
 
 
 def commands():
-    """The README's htaf-snn commands that need no data from elsewhere."""
+    """Return the README's htaf-snn commands that need no external data."""
     lines = [line.partition("#")[0].strip() for block in fenced("sh") for line in block.splitlines()]
     return [line for line in lines if line.startswith("htaf-snn") and "--root" not in line]
 
@@ -67,8 +67,8 @@ def test_docstrings(name):
 
 
 def test_the_docstring_test_can_fail():
-    assert {"htaf_snn.kernels.spike.reference", "neuromorphic_datasets._frames"} < set(MODULES)
-    module = import_module("htaf_snn.surrogate")
+    assert {"htaf_snn.surrogate.elementwise", "neuromorphic_datasets._frames"} < set(MODULES)
+    module = import_module("htaf_snn.hardening")
     assert len([test for test in doctest.DocTestFinder().find(module) if test.examples]) >= 6
 
 
@@ -91,14 +91,14 @@ def test_the_test_of_links_can_fail():
     assert missing(text, ROOT) == ["no.md", "benchmarks/results/no.json"]
 
 
-def test_the_surrogate_of_the_contributors_page_is_the_package_s():
+def test_the_contributors_page_shows_the_surrogate_of_the_package():
     (code,) = fenced("python", PAGES[1].read_text())
-    own = (ROOT / "htaf_snn" / "formulas" / "triangle.py").read_text()
-    shown, kept = (
+    own = (ROOT / "htaf_snn" / "surrogate" / "formulas" / "triangle.py").read_text()
+    shown, actual = (
         [ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
         for source in (code, own)
     )
-    assert shown == kept and len(kept) == 2
+    assert shown == actual and len(actual) == 2
     exec(compile(code, "CONTRIBUTING.md", "exec"), {})
 
 

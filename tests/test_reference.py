@@ -1,4 +1,4 @@
-"""Every public function and class tells its parameters and methods, and has an example; test_docs runs those."""
+"""Every public function and class documents its parameters and methods, and has an example; test_docs runs those."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The tutorials run from scratch, and are committed with outputs that a reader can use."""
+"""The tutorials run from scratch, and their committed outputs are fit for readers."""
 
 import re
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "tutorials").glob("*.ipynb"))
-SECONDS = 300  # of one cell, on a machine that does other things, too
+SECONDS = 300  # per cell, on a busy machine
 
 
 def read(path):
@@ -22,17 +22,17 @@ def code(notebook):
 
 
 def faults(notebook):
-    """What a reader of the outputs should not see, and what is missing."""
+    """Return the defects of a notebook's outputs."""
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     streams = "".join(output.text for output in outputs if output.output_type == "stream")
-    told = ["error" for output in outputs if output.output_type == "error"]
-    told += ["standard error" for output in outputs if output.get("name") == "stderr"]
-    told += ["a path of a machine" for _ in re.findall(r"/(?:tmp|home|root|work|usr)/", streams)]
+    defects = ["error" for output in outputs if output.output_type == "error"]
+    defects += ["standard error" for output in outputs if output.get("name") == "stderr"]
+    defects += ["a path of a machine" for _ in re.findall(r"/(?:tmp|home|root|work|usr)/", streams)]
     if not any("image/png" in output.get("data", {}) for output in code(notebook)[-1].outputs):
-        told.append("no figure at the end")
+        defects.append("no figure at the end")
     if not notebook.cells[-1].source.startswith("**Exercise.**"):
-        told.append("no exercise")
-    return told
+        defects.append("no exercise")
+    return defects
 
 
 def test_they_are_numbered_and_listed_in_the_readme():
@@ -52,7 +52,7 @@ def test_committed_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_can_be_switched_to_real_data_and_a_gpu(path):
+def test_one_line_switches_to_real_data_and_one_to_a_gpu(path):
     source = "\n".join(cell.source for cell in code(read(path)))
     assert re.search(r"^DATASET, DATA_ROOT = ", source, re.MULTILINE)
     assert re.search(r"^DEVICE = ", source, re.MULTILINE) and source.count("DEVICE") > 1

@@ -179,8 +179,8 @@ def leaky(
     Args:
         x: input currents (T, B, *features), features of at least one dimension, float16, bfloat16, float32 or
             float64. The state is float64 for float64 and else float32.
-        beta: decay of the potential per time step, a number or a tensor that broadcasts to (B, *features); values outside
-            [0, 1] are clamped into it, as snnTorch does.
+        beta: decay of the potential per time step, a number or a tensor that broadcasts to (B, *features); values
+            outside [0, 1] are clamped, as in snnTorch.
         threshold: likewise, not clamped.
         surrogate: in any form, see `surrogate.resolve`, at any hardness; resets are hard. A callable's spikes also
             reset the neuron, as in snnTorch. `torch.compile` does not compile a callable, and one that fires at the

@@ -7,6 +7,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from .._checks import check_floating
+from ..kernels import elementwise as _kernels  # noqa: F401  # registers them with torch
 from ..surrogate import HTAF, Surrogate, SurrogateLike, elementwise, resolve
 from ..surrogate.base import check_parameter
 from ..surrogate.formula import formula_named
@@ -43,6 +44,7 @@ def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, nor
         Park et al. 2026, arXiv 2605.11558. Only the abstract was available to us; the constants are our reading.
 
     Example:
+        >>> import torch
         >>> htaf(torch.tensor([-10.0, 0.0, 10.0]))
         tensor([0.0180, 0.5000, 0.9820])
     """
@@ -73,6 +75,7 @@ def htaf_derivative(
         As of `htaf`.
 
     Example:
+        >>> import torch
         >>> htaf_derivative(torch.tensor([0.0, 1e30]))
         tensor([1., 0.])
     """
@@ -103,6 +106,7 @@ def spike(x: Tensor, surrogate: SurrogateLike = "htaf", **parameters: float | Te
             broadcast to x or requires a gradient that the formula does not give.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([-0.5, 0.0, 0.5], requires_grad=True)
         >>> spike(x, "atan(alpha=2)").sum().backward()
         >>> x.grad
@@ -127,6 +131,7 @@ def smooth(x: Tensor, surrogate: SurrogateLike = "htaf", **parameters: float | T
         TypeError, ValueError: as `spike`; ValueError for a callable.
 
     Example:
+        >>> import torch
         >>> smooth(torch.tensor([-1.0, 0.0, 1.0]), "sigmoid(slope=4)")
         tensor([0.0180, 0.5000, 0.9820])
     """
