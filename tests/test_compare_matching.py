@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from htaf_snn import nn as hnn
-from htaf_snn import profile
+from htaf_snn import profile, surrogate
 from htaf_snn.compare.matching import MATCHES, Rescaled, rescaled
 from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, StraightThrough
 

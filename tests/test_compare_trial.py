@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_compare_study import SMALL, STILL, one_thread  # noqa: F401
 
+from htaf_snn import surrogate
 from htaf_snn.compare import Study, figures, measures, trial
 from htaf_snn.compare.trial import Config
 
@@ -58,7 +59,7 @@ def test_folds_test_every_recording_once():
 def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
     result = trial.run(Config("htaf(hardness=0.0)", **SMALL))
     assert result["hardening_gap"] == pytest.approx(result["smooth_test_accuracy"] - result["test_accuracy"])
-    assert "hardening_gap" not in trial.run(Config("htaf", **SMALL))
+    assert trial.run(Config("htaf", **SMALL))["hardening_gap"] == 0.0
 
 
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
@@ -68,9 +69,7 @@ def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
     assert study.settings.dataset == ("digits",)
     assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
     rows = {row["surrogate"]: row for row in study.table()}
-    assert [name for name, row in rows.items() if row["hardening_gap"] is not None] == [
-        "htaf(normalized=True, hardness=0.0)"
-    ]
+    assert all(row["hardening_gap"] == 0.0 for name, row in rows.items() if "hardness" not in name)
     assert rows["htaf"]["cosine_end"] == pytest.approx(1)
     assert -1 <= rows["ede"]["cosine_end"] < 0.99
     text = study.report().read_text()
@@ -121,7 +120,8 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    model = trial._network(Config("htaf(learn=('alpha', 'beta'))", model="dhn"), Images(), trial.surrogate_of(Config()))
+    config = Config("htaf(learn=('alpha', 'beta'))", model="dhn")
+    model = trial._network(config, Images(), trial.surrogate_of(config))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradient = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -140,7 +140,11 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "bnn", "weight_surrogate": "magic"}, "magic"),
         ({"model": "dhn", "n_time_bins": 5}, "^n_time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
         ({"weight_surrogate": "ede"}, "^weight_surrogate: 'ede' has no effect on the model mlp, only on bnn"),
-        ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect on the model mlp, only on bnn, dhn"),
+        (
+            {"surrogates": ["htaf", "htaf(hardness=0.0)"], "anneal": "hardness", "alpha_end": 9.0},
+            "^alpha_end: 9.0 has no effect with this surrogate and anneal='hardness'",
+        ),
+        ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect without a hardness below 1"),
         ({"model": "bnn", "root": "data"}, "^root: expected None, as digits is no file"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),
     ],

@@ -8,17 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from htaf_snn import concepts, models, training
+from htaf_snn import concepts, hardening, models, training
 from htaf_snn import nn as hnn
-from htaf_snn.nn.concept import DISCRETISERS
 from neuromorphic_datasets import images
 
 N_CLASSES, N_CONCEPTS = 10, 12
 
 
-def new_model(discretiser="htaf"):
+SMOOTH = "htaf(normalized=True, hardness=0.0)"
+SURROGATES = [SMOOTH, "relu", "sigmoid(slope=1)", "clipped_ste", "relaxed_bernoulli", "atan(alpha=2)"]
+
+
+def new_model(surrogate=SMOOTH):
     torch.manual_seed(0)
-    return models.ICBM(models.ImageEncoder(1, 4), N_CONCEPTS, N_CLASSES, discretiser=discretiser)
+    return models.ICBM(models.ImageEncoder(1, 4), N_CONCEPTS, N_CLASSES, surrogate=surrogate)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +44,14 @@ def copied(trained):
     return copy.deepcopy(trained)
 
 
-@pytest.mark.parametrize("discretiser", [*DISCRETISERS, "atan(alpha=2)"])
-def test_every_discretiser_learns(loaders, tmp_path, discretiser):
-    model, (train, val, test) = new_model(discretiser), loaders
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_every_surrogate_learns(loaders, tmp_path, surrogate):
+    model, (train, val, test) = new_model(surrogate), loaders
     metrics = concepts.fit(model, train, val, epochs=2, out=tmp_path, progress=False)
     assert metrics[1]["train_loss"] < metrics[0]["train_loss"]
-    assert ("val_hardening_gap" in metrics[0]) == (discretiser == "htaf")
+    assert metrics[0]["val_hardening_gap"] == 0.0 or surrogate == SMOOTH
     found = model.eval().concepts(next(iter(test))[0])
-    assert discretiser == "relu" or set(found.unique().tolist()) <= {0.0, 1.0}
+    assert surrogate == "relu" or set(found.unique().tolist()) <= {0.0, 1.0}
     figures = concepts.measure(model, train, test)
     assert figures["hard_accuracy"] > 0.3
 
@@ -263,7 +266,7 @@ def test_heat_maps_find_the_place(method):
 
 
 def test_functions_of_bits_refuse_real_concepts(loaders, tmp_path):
-    model = models.ICBM(nn.Flatten(), 4, 10, discretiser="relu", in_features=64)
+    model = models.ICBM(nn.Flatten(), 4, 10, surrogate="relu", in_features=64)
     found = concepts.codes(model, loaders[2])
     for make in (
         lambda: concepts.sparsify(model, loaders[0], 3),
@@ -285,7 +288,7 @@ def test_modes_are_restored_even_after_an_error():
         lambda: concepts.heat_map(model, torch.rand(1, 3, 3), 1, patch=1),
         lambda: concepts.examples(model, [(None, None)]),
         lambda: training.evaluate(model, [(torch.rand(1, 1, 3, 3), torch.zeros(1).long())]),
-        lambda: hnn.hardening_gap(model, [(torch.rand(1, 1, 3, 3), torch.zeros(1).long())]),
+        lambda: hardening.evaluate(model, *[[(torch.rand(2, 1, 3, 3), torch.zeros(2).long())]] * 2),
     ):
         with pytest.raises((AttributeError, TypeError, ValueError, RuntimeError)):
             make()
@@ -336,7 +339,7 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: models.ICBM(nn.Flatten(), 0, 2), ValueError, "^n_concepts: expected an integer >= 1, got 0"),
         (lambda: models.ICBM(nn.Flatten(), 4, 1), ValueError, "^n_classes: expected an integer >= 2, got 1"),
         (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=0), ValueError, "^in_features"),
-        (lambda: models.ICBM(nn.Flatten(), 4, 2, discretiser="magic"), ValueError, "unknown surrogate 'magic'"),
+        (lambda: models.ICBM(nn.Flatten(), 4, 2, surrogate="magic"), ValueError, "unknown surrogate 'magic'"),
         (lambda: models.ICBM(Wrong((1, 2)), 4, 2)(torch.rand(5, 1)), TypeError, "^backbone: .* got tuple"),
         (lambda: models.ICBM(Wrong(torch.rand(2, 3, 4)), 4, 2)(torch.rand(5, 1)), ValueError, r"features \(B, D\)"),
         (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=9).eval()(torch.rand(1, 8)), ValueError, "expected 9 f"),

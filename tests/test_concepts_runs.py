@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_datasets_images import own
 from test_processes import torchrun
-from test_training import metrics, run
+from test_training import interrupted, metrics, run
 from torch import nn
 
-from htaf_snn import concepts, models, training
-from htaf_snn.training import loop
+from htaf_snn import concepts, hardening, models, training
 from neuromorphic_datasets import images
 
 SMALL = ["--epochs", "2", "--width", "4", "--n-concepts", "12", "--batch-size", "128"]
@@ -38,7 +38,9 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
     assert training.evaluate(model, test)["accuracy"] == result["hard_accuracy"]
-    assert model.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    assert model.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
+    assert hardening.is_hard(model)
+    assert concepts.measure(model, images.loaders("digits", batch_size=128)[0], test)["hardening_gap"] == 0.0
     codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
     curve = concepts.intervention_curve(model, *codes)
     assert np.mean(curve["accuracy"]) == pytest.approx(result["intervention_auc"], abs=1e-6)
@@ -46,16 +48,7 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
 
 
 def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
-    train_epoch, calls = loop._train_epoch, []
-
-    def stopped(*positional, **named):
-        calls.append(None)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train_epoch(*positional, **named)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
+    with interrupted(1):
         result = run("icbm", *SMALL, "--max-concepts-per-class", 3, "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert "htaf-snn icbm --resume --out" in result.stderr
@@ -66,12 +59,25 @@ def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
     assert metrics(tmp_path / "run") == metrics(finished[0])
 
 
+def test_a_run_annealed_to_hardness_1_resumes_exactly_without_a_gap(tmp_path):
+    config = concepts.Config(epochs=2, width=4, n_concepts=12, batch_size=128, anneal="hardness")
+    whole = concepts.run(config, tmp_path / "whole", progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        concepts.run(config, tmp_path / "parts", progress=False)
+    parts = concepts.run(config, tmp_path / "parts", resume=True, progress=False)
+    assert {**parts, "out": ""} == {**whole, "out": ""}
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    first, second = (load_file(tmp_path / name / training.CHECKPOINT) for name in ("whole", "parts"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert whole["hardening_gap"] == 0.0 and whole["smooth_accuracy"] == whole["hard_accuracy"]
+
+
 def test_a_folder_of_images(tmp_path):
     own(tmp_path / "mine", ["cat", "dog"], 30, (9, 12))
     mine = ["icbm", *SMALL, "--dataset", tmp_path / "mine"]
     result = run(*mine, "--surrogate", "clipped_ste", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
-    assert "dead concepts" in result.stdout and "smooth" not in result.stdout
+    assert "hardening gap 0.0000" in result.stdout and "dead concepts" in result.stdout
     assert '"classes":["cat","dog"]' in (tmp_path / "run" / "atlas.html").read_text()
     result = run(*mine, "--surrogate", "relu", "--out", tmp_path / "real")
     assert result.exit_code == 0, result.stderr
@@ -82,11 +88,7 @@ def test_results_older_than_the_training_are_removed(finished, tmp_path):
     """A sparse head from fewer epochs would be used with the concepts of more."""
     shutil.copytree(finished[0], tmp_path / "run")
 
-    def stopped(*positional, **named):
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
+    with interrupted(0):
         assert run("icbm", "--resume", "--epochs", "3", "--out", tmp_path / "run").exit_code == 130
     files = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert files == ["checkpoint.safetensors", "config.json", "metrics.jsonl"]
@@ -113,7 +115,7 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
-        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect, as no activation is smooth"),
+        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect without a hardness below 1"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -169,7 +171,8 @@ def test_a_folder_of_fit_can_be_loaded(tmp_path):
     other = concepts.load(tmp_path, new())
     assert training.evaluate(other, test) == training.evaluate(model, test)
     assert other.image_shape == (1, 8, 8) and not other.training
-    assert other.concept_layer.discretiser.surrogate.alpha == concepts.Recipe().alpha_end
+    assert other.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
+    assert hardening.is_hard(other) and not hardening.is_hard(model)
     with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained in"):
         concepts.load(tmp_path)
     with pytest.raises(ValueError, match=r"load it with concepts\.load\(out, model\)"):
@@ -196,15 +199,32 @@ def test_the_function_that_loads_a_run_is_named(finished, tmp_path):
 
 
 def test_weights_of_other_concepts_are_refused(tmp_path):
-    def new(discretiser):
-        return models.ICBM(nn.Flatten(), 7, 10, in_features=64, discretiser=discretiser)
+    def new(surrogate):
+        return models.ICBM(nn.Flatten(), 7, 10, in_features=64, surrogate=surrogate)
 
     train, _, _ = images.loaders("digits", batch_size=256)
-    concepts.fit(new("htaf"), train, epochs=1, out=tmp_path, progress=False)
-    for other, name in (("relu", "ReLU"), ("atan", "ATan in spike mode"), ("htaf(beta=4)", "HTAF in spike mode")):
-        with pytest.raises(ValueError, match=f"^model: expected concepts of HTAF in smooth mode, got {name}"):
+    smooth = "htaf(hardness=0.0)"
+    concepts.fit(new(smooth), train, epochs=1, out=tmp_path, progress=False)
+    for other, name in (("relu", "ReLU"), ("atan", "ATan"), ("snntorch.atan", "snntorch.atan")):
+        with pytest.raises(ValueError, match=f"^model: expected concepts of HTAF, got {name}"):
             concepts.load(tmp_path, new(other))
-        with pytest.raises(ValueError, match=f"^activation: expected HTAF in smooth mode, .* got {name}"):
+        with pytest.raises(ValueError, match=f"^activation: expected HTAF, .* got {name}"):
             concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
-    trained = concepts.load(tmp_path, new("htaf"))
+    for other, numbers in (("htaf", "{'hardness': 1.0, "), ("htaf(beta=3, hardness=0.0)", "'beta': 3.0")):
+        with pytest.raises(ValueError, match=rf"^surrogate_at_start: .* as in the run to resume, got .*{numbers}"):
+            concepts.fit(new(other), train, epochs=1, out=tmp_path, resume=True, progress=False)
+    trained = concepts.load(tmp_path, new("htaf(beta=3)"))
+    assert trained.concept_layer.activation.surrogate.beta == 4.0
     assert concepts.load(tmp_path, trained) is trained
+
+
+def test_a_training_with_a_callable_resumes(tmp_path):
+    """A callable's address differs between processes, and must not count."""
+    train, _, _ = images.loaders("digits", batch_size=256)
+    functions = []
+    for epochs in (1, 2):
+        function = lambda x: (x > 0).to(x.dtype) + x - x.detach()  # noqa: E731
+        model = models.ICBM(nn.Flatten(), 7, 10, in_features=64, surrogate=function)
+        metrics = concepts.fit(model, train, epochs=epochs, out=tmp_path, resume=epochs > 1, progress=False)
+        assert len(metrics) == epochs
+        functions.append(function)  # kept, so that the second has another address

@@ -40,6 +40,8 @@ def test_every_surrogate_of_a_library_resolves(library):
             assert not step(X.clone().requires_grad_()).requires_grad
         else:
             assert gradient(step).shape == X.shape
+        for dtype in (torch.float64, torch.bfloat16):
+            assert step(torch.tensor([-0.5, 0.5], dtype=dtype)).dtype == dtype, spec
 
 
 @pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in libraries.LIBRARIES])

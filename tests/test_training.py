@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from htaf_snn import hardening, models, register, surrogate, training, unregister
 from htaf_snn import nn as hnn
-from htaf_snn import surrogate, training, unregister
 from htaf_snn.cli import app
 from htaf_snn.training import TrainConfig
 
@@ -51,6 +52,22 @@ def run(*arguments):
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+@contextmanager
+def interrupted(epochs):
+    """Within the block a training stops after so many epochs, as on Ctrl-C."""
+    train_epoch, calls = training.loop._train_epoch, []
+
+    def stopped(*positional, **named):
+        if len(calls) == epochs:
+            raise KeyboardInterrupt
+        calls.append(None)
+        return train_epoch(*positional, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.loop, "_train_epoch", stopped)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -177,7 +194,7 @@ def assert_one_error(shown, *words):
         (["--surrogate", "snntorch.relu"], ["snntorch.relu", "atan"]),
         (["--surrogate", "htaf(beta"], ["htaf(beta"]),
         (["--surrogate", "snntorch.atan", "--library", "norse"], ["snntorch.atan", "Norse"]),
-        (["--surrogate", "htaf(hardness=0.0)", "--library", "norse"], ["smooth"]),
+        (["--surrogate", "htaf(hardness=0.0)", "--library", "norse"], ["hardness 1", "Norse"]),
         (["--surrogate", "norse.adjoint", "--library", "norse"], ["norse.adjoint"]),
         (["--library", "keras"], ["library", "keras", "norse"]),
         (["--model", "rnn"], ["model", "rnn", "cnn"]),
@@ -360,16 +377,26 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
         assert not net.training and training.evaluate(net, test_loader)["accuracy"] == expected
 
 
-def test_the_hardening_gap_is_reported(recordings, tmp_path):
-    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", tmp_path / "run", "--json"]
-    result = json.loads(run(*arguments, "--surrogate", "htaf(hardness=0.0)").stdout)
+@pytest.mark.parametrize("library", ["snntorch", "fused"])
+def test_the_hardening_gap_is_reported(recordings, tmp_path, library):
+    out = tmp_path / "run"
+    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", out, "--library", library]
+    shown = run(*arguments, "--surrogate", "htaf(hardness=0.0)", "--alpha-end", 2)
+    result = json.loads((out / "result.json").read_text())
+    assert f"{result['test_accuracy']:.4f}, hardening gap {result['hardening_gap']:.4f}" in shown.stdout
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
-    config = training.read_config(tmp_path / "run")
-    net, loader = training.load(tmp_path / "run"), training.make_loaders(config)[2]
-    assert training.evaluate(net, loader)["accuracy"] == result["test_accuracy"]
-    for neuron in net.neurons:
-        neuron.leaky.spike_grad.hardness = 0.0
-    assert training.evaluate(net, loader)["accuracy"] == result["smooth_test_accuracy"]
+    net, loaders = training.load(out), training.make_loaders(training.read_config(out))
+    assert hardening.is_hard(net)
+    assert hardening.evaluate(net, loaders[0], loaders[2]) == (result["test_accuracy"],) * 2 + (
+        0.0,
+        result["test_loss"],
+    )
+    for neuron in hardening.surrogates(net).values():
+        assert neuron.alpha == 2.0
+        neuron.hardness = 0.0
+    with register():
+        evaluation = hardening.evaluate(net, loaders[0], loaders[2])
+    assert evaluation.smooth == result["smooth_test_accuracy"] and evaluation.gap == result["hardening_gap"]
 
 
 def test_damaged_runs_are_one_line(finished, recordings):
@@ -403,5 +430,6 @@ def test_a_bad_plot_is_one_line_and_leaves_nothing(tmp_path, name):
 def test_every_surrogate_drives_every_library(library, name):
     neuron = models.neuron(library, name)
     x = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    neuron(x).sum().backward()
+    with register():
+        neuron(x).sum().backward()
     assert x.grad.isfinite().all() and x.grad.any()

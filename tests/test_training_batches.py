@@ -1,5 +1,7 @@
 """Batches of loaders and scores of networks: used correctly, or refused with the remedy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SubsetRandomSampler, TensorDataset
 
 import neuromorphic_datasets as nd
-from htaf_snn import deploy, models, training
+from htaf_snn import deploy, hardening, models, training
 from htaf_snn import nn as hnn
 
 CLASSES, BATCH, STEPS = 3, 4, 6
@@ -31,7 +33,7 @@ def _labels(some):
 def uses(model, x, labels, tmp_path, dim=0):
     """Yield a call of every function that runs a network over a loader."""
     yield lambda: training.evaluate(model, loader(x, labels, dim))
-    yield lambda: hnn.hardening_gap(model, loader(x, labels, dim))
+    yield lambda: hardening.evaluate(model, loader(x, labels, dim), loader(x, labels, dim))
     yield lambda: training.fit(model, loader(x, labels, dim), out=tmp_path, epochs=1, progress=False)
 
 
@@ -213,7 +215,7 @@ def test_batchnorm_skips_no_full_batch():
 
 
 def test_statistics_stay_without_data_to_measure_them():
-    net = nn.Sequential(hnn.HTAFActivation(), nn.BatchNorm1d(3))
+    net = nn.Sequential(hnn.BinaryActivation(), nn.BatchNorm1d(3))
     net[1].running_mean.fill_(5.0)
     with pytest.raises(ValueError, match=r"^loader: expected a batch of two samples or more"):
         hardening.recalibrate(net, [(torch.rand(1, 3), LABELS[:1])])
@@ -268,9 +270,9 @@ def test_a_loader_without_a_length_is_refused(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite_have_no_accuracy(value):
     batch = [(torch.full((4, 2), value), torch.zeros(4).long())]
-    for measure in (training.evaluate, hnn.hardening_gap):
+    for measure in (training.evaluate, partial(hardening.evaluate, train_loader=batch)):
         with pytest.raises(FloatingPointError, match="NaN"):
-            measure(nn.Linear(2, 2), batch)
+            measure(nn.Linear(2, 2), loader=batch)
 
 
 def test_a_network_without_parameters_is_on_the_cpu():

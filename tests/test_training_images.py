@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_processes import torchrun
-from test_training import metrics, run
+from test_training import interrupted, metrics, run
 from torch import nn
 
-from htaf_snn import deploy, models, training
+from htaf_snn import deploy, hardening, models, training
 from htaf_snn import nn as hnn
-from htaf_snn.training import TrainConfig, loop, recipe
+from htaf_snn.training import TrainConfig, recipe
 
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMALL = {"hidden": (16,), "batch_size": 256, "epochs": 2, "lr": 0.01}
@@ -27,9 +28,10 @@ def options(settings):
     [
         {"model": "relu"},
         {"model": "bnn", "surrogate": "clipped_ste", "weight_surrogate": "magnitude_aware"},
-        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "stepwise"},
+        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal_shape": "stepwise"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
+        {"model": "dhn", "surrogate": SMOOTH, "anneal": "hardness"},
         {"model": "dhn", "surrogate": "htaf(learn=('alpha', 'beta'))", "schedule": "cosine"},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
@@ -39,33 +41,33 @@ def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
     assert config.dataset == "digits"
     whole = training.train(config, tmp_path / "whole", progress=False)
 
-    def stopped(model, *others, **named):
-        if stopped.calls:
-            raise KeyboardInterrupt
-        stopped.calls += 1
-        return train_epoch(model, *others, **named)
-
-    stopped.calls, train_epoch = 0, loop._train_epoch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_train_epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(config, tmp_path / "parts", progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        training.train(config, tmp_path / "parts", progress=False)
     parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     unlike = ("seconds", "out")
     assert {k: v for k, v in parts.items() if k not in unlike} == {k: v for k, v in whole.items() if k not in unlike}
 
     net, (train_loader, _, test_loader) = training.load(tmp_path / "parts"), training.make_loaders(config)
+    states = [load_file(tmp_path / name / training.CHECKPOINT) for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert training.evaluate(net, test_loader)["accuracy"] == whole["test_accuracy"]
-    assert ("hardening_gap" in whole) == (settings.get("surrogate") == SMOOTH)
-    if "hardening_gap" in whole:
+    assert hardening.is_hard(net)
+    assert hardening.evaluate(net, train_loader, test_loader).gap == 0.0
+    assert whole["hardening_gap"] == whole["smooth_test_accuracy"] - whole["test_accuracy"]
+    assert ("val_hardening_gap" in metrics(tmp_path / "parts")[0]) == bool(config.val_fraction)
+    if settings.get("surrogate") == SMOOTH:
+        is_hardened = config.anneal == "hardness"
+        for surrogate in hardening.surrogates(net).values():
+            assert surrogate.alpha == (1.0 if is_hardened else config.alpha_end)
+            surrogate.hardness = 1.0 if is_hardened else 0.0
         train_loader.sampler.set_epoch(1)
-        again = training.evaluate_hard(net, train_loader, test_loader)
-        assert again["smooth_accuracy"] == whole["smooth_test_accuracy"]
-        assert again["hardening_gap"] == whole["hardening_gap"] == again["smooth_accuracy"] - again["accuracy"]
-        assert {"val_hardening_gap", "val_smooth_accuracy"} <= set(metrics(tmp_path / "parts")[0]) or not (
-            config.val_fraction
-        )
+        again = hardening.evaluate(net, train_loader, test_loader)
+        assert (again.hard, again.smooth) == (whole["test_accuracy"], whole["smooth_test_accuracy"])
+        assert (whole["hardening_gap"] == 0.0) or not is_hardened
+    else:
+        assert whole["hardening_gap"] == 0.0
 
 
 def test_a_trained_network_can_be_packed(tmp_path):
@@ -105,11 +107,28 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "weight_surrogate: 'ede' has no effect on the model dhn, only on bnn",
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
-        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect, as no activation is smooth while training"),
-        ({"surrogate": "clipped_ste", "anneal": "cosine"}, "anneal: 'cosine' has no effect, as no activation"),
+        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect without a hardness below 1; leave it out, or use a surrogate"),
+        (
+            {"surrogate": "clipped_ste", "anneal_shape": "cosine"},
+            "anneal_shape: 'cosine' has no effect without a hardness below 1",
+        ),
+        ({"anneal": "hardness"}, "anneal: 'hardness' has no effect without a hardness below 1"),
+        (
+            {"surrogate": SMOOTH, "anneal": "hardness", "alpha_end": 9},
+            "alpha_end: 9.0 has no effect with this surrogate and anneal='hardness'",
+        ),
+        (
+            {"surrogate": SMOOTH, "anneal": "none", "anneal_shape": "cosine"},
+            "anneal_shape: 'cosine' has no effect with this surrogate and anneal='none'",
+        ),
+        (
+            {"surrogate": "sigmoid(hardness=0.0)", "alpha_end": 9},
+            "alpha_end: 9.0 has no effect with this surrogate and anneal='alpha'",
+        ),
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
-        ({"anneal": "linear"}, "anneal: expected one of exponential, cosine, stepwise"),
+        ({"anneal": "linear"}, "anneal: expected one of alpha, hardness, none"),
+        ({"anneal_shape": "exponential"}, "anneal_shape: expected one of linear, cosine, stepwise"),
         ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
         ({"alpha_end": 0}, "alpha_end: expected a number in"),
         ({"batch_size": 1}, "batch_size: BatchNorm expects two samples"),
@@ -132,14 +151,14 @@ def test_a_last_batch_of_one_is_left_out(tmp_path):
 def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
     """Loading a run gives the network that its figures describe."""
     config = TrainConfig(model="dhn", surrogate=SMOOTH, hidden=(4,), batch_size=76, epochs=2)
-    alphas, at = [], hnn.AnnealAlpha.at
+    alphas, at = [], hardening.Anneal.at
 
     def noted(self, number):
         at(self, number)
-        alphas.append(next(iter(self._activations.values())).alpha)
+        alphas.append(next(iter(self._surrogates.values())).alpha)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hnn.AnnealAlpha, "at", noted)
+        patch.setattr(hardening.Anneal, "at", noted)
         training.train(config, tmp_path, progress=False)
     assert alphas[-1] == 20.0
 
@@ -155,13 +174,13 @@ def test_a_compiled_network_learns_as_well(tmp_path):
 class Step(nn.Module):
     def __init__(self):
         super().__init__()
-        self.activation = hnn.HTAFActivation(alpha=2.0)
+        self.activation = hnn.BinaryActivation("htaf(alpha=2, normalized=True, hardness=0.0)")
         self.linear = hnn.BinaryLinear(2, 2)
 
 
-@pytest.mark.parametrize("anneal", recipe.ANNEALS)
-def test_the_recipe_step_by_step(anneal):
-    settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal": anneal}
+@pytest.mark.parametrize("shape", recipe.SHAPES)
+def test_the_recipe_step_by_step(shape):
+    settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal_shape": shape}
     config, model = TrainConfig(model="dhn", **settings), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
@@ -174,7 +193,7 @@ def test_the_recipe_step_by_step(anneal):
         alphas.append(model.activation.surrogate.alpha)
     assert alphas == sorted(alphas)
     assert alphas[0] >= 2 and alphas[-1] == pytest.approx(32)
-    assert alphas[14] == pytest.approx({"exponential": 8.0, "cosine": 8.0, "stepwise": 2 * 16 ** (3 / 5)}[anneal])
+    assert alphas[14] == pytest.approx({"linear": 8.0, "cosine": 8.0, "stepwise": 2 * 16 ** (3 / 5)}[shape])
     assert rates[0] == pytest.approx(0.5 / 4)  # the first of four steps of the rise
     assert max(rates) == pytest.approx(0.5, rel=0.01)
     assert rates.index(max(rates)) in (2, 3)
@@ -182,16 +201,30 @@ def test_the_recipe_step_by_step(anneal):
     assert rates[-1] == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi * (29 / 30 - 0.1) / 0.9)))
 
 
+def test_the_hardness_is_annealed_to_1_step_by_step():
+    config, model = TrainConfig(model="dhn", epochs=2, anneal="hardness"), Step()
+    model.activation.surrogate.hardness = 0.5
+    prepare = recipe.before_step(config, model, 5)
+    hardnesses = []
+    for number in range(12):
+        prepare(number, torch.optim.Adam(model.parameters()))
+        hardnesses.append(model.activation.surrogate.hardness)
+    assert hardnesses == pytest.approx([0.5 + 0.05 * number for number in range(1, 11)] + [1.0, 1.0])
+    assert hardnesses[9] == 1.0 and model.activation.surrogate.alpha == 2.0
+    assert model.linear.surrogate.hardness == 1.0
+
+
 def test_the_hard_network_has_statistics_of_its_own():
     """After a smooth activation, evaluated hard, BatchNorm must know the mean of the steps."""
     torch.manual_seed(0)
-    model = nn.Sequential(hnn.HTAFActivation(alpha=0.1, levels=(0, 1)), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    activation = hnn.BinaryActivation("htaf(alpha=0.1, normalized=True, hardness=0.0)", levels=(0, 1))
+    model = nn.Sequential(activation, nn.BatchNorm1d(3), nn.Linear(3, 2))
     data = [(torch.randn(64, 3) + 1, torch.zeros(64, dtype=torch.int64)) for _ in range(4)]
-    result = training.evaluate_hard(model, data, data)
-    assert set(result) == {"loss", "accuracy", "smooth_accuracy", "hardening_gap"}
+    result = hardening.evaluate(model, data, data, keep_hard_statistics=True)
+    assert result.gap == result.smooth - result.hard
     mean = torch.cat([x for x, _ in data]).gt(0).float().mean(0)
     torch.testing.assert_close(model[1].running_mean, mean)
-    assert model[0].surrogate.mode == "smooth"
+    assert activation.surrogate.hardness == 0.0
 
 
 def test_layers_and_activations_are_listed():

@@ -5,14 +5,14 @@ from typing import Annotated
 import typer
 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
-WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights, or magnitude_aware.")]
+WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights; or magnitude_aware.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
 BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]
 NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per recording.")]
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
 Anneal = Annotated[
-    str, typer.Option(help="What moves while the surrogate's hardness is below 1: alpha, hardness (to 1) or none.")
+    str, typer.Option(help="Quantity moved in training while the hardness is below 1: alpha, hardness (to 1) or none.")
 ]
 AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
 AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, cosine or stepwise.")]

@@ -39,7 +39,7 @@ def compare_command(
         Optional[str],  # noqa: UP045
         typer.Option(
             help="Comma-separated data sets of `htaf-snn train`.",
-            show_default="saccade-digits; for images digits",
+            show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
     root: Annotated[
@@ -49,8 +49,8 @@ def compare_command(
     surrogates: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help='Comma-separated, such as "htaf(beta=8),snntorch.atan"; the first is the baseline.',
-            show_default=f"{','.join(_STUDY.surrogates)}; for images others",
+            help='Comma-separated, such as "htaf(beta=8, hardness=0.0),snntorch.atan"; the first is the baseline.',
+            show_default=f"{','.join(_STUDY.surrogates)}; others for images",
         ),
     ] = None,
     slopes: Annotated[
@@ -62,7 +62,9 @@ def compare_command(
     match: Annotated[
         str, typer.Option(help="Quantity made equal for all surrogates: none, peak, half_width or area.")
     ] = _STUDY.match,
-    reference: Annotated[str, typer.Option(help="Surrogate that the others are matched to.")] = _STUDY.reference,
+    reference: Annotated[
+        str, typer.Option(help="Surrogate that the others are matched to and whose gradients theirs are compared with.")
+    ] = _STUDY.reference,
     width: Annotated[int, typer.Option(help="Neurons per hidden layer.")] = _STUDY.width,
     epochs: Epochs = _STUDY.epochs,
     batch_size: BatchSize = _STUDY.batch_size,

@@ -38,6 +38,7 @@ _DEFAULTS = concepts.Config()
     epilog=(
         "[bold]Examples[/bold]\n\n"
         "htaf-snn icbm\n\n"
+        "htaf-snn icbm --anneal hardness\n\n"
         "htaf-snn icbm --dataset fashion-mnist --root data/fashion --width 32 --out runs/icbm --json\n\n"
         "htaf-snn icbm --dataset my_images/ --max-concepts-per-class 8    (class folders)"
     ),
@@ -52,7 +53,7 @@ def icbm_command(
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _DEFAULTS.n_concepts,
     surrogate: Annotated[
         str,
-        typer.Option(help="A surrogate, or for comparison relu, sigmoid_ste, clipped_ste or relaxed_bernoulli."),
+        typer.Option(help='Such as "htaf(beta=8, hardness=0.0)"; for comparison also relu or relaxed_bernoulli.'),
     ] = _DEFAULTS.surrogate,
     width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _DEFAULTS.width,
     max_concepts_per_class: Annotated[
@@ -102,8 +103,8 @@ def icbm_command(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    gap = "" if result["smooth_accuracy"] is None else f", {result['smooth_accuracy']:.4f} with smooth concepts"
-    typer.echo(f"test accuracy {result['hard_accuracy']:.4f}{gap}, {result['dead']} dead concepts")
+    accuracy, gap = result["hard_accuracy"], result["hardening_gap"]
+    typer.echo(f"test accuracy {accuracy:.4f}, hardening gap {gap:.4f}, {result['dead']} dead concepts")
     if "dense_accuracy" in result:
         typer.echo(f"with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
     if (out / "atlas.html").is_file():

@@ -27,14 +27,14 @@ def profile_command(
     delta: Annotated[list[float], typer.Option(help="Half-width of an interval for the mass; repeatable.")] = list(  # noqa: B006
         profile.DELTAS
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object per surrogate.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per surrogate.")] = False,
 ) -> None:
     """Measure surrogates: peak, width at half maximum, gradient mass within ±delta and in total, tail."""
     with one_line_errors():
-        found = {spec: surrogate.resolve(spec) for spec in surrogates}
-        profiles = [profile.measure(step, spec, delta) for spec, step in found.items()]
+        resolved: dict[str, surrogate.SurrogateLike] = {spec: surrogate.resolve(spec) for spec in surrogates}
+        profiles = [profile.measure(module, spec, delta) for spec, module in resolved.items()]
         if plot is not None:
-            profile.plot(found, plot)
+            profile.plot(resolved, plot)
     if as_json:
         typer.echo(json.dumps([p.as_dict() for p in profiles], allow_nan=False))
     else:

@@ -41,7 +41,7 @@ _DEFAULTS = training.TrainConfig()
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
         "htaf-snn train --dataset nmnist --root data/nmnist --folds 5\n\n"
-        "htaf-snn train --model dhn --dataset digits --schedule cosine\n\n"
+        'htaf-snn train --model dhn --schedule cosine --surrogate "htaf(hardness=0.0)" --anneal hardness\n\n'
         "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
     ),
@@ -51,7 +51,7 @@ def train_command(
     dataset: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="One of `htaf-snn datasets list`, for models of images digits, mnist, fashion-mnist or cifar10.",
+            help="One of `htaf-snn datasets list`; for models of images digits, mnist, fashion-mnist or cifar10.",
             show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
@@ -62,7 +62,7 @@ def train_command(
     ] = _DEFAULTS.library,
     surrogate: Annotated[
         str,
-        typer.Option(help="""For example "htaf(beta=8)", snntorch.atan or "htaf(normalized=True, hardness=0.0)"."""),
+        typer.Option(help='For example "htaf(beta=8)", snntorch.atan or, smooth at first, "htaf(hardness=0.0)".'),
     ] = _DEFAULTS.surrogate,
     model: Annotated[
         str,
@@ -118,7 +118,7 @@ def train_command(
         return
     if "fold_accuracy" in result:
         typer.echo("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
-    gap = f", {result['smooth_test_accuracy']:.4f} with smooth steps" if "hardening_gap" in result else ""
+    gap = f", hardening gap {result['hardening_gap']:.4f}" if "hardening_gap" in result else ""
     typer.echo(f"test accuracy {result['test_accuracy']:.4f}{gap}, results in {result['out']}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
@@ -51,8 +50,8 @@ class Rescaled(Foreign):
         return self._scaled(self.function, x)
 
     def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
-        """Return what the surrogate gives at another hardness than its own, see `Surrogate`."""
-        return self._scaled(partial(self.function.at_hardness, hardness, **parameters), x)
+        """Return the output at another hardness than the surrogate's own, see `Surrogate`."""
+        return self._scaled(lambda scaled: self.function.at_hardness(hardness, scaled, **parameters), x)
 
     def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         y = surrogate(x if self.stretch == 1 else x * self.stretch)

@@ -45,7 +45,7 @@ _COLUMNS = {
     "cosine_end": ("cosine", "between the gradients after training of this and the reference surrogate, on one batch"),
     "acs": ("ACs", "accumulations per sample, NeuroBench's effective operations"),
     "energy_nj": ("energy, nJ", "per sample, at 0.9 pJ per AC and 4.6 pJ per MAC (45 nm, Horowitz 2014)"),
-    "hardening_gap": ("hardening gap", "accuracy with smooth steps minus that with hard ones"),
+    "hardening_gap": ("hardening gap", "accuracy at the surrogate's hardness minus that of the hard network"),
     "stretch": ("stretch", "factor of the argument that matched the surrogate to the reference"),
     "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
     "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),

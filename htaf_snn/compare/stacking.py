@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,15 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
         One result per configuration, each with an equal share of the time.
 
     Raises:
-        StackingError: if the networks are not spiking ones, the seeds' parts of the data have different sizes, or a
-            gradient is not finite; separate runs then report which seed's.
+        StackingError: if the networks are not spiking ones or their surrogates learn, the seeds' parts of the data have
+            different sizes, or a gradient is not finite; separate runs then report which seed's.
     """
     start = time.perf_counter()
     if configs[0].model != "mlp":
         raise StackingError(f"model: expected mlp, got {configs[0].model}")
     trials = [trial.prepare(config) for config in configs]
+    if any(True for neuron in trials[0].model.neurons for _ in neuron.parameters()):
+        raise StackingError(f"surrogate: expected one without parameters that learn, got {configs[0].surrogate}")
     sizes = [len(prepared.loaders[0].dataset) for prepared in trials]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
@@ -53,14 +55,21 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     config, nets = trials[0].config, [prepared.model for prepared in trials]
     weights, _ = stack_module_state([*nets])
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
+    steps = len(trials[0].loaders[0])
+    prepares = [training.before_step(config, net, steps) for net in nets]
+
+    def before_step(number: int) -> None:
+        for prepare in prepares:
+            prepare(number, optimizer)
+
     curves: list[list[dict]] = [[] for _ in nets]
     for epoch in range(config.epochs):
         start = time.perf_counter()
-        metrics = _epoch(trials, weights, optimizer, epoch)
+        metrics = _epoch(trials, weights, optimizer, epoch, before_step)
         for number, (prepared, lines) in enumerate(zip(trials, curves, strict=True)):
             _put(prepared.model, {name: value[number] for name, value in weights.items()})
-            validated = training.evaluate(prepared.model, prepared.loaders[1])
-            lines.append({"epoch": epoch, **metrics[number], **{f"val_{k}": value for k, value in validated.items()}})
+            validated = training.loop.validate(prepared.model, *prepared.loaders[:2])
+            lines.append({"epoch": epoch, **metrics[number], **validated})
         seconds = (time.perf_counter() - start) / len(trials)
         for lines in curves:
             lines[-1]["seconds"] = seconds
@@ -68,14 +77,19 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
 
 
 def _epoch(
-    trials: Sequence[trial.Prepared], weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, epoch: int
+    trials: Sequence[trial.Prepared],
+    weights: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    before_step: Callable[[int], None],
 ) -> list[dict]:
     loaders, device = [prepared.loaders[0] for prepared in trials], next(iter(weights.values())).device
     for loader in loaders:
         loader.sampler.set_epoch(epoch)
     losses = correct = rates = torch.zeros(len(loaders), dtype=torch.float64, device=device)
     samples = 0
-    for batches in zip(*loaders, strict=True):
+    for step, batches in enumerate(zip(*loaders, strict=True)):
+        before_step(epoch * len(loaders[0]) + step)
         frames = torch.stack([frames for frames, _ in batches], 1).to(device)
         labels = torch.stack([labels for _, labels in batches]).to(device)
         scores, spikes = _scores(trials[0].model, weights, frames)

@@ -215,9 +215,8 @@ def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labe
 
 
 def _tested(model: Network, loaders: tuple) -> dict:
-    """Return test results and activity of the network with hard steps."""
+    """Return test results and activity of the hard network."""
     train, _, test = loaders
-    evaluation = hardening.evaluate(model, train, test, keep_hard_statistics=True)
+    tested = training.runs.test(model, train, test)
     with hardening.hard(model):
-        measured = activity(model, test)
-    return {**training.runs.test_figures(evaluation), **measured}
+        return {**tested, **activity(model, test)}

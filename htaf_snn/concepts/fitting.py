@@ -185,7 +185,8 @@ def fit(
     if epochs is not None:
         recipe = replace(recipe, epochs=epochs)
     out, penalty = Path(out), _Penalty(recipe)
-    start = getattr(model.concept_layer.activation, "surrogate", None)
+    surrogate = getattr(model.concept_layer.activation, "surrogate", None)
+    start = surrogate.numbers() if surrogate else {}  # without addresses of callables, which differ between processes
     own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
     check_annealing(own, model)
     writes = processes is None or processes.is_main
@@ -194,7 +195,7 @@ def fit(
         check_same_run(own, read_settings(out, Recipe))
     with _shape_restored_on_error(model), penalty.watching(model.concept_layer.activation):
         check_first_batch(model, train_loader)
-        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": repr(start)}
+        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": start}
         if resumes:
             check_same_data(out, data)
         if writes:
@@ -225,9 +226,10 @@ def _write_config(out: Path, values: dict) -> None:
 
 
 def activation_of(model: ICBM) -> str:
-    """Return the class names of the module that makes the concepts, without parameters, as training changes them."""
+    """Return what makes the concepts: a class, without its parameters, as training changes them, or a specification."""
     activation = model.concept_layer.activation
-    return type(getattr(activation, "surrogate", activation)).__name__
+    surrogate = getattr(activation, "surrogate", activation)
+    return getattr(surrogate, "name", "") or type(surrogate).__name__
 
 
 def check_first_batch(model: ICBM, loader: DataLoader) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -70,7 +71,7 @@ class Config(Recipe):
     root: str | None = None
     download: bool = False
     n_concepts: int = 64
-    surrogate: str = "htaf"
+    surrogate: str = "htaf(normalized=True, hardness=0.0)"
     width: int = 16
     max_concepts_per_class: int | None = None
     batch_size: int = 64
@@ -204,7 +205,9 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         if writes:
             if resume:
                 check_same_data(out, data)
-                restore(out, model, torch.optim.Adam(model.parameters()))
+                # Not into the model itself, whose annealing starts from the configuration's surrogate.
+                restored = copy.deepcopy(model)
+                restore(out, restored, torch.optim.Adam(restored.parameters()))
             # Files older than the training that continues would be mistaken for its results.
             for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
                 (out / name).unlink(missing_ok=True)

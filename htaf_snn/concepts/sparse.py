@@ -114,7 +114,7 @@ def _path(
 
     # The penalty at which all weights are 0: the largest gradient there.
     enough, too_weak = float(np.abs(bits.T @ (target - target.mean())).max()), 0.0
-    if enough < 1e-9:  # no concept tells the class: apart from rounding there is nothing to select
+    if enough < 1e-9:  # no concept identifies the class: apart from rounding there is nothing to select
         return
     head = LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=max_iter, tol=1e-3, random_state=0, warm_start=True)
     yield (enough, 0, float(max(target.mean(), 1 - target.mean()))), np.zeros(bits.shape[1])

@@ -76,7 +76,7 @@ class BinaryMLP(_Layered):
         new_surrogate = copies(surrogate)
         layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
         for a, b in pairwise([in_features, *hidden]):
-            layers += [hnn.BinaryLinear(a, b, surrogate=copies(weight_surrogate)()), nn.BatchNorm1d(b)]
+            layers += [hnn.BinaryLinear(a, b, surrogate=copy.deepcopy(weight_surrogate)), nn.BatchNorm1d(b)]
             layers += [hnn.BinaryActivation(new_surrogate())]
         super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], n_classes))
 
@@ -175,7 +175,7 @@ class _BiRealBlock(nn.Module):
     def __init__(self, a: int, b: int, stride: int, surrogate: Surrogate, weight_surrogate: SurrogateLike):
         super().__init__()
         self.activation = hnn.BinaryActivation(surrogate, channels=a)
-        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=copies(weight_surrogate)())
+        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=copy.deepcopy(weight_surrogate))
         self.norm, self.nonlinear = nn.BatchNorm2d(b), hnn.RPReLU(b)
         self.shortcut: nn.Module = nn.Identity()
         if a != b or stride > 1:

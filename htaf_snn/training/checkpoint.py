@@ -67,7 +67,7 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or its tensors do not fit the model; nothing is changed then.
+        ValueError: if the file is damaged, or its tensors or surrogates do not fit the model; nothing is changed then.
 
     Example:
         >>> import tempfile
@@ -93,7 +93,12 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     state = _with_prefix(tensors, "model.")
     _check_shapes(path, state, model.state_dict())
     _check_optimizer(path, tensors, model, epoch)
-    model.load_state_dict(state)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        model.load_state_dict(state)
+    except ValueError as error:  # of another surrogate
+        model.load_state_dict(before)
+        raise ValueError(f"{path}: {error}") from error
     for name, parameter in model.named_parameters():
         stored = _with_prefix(tensors, f"optimizer.{name}.")
         if stored:
@@ -128,5 +133,6 @@ def _check_shapes(path: str | PathLike, tensors: dict[str, Tensor], expected: di
         want, got = (
             f"{name} of shape {tuple(t[name].shape)}" if name in t else f"no {name}" for t in (expected, tensors)
         )
-        if want != got:
+        is_text = name.endswith("_extra_state") and name in tensors and name in expected
+        if want != got and not is_text:
             raise ValueError(f"{path}: expected {want}, got {got}")

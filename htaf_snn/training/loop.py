@@ -111,21 +111,19 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     return {"loss": loss, "accuracy": accuracy}
 
 
-def figures(evaluation: hardening.Evaluation) -> dict[str, float]:
-    """Return an evaluation as metrics name it."""
-    return {
-        "loss": evaluation.loss,
-        "accuracy": evaluation.hard,
-        "smooth_accuracy": evaluation.smooth,
-        "hardening_gap": evaluation.gap,
-    }
-
-
-def _calibrate_hard(model: nn.Module, train_loader: Iterable) -> None:
-    """Give BatchNorm the statistics of the hard network, unless the network is hard already."""
+def validate(
+    model: nn.Module, train_loader: Iterable, val_loader: Iterable | None, processes: Processes | None = None
+) -> dict[str, float]:
+    """Return the validation figures of an epoch, none without data; BatchNorm gets the hard network's statistics."""
+    if val_loader is not None:
+        hard, smooth, gap, loss = hardening.evaluate(
+            model, train_loader, val_loader, keep_hard_statistics=True, processes=processes
+        )
+        return {"val_loss": loss, "val_accuracy": hard, "val_smooth_accuracy": smooth, "val_hardening_gap": gap}
     if not hardening.is_hard(model):
         with hardening.hard(model):
             hardening.recalibrate(model, train_loader)
+    return {}
 
 
 def _train_epoch(
@@ -341,7 +339,7 @@ def fit(
         before_step=before_step,
         penalty=penalty,
     )
-    if done:  # what the step before set, in all processes
+    if done:  # the settings of the previous step, in all processes
         before_step(done * steps - 1, optimizer)
     if is_main:
         _write_metrics(out, metrics)
@@ -354,14 +352,9 @@ def fit(
         start = time.perf_counter()
         with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{epochs}", disable=not (progress and is_main)) as bar:
             line = {"epoch": epoch, **_train_epoch(model, train_step, batches, epoch, bar, processes)}
-            if val_loader is None:
-                _calibrate_hard(model, train_loader)
-            else:
-                validation = hardening.evaluate(
-                    model, train_loader, val_loader, keep_hard_statistics=True, processes=processes
-                )
-                line |= {f"val_{name}": value for name, value in figures(validation).items()}
-                bar.set_postfix_str(f"{bar.postfix}, val acc {validation.hard:.3f}")
+            line |= validate(model, train_loader, val_loader, processes)
+            if val_loader is not None:
+                bar.set_postfix_str(f"{bar.postfix}, val acc {line['val_accuracy']:.3f}")
         metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
         if is_main:
             _write_metrics(out, metrics)

@@ -1,10 +1,9 @@
-"""Changes to a network and its optimizer during training: learning rate, steepness, clipped weights."""
+"""Changes to a network and its optimizer during training: learning rate, annealing, clipped weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Protocol
 
 import torch
@@ -38,7 +37,7 @@ class Recipe(Protocol):
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
-    """Return what moves alpha or the hardness from its own value over so many steps; None if nothing is to be moved."""
+    """Return the annealing of alpha or the hardness from its present value over the steps; None if there is none."""
     if recipe.anneal == "none" or hardening.is_hard(model):
         return None
     surrogates = list(hardening.annealable(model, recipe.anneal).values())
@@ -51,15 +50,17 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
     """Raise ValueError if a setting of the annealing differs from its default without effect on the model."""
-    anneal = annealing(recipe, model, steps=1)
-    idle = ["alpha_end"] if recipe.anneal != "alpha" else []
-    for name in idle if anneal else ("anneal", "alpha_end", "anneal_shape"):
-        value, default = getattr(recipe, name), next(f.default for f in fields(recipe) if f.name == name)
-        if value != default:
-            raise ValueError(
-                f"{name}: {value!r} has no effect, as no surrogate with a hardness below 1 is annealed so; leave it "
-                "out, or take a surrogate such as htaf(normalized=True, hardness=0.0)"
-            )
+    idle: tuple[str, ...] = ("anneal", "alpha_end", "anneal_shape")
+    if annealing(recipe, model, steps=1):
+        idle = () if recipe.anneal == "alpha" else ("alpha_end",)
+    if hardening.is_hard(model):
+        reason = "without a hardness below 1; leave it out, or use a surrogate such as htaf(hardness=0.0)"
+    else:
+        reason = f"with this surrogate and anneal={recipe.anneal!r}; leave it out"
+    for name in idle:
+        value = getattr(recipe, name)
+        if value != getattr(type(recipe), name) and (name, value) != ("anneal", "none"):
+            raise ValueError(f"{name}: {value!r} has no effect {reason}")
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:

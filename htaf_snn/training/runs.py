@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .. import hardening, interop, models
 from ..surrogate import SurrogateLike, resolve
@@ -29,7 +30,7 @@ from .folder import (
     require,
     write_json,
 )
-from .loop import PRECISIONS, figures, fit, restore, steps_in_epoch
+from .loop import PRECISIONS, fit, restore, steps_in_epoch
 from .processes import Processes
 from .recipe import ANNEALS, SCHEDULES, SHAPES, before_step, check_annealing
 
@@ -58,8 +59,8 @@ class TrainConfig:
         root: folder of the data set; None for the default place.
         download: fetch the data set if it is missing.
         library: neuron implementation of spiking models: "snntorch", "norse" or "fused", this package's.
-        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". With a hardness
-            below 1 the network is evaluated both hard and as smooth as it is.
+        surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". A network with a
+            hardness below 1 is evaluated both hard and with that hardness.
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their floating-point twin.
         weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
@@ -67,8 +68,8 @@ class TrainConfig:
         epochs, batch_size, n_time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
         schedule: "constant", or "cosine" for a rate that rises in the first tenth of the steps and then falls to 0.
-        anneal: what moves during the training if the surrogate's hardness is below 1: its "alpha", to `alpha_end`, its
-            "hardness", to 1, or "none" of them.
+        anneal: the quantity that the training moves if the surrogate's hardness is below 1: "alpha", to `alpha_end`,
+            "hardness", to 1, or "none".
         alpha_end: final alpha, in (0, 1e6].
         anneal_shape: "linear", "cosine" or "stepwise", as in `htaf_snn.hardening.Anneal`.
         precision: "float32" or "bfloat16", as in `fit`.
@@ -142,10 +143,9 @@ class TrainConfig:
         """Raise ValueError if a value has no effect."""
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
-        users: dict[str, tuple[str, ...]] = {"surrogate": (*SPIKING, *BINARY), "weight_surrogate": ("bnn",)}
-        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | dict.fromkeys(
-            ("anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY)
-        )
+        users: dict[str, tuple[str, ...]] = {"weight_surrogate": ("bnn",)}
+        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING)
+        users |= dict.fromkeys(("surrogate", "anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY))
         for name, suited in users.items():
             value, default = getattr(self, name), getattr(type(self), name)
             if self.model not in suited and value != default:
@@ -301,9 +301,9 @@ def load(out: str | PathLike) -> nn.Module:
 
     Returns:
         A module from frames (T, B, C, H, W), or images (B, C, H, W), to class scores (B, n_classes); see `evaluate`.
-        All its surrogates have hardness 1. With Norse's neurons and a surrogate of this package it works while
-        `htaf_snn.register()` is in force. It refuses frames and images whose shape differs from
-        the `frame_shape` or `image_shape` of the training.
+        All its surrogates have hardness 1. Norse's neurons with a surrogate of this package work only while
+        `htaf_snn.register()` is in force. Frames and images whose shape differs from the `frame_shape` or `image_shape`
+        of the training are refused.
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
@@ -365,7 +365,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
 
     Under `torchrun` all processes train one network, each on a shard of every batch, through Lightning Fabric; the main
     process reads and writes the folder. While Norse's neurons, or snnTorch's at a hardness below 1, are trained with a
-    surrogate of this package, `htaf_snn.register()` is in force; afterwards it is as before.
+    surrogate of this package, `htaf_snn.register()` is in force; afterwards both libraries are as before.
 
     Args:
         config: what to train, on which data, and how.
@@ -400,7 +400,7 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
 
 @contextmanager
 def _registered(config: TrainConfig) -> Iterator[None]:
-    """Within the block, `interop.register` is in force if the neurons of the configuration need it."""
+    """Within the block `interop.register` is in force if the neurons of the configuration need it."""
     surrogate = resolve(config.surrogate)
     is_needed = config.library == "norse" and surrogate.formula is not None
     is_needed |= config.library == "snntorch" and surrogate.hardness < 1
@@ -446,7 +446,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict
         before_step=prepare,
     )
     result = {
-        **_test(model, train_loader, test_loader, processes),
+        **test(model, train_loader, test_loader, processes),
         "epochs": len(metrics),
         "spike_rate": metrics[-1]["spike_rate"],
         "seconds": round(sum(line["seconds"] for line in metrics), 3),
@@ -478,20 +478,14 @@ def sample_shape(samples) -> tuple[int, int, int]:
     return samples.sensor_size[::-1] if hasattr(samples, "sensor_size") else tuple(samples.images.shape[1:])
 
 
-def _test(model: nn.Module, train_loader, test_loader, processes: Processes | None) -> dict[str, float]:
-    evaluation = hardening.evaluate(model, train_loader, test_loader, keep_hard_statistics=True, processes=processes)
-    return test_figures(evaluation)
-
-
-def test_figures(evaluation: hardening.Evaluation) -> dict[str, float]:
-    """Return the figures of a test as results name them."""
-    test = figures(evaluation)
-    return {
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "smooth_test_accuracy": test["smooth_accuracy"],
-        "hardening_gap": test["hardening_gap"],
-    }
+def test(
+    model: nn.Module, train_loader: DataLoader, test_loader: DataLoader, processes: Processes | None = None
+) -> dict[str, float]:
+    """Return the test figures of a result; BatchNorm gets the hard network's statistics."""
+    hard, smooth, gap, loss = hardening.evaluate(
+        model, train_loader, test_loader, keep_hard_statistics=True, processes=processes
+    )
+    return {"test_accuracy": hard, "test_loss": loss, "smooth_test_accuracy": smooth, "hardening_gap": gap}
 
 
 def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
