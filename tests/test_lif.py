@@ -212,8 +212,12 @@ def test_every_formula_is_portable():
 @pytest.mark.parametrize("name", PRIMITIVES)
 @pytest.mark.parametrize(
     ("backend", "dtype"),
-    [("torch", torch.float32), ("torch", torch.float64), ("numba", torch.float32), ("numba", torch.float64)]
-    + [("triton", torch.float32), ("torch", torch.bfloat16), ("numba", torch.bfloat16), ("triton", torch.bfloat16)],
+    [
+        (backend, dtype)
+        for backend in BACKENDS
+        for dtype in (torch.bfloat16, torch.float32, torch.float64)
+        if (backend, dtype) != ("triton", torch.float64)
+    ],
 )
 def test_every_backend_equals_the_closed_forms(backend, dtype, name, hardness):
     parameters = PARAMETERS[name][-1]
