@@ -28,9 +28,8 @@ CODE = """
             elif types is not None:
                 signature[name] = types.get(name, "i32")
             else:
-                signature[name] = {"hardness": "fp32", "p0": "fp32", "p1": "fp32", "p2": "fp32", "steps": "i32", "size": "i32"}.get(
-                    name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32"
-                )
+                numbers = dict.fromkeys(("hardness", "p0", "p1", "p2"), "fp32") | {"steps": "i32", "size": "i32"}
+                signature[name] = numbers.get(name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32")
         source = ASTSource(kernel, signature, values)
         target = GPUTarget("cuda", int(sys.argv[1]), 32)
         compiled = triton.compile(source, target=target, options={"enable_fp_fusion": False})
