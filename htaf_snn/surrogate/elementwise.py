@@ -118,7 +118,7 @@ def _has_kernel(x: Tensor, formula: Formula, parameters: Sequence) -> bool:
         or is_transformed()
         or x.numel() < _LARGE
         or any(isinstance(p, Tensor) for p in parameters)
-        or not (formula.portable and is_registered(formula))
+        or not (formula.portable and formula.is_unchanged() and is_registered(formula))
     )
 
 

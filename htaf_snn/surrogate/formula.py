@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import FunctionType
+
+import torch
 
 from .vocabulary import NAMES
 
@@ -23,6 +24,17 @@ def _is_portable(function: object) -> bool:
     )
 
 
+def _constants(function: object) -> Iterator[tuple[dict, str, float]]:
+    """Yield the global numbers that a function and those that it calls read: their namespace, name and value."""
+    if isinstance(function, FunctionType):
+        for name in function.__code__.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, float):
+                yield function.__globals__, name, value
+            elif name not in NAMES:
+                yield from _constants(value)
+
+
 @dataclass(frozen=True)
 class Formula:
     """The mathematics of a surrogate: a smooth step and its derivative, which take the same parameters.
@@ -33,6 +45,9 @@ class Formula:
         derivative: h'(x, *parameters), of the shape of x; NaN where x is NaN.
         parameter_gradients: the derivatives of h with respect to the parameters, in order, as a tuple; parameters
             without one at its end cannot be learned. None if none can.
+        parameters: the names of the parameters, in order.
+        portable: whether compiled kernels can take both functions as they are: written with arithmetic, floats, `abs`,
+            the names of `surrogate.vocabulary` and functions of that kind alone.
 
     Example:
         >>> def primitive(x, width):
@@ -49,19 +64,24 @@ class Formula:
     derivative: Callable
     parameter_gradients: Callable | None = None
 
-    @cached_property
-    def parameters(self) -> tuple[str, ...]:
-        """The names of the parameters, in order."""
-        return tuple(inspect.signature(self.derivative).parameters)[1:]
+    # Not properties: the compiler reads them.
+    parameters: tuple[str, ...] = field(init=False, compare=False)
+    portable: bool = field(init=False, compare=False)
 
-    @cached_property
-    def portable(self) -> bool:
-        """Whether compiled kernels can take both functions as they are.
+    def __post_init__(self):
+        for name, function in (("primitive", self.primitive), ("derivative", self.derivative)):
+            if not callable(function):
+                raise TypeError(f"{name}: expected a function, got {function!r}")
+        names = [tuple(inspect.signature(one).parameters)[1:] for one in (self.primitive, self.derivative)]
+        if names[0] != names[1]:
+            raise ValueError(f"{self.name}: expected the same parameters of primitive and derivative, got {names}")
+        object.__setattr__(self, "parameters", names[0])
+        object.__setattr__(self, "portable", _is_portable(self.primitive) and _is_portable(self.derivative))
+        object.__setattr__(self, "_constants", [*_constants(self.primitive), *_constants(self.derivative)])
 
-        They are then written with arithmetic, floats, `abs`, the names of `surrogate.vocabulary` and functions of that
-        kind alone.
-        """
-        return _is_portable(self.primitive) and _is_portable(self.derivative)
+    def is_unchanged(self) -> bool:
+        """Return whether global numbers that the functions read are those that compiled kernels have taken over."""
+        return torch.compiler.is_compiling() or all(names.get(k) == value for names, k, value in self._constants)
 
 
 FORMULAS: dict[str, Formula] = {}

@@ -22,6 +22,7 @@ def is_in_kernel(surrogate: Surrogate) -> bool:
     return (
         formula is not None
         and formula.portable
+        and formula.is_unchanged()
         and is_registered(formula)
         and set(surrogate.numbers()) == {"hardness", *formula.parameters}
     )
