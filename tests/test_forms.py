@@ -1,5 +1,6 @@
 """Every part that takes a surrogate takes it in every form, and refuses what is none in the same words."""
 
+import pickle
 from importlib.util import find_spec
 
 import pytest
@@ -47,6 +48,7 @@ FORMS = {
     "function": lambda: snn.surrogate.fast_sigmoid(slope=5),
     "callable module": Learned,
     "autograd function": lambda: StepFunction.apply,
+    "rescaled": lambda: rescaled("htaf", "htaf", "none", slope=5.0),
 }
 PARTS = {
     "functional.spike": lambda s: lambda x: functional.spike(x, s),
@@ -182,6 +184,22 @@ def test_a_library_that_is_not_installed_comes_with_its_command(monkeypatch):
     monkeypatch.setattr("htaf_snn.surrogate.libraries.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="surrogate: sinabs is not installed; pip install sinabs"):
         hnn.Leaky(0.9, surrogate="sinabs.gaussian")
+
+
+@pytest.mark.parametrize("form", ["snntorch.atan(alpha=3)", "norse.super", "spikingjelly.atan", "sinabs.gaussian"])
+def test_specifications_of_libraries_are_pickled(form):
+    if find_spec(form.partition(".")[0]) is None:
+        pytest.skip(f"{form.partition('.')[0]} is not installed")
+    layer = pickle.loads(pickle.dumps(hnn.Leaky(0.9, surrogate=form)))
+    x = torch.linspace(-2, 2, 9)
+    assert torch.equal(layer.surrogate(x), surrogate.resolve(form)(x)) and layer.surrogate.name == form
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, lambda x: (x >= 0).to(x.dtype) + x - x.detach()])
+def test_activations_are_hard_in_eval_with_any_callable(function):
+    activation, x = hnn.BinaryActivation(function, (0, 1)), torch.tensor([-0.1, 0.0, 0.1], requires_grad=True)
+    assert activation.eval()(x).tolist() == [0, 0, 1]
+    assert torch.equal(torch.autograd.grad(activation(x).sum(), x)[0], torch.autograd.grad(function(x).sum(), x)[0])
 
 
 def test_htaf_is_the_same_wherever_it_is_written():

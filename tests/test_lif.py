@@ -487,3 +487,12 @@ def test_an_unavailable_backend_raises(monkeypatch):
     with pytest.raises(RuntimeError, match=r"numba.*not installed; pip install numba"):
         functional.leaky(torch.zeros(3, 2, 4), beta=0.9, backend="numba")
     assert functional.leaky(torch.zeros(3, 2, 4), beta=0.9)[0].shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "neuron", [lambda x, **o: functional.leaky(x, beta=0.9, **o)[0], lambda x, **o: functional.lif(x, **o)[0]]
+)
+def test_a_rounded_trace_changes_no_output(neuron, hardness):
+    x, step = inputs()["x"], HTAF(hardness=hardness, learn=("alpha",))
+    assert torch.equal(neuron(x, surrogate=step), neuron(x, surrogate=step, save_dtype=torch.bfloat16))

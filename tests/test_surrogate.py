@@ -4,6 +4,9 @@ import copy
 import io
 import math
 import pickle
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -372,3 +375,124 @@ def test_checkpoints_hold_hardness_and_parameters():
     assert repr(other) == "HTAF(alpha=0.5, beta=8.0, normalized=True, hardness=0.3)"
     with pytest.raises(ValueError, match=r"expected the numbers of the surrogate 'atan', got .*htaf"):
         surrogate.ATan().load_state_dict(saved)
+
+
+WEIGHT = 1.0
+
+
+def weighted_primitive(x, k):
+    return 0.5 + WEIGHT * x / (2.0 * (k + abs(WEIGHT * x)))
+
+
+def weighted_derivative(x, k):
+    return 0.5 * WEIGHT * k / (k + abs(WEIGHT * x)) / (k + abs(WEIGHT * x))
+
+
+def registered(slope=1.0):
+    """Register a surrogate as a notebook's cell does, which may be run again with other mathematics."""
+
+    def function(x, k):
+        return slope * x * k
+
+    class Again(surrogate.Surrogate, formula=surrogate.Formula("again", function, function)):
+        k: float = 1.0
+
+    return surrogate.register(Again)
+
+
+def test_a_changed_global_number_counts(monkeypatch):
+    class Weighted(surrogate.Surrogate, formula=surrogate.Formula("weighted", weighted_primitive, weighted_derivative)):
+        k: float = 1.0
+
+    surrogate.register(Weighted)
+    large, step = torch.full((2**16,), 0.5), Weighted(hardness=0.0)
+    step(large)
+    neuron = lambda: functional.leaky(large[None, None], beta=0.0, threshold=0.0, surrogate=step)[0].flatten()[0]  # noqa: E731
+    before = neuron()
+    monkeypatch.setitem(globals(), "WEIGHT", 10.0)
+    assert step(large)[0] == step(large[:3])[0] == neuron() != before
+
+
+def test_a_surrogate_registered_again_counts_everywhere():
+    registered(1.0)
+    spike(torch.ones(1), "again")
+    registered(7.0)
+    for run in (lambda x: spike(x, "again"), surrogate.resolve("again")):
+        x = torch.ones(1, requires_grad=True)
+        run(x).backward()
+        assert x.grad == 7
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (
+            lambda: HTAF().at_hardness(2.0, torch.zeros(1)),
+            ValueError,
+            r"hardness: expected a number within \[0, 1\], got 2.0",
+        ),
+        (lambda: HTAF().at_hardness(-1.0, torch.zeros(1)), ValueError, "got -1.0"),
+        (lambda: spike(torch.zeros(1), "htaf", hardness=0.5), ValueError, "htaf has no parameter 'hardness'"),
+        (
+            lambda: setattr(HTAF(), "alhpa", 2.0),
+            AttributeError,
+            "expected one of hardness, alpha, beta, .* got 'alhpa'",
+        ),
+        (lambda: setattr(HTAF(), "learn", ["alpha"]), AttributeError, "learn: cannot be changed"),
+        (
+            lambda: setattr(HTAF(learn=["alpha"]), "alpha", torch.ones(2)),
+            ValueError,
+            r"alpha: .* fits \(\), got \(2,\)",
+        ),
+        (lambda: surrogate.Formula("f", "a", "b"), TypeError, "primitive: expected a function, got 'a'"),
+        (lambda: surrogate.Formula("f", lambda x, k: x, lambda x, q: x), ValueError, "the same parameters"),
+        (lambda: surrogate.register(type(HTAF)("C", (HTAF,), {}, formula=HTAF.formula)), ValueError, "taken"),
+    ],
+)
+def test_more_bad_input_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [(lambda x, k: x.sum(), r"shape \(\)"), (lambda x, k: 1.0, "got float")],
+    ids=["sum", "float"],
+)
+def test_formulas_are_tried_when_they_are_registered(function, words):
+    cls = type(
+        "Odd", (surrogate.Surrogate,), {"k": 1.0, "__annotations__": {"k": float}},
+        formula=surrogate.Formula("odd", function, function),
+    )  # fmt: skip
+    with pytest.raises(TypeError, match=f"odd, primitive: expected a tensor of the shape of x, .*{words}"):
+        surrogate.register(cls)
+
+
+def test_a_field_that_the_formula_lacks_is_refused():
+    with pytest.raises(TypeError, match="expected the fields k: float = …, got k, z"):
+        type(
+            "More", (surrogate.Surrogate,), {"k": 1.0, "z": 2.0, "__annotations__": {"k": float, "z": float}},
+            formula=surrogate.Formula("more", weighted_primitive, weighted_derivative),
+        )  # fmt: skip
+
+
+def test_a_tensor_takes_the_place_of_an_annealed_number():
+    torch._dynamo.reset()
+    step, x = HTAF(hardness=0.0), torch.ones(2)
+    step.make_variable("alpha")
+    step.alpha = torch.tensor([1.0, 8.0])
+    torch.testing.assert_close(torch.compile(step, backend="aot_eager")(x), step(x))
+
+
+def test_the_saved_state_has_one_size():
+    sizes = {HTAF(alpha=alpha, hardness=0.123456789).state_dict()["_extra_state"].shape for alpha in (1.0, 1 / 3)}
+    assert sizes == {HTAF().state_dict()["_extra_state"].shape}
+
+
+def test_a_neuron_compiles_as_one_graph_in_a_fresh_process():
+    code = """
+        import torch
+        from htaf_snn import nn as hnn
+        torch.compile(hnn.Leaky(beta=0.9), fullgraph=True, backend="eager")(torch.rand(3, 4, 5))
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True)

@@ -28,7 +28,7 @@ CODE = """
             elif types is not None:
                 signature[name] = types.get(name, "i32")
             else:
-                numbers = dict.fromkeys(("hardness", "p0", "p1", "p2"), "fp32") | {"steps": "i32", "size": "i32"}
+                numbers = dict.fromkeys(("hard", "soft", "p0", "p1", "p2"), "fp32") | {"steps": "i32", "size": "i32"}
                 signature[name] = numbers.get(name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32")
         source = ASTSource(kernel, signature, values)
         target = GPUTarget("cuda", int(sys.argv[1]), 32)

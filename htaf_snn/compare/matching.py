@@ -49,7 +49,7 @@ class Rescaled(Foreign):
     def forward(self, x: Tensor) -> Tensor:
         return self._scaled(self.function, x)
 
-    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
+    def at_hardness(self, hardness: float, x: Tensor, /, **parameters: float | Tensor) -> Tensor:
         """Return the output at another hardness than the surrogate's own, see `Surrogate`."""
         return self._scaled(lambda scaled: self.function.at_hardness(hardness, scaled, **parameters), x)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from torch import Tensor
 
 from .._checks import check_floating
@@ -11,16 +9,15 @@ from ..kernels import elementwise as _kernels  # noqa: F401  # registers them wi
 from ..surrogate import HTAF, Surrogate, SurrogateLike, elementwise, resolve
 from ..surrogate.base import check_parameter
 from ..surrogate.formula import formula_named
+from ..surrogate.specifications import shared
 
 __all__ = ["htaf", "htaf_derivative", "smooth", "spike"]
 
 _HTAFS = {normalized: HTAF(normalized=normalized) for normalized in (False, True)}
-# What comes out of it is never changed.
-_parsed = lru_cache(maxsize=256)(resolve)
 
 
 def _resolved(surrogate: SurrogateLike) -> Surrogate:
-    return _parsed(surrogate) if isinstance(surrogate, str) else resolve(surrogate)
+    return shared(surrogate) if isinstance(surrogate, str) else resolve(surrogate)
 
 
 def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, normalized: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, prelu
 
-from ..surrogate import SurrogateLike, resolve
+from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.elementwise import heaviside
 
 __all__ = [
@@ -50,6 +50,12 @@ def by_channel(values: Tensor, x: Tensor) -> Tensor:
             f"x: expected ({n}), (B, {n}) or (B, {n}, H, W), got {tuple(x.shape)}{remedy if x.ndim == 3 else ''}"
         )
     return values.view(-1, *[1] * max(0, x.ndim - 2))
+
+
+def _hard(surrogate: Surrogate, x: Tensor) -> Tensor:
+    """Return 1 where x > 0, else 0, with the surrogate's gradient; a callable may give other values."""
+    y = surrogate.at_hardness(1.0, x)
+    return heaviside(x) + (y - y.detach()) if surrogate.formula is None else y
 
 
 class BinaryActivation(nn.Module):
@@ -98,7 +104,7 @@ class BinaryActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.shift is not None:
             x = x - by_channel(self.shift, x)
-        y = self.surrogate(x) if self.training or self.smooth_in_eval else self.surrogate.at_hardness(1.0, x)
+        y = self.surrogate(x) if self.training or self.smooth_in_eval else _hard(self.surrogate, x)
         return y if self.levels == (0, 1) else 2 * y - 1
 
     def extra_repr(self) -> str:
@@ -122,10 +128,7 @@ class _BinaryWeight(nn.Module):
 
     def binary_weight(self) -> Tensor:
         """Return the weight as -1 and +1, with the surrogate's gradient."""
-        y = self.surrogate.at_hardness(1.0, self.weight)
-        if self.surrogate.formula is None:  # some libraries' steps are 1 at 0 too
-            y = heaviside(self.weight) + (y - y.detach())
-        return 2 * y - 1
+        return 2 * _hard(self.surrogate, self.weight) - 1
 
     def output_scale(self) -> Tensor | None:
         """Return the factor of each output: None, learned, or the mean magnitude of its latent weights."""

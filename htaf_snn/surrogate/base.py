@@ -89,7 +89,7 @@ class Surrogate(_Initialised):
         if formula is None:
             return
         cls.formula = formula
-        cls._defaults = {f.name: _default(f) for f in fields(cls) if f.name in formula.parameters}
+        cls._defaults = {f.name: _default(f) for f in fields(cls) if f.name not in ("learn", "hardness")}
         if tuple(cls._defaults) != formula.parameters:
             expected = ", ".join(f"{name}: float = …" for name in formula.parameters)
             raise TypeError(f"{cls.__name__}: expected the fields {expected}, got {', '.join(cls._defaults) or 'none'}")
@@ -103,6 +103,10 @@ class Surrogate(_Initialised):
         else:
             if name == "learn":
                 value = self._checked_names(value)
+            elif isinstance(value, float) and not hasattr(self, name) and name not in {f.name for f in fields(self)}:
+                # A misspelt parameter.
+                expected = ", ".join(("hardness", *self._defaults))
+                raise AttributeError(f"{type(self).__name__}: expected one of {expected}, got {name!r}")
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str):
@@ -115,13 +119,15 @@ class Surrogate(_Initialised):
         return f"; a neuron takes an instance, spike_grad={cls.__name__}(), and a tensor {cls.__name__}()(x)"
 
     def _checked_names(self, learn: Collection[str]) -> tuple[str, ...]:
+        if "learn" in self.__dict__:
+            raise AttributeError(f"learn: cannot be changed; make a new {type(self).__name__}")
         known = self._learnable()
         if isinstance(learn, str) or not isinstance(learn, Collection) or not set(learn) <= set(known):
             expected = (
-                f"names of {', '.join(known)}, as in [{known[0]!r}]" if known else "none: it has no learnable one"
+                f"names of {', '.join(known)}, as in [{known[0]!r}]" if known else "none, as nothing can be learned"
             )
             raise ValueError(f"learn: expected {expected}, got {learn!r}")
-        return tuple(learn)
+        return tuple(dict.fromkeys(learn))
 
     @classmethod
     def _learnable(cls) -> tuple[str, ...]:
@@ -138,6 +144,7 @@ class Surrogate(_Initialised):
         elif isinstance(value, Tensor):
             self._check_tensor(name, value)
             self.__dict__.pop(name, None)
+            self._annealed.pop(name, None)
             self.register_buffer(name, value.detach().clone())
         else:
             value = self._checked_hardness(value) if name == "hardness" else self._checked(name, value)
@@ -153,6 +160,8 @@ class Surrogate(_Initialised):
         existing = self._parameters.get(f"log_{name}")
         if existing is None:
             self.register_parameter(f"log_{name}", nn.Parameter(start.log()))
+        elif torch.broadcast_shapes(start.shape, existing.shape) != existing.shape:
+            raise ValueError(f"{name}: expected a shape that fits {tuple(existing.shape)}, got {tuple(start.shape)}")
         else:
             with torch.no_grad():
                 existing.copy_(start.log())
@@ -233,8 +242,9 @@ class Surrogate(_Initialised):
 
     def get_extra_state(self) -> Tensor:
         """Return the formula's name, the hardness and the parameters that are numbers, as JSON in bytes."""
-        state = {"surrogate": self.formula.name if self.formula else None, **self.numbers()}
-        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8, device="cpu")
+        state = json.dumps({"surrogate": self.formula.name if self.formula else None, **self.numbers()}).encode()
+        # Padded, as distributed checkpoints expect tensors of one size whatever the numbers are.
+        return torch.tensor(list(state.ljust(-(-len(state) // 256) * 256)), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what `get_extra_state` gave.
@@ -247,18 +257,20 @@ class Surrogate(_Initialised):
         """
         numbers = json.loads(bytes(state.tolist()))
         own = self.formula.name if self.formula else None
-        if numbers.pop("surrogate") != own:
+        name = numbers.pop("surrogate")
+        if name != own:
             raise ValueError(
-                f"state_dict: expected the numbers of the surrogate {own!r}, got {bytes(state.tolist())!r}"
+                f"state_dict: expected the numbers of the surrogate {own!r}, got those of {name!r}; to keep the "
+                "model's, leave out the key that ends in _extra_state and load with strict=False"
             )
         for name, value in numbers.items():
             if name in self.__dict__:
                 setattr(self, name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.at_hardness(self._value("hardness"), x)
+        return self._at(self._value("hardness"), x, {})
 
-    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
+    def at_hardness(self, hardness: float, x: Tensor, /, **parameters: float | Tensor) -> Tensor:
         """Return what the surrogate gives at another hardness than its own.
 
         Args:
@@ -270,8 +282,11 @@ class Surrogate(_Initialised):
             Tensor of the shape and dtype of x, with the gradient h'(x).
 
         Raises:
-            TypeError, ValueError: as `functional.spike`.
+            TypeError, ValueError: as `functional.spike`; ValueError if the hardness is not within [0, 1].
         """
+        return self._at(self._checked_hardness(hardness), x, parameters)
+
+    def _at(self, hardness: float | Tensor, x: Tensor, parameters: dict[str, float | Tensor]) -> Tensor:
         check_floating("x", x)
         values = self.values()
         for name, value in parameters.items():
@@ -320,7 +335,7 @@ class Foreign(Surrogate):
     Args:
         function: maps membrane potential minus threshold to spikes of the same shape and dtype, with a gradient.
         name: of another library's surrogate, which may return another floating-point dtype; else empty.
-        learn, hardness: as in `Surrogate`, without choice.
+        learn, hardness: accepted for uniformity, () and 1 alone.
 
     Shape:
         Any floating-point tensor; the output has its shape and dtype.
@@ -344,10 +359,8 @@ class Foreign(Surrogate):
             raise ValueError(f"hardness: expected 1 for a callable, of which no smooth step is known, got {value!r}")
         return 1.0
 
-    def at_hardness(self, hardness: float | Tensor, x: Tensor, **parameters: float | Tensor) -> Tensor:
-        """Return what the callable gives; the hardness is 1, and there are no parameters."""
+    def _at(self, hardness: float | Tensor, x: Tensor, parameters: dict[str, float | Tensor]) -> Tensor:
         check_floating("x", x)
-        self._checked_hardness(hardness)
         if parameters:
             raise ValueError(f"parameters: expected none beside a callable, got {', '.join(parameters)}")
         spikes = self.function(x)
@@ -358,6 +371,16 @@ class Foreign(Surrogate):
             remedy = "a factory of surrogates has to be called once, as in atan()"
             raise TypeError(f"surrogate: expected a callable from {describe(x)} to spikes like it, got {got}; {remedy}")
         return spikes
+
+    def __getstate__(self) -> dict:
+        """Leave out a function that can be made again, as most of the libraries' cannot be pickled."""
+        return {k: v for k, v in self.__dict__.items() if k != "function" or "_origin" not in self.__dict__}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        if "_origin" in state and "function" not in {**state, **self._modules}:
+            make, arguments = state["_origin"]
+            self.function = make(*arguments)
 
     def extra_repr(self) -> str:
         return self.name or ("" if isinstance(self.function, nn.Module) else repr(self.function))

@@ -48,6 +48,8 @@ class Formula:
         parameters: the names of the parameters, in order.
         portable: whether compiled kernels can take both functions as they are: written with arithmetic, floats, `abs`,
             the names of `surrogate.vocabulary` and functions of that kind alone.
+        constants: the global numbers that the functions read, with their namespaces, names and values. Where one has
+            changed, plain torch computes, as kernels have taken over the old one.
 
     Example:
         >>> def primitive(x, width):
@@ -67,6 +69,7 @@ class Formula:
     # Not properties: the compiler reads them.
     parameters: tuple[str, ...] = field(init=False, compare=False)
     portable: bool = field(init=False, compare=False)
+    constants: tuple[tuple[dict, str, float], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self):
         for name, function in (("primitive", self.primitive), ("derivative", self.derivative)):
@@ -77,11 +80,12 @@ class Formula:
             raise ValueError(f"{self.name}: expected the same parameters of primitive and derivative, got {names}")
         object.__setattr__(self, "parameters", names[0])
         object.__setattr__(self, "portable", _is_portable(self.primitive) and _is_portable(self.derivative))
-        object.__setattr__(self, "_constants", [*_constants(self.primitive), *_constants(self.derivative)])
+        constants = *_constants(self.primitive), *_constants(self.derivative)
+        object.__setattr__(self, "constants", constants)
 
     def is_unchanged(self) -> bool:
         """Return whether global numbers that the functions read are those that compiled kernels have taken over."""
-        return torch.compiler.is_compiling() or all(names.get(k) == value for names, k, value in self._constants)
+        return torch.compiler.is_compiling() or all(names.get(k) == value for names, k, value in self.constants)
 
 
 FORMULAS: dict[str, Formula] = {}

@@ -6,11 +6,14 @@ import ast
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import lru_cache
+from keyword import iskeyword
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from .._checks import describe
 from . import libraries
 from .base import Foreign, Surrogate
 from .formula import FORMULAS, Formula
@@ -97,12 +100,15 @@ def _from_specification(specification: str) -> Surrogate:
     name, parameters = parse(specification)
     library, _, member = name.rpartition(".")
     if library:
-        return Foreign(libraries.make(library, member, parameters), name=specification.strip())
+        origin = library, member, parameters
+        foreign = Foreign(libraries.make(*origin), name=specification.strip())
+        foreign._origin = libraries.make, origin  # for unpickling
+        return foreign
     cls: Callable[..., Surrogate] | None = _CLASSES.get(_SYNONYMS.get(name, name))
     if cls is None:
         known = names()
         elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
-        near = [*elsewhere, *get_close_matches(name, known, n=3)]
+        near = [*elsewhere, *get_close_matches(name.lower(), known, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {', '.join(known)}")
     try:
@@ -151,6 +157,12 @@ def resolve(surrogate: SurrogateLike) -> Surrogate:
     return Foreign(surrogate, name=libraries.name_of(surrogate))
 
 
+@lru_cache(maxsize=256)
+def shared(specification: str) -> Surrogate:
+    """Return the surrogate of a specification, always the same one, which must not be changed."""
+    return _from_specification(specification)
+
+
 def register(cls: _Class) -> _Class:
     """Class decorator: make a surrogate of your own known by its formula's name, to `resolve`, kernels and commands.
 
@@ -182,10 +194,23 @@ def register(cls: _Class) -> _Class:
     if not is_surrogate or not isinstance(cls.formula, Formula):
         raise TypeError(f"expected a subclass of Surrogate with a formula, got {cls!r}")
     name = cls.formula.name
-    if not name.isidentifier():
+    if not name.isidentifier() or iskeyword(name):
         raise ValueError(f"name: expected a Python identifier, got {name!r}")
+    _check_formula(cls)
     before = _CLASSES.get(_SYNONYMS.get(name, name), cls)
     if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"name: {name!r} is taken by another surrogate")
     _CLASSES[name], FORMULAS[name] = cls, cls.formula
+    shared.cache_clear()
     return cls
+
+
+def _check_formula(cls: type[Surrogate]) -> None:
+    """Try a formula's functions once at its defaults."""
+    x, formula = torch.linspace(-1, 1, 6).view(2, 3), cls.formula
+    assert formula is not None
+    for name, function in (("primitive", formula.primitive), ("derivative", formula.derivative)):
+        y = function(x, *cls._defaults.values())
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = describe(y) if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(f"{formula.name}, {name}: expected a tensor of the shape of x, got {got}")

@@ -78,6 +78,11 @@ def _kernel_formula(surrogate: Surrogate) -> tuple[str, Tensor]:
     return formula.name, torch.stack([one * value for value in surrogate.numbers().values()])
 
 
+def _unrounded(surrogate: Surrogate, save_dtype: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of a trace that spikes are computed from; rounding would change smooth ones."""
+    return dtype if save_dtype != dtype and surrogate.hardness < 1 else save_dtype
+
+
 def fused_leaky(
     x: Tensor, beta: Tensor, threshold: Tensor, v0: Tensor, surrogate: Surrogate, reset: str, delay: bool, keep: bool,
     save_dtype: torch.dtype, backend: str,
@@ -93,6 +98,7 @@ def fused_leaky(
             flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
         )
         return spikes.view(x.shape), potentials.view(x.shape) if keep else potentials, last
+    save_dtype = _unrounded(surrogate, save_dtype, v0.dtype)
     with torch.no_grad():
         _, trace, potentials, last = leaky(
             flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
@@ -116,6 +122,7 @@ def fused_cuba(
     if is_in_kernel(surrogate):
         spikes, _, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
         return spikes.view(x.shape), v, i
+    save_dtype = _unrounded(surrogate, save_dtype, v0.dtype)
     with torch.no_grad():
         _, trace, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
         shift = trace.to(v0.dtype) - parameters[3]

@@ -30,7 +30,7 @@ def _reset_at_once(u, s, r, threshold, RESET: tl.constexpr):
 
 @triton.jit
 def _leaky_forward_kernel(
-    x, beta, threshold, v0, spikes, trace, potentials, last, hardness, p0, p1, p2, steps, size,
+    x, beta, threshold, v0, spikes, trace, potentials, last, hard, soft, p0, p1, p2, steps, size,
     primitive: tl.constexpr, COUNT: tl.constexpr, RESET: tl.constexpr, DELAY: tl.constexpr, SMOOTH: tl.constexpr,
     KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -54,7 +54,7 @@ def _leaky_forward_kernel(
         if not DELAY:
             v = _reset_at_once(u, s, r, threshold_, RESET)
         if SMOOTH:
-            s = (1.0 - hardness) * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hardness * s
+            s = soft * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hard * s
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         if KEEP:
@@ -139,7 +139,7 @@ def _leaky_backward_kernel(
 
 @triton.jit
 def _cuba_forward_kernel(
-    x, mem, syn, leak, threshold, v_reset, v0, i0, spikes, trace, last_v, last_i, hardness, p0, p1, p2, steps, size,
+    x, mem, syn, leak, threshold, v_reset, v0, i0, spikes, trace, last_v, last_i, hard, soft, p0, p1, p2, steps, size,
     primitive: tl.constexpr, COUNT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -159,7 +159,7 @@ def _cuba_forward_kernel(
         s = (u > threshold_).to(tl.float32)
         v = (1.0 - s) * u + s * v_reset_
         if SMOOTH:
-            s = (1.0 - hardness) * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hardness * s
+            s = soft * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hard * s
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         at += size
@@ -245,7 +245,7 @@ def leaky_forward(x, beta, threshold, v0, formula, values, reset, delay, keep, s
     potentials = torch.empty_like(trace) if keep else trace.new_empty(0, 0)
     launch(
         _leaky_forward_kernel, size, x, beta.contiguous(), threshold.contiguous(), v0.contiguous(), spikes, trace,
-        potentials, last, hardness, *padded(numbers), steps,
+        potentials, last, hardness, 1.0 - hardness, *padded(numbers), steps,
         primitive=bound(formula.primitive), COUNT=len(numbers), RESET=_RESETS[reset], DELAY=delay, SMOOTH=hardness < 1,
         KEEP=keep,
     )  # fmt: skip
@@ -281,7 +281,7 @@ def cuba_forward(x, parameters, v0, i0, formula, values, save_dtype):
     last_v, last_i = torch.empty_like(v0), torch.empty_like(v0)
     launch(
         _cuba_forward_kernel, size, x, *parameters.contiguous(), v0.contiguous(), i0.contiguous(), spikes, trace,
-        last_v, last_i, hardness, *padded(numbers), steps,
+        last_v, last_i, hardness, 1.0 - hardness, *padded(numbers), steps,
         primitive=bound(formula.primitive), COUNT=len(numbers), SMOOTH=hardness < 1,
     )  # fmt: skip
     return spikes, narrowed(trace, parameters[3], save_dtype), last_v, last_i
