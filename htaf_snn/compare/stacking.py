@@ -56,7 +56,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     weights, _ = stack_module_state([*nets])
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
     steps = len(trials[0].loaders[0])
-    prepares = [training.before_step(config, net, steps) for net in nets]
+    prepares = [training.before_step(config.trained(), net, steps) for net in nets]
 
     def before_step(number: int) -> None:
         for prepare in prepares:

@@ -26,38 +26,18 @@ from .measures import Network, activity, batch_gradient, cosine
 __all__ = ["Config", "Prepared", "finish", "prepare", "run", "times"]
 
 
-@dataclass(frozen=True)
-class Config:
-    """The configuration of one trial.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all trials of a study have in common; the fields are those of `compare.Settings`."""
 
-    Attributes:
-        surrogate: a specification, as in `htaf_snn.surrogate.resolve`.
-        slope: factor of the surrogate's argument.
-        depth: number of hidden layers.
-        lr: learning rate of Adam.
-        seed: seed for weights, order and split.
-        match: one of `matching.MATCHES`.
-        reference: the surrogate that this one is matched to, and whose gradient its own is compared with.
-        model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
-        width: neurons per hidden layer.
-        folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        dataset, root, weight_surrogate, epochs, batch_size, n_time_bins, schedule, anneal, alpha_end, anneal_shape,
-            device: as in `training.TrainConfig`.
-    """
-
-    surrogate: str = "htaf"
-    slope: float = 1.0
-    depth: int = 2
-    lr: float = 1e-3
-    seed: int = 0
-    match: str = "none"
-    reference: str = "htaf"
     model: str = "mlp"
-    dataset: str = "saccade-digits"
+    dataset: str | tuple[str, ...] | None = None
     root: str | None = None
+    match: str = "peak"
+    reference: str = "htaf"
     width: int = 128
     weight_surrogate: str = "clipped_ste"
-    epochs: int = 5
+    epochs: int = 8
     batch_size: int = 32
     n_time_bins: int = 10
     schedule: str = "constant"
@@ -66,6 +46,18 @@ class Config:
     anneal_shape: str = "linear"
     folds: int | None = None
     device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Shared):
+    """The configuration of one trial: one of each of the values that `compare.Settings` lists."""
+
+    dataset: str = "saccade-digits"
+    surrogate: str = "htaf"
+    slope: float = 1.0
+    depth: int = 2
+    lr: float = 1e-3
+    seed: int = 0
 
     def trained(self) -> training.TrainConfig:
         """Return the configuration of the trial's training."""
@@ -112,7 +104,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     start = time.perf_counter()
     prepared = prepare(config, None if processes is None else processes.device)
     model, (train, val, _) = prepared.model, prepared.loaders
-    before_step = training.before_step(config, model, training.steps_in_epoch(model, train, processes))
+    steps = training.steps_in_epoch(model, train, processes)
+    before_step = training.before_step(config.trained(), model, steps)
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(
