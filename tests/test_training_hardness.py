@@ -63,7 +63,7 @@ def test_a_training_leaves_norse_as_it_was(small, tmp_path, monkeypatch, fails):
     module = pytest.importorskip("norse.torch.functional.threshold", reason="norse is not installed")
     own = module.threshold
     if fails:
-        monkeypatch.setattr(loop, "_train_step", lambda *positional, **named: 1 / 0)
+        monkeypatch.setattr(loop._Training, "_step", lambda *positional, **named: 1 / 0)
     try:
         training.train(TrainConfig(**small, epochs=1, library="norse"), tmp_path, progress=False)
     except ZeroDivisionError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .. import training
+from .._checks import check_choice
 from ..surrogate import resolve
 from ..training.folder import device_of, is_count, is_number, make_plain, require
 from ..training.recipe import annealing, check_annealing
@@ -66,8 +67,7 @@ class Settings(trial.Shared):
 
     def __post_init__(self):
         make_plain(self)
-        if self.model not in MODELS:
-            raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
+        check_choice("model", self.model, MODELS)
         spiking = self.model in training.SPIKING
         if self.dataset is None or isinstance(self.dataset, str):
             object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
@@ -87,8 +87,7 @@ class Settings(trial.Shared):
         counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
         for name, value in counts.items():
             require(name, value, "an integer >= 1", is_count)
-        if self.match not in MATCHES:
-            raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
+        check_choice("match", self.match, MATCHES)
         for config in self.configs():
             config.trained()  # checks the settings of the training
 
@@ -103,8 +102,7 @@ class Settings(trial.Shared):
         device_of(self.device)
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
-            if name not in known:
-                raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
+            check_choice("dataset", name, known)
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = self.configs()

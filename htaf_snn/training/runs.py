@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -328,18 +327,11 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
         (1, 2, True)
     """
-    with _registered(config):
-        return _train(config, Path(out), resume, progress)
-
-
-@contextmanager
-def _registered(config: TrainConfig) -> Iterator[None]:
-    """Within the block `interop.register` is in force if the neurons of the configuration need it."""
     surrogate = resolve(config.surrogate)
-    is_needed = config.library == "norse" and surrogate.formula is not None
-    is_needed |= config.library == "snntorch" and surrogate.hardness < 1
-    with interop.register() if is_needed and config.model in SPIKING else nullcontext():
-        yield
+    needs_register = config.library == "norse" and surrogate.formula is not None
+    needs_register |= config.library == "snntorch" and surrogate.hardness < 1
+    with interop.register() if needs_register and config.model in SPIKING else nullcontext():
+        return _train(config, Path(out), resume, progress)
 
 
 def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict:
@@ -422,12 +414,6 @@ def test(
     return {"test_accuracy": hard, "test_loss": loss, "smooth_test_accuracy": smooth, "hardening_gap": gap}
 
 
-def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
-    folder = out / f"fold{fold}"
-    started = (folder / "config.json").is_file()
-    return train(replace(config, fold=fold), folder, resume=resume and started, progress=progress)
-
-
 def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
     """Train and test on each of `config.folds` folds, in subfolders fold0, fold1, ….
 
@@ -460,12 +446,16 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
     check_folder(config, out, resume)
     with new_folder(out):
         write_json(out / "config.json", asdict(config))
+        accuracies: list[float] = []
         try:
-            results = [_train_fold(config, out, fold, resume, progress) for fold in range(config.folds)]
+            for fold in range(config.folds):
+                folder = out / f"fold{fold}"
+                resumes = resume and (folder / "config.json").is_file()
+                result = train(replace(config, fold=fold), folder, resume=resumes, progress=progress)
+                accuracies.append(result["test_accuracy"])
         finally:
             if not (out / "fold0").is_dir():
                 (out / "config.json").unlink()
-    accuracies = [result["test_accuracy"] for result in results]
     result = {"test_accuracy": sum(accuracies) / len(accuracies), "fold_accuracy": accuracies, "out": str(out)}
     write_json(out / "result.json", result)
     return result
