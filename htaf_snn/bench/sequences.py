@@ -237,14 +237,7 @@ def copy_bandwidth(device: str = "cpu") -> float:
     """Return the bytes per second read and written by a copy of 256 MiB; the best of ten."""
     source = torch.zeros(2**26, device=device)
     target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        common.synchronize(device)
-        start = time.perf_counter()
-        target.copy_(source)
-        common.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best
+    return 2 * source.nbytes / min(common.timed(lambda: target.copy_(source), device) for _ in range(10))
 
 
 def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict[str, Any]:

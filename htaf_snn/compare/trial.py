@@ -7,10 +7,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 from dataclasses import dataclass, fields
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -150,11 +148,16 @@ def prepare(config: Config, device: torch.device | None = None) -> Prepared:
 def finish(prepared: Prepared, curves: list[dict]) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
     config, model = prepared.config, prepared.model
+    train, _, test = prepared.loaders
     after = batch_gradient(model, *prepared.batch)["flat"]
+    tested = training.runs.test(model, train, test)
+    with hardening.hard(model):
+        active = activity(model, test)
     return {
         "train_accuracy": curves[-1]["train_accuracy"],
         "val_accuracy": curves[-1]["val_accuracy"],
-        **_tested(model, prepared.loaders),
+        **tested,
+        **active,
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,
         "cosine_end": _agreement(model, config, after, *prepared.batch),
@@ -178,38 +181,21 @@ def _network(config: Config, samples, surrogate: Rescaled) -> Network:
     torch.manual_seed(config.seed)
     features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
     if config.model == "mlp":
-        neuron = partial(hnn.Leaky, beta=BETA)
-        return models.SpikingMLP(
-            features,
-            config.trained().hidden,
-            n_classes,
-            lambda: hnn.Sequential(neuron(surrogate=copy.deepcopy(surrogate))),
-        )
+
+        def neuron() -> hnn.Sequential:
+            return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
+
+        return models.SpikingMLP(features, config.trained().hidden, n_classes, neuron)
     return training.binary_network(config.trained(), features, n_classes, surrogate)
-
-
-@contextmanager
-def _with_reference(model: Network, config: Config) -> Iterator[None]:
-    """Give the network the reference surrogate within the block."""
-    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
-    for holder, _ in holders:
-        holder.surrogate = resolve(config.reference).to(next(model.parameters()).device)
-    try:
-        yield
-    finally:
-        for holder, own in holders:
-            holder.surrogate = own
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
     """Return the cosine of a gradient with that of the same network with the reference surrogate."""
-    with _with_reference(model, config):
+    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
+    for holder, _ in holders:
+        holder.surrogate = resolve(config.reference).to(x.device)
+    try:
         return cosine(gradient, batch_gradient(model, x, labels)["flat"])
-
-
-def _tested(model: Network, loaders: tuple) -> dict:
-    """Return test results and activity of the hard network."""
-    train, _, test = loaders
-    tested = training.runs.test(model, train, test)
-    with hardening.hard(model):
-        return {**tested, **activity(model, test)}
+    finally:
+        for holder, own in holders:
+            holder.surrogate = own

@@ -188,7 +188,9 @@ def fit(
         if writes:
             out.mkdir(parents=True, exist_ok=True)
             check_no_run(out, resume)
-            _write_config(out, {**asdict(own), **data})
+            path = out / "config.json"  # of `run`, which has more settings
+            before = json.loads(path.read_text()) if path.is_file() else {}
+            write_json(path, {**before, **asdict(own), **data})
         return training.fit(
             model,
             train_loader,
@@ -204,12 +206,6 @@ def fit(
             before_step=training.before_step(recipe, model, training.steps_in_epoch(model, train_loader, processes)),
             penalty=penalty,
         )
-
-
-def _write_config(out: Path, values: dict) -> None:
-    """Add the values that `concepts.load` needs to the configuration of a run."""
-    path = out / "config.json"
-    write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
 
 
 def activation_of(model: ICBM) -> str:
