@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Collection
 from numbers import Real
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -36,3 +40,20 @@ def check_number(name: str, value: object) -> None:
     """Raise ValueError unless value is a real number."""
     if isinstance(value, bool) or not isinstance(value, Real) or value != value:
         raise ValueError(f"{name}: expected a number or a real tensor, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def index_of(name: str, value: Any, size: int, kind: str = "") -> int:
+    """Return an integer of any type as an int; raise ValueError unless it is from 0 to size - 1."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not 0 <= number < size:
+        raise ValueError(f"{name}: expected {kind}0 to {size - 1}, got {value!r}")
+    return number

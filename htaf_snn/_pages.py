@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["render"]
-
 
 def render(package: str, template: str, **values: object) -> str:
     """Fill in a template of a package; values are escaped unless marked as safe, missing ones raise an error.

@@ -67,7 +67,7 @@ def test_every_combination_is_tried_once(finished):
 
 
 def test_a_trial_is_a_function_of_its_configuration(finished, one_thread):
-    config = asdict(Config("norse.super", 2.0, seed=1, match="peak", **SMALL))
+    config = asdict(Config(surrogate="norse.super", slope=2.0, seed=1, match="peak", **SMALL))
     [expected] = [entry["result"] for entry in finished.results() if entry["config"] == config]
     again = trial.run(Config(**config))
     assert json.loads(json.dumps({**again, "times": None})) == {**expected, "times": None}

@@ -57,9 +57,9 @@ def test_folds_test_every_recording_once():
 
 
 def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
-    result = trial.run(Config("htaf(hardness=0.0)", **SMALL))
+    result = trial.run(Config(surrogate="htaf(hardness=0.0)", **SMALL))
     assert result["hardening_gap"] == pytest.approx(result["smooth_test_accuracy"] - result["test_accuracy"])
-    assert trial.run(Config("htaf", **SMALL))["hardening_gap"] == 0.0
+    assert trial.run(Config(surrogate="htaf", **SMALL))["hardening_gap"] == 0.0
 
 
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
@@ -81,7 +81,7 @@ def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
 def test_another_librarys_surrogate_works_in_a_binary_network(one_thread):
     """snnTorch's atan equals this package's, so both train the same network."""
     small = STILL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
-    ours, theirs = (trial.run(Config(name, **small)) for name in ("atan", "snntorch.atan"))
+    ours, theirs = (trial.run(Config(surrogate=name, **small)) for name in ("atan", "snntorch.atan"))
     for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
         assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
     assert ours["gain"] == pytest.approx(0.5)
@@ -120,7 +120,7 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    config = Config("htaf(learn=('alpha', 'beta'))", model="dhn")
+    config = Config(surrogate="htaf(learn=('alpha', 'beta'))", model="dhn")
     model = trial._network(config, Images(), trial.surrogate_of(config))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradient = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))

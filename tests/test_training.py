@@ -57,7 +57,7 @@ def metrics(folder):
 @contextmanager
 def interrupted(epochs):
     """Within the block a training stops after so many epochs, as on Ctrl-C."""
-    train_epoch, calls = training.loop._train_epoch, []
+    train_epoch, calls = training.loop._Training.epoch, []
 
     def stopped(*positional, **named):
         if len(calls) == epochs:
@@ -66,7 +66,7 @@ def interrupted(epochs):
         return train_epoch(*positional, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.loop, "_train_epoch", stopped)
+        patch.setattr(training.loop._Training, "epoch", stopped)
         yield
 
 

@@ -63,7 +63,7 @@ def test_a_training_leaves_norse_as_it_was(small, tmp_path, monkeypatch, fails):
     module = pytest.importorskip("norse.torch.functional.threshold", reason="norse is not installed")
     own = module.threshold
     if fails:
-        monkeypatch.setattr(loop, "_train_step", lambda *positional, **named: 1 / 0)
+        monkeypatch.setattr(loop._Training, "_step", lambda *positional, **named: 1 / 0)
     try:
         training.train(TrainConfig(**small, epochs=1, library="norse"), tmp_path, progress=False)
     except ZeroDivisionError:
@@ -99,7 +99,7 @@ def test_a_study_resets_hard_at_any_hardness():
     class Recordings:
         sensor_size, classes = (5, 5, 2), ("0", "1", "2")
 
-    config = Config(SMOOTH, **SMALL)
+    config = Config(surrogate=SMOOTH, **SMALL)
     net = trial._network(config, Recordings(), trial.surrogate_of(config))
     torch.manual_seed(config.seed)
     expected = models.SpikingMLP(50, (8, 8), 3, lambda: hnn.Sequential(hnn.Leaky(beta=0.9, surrogate=SMOOTH)))
@@ -117,7 +117,7 @@ def test_a_study_resets_hard_at_any_hardness():
 @pytest.mark.parametrize("anneal", ["hardness", "alpha"])
 def test_annealed_seeds_are_stacked_as_they_run_alone(anneal):
     settings = {**SMALL, "epochs": 2, "lr": 0.01, "anneal": anneal, "schedule": "cosine"}
-    configs = [Config(SMOOTH, seed=seed, **settings) for seed in (0, 1)]
+    configs = [Config(surrogate=SMOOTH, seed=seed, **settings) for seed in (0, 1)]
     for stacked, config in zip(stacking.run(configs), configs, strict=True):
         alone = trial.run(config)
         assert stacked.keys() == alone.keys()
@@ -127,6 +127,6 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal):
 
 
 def test_seeds_whose_surrogates_learn_are_not_stacked():
-    configs = [Config("htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
+    configs = [Config(surrogate="htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^surrogate: expected one without parameters that learn"):
         stacking.run(configs)

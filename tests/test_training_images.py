@@ -178,7 +178,7 @@ class Step(nn.Module):
         self.linear = hnn.BinaryLinear(2, 2)
 
 
-@pytest.mark.parametrize("shape", recipe.SHAPES)
+@pytest.mark.parametrize("shape", hardening.SHAPES)
 def test_the_recipe_step_by_step(shape):
     settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal_shape": shape}
     config, model = TrainConfig(model="dhn", **settings), Step()

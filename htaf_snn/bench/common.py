@@ -6,6 +6,8 @@ import json
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,15 @@ def synchronize(device: str) -> None:
     """Wait until a GPU has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def timed(run: Callable[[], object], device: str) -> float:
+    """Return the seconds that a call takes."""
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

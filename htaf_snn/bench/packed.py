@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,14 +123,7 @@ def measure(problem: str, peer: str, batch: int, device: str, repeats: int) -> d
     _check(peers, _signs(3, *shape).to(device), problem)
     entry = peers[peer]
     x = entry.prepare(_signs(batch, *shape).to(device))
-    seconds = []
-    for _ in range(repeats + 3):
-        common.synchronize(device)
-        start = time.perf_counter()
-        entry.run(x)
-        common.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    ms = common.percentiles(seconds[3:])
+    ms = common.percentiles([common.timed(lambda: entry.run(x), device) for _ in range(repeats + 3)][3:])
     return {"problem": problem, "peer": peer, "batch": batch, "ms": ms, "weight_bytes": entry.weight_bytes}
 
 

@@ -23,6 +23,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .. import functional
 from .. import nn as hnn
+from .._checks import check_choice
 from ..interop import sinabs, spikingjelly
 from ..models.neurons import LeakyOverTime, LIFOverTime
 from ..surrogate import HTAF, ATan, FastSigmoid
@@ -207,8 +208,7 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
         ImportError: if its package is not installed.
         RuntimeError: if a kernel of this package differs from its reference.
     """
-    if peer not in PEERS:
-        raise ValueError(f"peer: expected one of {', '.join(PEERS)}, got {peer!r}")
+    check_choice("peer", peer, PEERS)
     entry = PEERS[peer]
     if problem.device not in entry.devices:
         raise ValueError(f"{peer}: expected a device of {', '.join(entry.devices)}, got {problem.device}")
@@ -237,14 +237,7 @@ def copy_bandwidth(device: str = "cpu") -> float:
     """Return the bytes per second read and written by a copy of 256 MiB; the best of ten."""
     source = torch.zeros(2**26, device=device)
     target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        common.synchronize(device)
-        start = time.perf_counter()
-        target.copy_(source)
-        common.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best
+    return 2 * source.nbytes / min(common.timed(lambda: target.copy_(source), device) for _ in range(10))
 
 
 def run(problem: Problem, peers: list[str] | None = None, progress: bool = True) -> dict[str, Any]:

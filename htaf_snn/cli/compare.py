@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from ..compare import Settings, Study
 from ..compare.study import SETTINGS
+from . import _options as shared
 from ._app import IS_MAIN, app, given_options, one_line_errors
-from ._options import AlphaEnd, Anneal, AnnealShape, BatchSize, Epochs, NTimeBins, Schedule, WeightSurrogate
 
 _STUDY = Settings()
 _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
@@ -36,18 +36,17 @@ def compare_command(
         str, typer.Option(help="Spiking: mlp; for images: bnn (binary) or dhn (deep Heaviside).")
     ] = _STUDY.model,
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="Comma-separated data sets of `htaf-snn train`.",
-            show_default="saccade-digits or, for images, digits",
+            help="Comma-separated data sets of `htaf-snn train`.", show_default="saccade-digits or, for images, digits"
         ),
     ] = None,
     root: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder of the data set; with several, a folder with one subfolder per data set, by name."),
     ] = None,
     surrogates: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help='Comma-separated, such as "htaf(beta=8, hardness=0.0),snntorch.atan"; the first is the baseline.',
             show_default=f"{','.join(_STUDY.surrogates)}; others for images",
@@ -66,17 +65,16 @@ def compare_command(
         str, typer.Option(help="Surrogate that the others are matched to and whose gradients theirs are compared with.")
     ] = _STUDY.reference,
     width: Annotated[int, typer.Option(help="Neurons per hidden layer.")] = _STUDY.width,
-    epochs: Epochs = _STUDY.epochs,
-    batch_size: BatchSize = _STUDY.batch_size,
-    n_time_bins: NTimeBins = _STUDY.n_time_bins,
-    weight_surrogate: WeightSurrogate = _STUDY.weight_surrogate,
-    schedule: Schedule = _STUDY.schedule,
-    anneal: Anneal = _STUDY.anneal,
-    alpha_end: AlphaEnd = _STUDY.alpha_end,
-    anneal_shape: AnnealShape = _STUDY.anneal_shape,
+    epochs: shared.Epochs = _STUDY.epochs,
+    batch_size: shared.BatchSize = _STUDY.batch_size,
+    n_time_bins: shared.NTimeBins = _STUDY.n_time_bins,
+    weight_surrogate: shared.WeightSurrogate = _STUDY.weight_surrogate,
+    schedule: shared.Schedule = _STUDY.schedule,
+    anneal: shared.Anneal = _STUDY.anneal,
+    alpha_end: shared.AlphaEnd = _STUDY.alpha_end,
+    anneal_shape: shared.AnnealShape = _STUDY.anneal_shape,
     folds: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all recordings; seed s tests on fold s of this many stratified folds."),
+        int | None, typer.Option(help="Pool all recordings; seed s tests on fold s of this many stratified folds.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; workers share a GPU.")] = _STUDY.device,
     workers: Annotated[int, typer.Option(help="Worker processes on this machine, with one thread each.")] = 2,
@@ -84,8 +82,7 @@ def compare_command(
         bool, typer.Option("--stack-seeds", help="Train the seeds of a configuration as one network; for GPUs.")
     ] = False,
     storage: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="URL of a database shared by several machines; by default a file in the folder."),
+        str | None, typer.Option(help="URL of a database shared by several machines; by default a file in the folder.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the study; an existing study is continued.")] = Path(
         "runs/compare"
@@ -131,8 +128,7 @@ def _values(name: str, text: str, kind: type) -> tuple:
 def report_command(
     out: Annotated[Path, typer.Argument(help="Folder of a study of `htaf-snn compare`.")],
     storage: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="URL of the study's database, if it is not in the folder."),
+        str | None, typer.Option(help="URL of the study's database, if it is not in the folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON, one object per row.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ _datasets = typer.Typer(
 )
 app.add_typer(_datasets, name="datasets")
 _Name = Annotated[str, typer.Argument(help="A name shown by `htaf-snn datasets list`.")]
-_Root = Annotated[Optional[Path], typer.Option(help="Folder of the data; default: the user's cache.")]  # noqa: UP045
+_Root = Annotated[Path | None, typer.Option(help="Folder of the data; default: the user's cache.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 
 
@@ -103,8 +103,7 @@ def datasets_cache(
     name: _Name,
     root: _Root = None,
     n_time_bins: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Frames per recording that a training will use; default: pack events."),
+        int | None, typer.Option(help="Frames per recording that a training will use; default: pack events.")
     ] = None,
     skip: Annotated[bool, typer.Option("--skip-damaged", help="Leave out recordings that cannot be read.")] = False,
     as_json: _Json = False,

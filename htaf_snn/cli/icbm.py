@@ -5,30 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from .. import concepts
 from ..training.folder import read_settings
+from . import _options as shared
 from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, run_folder
-from ._options import (
-    AlphaEnd,
-    Anneal,
-    AnnealShape,
-    BatchSize,
-    Compiled,
-    Device,
-    Download,
-    Epochs,
-    Lr,
-    Precision,
-    ResultAsJson,
-    Resume,
-    Schedule,
-    Seed,
-    ValFraction,
-)
 
 _DEFAULTS = concepts.Config()
 
@@ -48,25 +32,23 @@ def icbm_command(
     dataset: Annotated[
         str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
     ] = _DEFAULTS.dataset,
-    root: Annotated[Optional[Path], typer.Option(help="Folder of a published data set.")] = None,  # noqa: UP045
-    download: Download = False,
+    root: Annotated[Path | None, typer.Option(help="Folder of a published data set.")] = None,
+    download: shared.Download = False,
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _DEFAULTS.n_concepts,
     surrogate: Annotated[
-        str,
-        typer.Option(help='Such as "htaf(beta=8, hardness=0.0)"; for comparison also relu or relaxed_bernoulli.'),
+        str, typer.Option(help='Such as "htaf(beta=8, hardness=0.0)"; for comparison also relu or relaxed_bernoulli.')
     ] = _DEFAULTS.surrogate,
     width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _DEFAULTS.width,
     max_concepts_per_class: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Fit a sparse head with at most this many weights per class."),
+        int | None, typer.Option(help="Fit a sparse head with at most this many weights per class.")
     ] = None,
-    epochs: Epochs = _DEFAULTS.epochs,
-    batch_size: BatchSize = _DEFAULTS.batch_size,
-    lr: Lr = _DEFAULTS.lr,
-    schedule: Schedule = _DEFAULTS.schedule,
-    anneal: Anneal = _DEFAULTS.anneal,
-    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
-    anneal_shape: AnnealShape = _DEFAULTS.anneal_shape,
+    epochs: shared.Epochs = _DEFAULTS.epochs,
+    batch_size: shared.BatchSize = _DEFAULTS.batch_size,
+    lr: shared.Lr = _DEFAULTS.lr,
+    schedule: shared.Schedule = _DEFAULTS.schedule,
+    anneal: shared.Anneal = _DEFAULTS.anneal,
+    alpha_end: shared.AlphaEnd = _DEFAULTS.alpha_end,
+    anneal_shape: shared.AnnealShape = _DEFAULTS.anneal_shape,
     activity: Annotated[float, typer.Option(help="Weight of the penalty on concept rates outside 5 to 95 %.")] = (
         _DEFAULTS.activity
     ),
@@ -76,17 +58,16 @@ def icbm_command(
     entropy: Annotated[float, typer.Option(help="Weight of the penalty on concept rates away from one half.")] = (
         _DEFAULTS.entropy
     ),
-    precision: Precision = _DEFAULTS.precision,
-    compiled: Compiled = False,
-    seed: Seed = _DEFAULTS.seed,
-    val_fraction: ValFraction = _DEFAULTS.val_fraction,
-    device: Device = _DEFAULTS.device,
+    precision: shared.Precision = _DEFAULTS.precision,
+    compiled: shared.Compiled = False,
+    seed: shared.Seed = _DEFAULTS.seed,
+    val_fraction: shared.ValFraction = _DEFAULTS.val_fraction,
+    device: shared.Device = _DEFAULTS.device,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default runs/icbm- and the time."),
+        Path | None, typer.Option(help="New folder for the results; by default runs/icbm- and the time.")
     ] = None,
-    resume: Resume = False,
-    as_json: ResultAsJson = False,
+    resume: shared.Resume = False,
+    as_json: shared.ResultAsJson = False,
 ) -> None:
     """Train a concept bottleneck model on images, measure it, and write a page for exploring its concepts.
 

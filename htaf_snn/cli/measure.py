@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ from ._app import app, one_line_errors
 )
 def profile_command(
     surrogates: Annotated[list[str], typer.Argument(help='Such as htaf, "htaf(beta=8)", snntorch.atan, norse.super.')],
-    plot: Annotated[Optional[Path], typer.Option(help="Draw the gradients into a .png, .svg or .pdf file.")] = None,  # noqa: UP045
+    plot: Annotated[Path | None, typer.Option(help="Draw the gradients into a .png, .svg or .pdf file.")] = None,
     delta: Annotated[list[float], typer.Option(help="Half-width of an interval for the mass; repeatable.")] = list(  # noqa: B006
         profile.DELTAS
     ),
@@ -74,7 +74,7 @@ def bench_command(
     features: Annotated[int, typer.Option(help="Neurons.")] = 1000,
     repeats: Annotated[int, typer.Option(help="Timed repetitions.")] = 20,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    peer: Annotated[Optional[list[str]], typer.Option(help="Implementation to time; repeatable.")] = None,  # noqa: UP045
+    peer: Annotated[list[str] | None, typer.Option(help="Implementation to time; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with versions and hardware.")] = False,
 ) -> None:
     # The help is in the decorator: from a docstring Rich would keep the line breaks and read [bench] as markup.

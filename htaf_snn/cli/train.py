@@ -5,31 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from .. import training
+from . import _options as shared
 from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, run_folder
-from ._options import (
-    AlphaEnd,
-    Anneal,
-    AnnealShape,
-    BatchSize,
-    Compiled,
-    Device,
-    Download,
-    Epochs,
-    Lr,
-    NTimeBins,
-    Precision,
-    ResultAsJson,
-    Resume,
-    Schedule,
-    Seed,
-    ValFraction,
-    WeightSurrogate,
-)
 
 _DEFAULTS = training.TrainConfig()
 
@@ -49,20 +31,19 @@ _DEFAULTS = training.TrainConfig()
 def train_command(
     context: typer.Context,
     dataset: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="One of `htaf-snn datasets list`; for models of images digits, mnist, fashion-mnist or cifar10.",
             show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
-    root: Annotated[Optional[Path], typer.Option(help="Folder of the data set.")] = None,  # noqa: UP045
-    download: Download = False,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    download: shared.Download = False,
     library: Annotated[
         str, typer.Option(help="Neuron implementation: snntorch, norse or fused (same results as snntorch, faster).")
     ] = _DEFAULTS.library,
     surrogate: Annotated[
-        str,
-        typer.Option(help='For example "htaf(beta=8)", snntorch.atan or, smooth at first, "htaf(hardness=0.0)".'),
+        str, typer.Option(help='For example "htaf(beta=8)", snntorch.atan or, smooth at first, "htaf(hardness=0.0)".')
     ] = _DEFAULTS.surrogate,
     model: Annotated[
         str,
@@ -70,33 +51,31 @@ def train_command(
             help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their floating-point twin)."
         ),
     ] = _DEFAULTS.model,
-    weight_surrogate: WeightSurrogate = _DEFAULTS.weight_surrogate,
+    weight_surrogate: shared.WeightSurrogate = _DEFAULTS.weight_surrogate,
     hidden: Annotated[
         str, typer.Option(help="Neurons, or channels of the cnn, per hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
-    epochs: Epochs = _DEFAULTS.epochs,
-    batch_size: BatchSize = _DEFAULTS.batch_size,
-    n_time_bins: NTimeBins = _DEFAULTS.n_time_bins,
-    lr: Lr = _DEFAULTS.lr,
-    schedule: Schedule = _DEFAULTS.schedule,
-    anneal: Anneal = _DEFAULTS.anneal,
-    alpha_end: AlphaEnd = _DEFAULTS.alpha_end,
-    anneal_shape: AnnealShape = _DEFAULTS.anneal_shape,
-    precision: Precision = _DEFAULTS.precision,
-    compiled: Compiled = False,
-    seed: Seed = _DEFAULTS.seed,
-    val_fraction: ValFraction = _DEFAULTS.val_fraction,
+    epochs: shared.Epochs = _DEFAULTS.epochs,
+    batch_size: shared.BatchSize = _DEFAULTS.batch_size,
+    n_time_bins: shared.NTimeBins = _DEFAULTS.n_time_bins,
+    lr: shared.Lr = _DEFAULTS.lr,
+    schedule: shared.Schedule = _DEFAULTS.schedule,
+    anneal: shared.Anneal = _DEFAULTS.anneal,
+    alpha_end: shared.AlphaEnd = _DEFAULTS.alpha_end,
+    anneal_shape: shared.AnnealShape = _DEFAULTS.anneal_shape,
+    precision: shared.Precision = _DEFAULTS.precision,
+    compiled: shared.Compiled = False,
+    seed: shared.Seed = _DEFAULTS.seed,
+    val_fraction: shared.ValFraction = _DEFAULTS.val_fraction,
     folds: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Pool all recordings; train and test on each of this many stratified folds."),
+        int | None, typer.Option(help="Pool all recordings; train and test on each of this many stratified folds.")
     ] = None,
-    device: Device = _DEFAULTS.device,
+    device: shared.Device = _DEFAULTS.device,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="New folder for the results; by default one in runs/, named after the time."),
+        Path | None, typer.Option(help="New folder for the results; by default one in runs/, named after the time.")
     ] = None,
-    resume: Resume = False,
-    as_json: ResultAsJson = False,
+    resume: shared.Resume = False,
+    as_json: shared.ResultAsJson = False,
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 

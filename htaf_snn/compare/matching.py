@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from .. import profile
+from .._checks import check_choice
 from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
 
 __all__ = ["MATCHES", "Rescaled", "rescaled"]
@@ -84,8 +85,7 @@ def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slo
         >>> matched.stretch, round(matched.gain, 9)
         (1.0, 0.5)
     """
-    if match not in MATCHES:
-        raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {match!r}")
+    check_choice("match", match, MATCHES)
     if not 0 < slope < math.inf:
         raise ValueError(f"slope: expected a positive finite number, got {slope!r}")
     surrogate = resolve(surrogate)

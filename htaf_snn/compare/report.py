@@ -112,13 +112,10 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
-    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": _at_zero(row["surrogate"])}
+    spikes_at_zero = bool(surrogate.resolve(row["surrogate"])(torch.zeros(1)).detach() > 0.5)
+    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": "yes" if spikes_at_zero else "no"}
     row["fault"] = surrogate.fault(row["surrogate"])
     return {name: row[name] for name in _COLUMNS}
-
-
-def _at_zero(spec: str) -> str:
-    return "yes" if float(surrogate.resolve(spec)(torch.zeros(1)).detach()) > 0.5 else "no"
 
 
 def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 
 import torch
 
 from .. import training
+from .._checks import check_choice
 from ..surrogate import resolve
 from ..training.folder import device_of, is_count, is_number, make_plain, require
 from ..training.recipe import annealing, check_annealing
@@ -23,8 +24,8 @@ SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.s
 BINARY_SURROGATES = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(trial.Shared):
     """What a study compares: all combinations of the values below.
 
     Attributes:
@@ -56,33 +57,17 @@ class Settings:
         (30, ('saccade-digits',))
     """
 
-    model: str = "mlp"
     # `__post_init__` replaces None by the defaults of the model.
     dataset: tuple[str, ...] = None  # type: ignore[assignment]
-    root: str | None = None
     surrogates: tuple[str, ...] = None  # type: ignore[assignment]
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
     seeds: int = 5
-    match: str = "peak"
-    reference: str = "htaf"
-    width: int = 128
-    weight_surrogate: str = "clipped_ste"
-    epochs: int = 8
-    batch_size: int = 32
-    n_time_bins: int = 10
-    schedule: str = "constant"
-    anneal: str = "alpha"
-    alpha_end: float = 20.0
-    anneal_shape: str = "linear"
-    folds: int | None = None
-    device: str = "auto"
 
     def __post_init__(self):
         make_plain(self)
-        if self.model not in MODELS:
-            raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
+        check_choice("model", self.model, MODELS)
         spiking = self.model in training.SPIKING
         if self.dataset is None or isinstance(self.dataset, str):
             object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
@@ -102,8 +87,7 @@ class Settings:
         counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
         for name, value in counts.items():
             require(name, value, "an integer >= 1", is_count)
-        if self.match not in MATCHES:
-            raise ValueError(f"match: expected one of {', '.join(MATCHES)}, got {self.match!r}")
+        check_choice("match", self.match, MATCHES)
         for config in self.configs():
             config.trained()  # checks the settings of the training
 
@@ -118,8 +102,7 @@ class Settings:
         device_of(self.device)
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
-            if name not in known:
-                raise ValueError(f"dataset: expected one of {', '.join(known)}, got {name!r}")
+            check_choice("dataset", name, known)
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = self.configs()
@@ -133,13 +116,11 @@ class Settings:
 
     def configs(self) -> list[trial.Config]:
         """Return the configuration of every trial, with the seeds of each combination in a row."""
-        own = {field.name for field in fields(trial.Config)} & {field.name for field in fields(Settings)}
-        shared = {name: getattr(self, name) for name in own - {"dataset", "root"}}
+        shared = {field.name: getattr(self, field.name) for field in fields(trial.Shared)}
+        names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
         grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
-        return [
-            trial.Config(surrogate, slope, depth, lr, seed, dataset=dataset, root=self.root_of(dataset), **shared)
-            for dataset, surrogate, slope, depth, lr, seed in grid
-        ]
+        configs = [trial.Config(**shared | dict(zip(names, values, strict=True))) for values in grid]
+        return [replace(config, root=self.root_of(config.dataset)) for config in configs]
 
     def root_of(self, dataset: str) -> str | None:
         """Return the folder of one of the data sets; None for the default place."""

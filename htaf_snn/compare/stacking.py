@@ -56,7 +56,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     weights, _ = stack_module_state([*nets])
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
     steps = len(trials[0].loaders[0])
-    prepares = [training.before_step(config, net, steps) for net in nets]
+    prepares = [training.before_step(config.trained(), net, steps) for net in nets]
 
     def before_step(number: int) -> None:
         for prepare in prepares:
@@ -67,7 +67,9 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
         start = time.perf_counter()
         metrics = _epoch(trials, weights, optimizer, epoch, before_step)
         for number, (prepared, lines) in enumerate(zip(trials, curves, strict=True)):
-            _put(prepared.model, {name: value[number] for name, value in weights.items()})
+            with torch.no_grad():
+                for name, parameter in prepared.model.named_parameters():
+                    parameter.copy_(weights[name][number])
             validated = training.loop.validate(prepared.model, *prepared.loaders[:2])
             lines.append({"epoch": epoch, **metrics[number], **validated})
         seconds = (time.perf_counter() - start) / len(trials)
@@ -112,12 +114,6 @@ def _epoch(
         }
         for number in range(len(loaders))
     ]
-
-
-@torch.no_grad()
-def _put(net: nn.Module, weights: dict[str, Tensor]) -> None:
-    for name, parameter in net.named_parameters():
-        parameter.copy_(weights[name])
 
 
 def _scores(net: Network, weights: dict[str, Tensor], frames: Tensor) -> tuple[Tensor, Tensor]:

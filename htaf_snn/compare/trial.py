@@ -7,10 +7,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
 from dataclasses import dataclass, fields
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,38 +24,18 @@ from .measures import Network, activity, batch_gradient, cosine
 __all__ = ["Config", "Prepared", "finish", "prepare", "run", "times"]
 
 
-@dataclass(frozen=True)
-class Config:
-    """The configuration of one trial.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all trials of a study have in common; the fields are those of `compare.Settings`."""
 
-    Attributes:
-        surrogate: a specification, as in `htaf_snn.surrogate.resolve`.
-        slope: factor of the surrogate's argument.
-        depth: number of hidden layers.
-        lr: learning rate of Adam.
-        seed: seed for weights, order and split.
-        match: one of `matching.MATCHES`.
-        reference: the surrogate that this one is matched to, and whose gradient its own is compared with.
-        model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
-        width: neurons per hidden layer.
-        folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        dataset, root, weight_surrogate, epochs, batch_size, n_time_bins, schedule, anneal, alpha_end, anneal_shape,
-            device: as in `training.TrainConfig`.
-    """
-
-    surrogate: str = "htaf"
-    slope: float = 1.0
-    depth: int = 2
-    lr: float = 1e-3
-    seed: int = 0
-    match: str = "none"
-    reference: str = "htaf"
     model: str = "mlp"
-    dataset: str = "saccade-digits"
+    dataset: str | tuple[str, ...] | None = None
     root: str | None = None
+    match: str = "peak"
+    reference: str = "htaf"
     width: int = 128
     weight_surrogate: str = "clipped_ste"
-    epochs: int = 5
+    epochs: int = 8
     batch_size: int = 32
     n_time_bins: int = 10
     schedule: str = "constant"
@@ -66,6 +44,18 @@ class Config:
     anneal_shape: str = "linear"
     folds: int | None = None
     device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Shared):
+    """The configuration of one trial: one of each of the values that `compare.Settings` lists."""
+
+    dataset: str = "saccade-digits"
+    surrogate: str = "htaf"
+    slope: float = 1.0
+    depth: int = 2
+    lr: float = 1e-3
+    seed: int = 0
 
     def trained(self) -> training.TrainConfig:
         """Return the configuration of the trial's training."""
@@ -112,7 +102,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     start = time.perf_counter()
     prepared = prepare(config, None if processes is None else processes.device)
     model, (train, val, _) = prepared.model, prepared.loaders
-    before_step = training.before_step(config, model, training.steps_in_epoch(model, train, processes))
+    steps = training.steps_in_epoch(model, train, processes)
+    before_step = training.before_step(config.trained(), model, steps)
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(
@@ -157,11 +148,16 @@ def prepare(config: Config, device: torch.device | None = None) -> Prepared:
 def finish(prepared: Prepared, curves: list[dict]) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
     config, model = prepared.config, prepared.model
+    train, _, test = prepared.loaders
     after = batch_gradient(model, *prepared.batch)["flat"]
+    tested = training.runs.test(model, train, test)
+    with hardening.hard(model):
+        active = activity(model, test)
     return {
         "train_accuracy": curves[-1]["train_accuracy"],
         "val_accuracy": curves[-1]["val_accuracy"],
-        **_tested(model, prepared.loaders),
+        **tested,
+        **active,
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,
         "cosine_end": _agreement(model, config, after, *prepared.batch),
@@ -185,38 +181,21 @@ def _network(config: Config, samples, surrogate: Rescaled) -> Network:
     torch.manual_seed(config.seed)
     features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
     if config.model == "mlp":
-        neuron = partial(hnn.Leaky, beta=BETA)
-        return models.SpikingMLP(
-            features,
-            config.trained().hidden,
-            n_classes,
-            lambda: hnn.Sequential(neuron(surrogate=copy.deepcopy(surrogate))),
-        )
+
+        def neuron() -> hnn.Sequential:
+            return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
+
+        return models.SpikingMLP(features, config.trained().hidden, n_classes, neuron)
     return training.binary_network(config.trained(), features, n_classes, surrogate)
-
-
-@contextmanager
-def _with_reference(model: Network, config: Config) -> Iterator[None]:
-    """Give the network the reference surrogate within the block."""
-    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
-    for holder, _ in holders:
-        holder.surrogate = resolve(config.reference).to(next(model.parameters()).device)
-    try:
-        yield
-    finally:
-        for holder, own in holders:
-            holder.surrogate = own
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
     """Return the cosine of a gradient with that of the same network with the reference surrogate."""
-    with _with_reference(model, config):
+    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
+    for holder, _ in holders:
+        holder.surrogate = resolve(config.reference).to(x.device)
+    try:
         return cosine(gradient, batch_gradient(model, x, labels)["flat"])
-
-
-def _tested(model: Network, loaders: tuple) -> dict:
-    """Return test results and activity of the hard network."""
-    train, _, test = loaders
-    tested = training.runs.test(model, train, test)
-    with hardening.hard(model):
-        return {**tested, **activity(model, test)}
+    finally:
+        for holder, own in holders:
+            holder.surrogate = own

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._checks import index_of
 from ..models import ICBM
 from ..nn._batches import check_in_order
 from ..nn._modes import in_eval
-from ..training.folder import index_of, is_count, require
+from ..training.folder import is_count, require
 from .coding import Codes
 
 __all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]

@@ -17,15 +17,7 @@ from .. import training
 from ..models import ICBM
 from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
-from ..training.folder import (
-    check_same_data,
-    check_same_run,
-    is_number,
-    make_plain,
-    read_settings,
-    require,
-    write_json,
-)
+from ..training.folder import check_same_data, check_same_run, is_number, read_settings, require, write_json
 from ..training.loop import check_no_run
 from ..training.recipe import check_annealing
 
@@ -35,7 +27,7 @@ _RATES = 0.05, 0.95
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(training.recipe.Recipe):
     """Settings of a training.
 
     Attributes:
@@ -54,20 +46,15 @@ class Recipe:
         ValueError: activity: expected a number >= 0, got -1.0
     """
 
-    epochs: int = 20
     lr: float = 4e-3
     schedule: str = "cosine"
-    anneal: str = "alpha"
     alpha_end: float = 10.0
-    anneal_shape: str = "linear"
     activity: float = 1.0
     decorrelation: float = 0.01
     entropy: float = 0.0
 
     def __post_init__(self):
-        make_plain(self)
-        names = ("epochs", "lr", "schedule", "anneal", "alpha_end", "anneal_shape")
-        training.TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
+        super().__post_init__()
         for name in ("activity", "decorrelation", "entropy"):
             require(name, getattr(self, name), "a number >= 0", lambda v: is_number(v) and 0 <= v < float("inf"))
 
@@ -201,7 +188,9 @@ def fit(
         if writes:
             out.mkdir(parents=True, exist_ok=True)
             check_no_run(out, resume)
-            _write_config(out, {**asdict(own), **data})
+            path = out / "config.json"  # of `run`, which has more settings
+            before = json.loads(path.read_text()) if path.is_file() else {}
+            write_json(path, {**before, **asdict(own), **data})
         return training.fit(
             model,
             train_loader,
@@ -217,12 +206,6 @@ def fit(
             before_step=training.before_step(recipe, model, training.steps_in_epoch(model, train_loader, processes)),
             penalty=penalty,
         )
-
-
-def _write_config(out: Path, values: dict) -> None:
-    """Add the values that `concepts.load` needs to the configuration of a run."""
-    path = out / "config.json"
-    write_json(path, {**(json.loads(path.read_text()) if path.is_file() else {}), **values})
 
 
 def activation_of(model: ICBM) -> str:

@@ -16,19 +16,9 @@ from torch.utils.data import DataLoader
 from .. import hardening
 from .._files import replacing
 from ..models import ICBM, ImageEncoder
-from ..training import CHECKPOINT, Processes, TrainConfig, evaluate, image_loaders, load_checkpoint
-from ..training.folder import (
-    check_folder,
-    check_same_data,
-    device_of,
-    is_count,
-    new_folder,
-    read_settings,
-    require,
-    write_json,
-)
+from ..training import CHECKPOINT, Processes, evaluate, folder, image_loaders, load_checkpoint
 from ..training.loop import restore
-from ..training.recipe import check_annealing
+from ..training.recipe import Setup, check_annealing
 from .atlas import write_atlas
 from .coding import codes
 from .fitting import Recipe, activation_of, check_first_batch, check_images, fit
@@ -41,7 +31,7 @@ SPARSE_HEAD = "sparse-head.safetensors"
 
 
 @dataclass(frozen=True)
-class Config(Recipe):
+class Config(Recipe, Setup):
     """Settings of a run.
 
     Attributes:
@@ -68,30 +58,19 @@ class Config(Recipe):
     """
 
     dataset: str = "digits"
-    root: str | None = None
-    download: bool = False
     n_concepts: int = 64
     surrogate: str = "htaf(normalized=True, hardness=0.0)"
     width: int = 16
     max_concepts_per_class: int | None = None
     batch_size: int = 64
-    seed: int = 0
-    val_fraction: float = 0.1
-    precision: str = "float32"
-    compiled: bool = False
-    device: str = "auto"
 
     def __post_init__(self):
         super().__post_init__()
-        names = ("batch_size", "seed", "val_fraction", "precision", "device")
-        TrainConfig(model="dhn", **{name: getattr(self, name) for name in names})  # checks them
-        for name in ("n_concepts", "width"):
-            require(name, getattr(self, name), "an integer of at least 1", is_count)
-        require(
+        folder.require(
             "max_concepts_per_class",
             self.max_concepts_per_class,
             "None" if self.surrogate == "relu" else f"None or 1 to {self.n_concepts}",
-            lambda v: v is None or (is_count(v) and v <= self.n_concepts and self.surrogate != "relu"),
+            lambda v: v is None or (folder.is_count(v) and v <= self.n_concepts and self.surrogate != "relu"),
         )
 
 
@@ -127,7 +106,7 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
         True
     """
     out = Path(out)
-    read_settings(out, Recipe)  # checks the file
+    folder.read_settings(out, Recipe)  # checks the file
     stored = json.loads((out / "config.json").read_text())
     of_run = "n_concepts" in stored
     if of_run and model is not None:
@@ -139,7 +118,7 @@ def load(out: str | PathLike, model: ICBM | None = None) -> ICBM:
         raise ValueError(f"{out / 'config.json'}: expected the images' shape and classes, got {', '.join(stored)}")
     with torch.random.fork_rng():
         if model is None:
-            model = _model(read_settings(out, Config), stored["image_shape"][0], len(stored["classes"]))
+            model = _model(folder.read_settings(out, Config), stored["image_shape"][0], len(stored["classes"]))
         elif activation_of(model) != stored.get("activation", activation_of(model)):
             raise ValueError(f"model: expected concepts of {stored['activation']}, got {activation_of(model)}")
         model.image_shape = tuple(stored["image_shape"])
@@ -189,13 +168,13 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         >>> 0 <= result["dead"] <= 8
         True
     """
-    device = device_of(config.device)
+    device = folder.device_of(config.device)
     out, processes = Path(out), Processes.launched(device.type)
     writes = processes is None or processes.is_main
     check_annealing(config, _model(config, 1, 2))
     if writes:
-        check_folder(config, out, resume)
-    with new_folder(out) if writes else nullcontext():
+        folder.check_folder(config, out, resume)
+    with folder.new_folder(out) if writes else nullcontext():
         train, val, test = image_loaders(config)
         classes, shape = train.dataset.classes, tuple(train.dataset.images.shape[1:])
         model = _model(config, shape[0], len(classes)).to(device if processes is None else processes.device)
@@ -204,14 +183,14 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         data = {"image_shape": shape, "classes": list(classes), "samples": samples}
         if writes:
             if resume:
-                check_same_data(out, data)
+                folder.check_same_data(out, data)
                 # Not into the model itself, whose annealing starts from the configuration's surrogate.
                 restored = copy.deepcopy(model)
                 restore(out, restored, torch.optim.Adam(restored.parameters()))
             # Files older than the training that continues would be mistaken for its results.
             for name in (SPARSE_HEAD, "result.json", "codes.npz", "atlas.html"):
                 (out / name).unlink(missing_ok=True)
-            write_json(out / "config.json", {**asdict(config), **data})
+            folder.write_json(out / "config.json", {**asdict(config), **data})
     fit(
         model,
         train,
@@ -227,7 +206,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     result = {}
     if writes:
         result = _measured(model, train, test, classes, config, out)
-        write_json(out / "result.json", result)
+        folder.write_json(out / "result.json", result)
     if processes is not None:
         processes.shutdown()
     return result

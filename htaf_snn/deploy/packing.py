@@ -15,19 +15,8 @@ from .. import nn as hnn
 from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
+from . import steps
 from .network import PackedNetwork
-from .steps import (
-    MODULES,
-    BinaryProduct,
-    Geometry,
-    HeavisideProduct,
-    MaxPool,
-    Quantize,
-    Threshold,
-    geometry,
-    options,
-    rebuilt,
-)
 
 __all__ = ["pack"]
 
@@ -36,7 +25,7 @@ _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
 _Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d
 _Product = _Binary | _Heaviside
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_LAYERS = (*get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, hnn.QuantizeInput, *MODULES)
+_LAYERS = (*get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, hnn.QuantizeInput, *steps.MODULES)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _INPUT_LEVELS = (0, 255)
 
@@ -153,15 +142,13 @@ class _Packing:
             self._add_module(node, str(node.target), self._modules[str(node.target)])
         elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             self._append(node, "add")
-        elif node.target in (torch.flatten, "flatten") and self._dimensions(node) == (1, -1):
-            self._append(node, "flatten")
         else:
-            raise ValueError(f"{node.name}: {node.target} cannot be packed; expected modules, additions and flatten(1)")
-
-    @staticmethod
-    def _dimensions(node: fx.Node) -> tuple[object, object]:
-        dimensions = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
-        return dimensions.get("start_dim", 0), dimensions.get("end_dim", -1)
+            dimensions = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
+            from_first = (dimensions.get("start_dim", 0), dimensions.get("end_dim", -1)) == (1, -1)
+            if node.target not in (torch.flatten, "flatten") or not from_first:
+                expected = "modules, additions and flatten(1)"
+                raise ValueError(f"{node.name}: {node.target} cannot be packed; expected {expected}")
+            self._append(node, "flatten")
 
     def _append(self, node: fx.Node, step: str | nn.Module, last: fx.Node | None = None) -> None:
         """Add a step for a node and those folded into it, up to the last."""
@@ -182,16 +169,16 @@ class _Packing:
         elif isinstance(module, nn.Flatten):
             self._append(node, "flatten")
         elif isinstance(module, hnn.QuantizeInput):
-            self._append(node, Quantize())
+            self._append(node, steps.Quantize())
             self._levels[node] = _INPUT_LEVELS
         elif isinstance(module, hnn.BinaryActivation):
-            self._append(node, Threshold(module.levels, _copy(module.shift)))
+            self._append(node, steps.Threshold(module.levels, _copy(module.shift)))
             self._levels[node] = module.levels
         elif isinstance(module, _Product):
             self._add_product(node, name, module)
         elif isinstance(module, nn.MaxPool2d) and levels is not None and levels != _INPUT_LEVELS:
             where = (module.kernel_size, module.stride, module.padding, module.dilation)
-            self._append(node, MaxPool(*where, module.ceil_mode))
+            self._append(node, steps.MaxPool(*where, module.ceil_mode))
             self._levels[node] = levels
         else:
             self._append(node, _own_copy(name, module))
@@ -204,12 +191,12 @@ class _Packing:
                 f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
                 f"activation before it, or QuantizeInput before a BinaryLinear, got {source.name}"
             )
-        product: type[BinaryProduct | HeavisideProduct]
+        product: type[steps.BinaryProduct | steps.HeavisideProduct]
         if isinstance(module, _Binary):
-            product, weight = BinaryProduct, module.binary_weight()
+            product, weight = steps.BinaryProduct, module.binary_weight()
             unit = torch.full((len(weight),), INPUT_STEP if levels == _INPUT_LEVELS else 1.0)
         else:
-            product, (weight, unit) = HeavisideProduct, _integers(name, module)
+            product, (weight, unit) = steps.HeavisideProduct, _integers(name, module)
         in_levels = (0, 1) if levels == _INPUT_LEVELS else levels
         chain, activation = self._chain(node, module)
         if activation is None:
@@ -257,9 +244,9 @@ def _acts_per_output(module: nn.Module, product: _Product) -> bool:
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:
-    """Return a copy of a module of `MODULES`; raise ValueError if its arguments do not rebuild it."""
+    """Return a copy of a module of `steps.MODULES`; raise ValueError if its arguments do not rebuild it."""
     cls = type_before_parametrizations(module)
-    arguments = options(module, cls)
+    arguments = steps.options(module, cls)
     fresh = cls(**arguments)
     state = {key: getattr(module, key) for key in fresh.state_dict()}
     changed = [key for key, value in state.items() if value is None or value.shape != fresh.state_dict()[key].shape]
@@ -268,7 +255,7 @@ def _own_copy(name: str, module: nn.Module) -> nn.Module:
             changed.append(key)
     if changed:
         raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after it was made")
-    copied = rebuilt(cls.__name__, arguments, state)
+    copied = steps.rebuilt(cls.__name__, arguments, state)
     if "inplace" in vars(copied):
         vars(copied)["inplace"] = False  # a value of a packed network may be used again
     return copied
@@ -278,11 +265,11 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach().clone()
 
 
-def _where(module: _Product) -> Geometry | None:
+def _where(module: _Product) -> steps.Geometry | None:
     if not isinstance(module, _Convolution):
         return None
     assert not isinstance(module.padding, str)  # HeavisideConv2d refuses it
-    return geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+    return steps.geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
 
 
 def _integers(name: str, module: _Heaviside) -> tuple[Tensor, Tensor]:

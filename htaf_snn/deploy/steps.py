@@ -23,24 +23,6 @@ from ..functional.bits import conv2d_of_bits, heaviside_sums, linear_of_bits, wi
 from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP, check_unit_range
 
-__all__ = [
-    "FUNCTIONS",
-    "MODULES",
-    "BinaryProduct",
-    "Bits",
-    "Geometry",
-    "HeavisideProduct",
-    "MaxPool",
-    "Quantize",
-    "Step",
-    "Threshold",
-    "Value",
-    "as_float",
-    "geometry",
-    "options",
-    "rebuilt",
-]
-
 
 @dataclass(frozen=True)
 class Bits:

@@ -9,8 +9,6 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["backends", "check_name", "choose", "load"]
-
 NAMES = ("auto", "torch", "numba", "triton")
 _INSTALLED = {name: find_spec(name) is not None for name in ("numba", "triton")}
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["operator"]
-
 
 def operator(function: Callable) -> torch._ops.OpOverload:
     """Register a function, by its name and annotations, as torch.ops.htaf_snn.<name>.

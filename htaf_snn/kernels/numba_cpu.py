@@ -50,49 +50,24 @@ _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (
 )
 
 
-def _intrinsic(generator: Callable[..., tuple]) -> Callable[..., Any]:
-    """Return Numba's intrinsic; its stub takes the generator's arguments for those of a call."""
-    return extending.intrinsic(generator)
+def _intrinsic(signature: Any, build: Callable[[ir.IRBuilder, ir.Value], ir.Value]) -> Callable[..., Any]:
+    """Return an intrinsic of one argument, for which `build` adds an instruction."""
+
+    @extending.intrinsic
+    def intrinsic(_context, _value):
+        return signature, lambda _context, builder, _signature, arguments: build(builder, arguments[0])
+
+    return intrinsic
 
 
-@_intrinsic
-def as_float(_context, bits):
-    """Return the float32 with the bits of an int32."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@_intrinsic
-def as_bits(_context, number):
-    """Return the int32 with the bits of a float32."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.int32(types.float32), generate
-
-
-@_intrinsic
-def popcount(_context, word):
-    """Return the number of ones in a uint64."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-@_intrinsic
-def lowest_bit(_context, word):
-    """Return the position of the lowest one in a uint64 that is not zero."""
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(types.uint64), generate
+# A float32 from the bits of an int32, and the other way round.
+as_float = _intrinsic(types.float32(types.int32), lambda builder, bits: builder.bitcast(bits, ir.FloatType()))
+as_bits = _intrinsic(types.int32(types.float32), lambda builder, number: builder.bitcast(number, ir.IntType(32)))
+popcount = _intrinsic(types.uint64(types.uint64), lambda builder, word: builder.ctpop(word))
+# The position of the lowest one in a word that is not zero.
+lowest_bit = _intrinsic(
+    types.uint64(types.uint64), lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 1))
+)
 
 
 @_inlined_formula

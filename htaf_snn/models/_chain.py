@@ -11,8 +11,6 @@ from torch import Tensor, fx, nn
 
 from .._checks import check_floating
 
-__all__ = ["Chain", "check_images", "check_sizes"]
-
 
 def check_sizes(hidden: Sequence[int]) -> None:
     """Raise ValueError unless the sizes of hidden layers are positive integers, one or more."""

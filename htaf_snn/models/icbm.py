@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._checks import index_of
 from ..nn import ConceptLayer
 from ..surrogate import SurrogateLike
 from ._chain import Chain, check_images
@@ -140,23 +139,14 @@ class ICBM(nn.Module):
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"values: expected a mapping such as {{7: 1}}, got {values!r}")
-        own = {self._concept(concept): _bits(concept, value) for concept, value in values.items()}
+        size = self.head.in_features
+        own = {index_of("values", c, size, "concepts "): _bits(c, value) for c, value in values.items()}
         self._interventions.append(own)
         try:
             yield self
         finally:
             # By identity, as blocks may end in another order than they began.
             self._interventions = [values for values in self._interventions if values is not own]
-
-    def _concept(self, number) -> int:
-        """Return the number of a concept as an int."""
-        try:
-            index = None if isinstance(number, (bool, np.bool_)) else operator.index(number)
-        except TypeError:
-            index = None
-        if index is None or not 0 <= index < self.head.in_features:
-            raise ValueError(f"values: expected concepts 0 to {self.head.in_features - 1}, got {number!r}")
-        return index
 
 
 def _bits(concept, value) -> float | Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as hnn
+from .._checks import check_choice
 from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
 from ..surrogate.libraries.norse import as_method
 
@@ -118,8 +119,7 @@ def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
         >>> neuron("snntorch", "htaf")(torch.ones(3, 2, 4)).shape
         torch.Size([3, 2, 4])
     """
-    if library not in LIBRARIES:
-        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    check_choice("library", library, LIBRARIES)
     if library != "fused" and find_spec(library) is None:
         raise ImportError(f"library: {library} is not installed; pip install {library}")
     resolved = resolve(surrogate)

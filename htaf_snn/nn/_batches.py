@@ -16,19 +16,6 @@ from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomS
 from .._checks import check_floating
 from ._modes import in_eval
 
-__all__ = [
-    "Batch",
-    "Shards",
-    "apply",
-    "check_in_order",
-    "check_labels",
-    "class_scores",
-    "device_of",
-    "inputs_of",
-    "loss_and_accuracy",
-    "unpack",
-]
-
 
 class Batch(NamedTuple):
     """A loader's batch: inputs, labels int64 (B,), and the lengths (B,) of padded frames."""

@@ -12,8 +12,6 @@ from torch import fx, nn
 from .binary import BinaryActivation, BinaryConv2d, BinaryLinear, HeavisideConv2d, HeavisideLinear, RPReLU
 from .quantizing import QuantizeInput
 
-__all__ = ["VIEWS", "changed_in_place", "has_hooks", "traced"]
-
 _LEAVES = (BinaryActivation, BinaryConv2d, BinaryLinear, HeavisideConv2d, HeavisideLinear, QuantizeInput, RPReLU)
 # Modules whose output in eval mode is a view of their input.
 VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)

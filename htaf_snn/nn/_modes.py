@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from torch import nn
 
-__all__ = ["in_eval"]
-
 
 @contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, prelu
 
+from .._checks import check_choice
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.elementwise import heaviside
 
@@ -116,8 +117,7 @@ class _BinaryWeight(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, surrogate: SurrogateLike):
         super().__init__()
-        if scale not in SCALES:
-            raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}")
+        check_choice("scale", scale, SCALES)
         if isinstance(surrogate, str) and surrogate == "magnitude_aware":
             scale, surrogate = "magnitude", "clipped_ste"
         self.scale_by, self.surrogate = scale, resolve(surrogate)

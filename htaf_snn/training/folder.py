@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,17 +26,6 @@ if TYPE_CHECKING:
 def is_count(value: object) -> bool:
     """Return whether the value is an integer of at least 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def index_of(name: str, value: Any, size: int) -> int:
-    """Return an integer of any type as an int; raise ValueError unless it is from 0 to size - 1."""
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or not 0 <= number < size:
-        raise ValueError(f"{name}: expected 0 to {size - 1}, got {value!r}")
-    return number
 
 
 def is_number(value: object) -> bool:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sized
-from functools import partial
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
 from .. import hardening
+from .._checks import check_choice
 from .._files import replacing
 from ..nn._batches import Batch, class_scores, device_of, loss_and_accuracy, unpack
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -126,71 +127,61 @@ def validate(
     return {}
 
 
-def _train_epoch(
-    model: nn.Module,
-    train_step: Callable[[Batch, int, str], list[float]],
-    loader: Iterable,
-    epoch: int,
-    bar: tqdm,
-    processes: Processes | None,
-) -> dict:
-    """Train for one epoch and return its metrics; `train_step` is `_train_step` with its keyword arguments bound."""
-    model.train()
-    loss = correct = count = 0.0
-    min_samples = _min_samples(model)
-    batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
-    with _SpikeRates(model) as rates:
-        for step, batch in enumerate(batches):
-            rates.batch = batch
-            sums = train_step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}")
-            loss, correct, count = loss + sums[0], correct + sums[1], count + sums[2]
-            spike_rate = rates.mean()
-            mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
-            figures = f"loss {loss / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
-            bar.set_postfix_str(figures, refresh=False)
-            bar.update()
-    if not count:
-        raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
-    if processes is not None:
-        processes.average_statistics(model)
-    return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(processes)}
+@dataclass
+class _Training:
+    """What `fit` trains, and how; `network` is the model, possibly wrapped by Fabric and compiled."""
 
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    processes: Processes | None
+    precision: str
+    before_step: Callable[[int, torch.optim.Optimizer], None]
+    penalty: Callable[[], Tensor] | None
 
-def _train_step(
-    batch: Batch,
-    number: int,
-    when: str,
-    *,
-    model: nn.Module,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    processes: Processes | None,
-    precision: str,
-    before_step: Callable[[int, torch.optim.Optimizer], None],
-    penalty: Callable[[], Tensor] | None,
-) -> list[float]:
-    """Update the parameters; return the batch's summed loss, correct answers and samples, over all processes.
+    def epoch(self, loader: Iterable, epoch: int, bar: tqdm) -> dict:
+        """Train for one epoch and return its metrics."""
+        self.model.train()
+        loss = correct = count = 0.0
+        min_samples = _min_samples(self.model)
+        batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
+        with _SpikeRates(self.model) as rates:
+            for step, batch in enumerate(batches):
+                rates.batch = batch
+                sums = self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}")
+                loss, correct, count = loss + sums[0], correct + sums[1], count + sums[2]
+                spike_rate = rates.mean()
+                mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
+                figures = f"loss {loss / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
+                bar.set_postfix_str(figures, refresh=False)
+                bar.update()
+        if not count:
+            raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
+        if self.processes is not None:
+            self.processes.average_statistics(self.model)
+        spike_rate = rates.mean(self.processes)
+        return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": spike_rate}
 
-    `network` is the model, possibly wrapped by Fabric and compiled.
-    """
-    before_step(number, optimizer)
-    with torch.autocast(device_of(model).type, torch.bfloat16, enabled=precision == "bfloat16"):
-        scores, labels = class_scores(model, batch, network)
-    scores = scores.float()
-    # A process whose shard is empty still takes part in averaging the gradients.
-    loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
-    sums = [loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), float(len(labels))]
-    share = 1.0
-    if processes is not None:
-        sums = processes.sum(*sums)
-        share = processes.world_size * len(labels) / sums[2]
-    if not math.isfinite(sums[0]):
-        raise FloatingPointError(f"the loss is {sums[0] / sums[2]} {when}; try a smaller lr")
-    optimizer.zero_grad()
-    (loss * share + (0.0 if penalty is None else penalty())).backward()
-    _check_gradients(model, when)
-    optimizer.step()
-    return sums
+    def _step(self, batch: Batch, number: int, when: str) -> list[float]:
+        """Update the parameters; return the batch's summed loss, correct answers and samples, over all processes."""
+        self.before_step(number, self.optimizer)
+        with torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            scores, labels = class_scores(self.model, batch, self.network)
+        scores = scores.float()
+        # A process whose shard is empty still takes part in averaging the gradients.
+        loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
+        sums = [loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), float(len(labels))]
+        share = 1.0
+        if self.processes is not None:
+            sums = self.processes.sum(*sums)
+            share = self.processes.world_size * len(labels) / sums[2]
+        if not math.isfinite(sums[0]):
+            raise FloatingPointError(f"the loss is {sums[0] / sums[2]} {when}; try a smaller lr")
+        self.optimizer.zero_grad()
+        (loss * share + (0.0 if self.penalty is None else self.penalty())).backward()
+        _check_gradients(self.model, when)
+        self.optimizer.step()
+        return sums
 
 
 def _min_samples(model: nn.Module, processes: Processes | None = None) -> int:
@@ -314,8 +305,7 @@ def fit(
     from tqdm import tqdm
 
     out, is_main = Path(out), processes is None or processes.is_main
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_choice("precision", precision, PRECISIONS)
     if is_main:
         check_no_run(out, resume)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
@@ -329,16 +319,7 @@ def fit(
     if compiled:
         network = torch.compile(network)  # type: ignore[assignment]  # a module for a module, whatever its stub says
     steps = steps_in_epoch(model, train_loader, processes)
-    train_step = partial(
-        _train_step,
-        model=model,
-        network=network,
-        optimizer=optimizer,
-        processes=processes,
-        precision=precision,
-        before_step=before_step,
-        penalty=penalty,
-    )
+    training = _Training(model, network, optimizer, processes, precision, before_step, penalty)
     if done:  # the settings of the previous step, in all processes
         before_step(done * steps - 1, optimizer)
     if is_main:
@@ -351,7 +332,7 @@ def fit(
             set_epoch(epoch)
         start = time.perf_counter()
         with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{epochs}", disable=not (progress and is_main)) as bar:
-            line = {"epoch": epoch, **_train_epoch(model, train_step, batches, epoch, bar, processes)}
+            line = {"epoch": epoch, **training.epoch(batches, epoch, bar)}
             line |= validate(model, train_loader, val_loader, processes)
             if val_loader is not None:
                 bar.set_postfix_str(f"{bar.postfix}, val acc {line['val_accuracy']:.3f}")
@@ -367,9 +348,12 @@ def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tu
     if not _has_run(out):
         return 0, []
     done = load_checkpoint(out / CHECKPOINT, model, optimizer)
-    metrics = _read_metrics(out)
+    try:
+        metrics = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{out / METRICS}: expected the metrics of a run to resume, got {error}") from error
     if len(metrics) < done:
-        raise ValueError(f"{out / 'metrics.jsonl'}: expected at least {done} lines, got {len(metrics)}")
+        raise ValueError(f"{out / METRICS}: expected at least {done} lines, got {len(metrics)}")
     return done, metrics[:done]
 
 
@@ -381,14 +365,6 @@ def check_no_run(out: Path, resume: bool) -> None:
 
 def _has_run(out: Path) -> bool:
     return (out / CHECKPOINT).exists() or (out / METRICS).exists()
-
-
-def _read_metrics(out: Path) -> list[dict]:
-    path = out / METRICS
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected the metrics of a run to resume, got {error}") from error
 
 
 def _write_metrics(out: Path, metrics: list[dict]) -> None:

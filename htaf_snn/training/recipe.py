@@ -1,39 +1,73 @@
-"""Changes to a network and its optimizer during training: learning rate, annealing, clipped weights."""
+"""The settings of a training, and what they change in its course: learning rate, annealing, clipped weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
 
 from .. import hardening
 from .. import nn as hnn
+from .folder import is_count, is_number, make_plain, require
+from .loop import PRECISIONS
 
-__all__ = ["ANNEALS", "SCHEDULES", "SHAPES", "Recipe", "before_step", "check_annealing"]
+_CHOICES = {
+    "schedule": ("constant", "cosine"),
+    "anneal": ("alpha", "hardness", "none"),
+    "anneal_shape": tuple(hardening.SHAPES),
+    "precision": PRECISIONS,
+    "device": ("auto", "cpu", "cuda"),
+}
+_COUNT = ("an integer of at least 1", is_count)
+_VALID: dict[str, tuple[str, Callable[[Any], object]]] = {
+    **dict.fromkeys(("epochs", "batch_size", "n_time_bins", "n_concepts", "width"), _COUNT),
+    "hidden": ("one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v))),
+    "folds": ("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1)),
+    **dict.fromkeys(("lr", "alpha_end"), ("a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)),
+    "val_fraction": ("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1),
+    "seed": ("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63),
+    **{name: (f"one of {', '.join(choices)}", choices.__contains__) for name, choices in _CHOICES.items()},
+}
 
-SCHEDULES = ("constant", "cosine")
-ANNEALS = ("alpha", "hardness", "none")
-SHAPES = tuple(hardening.SHAPES)
+
+@dataclass(frozen=True)
+class _Checked:
+    def __post_init__(self):
+        make_plain(self)
+        for field in fields(self):
+            if field.name in _VALID:
+                require(field.name, getattr(self, field.name), *_VALID[field.name])
 
 
-class Recipe(Protocol):
-    """A configuration with these fields, as in `TrainConfig`."""
+@dataclass(frozen=True)
+class Recipe(_Checked):
+    """How a network is trained; the fields are those of `TrainConfig`."""
 
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def anneal(self) -> str: ...
-    @property
-    def alpha_end(self) -> float: ...
-    @property
-    def anneal_shape(self) -> str: ...
+    epochs: int = 20
+    lr: float = 1e-3
+    schedule: str = "constant"
+    anneal: str = "alpha"
+    alpha_end: float = 20.0
+    anneal_shape: str = "linear"
+
+
+@dataclass(frozen=True)
+class Setup(_Checked):
+    """The data and the machine of a run; the fields are those of `TrainConfig`."""
+
+    dataset: str | None = None
+    root: str | None = None
+    download: bool = False
+    batch_size: int = 32
+    precision: str = "float32"
+    compiled: bool = False
+    seed: int = 0
+    val_fraction: float = 0.1
+    device: str = "auto"
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
@@ -67,7 +101,7 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
     """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
 
     Args:
-        recipe: a `TrainConfig`, or anything with its fields of `Recipe`.
+        recipe: a `TrainConfig`, or a `concepts.Recipe`.
         model: the network to train.
         steps: training steps per epoch, see `steps_in_epoch`.
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -18,39 +16,20 @@ from torch.utils.data import DataLoader
 from .. import hardening, interop, models
 from ..surrogate import SurrogateLike, resolve
 from .checkpoint import CHECKPOINT, load_checkpoint
-from .folder import (
-    check_folder,
-    check_same_data,
-    device_of,
-    is_count,
-    is_number,
-    make_plain,
-    new_folder,
-    read_settings,
-    require,
-    write_json,
-)
-from .loop import PRECISIONS, fit, restore, steps_in_epoch
+from .folder import check_folder, check_same_data, device_of, new_folder, read_settings, require, write_json
+from .loop import fit, restore, steps_in_epoch
 from .processes import Processes
-from .recipe import ANNEALS, SCHEDULES, SHAPES, before_step, check_annealing
+from .recipe import Recipe, Setup, before_step, check_annealing
 
 SPIKING = ("mlp", "cnn")
 # Networks of images with binary activations.
 BINARY = ("bnn", "dhn")
 MODELS = (*SPIKING, *BINARY, "relu")
-CHOICES = {
-    "schedule": SCHEDULES,
-    "anneal": ANNEALS,
-    "anneal_shape": SHAPES,
-    "precision": PRECISIONS,
-    "model": MODELS,
-    "device": ("auto", "cpu", "cuda"),
-}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Recipe, Setup):
     """Configuration of `train`; the defaults take about 20 s on two cores.
 
     Attributes:
@@ -93,46 +72,18 @@ class TrainConfig:
         ValueError: lr: expected a number in (0, 1e6], got 0.0
     """
 
-    dataset: str | None = None
-    root: str | None = None
-    download: bool = False
     library: str = "snntorch"
     surrogate: str = "htaf"
     model: str = "mlp"
     weight_surrogate: str = "clipped_ste"
     hidden: tuple[int, ...] = (256, 256)
-    epochs: int = 20
-    batch_size: int = 32
     n_time_bins: int = 10
-    lr: float = 1e-3
-    schedule: str = "constant"
-    anneal: str = "alpha"
-    alpha_end: float = 20.0
-    anneal_shape: str = "linear"
-    precision: str = "float32"
-    compiled: bool = False
-    seed: int = 0
-    val_fraction: float = 0.1
     folds: int | None = None
     fold: int | None = None
-    device: str = "auto"
 
     def __post_init__(self):
-        make_plain(self)
-
-        def check(name: str, expected: str, is_valid: Callable[[Any], object]) -> None:
-            require(name, getattr(self, name), expected, is_valid)
-
-        for name in ("epochs", "batch_size", "n_time_bins"):
-            check(name, "an integer of at least 1", is_count)
-        check("hidden", "one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v)))
-        check("folds", "None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))
-        for name in ("lr", "alpha_end"):
-            check(name, "a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)
-        check("val_fraction", "a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
-        check("seed", "an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)
-        for name, choices in CHOICES.items():
-            check(name, f"one of {', '.join(choices)}", choices.__contains__)
+        super().__post_init__()
+        require("model", self.model, f"one of {', '.join(MODELS)}", MODELS.__contains__)
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         self._check_effects()
@@ -154,29 +105,11 @@ class TrainConfig:
                 )
 
 
-class ImageSettings(Protocol):
-    """A configuration with these fields, as in `TrainConfig`."""
-
-    @property
-    def dataset(self) -> str | None: ...
-    @property
-    def root(self) -> str | None: ...
-    @property
-    def download(self) -> bool: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def val_fraction(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
-
-
-def image_loaders(config: ImageSettings) -> tuple:
+def image_loaders(config: Setup) -> tuple:
     """Return (train, val, test) loaders of the images that a configuration names; val is None without validation.
 
     Args:
-        config: a `TrainConfig`, or anything with its `dataset`, `root`, `download`, `batch_size`, `val_fraction` and
-            `seed`.
+        config: a `TrainConfig` or a `concepts.Config`.
 
     Returns:
         As `neuromorphic_datasets.images.loaders`: batches of float32 (B, C, H, W) within [0, 1] and int64 (B,).
@@ -394,18 +327,11 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
         (1, 2, True)
     """
-    with _registered(config):
-        return _train(config, Path(out), resume, progress)
-
-
-@contextmanager
-def _registered(config: TrainConfig) -> Iterator[None]:
-    """Within the block `interop.register` is in force if the neurons of the configuration need it."""
     surrogate = resolve(config.surrogate)
-    is_needed = config.library == "norse" and surrogate.formula is not None
-    is_needed |= config.library == "snntorch" and surrogate.hardness < 1
-    with interop.register() if is_needed and config.model in SPIKING else nullcontext():
-        yield
+    needs_register = config.library == "norse" and surrogate.formula is not None
+    needs_register |= config.library == "snntorch" and surrogate.hardness < 1
+    with interop.register() if needs_register and config.model in SPIKING else nullcontext():
+        return _train(config, Path(out), resume, progress)
 
 
 def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict:
@@ -488,12 +414,6 @@ def test(
     return {"test_accuracy": hard, "test_loss": loss, "smooth_test_accuracy": smooth, "hardening_gap": gap}
 
 
-def _train_fold(config: TrainConfig, out: Path, fold: int, resume: bool, progress: bool) -> dict:
-    folder = out / f"fold{fold}"
-    started = (folder / "config.json").is_file()
-    return train(replace(config, fold=fold), folder, resume=resume and started, progress=progress)
-
-
 def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = False, progress: bool = True) -> dict:
     """Train and test on each of `config.folds` folds, in subfolders fold0, fold1, ….
 
@@ -526,12 +446,16 @@ def train_folds(config: TrainConfig, out: str | PathLike, *, resume: bool = Fals
     check_folder(config, out, resume)
     with new_folder(out):
         write_json(out / "config.json", asdict(config))
+        accuracies: list[float] = []
         try:
-            results = [_train_fold(config, out, fold, resume, progress) for fold in range(config.folds)]
+            for fold in range(config.folds):
+                folder = out / f"fold{fold}"
+                resumes = resume and (folder / "config.json").is_file()
+                result = train(replace(config, fold=fold), folder, resume=resumes, progress=progress)
+                accuracies.append(result["test_accuracy"])
         finally:
             if not (out / "fold0").is_dir():
                 (out / "config.json").unlink()
-    accuracies = [result["test_accuracy"] for result in results]
     result = {"test_accuracy": sum(accuracies) / len(accuracies), "fold_accuracy": accuracies, "out": str(out)}
     write_json(out / "result.json", result)
     return result

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from torch import Tensor
 
+from ..._checks import check_choice
 from . import norse, sinabs, snntorch, spikingjelly
 
 __all__ = ["LIBRARIES", "fault", "make", "name_of", "names"]
@@ -17,8 +18,7 @@ LIBRARIES = {"snntorch": snntorch, "norse": norse, "spikingjelly": spikingjelly,
 
 
 def _checked(library: str) -> ModuleType:
-    if library not in LIBRARIES:
-        raise ValueError(f"library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
+    check_choice("library", library, LIBRARIES)
     if find_spec(library) is None:
         raise ImportError(f"surrogate: {library} is not installed; pip install {library}")
     return LIBRARIES[library]
