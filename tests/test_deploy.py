@@ -67,12 +67,18 @@ def assert_equal(net, x):
     return packed
 
 
+def _at_zero(x):
+    """A callable that fires at 0 too, where weights and activations do not."""
+    return (x >= 0).to(x.dtype) + x - x.detach()
+
+
 NETS = {
     "BinaryMLP": lambda: (models.BinaryMLP(77, [130, 65], 10), (77,)),
     "DeepHeavisideNet": lambda: (models.DeepHeavisideNet(77, [70] * 8, 10), (77,)),
     "convolutional": lambda: (models.DeepHeavisideNet((3, 9, 11), [5, 70, 66], 10), (3, 9, 11)),
     "BinaryResNet": lambda: (models.BinaryResNet(14, 3, width=6), (3, 13, 16)),
     "binarized": lambda: (_binarized(), (2, 8, 8)),
+    "callable": lambda: (models.BinaryMLP(77, [130, 65], 10, surrogate=_at_zero, weight_surrogate=_at_zero), (77,)),
 }
 
 
@@ -190,11 +196,6 @@ class _Product(nn.Module):
         (_nan, ValueError, r"^2\.weight: expected numbers, got NaN"),
         (lambda: nn.Sequential(hnn.BinaryLinear(3, 2)).eval(), ValueError, "^0: BinaryLinear cannot be packed: its in"),
         (lambda: _Training(nn.Sequential(nn.ReLU(), hnn.HeavisideLinear(3, 2))).eval(), ValueError, r"^layer\.1: Heav"),
-        (
-            lambda: nn.Sequential(hnn.BinaryActivation(torch.heaviside)).eval(),
-            ValueError,
-            "^0: cannot be packed",
-        ),
         (lambda: nn.Sequential(nn.GELU()).eval(), ValueError, "^0: GELU cannot be packed"),
         (lambda: nn.Sequential(nn.Flatten(2)).eval(), ValueError, r"^0: expected Flatten\(1\)"),
         (lambda: _Branches().eval(), ValueError, r"^model: expected a network that torch\.fx can trace"),

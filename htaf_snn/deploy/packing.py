@@ -99,8 +99,6 @@ def _check_layer(name: str, module: nn.Module) -> None:
         reason = "its hooks would be lost; remove them first"
     elif "forward" in vars(module):
         reason = "its forward was replaced"
-    elif isinstance(module, hnn.BinaryActivation) and module.surrogate.formula is None:
-        reason = f"expected a surrogate of this package, got {module.surrogate}"
     elif isinstance(module, hnn.BinaryActivation) and module.smooth_in_eval:
         reason = "expected an activation of two levels, got a smooth one within hardening.smooth"
     elif kind in _NORMS and module.running_mean is None:
