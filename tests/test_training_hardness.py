@@ -26,7 +26,7 @@ def small(recordings):
 def annealed(*specifications, **settings):
     """The surrogates of a network trained for two steps, before, between and after them: hardnesses and alphas."""
     net = torch.nn.Sequential(*[hnn.BinaryActivation(specification) for specification in specifications])
-    config = TrainConfig(model="dhn", epochs=2, alpha_end=16.0, **settings)
+    config = TrainConfig(model="dhn", epochs=2, **settings)
     recipe.check_annealing(config, net)
     prepare, optimizer = training.before_step(config, net, steps=1), torch.optim.SGD([torch.zeros(1)])
     values = []
@@ -42,7 +42,7 @@ def test_each_surrogate_is_annealed_from_its_own_value_and_hard_ones_stay():
     assert first == [(0.0, 1.0), (1.0, 1.0), (0.5, 4.0), (0.5, None)]
     assert second == [(0.5, 1.0), (1.0, 1.0), (0.75, 4.0), (0.75, None)]
     assert {hardness for hardness, _ in last} == {1.0}
-    first, second, last = annealed(*surrogates)
+    first, second, last = annealed(*surrogates, alpha_end=16.0)
     assert first == [(0.0, 1.0), (1.0, 1.0), (0.5, 4.0), (0.5, None)]
     assert second == [(0.0, 4.0), (1.0, 1.0), (0.5, 8.0), (0.5, None)]
     assert last == [(0.0, 16.0), (1.0, 1.0), (0.5, 16.0), (0.5, None)]
@@ -52,7 +52,7 @@ def test_each_surrogate_is_annealed_from_its_own_value_and_hard_ones_stay():
     "surrogate", ["sigmoid(hardness=0.0)", "htaf(learn=('alpha',), hardness=0.5)"], ids=["none", "learned"]
 )
 def test_what_cannot_be_annealed_as_asked(small, tmp_path, surrogate):
-    message = r"^anneal: expected 'hardness' or 'none', got 'alpha', .* in (Sigmoid|HTAF)\(.*hardness=0\.[05]\)"
+    message = r"^anneal: expected 'hardness' or 'none' for (Sigmoid|HTAF)\(.*, which has no alpha .*, got 'alpha'"
     with pytest.raises(ValueError, match=message):
         annealed(surrogate, "htaf")  # a hard one is not annealed
     with pytest.raises(ValueError, match=message):
@@ -190,7 +190,7 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
             assert line.keys() == expected.keys()
             for name in line.keys() & {"train_loss", "val_loss", "test_loss"}:
                 assert line[name] == pytest.approx(expected[name], rel=1e-3)
-            assert line["spike_rate"] == pytest.approx(expected["spike_rate"], rel=0.01)
+            assert line["spike_rate"] == pytest.approx(expected["spike_rate"], rel=0.02)
             for name in [name for name in line if name.endswith("accuracy")]:  # of 144 recordings or more
                 assert line[name] == pytest.approx(expected[name], abs=3 / 144)
 

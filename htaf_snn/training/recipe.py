@@ -50,8 +50,8 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
     surrogates = hardening.annealable(model, recipe.anneal)
     if not any(surrogate.hardness < 1 for surrogate in surrogates.values()):
         raise ValueError(
-            f"anneal: expected 'hardness' or 'none', got {recipe.anneal!r}, which is no number, or a learned one, in "
-            f"{soft[0]!r}"
+            f"anneal: expected 'hardness' or 'none' for {soft[0]!r}, which has no {recipe.anneal} that is a fixed "
+            f"number, got {recipe.anneal!r}"
         )
     end = 1.0 if recipe.anneal == "hardness" else recipe.alpha_end
     ends = {name: float(s.numbers()[recipe.anneal]) for name, s in surrogates.items() if s.hardness == 1}
