@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ._checks import describe
 from .nn import BinaryActivation, BinaryConv2d, BinaryLinear
 from .nn._batches import Shards, apply, inputs_of, loss_and_accuracy
 from .nn._modes import in_eval
@@ -29,11 +31,17 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 def surrogates(model: nn.Module) -> dict[str, Surrogate]:
     """Return the surrogates of a model's neurons and activations by name, those of binary weights left out."""
-    holders = [module for module in model.modules() if not isinstance(module, (BinaryLinear, BinaryConv2d))]
+    holders = [module for module in _modules(model) if not isinstance(module, (BinaryLinear, BinaryConv2d))]
     own = {id(model), *(id(child) for holder in holders for child in holder.children())}
     return {
         name: module for name, module in model.named_modules() if isinstance(module, Surrogate) and id(module) in own
     }
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a module, got {describe(model)}")
+    return model.modules()
 
 
 def is_hard(model: nn.Module) -> bool:
@@ -71,6 +79,8 @@ def harden(model: nn.Module) -> None:
 def hard(model: nn.Module) -> Iterator[None]:
     """Give every surrogate hardness 1 within the block; afterwards restore each one's own, also after an error.
 
+    The backward pass of `torch.utils.checkpoint` repeats the forward pass, so it has to lie inside the block too.
+
     Args:
         model: any network.
 
@@ -96,7 +106,8 @@ def hard(model: nn.Module) -> Iterator[None]:
 def smooth(model: nn.Module) -> Iterator[None]:
     """Let activations keep the hardness that they are trained with in `eval()`, within the block.
 
-    Only `nn.BinaryActivation`s are hard in `eval()`; neurons keep their surrogate's hardness anyway.
+    Only `nn.BinaryActivation`s are hard in `eval()`; neurons keep their surrogate's hardness anyway. Where
+    `torch.utils.checkpoint` is used, the backward pass has to lie inside the block too, as for `hard`.
 
     Args:
         model: any network.
@@ -110,7 +121,7 @@ def smooth(model: nn.Module) -> Iterator[None]:
         >>> activation(torch.zeros(1))
         tensor([0.])
     """
-    activations = [module for module in model.modules() if isinstance(module, BinaryActivation)]
+    activations = [module for module in _modules(model) if isinstance(module, BinaryActivation)]
     before = [activation.smooth_in_eval for activation in activations]
     for activation in activations:
         activation.smooth_in_eval = True
@@ -131,16 +142,19 @@ class Anneal:
     Args:
         model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
         parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
-        start, end: values, within [0, 1] for the hardness, otherwise > 0.
+        start, end: values, within [0, 1] for the hardness, otherwise > 0. A start of None is each surrogate's own
+            value when the schedule is made.
         steps: calls of `step` until the end, >= 1.
         shape: "linear", "cosine" or "stepwise".
-        ends: other ends for some surrogates, by the name of the layer that holds them.
+        ends: other ends for some surrogates, by the name of the layer that holds them, without `torch.compile`'s
+            "_orig_mod".
 
     Attributes:
         done: steps taken so far, from 0 to `steps`.
 
     Raises:
         ValueError: if a value is out of range, a name in `ends` is unknown, or there is no surrogate to anneal.
+        TypeError: if the model is no module, or `ends` no mapping.
 
     Example:
         >>> from htaf_snn.nn import BinaryActivation
@@ -159,7 +173,7 @@ class Anneal:
         self,
         model: nn.Module,
         parameter: str = "hardness",
-        start: float = 0.0,
+        start: float | None = 0.0,
         end: float = 1.0,
         *,
         steps: int,
@@ -168,18 +182,25 @@ class Anneal:
     ):
         if shape not in SHAPES:
             raise ValueError(f"shape: expected one of {', '.join(SHAPES)}, got {shape!r}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps: expected an integer >= 1, got {steps!r}")
+        _check_count("steps", steps, 1)
+        if not (ends is None or isinstance(ends, Mapping)):
+            raise TypeError(f"ends: expected a mapping from names of layers to values, got {ends!r}")
         self._surrogates = annealable(model, parameter)
         if not self._surrogates:
-            raise ValueError(f"model: expected a surrogate with the parameter {parameter!r}, got none")
+            is_learned = any(parameter in surrogate.learn for surrogate in surrogates(model).values())
+            got = "a learned one" if is_learned else "none"
+            raise ValueError(f"model: expected a surrogate with the parameter {parameter!r} as a number, got {got}")
         unknown = set(ends or ()) - set(self._surrogates)
         if unknown:
             known = ", ".join(self._surrogates)
-            raise ValueError(f"ends: expected names of {known}, got {', '.join(sorted(unknown))}")
-        for value in (start, end, *(ends or {}).values()):
+            raise ValueError(f"ends: expected names of {known}, got {', '.join(sorted(map(str, unknown)))}")
+        self._starts = {
+            name: float(surrogate.numbers()[parameter]) if start is None else start
+            for name, surrogate in self._surrogates.items()
+        }
+        self._ends = {name: (ends or {}).get(name, end) for name in self._surrogates}
+        for value in (*self._starts.values(), end, *self._ends.values()):
             _check_value(parameter, value)
-        self._start, self._ends = start, {name: (ends or {}).get(name, end) for name in self._surrogates}
         self._steps, self._shape, self._parameter = steps, shape, parameter
         for surrogate in self._surrogates.values():
             surrogate.make_variable(parameter)
@@ -191,17 +212,18 @@ class Anneal:
 
     def at(self, done: int) -> None:
         """Set the values after so many steps, >= 0; beyond the last step, those at the end."""
-        self.done = min(done, self._steps)
+        _check_count("done", done, 0)
+        self.done = min(int(done), self._steps)
         part = SHAPES[self._shape](self.done / self._steps)
         for name, surrogate in self._surrogates.items():
-            setattr(surrogate, self._parameter, self._value(self._ends[name], part))
+            setattr(surrogate, self._parameter, self._value(self._starts[name], self._ends[name], part))
 
-    def _value(self, end: float, part: float) -> float:
+    def _value(self, start: float, end: float, part: float) -> float:
         if part == 1:
             return end
         if self._parameter == "hardness":
-            return self._start + (end - self._start) * part
-        return self._start * (end / self._start) ** part
+            return start + (end - start) * part
+        return start * (end / start) ** part
 
     def state_dict(self) -> dict[str, int]:
         """Return what `load_state_dict` takes: {"done": steps}."""
@@ -209,6 +231,8 @@ class Anneal:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue after the steps at which the state was saved."""
+        if "done" not in state:
+            raise ValueError(f"state: expected {{'done': steps}}, got {state!r}")
         self.at(state["done"])
 
 
@@ -217,20 +241,27 @@ def annealable(model: nn.Module, parameter: str) -> dict[str, Surrogate]:
     return {
         _holder(name): surrogate
         for name, surrogate in surrogates(model).items()
-        if surrogate.formula is not None and parameter in surrogate.numbers()
+        if surrogate.formula is not None and not isinstance(surrogate.numbers().get(parameter, False), bool)
     }
 
 
 def _holder(name: str) -> str:
     """Return the name of the layer that a surrogate of this name belongs to; its own, unless it is a layer's."""
+    name = ".".join(part for part in name.split(".") if part != "_orig_mod")  # of `torch.compile`
     holder, _, own = name.rpartition(".")
     return holder if own in ("surrogate", "spike_grad") else name
 
 
-def _check_value(parameter: str, value: float) -> None:
-    if parameter == "hardness" and not 0 <= value <= 1:
+def _check_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
+
+
+def _check_value(parameter: str, value: object) -> None:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if parameter == "hardness" and not 0 <= number <= 1:
         raise ValueError(f"start, end, ends: expected hardnesses within [0, 1], got {value!r}")
-    if parameter != "hardness" and not 0 < value < math.inf:
+    if parameter != "hardness" and not 0 < number < math.inf:
         raise ValueError(f"start, end, ends: expected positive finite numbers, got {value!r}")
 
 
@@ -271,7 +302,7 @@ def evaluate(
     Args:
         model: as in `training.evaluate`.
         train_loader: batches of the training data, to measure the statistics on.
-        loader: the data to evaluate on.
+        loader: the data to evaluate on. Both are gone through twice, once if the network is hard.
         keep_hard_statistics: leave the statistics of the hard network in the model.
         processes: as in `training.evaluate`.
 
@@ -279,7 +310,8 @@ def evaluate(
         An `Evaluation`.
 
     Raises:
-        ValueError, TypeError, FloatingPointError: as `training.evaluate` and `recalibrate`.
+        ValueError, TypeError, FloatingPointError: as `training.evaluate` and `recalibrate`; TypeError also for an
+            iterator, such as a generator, that would have to be gone through twice.
 
     Example:
         >>> from htaf_snn.nn import BinaryActivation
@@ -292,6 +324,12 @@ def evaluate(
     if is_hard(model):
         loss, accuracy = loss_and_accuracy(model, loader, processes)
         return Evaluation(accuracy, accuracy, 0.0, loss)
+    for name, data in (("train_loader", train_loader if _norms(model) else ()), ("loader", loader)):
+        if isinstance(data, Iterator):
+            raise TypeError(
+                f"{name}: expected batches that can be gone through twice, got {type(data).__name__}; pass a "
+                f"DataLoader, or list({name})"
+            )
     with _keeping_statistics(model):
         with smooth(model):
             recalibrate(model, train_loader)
@@ -306,7 +344,7 @@ def evaluate(
 
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [module for module in _modules(model) if isinstance(module, _BatchNorm)]
 
 
 def _statistics(model: nn.Module) -> list[tuple[_BatchNorm, dict[str, torch.Tensor]]]:

@@ -70,6 +70,10 @@ def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
     assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 6
     rows = {row["surrogate"]: row for row in study.table()}
     assert all(row["hardening_gap"] == 0.0 for name, row in rows.items() if "hardness" not in name)
+    smooth = "htaf(normalized=True, hardness=0.0)"
+    [result] = [line["result"] for line in study.results() if line["config"]["surrogate"] == smooth]
+    gap = rows[smooth]["hardening_gap"]
+    assert gap == result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
     assert rows["htaf"]["cosine_end"] == pytest.approx(1)
     assert -1 <= rows["ede"]["cosine_end"] < 0.99
     text = study.report().read_text()

@@ -69,17 +69,26 @@ LARGE = (50, 1009)
 
 
 @pytest.mark.parametrize(
-    "run, expected", [(functional.smooth, ["primitive", "gradient"]), (functional.spike, ["gradient"])]
+    "run, expected",
+    [
+        (functional.smooth, ["primitive", "gradient"]),
+        (functional.spike, ["gradient"]),
+        (HTAF(hardness=0.3), ["primitive", "gradient"]),
+    ],
 )
-def test_large_tensors_go_to_the_kernels(run, expected, calls):
-    x = torch.randn(LARGE, requires_grad=True)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_large_tensors_go_to_the_kernels(run, expected, dtype, calls):
+    x = torch.randn(LARGE, dtype=dtype, requires_grad=True)
     y = run(x)
     y.sum().backward()
     assert calls == expected
     small = x.detach()[:3].requires_grad_()
-    run(small).sum().backward()
+    z = run(small)
+    z.sum().backward()
     assert calls == expected
-    torch.testing.assert_close(x.grad[:3], small.grad, rtol=1e-5, atol=1e-7)
+    for large, other in ((y[:3], z), (x.grad[:3], small.grad)):
+        assert large.dtype == dtype
+        torch.testing.assert_close(large, other, rtol=5 * TOLERANCE[dtype], atol=0.1 * TOLERANCE[dtype])
 
 
 def test_one_tensor_is_saved():

@@ -238,13 +238,14 @@ def test_a_failing_evaluation_restores_everything(name, times):
 
 def test_statistics_of_the_hard_network_can_be_kept():
     net, x = network("DHN")
-    result = hardening.evaluate(net, batches(x), batches(x), keep_hard_statistics=True)
+    loader = batches(x)
+    result = hardening.evaluate(net, loader, loader, keep_hard_statistics=True)
     kept = copy.deepcopy(net)
     with hardening.hard(net):
         hardening.recalibrate(net, batches(x))
     torch.testing.assert_close(kept.state_dict(), net.state_dict(), rtol=0, atol=0)
     assert not hardening.is_hard(net)
-    assert training.evaluate(net, batches(x))["accuracy"] == pytest.approx(result.hard, abs=1)
+    assert training.evaluate(net, loader)["accuracy"] == result.hard
 
 
 def test_a_hard_network_is_evaluated_as_it_is():
@@ -281,6 +282,37 @@ def test_training_and_evaluation_measure_the_same_gap(name, tmp_path):
     assert figures["val_hardening_gap"] == result.gap
     assert (figures["val_accuracy"], figures["val_smooth_accuracy"]) == (result.hard, result.smooth)
     assert figures["val_loss"] == result.loss
+
+
+@pytest.mark.parametrize("name", ["train_loader", "loader"])
+def test_batches_that_can_be_gone_through_once(name):
+    net, x = network("DHN")
+    loaders = {"train_loader": batches(x), "loader": batches(x)}
+    before = state(net)
+    with pytest.raises(TypeError, match=rf"^{name}: expected .* twice, got generator; pass a DataLoader, or list\("):
+        hardening.evaluate(net, **loaders | {name: (batch for batch in loaders[name])})
+    assert_same_state(before, state(net))
+    hardening.evaluate(fused(), iter(()), batches(torch.rand(5, 20, 16)))  # there are no statistics to measure
+    hardening.harden(net)
+    assert hardening.evaluate(net, iter(()), iter(loaders["loader"])) == hardening.evaluate(net, (), loaders["loader"])
+
+
+@pytest.mark.parametrize("model", [None, 3, lambda x: x])
+@pytest.mark.parametrize(
+    "use",
+    [
+        hardening.is_hard,
+        hardening.harden,
+        lambda model: hardening.hard(model).__enter__(),
+        lambda model: hardening.smooth(model).__enter__(),
+        lambda model: hardening.Anneal(model, steps=1),
+        lambda model: hardening.evaluate(model, [], []),
+        lambda model: hardening.recalibrate(model, []),
+    ],
+)
+def test_what_is_no_module(use, model):
+    with pytest.raises(TypeError, match=r"^model: expected a module, got"):
+        use(model)
 
 
 def test_recalibration_measures_hard_activations():
@@ -359,6 +391,29 @@ def test_annealing_goes_on_where_it_was_saved():
     assert restored.state_dict() == {"done": 7} and hardening.is_hard(other)
 
 
+def test_each_surrogate_can_start_from_its_own_value():
+    net = nn.Sequential(*[hnn.BinaryActivation(f"htaf(alpha={1 + n}, hardness={n / 2})") for n in (0, 2, 1)])
+    anneal = hardening.Anneal(net, start=None, steps=2)
+    for expected in ([0.0, 1.0, 0.5], [0.5, 1.0, 0.75], [1.0, 1.0, 1.0]):
+        assert [layer.surrogate.hardness for layer in net] == expected
+        anneal.step()
+    hardening.Anneal(net, "alpha", None, 8.0, steps=1, ends={"1": 3.0})
+    assert [layer.surrogate.alpha for layer in net] == [1.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("done", [-2, 1.5, True, "x", None])
+def test_steps_that_are_no_count_change_nothing(done):
+    surrogate = HTAF()
+    anneal = hardening.Anneal(surrogate, "alpha", 1.0, 16.0, steps=4)
+    anneal.step()
+    for use in (lambda: anneal.at(done), lambda: anneal.load_state_dict({"done": done})):
+        with pytest.raises(ValueError, match=f"^done: expected an integer >= 0, got {done!r}"):
+            use()
+    with pytest.raises(ValueError, match=r"^state: expected \{'done': steps\}, got \{\}"):
+        anneal.load_state_dict({})
+    assert surrogate.alpha == 2.0 and anneal.done == 1
+
+
 class OwnLayer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -382,6 +437,14 @@ def test_surrogates_are_named_by_their_layers():
     assert list(hardening.annealable(HTAF(), "alpha")) == [""]
 
 
+def test_compiled_layers_keep_their_names():
+    net = nn.Sequential(torch.compile(hnn.BinaryActivation()), nn.Sequential(hnn.BinaryActivation()))
+    assert list(hardening.annealable(torch.compile(net), "alpha")) == ["0", "1.0"]
+    assert list(hardening.annealable(torch.compile(HTAF()), "alpha")) == [""]
+    hardening.Anneal(torch.compile(net), steps=1, ends={"1.0": 0.5}).at(1)
+    assert (net[0].surrogate.hardness, net[1][0].surrogate.hardness) == (1.0, 0.5)
+
+
 def test_foreign_surrogates_and_those_of_weights_stay():
     net = nn.Sequential(
         hnn.BinaryLinear(2, 2, surrogate="htaf"), hnn.BinaryActivation("snntorch.atan(alpha=2)"), hnn.BinaryActivation()
@@ -394,34 +457,44 @@ def test_foreign_surrogates_and_those_of_weights_stay():
     with hardening.hard(net):
         assert net[2].surrogate.hardness == 1
     assert net[2].surrogate.hardness == 0.75
-    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'hardness', got none"):
+    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'hardness' .*, got none"):
         hardening.Anneal(net[:2], "hardness", steps=1)
 
 
-@pytest.mark.parametrize("value", [torch.full((2,), 2.0), "learned"])
+@pytest.mark.parametrize("value", ["learned", torch.tensor([2.0, 2.0])])
 def test_parameters_that_are_tensors_stay(value):
-    surrogate = HTAF(learn=["alpha"]) if value == "learned" else HTAF(alpha=value)
-    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'alpha', got none"):
+    surrogate = HTAF(learn=["alpha"]) if isinstance(value, str) else HTAF(alpha=value)
+    got = "a learned one" if isinstance(value, str) else "none"
+    with pytest.raises(ValueError, match=f"^model: expected a surrogate .* 'alpha' as a number, got {got}$"):
         hardening.Anneal(nn.Sequential(surrogate), "alpha", 1.0, 2.0, steps=1)
 
 
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (nn.Linear(1, 1), {}, "^model: expected a surrogate with the parameter 'hardness', got none"),
+        (nn.Linear(1, 1), {}, "^model: expected a surrogate with the parameter 'hardness' .*, got none"),
+        (HTAF(), {"parameter": "normalized"}, "^model: expected a surrogate with the parameter 'normalized' as a numb"),
         (HTAF(), {"steps": 0}, "^steps: expected an integer"),
         (HTAF(), {"steps": True}, "^steps: expected an integer"),
         (HTAF(), {"shape": "odd"}, "^shape: expected one of"),
         (HTAF(), {"parameter": "alpha", "start": 1.0, "end": 0.0}, "^start, end, ends: expected positive finite"),
         (HTAF(), {"parameter": "alpha", "start": 0.0}, "^start, end, ends: expected positive finite"),
         (HTAF(), {"parameter": "alpha", "start": 1.0, "end": float("inf")}, "^start, end, ends: expected positive"),
+        (HTAF(), {"start": "0"}, r"^start, end, ends: expected hardnesses within \[0, 1\], got '0'"),
+        (
+            HTAF(),
+            {"parameter": "alpha", "start": 1.0, "end": None},
+            "^start, end, ends: expected positive finite .*, got None",
+        ),
         (HTAF(), {"end": 1.5}, r"^start, end, ends: expected hardnesses within \[0, 1\], got 1\.5"),
         (HTAF(), {"ends": {"": -0.5}}, r"^start, end, ends: expected hardnesses within \[0, 1\], got -0\.5"),
         (HTAF(), {"ends": {"x": 1}}, "^ends: expected names"),
+        (HTAF(), {"ends": {3: 1}}, "^ends: expected names"),
+        (HTAF(), {"ends": [("", 0.5)]}, r"^ends: expected a mapping .*, got \[\("),
     ],
 )
 def test_bad_arguments(model, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         hardening.Anneal(model, **{"steps": 1, **options})
 
 

@@ -123,7 +123,7 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ),
         (
             {"surrogate": "sigmoid(hardness=0.0)", "alpha_end": 9},
-            "alpha_end: 9.0 has no effect with this surrogate and anneal='alpha'",
+            "anneal: expected 'hardness' or 'none' for Sigmoid(slope=4.0, hardness=0.0), which has no alpha that is a",
         ),
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),

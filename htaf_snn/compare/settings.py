@@ -107,8 +107,8 @@ class Settings(trial.Shared):
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = self.configs()
         trained, surrogates = configs[0].trained(), [resolve(surrogate) for surrogate in self.surrogates]
-        annealed = (surrogate for surrogate in surrogates if annealing(trained, surrogate, steps=1))
-        check_annealing(trained, next(annealed, surrogates[0]))
+        annealed = [surrogate for surrogate in surrogates if annealing(trained, surrogate, steps=1)]
+        check_annealing(trained, (annealed or surrogates)[0])
         if self.model in training.BINARY:
             training.binary_network(trained, 1, 2, surrogates[0])  # refuses an unknown weight surrogate
         for config in {(config.surrogate, config.slope): config for config in configs}.values():

@@ -32,6 +32,11 @@ class _SpikingNet(nn.Module):
         x = frames
         for layer, neuron in zip(self.layers, self.neurons, strict=True):
             x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+            if isinstance(x, tuple):
+                raise TypeError(
+                    "neuron: expected a module that returns spikes alone, got a tuple from "
+                    f"{type(neuron).__name__}; wrap it in hnn.Sequential"
+                )
         return self.readout(x.mean(0) if lengths is None else _mean(x, lengths))
 
     def _check_lengths(self, lengths: Tensor, steps: int, batch: int) -> None:
@@ -51,6 +56,16 @@ class _SpikingNet(nn.Module):
             remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
             expected = ", ".join(map(str, ("T", "B", *frame)))
             raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
+
+
+def _neurons(make: Callable[[], nn.Module], count: int) -> list[nn.Module]:
+    if isinstance(make, nn.Module) or not callable(make):
+        got = type(make).__name__ if isinstance(make, nn.Module) else repr(make)
+        raise TypeError(f"neuron: expected a function that makes a spiking layer, such as lambda: …, got {got}")
+    neurons = [make() for _ in range(count)]
+    if not isinstance(neurons[0], nn.Module):
+        raise TypeError(f"neuron: expected a function that makes a module, got one that makes {neurons[0]!r}")
+    return neurons
 
 
 def _mean(x: Tensor, lengths: Tensor) -> Tensor:
@@ -87,7 +102,8 @@ class SpikingMLP(_SpikingNet):
     Raises:
         ValueError: if hidden has no sizes, or one below 1; in the forward pass, if the frames do not fit
             `frame_shape`, or a length is out of range.
-        TypeError: in the forward pass, if the frames are not floating-point.
+        TypeError: if `neuron` makes no module; in the forward pass, if the frames are not floating-point, or a neuron
+            returns more than spikes, as `nn.Leaky` does.
 
     Example:
         >>> import torch
@@ -102,7 +118,7 @@ class SpikingMLP(_SpikingNet):
         linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         first, *rest = linear
         super().__init__(
-            [nn.Sequential(nn.Flatten(), first), *rest], [neuron() for _ in hidden], nn.Linear(sizes[-1], n_classes)
+            [nn.Sequential(nn.Flatten(), first), *rest], _neurons(neuron, len(hidden)), nn.Linear(sizes[-1], n_classes)
         )
 
 
@@ -141,6 +157,6 @@ class SpikingCNN(_SpikingNet):
             height, width = (height + 1) // 2, (width + 1) // 2
         super().__init__(
             [nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in pairwise(widths)],
-            [neuron() for _ in channels],
+            _neurons(neuron, len(channels)),
             nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * height * width, n_classes)),
         )

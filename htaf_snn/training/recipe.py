@@ -71,19 +71,29 @@ class Setup(_Checked):
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
-    """Return the annealing of alpha or the hardness from its present value over the steps; None if there is none."""
-    if recipe.anneal == "none" or hardening.is_hard(model):
+    """Return the annealing of alpha or the hardness over the steps; None if there is none.
+
+    Each surrogate starts from its present value; those that are hard keep theirs.
+
+    Raises:
+        ValueError: if a surrogate is smooth, and none that is can be annealed.
+    """
+    soft = [surrogate for surrogate in hardening.surrogates(model).values() if surrogate.hardness < 1]
+    if recipe.anneal == "none" or not soft:
         return None
-    surrogates = list(hardening.annealable(model, recipe.anneal).values())
-    if not surrogates:
-        return None
-    start = surrogates[0].numbers()[recipe.anneal]
+    surrogates = hardening.annealable(model, recipe.anneal)
+    if not any(surrogate.hardness < 1 for surrogate in surrogates.values()):
+        raise ValueError(
+            f"anneal: expected 'hardness' or 'none' for {soft[0]!r}, which has no {recipe.anneal} that is a fixed "
+            f"number, got {recipe.anneal!r}"
+        )
     end = 1.0 if recipe.anneal == "hardness" else recipe.alpha_end
-    return hardening.Anneal(model, recipe.anneal, float(start), end, steps=steps, shape=recipe.anneal_shape)
+    ends = {name: float(s.numbers()[recipe.anneal]) for name, s in surrogates.items() if s.hardness == 1}
+    return hardening.Anneal(model, recipe.anneal, None, end, steps=steps, shape=recipe.anneal_shape, ends=ends)
 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
-    """Raise ValueError if a setting of the annealing differs from its default without effect on the model."""
+    """Raise ValueError if nothing can be annealed as set, or a setting of it is no default and has no effect."""
     idle: tuple[str, ...] = ("anneal", "alpha_end", "anneal_shape")
     if annealing(recipe, model, steps=1):
         idle = () if recipe.anneal == "alpha" else ("alpha_end",)
@@ -109,7 +119,8 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
         A function of the step's number, counted from the start of the first epoch, and the optimizer.
 
     Raises:
-        ValueError: as `htaf_snn.hardening.Anneal`.
+        ValueError: as `htaf_snn.hardening.Anneal`, and if there is a surrogate below hardness 1, but none with what is
+            to be annealed.
 
     Example:
         >>> from htaf_snn.training import TrainConfig
