@@ -19,6 +19,11 @@ def describe(value: object) -> str:
     return repr(value)
 
 
+def full_name(value: object) -> str:
+    """Return the name of a value's class with its module."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 def check_floating(name: str, x: object) -> None:
     """Raise TypeError unless x is a floating-point tensor."""
     if isinstance(x, fx.Proxy):  # a trace has no values

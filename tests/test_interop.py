@@ -1,15 +1,18 @@
 """No library is changed but by `register`, and fully restored; `models.neuron` for every library."""
 
+import functools
 import subprocess
 import sys
 import textwrap
-from importlib import import_module
+import threading
+from importlib import import_module, reload
 
 import pytest
 import torch
 
 import htaf_snn
 from htaf_snn import HTAF, interop, models
+from htaf_snn import nn as hnn
 from htaf_snn.interop import norse, snntorch
 
 
@@ -83,6 +86,101 @@ def test_a_library_that_fails_to_be_imported_leaves_the_other_unchanged(monkeypa
     with pytest.raises(ImportError, match="broken"):
         htaf_snn.register()
     assert not snntorch.is_registered()
+
+
+def registered():
+    return [library.is_registered() for library in (snntorch, norse)]
+
+
+def test_a_registration_holds_until_the_last_one_is_closed():
+    first, second = htaf_snn.register(), htaf_snn.register()
+    first.close()
+    assert registered() == [True, True]
+    second.close()
+    assert registered() == [False, False]
+
+
+def test_a_call_without_a_block_outlives_every_block():
+    with htaf_snn.register():
+        htaf_snn.register()
+    assert registered() == [True, True]
+    with htaf_snn.register():
+        pass
+    assert registered() == [True, True]
+
+
+def test_a_block_that_was_unregistered_leaves_a_later_registration_alone():
+    with htaf_snn.register():
+        htaf_snn.unregister()
+        assert registered() == [False, False]
+        htaf_snn.register()
+    assert registered() == [True, True]
+
+
+def test_blocks_of_threads_overlap():
+    entered, left = threading.Event(), threading.Event()
+
+    def hold():
+        with htaf_snn.register():
+            entered.set()
+            left.wait(60)
+
+    thread = threading.Thread(target=hold)
+    with htaf_snn.register():
+        before = registered()
+        thread.start()
+        entered.wait(60)
+    during = registered()
+    left.set()
+    thread.join()
+    assert (before, during, registered()) == ([True, True], [True, True], [False, False])
+
+
+def test_the_originals_outlive_a_reload():
+    neurons, threshold = import_module("snntorch._neurons"), import_module("norse.torch.functional.threshold")
+
+    def originals():
+        return neurons.SpikingNeuron.mem_reset, neurons.Leaky.forward, neurons.RLeaky.forward, threshold.threshold
+
+    before = originals()
+    htaf_snn.register()
+    reload(snntorch)
+    reload(norse)
+    assert registered() == [True, True]
+    htaf_snn.register()
+    htaf_snn.unregister()
+    assert originals() == before and not hasattr(import_module("snntorch.surrogate"), "htaf")
+
+
+def test_functions_that_others_wrapped_are_not_taken_for_registered(monkeypatch):
+    def wrapped(function):
+        return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+    neuron, threshold = import_module("snntorch").Leaky, import_module("norse.torch.functional.threshold")
+    monkeypatch.setattr(neuron, "mem_reset", wrapped(neuron.mem_reset))
+    monkeypatch.setattr(threshold, "threshold", wrapped(threshold.threshold))
+    with pytest.raises(RuntimeError, match="hardness: below 1"):
+        models.neuron("snntorch", "htaf(hardness=0.3)")(torch.rand(3, 2, 4))
+    with pytest.raises(RuntimeError, match="Norse does not know"):
+        models.neuron("norse")(torch.rand(3, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("convert", "wrong", "message"),
+    [
+        (interop.to_snntorch, hnn.LIF(), r"layer: expected an htaf_snn\.nn\.Leaky, got htaf_snn\.nn\.spiking\.LIF$"),
+        (interop.to_norse, hnn.Leaky(0.9), r"layer: expected an htaf_snn\.nn\.LIF, got htaf_snn\.nn\.spiking\.Leaky$"),
+        (
+            interop.from_snntorch,
+            hnn.Leaky(0.9),
+            r"neuron: expected a snntorch\.Leaky, got htaf_snn\.nn\.spiking\.Leaky$",
+        ),
+        (interop.from_norse, hnn.LIF(), r"neuron: expected a norse\.torch\.LIF, got htaf_snn\.nn\.spiking\.LIF$"),
+    ],
+)
+def test_a_neuron_of_another_class_is_refused_by_its_full_name(convert, wrong, message):
+    with pytest.raises(TypeError, match=message):
+        convert(wrong)
 
 
 # -- models.neuron --

@@ -262,8 +262,26 @@ def test_alpha_sets_the_first_parameter_of_every_surrogate(name, alpha):
     ],
 )
 def test_a_specification_goes_before_alpha(method, same):
+    alpha = 1.0 if "(alpha" in method else 0.5
     with htaf_snn.register():
-        assert torch.equal(threshold_gradient(method, 0.5)[1], threshold_gradient(same, 77.0)[1])
+        assert torch.equal(threshold_gradient(method, alpha)[1], threshold_gradient(same, 100.0)[1])
+
+
+@pytest.mark.parametrize("alpha", [1.0, 100.0, torch.tensor(1.0), torch.tensor(100.0), torch.ones(5)])
+def test_an_alpha_that_nobody_chose_may_stand_beside_a_method_that_sets_it(alpha):
+    with htaf_snn.register():
+        torch.testing.assert_close(
+            threshold_gradient("htaf(alpha=0.5)", alpha)[1], threshold_gradient("htaf", 0.5)[1], rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize("alpha", [2.0, torch.tensor(2.0), torch.tensor(1.0, requires_grad=True), torch.arange(1.0, 6)])
+def test_an_alpha_that_the_method_would_ignore_is_refused(alpha):
+    message = r"alpha: expected none beside 'htaf\(alpha=0.5\)', which sets alpha, got .*; leave out one of them"
+    with htaf_snn.register(), pytest.raises(ValueError, match=message):
+        threshold_gradient("htaf(alpha=0.5)", alpha)
+    with pytest.raises(ValueError, match=message):
+        interop.from_norse(norse.LIF(lif("htaf(alpha=0.5)", alpha)))
 
 
 def test_triangle_alone_is_that_of_norse():
@@ -285,6 +303,7 @@ def test_alpha_learns():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
+        ("hatf", r"method: expected one of .*, got 'hatf'; did you mean htaf\?"),
         ("nonsense", "circ.*heaviside.*htaf.*nonsense"),
         ("adjoint", "circ.*heaviside.*htaf.*adjoint"),
         ("nonsense()", "atan.*htaf"),
@@ -321,6 +340,31 @@ def test_a_surrogate_registered_after_a_failure_is_found(monkeypatch):
 
         surrogate.register(LateSoftStep)
         assert threshold_gradient("late_soft_step", 2.0)[1][2] == 0.25
+
+
+def test_a_class_registered_again_replaces_the_one_before(monkeypatch):
+    monkeypatch.setattr(specifications, "_CLASSES", dict(specifications._CLASSES))
+    monkeypatch.setattr(formula, "FORMULAS", dict(formula.FORMULAS))
+    monkeypatch.setattr(specifications, "FORMULAS", formula.FORMULAS)
+
+    def primitive(x, width, factor):
+        return 0.5 + x / (2.0 * (width + abs(x)))
+
+    def derivative(x, width, factor):
+        return factor * width / (width + abs(x)) / (width + abs(x))
+
+    def define(default):
+        class Again(Surrogate, formula=Formula("again", primitive, derivative)):
+            width: float = 1.0
+            factor: float = default
+
+        surrogate.register(Again)
+
+    with htaf_snn.register():
+        for factor in (0.5, 2.0):
+            define(factor)
+            for method in ("again", "again()", " again (width=1)"):
+                assert threshold_gradient(method, 1.0)[1][2] == factor
 
 
 @pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5)])
@@ -375,9 +419,11 @@ def test_a_context_restores_what_was_before():
     assert bound() == ORIGINAL and not interop_snntorch.is_registered()
     htaf_snn.register()
     with pytest.raises(KeyError), htaf_snn.register():
-        htaf_snn.unregister()
         raise KeyError
     assert not ORIGINAL & bound()
+    with htaf_snn.register():
+        htaf_snn.unregister()
+    assert bound() == ORIGINAL
 
 
 def test_modules_of_others_imported_before_and_during_are_rebound_and_restored(tmp_path, monkeypatch):

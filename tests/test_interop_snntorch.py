@@ -13,8 +13,10 @@ from snntorch import utils
 import htaf_snn
 from htaf_snn import HTAF, surrogate
 from htaf_snn import nn as hnn
+from htaf_snn.compare.matching import Rescaled
 from htaf_snn.hardening import Anneal
 from htaf_snn.interop import snntorch as interop_snntorch
+from htaf_snn.interop import to_snntorch
 from htaf_snn.models.neurons import LeakyOverTime
 
 ALPHA, BETA = 0.8, 5.0
@@ -249,6 +251,18 @@ def test_immediate_reset_returns_the_smooth_spikes_alone_without_output():
 
 
 @pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("inhibition", [False, True])
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
+def test_immediate_reset_leaves_the_hardness_of_a_shared_surrogate_alone(inhibition, monkeypatch):
+    shared, hardnesses = HTAF(hardness=0.25), []
+    evaluate = shared._at
+    monkeypatch.setattr(shared, "_at", lambda *args: hardnesses.append(shared.hardness) or evaluate(*args))
+    neuron = snn.Leaky(0.9, spike_grad=shared, init_hidden=True, reset_delay=False, inhibition=inhibition)
+    neuron(torch.full((2, 3), 1.25))
+    assert hardnesses == [0.25, 0.25]
+
+
+@pytest.mark.usefixtures("registered")
 def test_a_failing_forward_leaves_the_neuron_as_it_was():
     neuron = snn.Leaky(0.9, spike_grad=HTAF(hardness=0.0), init_hidden=True, reset_delay=False)
     with pytest.raises(TypeError, match="init_hidden"):
@@ -441,6 +455,40 @@ def test_leaky_over_time_below_hardness_1_runs_registered_only_and_then_resets_h
         mem = 0.75 * mem + current - (mem > 1).to(x)
         expected.append(layer.leaky.spike_grad(mem - 1))
     assert torch.equal(y, torch.stack(expected)) and ((y > 0.02) & (y < 0.98)).any() and (mem > 1).any()
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_a_layer_below_hardness_1_is_converted_registered_only(delay):
+    layer = hnn.Leaky(0.75, surrogate="htaf(hardness=0.3)", reset_delay=delay)
+    with pytest.raises(RuntimeError, match=r"hardness: below 1 .* call htaf_snn.register\(\)"):
+        to_snntorch(layer)
+    with htaf_snn.register():
+        neuron, x, mem = to_snntorch(layer), 3 * torch.rand(6, 2, 3), torch.zeros(2, 3)
+        for current, expected in zip(x, layer(x)[0], strict=True):
+            spikes, mem = neuron(current, mem)
+            torch.testing.assert_close(spikes, expected)
+
+
+@pytest.mark.parametrize("hardness", [0.3, 1.0])
+@pytest.mark.parametrize("delay", [True, False])
+def test_a_rescaled_surrogate_keeps_its_factors(delay, hardness):
+    rescaled = Rescaled(HTAF(hardness=hardness), stretch=3.0, gain=0.5)
+    x = (2 * torch.rand(6, 2, 3)).requires_grad_()
+    layer = hnn.Leaky(0.9, surrogate=rescaled, reset_delay=delay)
+    expected = layer(x)[0]
+    (grad,) = torch.autograd.grad(expected.sum(), x)
+    with htaf_snn.register():
+        neuron, mem, spikes = to_snntorch(layer), torch.zeros(2, 3), []
+        for current in x:
+            spike, mem = neuron(current, mem)
+            spikes.append(spike)
+        results = [torch.stack(spikes), *([LeakyOverTime(rescaled)(x)] if delay else [])]
+    for result in results:
+        torch.testing.assert_close(result, expected)
+        torch.testing.assert_close(torch.autograd.grad(result.sum(), x)[0], grad)
+    if hardness < 1:
+        with pytest.raises(RuntimeError, match="hardness: below 1"):
+            LeakyOverTime(rescaled)(x)
 
 
 @pytest.mark.parametrize("surrogate", ["htaf", "snntorch.atan", torch.sigmoid])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import ModuleType
+from threading import RLock
 
 from . import norse, snntorch
 from .norse import from_norse, to_norse
@@ -23,14 +23,16 @@ __all__ = [
 ]
 
 _LIBRARIES = (snntorch, norse)
+_lock = RLock()
+# The registrations in force; `unregister` starts a new list, so that those of the old one have nothing left to undo.
+_registrations: list[ExitStack] = []
 
 
-def _restore(before: tuple[ModuleType, ...]) -> None:
-    for library in _LIBRARIES:
-        if library in before:
-            library.register()
-        else:
-            library.unregister()
+def _leave(registrations: list[ExitStack], registration: ExitStack) -> None:
+    with _lock:
+        registrations.remove(registration)
+        if registrations is _registrations and not registrations:
+            unregister()
 
 
 def register() -> ExitStack:
@@ -38,10 +40,12 @@ def register() -> ExitStack:
 
     `snntorch.surrogate.htaf` then exists, snnTorch's neurons reset hard at any hardness of their surrogate, and Norse's
     neurons take every surrogate as their `method`. Nothing else in this package changes another library. Calling it
-    again is no error.
+    again is no error. It stays in force until `unregister`, or as a context manager until the end of its block; blocks
+    may be nested, and overlap in threads.
 
     Returns:
-        A context manager, whose use is optional: at the end of its block everything is as before this call.
+        A context manager, whose use is optional: at the end of the last block the libraries are restored, unless a call
+        without a block is in force.
 
     Raises:
         ImportError: if neither is installed; if the import of one fails, nothing is changed.
@@ -54,19 +58,23 @@ def register() -> ExitStack:
         >>> hasattr(snn.surrogate, "htaf")
         False
     """
-    before = tuple(library for library in _LIBRARIES if library.is_registered())
     installed = [library for library in _LIBRARIES if library.is_installed()]
     if not installed:
         raise ImportError("register: neither snnTorch nor Norse is installed; pip install snntorch or norse")
-    with ExitStack() as registration:
-        registration.callback(_restore, before)
+    registration = ExitStack()
+    with _lock, ExitStack() as failure:
         for library in installed:
+            if not library.is_registered():
+                failure.callback(library.unregister)
             library.register()
-        return registration.pop_all()
+        failure.pop_all()
+        _registrations.append(registration)
+        registration.callback(_leave, _registrations, registration)
+    return registration
 
 
 def unregister() -> None:
-    """Undo `register` in full; if it is not in force, nothing happens.
+    """Undo every `register` in full, inside their blocks too; if none is in force, nothing happens.
 
     Example:
         >>> _ = register()
@@ -74,5 +82,8 @@ def unregister() -> None:
         >>> snntorch.is_registered(), norse.is_registered()
         (False, False)
     """
-    for library in _LIBRARIES:
-        library.unregister()
+    global _registrations
+    with _lock:
+        _registrations = []
+        for library in _LIBRARIES:
+            library.unregister()

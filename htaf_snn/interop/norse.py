@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import lru_cache, wraps
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .. import surrogate as surrogates
-from .._checks import check_floating, describe
+from .._checks import check_floating, describe, full_name
 from ..nn import LIF
 from ..surrogate import Foreign, Surrogate
 from ..surrogate.base import check_parameter
@@ -36,14 +37,6 @@ __all__ = ["from_norse", "to_norse"]
 _OWN_METHODS = ("adjoint", *own.names())
 
 
-class _Pair(NamedTuple):
-    original: Callable
-    extended: Callable
-
-
-_installed: _Pair | None = None
-
-
 def is_installed() -> bool:
     """Whether Norse can be imported."""
     return find_spec("norse") is not None
@@ -51,7 +44,7 @@ def is_installed() -> bool:
 
 def is_registered() -> bool:
     """Whether `register` is in force."""
-    return _installed is not None
+    return own.is_extended()
 
 
 def register() -> None:
@@ -70,21 +63,20 @@ def register() -> None:
         TypeError: if alpha is neither a number nor a floating-point tensor.
         ValueError: if the method is unknown (the message lists the names), its specification is malformed, or it asks
             for a hardness below 1, which Norse would feed into the reset, or for learnable parameters, which no Norse
-            module would hold; if alpha is Norse's default, not positive and finite, or does not broadcast.
+            module would hold; if alpha is Norse's default, not positive and finite, or does not broadcast; if the
+            specification sets the formula's first parameter beside an alpha that requires a gradient or is neither
+            Norse's default nor 1.
     """
-    global _installed
-    if _installed is None:
-        original = import_module("norse.torch.functional.threshold").threshold
-        _installed = _Pair(original, _extended(original))
-    _rebind(_installed.original, _installed.extended)
+    threshold = import_module(own.MODULE).threshold
+    extended = threshold if is_registered() else _extended(threshold)
+    _rebind(getattr(extended, own.ORIGINAL), extended)
 
 
 def unregister() -> None:
     """Restore Norse's own `threshold` in every module; calling it again is no error."""
-    global _installed
-    if _installed is not None:
-        _rebind(_installed.extended, _installed.original)
-        _installed = None
+    if is_registered():
+        extended = sys.modules[own.MODULE].threshold
+        _rebind(extended, getattr(extended, own.ORIGINAL))
 
 
 def _rebind(old: Callable, new: Callable) -> None:
@@ -106,10 +98,12 @@ def _extended(original: Callable) -> Callable:
             try:
                 return original(x, method, alpha)
             except ValueError as error:
-                raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}") from error
+                raise _unknown(method) from error
         name, values, free = method_of_ours
         parameters = dict(values)
-        if free:
+        if free is None:
+            _refuse_ignored(method, name, alpha)
+        else:
             if isinstance(alpha, Tensor) and not alpha.is_floating_point():
                 alpha = alpha.to(x.dtype)
             _refuse_default(method, free, alpha)
@@ -118,14 +112,32 @@ def _extended(original: Callable) -> Callable:
         check_floating("x", x)
         return step(x, formula_named(name), 1.0, *parameters.values())
 
+    setattr(threshold, own.ORIGINAL, original)
     return threshold
+
+
+def _is_readable(alpha: float | Tensor) -> bool:
+    """Whether looking at the values neither stalls a device nor breaks a graph."""
+    if not isinstance(alpha, Tensor):
+        return True
+    return alpha.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed()
+
+
+def _refuse_ignored(method: str, name: str, alpha: float | Tensor) -> None:
+    """Raise ValueError for an alpha beside a method that sets it, but for Norse's default and that of `as_method`."""
+    is_chosen = isinstance(alpha, Tensor) and alpha.requires_grad
+    if not is_chosen and _is_readable(alpha):
+        values = alpha.flatten().tolist() if isinstance(alpha, Tensor) else [alpha]
+        is_chosen = any(value not in (1, 100) for value in values)
+    if is_chosen:
+        first = formula_named(name).parameters[0]
+        expected = f"none beside {method!r}, which sets {first}"
+        raise ValueError(f"alpha: expected {expected}, got {describe(alpha)}; leave out one of them")
 
 
 def _refuse_default(method: str, free: str, alpha: float | Tensor) -> None:
     """Raise ValueError for 100, the alpha of a neuron that sets none, which leaves almost no gradient."""
-    if isinstance(alpha, Tensor) and (
-        alpha.ndim or alpha.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed()
-    ):
+    if isinstance(alpha, Tensor) and (alpha.ndim or not _is_readable(alpha)):
         return
     if alpha == 100:
         name = method.partition("(")[0]
@@ -139,6 +151,12 @@ def _names() -> list[str]:
     return sorted({*own.names(), *surrogates.names()})
 
 
+def _unknown(method: str) -> ValueError:
+    near = get_close_matches(method.partition("(")[0], _names())
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}{hint}")
+
+
 def _ours(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None] | None:
     """Return the formula's name, its values, and the parameter that alpha sets; None for a method left to Norse."""
     if not isinstance(method, str):
@@ -146,14 +164,17 @@ def _ours(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None] 
     bare = "(" not in method
     if bare and (method in _OWN_METHODS or method not in surrogates.names()):
         return None
-    return _parsed(method)
+    name = method.partition("(")[0].strip()
+    cls: object = named(name) if name in surrogates.names() else None
+    return _parsed(method, cls)
 
 
 @lru_cache(maxsize=256)
-def _parsed(method: str) -> tuple[str, tuple[tuple[str, float], ...], str | None]:
+def _parsed(method: str, _: object) -> tuple[str, tuple[tuple[str, float], ...], str | None]:
+    """Return the result of `_ours`; the class in the key tells whether it has been registered again since."""
     surrogate = surrogates.resolve(method)
     if surrogate.formula is None:
-        raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
+        raise _unknown(method)
     if surrogate.hardness < 1:
         raise ValueError(f"method: expected hardness 1, as another would soften the reset, got {method!r}")
     if surrogate.learn:
@@ -174,8 +195,8 @@ def from_norse(neuron: norse.torch.LIF) -> LIF:
 
     Raises:
         TypeError: if it is another neuron.
-        ValueError: if its method is unknown, its alpha requires a gradient but cannot be learned, or it records all
-            states.
+        ValueError: if its method is unknown, its alpha requires a gradient but cannot be learned or is set by the
+            method, or it records all states.
 
     Example:
         >>> import norse.torch
@@ -183,7 +204,7 @@ def from_norse(neuron: norse.torch.LIF) -> LIF:
         tensor(1.)
     """
     if type(neuron) is not import_module("norse.torch").LIF:
-        raise TypeError(f"neuron: expected a norse.torch.LIF, got {type(neuron).__name__}")
+        raise TypeError(f"neuron: expected a norse.torch.LIF, got {full_name(neuron)}")
     if neuron.record_states:
         raise ValueError("record_states: expected False, which the fused neuron is limited to, got True")
     p = neuron.p
@@ -205,11 +226,12 @@ def _as_surrogate(method: str, alpha: Tensor) -> Surrogate:
                 f"alpha: expected a tensor without gradient, which Norse's {method!r} gives none, got {alpha}"
             )
         if method not in own.names():
-            raise ValueError(f"method: expected one of {', '.join(_names())}, got {method!r}")
+            raise _unknown(method)
         return Foreign(own.make(method, value), name=f"norse.{method}")
     surrogate = surrogates.resolve(method)
     name, _, free = method_of_ours
     if free is None:
+        _refuse_ignored(method, name, alpha)
         return surrogate
     _refuse_default(method, free, alpha)
     if formula_named(name).parameter_gradients is None and (alpha.requires_grad or alpha.ndim):
@@ -236,7 +258,7 @@ def to_norse(layer: LIF) -> norse.torch.LIF:
         'norse.torch.module.lif'
     """
     if not isinstance(layer, LIF):
-        raise TypeError(f"layer: expected a htaf_snn.nn.LIF, got {type(layer).__name__}")
+        raise TypeError(f"layer: expected an htaf_snn.nn.LIF, got {full_name(layer)}")
     if layer.detach_reset:
         raise ValueError("detach_reset: expected False: norse.torch.LIF lets the gradient through its reset")
     module = import_module("norse.torch")

@@ -4,23 +4,27 @@ A neuron evaluates `spike_grad` twice per time step, for its output and for its 
 meant to be smooth and the reset is not, and the surrogate cannot tell the two calls apart. So `register` changes the
 neurons' classes: with a surrogate of ours they reset as at hardness 1, with anything else they run their own code.
 Changed classes serve unpickled models too, follow the hardness when it is set, and are traced by torch.compile like the
-originals. Only a surrogate given to the neuron itself is recognised, not one inside another callable.
+originals. A surrogate is recognised that is given to the neuron itself or rescaled, not one inside another callable.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Collection
 from functools import wraps
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from .._checks import full_name
 from ..nn import Leaky
-from ..surrogate import HTAF, Foreign, Surrogate
+from ..surrogate import HTAF
 from ..surrogate.elementwise import heaviside
+from ..surrogate.libraries.snntorch import ORIGINAL, as_spike_grad, check_reset, own_surrogate
 
 if TYPE_CHECKING:
     import snntorch
@@ -28,12 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["from_snntorch", "to_snntorch"]
 
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
-_IMMEDIATE = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
+_IMMEDIATE = ("Leaky", "Synaptic", "RLeaky")
 _PARAMETERS = ("beta", "threshold", "graded_spikes_factor")
-
-# The attributes that `register` has replaced: object, name, and the value before, _ABSENT for none.
-_ABSENT = object()
-_replaced: list[tuple[object, str, object]] = []
 
 
 def htaf(
@@ -74,43 +74,42 @@ def is_installed() -> bool:
 
 def is_registered() -> bool:
     """Whether `register` is in force."""
-    return bool(_replaced)
+    neurons = sys.modules.get("snntorch._neurons")
+    return neurons is not None and hasattr(neurons.SpikingNeuron.mem_reset, ORIGINAL)
 
 
 def register() -> None:
     """Add `snntorch.surrogate.htaf`, and let neurons reset hard at any hardness; calling it again is no error."""
-    if _replaced:
-        return
+    for owner, name, replacement in _replaceable():
+        original = vars(owner).get(name)
+        if not hasattr(original, ORIGINAL):
+            value = replacement(original)
+            setattr(value, ORIGINAL, original)
+            setattr(owner, name, value)
+
+
+def _replaceable() -> list[tuple[object, str, Callable]]:
+    """Return the owners and names of what `register` replaces, and what makes the replacement from the original."""
     neurons = import_module("snntorch._neurons")
-    _replace(import_module("snntorch.surrogate"), "htaf", htaf)
-    _replace(neurons.SpikingNeuron, "mem_reset", _with_hard_reset(neurons.SpikingNeuron.mem_reset))
-    for cls in (getattr(neurons, name) for name in _IMMEDIATE):
-        _replace(cls, "forward", _with_hard_immediate_reset(cls.forward))
-
-
-def _replace(owner: object, name: str, value: object) -> None:
-    _replaced.append((owner, name, vars(owner).get(name, _ABSENT)))
-    setattr(owner, name, value)
+    immediate = [(getattr(neurons, name), "forward", _with_hard_immediate_reset) for name in _IMMEDIATE]
+    surrogates = import_module("snntorch.surrogate")
+    return [*immediate, (surrogates, "htaf", lambda _: htaf), (neurons.SpikingNeuron, "mem_reset", _with_hard_reset)]
 
 
 def unregister() -> None:
     """Restore snnTorch as it was before `register`; calling it again is no error."""
-    while _replaced:
-        owner, name, before = _replaced.pop()
-        if before is _ABSENT:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
-
-
-def _has_surrogate_of_ours(neuron: snntorch.SpikingNeuron) -> bool:
-    return isinstance(neuron.spike_grad, Surrogate) and neuron.spike_grad.formula is not None
+    for owner, name, _ in _replaceable() if sys.modules.get("snntorch") else ():
+        value = vars(owner).get(name)
+        if hasattr(value, ORIGINAL):
+            setattr(owner, name, getattr(value, ORIGINAL))
+            if getattr(owner, name) is None:
+                delattr(owner, name)
 
 
 def _with_hard_reset(mem_reset: Callable) -> Callable:
     @wraps(mem_reset)
     def hard_mem_reset(self: snntorch.SpikingNeuron, mem: Tensor) -> Tensor:
-        return heaviside(mem - self.threshold) if _has_surrogate_of_ours(self) else mem_reset(self, mem)
+        return mem_reset(self, mem) if own_surrogate(self) is None else heaviside(mem - self.threshold)
 
     return hard_mem_reset
 
@@ -118,7 +117,8 @@ def _with_hard_reset(mem_reset: Callable) -> Callable:
 def _with_hard_immediate_reset(forward: Callable) -> Callable:
     @wraps(forward)
     def hard_reset_forward(self: snntorch.SpikingNeuron, *args, **kwargs) -> Tensor | tuple[Tensor, ...]:
-        if self.reset_delay or not _has_surrogate_of_ours(self) or self.spike_grad.hardness == 1:
+        surrogate = own_surrogate(self)
+        if self.reset_delay or surrogate is None or surrogate.hardness == 1:
             return forward(self, *args, **kwargs)
         self.reset_delay = True
         try:
@@ -132,14 +132,14 @@ def _with_hard_immediate_reset(forward: Callable) -> Callable:
 
 
 def _hard_spikes(neuron: snntorch.SpikingNeuron) -> Tensor:
-    before = neuron.spike_grad.hardness
-    neuron.spike_grad.hardness = 1.0
-    try:
-        if neuron.inhibition:
-            return neuron.fire_inhibition(neuron.mem.size(0), neuron.mem)
-        return neuron.fire(neuron.mem)
-    finally:
-        neuron.spike_grad.hardness = before
+    """Return what `fire` or `fire_inhibition` would at hardness 1, which others who share the surrogate do not see."""
+    mem = neuron.state_quant(neuron.mem) if neuron.state_quant and not neuron.inhibition else neuron.mem
+    spikes = neuron.spike_grad.at_hardness(1.0, mem - neuron.threshold)
+    if not neuron.inhibition:
+        return spikes * neuron.graded_spikes_factor
+    mask = torch.zeros_like(spikes)
+    mask[torch.arange(len(mem)), torch.argmax(mem - neuron.threshold, dim=1)] = 1
+    return spikes * mask
 
 
 def _reset(neuron: snntorch.SpikingNeuron, spikes: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def from_snntorch(neuron: snntorch.Leaky) -> Leaky:
         tensor(0.9000)
     """
     if type(neuron) is not import_module("snntorch").Leaky:
-        raise TypeError(f"neuron: expected a snntorch.Leaky, got {type(neuron).__name__}")
+        raise TypeError(f"neuron: expected a snntorch.Leaky, got {full_name(neuron)}")
     for name in ("inhibition", "state_quant"):
         if getattr(neuron, name):
             raise ValueError(f"neuron: expected one without {name}, which the fused neuron lacks")
@@ -186,16 +186,18 @@ def to_snntorch(layer: Leaky) -> snntorch.Leaky:
 
     Raises:
         TypeError: if it is another layer.
+        RuntimeError: if its hardness is below 1 and `htaf_snn.register()` is not in force.
 
     Example:
         >>> type(to_snntorch(Leaky(beta=0.9))).__module__
         'snntorch._neurons.leaky'
     """
     if not isinstance(layer, Leaky):
-        raise TypeError(f"layer: expected a htaf_snn.nn.Leaky, got {type(layer).__name__}")
-    surrogate = layer.surrogate.function if isinstance(layer.surrogate, Foreign) else layer.surrogate
-    options = {**_parameters(layer), "spike_grad": surrogate, **_reset_options(layer)}
-    return import_module("snntorch").Leaky(**copy.deepcopy(options))
+        raise TypeError(f"layer: expected an htaf_snn.nn.Leaky, got {full_name(layer)}")
+    options = {**_parameters(layer), "spike_grad": as_spike_grad(layer.surrogate), **_reset_options(layer)}
+    neuron = import_module("snntorch").Leaky(**copy.deepcopy(options))
+    check_reset(neuron)
+    return neuron
 
 
 def _parameters(neuron: nn.Module) -> dict:

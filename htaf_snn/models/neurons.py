@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from .._checks import check_choice
-from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
-from ..surrogate.libraries.norse import as_method
+from ..surrogate import Surrogate, SurrogateLike, resolve
+from ..surrogate.libraries.norse import as_method, is_extended
+from ..surrogate.libraries.snntorch import as_spike_grad, check_reset
 
 __all__ = ["BETA", "LIBRARIES", "LIFOverTime", "LeakyOverTime", "neuron"]
 
@@ -43,17 +44,10 @@ class LeakyOverTime(nn.Module):
 
     def __init__(self, surrogate: SurrogateLike = "htaf", beta: float = BETA):
         super().__init__()
-        resolved = resolve(surrogate)
-        spike_grad = resolved.function if isinstance(resolved, Foreign) else resolved
-        self.leaky = import_module("snntorch").Leaky(beta=beta, spike_grad=spike_grad)
+        self.leaky = import_module("snntorch").Leaky(beta=beta, spike_grad=as_spike_grad(resolve(surrogate)))
 
     def forward(self, currents: Tensor) -> Tensor:
-        spike_grad = self.leaky.spike_grad
-        resets_hard = hasattr(self.leaky.mem_reset, "__wrapped__")  # by `register`
-        if not resets_hard and isinstance(spike_grad, Surrogate) and spike_grad.hardness < 1:
-            raise RuntimeError(
-                "hardness: below 1 snnTorch's neurons reset softly; call htaf_snn.register() for hard resets"
-            )
+        check_reset(self.leaky)
         mem = torch.zeros_like(currents[0])
         spikes = []
         for current in currents:
@@ -93,8 +87,7 @@ class LIFOverTime(nn.Module):
         self.lif = norse.LIF(p)
 
     def forward(self, currents: Tensor) -> Tensor:
-        threshold = import_module("norse.torch.functional.threshold").threshold
-        if "(" in self.lif.p.method and not hasattr(threshold, "__wrapped__"):  # `register` wraps Norse's
+        if "(" in self.lif.p.method and not is_extended():
             raise RuntimeError(f"method: Norse does not know {self.lif.p.method!r}; call htaf_snn.register() first")
         return self.lif(currents)[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from math import inf
@@ -20,6 +21,16 @@ FAULTS = {
     "triangle": "alpha sets the height only, 100 at the default; the width is fixed",
 }
 """Known faults of Norse 1.1's threshold functions, by name."""
+
+
+MODULE = "norse.torch.functional.threshold"
+ORIGINAL = "__htaf_snn_original__"
+"""The attribute in which the `threshold` that `htaf_snn.register` puts in place holds Norse's."""
+
+
+def is_extended() -> bool:
+    """Return whether `htaf_snn.register` has replaced Norse's `threshold`."""
+    return hasattr(getattr(sys.modules.get(MODULE), "threshold", None), ORIGINAL)
 
 
 def names() -> list[str]:
