@@ -199,3 +199,9 @@ def test_seeds_whose_surrogates_learn_are_not_stacked():
     configs = [Config(surrogate="htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^surrogate: expected one without parameters that learn"):
         stacking.run(configs)
+
+
+def test_alpha_is_not_annealed_backwards():
+    config = training.TrainConfig(model="bnn", surrogate="htaf(alpha=30, hardness=0.0)")
+    with pytest.raises(ValueError, match="alpha_end: expected at least 30.0, the surrogate's own, got 20.0"):
+        training.before_step(config, hnn.BinaryActivation(config.surrogate), steps=2)

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["in_own_process", "machine", "percentiles", "require", "synchronize", "text_table"]
-
 
 def synchronize(device: str) -> None:
     """Wait until a GPU has finished its work."""

@@ -18,8 +18,6 @@ from torch.nn.functional import conv2d, linear
 from .. import deploy, functional, models
 from . import common
 
-__all__ = ["PROBLEMS", "measure", "run", "table"]
-
 FEATURES, CHANNELS, HIDDEN, WIDE = 4096, 256, [1024, 1024], [4096, 4096, 4096]
 BATCHES = {"cpu": (1, 256), "cuda": (1, 16, 256)}
 

@@ -29,8 +29,6 @@ from ..models.neurons import LeakyOverTime, LIFOverTime
 from ..surrogate import HTAF, ATan, FastSigmoid
 from . import common
 
-__all__ = ["BENCHMARKS", "PEERS", "Problem", "measure", "run", "scaling", "scaling_table", "table"]
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -15,7 +15,6 @@ from .settings import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["Figure", "all_figures"]
 
 # Distinct to colour-blind readers too, and legible on white and on black (Okabe and Ito, without yellow and black).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")

@@ -11,8 +11,6 @@ from .. import profile
 from .._checks import check_choice
 from ..surrogate import Foreign, Surrogate, SurrogateLike, resolve
 
-__all__ = ["MATCHES", "Rescaled", "rescaled"]
-
 MATCHES = ("none", "peak", "half_width", "area")
 
 

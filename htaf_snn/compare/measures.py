@@ -14,8 +14,6 @@ from ..models import BinaryMLP, DeepHeavisideNet, SpikingMLP
 from ..nn import BinaryConv2d, BinaryLinear
 from ..surrogate import Surrogate
 
-__all__ = ["Network", "activity", "batch_gradient", "cosine"]
-
 _SATURATED = 0.95
 # Energy of one 32-bit floating-point operation in 45 nm (Horowitz 2014): an addition, and a multiply-accumulate.
 _PJ_PER_AC, _PJ_PER_MAC = 0.9, 4.6

@@ -18,8 +18,6 @@ from .. import _files, _pages, surrogate, training
 from . import figures, statistics
 from .settings import Settings
 
-__all__ = ["table", "write"]
-
 _KEY = ("dataset", "surrogate", "slope", "depth", "lr")
 _COLUMNS = {
     "dataset": ("data", "the data set"),

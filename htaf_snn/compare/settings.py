@@ -17,8 +17,6 @@ from ..training.recipe import annealing, check_annealing
 from . import trial
 from .matching import MATCHES
 
-__all__ = ["BINARY_SURROGATES", "MODELS", "SPIKING_SURROGATES", "Settings"]
-
 MODELS = ("mlp", *training.BINARY)
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
 BINARY_SURROGATES = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")

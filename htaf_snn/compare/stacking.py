@@ -14,8 +14,6 @@ from .. import training
 from . import trial
 from .measures import Network
 
-__all__ = ["StackingError", "run"]
-
 
 class StackingError(ValueError):
     """The networks cannot be trained as one, or not to the end."""

@@ -12,17 +12,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = [
-    "FEWEST_SEEDS",
-    "Comparison",
-    "Summary",
-    "area_over_slopes",
-    "compare_pairs",
-    "compare_to",
-    "mean_ranks",
-    "summarise",
-]
-
 FEWEST_SEEDS = 3
 """With fewer seeds no claim is made."""
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from tqdm import tqdm
 
-__all__ = ["Study"]
 
 SETTINGS = "study.json"
 _NAME = "htaf-snn compare"

@@ -21,8 +21,6 @@ from ..training.folder import device_of
 from .matching import Rescaled, rescaled
 from .measures import Network, activity, batch_gradient, cosine
 
-__all__ = ["Config", "Prepared", "finish", "prepare", "run", "times"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:

@@ -22,8 +22,6 @@ from ..nn._modes import in_eval
 from .coding import Codes
 from .explaining import gallery_of, profiles
 
-__all__ = ["write_atlas"]
-
 _GALLERY = 24
 _PER_SHEET = 1024
 _LARGEST = 96

@@ -21,8 +21,6 @@ from ..nn._modes import in_eval
 if TYPE_CHECKING:
     from torch_concepts import AnnotatedTensor
 
-__all__ = ["Codes", "codes"]
-
 
 @dataclass(frozen=True)
 class Codes:

@@ -16,8 +16,6 @@ from ..nn._modes import in_eval
 from ..training.folder import is_count, require
 from .coding import Codes
 
-__all__ = ["Explanation", "Rules", "class_weights", "examples", "explain", "heat_map", "profiles", "rules"]
-
 
 @dataclass(frozen=True)
 class Explanation:

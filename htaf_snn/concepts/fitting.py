@@ -21,8 +21,6 @@ from ..training.folder import check_same_data, check_same_run, is_number, read_s
 from ..training.loop import check_no_run
 from ..training.recipe import check_annealing
 
-__all__ = ["Recipe", "fit", "penalties"]
-
 _RATES = 0.05, 0.95
 
 

@@ -16,8 +16,6 @@ from ..nn._batches import check_in_order
 from .coding import Codes, codes
 from .explaining import mutual_information, profiles
 
-__all__ = ["intervention_curve", "measure", "stability"]
-
 _ALWAYS = 0.99
 
 

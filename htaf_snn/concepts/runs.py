@@ -25,8 +25,6 @@ from .fitting import Recipe, activation_of, check_first_batch, check_images, fit
 from .measures import measure
 from .sparse import sparsify
 
-__all__ = ["Config", "load", "run"]
-
 SPARSE_HEAD = "sparse-head.safetensors"
 
 

@@ -16,8 +16,6 @@ from ..nn._batches import check_labels
 from ..training.folder import is_count, require
 from .coding import codes
 
-__all__ = ["PathStep", "sparsify"]
-
 
 @dataclass(frozen=True)
 class PathStep:

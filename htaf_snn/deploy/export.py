@@ -14,8 +14,6 @@ from .. import nn as hnn
 from .._files import replacing
 from .packing import check
 
-__all__ = ["OPSET", "export_onnx"]
-
 OPSET = 18
 _CLOSE = 1e-5
 

@@ -30,8 +30,6 @@ from .steps import (
     rebuilt,
 )
 
-__all__ = ["PackedNetwork", "load", "save"]
-
 FORMAT, VERSION = "htaf-snn packed network", "2"
 _PACKED: tuple[type[Step], ...] = (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)
 _OWN = {cls.__name__: cls for cls in _PACKED}

@@ -18,8 +18,6 @@ from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
 
-__all__ = ["pack"]
-
 _Convolution = hnn.BinaryConv2d | hnn.HeavisideConv2d
 _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
 _Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d

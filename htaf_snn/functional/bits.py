@@ -16,18 +16,6 @@ from ..kernels.binary_linear import autograd as bit_operators
 from ..kernels.binary_linear import reference as bit_reference
 from ..kernels.heaviside_linear.autograd import heaviside_product
 
-__all__ = [
-    "BinaryWeight",
-    "binary_conv2d",
-    "binary_linear",
-    "heaviside_linear",
-    "level_linear",
-    "pack_bits",
-    "pack_weight",
-    "unpack_bits",
-    "windows",
-]
-
 # Sums of this many weights -1 and +1, or of their products with levels up to 255, fit into int32.
 _MOST_WEIGHTS, _MOST_LEVELS = 2**30, (2**31 - 1) // 255
 

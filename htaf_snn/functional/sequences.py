@@ -17,8 +17,6 @@ from ..kernels.lif.fused import ResetsDifferError, fused_cuba, fused_leaky, is_i
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.elementwise import is_transformed
 
-__all__ = ["RESETS", "leaky", "lif"]
-
 RESETS = ("subtract", "zero", "none")
 
 

@@ -11,8 +11,6 @@ from ..surrogate.base import check_parameter
 from ..surrogate.formula import formula_named
 from ..surrogate.specifications import shared
 
-__all__ = ["htaf", "htaf_derivative", "smooth", "spike"]
-
 _HTAFS = {normalized: HTAF(normalized=normalized) for normalized in (False, True)}
 
 

@@ -31,7 +31,6 @@ from ..surrogate.specifications import named, parse
 if TYPE_CHECKING:
     import norse.torch
 
-__all__ = ["from_norse", "to_norse"]
 
 # Bare names that always mean Norse's own method.
 _OWN_METHODS = ("adjoint", *own.names())

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from ..surrogate import SurrogateLike, resolve
 
-__all__ = ["SurrogateGradient"]
-
 
 class SurrogateGradient:
     """A surrogate as the `surrogate_grad_fn` of sinabs' layers.

@@ -29,7 +29,6 @@ from ..surrogate.libraries.snntorch import ORIGINAL, as_spike_grad, check_reset,
 if TYPE_CHECKING:
     import snntorch
 
-__all__ = ["from_snntorch", "to_snntorch"]
 
 # Neurons whose forward pass, where reset_delay=False, resets by the spikes that it returns.
 _IMMEDIATE = ("Leaky", "Synaptic", "RLeaky")

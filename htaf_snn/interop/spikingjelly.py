@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from ..surrogate import SurrogateLike, resolve
 
-__all__ = ["SurrogateFunction"]
-
 
 class SurrogateFunction(nn.Module):
     """A surrogate as the `surrogate_function` of SpikingJelly's neurons.

@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 
 from ..surrogate.vocabulary import NAMES
 
-__all__ = ["bind"]
-
-
 T = TypeVar("T")
 
 

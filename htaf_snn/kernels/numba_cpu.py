@@ -29,8 +29,6 @@ from numba import extending, njit, types
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
 
-__all__ = ["as_bits", "as_float", "bound", "compiled", "empty", "inlined", "lowest_bit", "popcount", "run"]
-
 # NumPy's error model: checking for a division by zero would keep loops from being vectorised.
 _jit = partial(njit, nogil=True, error_model="numpy", boundscheck=False)
 inlined = _jit(forceinline=True)

@@ -11,8 +11,6 @@ import triton.language as tl
 from ._elementary import ELEMENTARY
 from .binding import bind
 
-__all__ = ["BLOCK", "INTERPRETED", "bound", "call", "launch", "padded"]
-
 INTERPRETED = triton.knobs.runtime.interpret
 BLOCK = 256
 

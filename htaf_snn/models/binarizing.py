@@ -16,8 +16,6 @@ from ..nn._graphs import changed_in_place, traced
 from ..surrogate import Surrogate, SurrogateLike
 from .binary import copies
 
-__all__ = ["binarize"]
-
 _REPLACED = (nn.Linear, nn.Conv2d, nn.ReLU)
 # Attributes of those layers that the binary ones do not use.
 _OWN = {"inplace", "padding_mode", "transposed", "output_padding", "_reversed_padding_repeated_twice"}

@@ -13,9 +13,6 @@ from .. import nn as hnn
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ._chain import Chain, check_sizes
 
-__all__ = ["BinaryMLP", "BinaryResNet", "DeepHeavisideNet", "ReLUNet", "summary"]
-
-
 _SMOOTH = "htaf(normalized=True, hardness=0.0)"
 
 

@@ -13,8 +13,6 @@ from ..nn import ConceptLayer
 from ..surrogate import SurrogateLike
 from ._chain import Chain, check_images
 
-__all__ = ["ICBM", "ImageEncoder"]
-
 
 class ICBM(nn.Module):
     """Implicit concept bottleneck model: a feature extractor, discrete concepts, and a linear head over them.

@@ -14,8 +14,6 @@ from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.libraries.norse import as_method, is_extended
 from ..surrogate.libraries.snntorch import as_spike_grad, check_reset
 
-__all__ = ["BETA", "LIBRARIES", "LIFOverTime", "LeakyOverTime", "neuron"]
-
 LIBRARIES = ("snntorch", "norse", "fused")
 
 BETA = 0.9

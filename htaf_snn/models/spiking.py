@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from .._checks import check_floating
 from ._chain import check_sizes
 
-__all__ = ["SpikingCNN", "SpikingMLP"]
-
 
 class _SpikingNet(nn.Module):
     """Stateless layers, applied to all time steps at once, alternating with neurons, which go through time."""

@@ -16,16 +16,6 @@ from .._checks import check_choice
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.elementwise import heaviside
 
-__all__ = [
-    "BinaryActivation",
-    "BinaryConv2d",
-    "BinaryLinear",
-    "HeavisideConv2d",
-    "HeavisideLinear",
-    "RPReLU",
-    "clip_weights",
-]
-
 LEVELS = ((-1, 1), (0, 1))
 SCALES = ("none", "magnitude", "learned")
 # So many levels up to 255, times -1 or +1, add up exactly in float32.

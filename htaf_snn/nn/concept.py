@@ -11,8 +11,6 @@ from ..surrogate import SurrogateLike
 from ..surrogate.elementwise import heaviside
 from .binary import BinaryActivation
 
-__all__ = ["ConceptLayer", "RelaxedBernoulli"]
-
 
 class RelaxedBernoulli(nn.Module):
     """A relaxed Bernoulli variable with the input as its logit: a sample during training, its mode in `eval()`.

@@ -7,8 +7,6 @@ from torch import Tensor, fx, nn
 
 from .._checks import check_floating
 
-__all__ = ["INPUT_STEP", "QuantizeInput", "check_unit_range"]
-
 INPUT_STEP = 2.0**-8
 # A quarter of a level: resampled images overshoot by a few units in the last place.
 _SLACK = 0.25 / 255

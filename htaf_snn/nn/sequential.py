@@ -10,8 +10,6 @@ from .._checks import describe
 from ._graphs import has_hooks
 from .spiking import Neuron
 
-__all__ = ["Sequential", "TimeDistributed"]
-
 # Attributes that only neurons of other libraries have. Applied to T * B rows at once they would lose time.
 _NEURON_ATTRIBUTES = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
 

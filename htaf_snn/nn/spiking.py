@@ -15,9 +15,6 @@ from ..kernels import _dispatch
 from ..surrogate import SurrogateLike, resolve
 from ..surrogate.elementwise import is_transformed
 
-__all__ = ["LIF", "LIFState", "Leaky"]
-
-
 # Arguments of snnTorch and Norse, and what to write here instead.
 _INSTEAD = {
     "spike_grad": "surrogate=",

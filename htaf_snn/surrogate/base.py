@@ -16,8 +16,6 @@ from .._checks import check_floating, describe
 from .elementwise import step
 from .formula import Formula
 
-__all__ = ["Foreign", "Formula", "Surrogate", "check_parameter"]
-
 
 def _default(parameter: Field) -> float:
     if not isinstance(parameter.default, (bool, int, float)):

@@ -15,8 +15,6 @@ from torch.autograd import forward_ad
 
 from .formula import Formula, formula_named, is_registered
 
-__all__ = ["derivative", "gradient", "heaviside", "is_transformed", "parameter_gradients", "primitive", "step"]
-
 # Below this the call of a kernel takes longer than the dozen passes here.
 _LARGE = 2**15
 

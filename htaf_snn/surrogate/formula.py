@@ -11,8 +11,6 @@ import torch
 
 from .vocabulary import NAMES
 
-__all__ = ["FORMULAS", "Formula", "formula_named", "is_registered"]
-
 
 def _is_portable(function: object) -> bool:
     if not isinstance(function, FunctionType) or function.__closure__:

@@ -18,8 +18,6 @@ from . import libraries
 from .base import Foreign, Surrogate
 from .formula import FORMULAS, Formula
 
-__all__ = ["SurrogateLike", "fault", "names", "parse", "register", "resolve"]
-
 SurrogateLike = Surrogate | str | Callable[[Tensor], Tensor]
 """A surrogate in any form, as `resolve` takes it."""
 

@@ -88,6 +88,9 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
             f"number, got {recipe.anneal!r}"
         )
     end = 1.0 if recipe.anneal == "hardness" else recipe.alpha_end
+    own = max(float(s.numbers()[recipe.anneal]) for s in surrogates.values() if s.hardness < 1)
+    if own > end:
+        raise ValueError(f"alpha_end: expected at least {own}, the surrogate's own, got {end}")
     ends = {name: float(s.numbers()[recipe.anneal]) for name, s in surrogates.items() if s.hardness == 1}
     return hardening.Anneal(model, recipe.anneal, None, end, steps=steps, shape=recipe.anneal_shape, ends=ends)
 

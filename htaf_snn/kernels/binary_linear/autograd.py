@@ -11,8 +11,6 @@ from .. import _dispatch
 from .._operator import operator
 from . import reference
 
-__all__ = ["level_product", "pack_bits", "product", "product_bits", "transposed"]
-
 
 def transposed(weight: Tensor) -> Tensor:
     """Return weight words (O, K) as (K, 64 * ceil(O / 64)): those that meet one input word lie side by side."""

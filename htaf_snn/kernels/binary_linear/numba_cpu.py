@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ..numba_cpu import compiled, empty, inlined, popcount, run
 
-__all__ = ["level_product", "pack", "product", "product_bits"]
-
 _ZERO, _ONE, _WORD, _PLANES = np.uint64(0), np.uint64(1), 64, 8
 # The lowest bit of each of eight bytes, and the factor that gathers them in the highest byte.
 _LOWEST, _GATHER, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(56)

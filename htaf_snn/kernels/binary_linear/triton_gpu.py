@@ -9,8 +9,6 @@ from triton.language.extra import libdevice
 
 from ..triton_gpu import INTERPRETED
 
-__all__ = ["level_product", "pack", "product", "product_bits"]
-
 WORD = tl.constexpr(64)
 _ROWS = 16
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ..numba_cpu import bound, compiled, empty, run
 
-__all__ = ["gradient", "primitive"]
-
 
 def function(x, *values):
     """Stand for the formula's function, which `_run` puts in its place."""

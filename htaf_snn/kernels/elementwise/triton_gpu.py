@@ -8,8 +8,6 @@ import triton.language as tl
 
 from ..triton_gpu import bound, call, launch, padded
 
-__all__ = ["gradient", "primitive"]
-
 
 @triton.jit
 def _primitive_kernel(x, out, p0, p1, p2, size, function: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr):

@@ -9,8 +9,6 @@ from .. import _dispatch
 from .._operator import operator
 from . import reference
 
-__all__ = ["heaviside_product"]
-
 
 @operator
 def heaviside_product(words: Tensor, weight: Tensor, backend: str) -> Tensor:

@@ -7,8 +7,6 @@ import torch
 
 from ..numba_cpu import compiled, empty, lowest_bit, run
 
-__all__ = ["product"]
-
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 # Sums of this many outputs at a time stay in the L1 cache.
 _BLOCK = 512

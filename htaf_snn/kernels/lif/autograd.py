@@ -15,8 +15,6 @@ from ...surrogate.formula import formula_named
 from .. import _dispatch
 from .._operator import operator
 
-__all__ = ["CubaWith", "LeakyWith", "cuba", "leaky"]
-
 
 @operator
 def leaky(

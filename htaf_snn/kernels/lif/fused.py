@@ -9,8 +9,6 @@ from ...surrogate import Surrogate, elementwise
 from ...surrogate.formula import is_registered
 from .autograd import CubaWith, LeakyWith, cuba, leaky
 
-__all__ = ["ResetsDifferError", "fused_cuba", "fused_leaky", "is_in_kernel"]
-
 
 class ResetsDifferError(ValueError):
     """A callable fires elsewhere than strictly above the threshold, where the kernels reset."""

@@ -17,8 +17,6 @@ from torch import Tensor
 from ..numba_cpu import as_bits, as_float, bound, compiled, empty, inlined, run
 from .saving import narrowed
 
-__all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
-
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
 _SUBTRACT, _ZERO = _RESETS["subtract"], _RESETS["zero"]
 _BLOCK = 2048

@@ -11,8 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["cuba", "leaky"]
-
 
 def _stack(steps: list[Tensor], x: Tensor) -> Tensor:
     return torch.stack(steps) if steps else torch.zeros_like(x)

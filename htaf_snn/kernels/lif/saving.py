@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["narrowed"]
-
 
 def narrowed(trace: Tensor, threshold: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the trace in a narrower dtype, on the same side of the threshold, as the backward pass resets by it."""

@@ -13,8 +13,6 @@ import triton.language as tl
 from ..triton_gpu import bound, call, launch, padded
 from .saving import narrowed
 
-__all__ = ["cuba_backward", "cuba_forward", "leaky_backward", "leaky_forward"]
-
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
 
 
