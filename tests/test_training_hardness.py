@@ -203,5 +203,5 @@ def test_seeds_whose_surrogates_learn_are_not_stacked():
 
 def test_alpha_is_not_annealed_backwards():
     config = training.TrainConfig(model="bnn", surrogate="htaf(alpha=30, hardness=0.0)")
-    with pytest.raises(ValueError, match="alpha_end: expected at least 30.0, the surrogate's own, got 20.0"):
+    with pytest.raises(ValueError, match=r"alpha_end: expected at least 30\.0, the surrogate's own, got 20\.0"):
         training.before_step(config, hnn.BinaryActivation(config.surrogate), steps=2)
