@@ -56,8 +56,8 @@ class Settings(trial.Shared):
     """
 
     # `__post_init__` replaces None by the defaults of the model.
-    dataset: tuple[str, ...] = None  # type: ignore[assignment]
-    surrogates: tuple[str, ...] = None  # type: ignore[assignment]
+    dataset: tuple[str, ...] = None  # type: ignore[assignment]  # None is replaced in __post_init__
+    surrogates: tuple[str, ...] = None  # type: ignore[assignment]  # likewise
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
