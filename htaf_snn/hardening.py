@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._checks import describe
 from .nn import BinaryActivation, BinaryConv2d, BinaryLinear
-from .nn._batches import Shards, apply, inputs_of, loss_and_accuracy
+from .nn._batches import Shards, apply, device_of, inputs_of, loss_and_accuracy
 from .nn._modes import in_eval
 from .surrogate import Surrogate
 
@@ -47,6 +47,8 @@ def _modules(model: nn.Module) -> Iterator[nn.Module]:
 def is_hard(model: nn.Module) -> bool:
     """Return whether nothing is left to harden: every surrogate's hardness is 1, or there is none.
 
+    Of an activation with a callable, which has no hardness, a few values are tried: they have to be 0 or 1.
+
     Args:
         model: any network.
 
@@ -55,7 +57,18 @@ def is_hard(model: nn.Module) -> bool:
         >>> is_hard(nn.Sequential(HTAF())), is_hard(nn.Sequential(HTAF(hardness=0.9)))
         (True, False)
     """
-    return all(surrogate.hardness == 1 for surrogate in surrogates(model).values())
+    callables = [
+        module.surrogate
+        for module in _modules(model)
+        if isinstance(module, BinaryActivation) and module.surrogate.formula is None
+    ]
+    return all(surrogate.hardness == 1 for surrogate in surrogates(model).values()) and all(map(_is_step, callables))
+
+
+@torch.no_grad()
+def _is_step(surrogate: Surrogate) -> bool:
+    y = surrogate(torch.linspace(-4, 4, 81, device=device_of(surrogate)))
+    return bool(((y - y.round()).abs() < 1e-6).all())
 
 
 def harden(model: nn.Module) -> None:

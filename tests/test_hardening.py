@@ -583,3 +583,13 @@ def test_a_deep_network_trained_from_smooth_to_hard_has_nothing_left_to_harden(t
         accuracies.append(result["test_accuracy"])
     throughout, annealed = accuracies
     assert throughout > 0.94 and annealed > throughout - 0.02
+
+
+def test_a_soft_callable_has_a_gap():
+    """Hard in eval, an activation with a callable is as soft as it in training."""
+    net = nn.Sequential(nn.Linear(1, 1), hnn.BinaryActivation(torch.sigmoid, (0, 1)), nn.Linear(1, 2))
+    for layer, weight, bias in ((net[0], [[1.0]], [0.0]), (net[2], [[0.0], [1.0]], [0.75, 0.0])):
+        layer.weight.data, layer.bias.data = torch.tensor(weight), torch.tensor(bias)
+    batches = [(torch.tensor([[0.5], [2.0]]), torch.tensor([1, 1]))]
+    assert hardening.evaluate(net, batches, batches)[:3] == (1.0, 0.5, -0.5)
+    assert not hardening.is_hard(net) and hardening.is_hard(nn.Sequential(hnn.BinaryActivation("snntorch.atan")))
