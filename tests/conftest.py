@@ -41,6 +41,20 @@ def registered():
         yield
 
 
+@pytest.fixture(autouse=True)
+def own_surrogates():
+    """Forget the surrogates that a test registers."""
+    from htaf_snn.surrogate import formula, specifications
+
+    registries = specifications._CLASSES, formula.FORMULAS
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
+    specifications.shared.cache_clear()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def user_cache(tmp_path_factory):
     """Keep the tests out of the user's cache; platformdirs asks for the variable at each call."""

@@ -91,6 +91,7 @@ def test_bad_options_are_refused_at_once(neuron, options, message):
         neuron(**options)
 
 
+@pytest.mark.usefixtures("registered")
 def test_a_specification_makes_a_module():
     lif = hnn.Leaky(0.9, surrogate="htaf(hardness=0.0)")
     assert lif.surrogate.hardness == 0
