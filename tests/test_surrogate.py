@@ -485,8 +485,20 @@ def test_a_tensor_takes_the_place_of_an_annealed_number():
 
 
 def test_the_saved_state_has_one_size():
-    sizes = {HTAF(alpha=alpha, hardness=0.123456789).state_dict()["_extra_state"].shape for alpha in (1.0, 1 / 3)}
-    assert sizes == {HTAF().state_dict()["_extra_state"].shape}
+    made = (
+        HTAF(hardness=1 / 3),
+        HTAF(1 / 3, 2 / 3, learn=["alpha"]),
+        surrogate.resolve("atan"),
+        surrogate.resolve("rectangle"),
+    )
+    assert {step.state_dict()["_extra_state"].shape for step in made} == {(1024,)}
+
+
+@pytest.mark.parametrize("function", [functional.htaf, functional.htaf_derivative])
+@pytest.mark.parametrize("normalized", [1, "yes", None, torch.tensor(True), torch.tensor(1.0)])
+def test_whether_htaf_is_normalized_is_a_bool(function, normalized):
+    with pytest.raises(TypeError, match=r"^normalized: expected True or False, got "):
+        function(torch.zeros(2), normalized=normalized)
 
 
 def test_a_neuron_compiles_as_one_graph_in_a_fresh_process():

@@ -11,7 +11,7 @@ from ..surrogate.base import check_parameter
 from ..surrogate.formula import formula_named
 from ..surrogate.specifications import shared
 
-_HTAFS = {normalized: HTAF(normalized=normalized) for normalized in (False, True)}
+_HTAF = HTAF()
 
 
 def _resolved(surrogate: SurrogateLike) -> Surrogate:
@@ -32,7 +32,8 @@ def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, nor
         Its gradients are exact: with respect to x `htaf_derivative`, and with respect to alpha and beta.
 
     Raises:
-        TypeError: if x is not a floating-point tensor, or alpha or beta neither a number nor such a tensor.
+        TypeError: if x is not a floating-point tensor, alpha or beta neither a number nor such a tensor, or normalized
+            no bool.
         ValueError: if alpha or beta is not positive and finite, or does not broadcast to x.
 
     Reference:
@@ -43,7 +44,7 @@ def htaf(x: Tensor, alpha: float | Tensor = 1.0, beta: float | Tensor = 4.0, nor
         >>> htaf(torch.tensor([-10.0, 0.0, 10.0]))
         tensor([0.0180, 0.5000, 0.9820])
     """
-    return smooth(x, _HTAFS[bool(normalized)], alpha=alpha, beta=beta)
+    return smooth(x, _HTAF, alpha=alpha, beta=beta, normalized=normalized)
 
 
 def htaf_derivative(
@@ -75,7 +76,7 @@ def htaf_derivative(
         tensor([1., 0.])
     """
     check_floating("x", x)
-    for name, value in (("alpha", alpha), ("beta", beta)):
+    for name, value in (("alpha", alpha), ("beta", beta), ("normalized", normalized)):
         check_parameter(HTAF, name, value, x)
     return elementwise.derivative(x, formula_named("htaf"), (alpha, beta, normalized)).to(x.dtype)
 

@@ -120,6 +120,23 @@ def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
     return LeakyOverTime(resolved) if library == "snntorch" else LIFOverTime(resolved)
 
 
+def needs_register(library: str, surrogate: SurrogateLike) -> bool:
+    """Return whether a network of `neuron`'s runs only while `htaf_snn.register()` is in force.
+
+    Args:
+        library, surrogate: as for `neuron`.
+
+    Raises:
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
+
+    Example:
+        >>> needs_register("norse", "htaf"), needs_register("snntorch", "htaf"), needs_register("fused", "htaf")
+        (True, False, False)
+    """
+    resolved = resolve(surrogate)
+    return (library == "norse" and resolved.formula is not None) or (library == "snntorch" and resolved.hardness < 1)
+
+
 def _check_usable(surrogate: Surrogate, original: SurrogateLike) -> None:
     """Try a callable on two numbers: some of the libraries' own fail only when they are called, or have no gradient."""
     if surrogate.formula is not None:

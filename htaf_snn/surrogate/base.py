@@ -187,7 +187,7 @@ class Surrogate(_Initialised):
             if not isinstance(value, bool):
                 raise TypeError(f"{name}: expected True or False, got {value!r}")
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name}: expected a number or a floating-point tensor, got {value!r}")
         # The compiler traces a comparison with infinity, but not math.isinf.
         if not float(value) > 0 or (value == math.inf and not math.isinf(cls._defaults[name])):
@@ -241,8 +241,8 @@ class Surrogate(_Initialised):
     def get_extra_state(self) -> Tensor:
         """Return the formula's name, the hardness and the parameters that are numbers, as JSON in bytes."""
         state = json.dumps({"surrogate": self.formula.name if self.formula else None, **self.numbers()}).encode()
-        # Padded, as distributed checkpoints expect tensors of one size whatever the numbers are.
-        return torch.tensor(list(state.ljust(-(-len(state) // 256) * 256)), dtype=torch.uint8, device="cpu")
+        # Padded, as checkpoints expect tensors of one size whatever the numbers are.
+        return torch.tensor(list(state.ljust(1024)), dtype=torch.uint8, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what `get_extra_state` gave.
@@ -300,8 +300,8 @@ class Surrogate(_Initialised):
         return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
     def _shown(self) -> dict:
-        flags = {name: v for name, v in self.values().items() if v is not False}
-        return {**flags, **({"learn": self.learn} if self.learn else {}), "hardness": self.hardness}
+        shown = {name: v for name, v in self.values().items() if v is not False}
+        return {**shown, **({"learn": self.learn} if self.learn else {}), "hardness": self.hardness}
 
 
 def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: float | Tensor, x: Tensor) -> None:
@@ -310,7 +310,7 @@ def check_parameter(surrogate: Surrogate | type[Surrogate], name: str, value: fl
     if name not in surrogate._defaults:
         expected = ", ".join(surrogate._defaults)
         raise ValueError(f"{owner} has no parameter {name!r}; expected one of: {expected}")
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or isinstance(surrogate._defaults[name], bool):
         surrogate._checked(name, value)
         return
     check_floating(name, value)

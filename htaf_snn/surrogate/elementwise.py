@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .formula import Formula, formula_named, is_registered
+from .formula import Formula, between, formula_named, is_registered
 
 # Below this the call of a kernel takes longer than the dozen passes here.
 _LARGE = 2**15
@@ -70,10 +70,10 @@ def parameter_gradients(x: Tensor, formula: Formula, parameters: Sequence) -> tu
 def blend(x: Tensor, smooth: Tensor, hardness: float | Tensor) -> Tensor:
     """Return the mean of a smooth step at x and the hard one, weighted by the hardness; exact at both ends."""
     hard = (x > 0).to(smooth.dtype)
-    between = (1.0 - hardness) * smooth + hardness * hard
+    step = between(smooth, hard, 1.0 - hardness, hardness)
     if isinstance(hardness, Tensor):
-        between = torch.where(hardness == 1.0, hard, torch.where(hardness == 0.0, smooth, between))
-    return between.to(x.dtype)
+        step = torch.where(hardness == 1.0, hard, torch.where(hardness == 0.0, smooth, step))
+    return step.to(x.dtype)
 
 
 def _in_plain_operations(x: Tensor, formula: Formula, hardness: float | Tensor, parameters: Sequence) -> Tensor:

@@ -86,6 +86,14 @@ class Formula:
         return torch.compiler.is_compiling() or all(names.get(k) == value for names, k, value in self.constants)
 
 
+def between(smooth, hard, softness, hardness):
+    """Return the mean of a smooth step and the hard one, weighted by the hardness and by 1 - hardness, the softness.
+
+    Plain arithmetic, which every backend compiles for itself.
+    """
+    return softness * smooth + hardness * hard
+
+
 FORMULAS: dict[str, Formula] = {}
 """Filled by `surrogate.register`."""
 

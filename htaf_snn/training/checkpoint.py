@@ -128,6 +128,5 @@ def _check_shapes(path: str | PathLike, tensors: dict[str, Tensor], expected: di
         want, got = (
             f"{name} of shape {tuple(t[name].shape)}" if name in t else f"no {name}" for t in (expected, tensors)
         )
-        is_text = name.endswith("_extra_state") and name in tensors and name in expected
-        if want != got and not is_text:
+        if want != got:
             raise ValueError(f"{path}: expected {want}, got {got}")

@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import hardening, interop, models
-from ..surrogate import SurrogateLike, resolve
+from ..models.neurons import needs_register
+from ..surrogate import SurrogateLike
 from .checkpoint import CHECKPOINT, load_checkpoint
 from .folder import check_folder, check_same_data, device_of, new_folder, read_settings, require, write_json
 from .loop import fit, restore, steps_in_epoch
@@ -327,10 +328,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
         (1, 2, True)
     """
-    surrogate = resolve(config.surrogate)
-    needs_register = config.library == "norse" and surrogate.formula is not None
-    needs_register |= config.library == "snntorch" and surrogate.hardness < 1
-    with interop.register() if needs_register and config.model in SPIKING else nullcontext():
+    is_extended = config.model in SPIKING and needs_register(config.library, config.surrogate)
+    with interop.register() if is_extended else nullcontext():
         return _train(config, Path(out), resume, progress)
 
 

@@ -9,8 +9,6 @@ from ...surrogate import elementwise
 from ...surrogate.formula import formula_named
 from .. import _dispatch
 
-__all__ = ["gradient", "primitive"]
-
 
 def _kernels(x: Tensor):
     backend = _dispatch.choose("auto", x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)

@@ -65,15 +65,19 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _kernel_formula(surrogate: Surrogate) -> tuple[str, Tensor]:
-    """Return a formula's name, and the hardness and its parameters, as the operators take them."""
+def _kernel_formula(surrogate: Surrogate) -> tuple[str, Tensor] | None:
+    """Return a formula's name, and the hardness and its parameters, as the operators take them; None for others."""
     formula = surrogate.formula
     if formula is None or not is_in_kernel(surrogate):
-        # The kernel computes the dynamics only: any formula will do.
-        return "straight_through", torch.ones(2, dtype=torch.float64, device="cpu")
+        return None
     # Of all operations with a number the compiler keeps products variable, not the making of tensors.
     one = torch.ones((), dtype=torch.float64, device="cpu")
     return formula.name, torch.stack([one * value for value in surrogate.numbers().values()])
+
+
+def _dynamics_alone() -> tuple[str, Tensor]:
+    """Return, in the form of `_kernel_formula`, any formula at hardness 1, of which the kernel needs none."""
+    return "straight_through", torch.ones(2, dtype=torch.float64, device="cpu")
 
 
 def _unrounded(surrogate: Surrogate, save_dtype: torch.dtype, dtype: torch.dtype) -> torch.dtype:
@@ -90,16 +94,15 @@ def fused_leaky(
     The potentials are empty unless `keep`.
     """
     flat = x.flatten(1)
-    name, values = _kernel_formula(surrogate)
-    if is_in_kernel(surrogate):
+    if formula := _kernel_formula(surrogate):
         spikes, _, potentials, last = leaky(
-            flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
+            flat, beta, threshold, v0, *formula, reset, delay, keep, save_dtype, backend
         )
         return spikes.view(x.shape), potentials.view(x.shape) if keep else potentials, last
     save_dtype = _unrounded(surrogate, save_dtype, v0.dtype)
     with torch.no_grad():
         _, trace, potentials, last = leaky(
-            flat, beta, threshold, v0, name, values, reset, delay, keep, save_dtype, backend
+            flat, beta, threshold, v0, *_dynamics_alone(), reset, delay, keep, save_dtype, backend
         )
         shift = trace.to(v0.dtype) - threshold
     steps, slopes = _over_trace(surrogate, shift.view(x.shape))
@@ -116,13 +119,12 @@ def fused_cuba(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Currents (T, B, ...), parameters (5, N), states (N,), to spikes (T, B, ...), last potential and current (N,)."""
     flat = x.flatten(1)
-    name, values = _kernel_formula(surrogate)
-    if is_in_kernel(surrogate):
-        spikes, _, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
+    if formula := _kernel_formula(surrogate):
+        spikes, _, v, i = cuba(flat, parameters, v0, i0, *formula, detach, save_dtype, backend)
         return spikes.view(x.shape), v, i
     save_dtype = _unrounded(surrogate, save_dtype, v0.dtype)
     with torch.no_grad():
-        _, trace, v, i = cuba(flat, parameters, v0, i0, name, values, detach, save_dtype, backend)
+        _, trace, v, i = cuba(flat, parameters, v0, i0, *_dynamics_alone(), detach, save_dtype, backend)
         shift = trace.to(v0.dtype) - parameters[3]
     steps, slopes = _over_trace(surrogate, shift.view(x.shape))
     spikes, v, i = CubaWith.apply(

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...surrogate.formula import between
 from ..numba_cpu import as_bits, as_float, bound, compiled, empty, inlined, run
 from .saving import narrowed
 
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
 _SUBTRACT, _ZERO = _RESETS["subtract"], _RESETS["zero"]
 _BLOCK = 2048
+_between = inlined(between)
 
 
 def _to_be_set(*arguments):
@@ -178,7 +180,7 @@ def _soften(s, u, threshold, hardness, values, primitive):
     """Blend spikes with the smooth step; `hardness` and what is left to 1 are rounded each, as in the reference."""
     hard, smooth = hardness
     for j in range(s.size):
-        s[j] = smooth * primitive(u[j] - threshold[j], *values) + hard * s[j]
+        s[j] = _between(primitive(u[j] - threshold[j], *values), s[j], smooth, hard)
 
 
 def _leaky_forward_kernel(

@@ -10,10 +10,12 @@ import torch
 import triton
 import triton.language as tl
 
+from ...surrogate.formula import between
 from ..triton_gpu import bound, call, launch, padded
 from .saving import narrowed
 
 _RESETS = {"subtract": 0, "zero": 1, "none": 2}
+_between = bound(between)
 
 
 @triton.jit
@@ -52,7 +54,7 @@ def _leaky_forward_kernel(
         if not DELAY:
             v = _reset_at_once(u, s, r, threshold_, RESET)
         if SMOOTH:
-            s = soft * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hard * s
+            s = _between(call(primitive, u - threshold_, p0, p1, p2, COUNT), s, soft, hard)
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         if KEEP:
@@ -157,7 +159,7 @@ def _cuba_forward_kernel(
         s = (u > threshold_).to(tl.float32)
         v = (1.0 - s) * u + s * v_reset_
         if SMOOTH:
-            s = soft * call(primitive, u - threshold_, p0, p1, p2, COUNT) + hard * s
+            s = _between(call(primitive, u - threshold_, p0, p1, p2, COUNT), s, soft, hard)
         tl.store(trace + at, u, mask=inside)
         tl.store(spikes + at, s.to(spikes.dtype.element_ty), mask=inside)
         at += size
