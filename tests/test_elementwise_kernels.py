@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+from closed_forms import DERIVATIVES
+from mpmath import mpf, workdps
 
 from htaf_snn import HTAF, functional, surrogate
 from htaf_snn.kernels import _dispatch, elementwise
@@ -40,6 +42,34 @@ def test_kernels_equal_the_reference(name, backend, dtype):
     tolerance = {"rtol": 10 * TOLERANCE[dtype], "atol": TOLERANCE[dtype], "equal_nan": True}
     torch.testing.assert_close(y, reference.primitive(x, formula, values), **tolerance)
     torch.testing.assert_close(z, (grad * reference.derivative(x, formula, values)).to(dtype), **tolerance)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("beta", [1.0, 4.0, 8.0, 16.0])
+def test_float32_gradient_of_htaf_is_accurate(beta, normalized):
+    # A power of two: the rounding of alpha * x, which no formula can undo, has a share of its own.
+    alpha, info = 0.5, torch.finfo(torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    bulk = torch.randn(3000, generator=generator) * 2
+    spread = 10 ** (torch.rand(500, generator=generator) * 41 - 38)
+    tail = torch.rand(500, generator=generator) * 92 - 46
+    special = torch.tensor([0.0, info.tiny, info.max, -info.max])
+    x = torch.cat([bulk, spread, -spread, tail, special]) / alpha
+    x = x.clamp(-info.max, info.max)
+    with workdps(60):
+        form = DERIVATIVES["htaf_normalized" if normalized else "htaf"]
+        exact = [form(mpf(at), mpf(alpha), mpf(beta)) if abs(at) < 1e3 else mpf(0) for at in x.tolist()]
+        values, ones = (alpha, beta, float(normalized)), torch.ones_like(x)
+        for backend in ("torch", "numba", "triton"):
+            kernels = reference if backend == "torch" else _dispatch.load(backend, elementwise.__name__)
+            slopes = kernels.gradient(ones, x, HTAF.formula, values).tolist()
+            for at, slope, expected in zip(x.tolist(), slopes, exact, strict=True):
+                if expected > 1.001 * info.tiny:
+                    bound = 1e-6 * max(1, alpha * abs(at), beta / 8)
+                    assert abs(slope / expected - 1) <= bound, (backend, at, slope)
+                else:
+                    assert 0 <= slope <= 1.01 * info.tiny, (backend, at, slope)
 
 
 @pytest.mark.parametrize("backend", ["numba", "triton"])

@@ -16,12 +16,16 @@ def primitive(x, alpha, beta, normalized):
 
 
 def derivative(x, alpha, beta, normalized):
-    z = alpha * x
-    root = sech(z) * sech(0.5 * beta * tanh(z))
-    slope = 0.25 * alpha * beta * root * root
-    if normalized > 0:
-        slope = slope / tanh(0.5 * beta)
-    return slope
+    a = alpha * abs(x)
+    # v = 1 - tanh(a), which would underflow before the gradient does: far out v is 2 * exp(-a), and squared below.
+    far = a > 40.0
+    e = exp(where(far, -a, -2.0 * a))
+    v = e / (0.5 + 0.5 * e)
+    # Near zero 1 - v cancels, but there h * (1 - h) is flat.
+    q = exp(beta * v - beta)
+    peak = alpha * beta / where(normalized > 0, tanh(0.5 * beta), 1.0)
+    # sech(a)**2 = v * (2 - v); h * (1 - h) = q / (1 + q)**2, multiplied out so as to round once.
+    return peak * v * where(far, v, 2.0 - v) * (q / (1.0 + q * (2.0 + q)))
 
 
 def parameter_gradients(x, alpha, beta, normalized):
