@@ -61,3 +61,44 @@ def user_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_neurons():
+    """Forget the neurons that a test makes."""
+    from htaf_snn.functional import sequences
+    from htaf_snn.neurons import NEURONS
+
+    registries = NEURONS, sequences._STATES
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Run the text of the neurons' CPU kernels as plain Python, on NumPy's numbers; only what it calls is compiled."""
+    import numpy as np
+
+    from htaf_snn.kernels.neuron import numba_cpu
+
+    def rounding(function):
+        # Compiled functions return Python's numbers, which would be computed with in float64.
+        def call(*arguments):
+            result = function(*arguments)
+            is_double = any(isinstance(value, float) for value in arguments)  # as NumPy's float64 is, and no float32
+            return (np.float64 if is_double else np.float32)(result) if isinstance(result, float) else result
+
+        return call
+
+    def plain(function):
+        names = function.__globals__
+        names |= {name: rounding(value) for name, value in names.items() if hasattr(value, "py_func")}
+        return function
+
+    numba_cpu._functions.cache_clear()
+    monkeypatch.setattr(numba_cpu, "compiled", plain)
+    yield
+    numba_cpu._functions.cache_clear()

@@ -53,7 +53,7 @@ FORMS = {
 PARTS = {
     "functional.spike": lambda s: lambda x: functional.spike(x, s),
     "functional.leaky": lambda s: lambda x: functional.leaky(x, beta=0.9, surrogate=s)[0],
-    "functional.lif": lambda s: lambda x: functional.lif(x, threshold=0.3, surrogate=s)[0],
+    "functional.lif": lambda s: lambda x: functional.lif(x, v_th=0.3, surrogate=s)[0],
     "nn.Leaky": lambda s: hnn.Sequential(hnn.Leaky(0.9, surrogate=s)),
     "nn.LIF": lambda s: hnn.Sequential(hnn.LIF(v_th=0.3, surrogate=s)),
     "nn.BinaryActivation": lambda s: hnn.BinaryActivation(s),

@@ -16,7 +16,8 @@ BELOW = {
     "_files": set(),
     "_pages": set(),
     "surrogate": {"_checks"},
-    "kernels": {"surrogate"},
+    "neurons": {"surrogate"},
+    "kernels": {"neurons", "_files"},
     "functional": {"kernels"},
     "nn": {"functional"},
     "models": {"nn"},
@@ -56,7 +57,7 @@ ONLY_IN = {
     "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},
     "triton": {
         f"htaf_snn/kernels/{folder}triton_gpu.py"
-        for folder in ("", "lif/", "elementwise/", "binary_linear/", "heaviside_linear/")
+        for folder in ("", "neuron/", "elementwise/", "binary_linear/", "heaviside_linear/")
     },
 }
 

@@ -1,4 +1,4 @@
-"""The CPU kernels' threads and reused memory, and the trace saved in sixteen bits."""
+"""The CPU kernels' threads and reused memory, and what is saved in sixteen bits."""
 
 import multiprocessing
 
@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from htaf_snn.kernels import numba_cpu
-from htaf_snn.kernels.lif.saving import narrowed
+from htaf_snn.kernels.neuron.kernel import Kernel, chosen
+from htaf_snn.neurons import NEURONS
 
 
 @pytest.fixture
@@ -85,15 +86,26 @@ def test_little_memory_is_kept(monkeypatch):
     assert sum(size * len(blocks) for size, blocks in numba_cpu._free.items()) <= 5 << 20
 
 
-def test_the_kernel_saves_bfloat16_as_torch_does():
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy in Triton's interpreter
+@pytest.mark.parametrize("backend", ["numba", "triton"])
+def test_the_kernel_saves_bfloat16_as_torch_does(backend):
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
     special = [0.0, -0.0, 1e-45, -1e-45, 1e-40, 3.4e38, -3.4e38, torch.inf, -torch.inf, torch.nan, 1.0, 1.0001, 0.9999]
-    x = torch.cat([torch.randn(5000), 1 + 1e-3 * torch.randn(5000), torch.tensor(special)])[None, None]
+    x = torch.cat([torch.randn(5000), 1 + 1e-3 * torch.randn(5000), torch.tensor(special)])[None].to(device)
+    neuron = NEURONS["leaky"]
+    options = chosen(neuron, {"reset": "none", "reset_delay": True})
+    kernel = str(Kernel(neuron.name, options, (), "htaf", ("is_rounded",)))
     for threshold in (1.0, 0.0, -1.0, 1e-40):
-        # One step with no decay: the trace is the input.
-        _, trace, _, _ = torch.ops.htaf_snn.leaky(
-            x[0], *(torch.full(x.shape[2:], value) for value in (0.0, threshold)), torch.zeros(x.shape[2:]),
-            "htaf", torch.tensor([1.0, 1.0, 4.0, 0.0]), "none", True, False, torch.bfloat16, "numba",
+        # One step with no decay: what is saved is the distance of the input to the threshold.
+        parameters = [torch.tensor(value, device=device) for value in (0.0, threshold)]
+        values = torch.tensor([1.0, 1.0, 4.0, 0.0], dtype=torch.float64)
+        spikes, saved, _, _ = torch.ops.htaf_snn.neuron(
+            x, [torch.zeros_like(x[0])], parameters, kernel, values, backend
         )  # fmt: skip
-        expected = narrowed(x[0], torch.tensor(threshold), torch.bfloat16)
-        torch.testing.assert_close(trace, expected, rtol=0, atol=0, equal_nan=True)
-        assert ((trace > threshold) == (x[0] > threshold)).all()
+        exact = x - parameters[1]
+        expected = exact.to(torch.bfloat16)
+        # Rounding moves none from above the threshold onto it, as spikes are computed from this again.
+        smallest = torch.tensor(1, dtype=torch.int16, device=device).view(torch.bfloat16)
+        expected = torch.where((expected == 0) & (exact > 0), smallest, expected)
+        torch.testing.assert_close(saved[0], expected, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(saved[0] > 0, exact > 0) and torch.equal(spikes > 0, exact > 0)

@@ -195,9 +195,11 @@ def test_a_single_time_step_is_refused(run):
 
 def test_a_state_of_the_size_of_the_input_is_refused():
     x = torch.rand(4, 3, 5, 5)
-    with pytest.raises(ValueError, match=r"v0: expected a tensor of shape .* per neuron of x without its time"):
+    with pytest.raises(
+        ValueError, match=r"state: expected v to be a tensor of shape .* per neuron of x without its time"
+    ):
         hnn.Leaky(0.9)(x, torch.zeros_like(x))
-    with pytest.raises(ValueError, match="v0: expected a tensor of shape"):
+    with pytest.raises(ValueError, match="state: expected v to be a tensor of shape"):
         hnn.LIF()(x, (torch.zeros_like(x), torch.zeros_like(x)))
 
 

@@ -15,9 +15,11 @@ CODE = """
     from htaf_snn import surrogate
     from htaf_snn.kernels.binary_linear import triton_gpu as binary
     from htaf_snn.kernels.heaviside_linear import triton_gpu as heaviside
-    from htaf_snn.kernels.lif import triton_gpu as lif
+    from htaf_snn.kernels.neuron import triton_gpu as neuron
+    from htaf_snn.kernels.neuron.kernel import Kernel
     from htaf_snn.kernels.elementwise import triton_gpu as elementwise
     from htaf_snn.kernels.triton_gpu import BLOCK, bound
+    from htaf_snn.neurons import NEURONS
 
     def compile(kernel, types=None, **constants):
         constants = {"BLOCK": BLOCK} | constants
@@ -28,7 +30,8 @@ CODE = """
             elif types is not None:
                 signature[name] = types.get(name, "i32")
             else:
-                numbers = dict.fromkeys(("hard", "soft", "p0", "p1", "p2"), "fp32") | {"steps": "i32", "size": "i32"}
+                numbers = dict.fromkeys(("hard_share", "soft_share", "hard", "soft", "p0", "p1", "p2"), "fp32")
+                numbers |= {"steps": "i32", "size": "i32"} | dict.fromkeys(("x_all", "output_all"), "*bf16")
                 signature[name] = numbers.get(name, "*bf16" if name in ("x", "spikes", "grad_spikes") else "*fp32")
         source = ASTSource(kernel, signature, values)
         target = GPUTarget("cuda", int(sys.argv[1]), 32)
@@ -36,26 +39,34 @@ CODE = """
         assert len(compiled.asm["cubin"]) > 1000
         return compiled.asm["ptx"]
 
+    def compile_neuron(name, formula, options, learned, scalars, *flags):
+        _, forward, backward = neuron.compiled(Kernel(name, options, learned, formula, flags), scalars)
+        saved = {"saved_all": "*bf16" if "is_rounded" in flags else "*fp32"}
+        ptx = compile(forward, types(forward, saved))
+        # Those of the surrogate may be fused, as the formula rounds only itself.
+        assert "is_smooth" in flags or "fma" not in ptx, "a fused multiply-add rounds differently from the reference"
+        compile(backward, types(backward, saved))
+
+    def types(kernel, known):
+        known = known | {"steps": "i32", "size": "i32", "x_all": "*bf16", "output_all": "*bf16"}
+        return {name: known.get(name, "*fp32" if name.endswith("_all") else "fp32") for name in kernel.arg_names}
+
     for i, name in enumerate(surrogate.names()):
         formula = surrogate.resolve(name).formula
         primitive, derivative, count = bound(formula.primitive), bound(formula.derivative), len(formula.parameters)
-        reset, flag = i % 3, i % 2 == 0
-        ptx = compile(
-            lif._leaky_forward_kernel, primitive=primitive, COUNT=count, RESET=reset, DELAY=flag, SMOOTH=not flag,
-            KEEP=flag,
-        )
-        assert not flag or "fma" not in ptx, "a fused multiply-add rounds differently from the reference"
-        compile(
-            lif._leaky_backward_kernel, derivative=derivative, COUNT=count, RESET=reset, DELAY=flag, LEARNS=flag,
-            HAS_SLOPES=not flag, HAS_POTENTIALS=flag, KEEP_STEPS=not flag,
-        )
         compile(elementwise._primitive_kernel, function=primitive, COUNT=count)
         compile(elementwise._gradient_kernel, function=derivative, COUNT=count)
-        compile(lif._cuba_forward_kernel, primitive=primitive, COUNT=count, SMOOTH=not flag)
-        compile(
-            lif._cuba_backward_kernel, derivative=derivative, COUNT=count, DETACH=flag, LEARNS=flag,
-            HAS_SLOPES=not flag, KEEP_STEPS=not flag,
-        )
+        reset, flag = i % 3, i % 2 == 0
+        flags = ["is_smooth", "keeps"] if flag else ["is_rounded"]
+        scalars = ("beta", "threshold") if flag else ()
+        compile_neuron("leaky", formula.name, (reset, i % 2), ("beta",) if flag else (), scalars, *flags)
+    for i, (name, one) in enumerate(NEURONS.items()):
+        options = tuple(i % len(values) for values in one.options.values())
+        flags = [["keeps"], ["is_rounded"], ["is_smooth"]][i % 3] if one.spikes else ["keeps"]
+        learned = one.prepared if i % 2 else ()
+        compile_neuron(name, "htaf" if one.spikes else "", options, learned, one.prepared[: i % 3], *flags)
+        if "smooth" not in flags and one.spikes and "refrac" not in name:
+            compile_neuron(name, "", options, learned, (), "is_given")
     for x in ("*fp32", "*i64", "*u8"):
         compile(binary._pack_kernel, {"x": x, "out": "*i64"}, BLOCK=16)
     sums = {"words": "*i64", "weight": "*i64", "offset": "*i32", "thresholds": "*i32", "out": "*i32"}

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from functools import partial
+import sys
+import textwrap
+from collections import namedtuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .._checks import check_floating, check_number, check_real, describe
 from ..kernels import _dispatch
-from ..kernels.lif import reference as lif_reference
-from ..kernels.lif.fused import ResetsDifferError, fused_cuba, fused_leaky, is_in_kernel
+from ..kernels.neuron import fused
+from ..kernels.neuron import recurrent as neuron_recurrent
+from ..kernels.neuron import reference as neuron_reference
+from ..neurons import NEURONS, Neuron
+from ..neurons.words import described
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.elementwise import is_transformed
 
-RESETS = ("subtract", "zero", "none")
+State = Tensor | tuple[Tensor, ...]
+Recurrent = nn.Linear | nn.Conv2d | Tensor | tuple[Tensor, Tensor | None]
 
 
 def _resolved(surrogate: SurrogateLike, x: Tensor) -> Surrogate:
@@ -30,7 +39,7 @@ def _resolved(surrogate: SurrogateLike, x: Tensor) -> Surrogate:
 
 
 def _check_sequence(x) -> torch.dtype:
-    """Check currents and return the dtype of the state: float64 for float64, else float32."""
+    """Check inputs and return the dtype of the state: float64 for float64, else float32."""
     check_floating("x", x)
     if torch.jit.is_tracing():
         raise ValueError("x: expected no torch.jit.trace, which loses gradients of fused neurons; use torch.export")
@@ -40,35 +49,26 @@ def _check_sequence(x) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _backend(backend: str, x: Tensor, dtype: torch.dtype, surrogate: Surrogate) -> str:
-    """Return the backend for these currents; "auto" is torch where only plain operations give every derivative.
+def _backend(backend: str, x: Tensor, dtype: torch.dtype, surrogate: Surrogate | None) -> str:
+    """Return the backend for these inputs; "auto" is torch where only plain operations give every derivative.
 
     Kernels have a gradient, but no forward-mode or vmapped derivative, and an exported graph keeps the gradients of
     operators and plain operations alone.
     """
     chosen = _dispatch.choose(backend, x.device, dtype)
-    if torch.compiler.is_exporting() and surrogate.formula is None and torch.is_grad_enabled():
+    in_kernel = surrogate is None or fused.is_in_kernel(surrogate)
+    if torch.compiler.is_exporting() and surrogate and surrogate.formula is None and torch.is_grad_enabled():
         raise ValueError(
             "surrogate: expected one of htaf_snn, such as 'atan', to export a trainable network; the exported graph "
             f"would lose the gradient of {surrogate!r}; for inference, export under torch.no_grad()"
         )
-    plain = is_transformed() or (torch.compiler.is_exporting() and not is_in_kernel(surrogate))
+    plain = is_transformed() or (torch.compiler.is_exporting() and not in_kernel)
     if not plain or chosen == "torch":
         return chosen
     if backend == "auto":
         return "torch"
     place = "torch.func, forward-mode differentiation and torch.export"
     raise ValueError(f"backend: expected auto or torch inside {place}, got {backend!r}")
-
-
-def _attempted(backend: str, fused: Callable, *arguments) -> tuple[Tensor, ...] | None:
-    """Return a kernel's outputs; for "auto" None where it would reset by other spikes than the surrogate's."""
-    try:
-        return fused(*arguments)
-    except ResetsDifferError:
-        if backend != "auto":
-            raise
-    return None
 
 
 def _uncompiled(run: Callable) -> Callable:
@@ -107,7 +107,7 @@ def _over_neurons(
 
 
 def _check_over_neurons(name: str, value: Tensor, x: Tensor) -> None:
-    """Raise ValueError unless a tensor broadcasts to one time step (B, *features) of the currents."""
+    """Raise ValueError unless a tensor broadcasts to one time step (B, *features) of the inputs."""
     try:
         value.expand(x.shape[1:])
     except RuntimeError:
@@ -115,220 +115,377 @@ def _check_over_neurons(name: str, value: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name}: expected {expected}, got {describe(value)}") from None
 
 
-def _state(name: str, value: Tensor | None, x: Tensor, dtype: torch.dtype, rest: Tensor | None = None) -> Tensor:
-    if value is None:
-        rest = torch.zeros((), dtype=dtype, device=x.device) if rest is None else rest
-        return rest.expand(x.shape[1:])
-    if not isinstance(value, Tensor) or value.shape != x.shape[1:] or value.device != x.device:
-        expected = f"a tensor of shape {tuple(x.shape[1:])} on {x.device}, one entry per neuron of x without its time"
-        raise ValueError(f"{name}: expected {expected}, got {describe(value)}")
-    check_floating(name, value)
-    return value.to(dtype)
+@dataclass(frozen=True)
+class _Given:
+    """The checked arguments of a run: those that the update takes, and how to compute it."""
+
+    dtype: torch.dtype
+    parameters: dict[str, Tensor]
+    update: tuple[dict[str, Tensor], dict[str, Any]]
+    surrogate: Surrogate | None
+    backend: str
+
+
+def _checked(
+    neuron: Neuron,
+    x: Tensor,
+    surrogate: SurrogateLike,
+    save_dtype: torch.dtype | None,
+    checkpoint_every: int | None,
+    backend: str,
+    arguments: Mapping[str, Any],
+) -> _Given:
+    dtype = _check_sequence(x)
+    resolved = _resolved(surrogate, x) if neuron.spikes else None
+    check_saving(save_dtype, checkpoint_every)
+    given, options = check_arguments(neuron, arguments), check_options(neuron, arguments)
+    if "dt" in given:
+        check_time_step(given["dt"])
+    parameters = {
+        name: _over_neurons(name, value, x, dtype, *neuron.clamped.get(name, ())) for name, value in given.items()
+    }
+    check_greater(neuron, parameters)
+    prepared = neuron.prepare(**parameters) if neuron.prepare else parameters
+    return _Given(dtype, parameters, (prepared, options), resolved, _backend(backend, x, dtype, resolved))
+
+
+def _start(
+    names: Collection[str], state: State | None, x: Tensor, given: _Given, at_rest: Mapping[str, Any]
+) -> list[Tensor]:
+    """Return the states before the first time step, each (B, *features); at rest if none is given."""
+    if state is None:
+        rest = [at_rest.get(name, 0.0) for name in names]
+        values = [given.parameters[value] if isinstance(value, str) else value for value in rest]
+        zero = torch.zeros((), dtype=given.dtype, device=x.device)
+        return [(v.detach() if isinstance(v, Tensor) else zero + v).expand(x.shape[1:]) for v in values]
+    found = (state,) if isinstance(state, Tensor) else tuple(state)
+    if len(found) != len(names):
+        raise ValueError(f"state: expected ({', '.join(names)}), got {len(found)} tensors")
+    for name, value in zip(names, found, strict=True):
+        if not isinstance(value, Tensor) or value.shape != x.shape[1:] or value.device != x.device:
+            expected = (
+                f"a tensor of shape {tuple(x.shape[1:])} on {x.device}, one entry per neuron of x without its time"
+            )
+            raise ValueError(f"state: expected {name} to be {expected}, got {describe(value)}")
+        check_floating(name, value)
+    return [value.to(given.dtype) for value in found]
 
 
 def check_saving(save_dtype: torch.dtype | None, checkpoint_every: int | None) -> None:
     """Raise ValueError unless potentials can be kept in that dtype, every so many time steps."""
-    if save_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"save_dtype: expected None, float32, bfloat16 or float16, got {save_dtype!r}")
+    if save_dtype not in (None, torch.bfloat16):
+        raise ValueError(f"save_dtype: expected None or bfloat16, got {save_dtype!r}")
     if checkpoint_every is not None and (not isinstance(checkpoint_every, int) or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every: expected a number of steps, at least 1, got {checkpoint_every!r}")
 
 
-def check_time_step(dt: float) -> None:
-    """Raise ValueError unless a time step is a positive, finite number of seconds."""
-    check_number("dt", dt)
-    if not 0 < dt < math.inf:
-        raise ValueError(f"dt: expected a positive number of seconds, got {dt!r}")
+def check_time_step(dt: object) -> None:
+    """Raise ValueError unless a time step is positive and finite."""
+    if not isinstance(dt, Tensor):
+        check_number("dt", dt)
+        if not 0 < dt < math.inf:  # type: ignore[operator]
+            raise ValueError(f"dt: expected a positive number of seconds, got {dt!r}")
 
 
-def _in_pieces(x: Tensor, steps: int, run: Callable, *state: Tensor) -> tuple:
-    """Run over `steps` time steps at a time, keeping the states between the pieces and no trace."""
+def _in_pieces(x: Tensor, steps: int, run: Callable, states: list[Tensor]) -> tuple[Tensor, ...]:
+    """Run over `steps` time steps at a time, keeping the states between the pieces alone."""
     if is_transformed():
         place = "torch.func and forward-mode differentiation"
         raise ValueError(f"checkpoint_every: expected None inside {place}, got {steps}")
     pieces = []
     for piece in x.split(steps):
-        outputs, *state = checkpoint(run, piece, *state, use_reentrant=False, preserve_rng_state=False)
-        pieces.append(outputs)
-    return torch.cat(pieces), *state
+        output, *states = checkpoint(run, piece, *states, use_reentrant=False, preserve_rng_state=False)
+        pieces.append(output)
+    return torch.cat(pieces), *states
 
 
-def leaky(
+_STATES: dict[tuple[str, bool], type] = {}
+
+
+def make_state_type(neuron: Neuron, is_recurrent: bool = False) -> type:
+    """Make the named tuple of a neuron's states, such as `LIFState`; a recurrent one's begins with its output z."""
+    title = f"{neuron.title}{'Recurrent' if is_recurrent and not neuron.title.startswith('R') else ''}State"
+    made: Any = namedtuple(title, [*(["z"] if is_recurrent else []), *neuron.states])  # type: ignore[misc]
+    made.__doc__ = f"The states {', '.join(made._fields)} of a layer, each (B, *features)."
+    made.__module__ = __name__
+    setattr(sys.modules[__name__], title, made)  # where pickle looks for it
+    _STATES[neuron.name, is_recurrent] = made
+    return made
+
+
+for _neuron in NEURONS.values():
+    make_state_type(_neuron)
+    make_state_type(_neuron, is_recurrent=True)
+
+
+def _packed(neuron: Neuron, states: Sequence[Tensor], is_recurrent: bool = False) -> State:
+    return states[0] if len(states) == 1 else _STATES[neuron.name, is_recurrent](*states)
+
+
+def check_options(neuron: Neuron, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value for each of a neuron's options; raise ValueError for one that it cannot have."""
+    chosen = {name: options.get(name, values[0]) for name, values in neuron.options.items()}
+    for name, value in chosen.items():
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in neuron.options[name]):
+            expected = ", ".join(map(str, neuron.options[name]))
+            raise ValueError(f"{name}: expected one of {expected}, got {value!r}")
+    return chosen
+
+
+def check_greater(neuron: Neuron, parameters: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless parameters are greater than those that they have to be greater than.
+
+    They are not read where that would stall a device or break a graph.
+    """
+    for name, other in neuron.greater.items():
+        given = parameters[name], parameters[other]
+        if torch.compiler.is_compiling() or is_transformed() or any(tensor.device.type != "cpu" for tensor in given):
+            continue
+        if not bool((given[0] > given[1]).all()):
+            raise ValueError(f"{name}: expected to be greater than {other}, got {given[0]} and {given[1]}")
+
+
+def check_arguments(neuron: Neuron, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a value for each of a neuron's parameters; raise TypeError for unknown and missing ones."""
+    for name in given:
+        if name not in neuron.parameters and name not in neuron.options:
+            known = ", ".join((*neuron.parameters, *neuron.options))
+            raise TypeError(f"{neuron.name}: expected {known}, got an unexpected argument {name!r}")
+    values = {name: given.get(name, default) for name, default in neuron.parameters.items()}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise TypeError(f"{neuron.name}: expected a value for {', '.join(missing)}")
+    return values
+
+
+def run(
+    neuron: Neuron,
     x: Tensor,
     *,
-    beta: float | Tensor,
-    threshold: float | Tensor = 1.0,
     surrogate: SurrogateLike = "htaf",
-    reset: str = "subtract",
-    reset_delay: bool = True,
-    v0: Tensor | None = None,
-    return_trace: bool = False,
+    state: State | None = None,
+    return_states: bool = False,
     save_dtype: torch.dtype | None = None,
     checkpoint_every: int | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, ...]:
-    """Run leaky integrate-and-fire neurons over a whole sequence, equal to stepping snnTorch's `Leaky`.
-
-    u[t] = beta * u[t-1] + x[t] - r[t] * threshold, with spikes s[t] = u[t] > threshold and the reset
-    r[t] = u[t-1] > threshold, through which no gradient flows. With reset "zero" the potential becomes
-    (1 - r[t]) * u[t-1] before the decay. Without `reset_delay` a spike resets in its own time step, and the gradient
-    flows through that, as in snnTorch.
+    **arguments: Any,
+) -> tuple:
+    """Run neurons over a whole sequence.
 
     Args:
-        x: input currents (T, B, *features), features of at least one dimension, float16, bfloat16, float32 or
-            float64. The state is float64 for float64 and else float32.
-        beta: decay of the potential per time step, a number or a tensor that broadcasts to (B, *features); values
-            outside [0, 1] are clamped, as in snnTorch.
-        threshold: likewise, not clamped.
+        neuron: of `htaf_snn.neurons`.
+        x: inputs (T, B, *features), features of at least one dimension, float16, bfloat16, float32 or float64. The
+            state is float64 for float64 and else float32.
         surrogate: in any form, see `surrogate.resolve`, at any hardness; resets are hard. A callable's spikes also
-            reset the neuron, as in snnTorch. `torch.compile` does not compile a callable, and one that fires at the
-            threshold itself, as SpikingJelly's do, is stepped in torch where that makes a difference.
-        reset: "subtract", "zero" or "none".
-        reset_delay: whether a spike resets in the next time step (True) or in its own.
-        v0: initial potential (B, *features); zero by default.
-        return_trace: also return the potential after each step.
-        save_dtype: dtype in which the potentials are kept for the backward pass, such as bfloat16; None is the
-            state's. Gradients are then those of the rounded potentials; spikes do not change.
-        checkpoint_every: keep the potentials only every so many time steps, and recompute the others in the backward
-            pass. The input is kept in any case.
+            reset the neuron. `torch.compile` does not compile a callable, and one that fires at the threshold itself,
+            as SpikingJelly's do, is stepped in torch where that makes a difference.
+        state: the states before the first time step, each (B, *features); at rest by default.
+        return_states: also return the states after each time step.
+        save_dtype: dtype in which values are kept for the backward pass, bfloat16; None is the state's. Gradients are
+            then those of the rounded values; spikes do not change.
+        checkpoint_every: keep the states only every so many time steps, and recompute all else in the backward pass.
+            The input is kept in any case.
         backend: "auto", or "torch", "numba" (CPU), "triton" (GPU), see `backends`. "auto" is "torch" inside
             `torch.func` and for forward-mode derivatives.
+        **arguments: the neuron's parameters, numbers or tensors that broadcast to (B, *features), and its options.
 
     Returns:
-        (spikes, v) or (spikes, v, trace): spikes (T, B, *features) in the dtype of x, exactly 0 and 1 at
-        hardness 1; the last potential (B, *features) and the trace (T, B, *features) in the state's dtype. Gradients
-        exist for x, beta, threshold, v0 and the surrogate's own parameters; second derivatives only with
-        backend "torch".
+        (output, state) or (output, state, states): the output (T, B, *features) in the dtype of x, for spikes exactly
+        0 and 1 at hardness 1; the last state, a tensor (B, *features) in the state's dtype or a named tuple of several;
+        the states after each time step likewise, each (T, B, *features). Gradients exist for x, the parameters, the
+        first state and the surrogate's own parameters; second derivatives only with backend "torch".
 
     Raises:
-        TypeError: if x or a tensor is not floating-point, or the surrogate has no known form.
-        ValueError: if a shape, device, name or number does not fit.
+        TypeError: if x or a tensor is not floating-point, an argument is unknown or missing, or the surrogate has no
+            known form.
+        ValueError: if a shape, device, name or number does not fit, or no kernel can be made of the neuron.
         RuntimeError: if the backend is not available.
 
-    Reference:
-        Eshraghian et al. 2023, "Training spiking neural networks using lessons from deep learning", Proceedings of the
-        IEEE 111:1016, for the neuron; snnTorch's `Leaky` for the order of decay, input and reset.
-
     Example:
-        >>> spikes, v = leaky(torch.full((4, 1, 1), 0.6), beta=0.9)
+        >>> from htaf_snn.neurons import NEURONS
+        >>> spikes, v = run(NEURONS["leaky"], torch.full((4, 1, 1), 0.6), beta=0.9)
         >>> spikes.flatten(), v.shape
         (tensor([0., 1., 0., 1.]), torch.Size([1, 1]))
     """
-    dtype = _check_sequence(x)
-    surrogate = _resolved(surrogate, x)
-    if reset not in RESETS:
-        raise ValueError(f"reset: expected one of {', '.join(RESETS)}, got {reset!r}")
-    check_saving(save_dtype, checkpoint_every)
-    beta = _over_neurons("beta", beta, x, dtype, lowest=0.0, highest=1.0)
-    threshold = _over_neurons("threshold", threshold, x, dtype)
-    v0 = _state("v0", v0, x, dtype)
-    chosen = _backend(backend, x, dtype, surrogate)
+    given = _checked(neuron, x, surrogate, save_dtype, checkpoint_every, backend, arguments)
+    start = _start(neuron.states, state, x, given, neuron.states)
+    if checkpoint_every is not None and return_states:
+        raise ValueError("checkpoint_every: expected None with return_states, which keeps all states")
 
-    def run(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        flat = (beta.expand(v.shape).flatten(), threshold.expand(v.shape).flatten(), v.flatten())
-        options = (surrogate, reset, reset_delay, return_trace, save_dtype or dtype, chosen)
-        fused = None if chosen == "torch" else _attempted(backend, fused_leaky, x, *flat, *options)
-        if fused is not None:
-            spikes, trace, v = fused
-            return spikes, v.view(x.shape[1:]), trace
-        spikes, v, trace = lif_reference.leaky(
-            x.to(dtype), beta, threshold, v, surrogate, partial(surrogate.at_hardness, 1.0), reset, reset_delay
-        )
-        return spikes.to(x.dtype), v, trace
+    def once(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        parameters, options = given.update
+        if given.backend != "torch":
+            try:
+                return fused.run(
+                    neuron, x, states, parameters, options, given.surrogate, return_states, save_dtype, given.backend
+                )
+            except fused.ResetsDifferError:
+                if backend != "auto":
+                    raise
+        return neuron_reference.run(neuron, x, states, {**parameters, **options}, given.surrogate, return_states)
 
-    if torch.compiler.is_compiling() and surrogate.formula is None and chosen != "torch":
-        run = _uncompiled(run)
-    if checkpoint_every is None:
-        spikes, v, trace = run(x, v0)
-    elif return_trace:
-        raise ValueError("checkpoint_every: expected None with return_trace, which keeps every potential")
-    else:
-        spikes, v = _in_pieces(x, checkpoint_every, lambda *given: run(*given)[:2], v0)
-    return (spikes, v, trace) if return_trace else (spikes, v)
+    if torch.compiler.is_compiling() and given.surrogate and given.surrogate.formula is None:
+        once = _uncompiled(once) if given.backend != "torch" else once
+    output, *states = once(x, *start) if checkpoint_every is None else _in_pieces(x, checkpoint_every, once, start)
+    result = output, _packed(neuron, states[: len(start)])
+    return (*result, _packed(neuron, states[len(start) :])) if return_states else result
 
 
-def lif(
+def run_recurrent(
+    neuron: Neuron,
     x: Tensor,
+    recurrent: Recurrent,
     *,
-    tau_syn_inv: float | Tensor = 200.0,
-    tau_mem_inv: float | Tensor = 100.0,
-    v_leak: float | Tensor = 0.0,
-    threshold: float | Tensor = 1.0,
-    v_reset: float | Tensor = 0.0,
-    dt: float = 0.001,
     surrogate: SurrogateLike = "htaf",
-    detach_reset: bool = False,
-    v0: Tensor | None = None,
-    i0: Tensor | None = None,
+    state: State | None = None,
+    return_states: bool = False,
     save_dtype: torch.dtype | None = None,
     checkpoint_every: int | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run current-based leaky integrate-and-fire neurons over a whole sequence, equal to Norse's `LIF`.
-
-    In each time step i += x, v += dt * tau_mem_inv * (v_leak - v + i), i -= dt * tau_syn_inv * i, a spike where
-    v > threshold, and v = v_reset where there is one.
+    **arguments: Any,
+) -> tuple:
+    """Run neurons whose output returns to them, one time step later, through weights.
 
     Args:
-        x: input currents (T, B, *features), as for `leaky`.
-        tau_syn_inv: inverse time constant of the current in 1/s, a number or a tensor that broadcasts to
-            (B, *features).
-        tau_mem_inv: that of the potential, likewise.
-        v_leak, threshold, v_reset: potentials, likewise.
-        dt: time step in s, a number.
-        surrogate: as for `leaky`.
-        detach_reset: let no gradient through the reset, as Norse's recurrent neurons do; its feed-forward ones let
-            it through.
-        v0: initial potential (B, *features); v_leak by default.
-        i0: initial current (B, *features); zero by default.
-        save_dtype, checkpoint_every, backend: as for `leaky`.
+        neuron: as for `run`, one that spikes.
+        x: as for `run`, (T, B, features), or (T, B, channels, height, width) for a convolution.
+        recurrent: the weights: a linear layer or its (weight, bias), a convolution that keeps the shape (an odd kernel,
+            padded by half of it, and nothing else changed), or a tensor that broadcasts to (B, *features), for neurons
+            that feed themselves alone.
+        surrogate: of htaf_snn, with numbers as parameters; others with backend "torch" only.
+        state: z, the output of the time step before, and then as for `run`.
+        return_states, save_dtype, checkpoint_every, backend, **arguments: as for `run`.
 
     Returns:
-        (spikes, v, i): spikes (T, B, *features) in the dtype of x; last potential and current (B, *features) in the
-        state's dtype. Gradients exist for x, all parameters and both initial states; second derivatives only with
-        backend "torch". Those of the time constants need the input, which is then kept too.
+        As `run`, with z the first of the states. Gradients exist for the weights too.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `leaky`.
-
-    Reference:
-        Norse's `lif_feed_forward_step`, whose Euler step and order of operations it has.
+        TypeError, ValueError, RuntimeError: as `run`; TypeError if `recurrent` has no known form, ValueError if it
+            does not keep the shape.
 
     Example:
-        >>> spikes, v, i = lif(torch.full((6, 1, 1), 1.0))
-        >>> spikes.flatten()
-        tensor([0., 0., 0., 0., 0., 1.])
+        >>> from htaf_snn.neurons import NEURONS
+        >>> _ = torch.manual_seed(0)
+        >>> spikes, state = run_recurrent(NEURONS["rleaky"], torch.ones(5, 2, 3), nn.Linear(3, 3), beta=0.9)
+        >>> spikes.shape, state._fields
+        (torch.Size([5, 2, 3]), ('z', 'v'))
     """
-    dtype = _check_sequence(x)
-    surrogate = _resolved(surrogate, x)
-    check_saving(save_dtype, checkpoint_every)
-    check_time_step(dt)
-    threshold = _over_neurons("threshold", threshold, x, dtype)
-    leak = _over_neurons("v_leak", v_leak, x, dtype)
-    v_reset = _over_neurons("v_reset", v_reset, x, dtype)
-    decay_mem = dt * _over_neurons("tau_mem_inv", tau_mem_inv, x, dtype)
-    decay_syn = -dt * _over_neurons("tau_syn_inv", tau_syn_inv, x, dtype)
-    v0 = _state("v0", v0, x, dtype, rest=leak.detach())
-    i0 = _state("i0", i0, x, dtype)
-    chosen = _backend(backend, x, dtype, surrogate)
-    parameters = (decay_mem, decay_syn, leak, threshold, v_reset)
+    given = _checked(neuron, x, surrogate, save_dtype, checkpoint_every, backend, arguments)
+    start = _start(("z", *neuron.states), state, x, given, neuron.states)
+    weight, bias, kind = _weights(recurrent, x, given.dtype)
+    used = given.surrogate
+    assert used is not None  # a neuron without spikes has nothing to send back
+    if checkpoint_every is not None and return_states:
+        raise ValueError("checkpoint_every: expected None with return_states, which keeps all states")
 
-    def run(x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Stacked while small, and with all the dimensions of v, for its own to be expanded.
-        stacked = torch.stack(torch.broadcast_tensors(*parameters, v.new_empty((1,) * v.ndim))[:-1])
-        flat = (stacked.expand(-1, *v.shape).flatten(1), v.flatten(), i.flatten())
-        options = (surrogate, detach_reset, save_dtype or dtype, chosen)
-        fused = None if chosen == "torch" else _attempted(backend, fused_cuba, x, *flat, *options)
-        if fused is not None:
-            spikes, v, i = fused
-            return spikes, v.view(x.shape[1:]), i.view(x.shape[1:])
-        spikes, v, i, _ = lif_reference.cuba(
-            x.to(dtype), *parameters, v, i, surrogate, partial(surrogate.at_hardness, 1.0), detach_reset
-        )
-        return spikes.to(x.dtype), v, i
+    def once(x: Tensor, spikes: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        parameters, options = given.update
+        if given.backend == "torch":
+            output, *rest = neuron_recurrent.run_reference(
+                neuron, x, spikes, states, {**parameters, **options}, used, weight, bias, kind, return_states
+            )
+        else:
+            output, *rest = fused.run_recurrent(
+                neuron, x, spikes, states, parameters, options, used, weight, bias, kind, return_states, save_dtype,
+                given.backend,
+            )  # fmt: skip
+        last = output[-1].to(spikes.dtype) if len(output) else spikes
+        trajectory = [output.to(spikes.dtype)] if return_states else []
+        return output, last, *rest[: len(states)], *trajectory, *rest[len(states) :]
 
-    if torch.compiler.is_compiling() and surrogate.formula is None and chosen != "torch":
-        run = _uncompiled(run)
-    if checkpoint_every is None:
-        return run(x, v0, i0)
-    return _in_pieces(x, checkpoint_every, run, v0, i0)
+    output, *states = once(x, *start) if checkpoint_every is None else _in_pieces(x, checkpoint_every, once, start)
+    result = output, _packed(neuron, states[: len(start)], True)
+    return (*result, _packed(neuron, states[len(start) :], True)) if return_states else result
+
+
+def _weights(recurrent: object, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, str]:
+    """Return the weight, the bias and the kind of recurrent weights, in the state's dtype."""
+    if isinstance(recurrent, Tensor):
+        return _over_neurons("recurrent", recurrent, x, dtype), None, "elementwise"
+    if isinstance(recurrent, (nn.Linear, nn.Conv2d)):
+        weight, bias = recurrent.weight, recurrent.bias
+    elif isinstance(recurrent, tuple) and len(recurrent) == 2:
+        weight, bias = recurrent
+    else:
+        raise TypeError(f"recurrent: expected a Linear, a Conv2d or a tensor, got {describe(recurrent)}")
+    bias = None if bias is None else bias.to(dtype)
+    if not isinstance(recurrent, nn.Conv2d):
+        if x.ndim != 3 or weight.shape != (x.shape[-1], x.shape[-1]):
+            expected = f"a weight of shape {(x.shape[-1], x.shape[-1])} for x of shape {tuple(x.shape)}"
+            raise ValueError(f"recurrent: expected {expected}, got {describe(weight)}")
+        return weight.to(dtype), bias, "linear"
+    half = tuple(size // 2 for size in recurrent.kernel_size)
+    changed = any(size % 2 == 0 for size in recurrent.kernel_size) or recurrent.padding != half
+    changed |= recurrent.groups != 1 or any(n != 1 for n in (*recurrent.stride, *recurrent.dilation))
+    if changed or x.ndim != 5 or not x.shape[2] == recurrent.in_channels == recurrent.out_channels:
+        expected = f"a convolution that keeps the shape {tuple(x.shape[2:])}, padded by half of an odd kernel"
+        raise ValueError(f"recurrent: expected {expected}, got {recurrent}")
+    return weight.to(dtype), bias, "conv2d"
+
+
+class OverTime(Protocol):
+    """A function that runs one kind of neuron."""
+
+    __name__: str
+
+    def __call__(self, x: Tensor, **arguments: Any) -> tuple: ...
+
+
+_SHARED = (
+    """    surrogate, state, return_states, save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.run`."""
+)
+
+
+def documented(neuron: Neuron, spelt: Mapping[str, str], shared: str) -> str:
+    """Return the text of a neuron's file, and what its function or layer takes.
+
+    Args:
+        neuron: whose text it is.
+        spelt: other names for its parameters and options.
+        shared: lines on all else that is taken.
+    """
+    file = sys.modules.get(f"{Neuron.__module__.rpartition('.')[0]}.{neuron.name}", neuron.update)
+    text = inspect.getdoc(file) or neuron.name
+    at_rest = ", ".join(f"{name} = {value}" for name, value in neuron.states.items())
+    lines = [textwrap.fill(f"{spelt.get(name, name)}: {words}", 116, initial_indent="    ", subsequent_indent=" " * 8)
+             for name, words in described(neuron).items()]  # fmt: skip
+    return "\n".join([text, "", f"At rest {at_rest}.", "", "Args:", *lines, shared])
+
+
+def example(neuron: Neuron, call: str) -> str:
+    """Return an example of a call that takes what the neuron requires."""
+    required = {"beta": 0.8, "alpha": 0.9, "C": 5.0}
+    given = ", ".join(f"{name}={required[name]}" for name, value in neuron.parameters.items() if value is None)
+    return (
+        f"\nExample:\n    >>> output, state = {call.format(given)}\n    >>> output.shape\n    torch.Size([5, 2, 3])\n"
+    )
+
+
+def over_time(neuron: Neuron) -> OverTime:
+    """Return the function that runs a neuron over a sequence, `run` with the neuron's parameters by keyword."""
+
+    def function(x: Tensor, **arguments: Any) -> tuple:
+        if "surrogate" in arguments and not neuron.spikes:
+            raise TypeError(f"{neuron.name}: expected no surrogate, as it does not spike")
+        return run(neuron, x, **arguments)
+
+    function.__name__ = function.__qualname__ = neuron.name
+    shared = _SHARED if neuron.spikes else _SHARED.replace("surrogate, ", "")
+    inputs = "    x: inputs (T, B, *features), as in `htaf_snn.functional.run`, like what is returned and raised."
+    text = documented(neuron, {}, f"{shared}\n{inputs}")
+    function.__doc__ = f"{text}\n{example(neuron, f'{neuron.name}(torch.ones(5, 2, 3), {{}})').replace(', )', ')')}"
+    function.__signature__ = _signature(neuron)  # type: ignore[attr-defined]
+    return function
+
+
+def _signature(neuron: Neuron) -> inspect.Signature:
+    """Return what the function of a neuron takes, as editors show it."""
+    kinds, none = inspect.Parameter, inspect.Parameter.empty
+    shared = [p for p in inspect.signature(run).parameters.values() if p.kind is kinds.KEYWORD_ONLY]
+    named = {name: none if default is None else default for name, default in neuron.parameters.items()}
+    named |= {name: values[0] for name, values in neuron.options.items()}
+    named |= {p.name: p.default for p in shared if p.name != "surrogate" or neuron.spikes}
+    return inspect.Signature(
+        [kinds("x", kinds.POSITIONAL_OR_KEYWORD)]
+        + [kinds(name, kinds.KEYWORD_ONLY, default=default) for name, default in named.items()]
+    )

@@ -8,8 +8,6 @@ after each parallel operation.
 from __future__ import annotations
 
 import ctypes
-import dis
-import hashlib
 import math
 import os
 import weakref
@@ -18,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import pairwise
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from numba import extending, njit, types
 
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
+from .fingerprint import fingerprint
 
 # NumPy's error model: checking for a division by zero would keep loops from being vectorised.
 _jit = partial(njit, nogil=True, error_model="numpy", boundscheck=False)
@@ -39,9 +38,9 @@ _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
-# Adding and subtracting 1.5 * 2**23 rounds to an integer.
-_ROUND = np.float32(12582912.0)
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+# Adding and subtracting 1.5 * 2**23 + 127 rounds to an integer; the sum's lowest bits are a float32's exponent.
+_ROUND = np.float32(12582912.0 + 127.0)
+_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 # exp(r) = 1 + r + r**2 * q(r) for |r| <= ln(2) / 2; coefficients of the Cephes library.
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (
     np.float32(c) for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 0.16666665, 0.5)
@@ -72,12 +71,13 @@ lowest_bit = _intrinsic(
 def _exp32(x):
     # Unlike math.exp, this vectorises. The comparisons let NaN through.
     y = _HIGHEST if x > _HIGHEST else x
-    n = (y * _LOG2_E + _ROUND) - _ROUND
+    shifted = y * _LOG2_E + _ROUND
+    n = shifted - _ROUND
     r = (y - n * _LN2_HIGH) - n * _LN2_LOW
     # In pairs and not by Horner's rule: a shorter chain of dependent operations.
     square = r * r
-    q = (_Q0 * r + _Q1) * (square * square) + (_Q2 * r + _Q3) * square + (_Q4 * r + _Q5)
-    power_of_two = as_float((np.int32(n) + np.int32(127)) << np.int32(23))
+    q = (_Q0 * r + _Q1) * (square * square) + ((_Q2 * r + _Q3) * square + (_Q4 * r + _Q5))
+    power_of_two = as_float(as_bits(shifted) << np.int32(23))
     # Results that would be subnormal are zero.
     return _ZERO if x < _LOWEST else (q * square + r + _ONE) * power_of_two
 
@@ -106,30 +106,28 @@ _VOCABULARIES = {
     torch.float64: (_FLOAT64 | {"clamp": bind(clamp, _FLOAT64, _inlined_formula)}, float),
 }
 
+_MORE = {name: _libm(getattr(np, name)) for name in ("log", "sqrt", "sin", "cos")}
+
+
+@inlined
+def _whole_exp32(x):
+    # In two halves, so that the result overflows to infinity and underflows through the subnormal numbers.
+    root = _exp32(_HALF * x)
+    return root * root
+
+
+NEURON_VOCABULARIES: dict[torch.dtype, tuple[dict[str, Any], Callable]] = {
+    torch.float32: ({**_VOCABULARIES[torch.float32][0], **_MORE, "exp": _whole_exp32}, np.float32),
+    torch.float64: ({**_VOCABULARIES[torch.float64][0], **_MORE}, float),
+}
+"""The names that a neuron's kernel is written with, and its number type, by dtype."""
+
 
 @lru_cache(maxsize=256)
 def bound(function: Callable[..., object], dtype: torch.dtype) -> Callable:
     """Return a formula's function compiled for the CPU, for calls from kernels; dtype is float32 or float64."""
     vocabulary, number = _VOCABULARIES[dtype]
     return bind(function, vocabulary, _inlined_formula, number)
-
-
-def _fingerprint(function: object, known: set[CodeType]) -> bytes:
-    """Return all that a function's machine code depends on: its code, and the code of every function it calls."""
-    function = getattr(function, "py_func", function)
-    if not isinstance(function, FunctionType):
-        return repr(function).encode() if isinstance(function, (int, float, np.number)) else b""
-    code = function.__code__
-    if code in known:
-        return b""
-    known.add(code)
-    parts = [code.co_code, repr(code.co_consts).encode(), repr(code.co_names).encode()]
-    for cell in function.__closure__ or ():
-        parts.append(repr(cell.cell_contents).encode())
-    # Not `co_names`, which includes the names of attributes.
-    for name in sorted({i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"}):
-        parts.append(_fingerprint(function.__globals__.get(name), known))
-    return b"\0".join(parts)
 
 
 @lru_cache(maxsize=1024)
@@ -140,8 +138,7 @@ def compiled(kernel: Callable[..., object], **functions: Callable) -> Callable:
     """
     assert isinstance(kernel, FunctionType)
     copy = FunctionType(kernel.__code__, {**kernel.__globals__, **functions}, kernel.__name__)
-    digest = hashlib.sha256(_fingerprint(copy, set())).hexdigest()[:16]
-    copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{digest}"
+    copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{fingerprint(copy)}"
     try:
         return _jit(cache=True)(copy)
     except RuntimeError:  # no writable folder for the cache

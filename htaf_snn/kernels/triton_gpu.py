@@ -40,9 +40,31 @@ def _where(condition, a, b):
     return tl.where(condition, a, b)
 
 
+@triton.jit
+def _log(z):
+    return tl.log(z)
+
+
+@triton.jit
+def _sqrt(z):
+    return tl.sqrt_rn(z)
+
+
+@triton.jit
+def _sin(z):
+    return tl.sin(z)
+
+
+@triton.jit
+def _cos(z):
+    return tl.cos(z)
+
+
 # The interpreter needs `tl` among the globals of every function.
 _BASE = {"tl": tl, "exp": _exp, "abs": _abs, "erfc": _erfc, "floor": _floor, "where": _where}
 _VOCABULARY = _BASE | {f.__name__: bind(f, _BASE, triton.jit) for f in ELEMENTARY}
+VOCABULARY = _VOCABULARY | {"log": _log, "sqrt": _sqrt, "sin": _sin, "cos": _cos}
+"""The names that a neuron's kernel is written with."""
 
 
 @lru_cache(maxsize=256)

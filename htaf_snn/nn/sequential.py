@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from .._checks import describe
 from ._graphs import has_hooks
-from .spiking import Neuron
+from .spiking import NeuronLayer
 
 # Attributes that only neurons of other libraries have. Applied to T * B rows at once they would lose time.
 _NEURON_ATTRIBUTES = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
@@ -72,35 +74,114 @@ class Sequential(nn.Sequential):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return _chain(self, x, "")
+        return _chain(self, x, "")[0]
+
+    def stream(self, x: Tensor, state: list | None = None) -> tuple[Tensor, list]:
+        """Run over a part of a sequence, from where an earlier part has ended.
+
+        The parts, however a sequence is divided, give what the whole gives, but for layers that mix samples, such as a
+        BatchNorm in training mode, and for the rounding of matrix products, which may depend on the number of rows.
+
+        Args:
+            x: as for the forward pass.
+            state: what the call for the part before has returned; at rest by default. For truncated backpropagation
+                through time pass `detached(state)`.
+
+        Returns:
+            The output, and a list with an entry per layer: the state of a neuron, the list of a nested chain, None for
+            any other layer.
+
+        Raises:
+            TypeError, ValueError: as in the forward pass; TypeError also, with the layer's name, for a module that is
+                no chain and contains neurons, such as a residual block, and for a nested chain with hooks; ValueError
+                if the state is of another form.
+
+        Example:
+            >>> import torch
+            >>> from htaf_snn.nn import Leaky
+            >>> net, x = Sequential(nn.Flatten(), Leaky(beta=0.9)), torch.rand(6, 3, 2, 2)
+            >>> first, state = net.stream(x[:2])
+            >>> rest, state = net.stream(x[2:], detached(state))
+            >>> torch.equal(torch.cat([first, rest]), net(x))
+            True
+        """
+        return _chain(self, x, "", state, streams=True)
+
+
+_State = TypeVar("_State")
+
+
+def detached(state: _State) -> _State:
+    """Return the same state without its gradient, for truncated backpropagation through time.
+
+    Args:
+        state: of a neuron or of `Sequential.stream`: tensors, None, and tuples and lists of them.
+
+    Example:
+        >>> import torch
+        >>> detached([torch.ones(1, requires_grad=True), None])
+        [tensor([1.]), None]
+    """
+    kept: Any = state
+    if isinstance(state, Tensor):
+        kept = state.detach()
+    elif isinstance(state, (list, tuple)):
+        values = [detached(value) for value in state]
+        kept = type(state)(*values) if hasattr(state, "_fields") else type(state)(values)
+    return kept
 
 
 _CHAINS = (nn.Sequential.forward, Sequential.forward)
 
 
-def _chain(layers: nn.Sequential, x: Tensor, prefix: str) -> Tensor:
+def _chain(
+    layers: nn.Sequential, x: Tensor, prefix: str, state: Sequence | None = None, streams: bool = False
+) -> tuple[Tensor, list]:
+    """Return the output and the state of each layer; `streams` refuses layers whose state would be lost."""
     if not isinstance(x, Tensor) or x.ndim < 3:
         raise ValueError(f"x: expected a sequence of shape (T, B, features, ...), got {describe(x)}")
-    for name, layer in layers.named_children():
-        where = f"{prefix}{name}"
+    before, after = _states(layers, state, prefix), []
+    # Not `named_children`, which leaves out a layer that occurs again.
+    for (name, layer), start in zip(layers._modules.items(), before, strict=True):
+        assert layer is not None  # `nn.Sequential` would call it
+        where, last = f"{prefix}{name}", None
         # A subclass or an instance of nn.Sequential with its own forward pass is no chain.
         forward = getattr(layer.forward, "__func__", None)
-        if isinstance(getattr(layer, "_orig_mod", layer), Neuron):  # compiled by itself or not
-            x = layer(x)[0]
+        if isinstance(getattr(layer, "_orig_mod", layer), NeuronLayer):  # compiled by itself or not
+            x, last = layer(x, start)
         elif not _takes_sequences(layer):
             x = _over_steps(layer, x, where)
         elif isinstance(layer, nn.Sequential) and forward in _CHAINS and not has_hooks(layer):
-            x = _chain(layer, x, f"{where}.")
+            x, last = _chain(layer, x, f"{where}.", start, streams)
         elif forward is nn.Sequential.forward:
             got = "a plain one with hooks, which would not run"
             raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
+        elif streams and any(isinstance(module, NeuronLayer) for module in layer.modules()):
+            expected = "a chain without hooks around neurons that stream"
+            got = "a module whose forward pass loses their state"
+            raise TypeError(f"layer {where!r} ({type(layer).__name__}): expected {expected}, got {got}")
         else:
             x = _as_sequence(_as_tensor(layer(x), layer, where), x, layer, where)
-    return x
+        if start is not None and last is None:
+            got = describe(start)
+            raise ValueError(f"state: expected None for layer {where!r} ({type(layer).__name__}), got {got}")
+        after.append(last)
+    return x, after
+
+
+def _states(layers: nn.Sequential, state: Sequence | None, prefix: str) -> Sequence:
+    """Return the state of each layer of a chain, given those of all or none."""
+    if state is None:
+        return [None] * len(layers)
+    if not isinstance(state, (list, tuple)) or len(state) != len(layers):
+        place = f"layer {prefix[:-1]!r}" if prefix else "the chain"
+        got = f"a list of {len(state)}" if isinstance(state, (list, tuple)) else describe(state)
+        raise ValueError(f"state: expected a list of {len(layers)} for {place}, as stream returns it, got {got}")
+    return state
 
 
 def _takes_sequences(layer: nn.Module) -> bool:
-    return any(isinstance(module, (Neuron, Sequential, TimeDistributed)) for module in layer.modules())
+    return any(isinstance(module, (NeuronLayer, Sequential, TimeDistributed)) for module in layer.modules())
 
 
 def _over_steps(layer: nn.Module, x: Tensor, where: str) -> Tensor:
@@ -117,10 +198,8 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
     """Raise TypeError or ValueError unless the layer treats the rows of (T * B, *features) independently."""
     title = f"layer {where!r} ({type(layer).__name__})"
     for module in layer.modules():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_foreign_neuron(module):
-            remedy = (
-                "use this package's, as from interop.from_snntorch or interop.from_norse, or step the network yourself"
-            )
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or is_foreign_neuron(module):
+            remedy = "use this package's, as of htaf_snn.fuse, interop.from_snntorch or interop.from_norse, or step it"
             raise TypeError(
                 f"{title}: expected a layer without time, got {type(module).__name__}, which has its own; {remedy}"
             )
@@ -136,7 +215,8 @@ def _check_timeless(layer: nn.Module, x: Tensor, where: str) -> None:
             raise ValueError(f"{title}: expected {expected} for {type(module).__name__}, got {describe(x)}")
 
 
-def _is_foreign_neuron(module: nn.Module) -> bool:
+def is_foreign_neuron(module: nn.Module) -> bool:
+    """Return whether a module is a neuron of another library."""
     from_torch = type(module).__module__.startswith("torch.")  # most are, and searching for absent attributes is slow
     return not from_torch and any(hasattr(module, name) for name in _NEURON_ATTRIBUTES)
 

@@ -1,18 +1,23 @@
-"""Fused drop-ins for `snntorch.Leaky` and `norse.torch.LIF`, for sequences."""
+"""Neurons over sequences as layers: those of `htaf_snn.neurons`, and users' own."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+import hashlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from .. import functional
-from .._checks import check_number, check_real, describe
-from ..functional.sequences import RESETS, check_saving, check_time_step
+from .._checks import check_choice, check_number, check_real, describe
+from ..functional import sequences
 from ..kernels import _dispatch
-from ..surrogate import SurrogateLike, resolve
+from ..kernels.fingerprint import fingerprint
+from ..kernels.neuron import fused
+from ..kernels.neuron.source import Sources, check_names
+from ..neurons import NEURONS, Neuron
+from ..surrogate import resolve
 from ..surrogate.elementwise import is_transformed
 
 # Arguments of snnTorch and Norse, and what to write here instead.
@@ -20,36 +25,137 @@ _INSTEAD = {
     "spike_grad": "surrogate=",
     "init_hidden": "nothing: every sequence starts from rest, and the last state is the second result",
     "output": "nothing: spikes and the last state are always returned",
-    "inhibition": "snntorch.Leaky, which has it",
-    "state_quant": "snntorch.Leaky, which has it",
+    "inhibition": "the library's own neuron, which has it",
+    "state_quant": "the library's own neuron, which has it",
     "reset": "reset_mechanism=",
     "method": "surrogate=",
-    "alpha": "it into the surrogate, as in surrogate='htaf(alpha=2)'",
     "p": "htaf_snn.interop.from_norse(norse.torch.LIF(p))",
 }
+_SHARED = ("surrogate", "learn", "save_dtype", "checkpoint_every", "backend", "options", "definition", "training")
 
 
-class Neuron(nn.Module):
-    """State and options that the fused neurons share."""
+_TAKEN = """    surrogate: in any form, see `htaf_snn.surrogate.resolve`, at any hardness; resets are hard.
+    learn: names of parameters to make trainable.
+    save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.run`."""
+
+
+def _text(cls: type[NeuronLayer]) -> str:
+    """Return the text of a layer's class: that of its neuron, and what it takes."""
+    neuron, own, base = cls.definition, cls.__dict__.get("__doc__"), cls.__mro__[1]
+    taken, spelt = _TAKEN, {}
+    if not neuron.spikes:
+        taken = taken.partition("\n")[2]
+    if issubclass(cls, InSnnTorchsWords):
+        flags = ", ".join(f"learn_{name}" for name in neuron.parameters)
+        taken = taken.replace("learn: names of parameters to make trainable", f"{flags}: make it trainable")
+        spelt = {"reset": "reset_mechanism"}
+    parts = [sequences.documented(neuron, spelt, taken)]
+    inherited = None if base in (NeuronLayer, InSnnTorchsWords) else base.__doc__
+    for text in filter(None, (inherited, own)):
+        extra = inspect.cleandoc(text)
+        parts.append(extra.partition("\n\n")[2] if text is inherited else extra)
+    if neuron.name in NEURONS and not own:
+        made = f"{cls.__name__}({{}})" if inherited is None else _RECURRENT[base.__name__].format(cls.__name__)
+        parts.append(sequences.example(neuron, f"{made}(torch.ones(5, 2, 3))").strip())
+    return "\n\n".join(parts)
+
+
+_RECURRENT = {"_OfSnnTorch": "{}({{}}, linear_features=3)", "_OfNorse": "{}(3, 3)"}
+
+
+def _signature(cls: type[NeuronLayer]) -> inspect.Signature:
+    """Return what a layer takes, as editors show it."""
+    neuron, in_snntorchs = cls.definition, issubclass(cls, InSnnTorchsWords)
+    kinds, none = inspect.Parameter, inspect.Parameter.empty
+    parameters = [
+        kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=none if value is None else value)
+        for name, value in sorted(neuron.parameters.items(), key=lambda item: item[1] is not None)
+    ]
+    taken = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
+    first = [p for p in taken if p.kind is kinds.POSITIONAL_OR_KEYWORD]
+    options: dict[str, Any] = {"surrogate": "htaf"} if neuron.spikes else {}
+    options |= {("reset_mechanism" if in_snntorchs and n == "reset" else n): v[0] for n, v in neuron.options.items()}
+    options |= {f"learn_{name}": False for name in neuron.parameters} if in_snntorchs else {"learn": ()}
+    options |= {p.name: p.default for p in taken if p.kind is kinds.KEYWORD_ONLY}
+    options |= {"save_dtype": None, "checkpoint_every": None, "backend": "auto"}
+    named = [kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in options.items()]
+    return inspect.Signature([*first, *parameters, *named])
+
+
+class NeuronLayer(nn.Module):
+    """Neurons of one kind over a sequence; the base class of all their layers.
+
+    Args:
+        *arguments: the neuron's parameters in order, then the surrogate.
+        surrogate: in any form, see `htaf_snn.surrogate.resolve`, at any hardness; resets are hard.
+        learn: names of parameters to make trainable.
+        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.run`.
+        **named: the neuron's parameters, each a number or a tensor that broadcasts to (B, *features), such as
+            (features,) for one per neuron or (C, 1, 1) for one per channel, and its options.
+
+    Shape:
+        x (T, B, *features) and optionally a state, at rest by default, to the output (T, B, *features) in the dtype of
+        x and the last state: a tensor (B, *features), or a named tuple of several, in float32 (float64 for float64). A
+        single time step (B, features) is refused; one of (B, C, H, W) cannot be distinguished from a sequence.
+
+    Raises:
+        TypeError: if an argument is unknown, missing or of the wrong type.
+        ValueError: if an option, a name in `learn`, the surrogate or the backend is unknown, or a value is NaN.
+        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.run`.
+
+    Example:
+        >>> layer = LIF(v_th=torch.full((4,), 0.5), learn=("v_th",))
+        >>> isinstance(layer, NeuronLayer), layer.v_th.requires_grad
+        (True, True)
+    """
+
+    definition: ClassVar[Neuron]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "definition" in cls.__dict__:
+            cls.__doc__, cls.__signature__ = _text(cls), _signature(cls)  # type: ignore[attr-defined]
 
     def __init__(
         self,
-        surrogate: SurrogateLike,
-        save_dtype: torch.dtype | None,
-        checkpoint_every: int | None,
-        backend: str,
-        unknown: dict,
+        *arguments: Any,
+        learn: Collection[str] = (),
+        save_dtype: torch.dtype | None = None,
+        checkpoint_every: int | None = None,
+        backend: str = "auto",
+        **named: Any,
     ):
         super().__init__()
-        for name in unknown:
-            remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD else ""
-            raise TypeError(f"{type(self).__name__}: got an unexpected argument {name!r}{remedy}")
-        check_saving(save_dtype, checkpoint_every)
+        neuron = self.definition
+        names = (*neuron.parameters, *(("surrogate",) if neuron.spikes else ()))
+        if len(arguments) > len(names):
+            raise TypeError(
+                f"{type(self).__name__}: expected at most {', '.join(names)}, got {len(arguments)} arguments"
+            )
+        given = dict(zip(names, arguments, strict=False))
+        for name in named:
+            if name in given or name not in (*names, *neuron.options):
+                remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD and name not in given else ""
+                raise TypeError(f"{type(self).__name__}: got an unexpected argument {name!r}{remedy}")
+        given |= named
+        sequences.check_saving(save_dtype, checkpoint_every)
         _dispatch.check_name(backend)
-        self.surrogate = resolve(surrogate)
-        self.save_dtype = save_dtype
-        self.checkpoint_every = checkpoint_every
-        self.backend = backend
+        if neuron.spikes:
+            self.surrogate = resolve(given.pop("surrogate", "htaf"))
+        self.options = sequences.check_options(neuron, given)
+        self._keep_all(sequences.check_arguments(neuron, given), learn)
+        self.save_dtype, self.checkpoint_every, self.backend = save_dtype, checkpoint_every, backend
+
+    def _keep_all(self, values: Mapping[str, Any], learn: Collection[str]) -> None:
+        if isinstance(learn, str) or not set(learn) <= set(values):
+            got = repr(learn) if isinstance(learn, str) else ", ".join(sorted(set(learn) - set(values)))
+            expected = f"names of {', '.join(values)}, as in [{next(iter(values), '')!r}]"
+            raise ValueError(f"learn: expected {expected}, got {got}")
+        for name, value in values.items():
+            if name == "dt":
+                sequences.check_time_step(value)
+            self._keep(name, value, name in learn)
+        sequences.check_greater(self.definition, {name: getattr(self, name) for name in values})
 
     def _keep(self, name: str, value: float | Tensor, learn: bool) -> None:
         if not isinstance(value, Tensor):
@@ -64,13 +170,80 @@ class Neuron(nn.Module):
         else:
             self.register_buffer(name, value)
 
-    def _options(self) -> dict:
-        return {
-            "surrogate": self.surrogate,
-            "save_dtype": self.save_dtype,
-            "checkpoint_every": self.checkpoint_every,
-            "backend": self.backend,
-        }
+    def arguments(self) -> dict[str, Any]:
+        """Return what the layer passes on to `htaf_snn.functional.run` besides the input and the state."""
+        parameters = {name: getattr(self, name) for name in self.definition.parameters}
+        surrogate = {"surrogate": self.surrogate} if self.definition.spikes else {}
+        kept = {"save_dtype": self.save_dtype, "checkpoint_every": self.checkpoint_every, "backend": self.backend}
+        return {**parameters, **self.options, **surrogate, **kept}
+
+    def forward(self, x: Tensor, state: sequences.State | None = None) -> tuple[Tensor, sequences.State]:
+        return sequences.run(self.definition, x, state=state, **self.arguments())
+
+    def source(self, backend: str = "numba") -> str:
+        """Return the text of the kernels that the layer runs by, forwards and backwards.
+
+        Args:
+            backend: "numba" or "triton".
+
+        Raises:
+            ValueError: if the backend is another, or no kernel can be made of the neuron.
+
+        Example:
+            >>> print(LI().source().partition("for n in range(size):")[2].partition("output_row[n]")[0])
+            <BLANKLINE>
+                            x = x_row[n]
+                            v = v_block[n]
+                            i = i_block[n]
+                            y1 = i + x
+                            output = v + dt * tau_mem_inv * (v_leak - v + y1)
+                            i_new = y1 + -dt * tau_syn_inv * y1
+                            v_new = output
+            <BLANKLINE>
+        """
+        made = self.sources(backend)
+        return f"{made.forward.text}\n\n{made.backward.text}"
+
+    def sources(self, backend: str = "numba") -> Sources:
+        """Return the kernels of `source` one by one, and what they save.
+
+        Args:
+            backend: as for `source`.
+
+        Returns:
+            The two texts with the names of their arguments, the number of values saved per neuron and time step, and
+            whether the input is kept too.
+
+        Raises:
+            ValueError: as `source`.
+        """
+        check_choice("backend", backend, ("numba", "triton"))
+        neuron = self.definition
+        named = {name: getattr(self, name) for name in neuron.parameters}
+        prepared = neuron.prepare(**named) if neuron.prepare else named
+        surrogate = self.surrogate if neuron.spikes else None
+        is_recurrent = hasattr(self, "weights")
+        return fused.sources(neuron, prepared, self.options, surrogate, self.save_dtype, is_recurrent, backend)
+
+    def extra_repr(self) -> str:
+        return ", ".join([*(f"{name}={value!r}" for name, value in self.options.items()), f"backend={self.backend!r}"])
+
+
+class InSnnTorchsWords(NeuronLayer):
+    """Layers of neurons that take `learn_<parameter>` and `reset_mechanism`, as snnTorch's do."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        flags = [name for name in self.definition.parameters if named.pop(f"learn_{name}", False)]
+        if "learn" in named or "reset" in named:
+            wrong = "learn" if "learn" in named else "reset"
+            remedy = "learn_<parameter>=True" if wrong == "learn" else _INSTEAD[wrong]
+            raise TypeError(f"{type(self).__name__}: got an unexpected argument {wrong!r}; write {remedy}")
+        if "reset_mechanism" in named:
+            mechanism, known = named.pop("reset_mechanism"), self.definition.options["reset"]
+            if mechanism not in known:
+                raise ValueError(f"reset_mechanism: expected one of {', '.join(known)}, got {mechanism!r}")
+            named["reset"] = mechanism
+        super().__init__(*arguments, learn=flags, **named)
 
 
 def _is_one(factor: Tensor) -> bool:
@@ -80,193 +253,163 @@ def _is_one(factor: Tensor) -> bool:
     return bool((factor == 1).all())
 
 
-class Leaky(Neuron):
-    """Leaky integrate-and-fire neurons over a sequence; a fused `snntorch.Leaky`.
+class Alpha(InSnnTorchsWords):
+    definition = NEURONS["alpha"]
+
+
+class Lapicque(InSnnTorchsWords):
+    definition = NEURONS["lapicque"]
+
+
+class StateLeaky(InSnnTorchsWords):
+    definition = NEURONS["state_leaky"]
+
+
+class Synaptic(InSnnTorchsWords):
+    definition = NEURONS["synaptic"]
+
+
+class CobaLIF(NeuronLayer):
+    definition = NEURONS["coba_lif"]
+
+
+class IAF(NeuronLayer):
+    definition = NEURONS["iaf"]
+
+
+class Izhikevich(NeuronLayer):
+    definition = NEURONS["izhikevich"]
+
+
+class LI(NeuronLayer):
+    definition = NEURONS["li"]
+
+
+class LIBox(NeuronLayer):
+    definition = NEURONS["li_box"]
+
+
+class LIF(NeuronLayer):
+    definition = NEURONS["lif"]
+
+
+class LIFAdEx(NeuronLayer):
+    definition = NEURONS["lif_adex"]
+
+
+class LIFAdExRefrac(NeuronLayer):
+    definition = NEURONS["lif_adex_refrac"]
+
+
+class LIFBox(NeuronLayer):
+    definition = NEURONS["lif_box"]
+
+
+class LIFEx(NeuronLayer):
+    definition = NEURONS["lif_ex"]
+
+
+class LIFRefrac(NeuronLayer):
+    definition = NEURONS["lif_refrac"]
+
+
+class LSNN(NeuronLayer):
+    definition = NEURONS["lsnn"]
+
+
+class ParametricLIF(NeuronLayer):
+    definition = NEURONS["parametric_lif"]
+
+
+class Leaky(InSnnTorchsWords):
+    """Also takes a value for its spikes.
 
     Args:
-        beta: decay of the membrane potential per time step, clamped to [0, 1]; a number, or a tensor that broadcasts to
-            (B, *features), such as (features,) for one per neuron or (C, 1, 1) for one per channel.
-        threshold: likewise, not clamped.
-        surrogate: in any form, see `htaf_snn.surrogate.resolve`, at any hardness; resets are hard.
-        learn_beta, learn_threshold: make it trainable.
-        reset_mechanism: "subtract", "zero" or "none".
-        reset_delay: whether a spike resets the potential in the next time step, or in its own.
-        graded_spikes_factor: the value of a spike, a number or such a tensor.
+        graded_spikes_factor: the value of a spike, a number or a tensor as a parameter's.
         learn_graded_spikes_factor: make it trainable.
-        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.leaky`.
-        **unknown: refused; for other arguments of snnTorch's neurons the error says what to write instead.
-
-    Shape:
-        current (T, B, *features) and optionally mem (B, *features), zero by default, to spikes (T, B, *features) in
-        the dtype of the current and the last membrane potential (B, *features) in float32 (float64 for float64). A
-        single time step (B, features) is refused; one of (B, C, H, W) cannot be distinguished from a sequence.
-
-    Raises:
-        TypeError: if an argument is unknown or of the wrong type.
-        ValueError: if the reset mechanism, the surrogate or the backend is unknown, a value is NaN, or save_dtype or
-            checkpoint_every is out of range.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.leaky`.
 
     Example:
         >>> lif = Leaky(beta=0.9)
-        >>> spikes, mem = lif(torch.full((4, 1, 1), 0.6))
+        >>> spikes, v = lif(torch.full((4, 1, 1), 0.6))
         >>> spikes.flatten()
         tensor([0., 1., 0., 1.])
     """
 
-    beta: Tensor
-    threshold: Tensor
+    definition = NEURONS["leaky"]
     graded_spikes_factor: Tensor
 
     def __init__(
         self,
-        beta: float | Tensor,
-        threshold: float | Tensor = 1.0,
-        surrogate: SurrogateLike = "htaf",
-        *,
-        learn_beta: bool = False,
-        learn_threshold: bool = False,
-        reset_mechanism: str = "subtract",
-        reset_delay: bool = True,
+        *arguments: Any,
         graded_spikes_factor: float | Tensor = 1.0,
         learn_graded_spikes_factor: bool = False,
-        save_dtype: torch.dtype | None = None,
-        checkpoint_every: int | None = None,
-        backend: str = "auto",
-        **unknown,
+        **named: Any,
     ):
-        super().__init__(surrogate, save_dtype, checkpoint_every, backend, unknown)
-        if reset_mechanism not in RESETS:
-            expected = ", ".join(RESETS)
-            raise ValueError(f"reset_mechanism: expected one of {expected}, got {reset_mechanism!r}")
-        self._keep("beta", beta, learn_beta)
-        self._keep("threshold", threshold, learn_threshold)
+        super().__init__(*arguments, **named)
         self._keep("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
-        self.reset_mechanism = reset_mechanism
-        self.reset_delay = reset_delay
 
-    def forward(self, current: Tensor, mem: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        spikes, mem = functional.leaky(
-            current,
-            beta=self.beta,
-            threshold=self.threshold,
-            reset=self.reset_mechanism,
-            reset_delay=self.reset_delay,
-            v0=mem,
-            **self._options(),
-        )
+    def forward(self, x: Tensor, state: sequences.State | None = None) -> tuple[Tensor, sequences.State]:
+        spikes, v = super().forward(x, state)
         if not _is_one(self.graded_spikes_factor):
             spikes = spikes * self.graded_spikes_factor.to(spikes.dtype)
-        return spikes, mem
-
-    def extra_repr(self) -> str:
-        return f"reset_mechanism={self.reset_mechanism!r}, reset_delay={self.reset_delay}, backend={self.backend!r}"
+        return spikes, v
 
 
-class LIFState(NamedTuple):
-    """The state of `LIF`, named as Norse names it.
+def neuron(
+    *,
+    states: Mapping[str, float | str],
+    parameters: Mapping[str, float | None] | None = None,
+    options: Mapping[str, tuple] | None = None,
+    prepare: Callable | None = None,
+) -> Callable[[Callable], type[NeuronLayer]]:
+    """Make a layer of a neuron of one's own, from the update of one time step.
 
-    Attributes:
-        v: membrane potential, (B, *features).
-        i: synaptic current, likewise.
-
-    Example:
-        >>> lif = LIF()
-        >>> spikes, state = lif(torch.ones(3, 2, 4))
-        >>> more, state = lif(torch.ones(3, 2, 4), state)  # continues where the first sequence ended
-        >>> state.v.shape, state.i.shape
-        (torch.Size([2, 4]), torch.Size([2, 4]))
-    """
-
-    v: Tensor
-    i: Tensor
-
-
-class LIF(Neuron):
-    """Current-based leaky integrate-and-fire neurons over a sequence; a fused `norse.torch.LIF`.
+    The update takes the input x and the states, tensors of one shape, the parameters and options by keyword, and
+    `spike`. It is written in arithmetic and torch's elementwise functions and returns the output and the new states, in
+    order. `spike(u)` is 1 where u > 0 and else 0, with the surrogate's gradient; below hardness 1 it is smooth in the
+    output, and hard in the states. `spike.hard(u)` is hard in both, for a reset that comes before the output. Its
+    kernels for CPU and GPU, and their gradients, are generated.
 
     Args:
-        tau_syn_inv, tau_mem_inv: inverse time constants of current and potential in 1/s; a number, or a tensor that
-            broadcasts to (B, *features).
-        v_leak, v_th, v_reset: resting, threshold and reset potential, likewise.
-        surrogate: as for `Leaky`.
-        learn: names of those five to make trainable.
-        dt: time step in s.
-        detach_reset: pass no gradient through the reset, as Norse's recurrent neurons do.
-        save_dtype, checkpoint_every, backend: as in `htaf_snn.functional.lif`.
-        **unknown: as for `Leaky`.
+        states: the value of each state at rest, a number or the name of a parameter, in the order of the update.
+        parameters: their defaults; None where one has to be given.
+        options: values that Python's control flow depends on, the default first.
+        prepare: maps the parameters, by keyword, to a dict of those of the update, once per sequence: for what need not
+            be computed at every time step.
 
-    Shape:
-        current (T, B, *features) and optionally a state (v, i), at rest by default, to spikes (T, B, *features) in
-        the dtype of the current and the last `LIFState`, in float32 (float64 for float64).
+    Returns:
+        A decorator that turns the update into a subclass of `NeuronLayer`.
 
     Raises:
-        TypeError: if an argument is unknown or of the wrong type.
-        ValueError: if `learn` names anything else, the surrogate or the backend is unknown, or a value is NaN.
-        TypeError, ValueError, RuntimeError: in the forward pass, as `htaf_snn.functional.lif`.
+        ValueError: if a name is taken.
+        ValueError: in the forward pass with another backend than "torch", if the update contains what kernels cannot
+            compute, such as a matrix product, a random number or control flow on a tensor; it names the line.
 
     Example:
-        >>> spikes, state = LIF()(torch.ones(6, 1, 1))
-        >>> spikes.flatten()
-        tensor([0., 0., 0., 0., 0., 1.])
+        >>> @neuron(states={"v": 0.0, "a": 0.0}, parameters={"beta": 0.9, "rho": 0.97, "threshold": 1.0})
+        ... def adaptive_lif(x, v, a, *, beta, rho, threshold, spike):
+        ...     v = beta * v + x
+        ...     s = spike(v - threshold - a)
+        ...     return s, v - s * threshold, rho * a + s
+        >>> layer = adaptive_lif(learn=("rho",), surrogate="htaf", rho=torch.full((64,), 0.95))
+        >>> spikes, state = layer(torch.ones(10, 2, 64))
+        >>> spikes[:, 0, 0].detach(), state.a.shape
+        (tensor([0., 1., 0., 1., 0., 1., 0., 1., 0., 0.]), torch.Size([2, 64]))
     """
 
-    tau_syn_inv: Tensor
-    tau_mem_inv: Tensor
-    v_leak: Tensor
-    v_th: Tensor
-    v_reset: Tensor
+    def decorate(update: Callable) -> type[NeuronLayer]:
+        spikes = "spike" in inspect.signature(update).parameters
+        # Kernels are found by the name, which thus tells apart all that they are made from.
+        held = dict(states), dict(parameters or {}), dict(options or {})
+        code = fingerprint(*filter(None, (update, prepare)))
+        digest = hashlib.sha256(f"{code}{held}".encode()).hexdigest()[:16]
+        made = Neuron(f"{update.__name__}_{digest}", update, *held, prepare=prepare, spikes=spikes)
+        check_names(made)
+        for name in (*made.parameters, *made.options):
+            if hasattr(NeuronLayer, name) or name in _SHARED:
+                raise ValueError(f"{update.__name__}: expected another name than {name!r}, which layers have")
+        NEURONS[made.name] = made
+        sequences.make_state_type(made)
+        return type(update.__name__, (NeuronLayer,), {"definition": made, "__module__": update.__module__ or __name__})
 
-    def __init__(
-        self,
-        tau_syn_inv: float | Tensor = 200.0,
-        tau_mem_inv: float | Tensor = 100.0,
-        v_leak: float | Tensor = 0.0,
-        v_th: float | Tensor = 1.0,
-        v_reset: float | Tensor = 0.0,
-        surrogate: SurrogateLike = "htaf",
-        *,
-        learn: Collection[str] = (),
-        dt: float = 0.001,
-        detach_reset: bool = False,
-        save_dtype: torch.dtype | None = None,
-        checkpoint_every: int | None = None,
-        backend: str = "auto",
-        **unknown,
-    ):
-        super().__init__(surrogate, save_dtype, checkpoint_every, backend, unknown)
-        values = {
-            "tau_syn_inv": tau_syn_inv,
-            "tau_mem_inv": tau_mem_inv,
-            "v_leak": v_leak,
-            "v_th": v_th,
-            "v_reset": v_reset,
-        }
-        if isinstance(learn, str) or not set(learn) <= set(values):
-            got = repr(learn) if isinstance(learn, str) else ", ".join(sorted(set(learn) - set(values)))
-            raise ValueError(f"learn: expected names of {', '.join(values)}, as in ['v_th'], got {got}")
-        for name, value in values.items():
-            self._keep(name, value, name in learn)
-        check_time_step(dt)
-        self.dt = dt
-        self.detach_reset = detach_reset
-
-    def forward(self, current: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, LIFState]:
-        v0, i0 = state or (None, None)
-        spikes, v, i = functional.lif(
-            current,
-            tau_syn_inv=self.tau_syn_inv,
-            tau_mem_inv=self.tau_mem_inv,
-            v_leak=self.v_leak,
-            threshold=self.v_th,
-            v_reset=self.v_reset,
-            dt=self.dt,
-            detach_reset=self.detach_reset,
-            v0=v0,
-            i0=i0,
-            **self._options(),
-        )
-        return spikes, LIFState(v, i)
-
-    def extra_repr(self) -> str:
-        return f"dt={self.dt}, detach_reset={self.detach_reset}, backend={self.backend!r}"
+    return decorate

@@ -225,6 +225,11 @@ class Surrogate(_Initialised):
         """Return the hardness and the parameters that are numbers; under the compiler annealed ones are tensors."""
         return {name: self._value(name) for name in ("hardness", *self._defaults) if name in self.__dict__}
 
+    def is_hard(self) -> bool:
+        """Return whether the hardness is 1; False under the compiler if it is annealed, as it may then be any."""
+        hardness = self._value("hardness")
+        return not isinstance(hardness, Tensor) and hardness == 1
+
     def make_variable(self, name: str) -> None:
         """Make the hardness or a parameter an input of compiled graphs, so that setting it does not recompile them.
 

@@ -13,11 +13,12 @@ from mpmath import mpf
 from torch.autograd.graph import saved_tensors_hooks
 
 from htaf_snn import HTAF, functional, surrogate
+from htaf_snn.neurons.base import RESETS
 
 DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 BACKENDS = list(DEVICES)
 FUSED = ["numba", "triton"]
-RESETS = [(reset, delay) for reset in functional.sequences.RESETS for delay in (True, False)]
+RESETS_AND_DELAYS = [(reset, delay) for reset in RESETS for delay in (True, False)]
 SURROGATES = [name for name in surrogate.names() if name != "superspike"]
 
 # Triton's interpreter computes with numpy, which warns of what a GPU does silently.
@@ -63,9 +64,8 @@ def inputs(steps=13, batch=3, features=21, seed=0):
 
 def fused(backend, surrogate="htaf", **options):
     def run(x, beta, threshold, v0):
-        spikes, v, trace = functional.leaky(
-            x, beta=beta, threshold=threshold, v0=v0, surrogate=surrogate, backend=backend, return_trace=True, **options
-        )
+        given = {"beta": beta, "threshold": threshold, "state": v0, "surrogate": surrogate, "backend": backend}
+        spikes, v, trace = functional.leaky(x, **given, return_states=True, **options)
         return {"spikes": spikes, "v": v, "trace": trace}
 
     return run
@@ -88,7 +88,7 @@ def stepped(reset, delay, spike_grad):
     return run
 
 
-@pytest.mark.parametrize(("reset", "delay"), RESETS)
+@pytest.mark.parametrize(("reset", "delay"), RESETS_AND_DELAYS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equals_snntorch(backend, reset, delay):
     tensors = inputs()
@@ -121,7 +121,7 @@ def norse_inputs():
         "tau_syn_inv": torch.tensor(200.0),
         "tau_mem_inv": 100 + 20 * torch.rand(11, generator=g),
         "v_leak": 0.1 * torch.randn(3, 11, generator=g),
-        "threshold": 0.3 + 0.1 * torch.rand(3, 1, generator=g),
+        "v_th": 0.3 + 0.1 * torch.rand(3, 1, generator=g),
         "v_reset": 0.1 * torch.randn(11, generator=g),
         "v0": torch.randn(3, 11, generator=g),
         "i0": torch.randn(3, 11, generator=g),
@@ -129,8 +129,9 @@ def norse_inputs():
 
 
 def fused_cuba(backend, **options):
-    def run(**tensors):
-        spikes, v, i = functional.lif(**tensors, backend=backend, **options)
+    def run(v0=None, i0=None, **tensors):
+        state = None if v0 is None else (v0, i0)
+        spikes, (v, i) = functional.lif(**tensors, state=state, backend=backend, **options)
         return {"spikes": spikes, "v": v, "i": i}
 
     return run
@@ -146,8 +147,8 @@ def norse_stepped(detach):
         lif_step,
     )
 
-    def run(x, tau_syn_inv, tau_mem_inv, v_leak, threshold, v_reset, v0, i0):
-        p = LIFParameters(tau_syn_inv, tau_mem_inv, v_leak, threshold, v_reset, "htaf", 1.0)
+    def run(x, tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, v0, i0):
+        p = LIFParameters(tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset, "htaf", 1.0)
         size = x.shape[-1]
         eye, zero = torch.eye(size, dtype=x.dtype), torch.zeros(size, size, dtype=x.dtype)
         state = LIFState(torch.zeros_like(v0), v0, i0) if detach else LIFFeedForwardState(v0, i0)
@@ -185,7 +186,7 @@ def test_equals_the_norse_module():
     p = norse.LIFParameters(v_th=torch.as_tensor(0.3))
     expected, state = norse.LIF(p)(x)
     (expected_grad,) = torch.autograd.grad(expected.sum() + state.v.sum(), x)
-    found, v, i = functional.lif(x, threshold=0.3, surrogate="norse.super")
+    found, (v, i) = functional.lif(x, v_th=0.3, surrogate="norse.super")
     (grad,) = torch.autograd.grad(found.sum() + v.sum(), x)
     assert torch.equal(found, expected) and torch.equal(v, state.v) and torch.equal(i, state.i)
     torch.testing.assert_close(grad, expected_grad)
@@ -228,7 +229,7 @@ def test_every_backend_equals_the_closed_forms(backend, dtype, name, hardness):
     # With nothing kept of what was before and a threshold of 0 the current is the potential minus the threshold.
     for neuron in (
         lambda x: functional.leaky(x, beta=0.0, threshold=0.0, surrogate=step, backend=backend)[0],
-        lambda x: functional.lif(x, tau_mem_inv=1000.0, threshold=0.0, surrogate=step, backend=backend)[0],
+        lambda x: functional.lif(x, tau_mem_inv=1000.0, v_th=0.0, surrogate=step, backend=backend)[0],
     ):
         y = neuron(x)
         (grad,) = torch.autograd.grad(y, x, torch.ones_like(y))
@@ -243,7 +244,7 @@ def test_every_backend_equals_the_closed_forms(backend, dtype, name, hardness):
 
 
 @pytest.mark.parametrize("backend", FUSED)
-@pytest.mark.parametrize(("reset", "delay"), RESETS)
+@pytest.mark.parametrize(("reset", "delay"), RESETS_AND_DELAYS)
 def test_any_callable(backend, reset, delay):
     step = HTAF(learn=("alpha", "beta"), alpha=0.8)
     tensors = inputs(steps=7)
@@ -324,7 +325,7 @@ def test_dtypes(backend, dtype):
     torch.testing.assert_close(grad, expected_grad.to(dtype))
 
 
-@pytest.mark.parametrize("reset", functional.sequences.RESETS)
+@pytest.mark.parametrize("reset", RESETS)
 def test_gradcheck_of_the_smooth_step(reset):
     tensors = leaves(inputs(4, 2, 3), torch.float64)
     step = HTAF(hardness=0.0)
@@ -355,7 +356,8 @@ def test_checkpointing_changes_nothing(backend):
     tensors = leaves({k: v for k, v in inputs(10).items()}, device=DEVICES[backend])
 
     def run(every):
-        spikes, v = functional.leaky(**tensors, backend=backend, checkpoint_every=every)
+        named = {name: value for name, value in tensors.items() if name != "v0"}
+        spikes, v = functional.leaky(**named, state=tensors["v0"], backend=backend, checkpoint_every=every)
         return spikes, v, *torch.autograd.grad(spikes.sum() + v.sum(), list(tensors.values()))
 
     for whole, pieces in zip(run(None), run(3), strict=True):
@@ -413,10 +415,11 @@ def test_beta_is_clamped_as_in_snntorch():
     [
         ({"x": torch.zeros(3)}, ValueError, ["x", "(T, B, features, ...)", "(3,)"]),
         ({"x": torch.zeros(3, 2)}, ValueError, ["x", "(T, B, features, ...)", "(3, 2)", "x[None]"]),
-        ({"x": torch.zeros(3, 2, 4), "v0": torch.zeros(3, 2, 4)}, ValueError, ["v0", "(2, 4)", "without its time"]),
+        ({"state": torch.zeros(3, 2, 4)}, ValueError, ["state", "v", "(2, 4)", "without its time"]),
         ({"x": torch.zeros(3, 2, dtype=torch.int64)}, TypeError, ["x", "int64"]),
-        ({"v0": torch.zeros(5)}, ValueError, ["v0", "(2, 4)", "(5,)"]),
-        ({"v0": torch.zeros(2, 4, dtype=torch.int32)}, TypeError, ["v0", "int32"]),
+        ({"state": torch.zeros(5)}, ValueError, ["state", "v", "(2, 4)", "(5,)"]),
+        ({"state": (torch.zeros(2, 4), torch.zeros(2, 4))}, ValueError, ["state", "(v)", "2 tensors"]),
+        ({"state": torch.zeros(2, 4, dtype=torch.int32)}, TypeError, ["v", "int32"]),
         ({"beta": torch.zeros(3)}, ValueError, ["beta", "(2, 4)", "(3,)"]),
         ({"beta": math.nan}, ValueError, ["beta", "nan"]),
         ({"threshold": "high"}, ValueError, ["threshold", "'high'"]),
@@ -425,9 +428,11 @@ def test_beta_is_clamped_as_in_snntorch():
         ({"surrogate": "hat"}, ValueError, ["hat", "htaf"]),
         ({"surrogate": 3}, TypeError, ["surrogate", "3"]),
         ({"save_dtype": torch.int8}, ValueError, ["save_dtype", "int8"]),
+        ({"save_dtype": torch.float16}, ValueError, ["save_dtype", "bfloat16", "float16"]),
+        ({"beta": 0.9, "gamma": 1.0}, TypeError, ["leaky", "beta", "threshold", "'gamma'"]),
         ({"checkpoint_every": 0}, ValueError, ["checkpoint_every", "0"]),
-        ({"checkpoint_every": 2, "return_trace": True}, ValueError, ["checkpoint_every", "return_trace"]),
-        ({"v0": torch.zeros(2, 4, device="meta")}, ValueError, ["v0", "cpu", "(2, 4)"]),
+        ({"checkpoint_every": 2, "return_states": True}, ValueError, ["checkpoint_every", "return_states"]),
+        ({"state": torch.zeros(2, 4, device="meta")}, ValueError, ["state", "v", "cpu", "(2, 4)"]),
     ],
 )
 def test_bad_input(options, error, names):
@@ -454,9 +459,9 @@ from htaf_snn import functional
 from htaf_snn.kernels import numba_cpu
 compiled, kernels = numba_cpu.compiled, []
 remember = lambda *args, **kwargs: kernels.append(compiled(*args, **kwargs)) or kernels[-1]
-from htaf_snn.kernels.lif import numba_cpu as lif
+from htaf_snn.kernels.neuron import numba_cpu as neuron
 from htaf_snn.kernels.elementwise import numba_cpu as elementwise
-lif.compiled = elementwise.compiled = remember
+neuron.compiled = elementwise.compiled = remember
 for run in (lambda x: functional.leaky(x, beta=0.9)[0], lambda x: functional.lif(x)[0], functional.htaf):
     x = torch.ones(300, 2, 100, requires_grad=True)
     run(x).sum().backward()

@@ -1,0 +1,166 @@
+"""A neuron over a sequence by its kernels: the formula inside of them, or a callable between the two passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...neurons.base import Neuron
+from ...surrogate import Surrogate, elementwise
+from ...surrogate.formula import is_registered
+from . import recurrent
+from .autograd import NeuronWith, neuron
+from .kernel import Kernel, chosen
+from .source import Sources
+from .trace import UnsupportedError
+
+
+class ResetsDifferError(ValueError):
+    """A callable fires elsewhere than strictly above the threshold, where the kernels reset."""
+
+
+def is_in_kernel(surrogate: Surrogate) -> bool:
+    """Whether the kernels can evaluate a surrogate themselves."""
+    formula = surrogate.formula
+    return (
+        formula is not None
+        and formula.portable
+        and formula.is_unchanged()
+        and is_registered(formula)
+        and set(surrogate.numbers()) == {"hardness", *formula.parameters}
+    )
+
+
+def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
+    """Return a callable's spikes; raise ResetsDifferError unless the kernels reset by the same."""
+    spikes = surrogate(shift)
+    # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
+    if not torch.allclose(spikes.detach(), elementwise.heaviside(shift.detach()), rtol=0, atol=1e-6):
+        expected = "1 above the threshold and else 0"
+        raise ResetsDifferError(f"surrogate: expected {expected}, got other spikes; use backend='torch'")
+    return spikes
+
+
+def _over_potentials(surrogate: Surrogate, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes, differentiable by what the surrogate itself has learnable, and their derivatives by `shift`."""
+    if surrogate.formula is not None:
+        return surrogate(shift), elementwise.derivative(shift, surrogate.formula, tuple(surrogate.values().values()))
+    if not torch.is_grad_enabled():
+        return _hard(surrogate, shift), shift  # nobody will ask for the derivatives
+    shift = shift.requires_grad_()
+    spikes = _hard(surrogate, shift)
+    if not spikes.requires_grad:
+        return spikes, torch.zeros_like(shift)
+    ones = torch.ones_like(spikes)
+    slopes = torch.autograd.grad(spikes, shift, ones, retain_graph=True, materialize_grads=True)[0]
+    return spikes if _has_other_leaves(spikes, shift) else spikes.detach(), slopes
+
+
+def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
+    """Whether the output also depends on a leaf other than this one, as on a learnable slope."""
+    seen, waiting = set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", leaf) is not leaf:
+            return True
+        waiting += [before for before, _ in node.next_functions]
+    return False
+
+
+def _values(surrogate: Surrogate | None) -> Tensor:
+    """Return the hardness and the formula's parameters as the operators take them."""
+    # Of all operations with a number the compiler keeps products variable, not the making of tensors.
+    numbers = (surrogate.numbers() if surrogate else {"hardness": 1.0}).values()
+    if not torch.compiler.is_compiling():
+        return torch.tensor([float(number) for number in numbers], dtype=torch.float64, device="cpu")
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    return torch.stack([one * number for number in numbers])
+
+
+def _flat(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a parameter as one number, or one per neuron."""
+    return tensor.reshape(()) if tensor.numel() == 1 else tensor.expand(shape).reshape(-1)
+
+
+def _kernel(
+    definition: Neuron, parameters: Sequence[Tensor], options: Mapping[str, Any], surrogate: Surrogate | None,
+    save_dtype: torch.dtype | None, **flags: bool,
+) -> tuple[Kernel, Tensor]:  # fmt: skip
+    """Return the kernel of a neuron, and the surrogate's numbers, for parameters as the operators take them."""
+    named = zip(definition.prepared, parameters, strict=True)
+    learned = tuple(name for name, tensor in named if tensor.requires_grad and torch.is_grad_enabled())
+    is_inside = surrogate is None or is_in_kernel(surrogate)
+    is_smooth = surrogate is not None and not surrogate.is_hard()
+    flags |= {"is_smooth": is_smooth and is_inside, "is_given": not is_inside}
+    # Smooth spikes of a callable are computed from the potentials again, which must then be exact.
+    flags |= {"is_rounded": save_dtype is not None and not (is_smooth and not is_inside)}
+    formula = surrogate.formula.name if surrogate is not None and surrogate.formula and is_inside else ""
+    kernel = Kernel(
+        definition.name, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
+    )
+    return kernel, _values(surrogate if is_inside else None)
+
+
+def sources(
+    definition: Neuron, parameters: Mapping[str, Tensor], options: Mapping[str, Any], surrogate: Surrogate | None,
+    save_dtype: torch.dtype | None, is_recurrent: bool, backend: str,
+) -> Sources:  # fmt: skip
+    """Return the texts of the kernels by which a neuron with these parameters runs."""
+    given = [_flat(parameters[name], parameters[name].shape) for name in definition.prepared]
+    flags = {"is_recurrent": True} if is_recurrent else {}
+    kernel, _ = _kernel(definition, given, options, surrogate, save_dtype, **flags)
+    return kernel.sources(kernel.scalars(given), backend)
+
+
+def run(
+    definition: Neuron, x: Tensor, states: Sequence[Tensor], parameters: Mapping[str, Tensor],
+    options: Mapping[str, Any], surrogate: Surrogate | None, keep: bool, save_dtype: torch.dtype | None, backend: str,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Run a neuron over inputs (T, B, ...), from states (B, ...) and with parameters that broadcast to them.
+
+    Returns:
+        The output (T, B, ...) in the dtype of x, the last states, each (B, ...), and if `keep` those after each step.
+    """
+    inner, shape = x.shape[1:], x.shape
+    flat, start = x.flatten(1), [state.expand(inner).reshape(-1) for state in states]
+    given = [_flat(parameters[name], inner) for name in definition.prepared]
+    kernel, values = _kernel(definition, given, options, surrogate, save_dtype, keeps=keep)
+    if not kernel.is_given:
+        output, _, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
+    else:
+        assert surrogate is not None
+        with torch.no_grad():
+            shift, saved, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
+        spikes, slopes = _over_potentials(surrogate, shift.view(shape))
+        output, trajectory, end = NeuronWith.apply(
+            flat, spikes.reshape(flat.shape), saved, slopes.reshape(flat.shape), trajectory, end, str(kernel),
+            tuple(definition.prepared.index(name) for name in kernel.learned), values, backend, len(start), *start,
+            *given,
+        )  # fmt: skip
+        output = output.to(x.dtype)
+    kept = trajectory.view(len(states), *shape).unbind() if keep else ()
+    return output.view(shape), *end.view(len(states), *inner).unbind(), *kept
+
+
+def run_recurrent(
+    definition: Neuron, x: Tensor, spikes: Tensor, states: Sequence[Tensor], parameters: Mapping[str, Tensor],
+    options: Mapping[str, Any], surrogate: Surrogate, weight: Tensor, bias: Tensor | None, kind: str, keep: bool,
+    save_dtype: torch.dtype | None, backend: str,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Run a recurrent neuron, as `run`, from its spikes before the first time step (B, ...)."""
+    if not is_in_kernel(surrogate):
+        raise UnsupportedError(
+            f"surrogate: expected one of htaf_snn with numbers as parameters, such as 'htaf', for recurrent neurons, "
+            f"whose spikes return before the next potentials are known, got {surrogate!r}; or backend='torch'"
+        )
+    inner = x.shape[1:]
+    start = [state.expand(inner).reshape(-1) for state in states]
+    given = [_flat(parameters[name], inner) for name in definition.prepared]
+    kernel, values = _kernel(definition, given, options, surrogate, save_dtype, is_recurrent=True)
+    return recurrent.run_fused(x, spikes, start, given, kernel, values, weight, bias, kind, keep, backend)
