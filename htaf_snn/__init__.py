@@ -7,7 +7,7 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 
 from . import functional, surrogate
-from .interop import register, unregister
+from .interop import fuse, register, unregister
 from .kernels._dispatch import backends
 from .surrogate import HTAF
 
@@ -18,6 +18,7 @@ __all__ = [
     "concepts",
     "deploy",
     "functional",
+    "fuse",
     "hardening",
     "interop",
     "models",

@@ -168,14 +168,26 @@ def test_functions_that_others_wrapped_are_not_taken_for_registered(monkeypatch)
 @pytest.mark.parametrize(
     ("convert", "wrong", "message"),
     [
-        (interop.to_snntorch, hnn.LIF(), r"layer: expected an htaf_snn\.nn\.Leaky, got htaf_snn\.nn\.spiking\.LIF$"),
-        (interop.to_norse, hnn.Leaky(0.9), r"layer: expected an htaf_snn\.nn\.LIF, got htaf_snn\.nn\.spiking\.Leaky$"),
+        (
+            interop.to_snntorch,
+            hnn.LIF(),
+            r"layer: expected one of htaf_snn\.nn's Alpha, .*, got htaf_snn\.nn\.spiking\.LIF$",
+        ),
+        (
+            interop.to_norse,
+            hnn.Leaky(0.9),
+            r"layer: expected one of htaf_snn\.nn's IAF, .*, got htaf_snn\.nn\.spiking\.Leaky$",
+        ),
         (
             interop.from_snntorch,
             hnn.Leaky(0.9),
-            r"neuron: expected a snntorch\.Leaky, got htaf_snn\.nn\.spiking\.Leaky$",
+            r"neuron: expected one of snntorch's Alpha, .*, got htaf_snn\.nn\.spiking\.Leaky$",
         ),
-        (interop.from_norse, hnn.LIF(), r"neuron: expected a norse\.torch\.LIF, got htaf_snn\.nn\.spiking\.LIF$"),
+        (
+            interop.from_norse,
+            hnn.LIF(),
+            r"neuron: expected one of norse\.torch's IAF, .*, got htaf_snn\.nn\.spiking\.LIF$",
+        ),
     ],
 )
 def test_a_neuron_of_another_class_is_refused_by_its_full_name(convert, wrong, message):

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from threading import RLock
 
 from . import norse, snntorch
-from .norse import from_norse, to_norse
+from .fusing import fuse
+from .norse import from_norse, state_from_norse, state_to_norse, to_norse
 from .sinabs import SurrogateGradient
-from .snntorch import from_snntorch, to_snntorch
+from .snntorch import from_snntorch, state_from_snntorch, state_to_snntorch, to_snntorch
 from .spikingjelly import SurrogateFunction
 
 __all__ = [
@@ -16,7 +17,12 @@ __all__ = [
     "SurrogateGradient",
     "from_norse",
     "from_snntorch",
+    "fuse",
     "register",
+    "state_from_norse",
+    "state_from_snntorch",
+    "state_to_norse",
+    "state_to_snntorch",
     "to_norse",
     "to_snntorch",
     "unregister",

@@ -69,3 +69,19 @@ class LIFOverTime(nn.Module):
     def forward(self, currents: Tensor) -> Tensor:
         self.lif.reset()
         return self.lif(currents)
+
+
+class ParametricLIFOverTime(nn.Module):
+    """SpikingJelly's multi-step `ParametricLIFNode` on its torch backend, as `LIFOverTime`.
+
+    Shape:
+        currents (T, B, *features) to spikes of the same shape.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.node = import_module("spikingjelly.activation_based.neuron").ParametricLIFNode(step_mode="m")
+
+    def forward(self, currents: Tensor) -> Tensor:
+        self.node.reset()
+        return self.node(currents)
