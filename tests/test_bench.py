@@ -48,15 +48,15 @@ def test_scaling_fits_lines():
 
 
 def test_a_wrong_kernel_is_not_timed(monkeypatch):
-    from htaf_snn.kernels.lif import numba_cpu
+    from htaf_snn.kernels.neuron import numba_cpu
 
-    right = numba_cpu.leaky_backward
+    right = numba_cpu.backward
 
     def wrong(*arguments):
         grad_x, *rest = right(*arguments)
         return grad_x * 1.01, *rest
 
-    monkeypatch.setattr(numba_cpu, "leaky_backward", wrong)
+    monkeypatch.setattr(numba_cpu, "backward", wrong)
     with pytest.raises(RuntimeError, match="leaky: output differs from the reference"):
         sequences.measure("hnn.Leaky", sequences.Problem(2, 2, 2, repeats=1))
 

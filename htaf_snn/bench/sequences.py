@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from weakref import WeakSet
@@ -21,13 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from .. import functional
 from .. import nn as hnn
 from .._checks import check_choice
-from ..interop import sinabs, spikingjelly
-from ..models.neurons import LeakyOverTime, LIFOverTime
-from ..surrogate import HTAF, ATan, FastSigmoid
 from . import common
+from .peers import BENCHMARKS, PEERS, OutputOf, Peer, moved_bytes
 
 
 @dataclass(frozen=True)
@@ -52,95 +48,31 @@ class Problem:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """An implementation to time: `make` returns a module from a float32 tensor (T, B, features) to another.
-
-    `moved_bytes`, for our own kernels, are the bytes that forward and backward at least read and write per element.
-    """
-
-    make: Callable[[], nn.Module]
-    package: str = "htaf-snn"
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    moved_bytes: int | None = None
-
-
-class _SpikesOf(nn.Module):
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, currents: Tensor) -> Tensor:
-        return self.layer(currents)[0]
-
-
-class _SteppedByIndex(nn.Module):
-    """snnTorch's Leaky stepped as in its tutorials; autograd then allocates a tensor of the input's size per step."""
-
-    def __init__(self):
-        super().__init__()
-        self.leaky = LeakyOverTime("snntorch.atan").leaky
-
-    def forward(self, currents: Tensor) -> Tensor:
-        mem = torch.zeros_like(currents[0])
-        spikes = []
-        for step in range(len(currents)):
-            spike, mem = self.leaky(currents[step], mem)
-            spikes.append(spike)
-        return torch.stack(spikes)
-
-
-class _Composite(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(4.0 * torch.tanh(1.0 * x))
-
-
-# Forward: a current, a spike and a potential; backward: two gradients and a potential; four bytes each.
-_LIF_BYTES = 24
-_NEURONS = {
-    "hnn.Leaky": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=HTAF())), moved_bytes=_LIF_BYTES),
-    "hnn.Leaky, ATan": Peer(lambda: _SpikesOf(hnn.Leaky(0.9, surrogate=ATan())), moved_bytes=_LIF_BYTES),
-    "hnn.Leaky, bfloat16 trace": Peer(
-        lambda: _SpikesOf(hnn.Leaky(0.9, save_dtype=torch.bfloat16)), moved_bytes=_LIF_BYTES - 4
-    ),
-    "hnn.LIF": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=HTAF())), moved_bytes=_LIF_BYTES),
-    "hnn.LIF, FastSigmoid": Peer(lambda: _SpikesOf(hnn.LIF(surrogate=FastSigmoid(100.0))), moved_bytes=_LIF_BYTES),
-    "snn.Leaky, stepped": Peer(_SteppedByIndex, "snntorch"),
-    "snn.Leaky, stepped, unbound": Peer(lambda: LeakyOverTime("snntorch.atan"), "snntorch"),
-    "norse.LIF": Peer(lambda: LIFOverTime("norse.super(alpha=100.0)", v_th=1.0), "norse"),
-    "sinabs.LIF": Peer(lambda: sinabs.LIFOverTime(), "sinabs"),
-    "SpikingJelly, torch": Peer(lambda: spikingjelly.LIFOverTime("torch"), "spikingjelly"),
-    "SpikingJelly, Triton": Peer(lambda: spikingjelly.LIFOverTime("triton"), "spikingjelly", ("cuda",)),
-    "SpikingJelly, CuPy": Peer(lambda: spikingjelly.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
-}
-_SMOOTH_STEPS = {
-    "HTAF, smooth": Peer(lambda: HTAF(hardness=0.0), moved_bytes=20),
-    "sigmoid(4 * tanh(x)), eager": Peer(_Composite, "torch"),
-}
-BENCHMARKS = {"lif": _NEURONS, "htaf": _SMOOTH_STEPS}
-PEERS = {name: peer for peers in BENCHMARKS.values() for name, peer in peers.items()}
-
-
-def _check_ours(device: str) -> None:
+def _check_ours(peer: Peer, device: str) -> None:
     """Raise RuntimeError if a kernel's output differs from its reference's."""
-    x = torch.randn(9, 3, 65, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
-    neurons: dict[str, Callable[..., tuple[Tensor, ...]]] = {
-        "leaky": partial(functional.leaky, beta=0.9),
-        "lif": functional.lif,
-    }
-    for name, neuron in neurons.items():
-        spikes, grad = _output_and_grad(lambda x: neuron(x)[0], x)  # noqa: B023
-        expected, expected_grad = _output_and_grad(lambda x: neuron(x, backend="torch")[0], x)  # noqa: B023
-        common.require(torch.equal(spikes, expected) and _close(grad, expected_grad), name)
-    x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
-    for ours, expected in zip(
-        _output_and_grad(functional.htaf, x), _output_and_grad(functional.htaf, x.double()), strict=True
-    ):
-        common.require(_close(ours, expected.float()), "htaf")
+    module = peer.make().to(device)
+    x = torch.randn(9, 3, _features(module) or 65, generator=torch.Generator().manual_seed(0)).mul(2).to(device)
+    output, grad = _output_and_grad(module, x)
+    if not isinstance(module, OutputOf):
+        expected, expected_grad = (one.float() for one in _output_and_grad(module, x.double()))
+        common.require(_close(output, expected) and _close(grad, expected_grad), "htaf")
+        return
+    layer, rounded = module.layer, module.layer.save_dtype is not None
+    layer.backend = "torch"
+    expected, expected_grad = _output_and_grad(module, x)
+    is_equal = torch.equal(output, expected) if layer.definition.spikes else _close(output, expected)
+    common.require(is_equal and _close(grad, expected_grad, 2e-2 if rounded else 1e-4), layer.definition.name)
 
 
-def _close(ours: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(ours, expected, rtol=1e-4, atol=1e-6)
+def _features(module: nn.Module) -> int | None:
+    """Return the number of features for which recurrent weights are made."""
+    if not (isinstance(module, OutputOf) and isinstance(module.layer, hnn.RecurrentLayer)):
+        return None
+    return next(p.shape[-1] for p in module.layer.parameters() if p.ndim == 2)
+
+
+def _close(ours: Tensor, expected: Tensor, rtol: float = 1e-4) -> bool:
+    return torch.allclose(ours, expected, rtol=rtol, atol=rtol * expected.abs().max().item() + 1e-6)
 
 
 def _output_and_grad(run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,8 +142,8 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
     entry = PEERS[peer]
     if problem.device not in entry.devices:
         raise ValueError(f"{peer}: expected a device of {', '.join(entry.devices)}, got {problem.device}")
-    if entry.moved_bytes:
-        _check_ours(problem.device)
+    if entry.package == "htaf-snn":
+        _check_ours(entry, problem.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(problem.steps, problem.batch, problem.features, generator=generator).mul(0.5).to(problem.device)
     x.requires_grad_()
@@ -225,7 +157,7 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
         "package": entry.package,
         "version": version(entry.package),
         **times,
-        "moved_bytes": entry.moved_bytes,
+        "moved_bytes": moved_bytes(module),
         "saved_bytes": round(_saved_bytes(module, x), 2),
         "peak_mb": peak,
     }
@@ -293,7 +225,7 @@ def scaling(problem: Problem) -> dict[str, Any]:
     Raises:
         ValueError: if the problem has fewer than ten steps or features.
     """
-    _check_ours(problem.device)
+    _check_ours(PEERS["hnn.Leaky"], problem.device)
     report = {"machine": common.machine(problem.device)}
     module = PEERS["hnn.Leaky"].make().to(problem.device)
     for dimension in ("steps", "features"):
@@ -317,6 +249,35 @@ def scaling_table(report: dict[str, Any]) -> str:
         f"line {fit['ms_start']:.2f} + {fit['ms_each']:.4f} x {name}, R2 {fit['r_squared']:.4f}"
         for name, fit in ((name, report[name]) for name in ("steps", "features"))
     )
+
+
+def pairs(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return from a report on "neurons", for each neuron, how many times as long its library's loop takes.
+
+    Returns:
+        [{"neuron", "peer", "ms", "peer_ms", "ratio"}], without those that were not measured.
+    """
+    found = []
+    for ours, theirs in zip(report["results"][::2], report["results"][1::2], strict=False):
+        if "both_ms" in ours and "both_ms" in theirs:
+            ms, peer_ms = ours["both_ms"]["median"], theirs["both_ms"]["median"]
+            found.append({"neuron": ours["peer"], "peer": theirs["peer"], "ms": ms, "peer_ms": peer_ms,
+                          "ratio": round(peer_ms / ms, 2)})  # fmt: skip
+    return found
+
+
+def pairs_table(report: dict[str, Any]) -> str:
+    """Return a report on "neurons" as a text table; times of forward and backward pass in ms."""
+    rows = [["neuron", "ms", "saved B", "of copy", "peer", "ms", "ratio"]]
+    results = {result["peer"]: result for result in report["results"]}
+    for pair in pairs(report):
+        ours = results[pair["neuron"]]
+        rows.append([
+            pair["neuron"], f"{pair['ms']:.1f}", f"{ours['saved_bytes']:.1f}", f"{ours['of_copy_bandwidth']:.0%}",
+            pair["peer"], f"{pair['peer_ms']:.1f}", f"{pair['ratio']:.1f}",
+        ])  # fmt: skip
+    missing = [[r["peer"], "not measured:", r["not_measured"]] for r in report["results"] if "not_measured" in r]
+    return common.text_table(rows + missing)
 
 
 def table(report: dict[str, Any]) -> str:

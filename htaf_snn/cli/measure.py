@@ -46,14 +46,16 @@ def profile_command(
     help=(
         "Time this package's kernels beside other libraries', each in its own process, after checking their "
         "results.\n\n"
-        "lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), medians in ms; "
-        "bytes saved for backward per element; our kernels' memory bandwidth as a fraction of a large copy's. "
+        "neurons, lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), "
+        "medians in ms; bytes saved for backward per element; our kernels' memory bandwidth as a fraction of a large "
+        "copy's. "
         'Libraries that are not installed are listed as such; install them with pip install "htaf-snn\\[bench]".\n\n'
         "packed: forward passes of layers and networks with packed bits beside floating point; inputs are packed where "
         "they would be inside a network."
     ),
     epilog=(
         "[bold]Examples[/bold]\n\n"
+        "htaf-snn bench neurons --steps 128\n\n"
         "htaf-snn bench lif\n\n"
         "htaf-snn bench scaling --steps 200\n\n"
         "htaf-snn bench packed\n\n"
@@ -65,7 +67,8 @@ def bench_command(
     what: Annotated[
         str,
         typer.Argument(
-            help="lif: neurons over a sequence; htaf: the smooth HTAF function; scaling: hnn.Leaky over sizes; "
+            help="neurons: every neuron beside its library's own loop; lif: LIF neurons of all libraries; htaf: the "
+            "smooth HTAF function; scaling: hnn.Leaky over sizes; "
             "packed: layers and networks with packed bits."
         ),
     ],
@@ -99,5 +102,8 @@ def bench_command(
             unknown = set(peer or ()) - set(known)
             if unknown:
                 raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
-            report, table = sequences.run(problem, peer or list(known)), sequences.table
+            report = sequences.run(problem, peer or list(known))
+            table = sequences.pairs_table if what == "neurons" and not peer else sequences.table
+            if what == "neurons" and not peer:
+                report["pairs"] = sequences.pairs(report)
     typer.echo(json.dumps(report, indent=2) if as_json else table(report))
