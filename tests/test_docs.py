@@ -92,7 +92,7 @@ def test_the_test_of_links_can_fail():
 
 
 def test_the_contributors_page_shows_the_surrogate_of_the_package():
-    (code,) = fenced("python", PAGES[1].read_text())
+    code, _ = fenced("python", PAGES[1].read_text())
     own = (ROOT / "htaf_snn" / "surrogate" / "formulas" / "triangle.py").read_text()
     shown, actual = (
         [ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
@@ -100,6 +100,12 @@ def test_the_contributors_page_shows_the_surrogate_of_the_package():
     )
     assert shown == actual and len(actual) == 2
     exec(compile(code, "CONTRIBUTING.md", "exec"), {})
+
+
+def test_the_contributors_page_shows_the_neuron_of_the_package():
+    _, code = fenced("python", PAGES[1].read_text())
+    _, *own = ast.parse((ROOT / "htaf_snn" / "neurons" / "iaf.py").read_text()).body  # without the docstring
+    assert [ast.dump(node) for node in ast.parse(code).body] == [ast.dump(node) for node in own]
 
 
 @pytest.mark.parametrize("command", commands())
