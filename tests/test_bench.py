@@ -34,6 +34,16 @@ def test_the_command_measures_and_lists_missing_peers(monkeypatch):
     assert "hnn.Leaky" in shown and "not installed; pip install no-such-package" in shown
 
 
+def test_pairs_of_neurons_are_compared(monkeypatch):
+    names = ["hnn.LIFAdEx", "norse.LIFAdEx", "own neuron", "own neuron, loop in torch"]
+    monkeypatch.setitem(sequences.BENCHMARKS, "neurons", {name: sequences.PEERS[name] for name in names})
+    result = run("neurons", *SMALL, "--json")
+    report = json.loads(result.stdout)
+    assert [pair["neuron"] for pair in report["pairs"]] == names[::2]
+    assert all(pair["ratio"] == pytest.approx(pair["peer_ms"] / pair["ms"], abs=0.01) for pair in report["pairs"])
+    assert "own neuron, loop in torch" in sequences.pairs_table(report)
+
+
 def test_the_smooth_function_saves_only_its_input():
     report = json.loads(run("htaf", *SMALL, "--json").stdout)
     assert [result["saved_bytes"] for result in report["results"]] == [0.0, 8.0]
@@ -131,7 +141,7 @@ def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
     [
         (["packed", "--batch", "3"], "batch: expected none for packed"),
         (["packed", "--peer", "float32"], "peer: expected none for packed"),
-        (["speed"], "what: expected lif, htaf, scaling or packed, got 'speed'"),
+        (["speed"], "what: expected lif, htaf, neurons, scaling or packed, got 'speed'"),
     ],
 )
 def test_bad_packed_arguments_are_one_line(arguments, words):

@@ -137,12 +137,16 @@ class _OutputOfTheirs(nn.Module):
         return self.neuron(x)[0]
 
 
-@hnn.neuron(states={"v": 0.0, "a": 0.0}, parameters={"beta": 0.9, "rho": 0.97, "threshold": 1.0})
-def adaptive_lif(x, v, a, *, beta, rho, threshold, spike):
-    """Stand for a neuron of a user's own, with an adaptive threshold."""
-    v = beta * v + x
-    s = spike(v - threshold - a)
-    return s, v - s * threshold, rho * a + s
+def _own_neuron(**options) -> hnn.NeuronLayer:
+    """Return a layer of a user's own neuron, with an adaptive threshold."""
+
+    @hnn.neuron(states={"v": 0.0, "a": 0.0}, parameters={"beta": 0.9, "rho": 0.97, "threshold": 1.0})
+    def adaptive_lif(x, v, a, *, beta, rho, threshold, spike):
+        v = beta * v + x
+        s = spike(v - threshold - a)
+        return s, v - s * threshold, rho * a + s
+
+    return adaptive_lif(**options)
 
 
 def _of_snntorch(layer: hnn.NeuronLayer, states: int) -> nn.Module:
@@ -183,8 +187,8 @@ def _pairs() -> dict[str, Peer]:
     pairs["hnn.LI"], pairs["norse.LI"] = _ours(hnn.LI), Peer(lambda: _of_norse(hnn.LI()), "norse")
     pairs["hnn.ParametricLIF"] = _ours(lambda: hnn.ParametricLIF(learn=("w",), surrogate=ATan()))
     pairs["SpikingJelly, ParametricLIF"] = Peer(spikingjelly.ParametricLIFOverTime, "spikingjelly")
-    pairs["own neuron"] = _ours(lambda: adaptive_lif(surrogate=ATan()))
-    pairs["own neuron, loop in torch"] = _ours(lambda: adaptive_lif(surrogate=ATan(), backend="torch"))
+    pairs["own neuron"] = _ours(lambda: _own_neuron(surrogate=ATan()))
+    pairs["own neuron, loop in torch"] = _ours(lambda: _own_neuron(surrogate=ATan(), backend="torch"))
     return pairs
 
 

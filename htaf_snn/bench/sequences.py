@@ -46,6 +46,8 @@ class Problem:
         for name in ("steps", "batch", "features", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device: expected cpu, as no CUDA GPU is available, got cuda")
 
 
 def _check_ours(peer: Peer, device: str) -> None:

@@ -136,6 +136,8 @@ def _checked(
     arguments: Mapping[str, Any],
 ) -> _Given:
     dtype = _check_sequence(x)
+    if not neuron.spikes and surrogate != "htaf":
+        raise TypeError(f"{neuron.name}: expected no surrogate, as it does not spike")
     resolved = _resolved(surrogate, x) if neuron.spikes else None
     check_saving(save_dtype, checkpoint_every)
     given, options = check_arguments(neuron, arguments), check_options(neuron, arguments)
@@ -149,15 +151,13 @@ def _checked(
     return _Given(dtype, parameters, (prepared, options), resolved, _backend(backend, x, dtype, resolved))
 
 
-def _start(
-    names: Collection[str], state: State | None, x: Tensor, given: _Given, at_rest: Mapping[str, Any]
-) -> list[Tensor]:
+def _start(neuron: Neuron, names: Collection[str], state: State | None, x: Tensor, given: _Given) -> list[Tensor]:
     """Return the states before the first time step, each (B, *features); at rest if none is given."""
     if state is None:
-        rest = [at_rest.get(name, 0.0) for name in names]
-        values = [given.parameters[value] if isinstance(value, str) else value for value in rest]
+        rest = [neuron.states.get(name, 0.0) for name in names]
         zero = torch.zeros((), dtype=given.dtype, device=x.device)
-        return [(v.detach() if isinstance(v, Tensor) else zero + v).expand(x.shape[1:]) for v in values]
+        values = [given.parameters[value] if isinstance(value, str) else zero + value for value in rest]
+        return [(value if neuron.learns_at_rest else value.detach()).expand(x.shape[1:]) for value in values]
     found = (state,) if isinstance(state, Tensor) else tuple(state)
     if len(found) != len(names):
         raise ValueError(f"state: expected ({', '.join(names)}), got {len(found)} tensors")
@@ -205,11 +205,16 @@ _STATES: dict[tuple[str, bool], type] = {}
 def make_state_type(neuron: Neuron, is_recurrent: bool = False) -> type:
     """Make the named tuple of a neuron's states, such as `LIFState`; a recurrent one's begins with its output z."""
     title = f"{neuron.title}{'Recurrent' if is_recurrent and not neuron.title.startswith('R') else ''}State"
-    made: Any = namedtuple(title, [*(["z"] if is_recurrent else []), *neuron.states])  # type: ignore[misc]
+    names = (*(["z"] if is_recurrent else []), *neuron.states)
+    made: Any = getattr(sys.modules[__name__], title, None)
+    if made is not None and made._fields == names:  # of a neuron that is defined again
+        _STATES[neuron.key, is_recurrent] = made
+        return made
+    made = namedtuple(title, names)  # type: ignore[misc, no-redef]
     made.__doc__ = f"The states {', '.join(made._fields)} of a layer, each (B, *features)."
     made.__module__ = __name__
     setattr(sys.modules[__name__], title, made)  # where pickle looks for it
-    _STATES[neuron.name, is_recurrent] = made
+    _STATES[neuron.key, is_recurrent] = made
     return made
 
 
@@ -219,7 +224,7 @@ for _neuron in NEURONS.values():
 
 
 def _packed(neuron: Neuron, states: Sequence[Tensor], is_recurrent: bool = False) -> State:
-    return states[0] if len(states) == 1 else _STATES[neuron.name, is_recurrent](*states)
+    return states[0] if len(states) == 1 else _STATES[neuron.key, is_recurrent](*states)
 
 
 def check_options(neuron: Neuron, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +247,11 @@ def check_greater(neuron: Neuron, parameters: Mapping[str, Tensor]) -> None:
         if torch.compiler.is_compiling() or is_transformed() or any(tensor.device.type != "cpu" for tensor in given):
             continue
         if not bool((given[0] > given[1]).all()):
-            raise ValueError(f"{name}: expected to be greater than {other}, got {given[0]} and {given[1]}")
+            least = (given[0] - given[1]).min().item()
+            raise ValueError(
+                f"{name}: expected to be greater than {other}, got a difference of {least:.3g}; while both are "
+                "learned, a smaller learning rate or a clamp after each step keeps them apart"
+            )
 
 
 def check_arguments(neuron: Neuron, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,7 +317,7 @@ def run(
         (tensor([0., 1., 0., 1.]), torch.Size([1, 1]))
     """
     given = _checked(neuron, x, surrogate, save_dtype, checkpoint_every, backend, arguments)
-    start = _start(neuron.states, state, x, given, neuron.states)
+    start = _start(neuron, neuron.states, state, x, given)
     if checkpoint_every is not None and return_states:
         raise ValueError("checkpoint_every: expected None with return_states, which keeps all states")
 
@@ -370,8 +379,10 @@ def run_recurrent(
         >>> spikes.shape, state._fields
         (torch.Size([5, 2, 3]), ('z', 'v'))
     """
+    if not neuron.spikes:
+        raise ValueError(f"neuron: expected one that spikes, got {neuron.name}, which has nothing to send back")
     given = _checked(neuron, x, surrogate, save_dtype, checkpoint_every, backend, arguments)
-    start = _start(("z", *neuron.states), state, x, given, neuron.states)
+    start = _start(neuron, ("z", *neuron.states), state, x, given)
     weight, bias, kind = _weights(recurrent, x, given.dtype)
     used = given.surrogate
     assert used is not None  # a neuron without spikes has nothing to send back
@@ -398,11 +409,21 @@ def run_recurrent(
     return (*result, _packed(neuron, states[len(start) :], True)) if return_states else result
 
 
+def check_plain(recurrent: nn.Module) -> None:
+    """Raise ValueError unless recurrent weights are all that a layer computes with."""
+    is_plain = type(recurrent).forward in (nn.Linear.forward, nn.Conv2d.forward) and "forward" not in vars(recurrent)
+    hooks = recurrent._forward_hooks or recurrent._forward_pre_hooks or recurrent._backward_hooks
+    if not is_plain or hooks or getattr(recurrent, "padding_mode", "zeros") != "zeros":
+        expected = "a plain Linear or Conv2d without hooks, parametrisation and other padding than zeros"
+        raise ValueError(f"recurrent: expected {expected}, got {recurrent}")
+
+
 def _weights(recurrent: object, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, str]:
     """Return the weight, the bias and the kind of recurrent weights, in the state's dtype."""
     if isinstance(recurrent, Tensor):
         return _over_neurons("recurrent", recurrent, x, dtype), None, "elementwise"
     if isinstance(recurrent, (nn.Linear, nn.Conv2d)):
+        check_plain(recurrent)
         weight, bias = recurrent.weight, recurrent.bias
     elif isinstance(recurrent, tuple) and len(recurrent) == 2:
         weight, bias = recurrent
@@ -436,26 +457,28 @@ _SHARED = (
 )
 
 
-def documented(neuron: Neuron, spelt: Mapping[str, str], shared: str) -> str:
+def documented(neuron: Neuron, spelt: Mapping[str, str], shared: str, defaults: Mapping[str, Any] = {}) -> str:
     """Return the text of a neuron's file, and what its function or layer takes.
 
     Args:
         neuron: whose text it is.
         spelt: other names for its parameters and options.
         shared: lines on all else that is taken.
+        defaults: of options, where they are others than the neuron's.
     """
-    file = sys.modules.get(f"{Neuron.__module__.rpartition('.')[0]}.{neuron.name}", neuron.update)
+    is_ours = neuron.key == neuron.name
+    file = sys.modules[f"{Neuron.__module__.rpartition('.')[0]}.{neuron.name}"] if is_ours else neuron.update
     text = inspect.getdoc(file) or neuron.name
     at_rest = ", ".join(f"{name} = {value}" for name, value in neuron.states.items())
     lines = [textwrap.fill(f"{spelt.get(name, name)}: {words}", 116, initial_indent="    ", subsequent_indent=" " * 8)
-             for name, words in described(neuron).items()]  # fmt: skip
+             for name, words in described(neuron, defaults).items()]  # fmt: skip
     return "\n".join([text, "", f"At rest {at_rest}.", "", "Args:", *lines, shared])
 
 
 def example(neuron: Neuron, call: str) -> str:
     """Return an example of a call that takes what the neuron requires."""
-    required = {"beta": 0.8, "alpha": 0.9, "C": 5.0}
-    given = ", ".join(f"{name}={required[name]}" for name, value in neuron.parameters.items() if value is None)
+    required = {"alpha": 0.9, "C": 5.0}
+    given = ", ".join(f"{name}={required.get(name, 0.8)}" for name, value in neuron.parameters.items() if value is None)
     return (
         f"\nExample:\n    >>> output, state = {call.format(given)}\n    >>> output.shape\n    torch.Size([5, 2, 3])\n"
     )
@@ -465,8 +488,6 @@ def over_time(neuron: Neuron) -> OverTime:
     """Return the function that runs a neuron over a sequence, `run` with the neuron's parameters by keyword."""
 
     def function(x: Tensor, **arguments: Any) -> tuple:
-        if "surrogate" in arguments and not neuron.spikes:
-            raise TypeError(f"{neuron.name}: expected no surrogate, as it does not spike")
         return run(neuron, x, **arguments)
 
     function.__name__ = function.__qualname__ = neuron.name

@@ -267,7 +267,8 @@ def fused(neuron: Any, share: bool = False) -> NeuronLayer:
         options["reset"] = _RESETS[values["reset_method"].__name__]
     taken = {name: values[name] for name in kind.definition.parameters}
     options |= _weights(neuron, share) if is_recurrent else {}
-    layer = kind(**taken, **options, learn=[name for name, value in taken.items() if _is_learned(value)])
+    given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in taken.items()}
+    layer = kind(**given, **options, learn=[name for name, value in taken.items() if _is_learned(value)])
     if (is_recurrent or "rho" in kind.definition.states) and not is_in_kernel(layer.surrogate):
         layer.backend = "torch"
     for name, value in taken.items() if share else ():
@@ -279,6 +280,8 @@ def fused(neuron: Any, share: bool = False) -> NeuronLayer:
 def _weights(neuron: Any, share: bool) -> dict[str, Any]:
     """Return what a recurrent layer or neuron is made with, for the weights of the other."""
     hidden, size = neuron.input_weights.shape
+    if not neuron.autapses and neuron.recurrent_weights.diagonal().any() and not isinstance(neuron, RecurrentLayer):
+        raise ValueError("recurrent_weights: expected a diagonal of zeros without autapses, got other weights on it")
     weights = {name: getattr(neuron, name) for name in ("input_weights", "recurrent_weights")}
     copies = {
         name: value if share else nn.Parameter(value.detach().clone(), value.requires_grad)

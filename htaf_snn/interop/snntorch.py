@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import full_name
+from ..functional.sequences import check_plain
+from ..kernels.neuron.fused import is_in_kernel
 from ..nn import Alpha, Lapicque, Leaky, NeuronLayer, RecurrentLayer, RLeaky, RSynaptic, StateLeaky, Synaptic
 from ..surrogate import HTAF
 from ..surrogate.elementwise import heaviside
@@ -266,7 +268,11 @@ def fused(neuron: Any, share: bool = False) -> NeuronLayer:
     given |= _sizes(neuron) if is_recurrent else {}
     layer = kind(**given, surrogate=neuron.spike_grad if share else copy.deepcopy(neuron.spike_grad))
     if is_recurrent:
+        if isinstance(neuron.recurrent, (nn.Linear, nn.Conv2d)):
+            check_plain(neuron.recurrent)
         _give_weights(neuron, layer, share)
+        if not is_in_kernel(layer.surrogate):
+            layer.backend = "torch"
     for name, value in tensors.items() if share else ():
         hold(layer, name, value)
     return layer

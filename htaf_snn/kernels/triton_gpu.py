@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 
+import torch
 import triton
 import triton.language as tl
 
@@ -93,5 +95,9 @@ def padded(values: Sequence[float]) -> tuple[float, ...]:
 
 def launch(kernel, size: int, *arguments: object, **constants: object) -> None:
     """Start a kernel over `size` elements, without fused multiply-adds: they would round differently."""
-    if size:
+    if not size:
+        return
+    device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
+    # Triton starts kernels on the present device, which need not be that of the tensors.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         kernel[(triton.cdiv(size, BLOCK),)](*arguments, size, **constants, BLOCK=BLOCK, enable_fp_fusion=False)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 RESETS = ("subtract", "zero", "none")
 _SPELT = {"lif": "LIF", "li": "LI", "iaf": "IAF", "lsnn": "LSNN", "adex": "AdEx"}
@@ -30,8 +31,10 @@ class Neuron:
         greater: parameters that have to be greater than another.
         prepare: maps the parameters, by keyword, to those of the update, once and before the first time step; by
             default they are the same.
+        learns_at_rest: whether a parameter that gives a state at rest gets a gradient through that.
         spikes: whether the update takes `spike`.
         prepared: the names of the parameters that the update takes.
+        key: what operators find it by; the name, but of a user's own with a digest.
     """
 
     name: str
@@ -42,9 +45,11 @@ class Neuron:
     clamped: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     greater: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable | None = None
+    learns_at_rest: bool = True
     spikes: bool = True
-    # Not a property: the compiler reads it.
+    # Not properties: the compiler reads them.
     prepared: tuple[str, ...] = field(init=False)
+    key: str = field(init=False)
 
     @property
     def title(self) -> str:
@@ -56,15 +61,35 @@ class Neuron:
         if self.prepare is not None:
             names = tuple(self.prepare(**{name: torch.tensor(0.5) for name in names}))
         object.__setattr__(self, "prepared", names)
+        object.__setattr__(self, "key", self.name)
 
 
 class Sum:
-    """Two inputs, that of the layer before and that of the recurrent weights, added one after the other."""
+    """Two inputs, that of the layer before and that of the recurrent weights.
 
-    def __init__(self, *terms):
+    `state + x` adds one after the other, in the order of the libraries; anything else takes their sum.
+    """
+
+    def __init__(self, *terms: Tensor):
         self.terms = terms
 
-    def __radd__(self, start):
-        for term in self.terms:
-            start = start + term
-        return start
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in _ADDITIONS and not isinstance(args[0], cls):
+            start, given = args
+            for term in given.terms:
+                start = start + term
+            return start
+        whole = [sum(arg.terms[1:], start=arg.terms[0]) if isinstance(arg, cls) else arg for arg in args]
+        return function(*whole, **kwargs or {})
+
+
+_ADDITIONS = (torch.add, Tensor.add, Tensor.__add__)
+
+
+def _on_the_sum(name: str) -> Callable:
+    return lambda self, *others: Sum.__torch_function__(getattr(Tensor, name), (), (self, *others))
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "neg", "pow", "gt", "lt", "ge", "le"):
+    setattr(Sum, f"__{_name}__", _on_the_sum(f"__{_name}__"))

@@ -32,5 +32,9 @@ def update(x, v, g_e, g_i, *, tau_syn_exc_inv, tau_syn_inh_inv, v_reset, v_thres
 _SYNAPSES = {"tau_syn_exc_inv": 0.2, "tau_syn_inh_inv": 0.2, "e_rev_E": 60.0, "e_rev_I": -100.0}
 _MEMBRANE = {"c_m_inv": 5.0, "g_l": 0.25, "v_rest": -20.0, "v_reset": -70.0, "v_thresh": -10.0, "dt": 0.001}
 NEURON = Neuron(
-    "coba_lif", update, states={"v": "v_rest", "g_e": 0.0, "g_i": 0.0}, parameters={**_SYNAPSES, **_MEMBRANE}
+    "coba_lif",
+    update,
+    states={"v": "v_rest", "g_e": 0.0, "g_i": 0.0},
+    parameters={**_SYNAPSES, **_MEMBRANE},
+    learns_at_rest=False,
 )

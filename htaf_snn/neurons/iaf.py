@@ -2,8 +2,6 @@
 
     u = v[t-1] + x[t]        s[t] = H(u - v_th)        v[t] = (1 - s[t]) u + s[t] v_reset
 
-No gradient flows to v_reset through the potential at rest; in Norse it does.
-
 Reference:
     Norse's `iaf_feed_forward_step` and `iaf_step`.
 """

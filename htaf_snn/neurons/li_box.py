@@ -21,5 +21,6 @@ NEURON = Neuron(
     update,
     states={"v": "v_leak"},
     parameters={"tau_mem_inv": 100.0, "v_leak": 0.0, "dt": 0.001},
+    learns_at_rest=False,
     spikes=False,
 )

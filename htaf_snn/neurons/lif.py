@@ -33,4 +33,5 @@ NEURON = Neuron(
         "dt": 0.001,
     },
     options={"detach_reset": (False, True)},
+    learns_at_rest=False,
 )

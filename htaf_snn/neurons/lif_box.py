@@ -25,4 +25,5 @@ NEURON = Neuron(
     states={"v": "v_leak"},
     parameters={"tau_mem_inv": 100.0, "v_leak": 0.0, "v_th": 1.0, "v_reset": 0.0, "dt": 0.001},
     options={"reset": ("value", "subtract")},
+    learns_at_rest=False,
 )

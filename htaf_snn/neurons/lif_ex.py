@@ -26,4 +26,6 @@ def update(x, v, i, *, delta_T, tau_syn_inv, tau_mem_inv, v_leak, v_th, v_reset,
     return s, reset_to(v, s, v_reset), decay(j, tau_syn_inv, dt)
 
 
-NEURON = Neuron("lif_ex", update, states=LIF.states, parameters={"delta_T": 0.5, **LIF.parameters})
+NEURON = Neuron(
+    "lif_ex", update, states=LIF.states, parameters={"delta_T": 0.5, **LIF.parameters}, learns_at_rest=False
+)

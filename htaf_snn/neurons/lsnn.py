@@ -33,4 +33,5 @@ NEURON = Neuron(
     states={**LIF.states, "b": "v_th"},
     parameters={**LIF.parameters, "tau_adapt_inv": 1 / 800, "beta": 1.8},
     options=LIF.options,
+    learns_at_rest=False,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .base import Neuron
 
 _WORDS = {
@@ -55,13 +57,13 @@ _WORDS = {
 }
 
 
-def described(neuron: Neuron) -> dict[str, str]:
-    """Return what each parameter and option of a neuron is; of a user's own, its default alone."""
+def described(neuron: Neuron, defaults: Mapping[str, object]) -> dict[str, str]:
+    """Describe each parameter and option of a neuron, with its default or the one in `defaults`."""
     texts = {}
     for name, default in neuron.parameters.items():
         text = _WORDS.get(f"{neuron.name}.{name}", _WORDS.get(name, "a parameter"))
         texts[name] = f"{text}; {'required' if default is None else f'{default:.6g} by default'}."
     for name, values in neuron.options.items():
         text = _WORDS.get(name, "an option")
-        texts[name] = f"{text}: {' or '.join(map(repr, values))}; {values[0]!r} by default."
+        texts[name] = f"{text}: {' or '.join(map(repr, values))}; {defaults.get(name, values[0])!r} by default."
     return texts

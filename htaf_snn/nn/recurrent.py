@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class _OfSnnTorch(InSnnTorchsWords, RecurrentLayer):
         super().__init__(*arguments, **named)
         given = {"linear_features": linear_features, "conv2d_channels": conv2d_channels, "kernel_size": kernel_size}
         found = [name for name, value in given.items() if value is not None]
-        expected = {True: (["linear_features"], ["conv2d_channels", "kernel_size"]), False: ([],)}[all_to_all]
+        expected: tuple = (["linear_features"], ["conv2d_channels", "kernel_size"]) if all_to_all else ([],)
         if found not in expected:
             choices = "linear_features, or conv2d_channels and kernel_size" if all_to_all else "none of them, but V"
             raise TypeError(f"all_to_all={all_to_all}: expected {choices}, got {', '.join(found) or 'neither'}")
@@ -99,8 +99,10 @@ class _OfNorse(RecurrentLayer):
     Args:
         input_size, hidden_size: features of the input and number of neurons.
         input_weights, recurrent_weights: (hidden_size, input_size) and (hidden_size, hidden_size); random by default.
-        autapses: whether a neuron may feed itself; otherwise the diagonal of the recurrent weights stays 0.
+        autapses: whether a neuron may feed itself; otherwise the diagonal of the recurrent weights counts as 0.
     """
+
+    defaults: ClassVar = {"detach_reset": True}
 
     def __init__(
         self,
@@ -112,15 +114,10 @@ class _OfNorse(RecurrentLayer):
         autapses: bool = False,
         **named: Any,
     ):
-        if "detach_reset" in self.definition.options:
-            named.setdefault("detach_reset", True)
         super().__init__(*arguments, **named)
         self.input_weights = _weight("input_weights", input_weights, (hidden_size, input_size))
         self.recurrent_weights = _weight("recurrent_weights", recurrent_weights, (hidden_size, hidden_size))
         self.autapses = autapses
-        if not autapses:
-            with torch.no_grad():
-                self.recurrent_weights.fill_diagonal_(0.0)
 
     def weights(self) -> sequences.Recurrent:
         weights: Tensor = self.recurrent_weights

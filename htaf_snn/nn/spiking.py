@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from types import FunctionType
 from typing import Any, ClassVar
 
 import torch
@@ -49,12 +50,12 @@ def _text(cls: type[NeuronLayer]) -> str:
         flags = ", ".join(f"learn_{name}" for name in neuron.parameters)
         taken = taken.replace("learn: names of parameters to make trainable", f"{flags}: make it trainable")
         spelt = {"reset": "reset_mechanism"}
-    parts = [sequences.documented(neuron, spelt, taken)]
+    parts = [sequences.documented(neuron, spelt, taken, cls.defaults)]
     inherited = None if base in (NeuronLayer, InSnnTorchsWords) else base.__doc__
     for text in filter(None, (inherited, own)):
         extra = inspect.cleandoc(text)
         parts.append(extra.partition("\n\n")[2] if text is inherited else extra)
-    if neuron.name in NEURONS and not own:
+    if neuron.key == neuron.name and not own:
         made = f"{cls.__name__}({{}})" if inherited is None else _RECURRENT[base.__name__].format(cls.__name__)
         parts.append(sequences.example(neuron, f"{made}(torch.ones(5, 2, 3))").strip())
     return "\n\n".join(parts)
@@ -75,6 +76,7 @@ def _signature(cls: type[NeuronLayer]) -> inspect.Signature:
     first = [p for p in taken if p.kind is kinds.POSITIONAL_OR_KEYWORD]
     options: dict[str, Any] = {"surrogate": "htaf"} if neuron.spikes else {}
     options |= {("reset_mechanism" if in_snntorchs and n == "reset" else n): v[0] for n, v in neuron.options.items()}
+    options |= {name: value for name, value in cls.defaults.items() if name in neuron.options}
     options |= {f"learn_{name}": False for name in neuron.parameters} if in_snntorchs else {"learn": ()}
     options |= {p.name: p.default for p in taken if p.kind is kinds.KEYWORD_ONLY}
     options |= {"save_dtype": None, "checkpoint_every": None, "backend": "auto"}
@@ -110,6 +112,8 @@ class NeuronLayer(nn.Module):
     """
 
     definition: ClassVar[Neuron]
+    defaults: ClassVar[dict[str, Any]] = {}
+    """Options whose default is another than the neuron's."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -137,7 +141,7 @@ class NeuronLayer(nn.Module):
             if name in given or name not in (*names, *neuron.options):
                 remedy = f"; write {_INSTEAD[name]}" if name in _INSTEAD and name not in given else ""
                 raise TypeError(f"{type(self).__name__}: got an unexpected argument {name!r}{remedy}")
-        given |= named
+        given |= {name: value for name, value in self.defaults.items() if name in neuron.options} | named
         sequences.check_saving(save_dtype, checkpoint_every)
         _dispatch.check_name(backend)
         if neuron.spikes:
@@ -162,6 +166,8 @@ class NeuronLayer(nn.Module):
             check_number(name, value)
             value = torch.tensor(float(value), dtype=torch.float32)
         check_real(name, value)
+        if value.requires_grad and not learn:
+            raise ValueError(f"{name}: expected a tensor without gradient, or its name among those to learn, got both")
         value = value.detach().clone() if value.is_floating_point() else value.to(torch.float32)
         if value.device.type != "meta" and value.isnan().any():
             raise ValueError(f"{name}: expected numbers, got NaN in {describe(value)}")
@@ -398,18 +404,49 @@ def neuron(
     """
 
     def decorate(update: Callable) -> type[NeuronLayer]:
-        spikes = "spike" in inspect.signature(update).parameters
-        # Kernels are found by the name, which thus tells apart all that they are made from.
-        held = dict(states), dict(parameters or {}), dict(options or {})
-        code = fingerprint(*filter(None, (update, prepare)))
-        digest = hashlib.sha256(f"{code}{held}".encode()).hexdigest()[:16]
-        made = Neuron(f"{update.__name__}_{digest}", update, *held, prepare=prepare, spikes=spikes)
+        held = dict(states), dict(parameters or {}), {name: tuple(values) for name, values in (options or {}).items()}
+        spikes = _check_update(update, prepare, *held)
+        made = Neuron(update.__name__, update, *held, prepare=prepare, spikes=spikes)
         check_names(made)
         for name in (*made.parameters, *made.options):
             if hasattr(NeuronLayer, name) or name in _SHARED:
                 raise ValueError(f"{update.__name__}: expected another name than {name!r}, which layers have")
-        NEURONS[made.name] = made
+        object.__setattr__(made, "key", _key(made))
+        NEURONS[made.key] = made
         sequences.make_state_type(made)
         return type(update.__name__, (NeuronLayer,), {"definition": made, "__module__": update.__module__ or __name__})
 
     return decorate
+
+
+def _key(neuron: Neuron) -> str:
+    """Return what operators find a user's neuron by, the same in every process that defines it alike."""
+    code = fingerprint(*filter(None, (neuron.update, neuron.prepare)))
+    held = neuron.states, neuron.parameters, neuron.options
+    key = f"{neuron.name}_{hashlib.sha256(f'{code}{held}'.encode()).hexdigest()[:16]}"
+    alike = sum(other.partition("#")[0] == key for other in NEURONS)
+    return f"{key}#{alike}" if alike else key
+
+
+def _check_update(update: Any, prepare: Callable | None, states: dict, parameters: dict, options: dict) -> bool:
+    """Return whether an update takes `spike`; raise TypeError or ValueError unless it takes what is declared."""
+    if not isinstance(update, FunctionType) or not update.__name__.isidentifier():
+        raise TypeError(f"update: expected a function with a name, got {update!r}")
+    title, taken = update.__name__, inspect.signature(update).parameters.values()
+    positional = [p.name for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not states or positional[1:] != list(states):
+        expected = f"the input and then the states, {', '.join(states) or 'at least one'}"
+        raise ValueError(f"{title}: expected an update of {expected}, got {', '.join(positional)}")
+    for name, value in states.items():
+        if isinstance(value, str) and value not in parameters:
+            raise ValueError(f"states: expected for {name} a number or the name of a parameter, got {value!r}")
+    for name, values in options.items():
+        if not values:
+            raise ValueError(f"options: expected for {name} its values, the default first, got none")
+    keywords = {p.name for p in taken if p.kind is p.KEYWORD_ONLY}
+    declared = {*options, *(() if prepare else parameters)}
+    missing, unknown = declared - keywords, keywords - declared - {"spike"} - (keywords if prepare else set())
+    if (missing and not any(p.kind is p.VAR_KEYWORD for p in taken)) or unknown:
+        wanted = ", ".join(sorted({*declared, "spike"}))
+        raise ValueError(f"{title}: expected an update with the keywords {wanted}, got {', '.join(sorted(keywords))}")
+    return "spike" in keywords

@@ -11,14 +11,16 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
+from ... import neurons
 from ..._files import replacing
 from .source import Source, Sources
 
 
 @lru_cache(maxsize=1)
 def _version() -> str:
-    """Return a digest of what generates kernels: the files of this folder, and torch, which differentiates."""
-    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    """Return a digest of what generates kernels: the files here and of the neurons, and torch, which differentiates."""
+    folders = Path(__file__).parent, Path(neurons.__file__).parent
+    texts = [path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join([*texts, torch.__version__.encode()])).hexdigest()
 
 

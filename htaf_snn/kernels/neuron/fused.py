@@ -102,7 +102,7 @@ def _kernel(
     flags |= {"is_rounded": save_dtype is not None and not (is_smooth and not is_inside)}
     formula = surrogate.formula.name if surrogate is not None and surrogate.formula and is_inside else ""
     kernel = Kernel(
-        definition.name, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
+        definition.key, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
     )
     return kernel, _values(surrogate if is_inside else None)
 

@@ -112,10 +112,10 @@ def _scaled(graph: Graph, value: Argument, alpha: float) -> Argument:
 
 
 def _clamp(graph: Graph, x: Argument, low: Argument | None = None, high: Argument | None = None) -> Argument:
-    # The comparisons let NaN through.
-    if high is not None:
-        x = graph("where", graph("gt", x, high), high, x)
-    return x if low is None else graph("where", graph("lt", x, low), low, x)
+    # The comparisons let NaN through; where the bounds cross, torch takes the upper one.
+    if low is not None:
+        x = graph("where", graph("lt", x, low), low, x)
+    return x if high is None else graph("where", graph("gt", x, high), high, x)
 
 
 def _larger(op: str) -> Callable:
@@ -175,6 +175,8 @@ def as_number(graph: Graph, node: Argument) -> Argument:
 
 def _arithmetic(op: str) -> Callable:
     def convert(graph: Graph, a: Argument, b: Argument, alpha: float = 1) -> Argument:
+        if is_condition(a) and is_condition(b):
+            raise KeyError(f"{op} of two conditions; write & or |")
         return graph(op, as_number(graph, a), _scaled(graph, as_number(graph, b), alpha))
 
     return convert

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ...neurons import NEURONS
 from ...neurons.base import Neuron
 from ...surrogate.formula import Formula, formula_named
-from ..fingerprint import Constants, fingerprint
+from ..fingerprint import Reads, fingerprint
 from .cache import cached_file, read_sources, write_sources
 from .source import Sources, generate
 from .statements import Variant
@@ -78,10 +79,10 @@ class Kernel:
 
     def sources(self, scalars: tuple[str, ...], backend: str) -> Sources:
         """Generate the kernels for parameters of which some are one number for all neurons."""
-        constants = _constants(self.definition).values()
+        read = _read(self.definition)
         formula = self.surrogate()
         count = len(formula.parameters) if formula else 0
-        return _generated(self, self.definition, constants, count, scalars, backend)
+        return _generated(self, self.definition, read, count, scalars, backend)
 
     def __getattr__(self, name: str) -> bool:
         if name in _FLAGS:
@@ -105,25 +106,32 @@ def chosen(neuron: Neuron, options: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(values.index(options[name]) for name, values in neuron.options.items())
 
 
-@lru_cache(maxsize=256)
-def _constants(neuron: Neuron) -> Constants:
-    return Constants(neuron.update)
+_reads: WeakKeyDictionary[Neuron, Reads] = WeakKeyDictionary()
+
+
+def _read(neuron: Neuron) -> tuple:
+    """Return what an update reads from outside, in the present: numbers may change, and functions be defined again."""
+    reads = _reads.get(neuron)
+    if reads is None or reads.has_other_code():
+        reads = _reads[neuron] = Reads(neuron.update)
+    return reads.values()
 
 
 @lru_cache(maxsize=256)
 def _generated(
-    kernel: Kernel, neuron: Neuron, constants: tuple, count: int, scalars: tuple[str, ...], backend: str
+    kernel: Kernel, neuron: Neuron, read: tuple, count: int, scalars: tuple[str, ...], backend: str
 ) -> Sources:
     values = zip(neuron.options.items(), kernel.options, strict=True)
     options = {name: choices[index] for (name, choices), index in values}
     variant = Variant(
         count, kernel.learned, scalars, kernel.is_smooth, kernel.is_given, not kernel.is_rounded, kernel.keeps
     )
-    others = _constants(neuron).others()
+    others = _reads[neuron].others()
     if others:
         raise UnsupportedError(
             f"{neuron.name}: expected an update that reads nothing but its arguments, numbers and text, got "
-            f"{', '.join(others)} from outside; make it a parameter or an option; backend='torch' computes it"
+            f"{', '.join(others)} from outside; make it a parameter or an option, or take torch's function for it; "
+            "backend='torch' computes it"
         )
     own = (neuron.states, neuron.prepared, options, variant, kernel.is_recurrent, backend)
     file = cached_file(repr((*own, fingerprint(neuron.update))))

@@ -47,12 +47,13 @@ def _by_spikes(kind: str, grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def _by_weight(kind: str, grad: Tensor, spikes: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient of the weight from gradients and spikes of all time steps, (T * B, ...)."""
+    """Return the gradient of the weight from gradients and spikes of all time steps, (T, B, ...)."""
+    if kind == "elementwise":
+        return (grad * spikes).sum(0).sum_to_size(weight.shape)
+    grad, spikes = grad.flatten(0, 1), spikes.flatten(0, 1)
     if kind == "linear":
         return grad.T @ spikes
-    if kind == "conv2d":
-        return grad_of.conv2d_weight(spikes, weight.shape, grad, padding=_padding(weight))
-    return (grad * spikes).sum_to_size(weight.shape)
+    return grad_of.conv2d_weight(spikes, weight.shape, grad, padding=_padding(weight))
 
 
 def _before(first: Tensor, later: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ def recurrent_backward(
         grad_x[t] = grad.view(shape)
         by_learned += learned
         back = _by_spikes(kind, grad_x[t], weight)
-    by_weight = _by_weight(kind, grad_x.flatten(0, 1), before.flatten(0, 1), weight)
+    by_weight = _by_weight(kind, grad_x, before, weight)
     return grad_x, back, grad_end.clone(), by_learned, by_weight
 
 

@@ -46,7 +46,7 @@ class Sources:
 
 def check_names(neuron: Neuron) -> None:
     """Raise ValueError if a state, parameter or option has the name of another, or one that kernels use."""
-    names = [*neuron.states, *neuron.parameters, *neuron.options]
+    names = [*neuron.states, *dict.fromkeys((*neuron.parameters, *neuron.prepared)), *neuron.options]
     for name in names:
         taken = name in RESERVED or names.count(name) > 1 or keyword.iskeyword(name) or re.fullmatch(MADE, name)
         if taken or not name.isidentifier():

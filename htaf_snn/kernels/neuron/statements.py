@@ -22,9 +22,9 @@ _NEGATED, _ATOM, _LONGEST = 4, 5, 70
 RESERVED = frozenset(
     "lowest highest begin end size steps step row later n at inside tl range min np hard_share soft_share primitive "
     "derivative between narrowed widened output slope spike smooth surrogate state learn backend save_dtype "
-    "checkpoint_every abs log sqrt sin cos".split()
+    "checkpoint_every abs log sqrt sin cos BLOCK".split()
 ) | {INPUT, FEEDBACK, *NAMES}
-MADE = r"grad_.*|(c|y|p|kept|before|spike|smooth|slope)\d+|.*_(all|block|row|new|before|then|start)"
+MADE = r"(grad|sum)_.*|(c|y|p|kept|before|spike|smooth|slope)\d+|.*_(all|block|row|new|before|then|start)"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class _Statements:
 
     def _text(self, node: Argument) -> tuple[str, int]:
         if not isinstance(node, Node):
-            return repr(float(node)).replace("inf", "1e999"), _ATOM if node >= 0 else _NEGATED
+            number = "(1e999 - 1e999)" if node != node else repr(float(node)).replace("inf", "1e999")
+            return number, _NEGATED if node < 0 else _ATOM
         if node in self.names:
             return self.names[node], _ATOM
         if node.op in _INFIX:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -127,16 +128,34 @@ def _traced(neuron: Neuron, options: Mapping[str, Any], is_recurrent: bool, twic
         outputs, gradients = differentiated
         return outputs, gradients(cotangents)
 
-    def traced() -> torch.fx.GraphModule:
-        values = tuple(torch.full((1,), 0.5, dtype=torch.float64) for _ in names)
+    def traced(size: int, dtype: torch.dtype) -> torch.fx.GraphModule:
+        values = tuple(torch.full((size,), 0.5, dtype=dtype) for _ in names)
         _check(neuron, step, values)
         cotangents = tuple(value.clone() for value in values[: 1 + len(neuron.states)])
         return _make_fx(joint)(values, cotangents)
 
+    def both() -> torch.fx.GraphModule:
+        graph, other = traced(1, torch.float64), traced(3, torch.float32)
+        if [_signature(node) for node in graph.graph.nodes] != [_signature(node) for node in other.graph.nodes]:
+            raise UnsupportedError(
+                f"{neuron.name}: expected an update that is the same for every shape and dtype, got one that reads "
+                "them; backend='torch' computes it"
+            )
+        return graph
+
     # In a thread of its own there are none of the caller's modes: fake tensors, transforms, autocast, no_grad.
-    with ThreadPoolExecutor(1) as thread:
-        graph = thread.submit(traced).result()
+    with _lock, ThreadPoolExecutor(1) as thread:
+        graph = thread.submit(both).result()
     return _converted(neuron, names, graph, twice)
+
+
+# Tracing patches torch for the whole process.
+_lock = Lock()
+
+
+def _signature(node: torch.fx.Node) -> str:
+    given = {name: value for name, value in node.kwargs.items() if name != "dtype"}
+    return f"{node.name} {node.target} {node.args} {given}"
 
 
 def _make_fx(function: Callable) -> Callable:
@@ -201,6 +220,7 @@ class _Checked(TorchDispatchMode):
             raise UnsupportedError("control flow or a number that depends on a tensor's values; write torch.where")
         if name not in TORCH and not name.startswith("fire"):
             raise UnsupportedError(f"the operator {name.split('.')[0]}, which kernels lack")
+        self._refuse_other_types(name, args, kwargs or {})
         if name in TORCH:
             symbolic = torch.utils._pytree.tree_map_only(Tensor, lambda _: Graph().input(INPUT), (args, kwargs or {}))
             try:
@@ -214,9 +234,17 @@ class _Checked(TorchDispatchMode):
         result = function(*args, **kwargs or {})
         self._known.append(result)
         # A number as an argument of torch.where becomes a tensor without dimensions.
-        if result.shape != (1,) and function is not torch.ops.aten.scalar_tensor.default:
+        if result.shape != self._known[0].shape and function is not torch.ops.aten.scalar_tensor.default:
             raise UnsupportedError(f"the operator {name.split('.')[0]}, which changes the shape")
         return result
+
+    def _refuse_other_types(self, name: str, args: tuple, kwargs: dict) -> None:
+        own, given = self._known[0].dtype, [arg for arg in args if isinstance(arg, Tensor)]
+        if name == "_to_copy.default" and kwargs.get("dtype", own) != own:
+            raise UnsupportedError(f"a cast to {kwargs['dtype']}")
+        arithmetic = name.split(".")[0] in ("add", "sub", "mul", "div")
+        if arithmetic and len(given) == 2 and all(tensor.dtype == torch.bool for tensor in given):
+            raise UnsupportedError("arithmetic of two conditions; write & or |")
 
 
 def _check(neuron: Neuron, step: Callable, values: tuple[Tensor, ...]) -> None:
@@ -229,13 +257,15 @@ def _check(neuron: Neuron, step: Callable, values: tuple[Tensor, ...]) -> None:
         message = f"{neuron.name}: expected an update of plain arithmetic, got {error}; backend='torch' computes it"
         raise UnsupportedError(f"{message}\n    {line}" if line else message) from None
     expected = 1 + len(neuron.states)
+    results = results if isinstance(results, tuple) else (results,)
     if len(results) != expected:
         wanted = ", ".join(("output", *neuron.states))
         raise UnsupportedError(f"{neuron.name}: expected an update that returns {wanted}, got {len(results)} values")
     for name, result in zip(("output", *neuron.states), results, strict=True):
-        if not isinstance(result, Tensor) or result.dtype != torch.float64:
+        if not isinstance(result, Tensor) or result.dtype != values[0].dtype:
             got = result.dtype if isinstance(result, Tensor) else type(result).__name__
-            raise UnsupportedError(f"{neuron.name}: expected {name} in the dtype of the input, got {got}")
+            remedy = "spikes are spike(u), other numbers are cast by .to(x.dtype)"
+            raise UnsupportedError(f"{neuron.name}: expected {name} in the dtype of the input, got {got}; {remedy}")
 
 
 def _line(neuron: Neuron, where: TracebackType | None) -> str:
