@@ -267,7 +267,9 @@ def fused(neuron: Any, share: bool = False) -> NeuronLayer:
         options["reset"] = _RESETS[values["reset_method"].__name__]
     taken = {name: values[name] for name in kind.definition.parameters}
     options |= _weights(neuron, share) if is_recurrent else {}
-    given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in taken.items()}
+    given: dict[str, Any] = {
+        name: value.detach() if isinstance(value, Tensor) else value for name, value in taken.items()
+    }
     layer = kind(**given, **options, learn=[name for name, value in taken.items() if _is_learned(value)])
     if (is_recurrent or "rho" in kind.definition.states) and not is_in_kernel(layer.surrogate):
         layer.backend = "torch"

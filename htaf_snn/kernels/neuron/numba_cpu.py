@@ -137,3 +137,22 @@ def backward(
     arguments |= {"grad_parameters_all": grad_parameters.numpy()}
     _run(function, sources.backward, size, steps * _BACKWARD_WORK, arguments)
     return grad_x, grad_fired, grad_start, grad_parameters
+
+
+ACCUMULATES = True
+"""Whether the backward pass adds the gradients of learned parameters to what is there."""
+
+
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a contiguous tensor as the kernels take it."""
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
+
+
+def of_one_step(
+    kernel: Kernel, parameters: Sequence[Tensor], values: Tensor, like: Tensor, is_backward: bool
+) -> Callable[[dict], None]:
+    """Return the call of a kernel for one time step, which takes its arrays by the names of its arguments."""
+    scalars, fixed = _parameters(kernel, parameters, values, like)
+    sources, *functions = _compiled(kernel, scalars, like.dtype)
+    source, work = (sources.backward, _BACKWARD_WORK) if is_backward else (sources.forward, _FORWARD_WORK)
+    return lambda arrays: _run(functions[is_backward], source, like.numel(), work, fixed | arrays)

@@ -71,28 +71,35 @@ def recurrent(
     x: Tensor, spikes: Tensor, start: list[Tensor], parameters: list[Tensor], weight: Tensor,
     bias: Optional[Tensor], kind: str, keep: bool, kernel: str, values: Tensor, backend: str,  # noqa: UP045
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Output (T, B, ...), what is saved (M, T, N), the states after each step (S, T, N) or none, the last (S, N).
+    """Output (T, B, ...), what is saved (T, M, N), the states after each step (T, S, N) or none, the last (S, N).
 
     The states are returned if the backward pass needs them too.
     """
-    made, size = parsed(kernel), spikes.numel()
+    made, size, steps = parsed(kernel), spikes.numel(), len(x)
     made = made.at(values[0].item(), made.scalars(parameters), backend)
-    forward = _dispatch.load(backend, __package__).forward
-    output, states = x.new_empty(x.shape, dtype=start[0].dtype), list(start)
-    saved = x.new_empty(
-        (made.sources(made.scalars(parameters), backend).saved, len(x), size), dtype=made.saved_dtype(start)
+    kernels = _dispatch.load(backend, __package__)
+    step, like = kernels.of_one_step(made, parameters, values, start[0], False), start[0]
+    currents = x.to(like.dtype).reshape(steps, size).contiguous()
+    output = torch.empty_like(currents)
+    saved = like.new_empty(
+        (steps, made.sources(made.scalars(parameters), backend).saved, size), dtype=made.saved_dtype(start)
     )
     keep = keep or _needs_states(made, parameters, backend)
-    trajectory = output.new_empty((len(start), len(x), size) if keep else (0, 0, 0))
-    for t, current in enumerate(x):
+    # Without keeping them, the states after a time step and those before it take turns.
+    ends = like.new_empty((steps if keep else 2, len(start), size))
+    arrays = [kernels.array(tensor) for tensor in (currents, output, saved, ends)]
+    before, end = kernels.array(torch.stack([state.contiguous() for state in start])), torch.stack(list(start))
+    for t in range(steps):
         feedback = feed(kind, spikes, weight, bias).reshape(1, size)
-        given = current.to(output.dtype).reshape(1, size)
-        fired, saved[:, t : t + 1], _, end = forward(given, feedback, states, parameters, made, values)
-        spikes, states = fired.view(spikes.shape), list(end)
-        output[t] = spikes
-        if keep:
-            trajectory[:, t] = end
-    return output, saved, trajectory, torch.stack(states)
+        row, place = slice(t, t + 1), t if keep else t % 2
+        step({
+            "x_all": arrays[0][row], "feedback_all": kernels.array(feedback), "start_all": before,
+            "output_all": arrays[1][row], "saved_all": arrays[2][t][:, None], "end_all": arrays[3][place],
+        })  # fmt: skip
+        before, end = arrays[3][place], ends[place]
+        # A copy is aligned as the libraries' tensors are, on which the rounding of a matrix product may depend.
+        spikes = output[t].clone().view(spikes.shape)
+    return output.view(x.shape), saved, ends if keep else like.new_empty((0, 0, 0)), end.clone()
 
 
 @torch.library.register_fake(recurrent)
@@ -101,9 +108,9 @@ def _(x, spikes, start, parameters, weight, bias, kind, keep, kernel, values, ba
     saved = made.sources(made.scalars(parameters), backend).saved
     return (
         x.new_empty(x.shape, dtype=dtype),
-        x.new_empty((saved, len(x), size), dtype=made.saved_dtype(start)),
+        x.new_empty((len(x), saved, size), dtype=made.saved_dtype(start)),
         x.new_empty(
-            (len(start), len(x), size) if keep or _needs_states(made, parameters, backend) else (0, 0, 0), dtype=dtype
+            (len(x), len(start), size) if keep or _needs_states(made, parameters, backend) else (0, 0, 0), dtype=dtype
         ),
         x.new_empty((len(start), size), dtype=dtype),
     )
@@ -116,26 +123,31 @@ def recurrent_backward(
     weight: Tensor, bias: Optional[Tensor], kind: str, kernel: str, values: Tensor, backend: str,  # noqa: UP045
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, the spikes before the first step, the start (S, N), the learned parameters (L, N), the weight."""
-    made, (steps, *shape), size = parsed(kernel), grad_output.shape, spikes.numel()
-    backward = _dispatch.load(backend, __package__).backward
-    grad_x = torch.empty_like(output)
-    by_learned = grad_end.new_zeros((len(made.learned), size))
-    back = torch.zeros_like(spikes)
-    before = _before(spikes, output)
+    made, steps, size = parsed(kernel), len(output), spikes.numel()
+    kernels = _dispatch.load(backend, __package__)
+    step, like = kernels.of_one_step(made, parameters, values, start[0], True), start[0]
+    grad_x, learned = torch.empty_like(output), like.new_zeros((len(made.learned), size))
+    of_step = learned if kernels.ACCUMULATES else torch.empty_like(learned)
+    ends, back, before = like.new_empty((2, len(start), size)), torch.zeros_like(spikes), _before(spikes, output)
+    currents = None if x is None else x.to(like.dtype).reshape(steps, size).contiguous()
+    first = torch.stack([state.contiguous() for state in start])
     for t in range(steps - 1, -1, -1):
-        states = list(trajectory[:, t - 1]) if t and len(trajectory) else start
-        feedback = feed(kind, before[t], weight, bias).reshape(1, size) if x is not None else None
-        given = None if x is None else x[t].to(output.dtype).reshape(1, size)
-        grad_end = grad_end if grad_states is None else grad_end + grad_states[:, t]
-        grad, _, grad_end, learned = backward(
-            (grad_output[t] + back).reshape(1, size), None, grad_end, saved[:, t : t + 1], None, given, feedback,
-            states, parameters, made, values,
-        )  # fmt: skip
-        grad_x[t] = grad.view(shape)
-        by_learned += learned
+        incoming = (grad_output[t] + back).reshape(1, size)
+        grad_end = grad_end.contiguous() if grad_states is None else grad_end + grad_states[t]
+        given = {
+            "grad_output_all": incoming, "grad_end_all": grad_end, "saved_all": saved[t][:, None],
+            "start_all": trajectory[t - 1] if t and len(trajectory) else first,
+            "grad_x_all": grad_x[t].view(1, size), "grad_start_all": ends[t % 2], "grad_parameters_all": of_step,
+        }  # fmt: skip
+        if currents is not None:
+            feedback = feed(kind, before[t], weight, bias).reshape(1, size)
+            given |= {"x_all": currents[t : t + 1], "feedback_all": feedback}
+        step({name: kernels.array(tensor) for name, tensor in given.items()})
+        if not kernels.ACCUMULATES:
+            learned += of_step
+        grad_end = ends[t % 2]
         back = _by_spikes(kind, grad_x[t], weight)
-    by_weight = _by_weight(kind, grad_x, before, weight)
-    return grad_x, back, grad_end.clone(), by_learned, by_weight
+    return grad_x, back, grad_end.clone(), learned, _by_weight(kind, grad_x, before, weight)
 
 
 @torch.library.register_fake(recurrent_backward)
@@ -200,5 +212,5 @@ def run_fused(
         x, spikes, start, parameters, weight, bias, kind, keep, str(kernel), values, backend
     )
     shape = spikes.shape
-    kept = trajectory.view(len(start), len(x), *shape).unbind() if keep else ()
+    kept = trajectory.view(len(x), len(start), *shape).unbind(1) if keep else ()
     return output.to(x.dtype), *end.view(len(start), *shape).unbind(), *kept

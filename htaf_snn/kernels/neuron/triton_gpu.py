@@ -120,3 +120,22 @@ def backward(
     arguments |= {"grad_parameters_all": grad_parameters}
     _run(function, sources.backward, steps, size, arguments)
     return grad_x, grad_fired, grad_start, grad_parameters
+
+
+ACCUMULATES = False
+"""Whether the backward pass adds the gradients of learned parameters to what is there."""
+
+
+def array(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor as the kernels take it."""
+    return tensor
+
+
+def of_one_step(
+    kernel: Kernel, parameters: Sequence[Tensor], values: Tensor, like: Tensor, is_backward: bool
+) -> Callable[[dict], None]:
+    """Return the call of a kernel for one time step, which takes its arrays by the names of its arguments."""
+    scalars, fixed = _arguments(kernel, parameters, values)
+    sources, *functions = compiled(kernel, scalars)
+    source = sources.backward if is_backward else sources.forward
+    return lambda arrays: _run(functions[is_backward], source, 1, like.numel(), fixed | arrays)
