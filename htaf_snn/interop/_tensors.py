@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from .._checks import full_name
-from ..nn import NeuronLayer
-
-State = Tensor | tuple[Tensor, ...]
+from ..functional.sequences import State
+from ..nn import NeuronLayer, RecurrentLayer
 
 
 def hold(module: nn.Module, name: str, value: Tensor) -> None:
@@ -29,8 +28,14 @@ def check_layer(layer: object, layers: Mapping[str, type[NeuronLayer]]) -> str:
     return name
 
 
-def states(state: State, names: Collection[str]) -> Sequence[Tensor]:
-    """Return the tensors of a layer's state; raise ValueError unless there is one for each name."""
+def state_names(layer: NeuronLayer) -> list[str]:
+    """Return the names of a layer's states, in order, the fed-back spikes `z` of a recurrent layer first."""
+    return [*(["z"] if isinstance(layer, RecurrentLayer) else []), *layer.definition.states]
+
+
+def states(state: State, layer: NeuronLayer) -> Sequence[Tensor]:
+    """Return the tensors of a layer's state; raise ValueError unless there is one for each of its states."""
+    names = state_names(layer)
     tensors = (state,) if isinstance(state, Tensor) else tuple(state)
     if len(tensors) != len(names):
         raise ValueError(f"state: expected ({', '.join(names)}), got {len(tensors)} tensors")

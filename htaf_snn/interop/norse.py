@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .. import surrogate as surrogates
 from .._checks import check_floating, describe, full_name
+from ..functional.sequences import State
 from ..kernels.neuron.fused import is_in_kernel
 from ..nn import (
     IAF,
@@ -50,7 +51,7 @@ from ..surrogate.elementwise import is_transformed, step
 from ..surrogate.formula import formula_named
 from ..surrogate.libraries import norse as own
 from ..surrogate.specifications import named, parse
-from ._tensors import State, check_layer, hold, states
+from ._tensors import check_layer, hold, state_names, states
 
 NAME = "norse.torch"
 """Where its neurons are found."""
@@ -432,15 +433,11 @@ def state_from_norse(layer: NeuronLayer, state: Any) -> State:
         True
     """
     check_layer(layer, LAYERS)
-    values, names = _flattened(state), _state_names(layer)
+    values, names = _flattened(state), state_names(layer)
     if not set(names) <= values.keys():
         raise ValueError(f"state: expected {', '.join(names)}, got {', '.join(values)}")
     tensors = tuple(values[name] for name in names)
     return tensors if len(tensors) > 1 else tensors[0]
-
-
-def _state_names(layer: NeuronLayer) -> list[str]:
-    return [*(["z"] if isinstance(layer, RecurrentLayer) else []), *layer.definition.states]
 
 
 def state_to_norse(layer: NeuronLayer, state: State) -> Any:
@@ -460,7 +457,7 @@ def state_to_norse(layer: NeuronLayer, state: State) -> Any:
         'LIFFeedForwardState'
     """
     name, module = check_layer(layer, LAYERS), import_module(NAME)
-    values = dict(zip(_state_names(layer), states(state, _state_names(layer)), strict=True))
+    values = dict(zip(state_names(layer), states(state, layer), strict=True))
     title, forward = name.removesuffix("Recurrent"), "" if isinstance(layer, RecurrentLayer) else "FeedForward"
     kind = getattr(module, f"{name}State", None) if name == "IzhikevichRecurrent" else None
     kind = kind or getattr(module, f"{title}{forward}State", None) or getattr(module, f"{title}State")

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import full_name
-from ..functional.sequences import check_plain
+from ..functional.sequences import State, check_plain
 from ..kernels.neuron.fused import is_in_kernel
 from ..nn import Alpha, Lapicque, Leaky, NeuronLayer, RecurrentLayer, RLeaky, RSynaptic, StateLeaky, Synaptic
 from ..surrogate import HTAF
 from ..surrogate.elementwise import heaviside
 from ..surrogate.libraries.snntorch import ORIGINAL, as_spike_grad, check_reset, own_surrogate
-from ._tensors import State, check_layer, hold, states
+from ._tensors import check_layer, hold, states
 
 if TYPE_CHECKING:
     import snntorch
@@ -352,13 +352,9 @@ def state_from_snntorch(layer: NeuronLayer, state: State) -> State:
         True
     """
     check_layer(layer, LAYERS)
-    *others, v = states(state, _state_names(layer))
+    *others, v = states(state, layer)
     spikes = [others.pop(0)] if isinstance(layer, RecurrentLayer) else []
     return (*spikes, v, *others) if spikes or others else v
-
-
-def _state_names(layer: NeuronLayer) -> list[str]:
-    return [*(["z"] if isinstance(layer, RecurrentLayer) else []), *layer.definition.states]
 
 
 def state_to_snntorch(layer: NeuronLayer, state: State) -> tuple[Tensor, ...]:
@@ -378,7 +374,7 @@ def state_to_snntorch(layer: NeuronLayer, state: State) -> tuple[Tensor, ...]:
         tensor([[0.6260]])
     """
     check_layer(layer, LAYERS)
-    tensors = [*states(state, _state_names(layer))]
+    tensors = [*states(state, layer)]
     v = tensors.pop(1 if isinstance(layer, RecurrentLayer) else 0)
     return (*tensors, v)
 

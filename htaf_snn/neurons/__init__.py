@@ -3,54 +3,15 @@
 `NEURONS` holds every neuron by name; `reference.run` steps one through time in plain torch.
 """
 
-from . import (
-    alpha,
-    coba_lif,
-    iaf,
-    izhikevich,
-    lapicque,
-    leaky,
-    li,
-    li_box,
-    lif,
-    lif_adex,
-    lif_adex_refrac,
-    lif_box,
-    lif_ex,
-    lif_refrac,
-    lsnn,
-    parametric_lif,
-    rleaky,
-    rsynaptic,
-    state_leaky,
-    synaptic,
-)
+from importlib import import_module
+
 from .base import Neuron
 
-NEURONS: dict[str, Neuron] = {
-    module.NEURON.name: module.NEURON
-    for module in (
-        alpha,
-        coba_lif,
-        iaf,
-        izhikevich,
-        lapicque,
-        leaky,
-        li,
-        li_box,
-        lif,
-        lif_adex,
-        lif_adex_refrac,
-        lif_box,
-        lif_ex,
-        lif_refrac,
-        lsnn,
-        parametric_lif,
-        rleaky,
-        rsynaptic,
-        state_leaky,
-        synaptic,
-    )
-}
+_FILES = """
+    alpha coba_lif iaf izhikevich lapicque leaky li li_box lif lif_adex lif_adex_refrac lif_box lif_ex lif_refrac lsnn
+    parametric_lif rleaky rsynaptic state_leaky synaptic
+""".split()
+
+NEURONS: dict[str, Neuron] = {name: import_module(f".{name}", __name__).NEURON for name in _FILES}
 
 __all__ = ["NEURONS", "Neuron"]

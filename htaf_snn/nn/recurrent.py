@@ -26,6 +26,8 @@ class RecurrentLayer(NeuronLayer):
         (True, ('z', 'v'))
     """
 
+    _is_recurrent = True
+
     def weights(self) -> sequences.Recurrent:
         """Return the weights through which the output returns, as `htaf_snn.functional.run_recurrent` takes them."""
         raise NotImplementedError

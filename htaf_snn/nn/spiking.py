@@ -112,6 +112,7 @@ class NeuronLayer(nn.Module):
     """
 
     definition: ClassVar[Neuron]
+    _is_recurrent: ClassVar[bool] = False
     defaults: ClassVar[dict[str, Any]] = {}
     """Options whose default is another than the neuron's."""
 
@@ -228,8 +229,7 @@ class NeuronLayer(nn.Module):
         named = {name: getattr(self, name) for name in neuron.parameters}
         prepared = neuron.prepare(**named) if neuron.prepare else named
         surrogate = self.surrogate if neuron.spikes else None
-        is_recurrent = hasattr(self, "weights")
-        return fused.sources(neuron, prepared, self.options, surrogate, self.save_dtype, is_recurrent, backend)
+        return fused.sources(neuron, prepared, self.options, surrogate, self.save_dtype, self._is_recurrent, backend)
 
     def extra_repr(self) -> str:
         return ", ".join([*(f"{name}={value!r}" for name, value in self.options.items()), f"backend={self.backend!r}"])

@@ -23,7 +23,7 @@ def neuron(
     """Output (T, N), what is saved (M, T, N), the states after each step (S, T, N) or none, and the last (S, N)."""
     made = parsed(kernel)
     made = made.at(values[0].item(), made.scalars(parameters), backend)
-    return _dispatch.load(backend, __package__).forward(x, None, start, parameters, made, values)
+    return _dispatch.load(backend, __package__).forward(x, start, parameters, made, values)
 
 
 @torch.library.register_fake(neuron)
@@ -46,7 +46,7 @@ def neuron_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of the spikes where they are given, of the start (S, N), of the learned parameters (L, N)."""
     return _dispatch.load(backend, __package__).backward(
-        grad_output, grad_states, grad_end, saved, slopes, x, None, start, parameters, parsed(kernel), values
+        grad_output, grad_states, grad_end, saved, slopes, x, start, parameters, parsed(kernel), values
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Union
 
 Argument = Union["Node", float]
@@ -98,13 +98,8 @@ def in_order(outputs: Iterable[Argument]) -> list[Node]:
     return list(order)
 
 
-def inputs(outputs: Iterable[Argument]) -> Iterator[str]:
-    """Yield the names of the inputs that the outputs depend on."""
-    return (node.args[0] for node in in_order(outputs) if node.op == "input")
-
-
 # Torch's operators in terms of the graph's. Those with a name of `surrogate.vocabulary`, a comparison, or an arithmetic
-# operation are printed as they are; see `source.py`.
+# operation are printed as they are; see `statements.py`.
 
 
 def _scaled(graph: Graph, value: Argument, alpha: float) -> Argument:
@@ -119,7 +114,7 @@ def _clamp(graph: Graph, x: Argument, low: Argument | None = None, high: Argumen
 
 
 def _larger(op: str) -> Callable:
-    # NaN in either is NaN in the result, which their sum is then too.
+    # As in torch, NaN in either is NaN in the result: a comparison with NaN takes b.
     def convert(graph: Graph, a: Argument, b: Argument) -> Argument:
         chosen = graph("where", graph(op, a, b), a, b)
         return graph("where", graph("eq", a, a), chosen, a)
@@ -192,9 +187,10 @@ TORCH: dict[str, Callable] = {
     **{f"{name}.{kind}": _arithmetic(name) for name in ("add", "sub", "mul", "div") for kind in ("Tensor", "Scalar")},
     **{f"{op}.{kind}": _same(op) for op in ("gt", "lt", "ge", "le", "eq", "ne") for kind in ("Tensor", "Scalar")},
     **{f"{op}.default": _same(op) for op in ("neg", "exp", "log", "sqrt", "abs", "tanh", "atan", "erfc", "floor")},
-    **{f"{op}.default": _same(op) for op in ("sin", "cos")},
+    "sin.default": _same("sin"),
+    "cos.default": _same("cos"),
     **{f"{name}.default": lambda graph, x: x for name in ("alias", "detach", "view_as", "lift_fresh_copy")},
-    **{f"{name}.default": lambda graph, x, **_: x for name in ("clone",)},
+    "clone.default": lambda graph, x, **_: x,
     **{f"{name}_{op}.default": _same(op) for name in ("logical", "bitwise") for op in ("and", "or", "not")},
     **{f"bitwise_{op}.Tensor": _same(op) for op in ("and", "or")},
     "logical_and_.default": _same("and"),

@@ -75,8 +75,9 @@ def _stacked(states: Sequence[Tensor]) -> np.ndarray:
     return np.stack([state.detach().numpy() for state in states])
 
 
-def _saved_array(saved: Tensor, like: Tensor) -> np.ndarray:
-    return saved.view(torch.uint16).numpy() if saved.dtype == torch.bfloat16 else _array(saved, like)
+def array(tensor: Tensor) -> np.ndarray:
+    """Return a contiguous tensor as the kernels take it."""
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
 
 
 def _parameters(
@@ -99,9 +100,8 @@ def _run(function: Callable, source: Source, size: int, work: int, arguments: di
 
 
 def forward(
-    x: Tensor, feedback: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel,
-    values: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `autograd.neuron`."""
     (steps, size), like = x.shape, start[0]
     scalars, arguments = _parameters(kernel, parameters, values, like)
@@ -110,17 +110,14 @@ def forward(
     saved = empty((sources.saved, *x.shape), kernel.saved_dtype(start))
     states = empty((len(start), *x.shape) if kernel.keeps else (0, 0, 0), like.dtype)
     arguments |= {"x_all": _array(x, like), "start_all": _stacked(start), "end_all": end.numpy()}
-    arguments |= {"output_all": output.numpy(), "states_all": states.numpy(), "saved_all": _saved_array(saved, like)}
-    if feedback is not None:
-        arguments["feedback_all"] = _array(feedback, like)
+    arguments |= {"output_all": output.numpy(), "states_all": states.numpy(), "saved_all": array(saved)}
     _run(function, sources.forward, size, steps * _FORWARD_WORK, arguments)
     return output if kernel.is_given else output.to(x.dtype), saved, states, end
 
 
 def backward(
     grad_output: Tensor, grad_states: Tensor | None, grad_end: Tensor, saved: Tensor, slopes: Tensor | None,
-    x: Tensor | None, feedback: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel,
-    values: Tensor,
+    x: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel, values: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """See `autograd.neuron_backward`."""
     (steps, size), like = grad_output.shape, start[0]
@@ -130,9 +127,8 @@ def backward(
     grad_fired = empty(grad_output.shape if kernel.is_given else (0, 0), like.dtype)
     grad_parameters = torch.from_numpy(np.zeros((len(kernel.learned), size), like.numpy().dtype))
     given = {"grad_output": grad_output, "grad_states": grad_states, "grad_end": grad_end, "slope": slopes, "x": x}
-    given |= {"feedback": feedback}
     arguments |= {f"{name}_all": _array(tensor, like) for name, tensor in given.items() if tensor is not None}
-    arguments |= {"start_all": _stacked(start), "saved_all": _saved_array(saved, like), "grad_x_all": grad_x.numpy()}
+    arguments |= {"start_all": _stacked(start), "saved_all": array(saved), "grad_x_all": grad_x.numpy()}
     arguments |= {"grad_fired_all": grad_fired.numpy(), "grad_start_all": grad_start.numpy()}
     arguments |= {"grad_parameters_all": grad_parameters.numpy()}
     _run(function, sources.backward, size, steps * _BACKWARD_WORK, arguments)
@@ -141,11 +137,6 @@ def backward(
 
 ACCUMULATES = True
 """Whether the backward pass adds the gradients of learned parameters to what is there."""
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """Return a contiguous tensor as the kernels take it."""
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
 
 
 def of_one_step(

@@ -53,24 +53,24 @@ def check_names(neuron: Neuron) -> None:
             raise ValueError(f"{neuron.name}: expected another name than {name!r}, which is taken")
 
 
-def generate(neuron: Neuron, options: dict, variant: Variant, recurrent: bool, backend: str) -> Sources:
+def generate(neuron: Neuron, options: dict, variant: Variant, is_recurrent: bool, backend: str) -> Sources:
     """Generate the kernels of a neuron.
 
     Args:
         neuron: whose update it is.
         options: a value for each of its options.
         variant: what the kernels are made for.
-        recurrent: whether there is a second input.
+        is_recurrent: whether there is a second input.
         backend: "numba" or "triton".
 
     Raises:
         UnsupportedError: if the update cannot be turned into a kernel, or not for this variant.
     """
     check_names(neuron)
-    traced = trace(neuron, options, recurrent, variant.is_smooth)
+    traced = trace(neuron, options, is_recurrent, variant.is_smooth)
     if variant.is_given:
         _check_given(neuron, traced)
-    inputs = (INPUT, FEEDBACK) if recurrent else (INPUT,)
+    inputs = (INPUT, FEEDBACK) if is_recurrent else (INPUT,)
     parameters = neuron.prepared
     chosen = plan(traced, parameters, (INPUT, *variant.learned), variant.is_exact, variant.is_given)
     frame = (_Numba if backend == "numba" else _Triton)(

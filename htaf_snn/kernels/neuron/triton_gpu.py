@@ -79,9 +79,8 @@ def _run(function: Callable, source: Source, steps: int, size: int, arguments: d
 
 
 def forward(
-    x: Tensor, feedback: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel,
-    values: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `autograd.neuron`."""
     steps, size = x.shape
     scalars, arguments = _arguments(kernel, parameters, values)
@@ -93,16 +92,13 @@ def forward(
     states = like.new_empty((len(start), *x.shape) if kernel.keeps else (0, 0, 0))
     arguments |= {"x_all": x.contiguous(), "start_all": torch.stack(list(start)), "output_all": output, "end_all": end}
     arguments |= {"saved_all": saved, "states_all": states}
-    if feedback is not None:
-        arguments["feedback_all"] = feedback.contiguous()
     _run(function, sources.forward, steps, size, arguments)
     return output, saved, states, end
 
 
 def backward(
     grad_output: Tensor, grad_states: Tensor | None, grad_end: Tensor, saved: Tensor, slopes: Tensor | None,
-    x: Tensor | None, feedback: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel,
-    values: Tensor,
+    x: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel, values: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """See `autograd.neuron_backward`."""
     steps, size = grad_output.shape
@@ -114,7 +110,7 @@ def backward(
     grad_start = like.new_empty((len(start), size))
     grad_parameters = like.new_empty((len(kernel.learned), size))
     given = {"grad_output": grad_output, "grad_states": grad_states, "grad_end": grad_end, "slope": slopes, "x": x}
-    given |= {"feedback": feedback, "start": torch.stack(list(start)), "saved": saved}
+    given |= {"start": torch.stack(list(start)), "saved": saved}
     arguments |= {f"{name}_all": tensor.contiguous() for name, tensor in given.items() if tensor is not None}
     arguments |= {"grad_x_all": grad_x, "grad_fired_all": grad_fired, "grad_start_all": grad_start}
     arguments |= {"grad_parameters_all": grad_parameters}
