@@ -1,6 +1,7 @@
 """Checks of arguments: each returns the checked value, or raises an error that names the argument."""
 
 import os
+from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,20 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
 
 def fraction(name: str, value: object) -> float:
     """Return `value` as a float within [0, 1)."""
-    wanted = "a number >= 0 and < 1"
+    return _number(name, value, "a number >= 0 and < 1", lambda number: 0 <= number < 1)
+
+
+def positive_fraction(name: str, value: object) -> float:
+    """Return `value` as a float within (0, 1]."""
+    return _number(name, value, "a number > 0 and <= 1", lambda number: 0 < number <= 1)
+
+
+def _number(name: str, value: object, wanted: str, is_valid: Callable[[float], bool]) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected {wanted}, got {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if not 0 <= number < 1:
+    if not is_valid(float(value)):
         raise ValueError(f"{name}: expected {wanted}, got {value!r}")
-    return number
+    return float(value)
 
 
 def folder(name: str, value: object) -> Path | None:

@@ -34,6 +34,7 @@ def loaders(
     cache: str | PathLike | None = None,
     download: bool = False,
     val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
     test_fraction: float | None = None,
     seed: int = 0,
     fold: int | None = None,
@@ -76,6 +77,7 @@ def loaders(
         download: as in `load`; only with a name.
         val_fraction: the stratified fraction of the training recordings used for validation, within [0, 1);
             with 0 there is no validation loader. Sets with a "valid" split of their own use that instead.
+        train_fraction: the stratified fraction of the other training recordings that is trained on, within (0, 1].
         test_fraction: the stratified fraction of a data set used for the test, within [0, 1); None is 0.2. Only with
             a data set in place of a name, and without folds, which determine the test part.
         seed: seed of the training order, the augmentations, the division and the folds, in [0, 2**32 - 1].
@@ -120,6 +122,7 @@ def loaders(
     )
     framing = _framing(name, n_time_bins, time_window, remainder)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
+    train_fraction = _checks.positive_fraction("train_fraction", train_fraction)
     folding = _folding(fold, folds)
     test_fraction = _test_fraction(name, test_fraction, folds)
     if on_error not in ("raise", "skip"):
@@ -147,6 +150,7 @@ def loaders(
     val_part = np.arange(len(validated))
     if validated is plain:
         train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
+    train_part, _ = divided("train_fraction", plain.targets, train_part, 1 - train_fraction, seed)
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)
     return (

@@ -176,6 +176,7 @@ def loaders(
     root: str | PathLike | None = None,
     download: bool = False,
     val_fraction: float = 0.1,
+    train_fraction: float = 1.0,
     seed: int = 0,
 ) -> tuple[DataLoader, DataLoader | None, DataLoader]:
     """Make the loaders of a set of images.
@@ -189,6 +190,7 @@ def loaders(
         root: as in `load`.
         download: as in `load`.
         val_fraction: the stratified fraction of the training images used for validation, within [0, 1).
+        train_fraction: the stratified fraction of the other training images that is trained on, within (0, 1].
         seed: seed of the training order and the choice of the validation images, in [0, 2**32 - 1].
 
     Returns:
@@ -211,8 +213,10 @@ def loaders(
         collate=_collated,
     )
     fraction = _checks.fraction("val_fraction", val_fraction)
+    kept = _checks.positive_fraction("train_fraction", train_fraction)
     train, test = load(name, root=root, download=download)
     train_part, val_part = divided("val_fraction", train.targets.numpy(), np.arange(len(train)), fraction, seed)
+    train_part, _ = divided("train_fraction", train.targets.numpy(), train_part, 1 - kept, seed)
     return (
         make_loader(_Batches.of(train, train_part), shuffled=True),
         make_loader(_Batches.of(train, val_part)) if len(val_part) else None,

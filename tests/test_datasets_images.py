@@ -96,9 +96,27 @@ def test_loaders_divide_and_shuffle_by_seed():
     assert images.loaders("digits", val_fraction=0)[1] is None
 
 
+def test_a_fraction_of_the_training_images_is_trained_on():
+    """It is stratified, and leaves the parts for validation and test as they are."""
+    whole, part = (images.loaders("digits", train_fraction=fraction, seed=3) for fraction in (1.0, 0.25))
+    assert [len(loader.dataset) for loader in part] == [323, 144, 360]
+    for a, b in zip(whole[1:], part[1:], strict=True):
+        assert torch.equal(a.dataset.images, b.dataset.images)
+    rows = {image.numpy().tobytes() for image in whole[0].dataset.images}
+    assert {image.numpy().tobytes() for image in part[0].dataset.images} < rows
+    shares = [torch.bincount(loader.dataset.targets) / len(loader.dataset) for loader in (whole[0], part[0])]
+    assert torch.allclose(*shares, atol=0.01)
+
+
 @pytest.mark.parametrize(
     ("options", "argument"),
-    [({"batch_size": 0}, "batch_size"), ({"val_fraction": 1.0}, "val_fraction"), ({"seed": -1}, "seed")],
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"val_fraction": 1.0}, "val_fraction"),
+        ({"train_fraction": 0.0}, "train_fraction"),
+        ({"train_fraction": 1.5}, "train_fraction"),
+        ({"seed": -1}, "seed"),
+    ],
 )
 def test_bad_options_of_loaders_are_named(options, argument):
     with pytest.raises(ValueError, match=f"^{argument}"):

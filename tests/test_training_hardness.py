@@ -3,6 +3,7 @@
 # ruff: noqa: F811  (a fixture of another file)
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,23 +43,37 @@ def test_each_surrogate_is_annealed_from_its_own_value_and_hard_ones_stay():
     assert first == [(0.0, 1.0), (1.0, 1.0), (0.5, 4.0), (0.5, None)]
     assert second == [(0.5, 1.0), (1.0, 1.0), (0.75, 4.0), (0.75, None)]
     assert {hardness for hardness, _ in last} == {1.0}
-    first, second, last = annealed(*surrogates, alpha_end=16.0)
+    first, second, last = annealed(*surrogates, anneal="alpha", alpha_end=16.0)
     assert first == [(0.0, 1.0), (1.0, 1.0), (0.5, 4.0), (0.5, None)]
     assert second == [(0.0, 4.0), (1.0, 1.0), (0.5, 8.0), (0.5, None)]
     assert last == [(0.0, 16.0), (1.0, 1.0), (0.5, 16.0), (0.5, None)]
+
+
+def test_a_hard_network_is_annealed_from_smooth():
+    """Its surrogates without a smooth step stay as they are."""
+    surrogates = ["htaf", "sigmoid", "snntorch.atan"]
+    assert annealed(*surrogates) == [[(1.0, 1.0), (1.0, None), (1.0, None)]] * 3
+    values = annealed(*surrogates, anneal="hardness")
+    assert [[hardness for hardness, _ in line] for line in values] == [[0.0, 0.0, 1.0], [0.5, 0.5, 1.0], [1.0] * 3]
+    values = annealed(*surrogates, anneal="alpha", alpha_end=4.0)
+    assert values[0] == [(0.0, 1.0), (0.0, None), (1.0, None)]
+    assert values[2] == [(0.0, 4.0), (0.0, None), (1.0, None)]
 
 
 @pytest.mark.parametrize(
     "surrogate", ["sigmoid(hardness=0.0)", "htaf(learn=('alpha',), hardness=0.5)"], ids=["none", "learned"]
 )
 def test_what_cannot_be_annealed_as_asked(small, tmp_path, surrogate):
-    message = r"^anneal: expected 'hardness' or 'none' for (Sigmoid|HTAF)\(.*, which has no alpha .*, got 'alpha'"
+    message = r"^anneal: expected 'none' for (Sigmoid|HTAF)\(.*, without an alpha that is a number, got 'alpha'"
     with pytest.raises(ValueError, match=message):
-        annealed(surrogate, "htaf")  # a hard one is not annealed
+        annealed(surrogate, anneal="alpha")
+    config = TrainConfig(**small, surrogate=surrogate, anneal="alpha")
     with pytest.raises(ValueError, match=message):
-        training.train(TrainConfig(**small, surrogate=surrogate), tmp_path / "run", progress=False)
-    with pytest.raises(ValueError, match=message):
-        Study(tmp_path / "study", surrogates=["htaf(hardness=0.0)", surrogate])
+        training.train(config, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"^anneal: expected a surrogate with which 'alpha' has an effect, got none"):
+        Study(tmp_path / "study", surrogates=[surrogate], anneal="alpha")
+    with pytest.raises(ValueError, match=r"^anneal: expected 'none' for a network that holds no surrogate of this"):
+        training.train(replace(config, library="norse", surrogate="norse.super"), tmp_path / "run", progress=False)
     assert not any(tmp_path.glob("run*")) and not any(tmp_path.glob("study*"))
     assert annealed(surrogate, anneal="hardness")[-1][0][0] == 1.0
     assert annealed(surrogate, anneal="none")[-1] == annealed(surrogate, anneal="none")[0]
@@ -202,6 +217,6 @@ def test_seeds_whose_surrogates_learn_are_not_stacked():
 
 
 def test_alpha_is_not_annealed_backwards():
-    config = training.TrainConfig(model="bnn", surrogate="htaf(alpha=30, hardness=0.0)")
+    config = training.TrainConfig(model="bnn", surrogate="htaf(alpha=30)", anneal="alpha")
     with pytest.raises(ValueError, match=r"alpha_end: expected at least 30\.0, the surrogate's own, got 20\.0"):
         training.before_step(config, hnn.BinaryActivation(config.surrogate), steps=2)

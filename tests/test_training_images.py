@@ -28,10 +28,11 @@ def options(settings):
     [
         {"model": "relu"},
         {"model": "bnn", "surrogate": "clipped_ste", "weight_surrogate": "magnitude_aware"},
-        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal_shape": "stepwise"},
+        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "alpha", "anneal_shape": "stepwise"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
         {"model": "dhn", "surrogate": SMOOTH, "anneal": "hardness"},
+        {"model": "dhn", "anneal": "hardness", "norm": "none", "train_fraction": 0.5},
         {"model": "dhn", "surrogate": "htaf(learn=('alpha', 'beta'))", "schedule": "cosine"},
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
@@ -60,7 +61,7 @@ def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
     if settings.get("surrogate") == SMOOTH:
         is_hardened = config.anneal == "hardness"
         for surrogate in hardening.surrogates(net).values():
-            assert surrogate.alpha == (1.0 if is_hardened else config.alpha_end)
+            assert surrogate.alpha == (config.alpha_end if config.anneal == "alpha" else 1.0)
             surrogate.hardness = 1.0 if is_hardened else 0.0
         train_loader.sampler.set_epoch(1)
         again = hardening.evaluate(net, train_loader, test_loader)
@@ -107,27 +108,20 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "weight_surrogate: 'ede' has no effect on the model dhn, only on bnn",
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
-        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect without a hardness below 1; leave it out, or use a surrogate"),
+        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect with anneal='none', only with alpha"),
+        ({"anneal_shape": "cosine"}, "anneal_shape: 'cosine' has no effect with anneal='none', only with hardness or"),
         (
-            {"surrogate": "clipped_ste", "anneal_shape": "cosine"},
-            "anneal_shape: 'cosine' has no effect without a hardness below 1",
+            {"anneal": "hardness", "alpha_end": 9},
+            "alpha_end: 9.0 has no effect with anneal='hardness', only with alpha",
         ),
-        ({"anneal": "hardness"}, "anneal: 'hardness' has no effect without a hardness below 1"),
-        (
-            {"surrogate": SMOOTH, "anneal": "hardness", "alpha_end": 9},
-            "alpha_end: 9.0 has no effect with this surrogate and anneal='hardness'",
-        ),
-        (
-            {"surrogate": SMOOTH, "anneal": "none", "anneal_shape": "cosine"},
-            "anneal_shape: 'cosine' has no effect with this surrogate and anneal='none'",
-        ),
-        (
-            {"surrogate": "sigmoid(hardness=0.0)", "alpha_end": 9},
-            "anneal: expected 'hardness' or 'none' for Sigmoid(slope=4.0, hardness=0.0), which has no alpha that is a",
-        ),
+        ({"surrogate": "snntorch.atan", "anneal": "hardness"}, "without a smooth step, got 'hardness'"),
+        ({"surrogate": "sigmoid", "anneal": "alpha"}, "without an alpha that is a number, got 'alpha'"),
+        ({"norm": "layer"}, "norm: expected one of auto, batch, none"),
+        ({"norm": "none"}, "norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
+        ({"train_fraction": 0}, "train_fraction: expected a number in (0, 1]"),
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
-        ({"anneal": "linear"}, "anneal: expected one of alpha, hardness, none"),
+        ({"anneal": "linear"}, "anneal: expected one of none, hardness, alpha"),
         ({"anneal_shape": "exponential"}, "anneal_shape: expected one of linear, cosine, stepwise"),
         ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
         ({"alpha_end": 0}, "alpha_end: expected a number in"),
@@ -150,7 +144,7 @@ def test_a_last_batch_of_one_is_left_out(tmp_path):
 
 def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
     """Loading a run gives the network that its figures describe."""
-    config = TrainConfig(model="dhn", surrogate=SMOOTH, hidden=(4,), batch_size=76, epochs=2)
+    config = TrainConfig(model="dhn", surrogate=SMOOTH, anneal="alpha", hidden=(4,), batch_size=76, epochs=2)
     alphas, at = [], hardening.Anneal.at
 
     def noted(self, number):
@@ -180,7 +174,14 @@ class Step(nn.Module):
 
 @pytest.mark.parametrize("shape", hardening.SHAPES)
 def test_the_recipe_step_by_step(shape):
-    settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "alpha_end": 32.0, "anneal_shape": shape}
+    settings = {
+        "epochs": 3,
+        "lr": 0.5,
+        "schedule": "cosine",
+        "anneal": "alpha",
+        "alpha_end": 32.0,
+        "anneal_shape": shape,
+    }
     config, model = TrainConfig(model="dhn", **settings), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
@@ -232,6 +233,29 @@ def test_layers_and_activations_are_listed():
         assert [layer.weight.shape for layer in net.layers] == [(3, 4), (3, 3)]
         assert len(net.neurons) == 2
         assert all(isinstance(neuron, (hnn.BinaryActivation, nn.ReLU)) for neuron in net.neurons)
+
+
+def test_networks_without_batchnorm_have_biases():
+    nets = [models.DeepHeavisideNet(4, [3, 3], 2, norm="none"), models.ReLUNet(4, [3, 3], 2, norm="none")]
+    nets.append(models.DeepHeavisideNet((1, 8, 8), [2, 4], 2, norm="none"))
+    for net in nets:
+        assert not any(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) for module in net.modules())
+        assert len(net.layers) == len(net.neurons) == 2
+        assert all(layer.bias is not None for layer in net.layers)
+    assert nets[2](torch.rand(2, 1, 8, 8)).shape == (2, 2)
+    with pytest.raises(ValueError, match=r"^norm: expected one of batch, none, got 'layer'"):
+        models.ReLUNet(4, [3], 2, norm="layer")
+
+
+def test_a_spiking_network_with_batchnorm_normalises_over_samples_and_time():
+    net = models.SpikingMLP(6, [5, 4], 2, nn.Identity, norm="batch")
+    frames, currents = torch.randn(7, 3, 6), []
+    net.neurons[0].register_forward_hook(lambda module, inputs, output: currents.append(output))
+    assert net(frames).shape == (3, 2)
+    assert currents[0].mean((0, 1)).abs().max() < 1e-5
+    torch.testing.assert_close(currents[0].var((0, 1), correction=0), torch.ones(5), atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match=r"^lengths: expected none for a network with BatchNorm"):
+        net(frames, torch.tensor([7, 3, 2]))
 
 
 def test_several_processes_train_a_network_with_batchnorm(tmp_path):

@@ -11,14 +11,16 @@ BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]
 NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per recording.")]
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
+Norm = Annotated[str, typer.Option(help="batch (BatchNorm), none, or auto: batch for images, none for spikes.")]
 Anneal = Annotated[
-    str, typer.Option(help="Quantity moved in training while the hardness is below 1: alpha, hardness (to 1) or none.")
+    str, typer.Option(help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth and ever steeper.")
 ]
 AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
 AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, cosine or stepwise.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
 Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]
+TrainFraction = Annotated[float, typer.Option(help="Fraction of the other training data that is trained on.")]
 ValFraction = Annotated[float, typer.Option(help="Fraction of the training data held out for validation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")]

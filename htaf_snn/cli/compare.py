@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from ..compare import Settings, Study
+from ..compare.selection import ARM, label, pick
 from ..compare.study import SETTINGS
 from . import _options as shared
 from ._app import IS_MAIN, app, given_options, one_line_errors
 
 _STUDY = Settings()
-_SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lrs": float}
+_SPLIT = {"dataset": str, "surrogates": str, "anneal": str, "slopes": float, "depths": int, "lrs": float}
 
 
 @app.command(
@@ -24,7 +25,8 @@ _SPLIT = {"dataset": str, "surrogates": str, "slopes": float, "depths": int, "lr
         "[bold]Examples[/bold]\n\n"
         "htaf-snn compare\n\n"
         "htaf-snn compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first\n\n"
-        "htaf-snn compare --model dhn --depths 2,8 --out runs/deep    (deep Heaviside networks)\n\n"
+        "htaf-snn compare --model dhn --surrogates htaf,relu --anneal none,hardness --depths 2,8 --lrs 5e-4,2e-3 "
+        "--select val --out runs/deep    (deep Heaviside networks, each arm at its own learning rate)\n\n"
         "htaf-snn compare --out runs/first    (continues the study)\n\n"
         "htaf-snn compare --out runs/first --storage postgresql+psycopg://host/name    (on several machines)\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn compare --out runs/large    (all GPUs for each trial)"
@@ -48,7 +50,8 @@ def compare_command(
     surrogates: Annotated[
         str | None,
         typer.Option(
-            help='Comma-separated, such as "htaf(beta=8, hardness=0.0),snntorch.atan"; the first is the baseline.',
+            help='Comma-separated, such as "htaf(beta=8),snntorch.atan"; the first is the baseline. For images also '
+            "relu, the floating-point twin.",
             show_default=f"{','.join(_STUDY.surrogates)}; others for images",
         ),
     ] = None,
@@ -58,6 +61,14 @@ def compare_command(
     depths: Annotated[str, typer.Option(help="Comma-separated numbers of hidden layers.")] = "2",
     lrs: Annotated[str, typer.Option(help="Comma-separated learning rates of Adam.")] = "1e-3",
     seeds: Annotated[int, typer.Option(help="Number of seeds; at least 3 for a claim.")] = _STUDY.seeds,
+    select: Annotated[
+        str,
+        typer.Option(help="val: compare each arm at the slope and learning rate that validation chose; or none."),
+    ] = _STUDY.select,
+    select_seeds: Annotated[
+        int | None,
+        typer.Option(help="Seeds that select; the others are trained at the chosen places alone.", show_default="all"),
+    ] = None,
     match: Annotated[
         str, typer.Option(help="Quantity made equal for all surrogates: none, peak, half_width or area.")
     ] = _STUDY.match,
@@ -69,10 +80,14 @@ def compare_command(
     batch_size: shared.BatchSize = _STUDY.batch_size,
     n_time_bins: shared.NTimeBins = _STUDY.n_time_bins,
     weight_surrogate: shared.WeightSurrogate = _STUDY.weight_surrogate,
+    norm: shared.Norm = _STUDY.norm,
     schedule: shared.Schedule = _STUDY.schedule,
-    anneal: shared.Anneal = _STUDY.anneal,
+    anneal: Annotated[
+        str, typer.Option(help="Comma-separated: none, hardness (from smooth to hard), alpha (ever steeper, smooth).")
+    ] = "none",
     alpha_end: shared.AlphaEnd = _STUDY.alpha_end,
     anneal_shape: shared.AnnealShape = _STUDY.anneal_shape,
+    train_fraction: shared.TrainFraction = _STUDY.train_fraction,
     folds: Annotated[
         int | None, typer.Option(help="Pool all recordings; seed s tests on fold s of this many stratified folds.")
     ] = None,
@@ -147,7 +162,7 @@ def _report(study: Study, as_json: bool) -> None:
     for row in rows:
         setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
         interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
-        typer.echo(f"{row['surrogate']:<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
+        typer.echo(f"{label(pick(row, ARM)):<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
         typer.secho(f"failed: {failed}", err=True)

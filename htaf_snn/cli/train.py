@@ -23,7 +23,7 @@ _DEFAULTS = training.TrainConfig()
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
         "htaf-snn train --dataset nmnist --root data/nmnist --folds 5\n\n"
-        'htaf-snn train --model dhn --schedule cosine --surrogate "htaf(hardness=0.0)" --anneal hardness\n\n'
+        "htaf-snn train --model dhn --schedule cosine --anneal hardness\n\n"
         "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
     ),
@@ -42,9 +42,7 @@ def train_command(
     library: Annotated[
         str, typer.Option(help="Neuron implementation: snntorch, norse or fused (same results as snntorch, faster).")
     ] = _DEFAULTS.library,
-    surrogate: Annotated[
-        str, typer.Option(help='For example "htaf(beta=8)", snntorch.atan or, smooth at first, "htaf(hardness=0.0)".')
-    ] = _DEFAULTS.surrogate,
+    surrogate: Annotated[str, typer.Option(help='For example "htaf(beta=8)" or snntorch.atan.')] = _DEFAULTS.surrogate,
     model: Annotated[
         str,
         typer.Option(
@@ -52,6 +50,7 @@ def train_command(
         ),
     ] = _DEFAULTS.model,
     weight_surrogate: shared.WeightSurrogate = _DEFAULTS.weight_surrogate,
+    norm: shared.Norm = _DEFAULTS.norm,
     hidden: Annotated[
         str, typer.Option(help="Neurons, or channels of the cnn, per hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
@@ -67,6 +66,7 @@ def train_command(
     compiled: shared.Compiled = False,
     seed: shared.Seed = _DEFAULTS.seed,
     val_fraction: shared.ValFraction = _DEFAULTS.val_fraction,
+    train_fraction: shared.TrainFraction = _DEFAULTS.train_fraction,
     folds: Annotated[
         int | None, typer.Option(help="Pool all recordings; train and test on each of this many stratified folds.")
     ] = None,

@@ -6,11 +6,14 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .selection import ARM, SETTING, TUNED, label, pick
 from .settings import Settings
+from .trial import TWIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -40,10 +43,12 @@ def all_figures(settings: Settings, results: dict) -> list[Figure]:
     figures = [accuracy(results["table"]), curves(results["trials"]), gradients(results["trials"])]
     if results["ranks"]:
         figures.insert(1, ranks(results["ranks"]))
+    if len(settings.lrs) > 1:
+        figures.insert(1, learning_rates(settings, results["grid"]))
     if len(settings.slopes) > 1:
-        figures.append(slopes(settings, results["table"]))
+        figures.append(slopes(settings, results["grid"]))
     if len(settings.slopes) > 1 and len(settings.lrs) > 1:
-        figures.append(maps(settings, results["table"]))
+        figures.append(maps(settings, results["grid"]))
     return figures
 
 
@@ -70,10 +75,10 @@ def _draw(draw: Callable[[Any], None], figsize: tuple[float, float], columns: in
 
 
 def _label(row: dict, rows: list[dict]) -> str:
-    """Return the surrogate and those of data set, slope, depth and learning rate that differ between rows."""
+    """Return the arm and those of data set, slope, depth and learning rate that differ between rows."""
     varied = [name for name in ("dataset", "slope", "depth", "lr") if len({other[name] for other in rows}) > 1]
     settings = (row[name] if name == "dataset" else f"{name} {row[name]:g}" for name in varied)
-    return ", ".join([row["surrogate"], *settings])
+    return ", ".join([label(pick(row, ARM)), *settings])
 
 
 def accuracy(rows: list[dict]) -> Figure:
@@ -105,19 +110,19 @@ def ranks(mean_ranks: dict[str, float]) -> Figure:
     return Figure("Ranks", f"Mean ranks, best first: {text}.", _draw(draw, (7, 1 + 0.3 * len(order))))
 
 
-def _by_surrogate(trials: list[dict]) -> dict[str, list[dict]]:
+def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:
     results: dict[str, list[dict]] = {}
     for trial in trials:
-        results.setdefault(trial["config"]["surrogate"], []).append(trial["result"])
+        results.setdefault(label(pick(trial["config"], ARM)), []).append(trial["result"])
     return results
 
 
 def curves(trials: list[dict]) -> Figure:
-    """Draw validation accuracy and training loss over epochs, averaged over all trials of each surrogate."""
-    by_surrogate = _by_surrogate(trials)
+    """Draw validation accuracy and training loss over epochs, averaged over all trials of each arm."""
+    by_arm = _by_arm(trials)
 
     def draw(axes) -> None:
-        for i, (name, results) in enumerate(by_surrogate.items()):
+        for i, (name, results) in enumerate(by_arm.items()):
             for axis, field in zip(axes[0], ("val_accuracy", "train_loss"), strict=True):
                 mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
                 axis.plot(range(1, len(mean) + 1), mean, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
@@ -127,14 +132,14 @@ def curves(trials: list[dict]) -> Figure:
         axes[0][1].set(xlabel="epoch", ylabel="training loss")
         axes[0][1].legend(frameon=False)
 
-    last = {name: np.mean([r["curves"][-1]["val_accuracy"] for r in results]) for name, results in by_surrogate.items()}
+    last = {name: np.mean([r["curves"][-1]["val_accuracy"] for r in results]) for name, results in by_arm.items()}
     text = ", ".join(f"{name} {value:.3f}" for name, value in last.items())
     return Figure("Learning", f"Validation accuracy after the last epoch: {text}.", _draw(draw, (7, 3), columns=2))
 
 
 def gradients(trials: list[dict]) -> Figure:
     """Draw gradient norms before training: at the first layer over time steps, or, without time, over the layers."""
-    steps = {name: [result["gradient_steps"] for result in results] for name, results in _by_surrogate(trials).items()}
+    steps = {name: [result["gradient_steps"] for result in results] for name, results in _by_arm(trials).items()}
     networks = [layers for by_trial in steps.values() for layers in by_trial]
     in_time, deepest = any(len(layers[0]) > 1 for layers in networks), max(map(len, networks))
     norms = {}
@@ -156,19 +161,49 @@ def gradients(trials: list[dict]) -> Figure:
     return Figure("Gradients before training", f"Mean norm over {over}: {text}.", _draw(draw, (7, 3)))
 
 
-def _means(settings: Settings, rows: list[dict], name: str) -> np.ndarray:
+def learning_rates(settings: Settings, rows: list[dict]) -> Figure:
+    """Draw validation accuracy over the learning rate, at each arm's best slope, for each depth and data set."""
+    places = list(dict.fromkeys(pick(row, SETTING) for row in rows))
+    lines: dict[tuple, dict[str, list[tuple[float, float]]]] = {place: {} for place in places}
+    for place, arm in product(places, settings.arms()):
+        own = [row for row in rows if pick(row, SETTING) == place and pick(row, ARM) == arm]
+        if own:
+            slope = max(own, key=lambda row: row["val_accuracy"])["slope"]
+            lines[place][label(arm)] = sorted((r["lr"], r["val_accuracy"]) for r in own if r["slope"] == slope)
+
+    def draw(axes) -> None:
+        for axis, ((dataset, depth), by_arm) in zip(axes[0], lines.items(), strict=True):
+            for i, (name, points) in enumerate(by_arm.items()):
+                axis.semilogx(*zip(*points, strict=True), "o-", color=_COLOURS[i % len(_COLOURS)], label=name)
+            axis.set(title=f"{dataset}, depth {depth}", xlabel="learning rate")
+        axes[0][0].set_ylabel("validation accuracy, best slope")
+        axes[0][0].figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+
+    best = {name: max(points, key=lambda point: point[1]) for name, points in lines[places[-1]].items()}
+    text = "; ".join(f"{name} {accuracy:.3f} at {lr:g}" for name, (lr, accuracy) in best.items())
+    title = "Accuracy over the learning rate"
+    where = f"{places[-1][0]}, depth {places[-1][1]}"
+    size = (min(3.2 * len(places), 12) + 1, 3.6)
+    return Figure(title, f"Best of {where}: {text}.", _draw(draw, size, columns=len(places)))
+
+
+def _means(settings: Settings, rows: list[dict], arm: tuple[str, str]) -> np.ndarray:
     """Return mean accuracies (slopes, lrs) over data sets and depths; NaN where no trial is finished."""
     means = np.full((len(settings.slopes), len(settings.lrs)), np.nan)
     for i, slope in enumerate(settings.slopes):
         for j, lr in enumerate(settings.lrs):
-            cells = [r["mean"] for r in rows if (r["surrogate"], r["slope"], r["lr"]) == (name, slope, lr)]
+            cells = [r["mean"] for r in rows if pick(r, (*ARM, *TUNED)) == (*arm, slope, lr)]
             means[i, j] = np.mean(cells) if cells else np.nan
     return means
 
 
 def slopes(settings: Settings, rows: list[dict]) -> Figure:
     """Draw accuracy over the slope, at the best learning rate of each slope."""
-    best = {name: np.nanmax(_means(settings, rows, name), axis=1, initial=0.0) for name in settings.surrogates}
+    best = {
+        label(arm): np.nanmax(_means(settings, rows, arm), axis=1, initial=0.0)
+        for arm in settings.arms()
+        if arm[0] != TWIN
+    }
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
@@ -184,7 +219,7 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
 
 def maps(settings: Settings, rows: list[dict]) -> Figure:
     """Draw a map of accuracy over slope and learning rate for each surrogate."""
-    means = {name: _means(settings, rows, name) for name in settings.surrogates}
+    means = {label(arm): _means(settings, rows, arm) for arm in settings.arms() if arm[0] != TWIN}
     low, high = (extreme([extreme(values) for values in means.values()]) for extreme in (np.nanmin, np.nanmax))
 
     def draw(axes) -> None:

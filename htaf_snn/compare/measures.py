@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
 from torch.utils.hooks import RemovableHandle
 
-from ..models import BinaryMLP, DeepHeavisideNet, SpikingMLP
+from ..models import BinaryMLP, DeepHeavisideNet, ReLUNet, SpikingMLP
 from ..nn import BinaryConv2d, BinaryLinear
 from ..surrogate import Surrogate
 
@@ -18,7 +18,7 @@ _SATURATED = 0.95
 # Energy of one 32-bit floating-point operation in 45 nm (Horowitz 2014): an addition, and a multiply-accumulate.
 _PJ_PER_AC, _PJ_PER_MAC = 0.9, 4.6
 
-Network = SpikingMLP | BinaryMLP | DeepHeavisideNet
+Network = SpikingMLP | BinaryMLP | DeepHeavisideNet | ReLUNet
 
 
 def _batch_dims(x: Tensor) -> int:

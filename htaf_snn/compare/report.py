@@ -15,15 +15,17 @@ import numpy as np
 import torch
 
 from .. import _files, _pages, surrogate, training
-from . import figures, statistics
+from . import figures, selection, statistics
 from .settings import Settings
+from .trial import TWIN
 
-_KEY = ("dataset", "surrogate", "slope", "depth", "lr")
+_KEY = (*selection.SETTING, *selection.ARM, *selection.TUNED)
 _COLUMNS = {
     "dataset": ("data", "the data set"),
-    "surrogate": ("surrogate", "library and parameters as given; without a library, this package's"),
-    "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
     "depth": ("depth", "number of hidden layers"),
+    "surrogate": ("surrogate", "library and parameters as given; without a library, this package's"),
+    "anneal": ("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
+    "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
     "lr": ("lr", "learning rate of Adam"),
     "seeds": ("seeds", "finished trials"),
     "mean": ("test accuracy", "mean over seeds, after the last epoch"),
@@ -31,6 +33,7 @@ _COLUMNS = {
     "t_high": ("to", "upper end of Student's t interval of the mean"),
     "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
+    "plateau": ("plateau", "largest over smallest learning rate with nearly the best validation accuracy"),
     "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
     "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
     "effect": ("effect d", "Cohen's d of the paired differences"),
@@ -57,40 +60,67 @@ TIMES = ("ms_per_step", "peak_mb")
 
 
 def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
-    """Return one row for each data set, surrogate, slope, depth and learning rate with finished trials.
+    """Return one row for each data set, arm, slope, depth and learning rate with finished trials.
 
-    Accuracies are tested against the first surrogate's of the same data set, slope, depth and learning rate, over the
-    seeds that both have finished, with Holm's correction within that setting. The trials are those of `Study.results`.
+    If the study selects, only those at the slope and learning rate that validation chose for the arm. Accuracies are
+    tested against the first arm's of the same data set and depth and, unless selected, slope and learning rate, over
+    the seeds that both have finished, with Holm's correction within that setting. The trials are those of
+    `Study.results`.
 
     Returns:
         Dictionaries with the keys of the table's columns; missing values are None.
     """
+    cells = _cells(selection.at_chosen(settings, trials))
+    if settings.select == "val":  # arms beside each other
+        cells = dict(sorted(cells.items(), key=lambda cell: cell[0][:2]))
+    comparisons = _comparisons(settings, cells)
+    validated = selection.validated(settings, trials)
+    rows = []
+    for key, seeds in cells.items():
+        row = _row(key, list(seeds.values()), comparisons.get(key))
+        if settings.select == "val" and len(settings.lrs) > 1:
+            own = selection.pick(row, (*selection.SETTING, *selection.ARM))
+            row["plateau"] = selection.plateau(settings, validated[own])
+        rows.append(row)
+    return rows
+
+
+def grid(trials: Sequence[dict]) -> list[dict]:
+    """Return the rows of `table` for every slope and learning rate, without comparisons."""
+    return [_row(key, list(seeds.values()), None) for key, seeds in _cells(trials).items()]
+
+
+def _cells(trials: Sequence[dict]) -> dict[tuple, dict[int, dict]]:
+    """Return the results by seed of each row of the table."""
     cells: dict[tuple, dict[int, dict]] = {}
     for trial in trials:
-        config = trial["config"]
-        key = tuple(config[name] for name in _KEY)
-        cells.setdefault(key, {})[config["seed"]] = trial["result"]
-    comparisons = _comparisons(settings.surrogates[0], cells)
-    return [_row(key, list(seeds.values()), comparisons.get(key)) for key, seeds in cells.items()]
+        key = selection.pick(trial["config"], _KEY)
+        cells.setdefault(key, {})[trial["config"]["seed"]] = trial["result"]
+    return cells
 
 
-def _comparisons(baseline: str, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
+def _comparisons(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
+    """Return each cell's comparison with the first arm of its setting."""
+    baseline = settings.arms()[0]
+    by_setting: dict[tuple, dict[tuple, dict[int, dict]]] = {}
+    for key, seeds in cells.items():
+        place = selection.setting(settings, dict(zip(_KEY, key, strict=True)))
+        by_setting.setdefault(place, {})[key] = seeds
     comparisons: dict[tuple, statistics.Comparison] = {}
-    for setting in dict.fromkeys(_setting(key) for key in cells):
-        base = cells.get((setting[0], baseline, *setting[1:]), {})
+    for arms in by_setting.values():
+        base: dict[int, dict] = next((seeds for key, seeds in arms.items() if _arm(key) == baseline), {})
         pairs: dict[tuple, tuple[list[float], list[float]]] = {}
-        for key, seeds in cells.items():
+        for key, seeds in arms.items():
             shared = sorted(set(seeds) & set(base))
-            if _setting(key) == setting and key[1] != baseline and shared:
+            if _arm(key) != baseline and shared:
                 theirs, own = ([results[seed]["test_accuracy"] for seed in shared] for results in (base, seeds))
                 pairs[key] = theirs, own
         comparisons |= statistics.compare_pairs(pairs)
     return comparisons
 
 
-def _setting(key: tuple) -> tuple:
-    """Return a cell's key without the surrogate."""
-    return (key[0], *key[2:])
+def _arm(key: tuple) -> tuple:
+    return selection.pick(dict(zip(_KEY, key, strict=True)), selection.ARM)
 
 
 def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | None) -> dict:
@@ -103,16 +133,17 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
 
     gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
     row = dict(zip(_KEY, key, strict=True))
-    row |= {"seeds": summary["n"], **{name: summary[name] for name in summary if name in _COLUMNS}}
+    row |= {"seeds": summary["n"], "plateau": None, **{name: summary[name] for name in summary if name in _COLUMNS}}
     row |= {name: None for name in ("difference", "p_holm", "effect")} | {"claim": "baseline"}
     if comparison is not None:
         row |= {name: value for name, value in comparison.as_dict().items() if name in _COLUMNS}
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
-    spikes_at_zero = bool(surrogate.resolve(row["surrogate"])(torch.zeros(1)).detach() > 0.5)
-    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": "yes" if spikes_at_zero else "no"}
-    row["fault"] = surrogate.fault(row["surrogate"])
+    row |= {"stretch": first["stretch"], "gain": first["gain"], "at_zero": None, "fault": None}
+    if row["surrogate"] != TWIN:
+        spikes_at_zero = bool(surrogate.resolve(row["surrogate"])(torch.zeros(1)).detach() > 0.5)
+        row |= {"at_zero": "yes" if spikes_at_zero else "no", "fault": surrogate.fault(row["surrogate"])}
     return {name: row[name] for name in _COLUMNS}
 
 
@@ -122,11 +153,13 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
     if not rows:
         reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
         raise ValueError(f"{out}: expected a finished trial, got none{reason}")
+    cells = grid(trials)
     results = {
         "settings": asdict(settings),
         "table": rows,
-        "ranks": ranks(trials),
-        "areas": areas(settings, rows),
+        "grid": cells,
+        "ranks": ranks(settings, trials),
+        "areas": areas(settings, cells),
         "failures": failures,
         "trials": trials,
     }
@@ -143,13 +176,14 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
     return out / "report.html"
 
 
-def ranks(trials: Sequence[dict]) -> dict[str, float]:
-    """Return the mean rank of each surrogate, over the data sets, settings and seeds that all of them finished."""
+def ranks(settings: Settings, trials: Sequence[dict]) -> dict[str, float]:
+    """Return the mean rank of each arm, over the settings and seeds that all of them finished."""
     scores: dict[str, dict[tuple, float]] = {}
-    for trial in trials:
+    for trial in selection.at_chosen(settings, trials):
         config = trial["config"]
-        place = (*_setting(tuple(config[name] for name in _KEY)), config["seed"])
-        scores.setdefault(config["surrogate"], {})[place] = trial["result"]["test_accuracy"]
+        place = (*selection.setting(settings, config), config["seed"])
+        arm = selection.label(selection.pick(config, selection.ARM))
+        scores.setdefault(arm, {})[place] = trial["result"]["test_accuracy"]
     shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
     if not shared or len(scores) < 2:
         return {}
@@ -157,14 +191,16 @@ def ranks(trials: Sequence[dict]) -> dict[str, float]:
 
 
 def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
-    """Return each surrogate's mean accuracy over the logarithm of the slope; {} for a single slope."""
+    """Return each arm's mean accuracy over the logarithm of the slope; {} for a single slope."""
     slopes = settings.slopes
-    by_surrogate = {}
-    for name in settings.surrogates if len(slopes) > 1 else ():
-        means = [[row["mean"] for row in rows if (row["surrogate"], row["slope"]) == (name, slope)] for slope in slopes]
+    by_arm = {}
+    for arm in settings.arms() if len(slopes) > 1 else ():
+        own = [row for row in rows if selection.pick(row, selection.ARM) == arm]
+        means = [[row["mean"] for row in own if row["slope"] == slope] for slope in slopes]
         if all(means):
-            by_surrogate[name] = statistics.area_over_slopes(slopes, [float(np.mean(values)) for values in means])
-    return by_surrogate
+            values = [float(np.mean(of_slope)) for of_slope in means]
+            by_arm[selection.label(arm)] = statistics.area_over_slopes(slopes, values)
+    return by_arm
 
 
 def _shown(value: float | str | None) -> str:
@@ -224,7 +260,9 @@ def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
         fewest=statistics.FEWEST_SEEDS,
         headings=[_COLUMNS[name] for name in columns],
         cells=cells,
-        findings=_findings(rows, settings.surrogates[0]),
+        arms=len(settings.arms()),
+        baseline=selection.label(settings.arms()[0]),
+        findings=_findings(rows, selection.label(settings.arms()[0])),
         figures=figures.all_figures(settings, results),
         areas=results["areas"],
         failures=results["failures"],
@@ -240,8 +278,9 @@ def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
     for row in rows:
         if row["claim"] in ("better", "worse"):
             setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+            arm = selection.label(selection.pick(row, selection.ARM))
             findings.append(
-                f"{row['surrogate']} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
+                f"{arm} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
                 f"({setting}, p = {row['p_holm']:.3g} after Holm's correction)."
             )
     return findings

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 
 import torch
 
-from .. import training
+from .. import hardening, training
 from .._checks import check_choice
 from ..surrogate import resolve
 from ..training.folder import device_of, is_count, is_number, make_plain, require
-from ..training.recipe import annealing, check_annealing
+from ..training.recipe import ANNEALS, check_annealing
 from . import trial
 from .matching import MATCHES
 
 MODELS = ("mlp", *training.BINARY)
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
-BINARY_SURROGATES = ("htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "swish_sign", "ede")
+BINARY_SURROGATES = ("htaf", "clipped_ste", "approx_sign", "swish_sign", "ede")
+SELECTIONS = ("none", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(trial.Shared):
     """What a study compares: all combinations of the values below.
+
+    A surrogate and what is annealed are an arm of the study. Arms are compared with the first one, either at the same
+    slope and learning rate, or each at those with which it has the best validation accuracy.
 
     Attributes:
         model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
@@ -32,19 +36,26 @@ class Settings(trial.Shared):
             a single name; None for saccade-digits or, for images, digits.
         root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
             named after each data set that is not in the default place.
-        surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. None for
-            `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
+        surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. For
+            images also "relu", the floating-point twin of the network, once for all slopes and without annealing. None
+            for `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
+        anneal: what is annealed, as in `training.TrainConfig`; one or several. Where a surrogate has no smooth step or
+            no alpha, as other libraries' have not, its combination with that annealing is left out.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
         lrs: learning rates.
         seeds: number of seeds; they are 0, 1, ….
+        select: "none" to compare arms at each slope and learning rate; "val" to compare each at the slope and learning
+            rate of its best mean validation accuracy, by depth and data set.
+        select_seeds: with "val", the number of seeds that select; the others are then trained at the selected places
+            alone. None for all seeds.
         match: the quantity of each surrogate that is made equal to the reference's: "none", "peak", "half_width" or
             "area".
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        weight_surrogate, epochs, batch_size, n_time_bins, schedule, anneal, alpha_end, anneal_shape, device: as in
-            `training.TrainConfig`.
+        weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal_shape, train_fraction,
+            device: as in `training.TrainConfig`.
 
     Raises:
         ValueError: if a value is out of range, or repeated.
@@ -58,10 +69,13 @@ class Settings(trial.Shared):
     # `__post_init__` replaces None by the defaults of the model.
     dataset: tuple[str, ...] = None  # type: ignore[assignment]  # None is replaced in __post_init__
     surrogates: tuple[str, ...] = None  # type: ignore[assignment]  # likewise
+    anneal: tuple[str, ...] = ("none",)
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
     seeds: int = 5
+    select: str = "none"
+    select_seeds: int | None = None
 
     def __post_init__(self):
         make_plain(self)
@@ -69,9 +83,11 @@ class Settings(trial.Shared):
         spiking = self.model in training.SPIKING
         if self.dataset is None or isinstance(self.dataset, str):
             object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
+        if isinstance(self.anneal, str):
+            object.__setattr__(self, "anneal", (self.anneal,))
         if self.surrogates is None:
             object.__setattr__(self, "surrogates", SPIKING_SURROGATES if spiking else BINARY_SURROGATES)
-        for name in ("dataset", "surrogates", "slopes", "depths", "lrs"):
+        for name in ("dataset", "surrogates", "anneal", "slopes", "depths", "lrs"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"{name}: expected one value or more, got {values!r}")
@@ -86,8 +102,28 @@ class Settings(trial.Shared):
         for name, value in counts.items():
             require(name, value, "an integer >= 1", is_count)
         check_choice("match", self.match, MATCHES)
+        for anneal in self.anneal:
+            check_choice("anneal", anneal, ANNEALS)
+        check_choice("select", self.select, SELECTIONS)
+        if self.select_seeds is not None:
+            allowed = f"None or 1 to {self.seeds}" if self.select == "val" else "None without select='val'"
+            valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
+            require("select_seeds", self.select_seeds, allowed, lambda _: valid)
+        if trial.TWIN in self.surrogates and spiking:
+            raise ValueError(
+                f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for {', '.join(MODELS[1:])}"
+            )
+        self._check_effects()
         for config in self.configs():
             config.trained()  # checks the settings of the training
+
+    def _check_effects(self) -> None:
+        """Raise ValueError if a setting is no default and has no effect on any arm."""
+        users = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
+        for name, anneals in users.items():
+            value = getattr(self, name)
+            if value != getattr(type(self), name) and not set(anneals) & set(self.anneal):
+                raise ValueError(f"{name}: {value!r} has no effect without anneal={' or '.join(anneals)}")
 
     def check(self) -> None:
         """Try every surrogate, and check that the data sets are known.
@@ -103,22 +139,56 @@ class Settings(trial.Shared):
             check_choice("dataset", name, known)
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
-        configs = self.configs()
-        trained, surrogates = configs[0].trained(), [resolve(surrogate) for surrogate in self.surrogates]
-        annealed = [surrogate for surrogate in surrogates if annealing(trained, surrogate, steps=1)]
-        check_annealing(trained, (annealed or surrogates)[0])
+        configs = {(config.surrogate, config.slope, config.anneal): config for config in self.configs()}
+        for anneal in set(self.anneal) - {config.anneal for config in configs.values()}:
+            raise ValueError(f"anneal: expected a surrogate with which {anneal!r} has an effect, got none")
+        for config in configs.values():
+            surrogate = trial.surrogate_of(config)
+            if surrogate is not None:
+                check_annealing(config.trained(), surrogate)
+                surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
         if self.model in training.BINARY:
-            training.binary_network(trained, 1, 2, surrogates[0])  # refuses an unknown weight surrogate
-        for config in {(config.surrogate, config.slope): config for config in configs}.values():
-            trial.surrogate_of(config)(torch.zeros(1, requires_grad=True)).sum().backward()
+            # Refuses an unknown weight surrogate.
+            training.binary_network(next(iter(configs.values())).trained(), 1, 2, "htaf")
+
+    @property
+    def selecting_seeds(self) -> int:
+        """The number of seeds with which all combinations are trained."""
+        return self.select_seeds or self.seeds
+
+    def arms(self) -> list[tuple[str, str]]:
+        """Return the pairs of a surrogate and what is annealed that are compared."""
+        return [(name, anneal) for name, anneal in product(self.surrogates, self.anneal) if _anneals(name, anneal)]
 
     def configs(self) -> list[trial.Config]:
-        """Return the configuration of every trial, with the seeds of each combination in a row."""
+        """Return the configuration of every trial, with the seeds of each combination in a row.
+
+        Those of the seeds that do not select are left out, see `further`.
+        """
+        configs = []
+        for dataset, arm, depth in product(self.dataset, self.arms(), self.depths):
+            slopes = (1.0,) if arm[0] == trial.TWIN else self.slopes
+            for slope, lr in product(slopes, self.lrs):
+                configs += self._seeds(range(self.selecting_seeds), dataset, arm, depth, slope, lr)
+        return configs
+
+    def further(self, chosen: Mapping[tuple, tuple]) -> list[trial.Config]:
+        """Return the configurations of the other seeds, at the (slope, lr) chosen for each setting and arm."""
+        seeds, configs = range(self.selecting_seeds, self.seeds), []
+        for (dataset, depth, *arm), (slope, lr) in chosen.items():
+            configs += self._seeds(seeds, dataset, arm, depth, slope, lr)
+        return configs
+
+    def _seeds(
+        self, seeds: range, dataset: str, arm: Sequence[str], depth: int, slope: float, lr: float
+    ) -> list[trial.Config]:
         shared = {field.name: getattr(self, field.name) for field in fields(trial.Shared)}
-        names = ("dataset", "surrogate", "slope", "depth", "lr", "seed")
-        grid = product(self.dataset, self.surrogates, self.slopes, self.depths, self.lrs, range(self.seeds))
-        configs = [trial.Config(**shared | dict(zip(names, values, strict=True))) for values in grid]
-        return [replace(config, root=self.root_of(config.dataset)) for config in configs]
+        shared |= {"dataset": dataset, "root": self.root_of(dataset), "surrogate": arm[0], "anneal": arm[1]}
+        if arm[1] != "alpha":
+            shared["alpha_end"] = trial.Config.alpha_end
+        if arm[1] == "none":
+            shared["anneal_shape"] = trial.Config.anneal_shape
+        return [trial.Config(**shared, slope=slope, depth=depth, lr=lr, seed=seed) for seed in seeds]
 
     def root_of(self, dataset: str) -> str | None:
         """Return the folder of one of the data sets; None for the default place."""
@@ -126,3 +196,8 @@ class Settings(trial.Shared):
             return self.root
         folder = Path(self.root, dataset)
         return str(folder) if folder.is_dir() else None
+
+
+def _anneals(surrogate: str, anneal: str) -> bool:
+    """Return whether a surrogate can be trained with that annealing."""
+    return anneal == "none" or (surrogate != trial.TWIN and bool(hardening.annealable(resolve(surrogate), anneal)))

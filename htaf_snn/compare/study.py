@@ -32,7 +32,7 @@ import torch
 from .. import _files
 from ..training import Processes
 from ..training.folder import device_of
-from . import report, stacking, trial
+from . import report, selection, stacking, trial
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Study:
 
     Raises:
         ValueError: if a setting is wrong, or the folder contains something else or a study with other settings; the
-            message shows the difference. More seeds extend a study, and the device may differ.
+            message shows the difference. More seeds extend a study, and the device and the selection may differ.
         ImportError: if a library is not installed.
         OSError: if the folder or the database cannot be used.
 
@@ -92,9 +92,8 @@ class Study:
         if unknown:
             raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
         settings = Settings(**values)
-        if before is not None and settings != replace(
-            before, device=settings.device, seeds=max(settings.seeds, before.seeds)
-        ):
+        free = {name: getattr(settings, name) for name in ("device", "select", "select_seeds")}
+        if before is not None and settings != replace(before, seeds=max(settings.seeds, before.seeds), **free):
             now, then = asdict(settings), asdict(before)
             changed = [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in now if now[name] != then[name]]
             raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed))
@@ -132,10 +131,28 @@ class Study:
                     heartbeat_stale_trial_callback=_requeue,
                 )
                 self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
-                known = {_key(entry) for entry in self._study.get_trials(deepcopy=False)}
-                for config in self.settings.configs():
-                    if _digest(asdict(config)) not in known:
-                        _add(self._study, asdict(config))
+        self._add_missing()
+
+    def _add_missing(self) -> bool:
+        """Add the trials that are to run and are not in the database yet; return whether there were any."""
+        from filelock import FileLock
+
+        with FileLock(self.out / ".study.lock"):
+            known = {_key(entry) for entry in self._study.get_trials(deepcopy=False)}
+            missing = [config for config in self._configs() if _digest(asdict(config)) not in known]
+            for config in missing:
+                _add(self._study, asdict(config))
+        return bool(missing)
+
+    def _configs(self) -> list[trial.Config]:
+        """Return the configurations of all trials: of those that select, and once these have ended, of the others."""
+        configs, entries = self.settings.configs(), self._trials()
+        keys = [_digest(asdict(config)) for config in configs]
+        if self.settings.select == "none" or not all(
+            key in entries and entries[key].state.name in ("COMPLETE", "FAIL") for key in keys
+        ):
+            return configs
+        return configs + self.settings.further(selection.chosen(self.settings, self._finished(configs)))
 
     def _trials(self) -> dict[str, FrozenTrial]:
         """Return one entry per combination: a finished one if there is one, then a pending one, then a failed one."""
@@ -162,7 +179,8 @@ class Study:
         """Run the remaining trials in worker processes with one thread each, and wait for them.
 
         Finished trials are not repeated; a failed one is kept with its error. Several calls, on one or more machines,
-        share the work. Ctrl-C requeues running trials. Under `torchrun` all processes train each trial together through
+        share the work. With `select_seeds`, the trials of the other seeds are added when those that select have ended.
+        Ctrl-C requeues running trials. Under `torchrun` all processes train each trial together through
         Lightning Fabric, one trial after another; `workers` is then ignored.
 
         Args:
@@ -178,14 +196,21 @@ class Study:
             RuntimeError: if a worker itself fails.
             ValueError: if stack_seeds is set under `torchrun`.
         """
-        from tqdm import tqdm
-
         processes = Processes.launched(device_of(self.settings.device).type)
         if processes is not None:
             if stack_seeds:
                 raise ValueError("stack_seeds: not supported under torchrun; leave it out")
             self._run_together(processes, progress)
             return self.counts()
+        while True:
+            counts = self._run_workers(workers, progress, stack_seeds)
+            if not self._add_missing():
+                return counts
+
+    def _run_workers(self, workers: int, progress: bool, stack_seeds: bool) -> dict[str, int]:
+        """Run the trials that are in the database in worker processes, and wait for them."""
+        from tqdm import tqdm
+
         command = [sys.executable, "-W", "ignore", "-m", "htaf_snn.compare.study", str(self.out), self.storage]
         command += ["stack-seeds"] * stack_seeds
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -238,7 +263,8 @@ class Study:
         counts = self.counts()
         bar.update(counts["finished"] + counts["failed"] - bar.n)
         self._requeue_stale()
-        return next(iter(self._take()), None)
+        taken = next(iter(self._take()), None)
+        return self._next(bar) if taken is None and self._add_missing() else taken
 
     def work(self, stack_seeds: bool = False) -> None:
         """Run waiting trials in this process until none is waiting or running; `stack_seeds` as in `run`."""
@@ -332,7 +358,7 @@ class Study:
         self._storage.set_trial_state_values(entry._trial_id, TrialState.COMPLETE, [result["test_accuracy"]])
 
     def table(self) -> list[dict]:
-        """Return one row per data set, surrogate, slope, depth and learning rate; see `compare.report.table`."""
+        """Return one row per data set, arm, depth and, unless selected, slope and lr; see `compare.report.table`."""
         return report.table(self.settings, self.results())
 
     def report(self) -> Path:
@@ -345,8 +371,11 @@ class Study:
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.configs`."""
+        return self._finished(self._configs())
+
+    def _finished(self, configs: Sequence[trial.Config]) -> list[dict]:
         entries = self._trials()
-        keys = [_digest(asdict(config)) for config in self.settings.configs()]
+        keys = [_digest(asdict(config)) for config in configs]
         finished = [entries[key] for key in keys if key in entries and entries[key].state.name == "COMPLETE"]
         return [{name: entry.user_attrs[name] for name in ("config", "result", "versions")} for entry in finished]
 

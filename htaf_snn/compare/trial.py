@@ -21,6 +21,9 @@ from ..training.folder import device_of
 from .matching import Rescaled, rescaled
 from .measures import Network, activity, batch_gradient, cosine
 
+TWIN = "relu"
+"""In place of a surrogate: the floating-point twin of a network of images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
@@ -33,13 +36,15 @@ class Shared:
     reference: str = "htaf"
     width: int = 128
     weight_surrogate: str = "clipped_ste"
+    norm: str = "auto"
     epochs: int = 8
     batch_size: int = 32
     n_time_bins: int = 10
     schedule: str = "constant"
-    anneal: str = "alpha"
+    anneal: str | tuple[str, ...] = "none"
     alpha_end: float = 20.0
     anneal_shape: str = "linear"
+    train_fraction: float = 1.0
     folds: int | None = None
     device: str = "auto"
 
@@ -50,6 +55,7 @@ class Config(Shared):
 
     dataset: str = "saccade-digits"
     surrogate: str = "htaf"
+    anneal: str = "none"
     slope: float = 1.0
     depth: int = 2
     lr: float = 1e-3
@@ -59,12 +65,16 @@ class Config(Shared):
         """Return the configuration of the trial's training."""
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
+        if self.surrogate == TWIN:
+            values |= {"model": TWIN, "weight_surrogate": training.TrainConfig.weight_surrogate}
         fold = None if self.folds is None else self.seed % self.folds
         return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
 
 
-def surrogate_of(config: Config) -> Rescaled:
-    """Return the surrogate of a trial, stretched and matched."""
+def surrogate_of(config: Config) -> Rescaled | None:
+    """Return the surrogate of a trial, stretched and matched; None for the twin, which has none."""
+    if config.surrogate == TWIN:
+        return None
     return rescaled(config.surrogate, config.reference, config.match, config.slope)
 
 
@@ -88,9 +98,10 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
 
     Returns:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
-        "gain": the factors of the surrogate; the fields of `measures.activity` on the test part; "gradient_layers",
-        "gradient_steps": gradient norms before training; "cosine_start", "cosine_end": cosine with the gradient of the
-        reference surrogate before and after training, on one batch; "smooth_test_accuracy", "hardening_gap"; "times":
+        "gain": the factors of the surrogate, None for the twin; the fields of `measures.activity` on the test part;
+        "gradient_layers", "gradient_steps": gradient norms before training, "gradient_layers_end": after it;
+        "cosine_start", "cosine_end": cosine with the gradient of the reference surrogate before and after training, on
+        one batch, None for the twin; "smooth_test_accuracy", "hardening_gap"; "times":
         {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation included, "peak_mb"}}.
 
     Raises:
@@ -134,8 +145,8 @@ def prepare(config: Config, device: torch.device | None = None) -> Prepared:
     batch = x.to(device), labels.to(device)
     before = batch_gradient(model, *batch)
     measured = {
-        "stretch": surrogate.stretch,
-        "gain": surrogate.gain,
+        "stretch": None if surrogate is None else surrogate.stretch,
+        "gain": None if surrogate is None else surrogate.gain,
         "gradient_layers": before["layers"],
         "gradient_steps": before["steps"],
         "cosine_start": _agreement(model, config, before["flat"], *batch),
@@ -147,7 +158,7 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
     config, model = prepared.config, prepared.model
     train, _, test = prepared.loaders
-    after = batch_gradient(model, *prepared.batch)["flat"]
+    after = batch_gradient(model, *prepared.batch)
     tested = training.runs.test(model, train, test)
     with hardening.hard(model):
         active = activity(model, test)
@@ -158,7 +169,8 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
         **active,
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,
-        "cosine_end": _agreement(model, config, after, *prepared.batch),
+        "gradient_layers_end": after["layers"],
+        "cosine_end": _agreement(model, config, after["flat"], *prepared.batch),
     }
 
 
@@ -175,20 +187,26 @@ def times(train: Sized, seconds: float, curves: list[dict], device: torch.device
     }
 
 
-def _network(config: Config, samples, surrogate: Rescaled) -> Network:
+def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
     torch.manual_seed(config.seed)
     features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
+    trained = config.trained()
+    norm = training.runs.norm_of(trained)
+    if surrogate is None:
+        return models.ReLUNet(features, trained.hidden, n_classes, norm=norm)
     if config.model == "mlp":
 
         def neuron() -> hnn.Sequential:
             return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
 
-        return models.SpikingMLP(features, config.trained().hidden, n_classes, neuron)
-    return training.binary_network(config.trained(), features, n_classes, surrogate)
+        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm)
+    return training.binary_network(trained, features, n_classes, surrogate)
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
     """Return the cosine of a gradient with that of the same network with the reference surrogate."""
+    if config.surrogate == TWIN:
+        return None
     holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
     for holder, _ in holders:
         holder.surrogate = resolve(config.reference).to(x.device)

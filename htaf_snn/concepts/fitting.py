@@ -46,6 +46,7 @@ class Recipe(training.recipe.Recipe):
 
     lr: float = 4e-3
     schedule: str = "cosine"
+    anneal: str = "hardness"
     alpha_end: float = 10.0
     activity: float = 1.0
     decorrelation: float = 0.01

@@ -11,6 +11,8 @@ from torch import Tensor, fx, nn
 
 from .._checks import check_floating
 
+NORMS = ("batch", "none")
+
 
 def check_sizes(hidden: Sequence[int]) -> None:
     """Raise ValueError unless the sizes of hidden layers are positive integers, one or more."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
+from .._checks import check_choice
 from ..surrogate import Surrogate, SurrogateLike, resolve
-from ._chain import Chain, check_sizes
+from ._chain import NORMS, Chain, check_sizes
 
 _SMOOTH = "htaf(normalized=True, hardness=0.0)"
 
@@ -23,17 +24,27 @@ def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
 
 
 class _Layered(Chain):
-    """Repeated layers, each with BatchNorm and an activation, and a readout."""
+    """Repeated layers, each with an activation and, unless left out, BatchNorm before it; and a readout."""
 
     @property
     def layers(self) -> list[nn.Module]:
         """The layers before the readout."""
-        return [module for module, after in pairwise(self) if isinstance(after, _BatchNorm)]
+        weighted = [module for module in self if getattr(module, "weight", None) is not None]
+        return [module for module in weighted if not isinstance(module, _BatchNorm)][:-1]
 
     @property
     def neurons(self) -> list[nn.Module]:
         """The activations."""
-        return [module for before, module in pairwise(self) if isinstance(before, _BatchNorm)]
+        return [module for module in self if isinstance(module, (hnn.BinaryActivation, nn.ReLU))]
+
+
+def _normed(layer: Callable[..., nn.Module], norm: str, *sizes: int) -> list[nn.Module]:
+    """Return a layer and its BatchNorm, or the layer with a bias instead."""
+    layers = [layer(*sizes, bias=norm == "none")]
+    if norm == "batch":
+        two_dimensional = isinstance(layers[0], nn.Conv2d)
+        layers.append((nn.BatchNorm2d if two_dimensional else nn.BatchNorm1d)(sizes[1]))
+    return layers
 
 
 class BinaryMLP(_Layered):
@@ -87,13 +98,14 @@ class DeepHeavisideNet(_Layered):
             one before halves the resolution.
         n_classes: number of classes.
         surrogate: as in `BinaryMLP`.
+        norm: "batch" for BatchNorm before every activation, or "none" for a bias instead.
 
     Shape:
         Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if hidden has no sizes, or one below 1.
+        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown.
 
     Example:
         >>> import torch
@@ -110,33 +122,36 @@ class DeepHeavisideNet(_Layered):
         n_classes: int,
         *,
         surrogate: SurrogateLike = _SMOOTH,
+        norm: str = "batch",
     ):
         check_sizes(hidden)
+        check_choice("norm", norm, NORMS)
         new_surrogate = copies(surrogate)
         if isinstance(in_shape, int):
-            layers, features = self._linear(in_shape, hidden, new_surrogate), [in_shape, *hidden][-1]
+            layers, features = self._linear(in_shape, hidden, new_surrogate, norm), [in_shape, *hidden][-1]
         else:
-            layers, features = self._convolutional(in_shape, hidden, new_surrogate)
+            layers, features = self._convolutional(in_shape, hidden, new_surrogate, norm)
         super().__init__(*layers, hnn.HeavisideLinear(features, n_classes))
 
     @staticmethod
-    def _linear(in_features: int, hidden: Sequence[int], new_surrogate) -> list[nn.Module]:
+    def _linear(in_features: int, hidden: Sequence[int], new_surrogate, norm: str) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Flatten()]
         for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
             layer = hnn.HeavisideLinear if number else nn.Linear  # the first sees real values
-            layers += [layer(a, b, bias=False), nn.BatchNorm1d(b), hnn.BinaryActivation(new_surrogate(), (0, 1))]
+            layers += [*_normed(layer, norm, a, b), hnn.BinaryActivation(new_surrogate(), (0, 1))]
         return layers
 
     @staticmethod
-    def _convolutional(in_shape: Sequence[int], channels: Sequence[int], new_surrogate) -> tuple[list[nn.Module], int]:
+    def _convolutional(
+        in_shape: Sequence[int], channels: Sequence[int], new_surrogate, norm: str
+    ) -> tuple[list[nn.Module], int]:
         widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
         layers: list[nn.Module] = []
         for number, (a, b) in enumerate(pairwise(widths)):
             layer = hnn.HeavisideConv2d if number else nn.Conv2d
             stride = 2 if number and b > a else 1
             height, width = -(-height // stride), -(-width // stride)
-            layers += [layer(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b)]
-            layers += [hnn.BinaryActivation(new_surrogate(), (0, 1))]
+            layers += [*_normed(layer, norm, a, b, 3, stride, 1), hnn.BinaryActivation(new_surrogate(), (0, 1))]
         return [*layers, nn.Flatten()], widths[-1] * height * width
 
 
@@ -145,12 +160,13 @@ class ReLUNet(_Layered):
 
     Args:
         in_features, hidden, n_classes: as in `BinaryMLP`.
+        norm: as in `DeepHeavisideNet`.
 
     Shape:
         Images (B, *features) to class scores (B, n_classes).
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1.
+        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown.
 
     Example:
         >>> import torch
@@ -158,11 +174,12 @@ class ReLUNet(_Layered):
         torch.Size([3, 10])
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int):
+    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int, *, norm: str = "batch"):
         check_sizes(hidden)
+        check_choice("norm", norm, NORMS)
         layers: list[nn.Module] = [nn.Flatten()]
         for a, b in pairwise([in_features, *hidden]):
-            layers += [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.ReLU()]
+            layers += [*_normed(nn.Linear, norm, a, b), nn.ReLU()]
         super().__init__(*layers, nn.Linear([in_features, *hidden][-1], n_classes))
 
 

@@ -120,11 +120,12 @@ def neuron(library: str, surrogate: SurrogateLike = "htaf") -> nn.Module:
     return LeakyOverTime(resolved) if library == "snntorch" else LIFOverTime(resolved)
 
 
-def needs_register(library: str, surrogate: SurrogateLike) -> bool:
+def needs_register(library: str, surrogate: SurrogateLike, is_annealed: bool = False) -> bool:
     """Return whether a network of `neuron`'s runs only while `htaf_snn.register()` is in force.
 
     Args:
         library, surrogate: as for `neuron`.
+        is_annealed: whether its hardness will be below 1, whatever the surrogate's is now.
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
@@ -134,7 +135,8 @@ def needs_register(library: str, surrogate: SurrogateLike) -> bool:
         (True, False, False)
     """
     resolved = resolve(surrogate)
-    return (library == "norse" and resolved.formula is not None) or (library == "snntorch" and resolved.hardness < 1)
+    is_soft = is_annealed or resolved.hardness < 1
+    return (library == "norse" and resolved.formula is not None) or (library == "snntorch" and is_soft)
 
 
 def _check_usable(surrogate: Surrogate, original: SurrogateLike) -> None:

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._checks import check_floating
-from ._chain import check_sizes
+from .._checks import check_choice, check_floating
+from ._chain import NORMS, check_sizes
 
 
 class _SpikingNet(nn.Module):
@@ -27,6 +28,8 @@ class _SpikingNet(nn.Module):
         self._check(frames)
         if lengths is not None:
             self._check_lengths(lengths, *frames.shape[:2])
+            if any(isinstance(module, _BatchNorm) for module in self.layers.modules()):
+                raise ValueError("lengths: expected none for a network with BatchNorm, which would count padding")
         x = frames
         for layer, neuron in zip(self.layers, self.neurons, strict=True):
             x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
@@ -86,6 +89,7 @@ class SpikingMLP(_SpikingNet):
         hidden: neurons in each hidden layer.
         n_classes: number of classes.
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
+        norm: "batch" for BatchNorm of every neuron's current over samples and time steps, or "none".
 
     Attributes:
         frame_shape: (T, C, H, W) of the training frames, as `training.load` sets it; frames of another (C, H, W) are
@@ -98,8 +102,9 @@ class SpikingMLP(_SpikingNet):
         where one is out of range, the scores are NaN.
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1; in the forward pass, if the frames do not fit
-            `frame_shape`, or a length is out of range.
+        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown; in the forward pass, if the frames
+            do not fit `frame_shape`, a length is out of range, or lengths are passed and there is BatchNorm, which
+            would count time steps beyond them.
         TypeError: if `neuron` makes no module; in the forward pass, if the frames are not floating-point, or a neuron
             returns more than spikes, as `nn.Leaky` does.
 
@@ -110,14 +115,22 @@ class SpikingMLP(_SpikingNet):
         torch.Size([3, 10])
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int, neuron: Callable[[], nn.Module]):
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        n_classes: int,
+        neuron: Callable[[], nn.Module],
+        norm: str = "none",
+    ):
         check_sizes(hidden)
+        check_choice("norm", norm, NORMS)
         sizes = [in_features, *hidden]
-        linear = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-        first, *rest = linear
-        super().__init__(
-            [nn.Sequential(nn.Flatten(), first), *rest], _neurons(neuron, len(hidden)), nn.Linear(sizes[-1], n_classes)
-        )
+        first, *rest = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), first), *rest]
+        if norm == "batch":
+            layers = [nn.Sequential(layer, nn.BatchNorm1d(size)) for layer, size in zip(layers, hidden, strict=True)]
+        super().__init__(layers, _neurons(neuron, len(hidden)), nn.Linear(sizes[-1], n_classes))
 
 
 class SpikingCNN(_SpikingNet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -12,14 +13,17 @@ from torch import nn
 
 from .. import hardening
 from .. import nn as hnn
+from ..models._chain import NORMS
 from .folder import is_count, is_number, make_plain, require
 from .loop import PRECISIONS
 
+ANNEALS = ("none", "hardness", "alpha")
 _CHOICES = {
     "schedule": ("constant", "cosine"),
-    "anneal": ("alpha", "hardness", "none"),
+    "anneal": ANNEALS,
     "anneal_shape": tuple(hardening.SHAPES),
     "precision": PRECISIONS,
+    "norm": ("auto", *NORMS),
     "device": ("auto", "cpu", "cuda"),
 }
 _COUNT = ("an integer of at least 1", is_count)
@@ -29,6 +33,7 @@ _VALID: dict[str, tuple[str, Callable[[Any], object]]] = {
     "folds": ("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1)),
     **dict.fromkeys(("lr", "alpha_end"), ("a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)),
     "val_fraction": ("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1),
+    "train_fraction": ("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
     "seed": ("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63),
     **{name: (f"one of {', '.join(choices)}", choices.__contains__) for name, choices in _CHOICES.items()},
 }
@@ -50,7 +55,7 @@ class Recipe(_Checked):
     epochs: int = 20
     lr: float = 1e-3
     schedule: str = "constant"
-    anneal: str = "alpha"
+    anneal: str = "none"
     alpha_end: float = 20.0
     anneal_shape: str = "linear"
 
@@ -67,47 +72,51 @@ class Setup(_Checked):
     compiled: bool = False
     seed: int = 0
     val_fraction: float = 0.1
+    train_fraction: float = 1.0
     device: str = "auto"
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
-    """Return the annealing of alpha or the hardness over the steps; None if there is none.
+    """Return the annealing of the hardness or of alpha over the steps; None if there is none.
 
-    Each surrogate starts from its present value; those that are hard keep theirs.
+    A network that is hard throughout starts smooth, at hardness 0; one with a hardness below 1 starts from what each of
+    its surrogates has. While alpha rises, the hardness stays.
 
     Raises:
-        ValueError: if a surrogate is smooth, and none that is can be annealed.
+        ValueError: if there is nothing to anneal.
     """
-    soft = [surrogate for surrogate in hardening.surrogates(model).values() if surrogate.hardness < 1]
-    if recipe.anneal == "none" or not soft:
+    if recipe.anneal == "none":
         return None
     surrogates = hardening.annealable(model, recipe.anneal)
-    if not any(surrogate.hardness < 1 for surrogate in surrogates.values()):
+    if not surrogates:
+        present = ", ".join(sorted({repr(surrogate) for surrogate in hardening.surrogates(model).values()}))
         raise ValueError(
-            f"anneal: expected 'hardness' or 'none' for {soft[0]!r}, which has no {recipe.anneal} that is a fixed "
-            f"number, got {recipe.anneal!r}"
+            f"anneal: expected 'none' for {present or 'a network that holds no surrogate of this package'}, without "
+            f"{'a smooth step' if recipe.anneal == 'hardness' else 'an alpha that is a number'}, got {recipe.anneal!r}"
         )
-    end = 1.0 if recipe.anneal == "hardness" else recipe.alpha_end
-    own = max(float(s.numbers()[recipe.anneal]) for s in surrogates.values() if s.hardness < 1)
-    if own > end:
-        raise ValueError(f"alpha_end: expected at least {own}, the surrogate's own, got {end}")
-    ends = {name: float(s.numbers()[recipe.anneal]) for name, s in surrogates.items() if s.hardness == 1}
-    return hardening.Anneal(model, recipe.anneal, None, end, steps=steps, shape=recipe.anneal_shape, ends=ends)
+    if hardening.is_hard(model):
+        for surrogate in hardening.annealable(model, "hardness").values():
+            surrogate.hardness = 0.0
+    if recipe.anneal == "hardness":
+        return hardening.Anneal(model, "hardness", None, 1.0, steps=steps, shape=recipe.anneal_shape)
+    soft = {name: float(s.numbers()["alpha"]) for name, s in surrogates.items() if s.hardness < 1}
+    ends = {name: float(s.numbers()["alpha"]) for name, s in surrogates.items() if s.hardness == 1}
+    if max(soft.values(), default=0.0) > recipe.alpha_end:
+        own = max(soft.values())
+        raise ValueError(f"alpha_end: expected at least {own}, the surrogate's own, got {recipe.alpha_end}")
+    return hardening.Anneal(model, "alpha", None, recipe.alpha_end, steps=steps, shape=recipe.anneal_shape, ends=ends)
 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
     """Raise ValueError if nothing can be annealed as set, or a setting of it is no default and has no effect."""
-    idle: tuple[str, ...] = ("anneal", "alpha_end", "anneal_shape")
-    if annealing(recipe, model, steps=1):
-        idle = () if recipe.anneal == "alpha" else ("alpha_end",)
-    if hardening.is_hard(model):
-        reason = "without a hardness below 1; leave it out, or use a surrogate such as htaf(hardness=0.0)"
-    else:
-        reason = f"with this surrogate and anneal={recipe.anneal!r}; leave it out"
-    for name in idle:
+    annealing(recipe, copy.deepcopy(model), steps=1)
+    users = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
+    for name, anneals in users.items():
         value = getattr(recipe, name)
-        if value != getattr(type(recipe), name) and (name, value) != ("anneal", "none"):
-            raise ValueError(f"{name}: {value!r} has no effect {reason}")
+        if recipe.anneal not in anneals and value != getattr(type(recipe), name):
+            raise ValueError(
+                f"{name}: {value!r} has no effect with anneal={recipe.anneal!r}, only with {' or '.join(anneals)}"
+            )
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
@@ -122,20 +131,19 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
         A function of the step's number, counted from the start of the first epoch, and the optimizer.
 
     Raises:
-        ValueError: as `htaf_snn.hardening.Anneal`, and if there is a surrogate below hardness 1, but none with what is
-            to be annealed.
+        ValueError: as `htaf_snn.hardening.Anneal`, and if there is nothing to anneal.
 
     Example:
         >>> from htaf_snn.training import TrainConfig
-        >>> net = nn.Sequential(nn.Linear(2, 2), hnn.BinaryActivation("htaf(hardness=0.0)"))
-        >>> prepare = before_step(TrainConfig(model="dhn", epochs=2, alpha_end=16.0), net, steps=2)
+        >>> net = nn.Sequential(nn.Linear(2, 2), hnn.BinaryActivation("htaf"))
+        >>> prepare = before_step(TrainConfig(model="dhn", epochs=2, anneal="hardness"), net, steps=2)
         >>> for number in range(4):
         ...     prepare(number, torch.optim.Adam(net.parameters()))
-        ...     print(net[1].surrogate.alpha)
-        2.0
-        4.0
-        8.0
-        16.0
+        ...     print(net[1].surrogate.hardness)
+        0.25
+        0.5
+        0.75
+        1.0
     """
     total = recipe.epochs * steps
     anneal = annealing(recipe, model, total)

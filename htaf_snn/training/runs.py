@@ -41,6 +41,8 @@ class TrainConfig(Recipe, Setup):
         library: neuron implementation of spiking models: "snntorch", "norse" or "fused", this package's.
         surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". A network with a
             hardness below 1 is evaluated both hard and with that hardness.
+        norm: "batch" for BatchNorm before the neurons or activations, "none", or "auto": for models of images "batch",
+            for spiking ones "none". Others than "auto" only for "mlp", "dhn" and "relu".
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their floating-point twin.
         weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
@@ -48,14 +50,15 @@ class TrainConfig(Recipe, Setup):
         epochs, batch_size, n_time_bins: at least 1.
         lr: Adam's learning rate, in (0, 1e6].
         schedule: "constant", or "cosine" for a rate that rises in the first tenth of the steps and then falls to 0.
-        anneal: the quantity that the training moves if the surrogate's hardness is below 1: "alpha", to `alpha_end`,
-            "hardness", to 1, or "none".
+        anneal: "none"; "hardness" to train from smooth to hard, from hardness 0, or that of the surrogate if it is
+            below 1, to 1; or "alpha" to make a smooth network steeper, from the surrogate's alpha to `alpha_end`.
         alpha_end: final alpha, in (0, 1e6].
         anneal_shape: "linear", "cosine" or "stepwise", as in `htaf_snn.hardening.Anneal`.
         precision: "float32" or "bfloat16", as in `fit`.
         compiled: train through `torch.compile`.
         seed: seed for weights, order of the samples and split of the data.
         val_fraction: fraction of the training samples held out for validation, in [0, 1).
+        train_fraction: fraction of the others that is trained on, in (0, 1].
         folds, fold: pool all samples and test on fold number `fold` of `folds` stratified folds.
         device: "auto", "cpu" or "cuda".
 
@@ -77,6 +80,7 @@ class TrainConfig(Recipe, Setup):
     surrogate: str = "htaf"
     model: str = "mlp"
     weight_surrogate: str = "clipped_ste"
+    norm: str = "auto"
     hidden: tuple[int, ...] = (256, 256)
     n_time_bins: int = 10
     folds: int | None = None
@@ -96,7 +100,7 @@ class TrainConfig(Recipe, Setup):
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users: dict[str, tuple[str, ...]] = {"weight_surrogate": ("bnn",)}
-        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING)
+        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | {"norm": ("mlp", "dhn", "relu")}
         users |= dict.fromkeys(("surrogate", "anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY))
         for name, suited in users.items():
             value, default = getattr(self, name), getattr(type(self), name)
@@ -132,6 +136,7 @@ def image_loaders(config: Setup) -> tuple:
         download=config.download,
         batch_size=config.batch_size,
         val_fraction=config.val_fraction,
+        train_fraction=config.train_fraction,
         seed=config.seed,
     )
 
@@ -174,6 +179,7 @@ def make_loaders(config: TrainConfig) -> tuple:
         batch_size=config.batch_size,
         n_time_bins=config.n_time_bins,
         val_fraction=config.val_fraction,
+        train_fraction=config.train_fraction,
         seed=config.seed,
         folds=config.folds,
         fold=config.fold,
@@ -191,7 +197,7 @@ def _make_model(
 
     in_features = torch.Size(frame_shape).numel()
     if config.model == "relu":
-        return models.ReLUNet(in_features, config.hidden, n_classes)
+        return models.ReLUNet(in_features, config.hidden, n_classes, norm=norm_of(config))
     if config.model in BINARY:
         return binary_network(config, in_features, n_classes, config.surrogate)
 
@@ -200,7 +206,13 @@ def _make_model(
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
-    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron)
+    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron, norm_of(config))
+
+
+def norm_of(config: TrainConfig) -> str:
+    """Return the norm of a configuration's network, "batch" or "none"."""
+    default = "none" if config.model in SPIKING else "batch"
+    return default if config.norm == "auto" else config.norm
 
 
 def binary_network(config: TrainConfig, in_features: int, n_classes: int, surrogate: SurrogateLike) -> BinaryNetwork:
@@ -224,7 +236,7 @@ def binary_network(config: TrainConfig, in_features: int, n_classes: int, surrog
         return models.BinaryMLP(
             in_features, config.hidden, n_classes, surrogate=surrogate, weight_surrogate=config.weight_surrogate
         )
-    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate)
+    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate, norm=norm_of(config))
 
 
 def load(out: str | PathLike) -> nn.Module:
@@ -328,7 +340,8 @@ def train(config: TrainConfig, out: str | PathLike, *, resume: bool = False, pro
         >>> first["epochs"], longer["epochs"], 0 <= longer["test_accuracy"] <= 1
         (1, 2, True)
     """
-    is_extended = config.model in SPIKING and needs_register(config.library, config.surrogate)
+    is_annealed = config.anneal != "none"
+    is_extended = config.model in SPIKING and needs_register(config.library, config.surrogate, is_annealed)
     with interop.register() if is_extended else nullcontext():
         return _train(config, Path(out), resume, progress)
 

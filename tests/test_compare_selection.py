@@ -1,0 +1,124 @@
+"""Studies whose arms are each compared at their own learning rate and slope, as validation chooses them."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from htaf_snn.compare import Settings, Study, report, selection
+from htaf_snn.compare.trial import Config
+
+SMALL = {"model": "dhn", "width": 8, "epochs": 1, "batch_size": 256}
+SELECTING = {"anneal": ["none", "hardness"], "lrs": [1e-3, 1e-2], "slopes": [0.5, 1.0], "select": "val"}
+
+
+def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-3, depth=2):
+    config = {"dataset": "digits", "depth": depth, "surrogate": surrogate, "anneal": anneal, "slope": slope, "lr": lr}
+    val, test = accuracies
+    return {"config": config | {"seed": seed}, "result": {"val_accuracy": val, "test_accuracy": test}}
+
+
+def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_choose():
+    settings = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2, select="val")
+    trials = [trial((0.5, 0.9), seed) for seed in (0, 1)] + [trial((0.6, 0.1), seed, lr=1e-2) for seed in (0, 1)]
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-2)}
+    assert [one["config"]["lr"] for one in selection.at_chosen(settings, trials)] == [1e-2, 1e-2]
+    every = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2)
+    assert selection.at_chosen(every, trials) == trials
+
+
+def test_a_place_with_a_failed_seed_is_not_chosen():
+    settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val")
+    trials = [trial((0.5, 0.5), seed) for seed in (0, 1)] + [trial((0.9, 0.9), 0, lr=1e-2)]
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-3)}
+
+
+def test_only_the_seeds_that_select_count():
+    settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val", select_seeds=1)
+    trials = [trial((0.5, 0.5)), trial((0.6, 0.5), lr=1e-2), trial((1.0, 0.5), seed=1)]
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-2)}
+
+
+def test_the_plateau_is_a_row_of_learning_rates_around_the_best():
+    settings = Settings(lrs=[1e-4, 1e-3, 2e-3, 4e-3, 1e-1], select="val")
+    places = {(1.0, 1e-4): 0.9, (1.0, 1e-3): 0.5, (1.0, 2e-3): 0.89, (1.0, 4e-3): 0.9, (0.5, 1e-1): 0.9}
+    assert selection.plateau(settings, places | {(1.0, 4e-3): 0.905}) == 2.0
+    assert selection.plateau(settings, places | {(1.0, 1e-3): 0.95}) == 1.0
+    assert selection.plateau(settings, {}) is None
+
+
+def test_combinations_without_effect_are_left_out():
+    settings = Settings(
+        model="bnn", surrogates=["htaf", "sigmoid", "snntorch.atan", "relu"], anneal=["none", "hardness", "alpha"],
+        slopes=[0.5, 2.0], alpha_end=8.0, anneal_shape="cosine", weight_surrogate="ede", seeds=1,
+    )  # fmt: skip
+    combined = ("none", "hardness", "alpha")
+    expected = [("htaf", anneal) for anneal in combined] + [("sigmoid", anneal) for anneal in combined[:2]]
+    assert settings.arms() == [*expected, ("snntorch.atan", "none"), ("relu", "none")]
+    assert [config.slope for config in settings.configs() if config.surrogate == "relu"] == [1.0]
+    for config in settings.configs():
+        assert (config.alpha_end == 8.0) == (config.anneal == "alpha")
+        assert (config.anneal_shape == "cosine") == (config.anneal != "none")
+        assert (config.trained().weight_surrogate == "ede") == (config.surrogate != "relu")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of three arms, of which one is the twin, that selects with one seed of three."""
+    settings = {"surrogates": ["htaf", "relu"], "seeds": 3, "select_seeds": 1, **SELECTING, **SMALL}
+    study = Study(tmp_path_factory.mktemp("study"), **settings)
+    assert study.counts()["waiting"] == 10
+    assert study.run(workers=1, progress=False) == {"waiting": 0, "running": 0, "finished": 16, "failed": 0}
+    return study
+
+
+def test_the_other_seeds_are_trained_at_the_chosen_places_alone(finished):
+    chosen = selection.chosen(finished.settings, finished.results())
+    assert set(chosen) == {("digits", 2, *arm) for arm in (("htaf", "none"), ("htaf", "hardness"), ("relu", "none"))}
+    others = [entry["config"] for entry in finished.results() if entry["config"]["seed"]]
+    assert len(others) == 6
+    for config in others:
+        arm = selection.pick(config, (*selection.SETTING, *selection.ARM))
+        assert chosen[arm] == selection.pick(config, selection.TUNED)
+    again = Study(finished.out)
+    assert again.run(workers=1, progress=False) == finished.counts()
+
+
+def test_the_table_has_one_row_per_arm(finished):
+    rows, trials = finished.table(), finished.results()
+    assert [(row["surrogate"], row["anneal"], row["seeds"]) for row in rows] == [
+        ("htaf", "none", 3), ("htaf", "hardness", 3), ("relu", "none", 3),
+    ]  # fmt: skip
+    assert rows[0]["claim"] == "baseline"
+    assert all(row["plateau"] in (1.0, 10.0) for row in rows)
+    assert (rows[2]["stretch"], rows[2]["cosine_end"], rows[2]["at_zero"], rows[2]["slope"]) == (None, None, None, 1.0)
+    for row in rows:
+        own = [entry["result"] for entry in trials if selection.pick(entry["config"], report._KEY) == tuple(
+            row[name] for name in report._KEY)]  # fmt: skip
+        assert row["mean"] == pytest.approx(sum(result["test_accuracy"] for result in own) / 3)
+        assert row["hardening_gap"] == 0.0
+    assert len(report.grid(trials)) == 10
+    assert set(report.ranks(finished.settings, trials)) == {"htaf", "htaf, hardness annealed", "relu"}
+
+
+def test_the_page_says_how_arms_were_chosen(finished):
+    page = finished.report().read_text()
+    assert "the slope and the learning rate of its best validation accuracy over the first 1 seeds" in page
+    assert "Accuracy over the learning rate" in page and "htaf, hardness annealed" in page
+    assert "--select val --select-seeds 1" in page
+    results = json.loads((finished.out / "results.json").read_text())
+    assert len(results["table"]) == 3 and len(results["grid"]) == 10
+
+
+def test_a_selection_may_be_changed_afterwards(finished):
+    other = Study(finished.out, **asdict(finished.settings) | {"select": "none", "select_seeds": None})
+    assert other.settings.select == "none"
+    assert other.counts()["waiting"] == 30 - 16
+    Study(finished.out, **asdict(finished.settings))
+
+
+def test_gradients_are_measured_before_and_after_the_training(finished):
+    for entry in finished.results():
+        before, after = entry["result"]["gradient_layers"], entry["result"]["gradient_layers_end"]
+        assert len(before) == len(after) == Config(**entry["config"]).depth
+        assert before != after and min(after) > 0
