@@ -65,15 +65,20 @@ def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
 def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
     small = STILL | {"batch_size": 64, "schedule": "cosine"}
-    study = Study(tmp_path, model=model, seeds=1, **small)
+    study = Study(tmp_path, model=model, seeds=1, anneal=["none", "alpha"], **small)
     assert study.settings.dataset == ("digits",)
-    assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.surrogates) == 5
-    rows = {row["surrogate"]: row for row in study.table()}
-    assert all(row["hardening_gap"] == 0.0 for name, row in rows.items() if "hardness" not in name)
-    smooth = "htaf(normalized=True, hardness=0.0)"
-    [result] = [line["result"] for line in study.results() if line["config"]["surrogate"] == smooth]
-    gap = rows[smooth]["hardening_gap"]
-    assert gap == result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]
+    assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.arms()) == 7
+    table = study.table()
+    assert all(row["hardening_gap"] == 0.0 for row in table if row["anneal"] == "none")
+    [row] = [row for row in table if (row["surrogate"], row["anneal"]) == ("htaf", "alpha")]
+    [result] = [
+        line["result"]
+        for line in study.results()
+        if (line["config"]["surrogate"], line["config"]["anneal"]) == ("htaf", "alpha")
+    ]
+    assert row["hardening_gap"] == result["hardening_gap"]
+    assert row["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"] != 0
+    rows = {row["surrogate"]: row for row in table if row["anneal"] == "none"}
     assert rows["htaf"]["cosine_end"] == pytest.approx(1)
     assert -1 <= rows["ede"]["cosine_end"] < 0.99
     text = study.report().read_text()

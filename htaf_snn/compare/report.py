@@ -35,6 +35,8 @@ _COLUMNS = {
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
     "plateau": ("plateau", "largest over smallest learning rate with nearly the best validation accuracy"),
     "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
+    "difference_low": ("95 % from", "lower end of Student's t interval of the difference"),
+    "difference_high": ("to", "upper end of Student's t interval of the difference"),
     "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
     "effect": ("effect d", "Cohen's d of the paired differences"),
     "claim": ("claim", "conclusion at the 5 % level"),
@@ -134,9 +136,10 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
     row = dict(zip(_KEY, key, strict=True))
     row |= {"seeds": summary["n"], "plateau": None, **{name: summary[name] for name in summary if name in _COLUMNS}}
-    row |= {name: None for name in ("difference", "p_holm", "effect")} | {"claim": "baseline"}
-    if comparison is not None:
-        row |= {name: value for name, value in comparison.as_dict().items() if name in _COLUMNS}
+    names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
+    names |= {name: name for name in ("p_holm", "effect", "claim")}
+    found = {"claim": "baseline"} if comparison is None else comparison.as_dict()
+    row |= {column: found.get(name) for name, column in names.items()}
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None

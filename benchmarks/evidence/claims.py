@@ -1,0 +1,117 @@
+"""Each claim that is measured: its question and its studies, in full and in minutes on offline data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question and the studies that answer it.
+
+    Attributes:
+        name: of the command and of the files.
+        question: what is asked, for the results page.
+        studies: settings of `htaf_snn.compare.Settings`, by the name of the part.
+        quick: settings that replace those of every part with `--quick`, which has to need no download.
+    """
+
+    name: str
+    question: str
+    studies: dict[str, Settings]
+    quick: Settings = field(default_factory=dict)
+
+
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+SUBSET = {"dataset": "fashion-mnist", "train_fraction": 0.37, "epochs": 6}
+DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
+QUICK = {"dataset": "digits", "train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
+QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
+OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle", "straight_through")
+EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (5e-4, 1e-3, 2e-3)}
+
+CLAIMS = [
+    Claim(
+        "dhn-paths",
+        "Deep Heaviside networks: from smooth to hard, or spikes from the start? At which learning rates?",
+        {
+            "fashion-mnist": DEEP
+            | SUBSET
+            | {"surrogates": ("htaf", "relu"), "anneal": ("none", "hardness", "alpha"), "alpha_end": 5.0}
+            | {"depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": RATES}
+            | {"select": "val", "select_seeds": 1, "seeds": 5}
+        },
+        QUICK_DEEP,
+    ),
+    Claim(
+        "dhn-surrogates",
+        "Deep Heaviside networks: which surrogate, each at its own width and learning rate?",
+        {
+            "fashion-mnist": DEEP
+            | SUBSET
+            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (5e-4, 2e-3)}
+            | {"select": "val", "select_seeds": 1, "seeds": 5},
+            "digits without BatchNorm": DEEP
+            | {"dataset": "digits", "norm": "none", "epochs": 20, "batch_size": 32}
+            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0, 2.0), "lrs": (5e-4, 2e-3)}
+            | {"select": "val", "select_seeds": 1, "seeds": 5},
+        },
+        QUICK_DEEP,
+    ),
+    Claim(
+        "dhn-twin",
+        "How far is a deep Heaviside network from its floating-point twin, on all of Fashion-MNIST?",
+        {
+            f"{depth} layers": DEEP
+            | {"dataset": "fashion-mnist", "epochs": 10, "depths": (depth,), "surrogates": ("htaf", "relu")}
+            | {"slopes": (slope,), "lrs": (1e-3, 2e-3), "select": "val", "select_seeds": 2, "seeds": 10}
+            for depth, slope in ((8, 1.0), (16, 0.5))
+        },
+        QUICK | {"lrs": (1e-3, 4e-3)},
+    ),
+    Claim(
+        "bnn",
+        "Binary networks: which surrogate, each at its own width and learning rate?",
+        {
+            "fashion-mnist": {
+                "model": "bnn", "dataset": "fashion-mnist", "width": 512, "epochs": 10, "batch_size": 128,
+                "schedule": "cosine", "surrogates": ("htaf", "approx_sign", "clipped_ste", "ede", "relu"),
+                "anneal": ("none", "hardness"), "depths": (2,), "slopes": (0.5, 1.0), "lrs": (1e-3, 2e-3, 4e-3),
+                "select": "val", "select_seeds": 1, "seeds": 5,
+            }
+        },
+        QUICK,
+    ),
+    Claim(
+        "snn-depth",
+        "Spiking networks: which surrogate, each at its own width and learning rate, by depth?",
+        {
+            name: EVENTS
+            | data
+            | {"surrogates": ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)"), "depths": (2, 5, 10)}
+            | {"select": "val", "select_seeds": 1, "seeds": 5}
+            for name, data in {
+                "saccade-digits": {"dataset": "saccade-digits"},
+                "saccade-digits with BatchNorm": {"dataset": "saccade-digits", "norm": "batch"},
+                "nmnist subset": {"dataset": "nmnist", "folds": 5},
+            }.items()
+        },
+        {"dataset": "saccade-digits", "folds": None, "width": 16, "epochs": 1, "n_time_bins": 3, "depths": (2, 3)}
+        | {"slopes": (1.0,), "lrs": (1e-3,), "seeds": 3, "surrogates": ("htaf", "atan")},
+    ),
+]  # fmt: skip
+
+
+def named(name: str) -> Claim:
+    """Return the claim of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    claims = {claim.name: claim for claim in CLAIMS}
+    if name not in claims:
+        raise ValueError(f"name: expected one of {', '.join(claims)}, got {name!r}")
+    return claims[name]

@@ -1,0 +1,180 @@
+"""docs/results.md and the README's tables, written from benchmarks/results/: no number in them is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from htaf_snn._files import replacing
+from htaf_snn.compare.selection import ARM, label, pick
+
+from .claims import CLAIMS
+from .figures import draw
+from .running import RESULTS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+_BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
+
+_HEAD = """# Results
+
+Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. Every arm, a surrogate and what
+is annealed, has the learning rate and the slope, a factor of the surrogate's argument, with which it was best on
+validation data; all arms had the same choice of both. Differences are to the first arm, paired by seed, with 95 %
+intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
+is the factor between the ends of the learning rates, in a row, whose validation accuracy is within 2 points of the
+arm's best.
+"""
+
+
+def write() -> list[Path]:
+    """Write the page, its figures and the README's tables; return the files."""
+    results = [json.loads((RESULTS / f"{claim.name}.json").read_text()) for claim in measured()]
+    figures = [path for result in results for path in draw(result, PAGE.parent / "results")]
+    texts = {PAGE: page(results), README: with_tables(README.read_text())}
+    for path, text in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+    return [*texts, *figures]
+
+
+def measured() -> list:
+    """Return the claims that have results, in their order."""
+    return [claim for claim in CLAIMS if (RESULTS / f"{claim.name}.json").is_file()]
+
+
+def page(results: list[dict]) -> str:
+    """Return the text of docs/results.md."""
+    return "\n".join([_HEAD, *(_section(result) for result in results)])
+
+
+def with_tables(text: str) -> str:
+    """Return the README with its tables as the results have them now."""
+
+    def filled(match: re.Match) -> str:
+        result = json.loads((RESULTS / f"{match[2]}.json").read_text())
+        tables = [short_table(part) for part in result["parts"].values()]
+        return f"{match[1]}\n" + "\n".join(tables) + f"\n{match[3]}"
+
+    return _BLOCK.sub(filled, text)
+
+
+def _section(result: dict) -> str:
+    hours = sum(trial["seconds"] for part in result["parts"].values() for trial in part["trials"]) / 3600
+    machine, versions = result["machine"], result["versions"]
+    lines = [f"## {result['question']}", "", f"`{result['command']}`, {hours:.1f} hours of one core; data in"]
+    lines += [f"`benchmarks/results/{result['claim']}.json`.", ""]
+    for name, part in result["parts"].items():
+        lines += [f"### {name}", "", _setting(part), "", *findings(part), "", table(part), ""]
+        lines += [f"![Accuracy over the learning rate](results/{file_of(result, name)}.svg)", ""]
+        lines += [_failures(part), ""] if part["failures"] else []
+    lines += [
+        f"Commit {result['commit']}, {machine['processor']}, {machine['cores']} cores, torch {versions['torch']}, "
+        f"snnTorch {versions.get('snntorch', 'none')}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def file_of(result: dict, part: str) -> str:
+    """Return the name of a part's figure."""
+    return f"{result['claim']}-{part}".replace(" ", "-")
+
+
+def _setting(part: dict) -> str:
+    settings = part["settings"]
+    choosing = settings["select_seeds"] or settings["seeds"]
+    sizes = f"{settings['width']} neurons per layer, {settings['epochs']} epochs, batches of {settings['batch_size']}"
+    choices = f"slopes {_listed(settings['slopes'])} and learning rates {_listed(settings['lrs'])}"
+    return (
+        f"{', '.join(settings['dataset'])}, {sizes}, seeds 0 to {settings['seeds'] - 1}; {choices}, chosen with "
+        f"{choosing} of the seeds; gradients of equal {settings['match'].replace('_', ' ')}."
+    )
+
+
+def _listed(values: list[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _failures(part: dict) -> str:
+    counts: dict[str, int] = {}
+    for failure in part["failures"]:
+        name = f"{label(pick(failure, ARM))}: {failure['error'].split(',')[0]}"
+        counts[name] = counts.get(name, 0) + 1
+    return "Trials that failed: " + "; ".join(f"{count} of {name}" for name, count in counts.items()) + "."
+
+
+def findings(part: dict) -> list[str]:
+    """Return one sentence per data set and depth, of what is shown and what is not."""
+    rows, sentences = part["table"], []
+    for place in dict.fromkeys((row["dataset"], row["depth"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["depth"]) == place]
+        base, *others = own
+        name, layers = label(pick(base, ARM)), f"{place[1]} hidden layers"
+        shown = {claim: [row for row in others if row["claim"] == claim] for claim in ("better", "worse")}
+        texts = [_against(name, rows, claim) for claim, rows in shown.items() if rows]
+        rest = [label(pick(row, ARM)) for row in others if row["claim"] not in shown]
+        if rest:
+            texts.append(f"no difference from {name} is shown for {', '.join(rest)}")
+        sentences.append(f"- {layers}: {'; '.join(texts) or 'a single arm'}.")
+    return sentences
+
+
+def _against(name: str, rows: list[dict], claim: str) -> str:
+    parts = [
+        f"{label(pick(row, ARM))} by {100 * abs(row['difference']):.1f} points "
+        f"({100 * abs(row['difference_low']):.1f} to {100 * abs(row['difference_high']):.1f})"
+        for row in rows
+    ]
+    return f"{claim} than {name}: {', '.join(parts)}"
+
+
+_COLUMNS = ("layers", "arm", "accuracy", "95 %", "difference", "95 %", "p", "slope", "lr", "plateau", "gap")
+
+
+def table(part: dict) -> str:
+    """Return the Markdown table of a part."""
+    return _markdown(_COLUMNS, [_cells(row) for row in part["table"]])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    difference, p = row["difference"], row["p_holm"]
+    return [
+        str(row["depth"]),
+        label(pick(row, ARM)),
+        f"{row['mean']:.3f}",
+        _interval(row["t_low"], row["t_high"]),
+        "" if difference is None else f"{difference:+.3f}",
+        "" if difference is None else _interval(row["difference_low"], row["difference_high"], "+"),
+        "" if p is None else f"{p:.2g}",
+        f"{row['slope']:g}",
+        f"{row['lr']:g}",
+        "" if row["plateau"] is None else f"{row['plateau']:.3g}×",
+        f"{row['hardening_gap']:.4f}",
+    ]
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None or high is None else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def short_table(part: dict) -> str:
+    """Return a Markdown table of accuracies, arms by depths."""
+    rows = part["table"]
+    depths = list(dict.fromkeys(row["depth"] for row in rows))
+    arms = list(dict.fromkeys(pick(row, ARM) for row in rows))
+    by_place = {(pick(row, ARM), row["depth"]): row for row in rows}
+    lines = []
+    for arm in arms:
+        own = [by_place.get((arm, depth)) for depth in depths]
+        cells = [row and f"{row['mean']:.3f} ({row['t_low']:.3f} to {row['t_high']:.3f})" for row in own]
+        lines.append([label(arm), *(cell or "" for cell in cells)])
+    return _markdown(("", *(f"{depth} layers" for depth in depths)), lines)
+
+
+def _markdown(head: tuple[str, ...], lines: list[list[str]]) -> str:
+    rows = [list(head), ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,115 @@
+"""A claim's studies are run, or continued, and their results are put together."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from htaf_snn._files import replacing
+from htaf_snn.compare import Settings, Study
+from htaf_snn.compare.study import versions
+
+from .claims import Claim
+
+RESULTS = Path(__file__).parents[1] / "results"
+OFFLINE = ("digits", "saccade-digits")
+_KEPT = ("val_accuracy", "test_accuracy", "hardening_gap", "gradient_layers", "gradient_layers_end", "spike_rate")
+_IDENTITY = ("dataset", "depth", "surrogate", "anneal", "slope", "lr", "seed")
+
+
+def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Settings:
+    """Return the settings of a part of a claim.
+
+    Raises:
+        FileNotFoundError: if its data set is neither offline nor in the folder of the data.
+    """
+    chosen = Settings(**{**claim.studies[part], **(claim.quick if quick else {})})
+    [dataset] = chosen.dataset
+    if dataset in OFFLINE:
+        return chosen
+    root = data and data / dataset.replace("-", "_")
+    if root is None or not root.is_dir():
+        expected = f"the folder {dataset.replace('-', '_')} in --data DIR or HTAF_DATA"
+        raise FileNotFoundError(f"{claim.name}: expected {expected}, got {root or 'no folder'}; or add --quick")
+    return Settings(**{**asdict(chosen), "root": str(root.resolve())})
+
+
+def command_of(claim: Claim, quick: bool) -> str:
+    """Return the command that repeats a claim."""
+    return f"python -m benchmarks.evidence run {claim.name}{' --quick' if quick else ' --data DIR'}"
+
+
+def run(claim: Claim, *, quick: bool, data: Path | None, out: Path, workers: int) -> Path:
+    """Run what is missing of a claim's studies; return the file of the results.
+
+    The results of the full studies are in `benchmarks/results/`, those of quick ones beside the studies.
+    """
+    chosen = {part: settings_of(claim, part, quick, data) for part in claim.studies}
+    parts = {}
+    for part, settings in chosen.items():
+        folder = out / f"{claim.name}{'-quick' if quick else ''}" / part.replace(" ", "-")
+        start = time.perf_counter()
+        study = Study(folder, **asdict(settings))
+        study.run(workers)
+        study.report()
+        parts[part] = result_of(study) | {"seconds_of_last_call": round(time.perf_counter() - start)}
+    result = {"claim": claim.name, "question": claim.question, "command": command_of(claim, quick), **circumstances()}
+    path = (out if quick else RESULTS) / f"{claim.name}{'-quick' if quick else ''}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result | {"parts": parts}, indent=1) + "\n")
+    return path
+
+
+def result_of(study: Study) -> dict[str, Any]:
+    """Return a study's settings, table and trials, without what the claims do not need."""
+    trials = [
+        {name: entry["config"][name] for name in _IDENTITY}
+        | {name: _rounded(entry["result"][name]) for name in _KEPT}
+        | {"seconds": round(entry["result"]["times"]["seconds"], 1)}
+        for entry in study.results()
+    ]
+    return {
+        "settings": asdict(study.settings) | {"root": None if study.settings.root is None else "DIR"},
+        "table": study.table(),
+        "failures": [
+            {name: failure["config"][name] for name in _IDENTITY} | {"error": failure["error"]}
+            for failure in study.failures()
+        ],
+        "trials": trials,
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Return numbers with six significant digits."""
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def circumstances() -> dict[str, Any]:
+    """Return the commit, the versions and the machine."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        call = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
+        return call.stdout.strip() if call.returncode == 0 else ""
+
+    commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
+    if git("status", "--porcelain", "--untracked-files=no"):
+        commit += " with changes"
+    machine = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+    return {"commit": commit, "versions": versions(), "machine": machine}
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
