@@ -118,6 +118,8 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ({"surrogate": "sigmoid", "anneal": "alpha"}, "without an alpha that is a number, got 'alpha'"),
         ({"norm": "layer"}, "norm: expected one of auto, batch, none"),
         ({"norm": "none"}, "norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
+        ({"model": "relu", "identity": 1}, "identity: 1.0 has no effect on the model relu, only on mlp, dhn"),
+        ({"model": "dhn", "identity": -1}, "identity: expected a number in [0, 1e6], got -1.0"),
         ({"train_fraction": 0}, "train_fraction: expected a number in (0, 1]"),
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
@@ -245,6 +247,27 @@ def test_networks_without_batchnorm_have_biases():
     assert nets[2](torch.rand(2, 1, 8, 8)).shape == (2, 2)
     with pytest.raises(ValueError, match=r"^norm: expected one of batch, none, got 'layer'"):
         models.ReLUNet(4, [3], 2, norm="layer")
+
+
+def test_weights_start_with_the_identity_where_the_width_stays():
+    def weights(**options):
+        torch.manual_seed(0)
+        nets = [models.DeepHeavisideNet(3, [3, 3, 4], 2, **options)]
+        nets += [models.DeepHeavisideNet((2, 8, 8), [2, 2, 4], 2, **options)]
+        nets += [models.SpikingMLP(3, [3, 3, 4], 2, nn.Identity, **options)]
+        return [[layer.get_parameter("1.weight" if i and not j else "weight").detach() for j, layer in enumerate(
+            net.layers)] for i, net in zip((0, 0, 1), nets, strict=True)]  # fmt: skip
+
+    for (first, second, third), plain in zip(weights(identity=2.0), weights(), strict=True):
+        assert torch.equal(first, plain[0]) and torch.equal(third, plain[2])
+        difference = second - plain[1]
+        if difference.ndim == 4:
+            assert difference[..., [0, 0, 1, 2], [0, 1, 0, 2]].abs().max() == 0
+            difference = difference[:, :, 1, 1]
+        torch.testing.assert_close(difference, 2 * torch.eye(len(second)))
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"^identity: expected a finite number >= 0, got"):
+            models.DeepHeavisideNet(3, [3, 3], 2, identity=wrong)
 
 
 def test_a_spiking_network_with_batchnorm_normalises_over_samples_and_time():

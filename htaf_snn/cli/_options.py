@@ -12,6 +12,7 @@ NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per re
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
 Norm = Annotated[str, typer.Option(help="batch (BatchNorm), none, or auto: batch for images, none for spikes.")]
+Identity = Annotated[float, typer.Option(help="Multiple of the identity in the weights at the start; 1 if deep.")]
 Anneal = Annotated[
     str, typer.Option(help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth and ever steeper.")
 ]

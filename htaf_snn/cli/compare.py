@@ -81,6 +81,7 @@ def compare_command(
     n_time_bins: shared.NTimeBins = _STUDY.n_time_bins,
     weight_surrogate: shared.WeightSurrogate = _STUDY.weight_surrogate,
     norm: shared.Norm = _STUDY.norm,
+    identity: shared.Identity = _STUDY.identity,
     schedule: shared.Schedule = _STUDY.schedule,
     anneal: Annotated[
         str, typer.Option(help="Comma-separated: none, hardness (from smooth to hard), alpha (ever steeper, smooth).")

@@ -51,6 +51,7 @@ def train_command(
     ] = _DEFAULTS.model,
     weight_surrogate: shared.WeightSurrogate = _DEFAULTS.weight_surrogate,
     norm: shared.Norm = _DEFAULTS.norm,
+    identity: shared.Identity = _DEFAULTS.identity,
     hidden: Annotated[
         str, typer.Option(help="Neurons, or channels of the cnn, per hidden layer, comma-separated.")
     ] = ",".join(map(str, _DEFAULTS.hidden)),

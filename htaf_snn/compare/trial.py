@@ -37,6 +37,7 @@ class Shared:
     width: int = 128
     weight_surrogate: str = "clipped_ste"
     norm: str = "auto"
+    identity: float = 0.0
     epochs: int = 8
     batch_size: int = 32
     n_time_bins: int = 10
@@ -66,7 +67,8 @@ class Config(Shared):
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
         if self.surrogate == TWIN:
-            values |= {"model": TWIN, "weight_surrogate": training.TrainConfig.weight_surrogate}
+            values |= {"model": TWIN}
+            values |= {name: getattr(training.TrainConfig, name) for name in ("weight_surrogate", "identity")}
         fold = None if self.folds is None else self.seed % self.folds
         return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
 
@@ -199,7 +201,7 @@ def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
         def neuron() -> hnn.Sequential:
             return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
 
-        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm)
+        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm, config.identity)
     return training.binary_network(trained, features, n_classes, surrogate)
 
 

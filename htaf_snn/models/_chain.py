@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from numbers import Integral
-from typing import overload
+from typing import TypeVar, overload
 
+import torch
 from torch import Tensor, fx, nn
 
 from .._checks import check_floating
 
 NORMS = ("batch", "none")
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def check_sizes(hidden: Sequence[int]) -> None:
@@ -19,6 +22,22 @@ def check_sizes(hidden: Sequence[int]) -> None:
     valid = isinstance(hidden, Sequence) and not isinstance(hidden, str) and len(hidden)
     if not valid or not all(isinstance(size, Integral) and size > 0 and size is not True for size in hidden):
         raise ValueError(f"hidden: expected one or more positive integers, got {hidden!r}")
+
+
+@torch.no_grad()
+def add_identity(layer: Layer, factor: float) -> Layer:
+    """Add a multiple of the identity to the weights of a linear layer or convolution that keeps its width.
+
+    Raises:
+        ValueError: if the factor is negative or not finite.
+    """
+    if not 0 <= factor < math.inf:
+        raise ValueError(f"identity: expected a finite number >= 0, got {factor!r}")
+    weight = layer.get_parameter("weight")
+    if factor and weight.shape[0] == weight.shape[1]:
+        same = nn.init.eye_ if weight.ndim == 2 else nn.init.dirac_
+        weight.add_(same(torch.empty_like(weight)), alpha=factor)
+    return layer
 
 
 def check_images(x: Tensor, image_shape: tuple[int, ...] | None) -> None:

@@ -28,9 +28,7 @@ _FUNCTIONS = {
 }
 
 
-def binarize(
-    model: nn.Module, skip: Collection[str] = (), *, surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)"
-) -> nn.Module:
+def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: SurrogateLike = "htaf") -> nn.Module:
     """Replace Linear by BinaryLinear, Conv2d by BinaryConv2d and ReLU by an activation of -1 and +1, in place.
 
     The new layers take over the parameters of those that they replace, as latent weights and biases, and their hooks

@@ -12,9 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import nn as hnn
 from .._checks import check_choice
 from ..surrogate import Surrogate, SurrogateLike, resolve
-from ._chain import NORMS, Chain, check_sizes
-
-_SMOOTH = "htaf(normalized=True, hardness=0.0)"
+from ._chain import NORMS, Chain, add_identity, check_sizes
 
 
 def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
@@ -38,9 +36,9 @@ class _Layered(Chain):
         return [module for module in self if isinstance(module, (hnn.BinaryActivation, nn.ReLU))]
 
 
-def _normed(layer: Callable[..., nn.Module], norm: str, *sizes: int) -> list[nn.Module]:
-    """Return a layer and its BatchNorm, or the layer with a bias instead."""
-    layers = [layer(*sizes, bias=norm == "none")]
+def _normed(layer: Callable[..., nn.Module], norm: str, identity: float, *sizes: int) -> list[nn.Module]:
+    """Return a layer, with an identity added to its weights, and its BatchNorm, or the layer with a bias instead."""
+    layers = [add_identity(layer(*sizes, bias=norm == "none"), identity)]
     if norm == "batch":
         two_dimensional = isinstance(layers[0], nn.Conv2d)
         layers.append((nn.BatchNorm2d if two_dimensional else nn.BatchNorm1d)(sizes[1]))
@@ -55,7 +53,6 @@ class BinaryMLP(_Layered):
         hidden: neurons of each hidden layer.
         n_classes: number of classes.
         surrogate: surrogate of the activations, in any form, see `htaf_snn.surrogate.resolve`; each has its own copy.
-            The default is smooth during training.
         weight_surrogate: surrogate of the weights, as in `nn.BinaryLinear`.
 
     Shape:
@@ -77,7 +74,7 @@ class BinaryMLP(_Layered):
         hidden: Sequence[int],
         n_classes: int,
         *,
-        surrogate: SurrogateLike = _SMOOTH,
+        surrogate: SurrogateLike = "htaf",
         weight_surrogate: SurrogateLike = "clipped_ste",
     ):
         check_sizes(hidden)
@@ -99,13 +96,19 @@ class DeepHeavisideNet(_Layered):
         n_classes: number of classes.
         surrogate: as in `BinaryMLP`.
         norm: "batch" for BatchNorm before every activation, or "none" for a bias instead.
+        identity: at the start, this multiple of the identity is added to the weights of hidden layers that keep their
+            width, so that a layer tends to copy its input. 0 for none; 1 for networks of 16 layers or more, which a
+            random step would otherwise scramble beyond learning.
 
     Shape:
         Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown.
+        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative.
+
+    Reference:
+        Zagoruyko and Komodakis 2017, "DiracNets", arXiv 1706.00388, for the identity in place of shortcuts.
 
     Example:
         >>> import torch
@@ -121,29 +124,33 @@ class DeepHeavisideNet(_Layered):
         hidden: Sequence[int],
         n_classes: int,
         *,
-        surrogate: SurrogateLike = _SMOOTH,
+        surrogate: SurrogateLike = "htaf",
         norm: str = "batch",
+        identity: float = 0.0,
     ):
         check_sizes(hidden)
         check_choice("norm", norm, NORMS)
-        new_surrogate = copies(surrogate)
+        options = copies(surrogate), norm, identity
         if isinstance(in_shape, int):
-            layers, features = self._linear(in_shape, hidden, new_surrogate, norm), [in_shape, *hidden][-1]
+            layers, features = self._linear(in_shape, hidden, *options), [in_shape, *hidden][-1]
         else:
-            layers, features = self._convolutional(in_shape, hidden, new_surrogate, norm)
+            layers, features = self._convolutional(in_shape, hidden, *options)
         super().__init__(*layers, hnn.HeavisideLinear(features, n_classes))
 
     @staticmethod
-    def _linear(in_features: int, hidden: Sequence[int], new_surrogate, norm: str) -> list[nn.Module]:
+    def _linear(in_features: int, hidden: Sequence[int], new_surrogate, norm: str, identity: float) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Flatten()]
         for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
             layer = hnn.HeavisideLinear if number else nn.Linear  # the first sees real values
-            layers += [*_normed(layer, norm, a, b), hnn.BinaryActivation(new_surrogate(), (0, 1))]
+            layers += [
+                *_normed(layer, norm, identity if number else 0.0, a, b),
+                hnn.BinaryActivation(new_surrogate(), (0, 1)),
+            ]
         return layers
 
     @staticmethod
     def _convolutional(
-        in_shape: Sequence[int], channels: Sequence[int], new_surrogate, norm: str
+        in_shape: Sequence[int], channels: Sequence[int], new_surrogate, norm: str, identity: float
     ) -> tuple[list[nn.Module], int]:
         widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
         layers: list[nn.Module] = []
@@ -151,7 +158,10 @@ class DeepHeavisideNet(_Layered):
             layer = hnn.HeavisideConv2d if number else nn.Conv2d
             stride = 2 if number and b > a else 1
             height, width = -(-height // stride), -(-width // stride)
-            layers += [*_normed(layer, norm, a, b, 3, stride, 1), hnn.BinaryActivation(new_surrogate(), (0, 1))]
+            layers += [
+                *_normed(layer, norm, identity if number else 0.0, a, b, 3, stride, 1),
+                hnn.BinaryActivation(new_surrogate(), (0, 1)),
+            ]
         return [*layers, nn.Flatten()], widths[-1] * height * width
 
 
@@ -179,7 +189,7 @@ class ReLUNet(_Layered):
         check_choice("norm", norm, NORMS)
         layers: list[nn.Module] = [nn.Flatten()]
         for a, b in pairwise([in_features, *hidden]):
-            layers += [*_normed(nn.Linear, norm, a, b), nn.ReLU()]
+            layers += [*_normed(nn.Linear, norm, 0.0, a, b), nn.ReLU()]
         super().__init__(*layers, nn.Linear([in_features, *hidden][-1], n_classes))
 
 
@@ -232,7 +242,7 @@ class BinaryResNet(Chain):
         n_classes: int = 10,
         *,
         width: int = 16,
-        surrogate: SurrogateLike = _SMOOTH,
+        surrogate: SurrogateLike = "htaf",
         weight_surrogate: SurrogateLike = "clipped_ste",
     ):
         if depth < 8 or (depth - 2) % 6:

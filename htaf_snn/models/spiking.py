@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._checks import check_choice, check_floating
-from ._chain import NORMS, check_sizes
+from ._chain import NORMS, add_identity, check_sizes
 
 
 class _SpikingNet(nn.Module):
@@ -90,6 +90,7 @@ class SpikingMLP(_SpikingNet):
         n_classes: number of classes.
         neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
         norm: "batch" for BatchNorm of every neuron's current over samples and time steps, or "none".
+        identity: as in `DeepHeavisideNet`.
 
     Attributes:
         frame_shape: (T, C, H, W) of the training frames, as `training.load` sets it; frames of another (C, H, W) are
@@ -102,9 +103,9 @@ class SpikingMLP(_SpikingNet):
         where one is out of range, the scores are NaN.
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown; in the forward pass, if the frames
-            do not fit `frame_shape`, a length is out of range, or lengths are passed and there is BatchNorm, which
-            would count time steps beyond them.
+        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative; in the
+            forward pass, if the frames do not fit `frame_shape`, a length is out of range, or lengths are passed and
+            there is BatchNorm, which would count time steps beyond them.
         TypeError: if `neuron` makes no module; in the forward pass, if the frames are not floating-point, or a neuron
             returns more than spikes, as `nn.Leaky` does.
 
@@ -122,11 +123,13 @@ class SpikingMLP(_SpikingNet):
         n_classes: int,
         neuron: Callable[[], nn.Module],
         norm: str = "none",
+        identity: float = 0.0,
     ):
         check_sizes(hidden)
         check_choice("norm", norm, NORMS)
         sizes = [in_features, *hidden]
         first, *rest = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        rest = [add_identity(layer, identity) for layer in rest]
         layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), first), *rest]
         if norm == "batch":
             layers = [nn.Sequential(layer, nn.BatchNorm1d(size)) for layer, size in zip(layers, hidden, strict=True)]

@@ -34,6 +34,7 @@ _VALID: dict[str, tuple[str, Callable[[Any], object]]] = {
     **dict.fromkeys(("lr", "alpha_end"), ("a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)),
     "val_fraction": ("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1),
     "train_fraction": ("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
+    "identity": ("a number in [0, 1e6]", lambda v: is_number(v) and 0 <= v <= 1e6),
     "seed": ("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63),
     **{name: (f"one of {', '.join(choices)}", choices.__contains__) for name, choices in _CHOICES.items()},
 }

@@ -43,6 +43,8 @@ class TrainConfig(Recipe, Setup):
             hardness below 1 is evaluated both hard and with that hardness.
         norm: "batch" for BatchNorm before the neurons or activations, "none", or "auto": for models of images "batch",
             for spiking ones "none". Others than "auto" only for "mlp", "dhn" and "relu".
+        identity: multiple of the identity in the weights at the start, as in `models.DeepHeavisideNet`; only for "mlp"
+            and "dhn".
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their floating-point twin.
         weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
@@ -81,6 +83,7 @@ class TrainConfig(Recipe, Setup):
     model: str = "mlp"
     weight_surrogate: str = "clipped_ste"
     norm: str = "auto"
+    identity: float = 0.0
     hidden: tuple[int, ...] = (256, 256)
     n_time_bins: int = 10
     folds: int | None = None
@@ -100,7 +103,10 @@ class TrainConfig(Recipe, Setup):
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users: dict[str, tuple[str, ...]] = {"weight_surrogate": ("bnn",)}
-        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | {"norm": ("mlp", "dhn", "relu")}
+        users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | {
+            "norm": ("mlp", "dhn", "relu"),
+            "identity": ("mlp", "dhn"),
+        }
         users |= dict.fromkeys(("surrogate", "anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY))
         for name, suited in users.items():
             value, default = getattr(self, name), getattr(type(self), name)
@@ -206,7 +212,7 @@ def _make_model(
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
-    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron, norm_of(config))
+    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron, norm_of(config), config.identity)
 
 
 def norm_of(config: TrainConfig) -> str:
@@ -236,7 +242,9 @@ def binary_network(config: TrainConfig, in_features: int, n_classes: int, surrog
         return models.BinaryMLP(
             in_features, config.hidden, n_classes, surrogate=surrogate, weight_surrogate=config.weight_surrogate
         )
-    return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate, norm=norm_of(config))
+    return models.DeepHeavisideNet(
+        in_features, config.hidden, n_classes, surrogate=surrogate, norm=norm_of(config), identity=config.identity
+    )
 
 
 def load(out: str | PathLike) -> nn.Module:

@@ -1,0 +1,97 @@
+"""The claims' commands: valid settings, quick forms without data, and a page that is that of the results."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # at the end, so that the package that is tested stays the installed one
+
+from benchmarks.evidence import __main__ as command  # noqa: E402
+from benchmarks.evidence import claims, page, running  # noqa: E402
+from htaf_snn.compare import Settings  # noqa: E402
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS, ids=lambda claim: claim.name)
+def test_settings_are_valid_and_quick_ones_need_no_data(claim):
+    for part in claim.studies:
+        settings = Settings(**claim.studies[part])
+        assert settings.select == "val" and settings.seeds >= 5
+        assert set(running.settings_of(claim, part, quick=True, data=None).dataset) <= set(running.OFFLINE)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A claim with the smallest studies."""
+    tiny = {"dataset": "digits", "epochs": 1, "width": 4, "batch_size": 256, "depths": (1, 2), "seeds": 3}
+    tiny |= {"lrs": (1e-3, 1e-2), "slopes": (1.0,), "surrogates": ("htaf", "atan", "relu"), "select_seeds": 1}
+    claim = replace(claims.named("bnn"), quick=tiny | {"anneal": ("none",)})
+    out = tmp_path_factory.mktemp("evidence")
+    path = running.run(claim, quick=True, data=None, out=out, workers=1)
+    return path, json.loads(path.read_text())
+
+
+def test_results_have_all_that_their_page_needs(measured):
+    path, result = measured
+    assert path.name == "bnn-quick.json"
+    assert result["command"] == "python -m benchmarks.evidence run bnn --quick"
+    assert {"htaf-snn", "torch"} <= set(result["versions"]) and result["machine"]["cores"]
+    [part] = result["parts"].values()
+    assert len(part["table"]) == 6 and len(part["trials"]) == 2 * 3 * (2 + 2)
+    text = page.page([result])
+    assert result["question"] in text and result["command"] in text and result["commit"] in text
+    for row in part["table"]:
+        assert f"| {row['depth']} | {row['surrogate']} | {row['mean']:.3f} |" in text
+    assert page.short_table(part).count("\n") == 5
+    assert len(page.findings(part)) == 2
+
+
+def test_a_finding_names_its_numbers():
+    row = {"dataset": "digits", "depth": 2, "anneal": "none", "surrogate": "htaf", "claim": "baseline"}
+    better = row | {"surrogate": "a", "claim": "better", "difference": 0.02}
+    better |= {"difference_low": 0.011, "difference_high": 0.029}
+    unclear = row | {"surrogate": "b", "claim": "no difference shown"}
+    expected = (
+        "- 2 hidden layers: better than htaf: a by 2.0 points (1.1 to 2.9); no difference from htaf is shown for b."
+    )
+    assert page.findings({"table": [row, better, unclear]}) == [expected]
+
+
+def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):
+    path, result = measured
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    (tmp_path / "bnn.json").write_text(path.read_text())
+    before = "a\n<!-- evidence: bnn -->\nold\n<!-- end of evidence -->\nb\n"
+    [part] = result["parts"].values()
+    expected = f"a\n<!-- evidence: bnn -->\n\n{page.short_table(part)}\n<!-- end of evidence -->\nb\n"
+    assert page.with_tables(before) == page.with_tables(expected) == expected
+
+
+def test_the_page_and_the_readme_are_those_of_the_results():
+    results = [json.loads((page.RESULTS / f"{claim.name}.json").read_text()) for claim in page.measured()]
+    assert page.PAGE.read_text() == page.page(results)
+    assert page.README.read_text() == page.with_tables(page.README.read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "dhn"], "name: expected one of dhn-paths, "),
+        (["run", "bnn"], "bnn: expected the folder fashion_mnist in --data DIR or HTAF_DATA, got no folder"),
+    ],
+)
+def test_mistakes_are_named(arguments, message, monkeypatch):
+    monkeypatch.delenv("HTAF_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["evidence", *arguments])
+    with pytest.raises((ValueError, OSError)) as error:
+        command.main()
+    assert message in str(error.value)
+
+
+def test_claims_are_listed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["evidence", "list"])
+    command.main()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [c.name for c in claims.CLAIMS]
