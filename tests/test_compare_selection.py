@@ -13,7 +13,8 @@ SELECTING = {"anneal": ["none", "hardness"], "lrs": [1e-3, 1e-2], "slopes": [0.5
 
 
 def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-3, depth=2):
-    config = {"dataset": "digits", "depth": depth, "surrogate": surrogate, "anneal": anneal, "slope": slope, "lr": lr}
+    config = {"dataset": "digits", "depth": depth, "surrogate": surrogate, "anneal": anneal, "identity": 0.0}
+    config |= {"slope": slope, "lr": lr}
     val, test = accuracies
     return {"config": config | {"seed": seed}, "result": {"val_accuracy": val, "test_accuracy": test}}
 
@@ -21,7 +22,7 @@ def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-
 def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_choose():
     settings = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.9), seed) for seed in (0, 1)] + [trial((0.6, 0.1), seed, lr=1e-2) for seed in (0, 1)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-2)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
     assert [one["config"]["lr"] for one in selection.at_chosen(settings, trials)] == [1e-2, 1e-2]
     every = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2)
     assert selection.at_chosen(every, trials) == trials
@@ -30,13 +31,13 @@ def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_cho
 def test_a_place_with_a_failed_seed_is_not_chosen():
     settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.5), seed) for seed in (0, 1)] + [trial((0.9, 0.9), 0, lr=1e-2)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-3)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-3)}
 
 
 def test_only_the_seeds_that_select_count():
     settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val", select_seeds=1)
     trials = [trial((0.5, 0.5)), trial((0.6, 0.5), lr=1e-2), trial((1.0, 0.5), seed=1)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none"): (1.0, 1e-2)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
 
 
 def test_the_plateau_is_a_row_of_learning_rates_around_the_best():
@@ -53,8 +54,11 @@ def test_combinations_without_effect_are_left_out():
         slopes=[0.5, 2.0], alpha_end=8.0, anneal_shape="cosine", weight_surrogate="ede", seeds=1,
     )  # fmt: skip
     combined = ("none", "hardness", "alpha")
-    expected = [("htaf", anneal) for anneal in combined] + [("sigmoid", anneal) for anneal in combined[:2]]
-    assert settings.arms() == [*expected, ("snntorch.atan", "none"), ("relu", "none")]
+    expected = [("htaf", anneal, 0.0) for anneal in combined] + [("sigmoid", anneal, 0.0) for anneal in combined[:2]]
+    assert settings.arms() == [*expected, ("snntorch.atan", "none", 0.0), ("relu", "none", 0.0)]
+    both = Settings(surrogates=["htaf"], identity=[0, 1], seeds=1)
+    assert both.arms() == [("htaf", "none", 0.0), ("htaf", "none", 1.0)]
+    assert [config.trained().identity for config in both.configs()] == [0.0, 1.0]
     assert [config.slope for config in settings.configs() if config.surrogate == "relu"] == [1.0]
     for config in settings.configs():
         assert (config.alpha_end == 8.0) == (config.anneal == "alpha")
@@ -74,7 +78,8 @@ def finished(tmp_path_factory):
 
 def test_the_other_seeds_are_trained_at_the_chosen_places_alone(finished):
     chosen = selection.chosen(finished.settings, finished.results())
-    assert set(chosen) == {("digits", 2, *arm) for arm in (("htaf", "none"), ("htaf", "hardness"), ("relu", "none"))}
+    settings_arms = [("htaf", "none", 0.0), ("htaf", "hardness", 0.0), ("relu", "none", 0.0)]
+    assert set(chosen) == {("digits", 2, *arm) for arm in settings_arms}
     others = [entry["config"] for entry in finished.results() if entry["config"]["seed"]]
     assert len(others) == 6
     for config in others:

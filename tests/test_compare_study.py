@@ -123,10 +123,10 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
     rng = np.random.default_rng(0)
     scores = {name: 0.8 + shift + rng.normal(0, 0.01, 6) for name, shift in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
     cells = {
-        ("set", 2, name, "none", 1.0, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
+        ("set", 2, name, "none", 0.0, 1.0, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
         for name, values in scores.items()
     }
-    del cells["set", 2, "b", "none", 1.0, 1e-3][0], cells["set", 2, "c", "none", 1.0, 1e-3][1]
+    del cells["set", 2, "b", "none", 0.0, 1.0, 1e-3][0], cells["set", 2, "c", "none", 0.0, 1.0, 1e-3][1]
     comparisons = report._comparisons(Settings(surrogates=["htaf", "atan"]), cells)
     lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
@@ -142,7 +142,7 @@ def test_the_files(finished):
     assert len({line.count("|") for line in markdown}) == 1
     latex = (finished.out / "table.tex").read_text()
     assert latex.startswith("\\begin{tabular}")
-    assert r"saccade-digits & 2 & norse.super & none & 2 & 0.001 & 3" in latex
+    assert r"saccade-digits & 2 & norse.super & none & 0 & 2 & 0.001 & 3" in latex
     assert latex.count(r"\\") == 7
     results = json.loads((finished.out / "results.json").read_text())
     assert results["table"] == json.loads(json.dumps(rows))

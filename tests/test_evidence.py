@@ -50,7 +50,7 @@ def test_results_have_all_that_their_page_needs(measured):
 
 
 def test_a_finding_names_its_numbers():
-    row = {"dataset": "digits", "depth": 2, "anneal": "none", "surrogate": "htaf", "claim": "baseline"}
+    row = {"dataset": "digits", "depth": 2, "anneal": "none", "identity": 0.0, "surrogate": "htaf", "claim": "baseline"}
     better = row | {"surrogate": "a", "claim": "better", "difference": 0.02}
     better |= {"difference_low": 0.011, "difference_high": 0.029}
     unclear = row | {"surrogate": "b", "claim": "no difference shown"}

@@ -118,7 +118,7 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ({"surrogate": "sigmoid", "anneal": "alpha"}, "without an alpha that is a number, got 'alpha'"),
         ({"norm": "layer"}, "norm: expected one of auto, batch, none"),
         ({"norm": "none"}, "norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
-        ({"model": "relu", "identity": 1}, "identity: 1.0 has no effect on the model relu, only on mlp, dhn"),
+        ({"identity": 1}, "identity: 1.0 has no effect on the model bnn, only on mlp, dhn, relu"),
         ({"model": "dhn", "identity": -1}, "identity: expected a number in [0, 1e6], got -1.0"),
         ({"train_fraction": 0}, "train_fraction: expected a number in (0, 1]"),
         ({"surrogate": "magic"}, "magic"),

@@ -36,12 +36,13 @@ EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0),
 CLAIMS = [
     Claim(
         "dhn-paths",
-        "Deep Heaviside networks: from smooth to hard, or spikes from the start? At which learning rates?",
+        "Deep Heaviside networks: from smooth to hard, or spikes from the start? What carries a gradient through 32 "
+        "layers?",
         {
             "fashion-mnist": DEEP
             | SUBSET
             | {"surrogates": ("htaf", "relu"), "anneal": ("none", "hardness", "alpha"), "alpha_end": 5.0}
-            | {"depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": RATES}
+            | {"identity": (0.0, 1.0), "depths": (2, 8, 16, 32), "slopes": (0.5, 1.0), "lrs": RATES}
             | {"select": "val", "select_seeds": 1, "seeds": 5}
         },
         QUICK_DEEP,
@@ -52,8 +53,8 @@ CLAIMS = [
         {
             "fashion-mnist": DEEP
             | SUBSET
-            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (5e-4, 2e-3)}
-            | {"select": "val", "select_seeds": 1, "seeds": 5},
+            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (1e-3,)}
+            | {"identity": 1.0, "select": "val", "select_seeds": 1, "seeds": 5},
             "digits without BatchNorm": DEEP
             | {"dataset": "digits", "norm": "none", "epochs": 20, "batch_size": 32}
             | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0, 2.0), "lrs": (5e-4, 2e-3)}
@@ -66,9 +67,10 @@ CLAIMS = [
         "How far is a deep Heaviside network from its floating-point twin, on all of Fashion-MNIST?",
         {
             f"{depth} layers": DEEP
-            | {"dataset": "fashion-mnist", "epochs": 10, "depths": (depth,), "surrogates": ("htaf", "relu")}
-            | {"slopes": (slope,), "lrs": (1e-3, 2e-3), "select": "val", "select_seeds": 2, "seeds": 10}
-            for depth, slope in ((8, 1.0), (16, 0.5))
+            | {"dataset": "fashion-mnist", "epochs": 20, "depths": (depth,), "surrogates": ("htaf", "relu")}
+            | {"identity": (0.0, 1.0), "slopes": (slope,), "lrs": (1e-3,), "select": "val"}
+            | {"select_seeds": 2, "seeds": 10}
+            for depth, slope in ((8, 1.0), (16, 0.5), (32, 0.5))
         },
         QUICK | {"lrs": (1e-3, 4e-3)},
     ),
@@ -92,7 +94,7 @@ CLAIMS = [
             name: EVENTS
             | data
             | {"surrogates": ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)"), "depths": (2, 5, 10)}
-            | {"select": "val", "select_seeds": 1, "seeds": 5}
+            | {"identity": (0.0, 1.0), "select": "val", "select_seeds": 1, "seeds": 5}
             for name, data in {
                 "saccade-digits": {"dataset": "saccade-digits"},
                 "saccade-digits with BatchNorm": {"dataset": "saccade-digits", "norm": "batch"},

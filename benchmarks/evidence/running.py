@@ -13,6 +13,7 @@ from typing import Any
 
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings, Study
+from htaf_snn.compare.selection import ARM, SETTING, TUNED
 from htaf_snn.compare.study import versions
 
 from .claims import Claim
@@ -20,7 +21,7 @@ from .claims import Claim
 RESULTS = Path(__file__).parents[1] / "results"
 OFFLINE = ("digits", "saccade-digits")
 _KEPT = ("val_accuracy", "test_accuracy", "hardening_gap", "gradient_layers", "gradient_layers_end", "spike_rate")
-_IDENTITY = ("dataset", "depth", "surrogate", "anneal", "slope", "lr", "seed")
+_IDENTITY = (*SETTING, *ARM, *TUNED, "seed")
 
 
 def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Settings:

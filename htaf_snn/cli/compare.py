@@ -16,7 +16,15 @@ from . import _options as shared
 from ._app import IS_MAIN, app, given_options, one_line_errors
 
 _STUDY = Settings()
-_SPLIT = {"dataset": str, "surrogates": str, "anneal": str, "slopes": float, "depths": int, "lrs": float}
+_SPLIT = {
+    "dataset": str,
+    "surrogates": str,
+    "anneal": str,
+    "identity": float,
+    "slopes": float,
+    "depths": int,
+    "lrs": float,
+}
 
 
 @app.command(
@@ -81,7 +89,9 @@ def compare_command(
     n_time_bins: shared.NTimeBins = _STUDY.n_time_bins,
     weight_surrogate: shared.WeightSurrogate = _STUDY.weight_surrogate,
     norm: shared.Norm = _STUDY.norm,
-    identity: shared.Identity = _STUDY.identity,
+    identity: Annotated[
+        str, typer.Option(help="Comma-separated multiples of the identity in the weights at the start.")
+    ] = "0",
     schedule: shared.Schedule = _STUDY.schedule,
     anneal: Annotated[
         str, typer.Option(help="Comma-separated: none, hardness (from smooth to hard), alpha (ever steeper, smooth).")

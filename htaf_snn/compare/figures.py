@@ -187,7 +187,7 @@ def learning_rates(settings: Settings, rows: list[dict]) -> Figure:
     return Figure(title, f"Best of {where}: {text}.", _draw(draw, size, columns=len(places)))
 
 
-def _means(settings: Settings, rows: list[dict], arm: tuple[str, str]) -> np.ndarray:
+def _means(settings: Settings, rows: list[dict], arm: tuple) -> np.ndarray:
     """Return mean accuracies (slopes, lrs) over data sets and depths; NaN where no trial is finished."""
     means = np.full((len(settings.slopes), len(settings.lrs)), np.nan)
     for i, slope in enumerate(settings.slopes):

@@ -25,6 +25,7 @@ _COLUMNS = {
     "depth": ("depth", "number of hidden layers"),
     "surrogate": ("surrogate", "library and parameters as given; without a library, this package's"),
     "anneal": ("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
+    "identity": ("identity", "multiple of the identity in the weights at the start"),
     "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
     "lr": ("lr", "learning rate of Adam"),
     "seeds": ("seeds", "finished trials"),

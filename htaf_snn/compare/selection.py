@@ -9,7 +9,7 @@ import numpy as np
 from .settings import Settings
 
 SETTING = ("dataset", "depth")
-ARM = ("surrogate", "anneal")
+ARM = ("surrogate", "anneal", "identity")
 TUNED = ("slope", "lr")
 TOLERANCE = 0.02
 """Accuracy below the best within which a learning rate belongs to the plateau."""
@@ -20,10 +20,11 @@ def pick(config: dict, names: Iterable[str]) -> tuple:
     return tuple(config[name] for name in names)
 
 
-def label(arm: Sequence[str]) -> str:
-    """Return the name of an arm, (surrogate, anneal)."""
-    surrogate, anneal = arm
-    return surrogate if anneal == "none" else f"{surrogate}, {anneal} annealed"
+def label(arm: Sequence) -> str:
+    """Return the name of an arm, (surrogate, anneal, identity)."""
+    surrogate, anneal, identity = arm
+    parts = [surrogate, *([f"{anneal} annealed"] if anneal != "none" else [])]
+    return ", ".join([*parts, *([f"identity {identity:g}"] if identity else [])])
 
 
 def setting(settings: Settings, config: dict) -> tuple:

@@ -27,8 +27,9 @@ SELECTIONS = ("none", "val")
 class Settings(trial.Shared):
     """What a study compares: all combinations of the values below.
 
-    A surrogate and what is annealed are an arm of the study. Arms are compared with the first one, either at the same
-    slope and learning rate, or each at those with which it has the best validation accuracy.
+    A surrogate, what is annealed and the identity in the weights are an arm of the study. Arms are compared with the
+    first one, either at the same slope and learning rate, or each at those with which it has the best validation
+    accuracy.
 
     Attributes:
         model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
@@ -41,6 +42,7 @@ class Settings(trial.Shared):
             for `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
         anneal: what is annealed, as in `training.TrainConfig`; one or several. Where a surrogate has no smooth step or
             no alpha, as other libraries' have not, its combination with that annealing is left out.
+        identity: multiples of the identity in the weights at the start, as in `training.TrainConfig`; one or several.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
         lrs: learning rates.
@@ -54,7 +56,7 @@ class Settings(trial.Shared):
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        weight_surrogate, norm, identity, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal_shape,
+        weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal_shape,
             train_fraction, device: as in `training.TrainConfig`.
 
     Raises:
@@ -70,6 +72,7 @@ class Settings(trial.Shared):
     dataset: tuple[str, ...] = None  # type: ignore[assignment]  # None is replaced in __post_init__
     surrogates: tuple[str, ...] = None  # type: ignore[assignment]  # likewise
     anneal: tuple[str, ...] = ("none",)
+    identity: tuple[float, ...] = (0.0,)
     slopes: tuple[float, ...] = (1.0,)
     depths: tuple[int, ...] = (2,)
     lrs: tuple[float, ...] = (1e-3,)
@@ -85,9 +88,11 @@ class Settings(trial.Shared):
             object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
         if isinstance(self.anneal, str):
             object.__setattr__(self, "anneal", (self.anneal,))
+        if is_number(self.identity):
+            object.__setattr__(self, "identity", (self.identity,))
         if self.surrogates is None:
             object.__setattr__(self, "surrogates", SPIKING_SURROGATES if spiking else BINARY_SURROGATES)
-        for name in ("dataset", "surrogates", "anneal", "slopes", "depths", "lrs"):
+        for name in ("dataset", "surrogates", "anneal", "identity", "slopes", "depths", "lrs"):
             values = getattr(self, name)
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise ValueError(f"{name}: expected one value or more, got {values!r}")
@@ -156,9 +161,10 @@ class Settings(trial.Shared):
         """The number of seeds with which all combinations are trained."""
         return self.select_seeds or self.seeds
 
-    def arms(self) -> list[tuple[str, str]]:
-        """Return the pairs of a surrogate and what is annealed that are compared."""
-        return [(name, anneal) for name, anneal in product(self.surrogates, self.anneal) if _anneals(name, anneal)]
+    def arms(self) -> list[tuple[str, str, float]]:
+        """Return the combinations of a surrogate, what is annealed and the identity that are compared."""
+        combined = product(self.surrogates, self.anneal, self.identity)
+        return [(name, anneal, float(identity)) for name, anneal, identity in combined if _anneals(name, anneal)]
 
     def configs(self) -> list[trial.Config]:
         """Return the configuration of every trial, with the seeds of each combination in a row.
@@ -180,10 +186,11 @@ class Settings(trial.Shared):
         return configs
 
     def _seeds(
-        self, seeds: range, dataset: str, arm: Sequence[str], depth: int, slope: float, lr: float
+        self, seeds: range, dataset: str, arm: Sequence, depth: int, slope: float, lr: float
     ) -> list[trial.Config]:
         shared = {field.name: getattr(self, field.name) for field in fields(trial.Shared)}
-        shared |= {"dataset": dataset, "root": self.root_of(dataset), "surrogate": arm[0], "anneal": arm[1]}
+        shared |= {"dataset": dataset, "root": self.root_of(dataset)}
+        shared |= dict(zip(("surrogate", "anneal", "identity"), arm, strict=True))
         if arm[1] != "alpha":
             shared["alpha_end"] = trial.Config.alpha_end
         if arm[1] == "none":

@@ -37,7 +37,7 @@ class Shared:
     width: int = 128
     weight_surrogate: str = "clipped_ste"
     norm: str = "auto"
-    identity: float = 0.0
+    identity: float | tuple[float, ...] = 0.0
     epochs: int = 8
     batch_size: int = 32
     n_time_bins: int = 10
@@ -57,6 +57,7 @@ class Config(Shared):
     dataset: str = "saccade-digits"
     surrogate: str = "htaf"
     anneal: str = "none"
+    identity: float = 0.0
     slope: float = 1.0
     depth: int = 2
     lr: float = 1e-3
@@ -67,8 +68,7 @@ class Config(Shared):
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
         if self.surrogate == TWIN:
-            values |= {"model": TWIN}
-            values |= {name: getattr(training.TrainConfig, name) for name in ("weight_surrogate", "identity")}
+            values |= {"model": TWIN, "weight_surrogate": training.TrainConfig.weight_surrogate}
         fold = None if self.folds is None else self.seed % self.folds
         return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
 
@@ -195,7 +195,7 @@ def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
     trained = config.trained()
     norm = training.runs.norm_of(trained)
     if surrogate is None:
-        return models.ReLUNet(features, trained.hidden, n_classes, norm=norm)
+        return models.ReLUNet(features, trained.hidden, n_classes, norm=norm, identity=config.identity)
     if config.model == "mlp":
 
         def neuron() -> hnn.Sequential:

@@ -170,13 +170,13 @@ class ReLUNet(_Layered):
 
     Args:
         in_features, hidden, n_classes: as in `BinaryMLP`.
-        norm: as in `DeepHeavisideNet`.
+        norm, identity: as in `DeepHeavisideNet`.
 
     Shape:
         Images (B, *features) to class scores (B, n_classes).
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1, or the norm is unknown.
+        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative.
 
     Example:
         >>> import torch
@@ -184,12 +184,14 @@ class ReLUNet(_Layered):
         torch.Size([3, 10])
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], n_classes: int, *, norm: str = "batch"):
+    def __init__(
+        self, in_features: int, hidden: Sequence[int], n_classes: int, *, norm: str = "batch", identity: float = 0.0
+    ):
         check_sizes(hidden)
         check_choice("norm", norm, NORMS)
         layers: list[nn.Module] = [nn.Flatten()]
-        for a, b in pairwise([in_features, *hidden]):
-            layers += [*_normed(nn.Linear, norm, 0.0, a, b), nn.ReLU()]
+        for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
+            layers += [*_normed(nn.Linear, norm, identity if number else 0.0, a, b), nn.ReLU()]
         super().__init__(*layers, nn.Linear([in_features, *hidden][-1], n_classes))
 
 

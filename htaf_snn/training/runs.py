@@ -43,8 +43,8 @@ class TrainConfig(Recipe, Setup):
             hardness below 1 is evaluated both hard and with that hardness.
         norm: "batch" for BatchNorm before the neurons or activations, "none", or "auto": for models of images "batch",
             for spiking ones "none". Others than "auto" only for "mlp", "dhn" and "relu".
-        identity: multiple of the identity in the weights at the start, as in `models.DeepHeavisideNet`; only for "mlp"
-            and "dhn".
+        identity: multiple of the identity in the weights at the start, as in `models.DeepHeavisideNet`; only for "mlp",
+            "dhn" and "relu".
         model: spiking, "mlp" or "cnn"; of images, "bnn" (`models.BinaryMLP`), "dhn" (`models.DeepHeavisideNet`) or
             "relu", their floating-point twin.
         weight_surrogate: surrogate of the bnn's weights, as in `htaf_snn.nn.BinaryLinear`.
@@ -105,7 +105,7 @@ class TrainConfig(Recipe, Setup):
         users: dict[str, tuple[str, ...]] = {"weight_surrogate": ("bnn",)}
         users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | {
             "norm": ("mlp", "dhn", "relu"),
-            "identity": ("mlp", "dhn"),
+            "identity": ("mlp", "dhn", "relu"),
         }
         users |= dict.fromkeys(("surrogate", "anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY))
         for name, suited in users.items():
@@ -203,7 +203,7 @@ def _make_model(
 
     in_features = torch.Size(frame_shape).numel()
     if config.model == "relu":
-        return models.ReLUNet(in_features, config.hidden, n_classes, norm=norm_of(config))
+        return models.ReLUNet(in_features, config.hidden, n_classes, norm=norm_of(config), identity=config.identity)
     if config.model in BINARY:
         return binary_network(config, in_features, n_classes, config.surrogate)
 
