@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -86,15 +87,23 @@ def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slo
     check_choice("match", match, MATCHES)
     if not 0 < slope < math.inf:
         raise ValueError(f"slope: expected a positive finite number, got {slope!r}")
-    surrogate = resolve(surrogate)
+    own, surrogate = surrogate, resolve(surrogate)
     if match == "none":
         return Rescaled(surrogate, stretch=slope)
-    ours, theirs = profile.measure(surrogate, "surrogate"), profile.measure(reference, "reference")
+    ours, theirs = _measured(own, "surrogate"), _measured(reference, "reference")
     if match == "half_width":
         return Rescaled(surrogate, stretch=slope * _ratio("half width", ours.width, theirs.width))
     if match == "area":
         return Rescaled(surrogate, stretch=slope, gain=_ratio("area", abs(theirs.total_mass), abs(ours.total_mass)))
     return Rescaled(surrogate, stretch=slope, gain=_ratio("peak", theirs.peak, ours.peak * slope))
+
+
+def _measured(surrogate: SurrogateLike, name: str) -> profile.Profile:
+    # The trials of a study in one process repeat the same specifications.
+    return _of_specification(surrogate, name) if isinstance(surrogate, str) else profile.measure(surrogate, name)
+
+
+_of_specification = lru_cache(profile.measure)
 
 
 def _ratio(quantity: str, numerator: float, denominator: float) -> float:

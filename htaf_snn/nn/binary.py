@@ -105,6 +105,8 @@ class BinaryActivation(nn.Module):
 class _BinaryWeight(nn.Module):
     """A latent real weight, used as -1 and +1, with a scale per output and a bias."""
 
+    surrogate_acts_on_weights = True
+
     def __init__(self, shape: tuple[int, ...], bias: bool, scale: str, surrogate: SurrogateLike):
         super().__init__()
         check_choice("scale", scale, SCALES)

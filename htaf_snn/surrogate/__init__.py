@@ -19,8 +19,11 @@ from .formulas.straight_through import StraightThrough as StraightThrough
 from .formulas.swish_sign import SwishSign as SwishSign
 from .formulas.triangle import Triangle as Triangle
 from .specifications import SurrogateLike, fault, names, register, resolve
+from .suggesting import suggest
+from .suggestions import MeasuredLayer, MeasuredWidth, Suggestion
 
-__all__ = ["Foreign", "Formula", "Surrogate", "SurrogateLike", "fault", "names", "register", "resolve"]
+__all__ = ["Foreign", "Formula", "MeasuredLayer", "MeasuredWidth", "Suggestion", "Surrogate", "SurrogateLike"]
+__all__ += ["fault", "names", "register", "resolve", "suggest"]
 
 for _cls in Surrogate.__subclasses__():
     if _cls is not Foreign:
