@@ -227,7 +227,7 @@ def test_annealing_compiles_once(name, parameter):
 def test_a_deep_network_trained_from_smooth_to_hard_has_nothing_left_to_harden(tmp_path):
     recipe = {"epochs": 20, "batch_size": 64, "lr": 0.01, "schedule": "cosine", "val_fraction": 0.0}
     accuracies = []
-    for hardness, anneal in ((1, "alpha"), (0, "hardness")):
+    for hardness, anneal in ((1, "none"), (0, "hardness")):
         surrogate = f"htaf(alpha=0.5, normalized=True, hardness={hardness})"
         config = training.TrainConfig(model="dhn", hidden=(128,) * 8, surrogate=surrogate, anneal=anneal, **recipe)
         result = training.train(config, tmp_path / str(hardness), progress=False)

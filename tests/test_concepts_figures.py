@@ -117,6 +117,79 @@ def test_stability_matches_concepts_one_to_one():
         concepts.stability([codes, concepts.Codes.of(bits, labels + 1)])
 
 
+def test_stability_of_real_features():
+    """Scale, sign and order do not count; a tensor of bits agrees as its codes do."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 6, generator=generator)
+    same = 3 - 2 * features[:, [3, 0, 5, 1, 2, 4]]
+    assert concepts.stability([features, same])["stability"] == pytest.approx(1)
+    found = concepts.stability([features, torch.randn(400, 6, generator=generator)])
+    assert 0 < found["chance"] == pytest.approx(found["stability"], abs=0.05)
+    constant = torch.cat([features.double(), torch.full((400, 1), 0.3, dtype=torch.float64)], 1)
+    assert concepts.stability([constant, constant])["stability"] == pytest.approx(6 / 7)
+    labels = torch.zeros(400, dtype=torch.int64)
+    bits = [features > 0, same > 3]
+    assert concepts.stability(bits) == concepts.stability([concepts.Codes.of(part, labels) for part in bits])
+    for wrong in ([features, same[:9]], [features[0], features[0]]):
+        with pytest.raises(ValueError, match=r"^codes: expected two or more of the same shape \(N, K\), got"):
+            concepts.stability(wrong)
+    with pytest.raises(ValueError, match=r"^codes: expected finite features"):
+        concepts.stability([features, features / 0])
+
+
+def measured(potentials, labels, part=1000):
+    """The figures of a model whose concepts have the given potentials."""
+    model = models.ICBM(nn.Identity(), potentials.shape[1], int(labels.max()) + 1, in_features=potentials.shape[1])
+    nn.init.eye_(model.concept_layer.projection.weight)
+    model.concept_layer.activation.surrogate.hardness = 1.0  # so that the statistics of BatchNorm stay 0 and 1
+    train, test = ([(potentials[i], labels[i])] for i in (slice(part), slice(part, None)))
+    return concepts.measure(model.eval(), train, test)
+
+
+def test_potentials_without_more_than_their_bits_do_not_leak():
+    """The bits tell the class but for noise; the potentials' magnitudes are random."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (6000,), generator=generator)
+    bits = (torch.randn(6000, 20, generator=generator) + torch.randn(4, 20, generator=generator)[labels]) > 0
+    magnitudes = torch.rand(6000, 20, generator=generator)
+    found = measured(torch.where(bits, magnitudes, -magnitudes), labels, 3000)
+    assert 0.3 < found["completeness"] < 0.9 and abs(found["leakage"]) < 0.01
+
+
+def test_potentials_with_the_class_leak():
+    """Four concepts are always on, and stronger in their class; the bits of four others are random."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (2000,), generator=generator)
+    telling = torch.rand(2000, 4, generator=generator) + nn.functional.one_hot(labels, 4)
+    found = measured(torch.cat([telling, torch.randn(2000, 4, generator=generator)], 1), labels)
+    assert found["always_on"] == 4 and found["leakage"] > 0.6
+
+
+def test_leakage_is_measured_on_ten_thousand_images_at_most(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(measures, "_PROBED", 500)
+    sizes, probed = [], measures._probed
+
+    def counting(inputs, labels, test_inputs, test_labels):
+        sizes.append((inputs.shape, test_inputs.shape))
+        return probed(inputs, labels, test_inputs, test_labels)
+
+    monkeypatch.setattr(measures, "_probed", counting)
+    potentials, labels = torch.randn(1600, 3, generator=generator), torch.arange(1600) % 2
+    first = measured(potentials, labels)["leakage"]
+    assert sizes == [((500, 3), (500, 3)), ((500, 6), (500, 6))]
+    assert measured(potentials, labels)["leakage"] == first
+
+
+def test_leakage_of_one_class_or_real_concepts_is_none(loaders):
+    assert (
+        measured(torch.randn(20, 3), torch.zeros(20, dtype=torch.int64) + torch.arange(20).eq(19), 10)["leakage"]
+        is None
+    )
+    relu = models.ICBM(nn.Flatten(), 4, N_CLASSES, in_features=64, surrogate="relu")
+    assert concepts.measure(relu, loaders[0], loaders[2])["leakage"] is None
+
+
 def random_orders(data):
     order = SubsetRandomSampler(range(len(data)))
     yield DataLoader(data, 64, shuffle=True)

@@ -38,7 +38,7 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
         np.testing.assert_array_equal(archive["bits"], concepts.codes(model, test).numpy())
     assert (model.head.weight != 0).sum(1).max() <= 3
     assert training.evaluate(model, test)["accuracy"] == result["hard_accuracy"]
-    assert model.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
+    assert hardening.is_hard(model)
     assert hardening.is_hard(model)
     assert concepts.measure(model, images.loaders("digits", batch_size=128)[0], test)["hardening_gap"] == 0.0
     codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
@@ -57,6 +57,12 @@ def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert {**json.loads(result.stdout), "out": ""} == {**finished[1], "out": ""}
     assert metrics(tmp_path / "run") == metrics(finished[0])
+
+
+def test_a_run_without_progress_is_silent(tmp_path, capsys):
+    config = concepts.Config(epochs=2, width=4, n_concepts=12, batch_size=128, max_concepts_per_class=3)
+    concepts.run(config, tmp_path / "run", progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_annealed_to_hardness_1_resumes_exactly_without_a_gap(tmp_path):
@@ -115,7 +121,8 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--max-concepts-per-class", "13"], "max_concepts_per_class: expected None or 1 to 12, got 13"),
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
-        (["--alpha-end", "5", "--surrogate", "relu"], "alpha_end: 5.0 has no effect without a hardness below 1"),
+        (["--alpha-end", "5"], "alpha_end: 5.0 has no effect with anneal='none', only with alpha"),
+        (["--anneal", "hardness", "--surrogate", "relu"], "anneal: expected 'none' for a network that holds no"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )
@@ -164,20 +171,20 @@ def test_a_folder_of_fit_can_be_loaded(tmp_path):
     train, _, test = images.loaders("digits", batch_size=256)
 
     def new():
-        return models.ICBM(nn.Sequential(nn.Flatten(), nn.Linear(64, 20)), n_concepts=7, n_classes=10)
+        backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 20))
+        return models.ICBM(backbone, n_concepts=7, n_classes=10, surrogate="htaf(hardness=0.0)")
 
     model = new()
     concepts.fit(model, train, epochs=1, out=tmp_path, progress=False)
     other = concepts.load(tmp_path, new())
     assert training.evaluate(other, test) == training.evaluate(model, test)
     assert other.image_shape == (1, 8, 8) and not other.training
-    assert other.concept_layer.activation.surrogate.alpha == concepts.Recipe().alpha_end
     assert hardening.is_hard(other) and not hardening.is_hard(model)
     with pytest.raises(TypeError, match=r"^model: expected an ICBM like the one that fit trained in"):
         concepts.load(tmp_path)
     with pytest.raises(ValueError, match=r"load it with concepts\.load\(out, model\)"):
         training.load(tmp_path)
-    with pytest.raises(ValueError, match=r"^lr: expected 0\.004, as in the run to resume, got 0\.1"):
+    with pytest.raises(ValueError, match=r"^lr: expected 0\.008, as in the run to resume, got 0\.1"):
         concepts.fit(model, train, recipe=concepts.Recipe(lr=0.1), out=tmp_path, resume=True, progress=False)
 
 

@@ -1,6 +1,8 @@
 """Sparse heads: their support, their weights, rare classes, bad input."""
 # ruff: noqa: F811  (fixtures from another file)
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,15 @@ from test_concepts import N_CONCEPTS, copied, loaders, trained  # noqa: F401
 from torch import nn
 
 from htaf_snn import concepts, models, training
+from htaf_snn.concepts import sparse
+
+
+def correlated(size, n=600, seed=0):
+    """Real features that depend on each other, and labels that depend on them."""
+    generator = torch.Generator().manual_seed(seed)
+    causes = torch.randn(n, 4, generator=generator)
+    features = causes @ torch.randn(4, size, generator=generator) + torch.randn(n, size, generator=generator)
+    return features, (causes + 0.5 * torch.randn(n, 4, generator=generator)).argmax(1)
 
 
 @pytest.mark.parametrize("most", [1, 3, N_CONCEPTS])
@@ -20,9 +31,10 @@ def test_a_sparse_head_has_at_most_the_requested_weights(copied, loaders, most):
     assert support.max() <= most
     assert support.min() >= min(most, 3) - (most > 1)
     for class_index in range(10):
-        strengths = [step.strength for step in path if step.class_index == class_index]
-        assert len(strengths) == 16 and strengths == sorted(strengths, reverse=True)
-    assert path[0].n_concepts == 0
+        steps = [step for step in path if step.class_index == class_index]
+        strengths = [step.strength for step in steps]
+        assert 2 <= len(strengths) <= 25 and strengths == sorted(strengths, reverse=True)
+        assert steps[0].n_concepts == 0 and most in [step.n_concepts for step in steps]
     accuracy = training.evaluate(copied, loaders[2])["accuracy"]
     assert accuracy > {1: 0.15, 3: dense - 0.3, N_CONCEPTS: dense - 0.05}[most]
 
@@ -62,15 +74,109 @@ def test_concepts_that_never_vary_leave_no_weights(copied, loaders):
         assert not copied.head.weight.any() and copied.head.bias.isfinite().all()
 
 
+@pytest.mark.parametrize("strength", [40.0, 10.0, 1.0])
+@pytest.mark.parametrize("real", [True, False])
+def test_a_fit_is_that_of_scikit_learn(strength, real):
+    """From zero and from the weights of other penalties, with the weights that SAGA leaves after many iterations."""
+    features, labels = correlated(80)
+    features, target = (features if real else features > 0).double().numpy(), (labels == 2).numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = LogisticRegression(
+            l1_ratio=1.0, C=1 / strength, solver="saga", tol=1e-8, max_iter=20_000, random_state=0
+        ).fit(features, target)
+    weight, bias = np.zeros(80), 0.0
+    for start in (strength, 2 * strength, strength, strength / 2, strength):
+        weight, bias = sparse._fitted(features, target, start, weight, bias)
+        if start == strength:
+            np.testing.assert_allclose(weight, expected.coef_[0], atol=2e-3)
+            assert bias == pytest.approx(expected.intercept_[0], abs=2e-3)
+            clear = np.abs(expected.coef_[0]) > 2e-3
+            assert weight[clear].all() and np.count_nonzero(weight) - clear.sum() <= 2
+
+
+def test_the_search_stops_at_the_requested_number(monkeypatch):
+    """Exactly as many weights as allowed are what was asked for; a further penalty would cost a fit for nothing."""
+    features, labels = correlated(80)
+    fits, fitted = [], sparse._fitted
+    monkeypatch.setattr(sparse, "_fitted", lambda *arguments: fits.append(1) or fitted(*arguments))
+    path = concepts.sparse_head(features, labels, 4, 5, steps=40, progress=False).path
+    assert len(fits) == len(path) - 4  # none for the strongest penalty, at which all weights are 0
+    for class_index in range(4):
+        counts = [step.n_concepts for step in path if step.class_index == class_index]
+        assert counts.count(5) == 1 and len(counts) <= 10
+
+
+def test_the_search_stops_where_no_penalty_leaves_the_number():
+    """Two equal concepts get a weight at the same penalty, so that none leaves one; then the first is kept."""
+    bits = (torch.rand(300, 1, generator=torch.Generator().manual_seed(0)) > 0.5).repeat(1, 2)
+    head = concepts.sparse_head(bits, bits[:, 0].long(), 2, 1, steps=100, progress=False)
+    counts = [step.n_concepts for step in head.path if step.class_index == 0]
+    assert set(counts) == {0, 1, 2} and counts.count(1) == 1 and 12 < len(counts) < 20
+    assert (head.weight != 0).tolist() == [[True, False]] * 2
+
+
+def test_steps_limit_the_search():
+    features, labels = correlated(80)
+    path = concepts.sparse_head(features, labels, 4, 80, steps=3, progress=False).path
+    assert len(path) == 12
+
+
+def test_the_progress_bar_counts_the_classes(capsys):
+    features, labels = correlated(20)
+    concepts.sparse_head(features, labels, 4, 3, progress=False)
+    assert capsys.readouterr().err == ""
+    concepts.sparse_head(features, labels, 4, 3)
+    shown = capsys.readouterr().err
+    assert "sparse head: 100%" in shown and "4/4" in shown and "class 3, 3 weights" in shown
+
+
+def test_the_progress_bar_of_sparsify_can_be_hidden(copied, loaders, capsys):
+    concepts.sparsify(copied, loaders[0], 3, progress=False)
+    assert capsys.readouterr().err == ""
+    concepts.sparsify(copied, loaders[0], 3)
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_a_sparse_head_of_real_features_and_of_bits_is_one():
+    """Sparsify selects on bits what the head selects on the same numbers."""
+    features, labels = correlated(12)
+    model = models.ICBM(nn.Identity(), 12, 4, in_features=12).eval()
+    nn.init.eye_(model.concept_layer.projection.weight)
+    head = concepts.sparse_head((features > 0).float(), labels, 4, 3, progress=False)
+    assert concepts.sparsify(model, [(features, labels)], 3, progress=False) == head.path
+    torch.testing.assert_close(model.head.weight.double(), head.weight, atol=1e-5, rtol=1e-5)
+    real = concepts.sparse_head(features, labels, 4, 3, progress=False)
+    accuracies = [
+        ((x.double() @ found.weight.T + found.bias).argmax(1) == labels).double().mean()
+        for x, found in ((features, real), (features > 0, head))
+    ]
+    assert accuracies[0] > accuracies[1] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (torch.full((4, 2), torch.nan), torch.arange(4) % 2, r"^features: expected finite values \(N, K\)"),
+        (torch.ones(4), torch.arange(4) % 2, r"^features: expected finite values \(N, K\), got shape \(4,\)"),
+        (torch.ones(4, 2), torch.arange(4), r"^labels: expected 0 to 1, got 0 to 3"),
+        (torch.ones(5, 2), torch.arange(4) % 2, r"^labels: expected 5, one per row of features, got 4"),
+        (torch.ones(4, 2), torch.zeros(4).long(), r"^labels: expected two classes or more, got only \[0\]"),
+    ],
+)
+def test_a_sparse_head_refuses_wrong_input(features, labels, message):
+    with pytest.raises(ValueError, match=message):
+        concepts.sparse_head(features, labels, 2, 1)
+
+
 def test_a_rare_class_gets_its_concepts():
     """The search must not stop at a first fit that has not converged."""
     torch.manual_seed(1)
     model = models.ICBM(nn.Identity(), 256, 2, in_features=256).eval()
     nn.init.eye_(model.concept_layer.projection.weight)
     labels = (torch.arange(200) >= 195).long()
-    path = concepts.sparsify(model, [(torch.randn(200, 256), labels)], 3)
+    concepts.sparsify(model, [(torch.randn(200, 256), labels)], 3)
     assert (model.head.weight != 0).sum(1).min() >= 2
-    assert len({step.strength for step in path if step.class_index == 0}) == 16
 
 
 def test_a_class_without_weights_is_named(copied, loaders):

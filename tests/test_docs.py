@@ -50,7 +50,9 @@ def prose(page):
 def missing(text, folder):
     """Return the files that a page links to or names by their path, and that do not exist."""
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
-    tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+    tops = "|".join(
+        path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "runs"
+    )
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", text)
     return [link for link in links if not (folder / link).exists()] + [n for n in named if not (ROOT / n).exists()]
 

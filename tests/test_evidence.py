@@ -19,7 +19,7 @@ from htaf_snn.compare import Settings  # noqa: E402
 def test_settings_are_valid_and_quick_ones_need_no_data(claim):
     for part in claim.studies:
         settings = Settings(**claim.studies[part])
-        assert settings.select == "val" and settings.seeds >= 5
+        assert settings.seeds >= 5 and (settings.select == "val") != claim.suggests
         assert set(running.settings_of(claim, part, quick=True, data=None).dataset) <= set(running.OFFLINE)
 
 
@@ -57,7 +57,15 @@ def test_a_finding_names_its_numbers():
     expected = (
         "- 2 hidden layers: better than htaf: a by 2.0 points (1.1 to 2.9); no difference from htaf is shown for b."
     )
-    assert page.findings({"table": [row, better, unclear]}) == [expected]
+    assert page.findings({"table": [row, better, unclear], "suggested_slope": None}) == [expected]
+
+
+def test_a_suggestion_is_ranked_by_validation():
+    rows = [{"slope": slope, "val_accuracy": value} for slope, value in ((0.5, 0.8), (1.0, 0.9), (0.7, 0.85))]
+    text = (
+        "- The suggested slope, 0.7, has the 2. best of 3 mean validation accuracies, 0.850; the best is 0.900, at 1."
+    )
+    assert page.findings({"table": rows, "suggested_slope": 0.7}) == [text]
 
 
 def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):

@@ -49,10 +49,10 @@ def fused():
 NETWORKS = {
     "SNN": (fused, (5, 20, 16)),
     "SNN of snnTorch": (FirstSpikes, (5, 20, 16)),
-    "BNN": (lambda: models.BinaryMLP(16, [9, 8], 3), (20, 16)),
-    "binary convolutions": (lambda: models.BinaryResNet(8, 1, 3, width=4), (20, 1, 4, 4)),
-    "DHN": (lambda: models.DeepHeavisideNet(16, [9, 8], 3), (20, 16)),
-    "ICBM": (lambda: models.ICBM(nn.Linear(16, 9), 8, 3, in_features=9), (20, 16)),
+    "BNN": (lambda: models.BinaryMLP(16, [9, 8], 3, surrogate=SMOOTH), (20, 16)),
+    "binary convolutions": (lambda: models.BinaryResNet(8, 1, 3, width=4, surrogate=SMOOTH), (20, 1, 4, 4)),
+    "DHN": (lambda: models.DeepHeavisideNet(16, [9, 8], 3, surrogate=SMOOTH), (20, 16)),
+    "ICBM": (lambda: models.ICBM(nn.Linear(16, 9), 8, 3, in_features=9, surrogate=SMOOTH), (20, 16)),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

@@ -17,12 +17,14 @@ class Claim:
         question: what is asked, for the results page.
         studies: settings of `htaf_snn.compare.Settings`, by the name of the part.
         quick: settings that replace those of every part with `--quick`, which has to need no download.
+        suggests: add the slope that `surrogate.suggest` gives for the first seed's network to the slopes.
     """
 
     name: str
     question: str
     studies: dict[str, Settings]
     quick: Settings = field(default_factory=dict)
+    suggests: bool = False
 
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
@@ -32,6 +34,8 @@ QUICK = {"dataset": "digits", "train_fraction": 1.0, "width": 32, "epochs": 2, "
 QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
 OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle", "straight_through")
 EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (5e-4, 1e-3, 2e-3)}
+WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
+WIDTHS |= {"select": "none", "seeds": 5}
 
 CLAIMS = [
     Claim(
@@ -42,7 +46,7 @@ CLAIMS = [
             "fashion-mnist": DEEP
             | SUBSET
             | {"surrogates": ("htaf", "relu"), "anneal": ("none", "hardness", "alpha"), "alpha_end": 5.0}
-            | {"identity": (0.0, 1.0), "depths": (2, 8, 16, 32), "slopes": (0.5, 1.0), "lrs": RATES}
+            | {"identity": (0.0, 1.0), "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": RATES}
             | {"select": "val", "select_seeds": 1, "seeds": 5}
         },
         QUICK_DEEP,
@@ -103,6 +107,22 @@ CLAIMS = [
         },
         {"dataset": "saccade-digits", "folds": None, "width": 16, "epochs": 1, "n_time_bins": 3, "depths": (2, 3)}
         | {"slopes": (1.0,), "lrs": (1e-3,), "seeds": 3, "surrogates": ("htaf", "atan")},
+    ),
+    Claim(
+        "suggestion",
+        "Does `surrogate.suggest` find the width? Networks that its limits were not calibrated on.",
+        {
+            "dhn of 12 layers, fashion-mnist": DEEP
+            | WIDTHS
+            | {"dataset": "fashion-mnist", "train_fraction": 0.2, "epochs": 6, "width": 128, "depths": (12,)},
+            "dhn of 8 layers, digits": DEEP | WIDTHS | {"dataset": "digits", "width": 64, "epochs": 30, "depths": (8,)},
+            "dhn of 6 layers without BatchNorm, digits": DEEP
+            | WIDTHS
+            | {"dataset": "digits", "norm": "none", "width": 64, "epochs": 30, "depths": (6,)},
+            "snn of 5 layers, saccade-digits": EVENTS | WIDTHS | {"dataset": "saccade-digits", "depths": (5,)},
+        },
+        QUICK | {"select_seeds": None, "slopes": (0.25, 0.5), "depths": (3,)},
+        suggests=True,
     ),
 ]  # fmt: skip
 

@@ -109,6 +109,8 @@ def _failures(part: dict) -> str:
 
 def findings(part: dict) -> list[str]:
     """Return one sentence per data set and depth, of what is shown and what is not."""
+    if part["suggested_slope"] is not None:
+        return [_of_suggestion(part)]
     rows, sentences = part["table"], []
     for place in dict.fromkeys((row["dataset"], row["depth"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["depth"]) == place]
@@ -121,6 +123,16 @@ def findings(part: dict) -> list[str]:
             texts.append(f"no difference from {name} is shown for {', '.join(rest)}")
         sentences.append(f"- {layers}: {'; '.join(texts) or 'a single arm'}.")
     return sentences
+
+
+def _of_suggestion(part: dict) -> str:
+    slope, rows = part["suggested_slope"], sorted(part["table"], key=lambda row: -row["val_accuracy"])
+    [place] = [place for place, row in enumerate(rows) if row["slope"] == slope]
+    best, own = rows[0], rows[place]
+    return (
+        f"- The suggested slope, {slope:g}, has the {place + 1}. best of {len(rows)} mean validation accuracies, "
+        f"{own['val_accuracy']:.3f}; the best is {best['val_accuracy']:.3f}, at {best['slope']:g}."
+    )
 
 
 def _against(name: str, rows: list[dict], claim: str) -> str:

@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from htaf_snn import surrogate
 from htaf_snn._files import replacing
-from htaf_snn.compare import Settings, Study
+from htaf_snn.compare import Settings, Study, trial
 from htaf_snn.compare.selection import ARM, SETTING, TUNED
 from htaf_snn.compare.study import versions
 
@@ -25,20 +26,30 @@ _IDENTITY = (*SETTING, *ARM, *TUNED, "seed")
 
 
 def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Settings:
-    """Return the settings of a part of a claim.
+    """Return the settings of a part of a claim, with the suggested slope among the others if it suggests one.
 
     Raises:
         FileNotFoundError: if its data set is neither offline nor in the folder of the data.
     """
     chosen = Settings(**{**claim.studies[part], **(claim.quick if quick else {})})
     [dataset] = chosen.dataset
-    if dataset in OFFLINE:
-        return chosen
+    if dataset not in OFFLINE:
+        chosen = replace(chosen, root=_folder(claim, dataset, data))
+    return replace(chosen, slopes=(*chosen.slopes, suggested_slope(chosen))) if claim.suggests else chosen
+
+
+def suggested_slope(settings: Settings) -> float:
+    """Return the stretch that `surrogate.suggest` gives for the network of the first seed, with two digits."""
+    prepared = trial.prepare(settings.configs()[0])
+    return float(f"{surrogate.suggest(prepared.model, prepared.batch, settings.reference).stretch:.2g}")
+
+
+def _folder(claim: Claim, dataset: str, data: Path | None) -> str:
     root = data and data / dataset.replace("-", "_")
     if root is None or not root.is_dir():
         expected = f"the folder {dataset.replace('-', '_')} in --data DIR or HTAF_DATA"
         raise FileNotFoundError(f"{claim.name}: expected {expected}, got {root or 'no folder'}; or add --quick")
-    return Settings(**{**asdict(chosen), "root": str(root.resolve())})
+    return str(root.resolve())
 
 
 def command_of(claim: Claim, quick: bool) -> str:
@@ -59,7 +70,8 @@ def run(claim: Claim, *, quick: bool, data: Path | None, out: Path, workers: int
         study = Study(folder, **asdict(settings))
         study.run(workers)
         study.report()
-        parts[part] = result_of(study) | {"seconds_of_last_call": round(time.perf_counter() - start)}
+        parts[part] = result_of(study) | {"suggested_slope": settings.slopes[-1] if claim.suggests else None}
+        parts[part] |= {"seconds_of_last_call": round(time.perf_counter() - start)}
     result = {"claim": claim.name, "question": claim.question, "command": command_of(claim, quick), **circumstances()}
     path = (out if quick else RESULTS) / f"{claim.name}{'-quick' if quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def icbm_command(
     download: shared.Download = False,
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _DEFAULTS.n_concepts,
     surrogate: Annotated[
-        str, typer.Option(help='Such as "htaf(beta=8, hardness=0.0)"; for comparison also relu or relaxed_bernoulli.')
+        str, typer.Option(help='Such as "htaf(beta=8)"; for comparison also relu or relaxed_bernoulli.')
     ] = _DEFAULTS.surrogate,
     width: Annotated[int, typer.Option(help="Channels of the backbone's first stage.")] = _DEFAULTS.width,
     max_concepts_per_class: Annotated[
@@ -62,6 +62,7 @@ def icbm_command(
     compiled: shared.Compiled = False,
     seed: shared.Seed = _DEFAULTS.seed,
     val_fraction: shared.ValFraction = _DEFAULTS.val_fraction,
+    train_fraction: shared.TrainFraction = _DEFAULTS.train_fraction,
     device: shared.Device = _DEFAULTS.device,
     out: Annotated[
         Path | None, typer.Option(help="New folder for the results; by default runs/icbm- and the time.")

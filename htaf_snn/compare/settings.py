@@ -56,8 +56,8 @@ class Settings(trial.Shared):
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule, alpha_end, anneal_shape,
-            train_fraction, device: as in `training.TrainConfig`.
+        weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule: as in `training.TrainConfig`.
+        alpha_end, anneal_shape, train_fraction, device: likewise.
 
     Raises:
         ValueError: if a value is out of range, or repeated.

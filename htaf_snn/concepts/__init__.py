@@ -20,7 +20,7 @@ from .explaining import Explanation, Rules, class_weights, examples, explain, he
 from .fitting import Recipe, fit, penalties
 from .measures import intervention_curve, measure, stability
 from .runs import Config, load, run
-from .sparse import PathStep, sparsify
+from .sparse import PathStep, SparseHead, sparse_head, sparsify
 
 __all__ = [
     "Codes",
@@ -29,6 +29,7 @@ __all__ = [
     "PathStep",
     "Recipe",
     "Rules",
+    "SparseHead",
     "class_weights",
     "codes",
     "examples",
@@ -42,6 +43,7 @@ __all__ = [
     "profiles",
     "rules",
     "run",
+    "sparse_head",
     "sparsify",
     "stability",
     "write_atlas",

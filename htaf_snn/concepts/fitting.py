@@ -44,10 +44,8 @@ class Recipe(training.recipe.Recipe):
         ValueError: activity: expected a number >= 0, got -1.0
     """
 
-    lr: float = 4e-3
+    lr: float = 8e-3
     schedule: str = "cosine"
-    anneal: str = "hardness"
-    alpha_end: float = 10.0
     activity: float = 1.0
     decorrelation: float = 0.01
     entropy: float = 0.0
@@ -130,7 +128,7 @@ def fit(
     precision: str = "float32",
     compiled: bool = False,
 ) -> list[dict]:
-    """Train a model whose concepts are smooth at first and hard at the end.
+    """Train a model, by default with concepts that are 0 or 1 from the start.
 
     Args:
         model: on the device to train it on.

@@ -40,7 +40,7 @@ class Config(Recipe, Setup):
         width: of the backbone, `models.ImageEncoder`.
         max_concepts_per_class: size of a sparse head, see `sparsify`; None for a dense one.
         batch_size, seed, val_fraction: as in `images.loaders`; the seed also sets the weights.
-        precision, compiled, device: as in `training.TrainConfig`.
+        train_fraction, precision, compiled, device: as in `training.TrainConfig`.
 
     Raises:
         ValueError: if a number is out of range; `run` refuses an unknown data set or surrogate.
@@ -57,7 +57,7 @@ class Config(Recipe, Setup):
 
     dataset: str = "digits"
     n_concepts: int = 64
-    surrogate: str = "htaf(normalized=True, hardness=0.0)"
+    surrogate: str = "htaf(alpha=0.5)"
     width: int = 16
     max_concepts_per_class: int | None = None
     batch_size: int = 64
@@ -145,7 +145,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
         config: settings of the run.
         out: folder of the run; new or empty, unless resuming.
         resume: continue the run in the folder, exactly as if never interrupted.
-        progress: show a progress bar on standard error.
+        progress: show progress bars on standard error.
 
     Processes started by `torchrun` train one model together.
 
@@ -203,7 +203,7 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
     )
     result = {}
     if writes:
-        result = _measured(model, train, test, classes, config, out)
+        result = _measured(model, train, test, classes, config, out, progress)
         folder.write_json(out / "result.json", result)
     if processes is not None:
         processes.shutdown()
@@ -211,14 +211,14 @@ def run(config: Config, out: str | PathLike, *, resume: bool = False, progress: 
 
 
 def _measured(
-    model: ICBM, train: DataLoader, test: DataLoader, classes: Sequence[str], config: Config, out: Path
+    model: ICBM, train: DataLoader, test: DataLoader, classes: Sequence[str], config: Config, out: Path, progress: bool
 ) -> dict:
     dense = {}
     if config.max_concepts_per_class is not None:
         from safetensors.torch import save_file
 
         dense = {"dense_accuracy": evaluate(model, test)["accuracy"]}
-        sparsify(model, train, config.max_concepts_per_class)
+        sparsify(model, train, config.max_concepts_per_class, progress=progress)
         with replacing(out / SPARSE_HEAD) as temporary:
             save_file({name: value.cpu() for name, value in model.head.state_dict().items()}, temporary)
     result = {**measure(model, train, test), **dense}

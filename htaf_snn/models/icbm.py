@@ -61,7 +61,7 @@ class ICBM(nn.Module):
         n_classes: int,
         *,
         in_features: int | None = None,
-        surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)",
+        surrogate: SurrogateLike = "htaf(alpha=0.5)",
     ):
         super().__init__()
         if not isinstance(backbone, nn.Module):

@@ -79,7 +79,7 @@ class ConceptLayer(nn.Module):
         self,
         in_features: int | None,
         n_concepts: int,
-        surrogate: SurrogateLike = "htaf(normalized=True, hardness=0.0)",
+        surrogate: SurrogateLike = "htaf(alpha=0.5)",
     ):
         super().__init__()
         for name, value in (("in_features", 1 if in_features is None else in_features), ("n_concepts", n_concepts)):
