@@ -19,7 +19,7 @@ from htaf_snn.compare import Study
 from htaf_snn.compare.study import versions
 
 DEPTHS = {"bnn": 2, "dhn": 8}
-SURROGATES = ["htaf", "htaf(normalized=True, hardness=0.0)", "clipped_ste", "approx_sign", "ede"]
+SURROGATES = ["htaf", "htaf(normalized=True)", "clipped_ste", "approx_sign", "ede"]
 SHARED = {"dataset": "fashion-mnist", "epochs": 10, "batch_size": 128, "schedule": "cosine"}
 WIDTH = 512
 
@@ -44,6 +44,7 @@ def main() -> None:
     figures = {}
     for model, depth in DEPTHS.items():
         settings = {"model": model, "surrogates": SURROGATES, "depths": [depth], "width": WIDTH, "match": "none"}
+        settings["anneal"] = ["none", "alpha"]
         study = Study(arguments.out / model, root=root, seeds=seeds, **settings, **SHARED)
         study.run(arguments.workers)
         study.report()

@@ -24,8 +24,11 @@ RECIPES = {
     "fashion-mnist": {"epochs": 5, "n_concepts": 256, "lr": 4e-3},
     "cifar10": {"epochs": 15, "n_concepts": 256, "lr": 16e-3},
 }
-# The penalties are on the rates of concepts, which real features do not have.
-WITHOUT_PENALTIES = {"activity": 0.0, "decorrelation": 0.0}
+OF_ARM = {
+    "htaf": {"anneal": "alpha", "alpha_end": 10.0},
+    # The penalties are on the rates of concepts, which real features do not have.
+    "relu": {"activity": 0.0, "decorrelation": 0.0},
+}
 SURROGATES = {
     "htaf": "htaf(normalized=True, hardness=0.0)",
     "relu": "relu",
@@ -39,7 +42,7 @@ def trained(job: tuple[str, str, int, str, Path]) -> dict:
     """Return the figures of one run, started or continued if it is not finished."""
     torch.set_num_threads(1)
     dataset, name, seed, root, out = job
-    recipe = RECIPES[dataset] | (WITHOUT_PENALTIES if name == "relu" else {})
+    recipe = RECIPES[dataset] | OF_ARM.get(name, {})
     config = concepts.Config(
         dataset=dataset, root=root, surrogate=SURROGATES[name], seed=seed, batch_size=128, **recipe
     )

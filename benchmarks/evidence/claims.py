@@ -16,7 +16,7 @@ class Claim:
         name: of the command and of the files.
         question: what is asked, for the results page.
         studies: settings of `htaf_snn.compare.Settings`, by the name of the part.
-        quick: settings that replace those of every part with `--quick`, which has to need no download.
+        quick: settings that replace those of every part with `--quick`; a data set that is not offline becomes digits.
         suggests: add the slope that `surrogate.suggest` gives for the first seed's network to the slopes.
     """
 
@@ -30,7 +30,7 @@ class Claim:
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 SUBSET = {"dataset": "fashion-mnist", "train_fraction": 0.37, "epochs": 6}
 DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
-QUICK = {"dataset": "digits", "train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
+QUICK = {"train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
 QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
 OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle", "straight_through")
 EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (5e-4, 1e-3, 2e-3)}
@@ -105,7 +105,7 @@ CLAIMS = [
                 "nmnist subset": {"dataset": "nmnist", "folds": 5},
             }.items()
         },
-        {"dataset": "saccade-digits", "folds": None, "width": 16, "epochs": 1, "n_time_bins": 3, "depths": (2, 3)}
+        {"folds": None, "width": 16, "epochs": 1, "n_time_bins": 3, "depths": (2, 3)}
         | {"slopes": (1.0,), "lrs": (1e-3,), "seeds": 3, "surrogates": ("htaf", "atan")},
     ),
     Claim(

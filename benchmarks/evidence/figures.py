@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from htaf_snn._files import replacing
-from htaf_snn.compare.selection import ARM, label, pick
+from htaf_snn.compare.selection import ARM, SETTING, TUNED, label, pick
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _MARKERS = "osD^vPX"
@@ -23,33 +23,51 @@ def draw(result: dict, folder: Path) -> list[Path]:
     for name, part in result["parts"].items():
         path = folder / f"{result['claim']}-{name}.svg".replace(" ", "-")
         with mpl.rc_context({"svg.hashsalt": "htaf-snn", "font.size": 9}), replacing(path) as temporary:
-            _learning_rates(part).savefig(temporary, metadata={"Date": None}, facecolor="white")
+            _figure(part).savefig(temporary, metadata={"Date": None}, facecolor="white")
         paths.append(path)
     return paths
 
 
-def _learning_rates(part: dict) -> Any:
-    """Draw validation accuracy over the learning rate, at each arm's chosen slope, by depth: means and all seeds."""
+def _figure(part: dict) -> Any:
+    """Draw by depth, above, validation accuracy over the learning rate at each arm's chosen slope, means and all seeds.
+
+    Below, the norm of the gradient at the weights of each layer, relative to the last one's: means over the seeds at
+    the chosen place, before the training (lines) and after it (dotted).
+    """
     from matplotlib.figure import Figure
 
     places = list(dict.fromkeys((row["dataset"], row["depth"]) for row in part["table"]))
-    figure = Figure(figsize=(3.0 * len(places) + 0.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
-    for axis, place in zip(axes, places, strict=True):
+    figure = Figure(figsize=(3.0 * len(places) + 0.6, 6.4), layout="constrained")
+    above, below = figure.subplots(2, len(places), squeeze=False, sharey="row")
+    for axes, place in zip(zip(above, below, strict=True), places, strict=True):
         rows = [row for row in part["table"] if (row["dataset"], row["depth"]) == place]
         for i, row in enumerate(rows):
-            points = _points(part["trials"], row)
             style = {"color": _COLOURS[i % 7], "marker": _MARKERS[i % 7]}
-            axis.semilogx(
-                points.keys(), [np.mean(own) for own in points.values()], label=label(pick(row, ARM)), **style
-            )
-            for lr, own in points.items():
-                axis.scatter([lr] * len(own), own, s=8, alpha=0.4, color=style["color"])
-        axis.set(title=f"{place[1]} hidden layers", xlabel="learning rate")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("validation accuracy")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            _draw_rates(axes[0], _points(part["trials"], row), label(pick(row, ARM)), style)
+            _draw_gradients(axes[1], part["trials"], row, style)
+        axes[0].set(title=f"{place[1]} hidden layers", xlabel="learning rate")
+        axes[1].set(xlabel="layer")
+        axes[1].xaxis.get_major_locator().set_params(integer=True)
+        for axis in axes:
+            axis.grid(alpha=0.3)
+    above[0].set_ylabel("validation accuracy")
+    below[0].set_ylabel("gradient norm / last layer's")
+    figure.legend(*above[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
+
+
+def _draw_rates(axis: Any, points: dict[float, list[float]], name: str, style: dict) -> None:
+    axis.semilogx(points.keys(), [np.mean(own) for own in points.values()], label=name, **style)
+    for lr, own in points.items():
+        axis.scatter([lr] * len(own), own, s=8, alpha=0.4, color=style["color"])
+
+
+def _draw_gradients(axis: Any, trials: list[dict], row: dict, style: dict) -> None:
+    names = (*SETTING, *ARM, *TUNED)
+    own = [trial for trial in trials if pick(trial, names) == pick(row, names)]
+    for field, line in (("gradient_layers", "-"), ("gradient_layers_end", ":")):
+        norms = np.mean([np.divide(trial[field], trial[field][-1] or np.nan) for trial in own], axis=0)
+        axis.semilogy(range(1, len(norms) + 1), norms, line, color=style["color"])
 
 
 def _points(trials: list[dict], row: dict) -> dict[float, list[float]]:

@@ -69,7 +69,10 @@ def _section(result: dict) -> str:
     lines += [f"`benchmarks/results/{result['claim']}.json`.", ""]
     for name, part in result["parts"].items():
         lines += [f"### {name}", "", _setting(part), "", *findings(part), "", table(part), ""]
-        lines += [f"![Accuracy over the learning rate](results/{file_of(result, name)}.svg)", ""]
+        lines += [
+            f"![Accuracy over the learning rate, and gradients by layer](results/{file_of(result, name)}.svg)",
+            "",
+        ]
         lines += [_failures(part), ""] if part["failures"] else []
     lines += [
         f"Commit {result['commit']}, {machine['processor']}, {machine['cores']} cores, torch {versions['torch']}, "

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from htaf_snn import surrogate
+from htaf_snn import surrogate, training
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings, Study, trial
 from htaf_snn.compare.selection import ARM, SETTING, TUNED
@@ -33,7 +33,9 @@ def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Sett
     """
     chosen = Settings(**{**claim.studies[part], **(claim.quick if quick else {})})
     [dataset] = chosen.dataset
-    if dataset not in OFFLINE:
+    if dataset not in OFFLINE and quick:
+        chosen = replace(chosen, dataset=(training.OFFLINE[chosen.model],))
+    elif dataset not in OFFLINE:
         chosen = replace(chosen, root=_folder(claim, dataset, data))
     return replace(chosen, slopes=(*chosen.slopes, suggested_slope(chosen))) if claim.suggests else chosen
 
