@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .concept_runs import ConceptClaim
+
 Settings = dict[str, Any]
 
 
@@ -37,7 +39,7 @@ EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0),
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
-CLAIMS = [
+CLAIMS: list[Claim | ConceptClaim] = [
     Claim(
         "dhn-paths",
         "Deep Heaviside networks: from smooth to hard, or spikes from the start? What carries a gradient through 32 "
@@ -124,10 +126,29 @@ CLAIMS = [
         QUICK | {"select_seeds": None, "slopes": (0.25, 0.5), "depths": (3,)},
         suggests=True,
     ),
+    ConceptClaim(
+        "concepts",
+        "Concept models: how much accuracy do bits cost, and do they carry all that the concepts know?",
+        {
+            "fashion-mnist": {"dataset": "fashion-mnist", "epochs": 5, "n_concepts": 256},
+            "cifar10": {"dataset": "cifar10", "epochs": 15, "n_concepts": 256},
+        },
+        {
+            "htaf": {"surrogate": "htaf(alpha=0.5)"},
+            "htaf, hardness annealed": {"surrogate": "htaf(alpha=0.5)", "anneal": "hardness"},
+            # The penalties are on the rates of concepts, which real features do not have.
+            "relu": {"surrogate": "relu", "activity": 0.0, "decorrelation": 0.0},
+            "sigmoid": {"surrogate": "sigmoid(slope=1)"},
+            "clipped_ste": {"surrogate": "clipped_ste"},
+            "relaxed_bernoulli": {"surrogate": "relaxed_bernoulli"},
+        },
+        lrs=(4e-3, 8e-3, 16e-3),
+        quick={"digits": {"dataset": "digits", "epochs": 3, "n_concepts": 16, "width": 4}},
+    ),
 ]  # fmt: skip
 
 
-def named(name: str) -> Claim:
+def named(name: str) -> Claim | ConceptClaim:
     """Return the claim of that name.
 
     Raises:

@@ -21,6 +21,8 @@ def draw(result: dict, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, part in result["parts"].items():
+        if "trials" not in part:  # of concept models, which have no layers
+            continue
         path = folder / f"{result['claim']}-{name}.svg".replace(" ", "-")
         with mpl.rc_context({"svg.hashsalt": "htaf-snn", "font.size": 9}), replacing(path) as temporary:
             _figure(part).savefig(temporary, metadata={"Date": None}, facecolor="white")
@@ -46,6 +48,8 @@ def _figure(part: dict) -> Any:
             _draw_rates(axes[0], _points(part["trials"], row), label(pick(row, ARM)), style)
             _draw_gradients(axes[1], part["trials"], row, style)
         axes[0].set(title=f"{place[1]} hidden layers", xlabel="learning rate")
+        axes[0].set_xticks(part["settings"]["lrs"], [f"{lr:g}" for lr in part["settings"]["lrs"]])
+        axes[0].set_xticks([], minor=True)
         axes[1].set(xlabel="layer")
         axes[1].xaxis.get_major_locator().set_params(integer=True)
         for axis in axes:

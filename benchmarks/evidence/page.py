@@ -63,23 +63,66 @@ def with_tables(text: str) -> str:
 
 
 def _section(result: dict) -> str:
-    hours = sum(trial["seconds"] for part in result["parts"].values() for trial in part["trials"]) / 3600
     machine, versions = result["machine"], result["versions"]
-    lines = [f"## {result['question']}", "", f"`{result['command']}`, {hours:.1f} hours of one core; data in"]
-    lines += [f"`benchmarks/results/{result['claim']}.json`.", ""]
+    lines = [
+        f"## {result['question']}",
+        "",
+        f"`{result['command']}`; data in `benchmarks/results/{result['claim']}.json`.",
+    ]
     for name, part in result["parts"].items():
-        lines += [f"### {name}", "", _setting(part), "", *findings(part), "", table(part), ""]
-        lines += [
-            f"![Accuracy over the learning rate, and gradients by layer](results/{file_of(result, name)}.svg)",
-            "",
-        ]
-        lines += [_failures(part), ""] if part["failures"] else []
+        lines += ["", f"### {name}", ""]
+        lines += concept_lines(part) if "heads" in part else _study_lines(part, file_of(result, name))
     lines += [
         f"Commit {result['commit']}, {machine['processor']}, {machine['cores']} cores, torch {versions['torch']}, "
         f"snnTorch {versions.get('snntorch', 'none')}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _study_lines(part: dict, file: str) -> list[str]:
+    hours = sum(trial["seconds"] for trial in part["trials"]) / 3600
+    lines = [f"{_setting(part)} {hours:.1f} hours of one core.", "", *findings(part), "", table(part)]
+    lines += [f"![Accuracy over the learning rate, and gradients by layer](results/{file}.svg)", ""]
+    return lines + ([_failures(part), ""] if part["failures"] else [])
+
+
+_CONCEPTS = ("concepts by", "accuracy", "95 %", "difference", "95 %", "p", "lr", "gap", "dead", "leakage", "stability")
+
+
+def concept_lines(part: dict) -> list[str]:
+    """Return the text of a data set of concept models."""
+    settings = part["settings"]
+    about = (
+        f"{settings['n_concepts']} concepts, {settings['epochs']} epochs, seeds 0 to {settings['seeds'] - 1}; learning "
+        f"rates {_listed(settings['lrs'])}, chosen on validation images with seed 0. Leakage is what potentials add to "
+        "the accuracy of the bits; stability is how far the concepts of two seeds agree, by chance in brackets."
+    )
+    heads = [
+        [row["features"], f"{row['mean']:.3f}", _interval(row["t_low"], row["t_high"])]
+        for row in part["heads"]
+        if "mean" in row
+    ]
+    title = f"With a sparse head of at most {settings['most']} features per class:"
+    rows = _markdown(_CONCEPTS, [_concept_cells(row) for row in part["rows"]])
+    return [about, "", rows, title, "", _markdown(("features", "accuracy", "95 %"), heads)]
+
+
+def _concept_cells(row: dict[str, Any]) -> list[str]:
+    compared = row["comparison"]
+    return [
+        row["arm"],
+        f"{row['mean']:.3f}",
+        _interval(row["t_low"], row["t_high"]),
+        f"{compared['difference']:+.3f}" if compared else "",
+        _interval(compared["low"], compared["high"], "+") if compared else "",
+        f"{compared['p_holm']:.2g}" if compared and compared["p_holm"] is not None else "",
+        f"{row['lr']:g}",
+        f"{row['hardening_gap']:.4f}",
+        f"{row['dead']:.1f}",
+        "" if row["leakage"] is None else f"{row['leakage']:.4f}",
+        f"{row['stability']:.2f} ({row['stability_by_chance']:.2f})",
+    ]
 
 
 def file_of(result: dict, part: str) -> str:

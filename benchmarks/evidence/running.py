@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from htaf_snn.compare.selection import ARM, SETTING, TUNED
 from htaf_snn.compare.study import versions
 
 from .claims import Claim
+from .concept_runs import ConceptClaim, run_part
 
 RESULTS = Path(__file__).parents[1] / "results"
 OFFLINE = ("digits", "saccade-digits")
@@ -46,7 +46,7 @@ def suggested_slope(settings: Settings) -> float:
     return float(f"{surrogate.suggest(prepared.model, prepared.batch, settings.reference).stretch:.2g}")
 
 
-def _folder(claim: Claim, dataset: str, data: Path | None) -> str:
+def _folder(claim: Claim | ConceptClaim, dataset: str, data: Path | None) -> str:
     root = data and data / dataset.replace("-", "_")
     if root is None or not root.is_dir():
         expected = f"the folder {dataset.replace('-', '_')} in --data DIR or HTAF_DATA"
@@ -54,32 +54,42 @@ def _folder(claim: Claim, dataset: str, data: Path | None) -> str:
     return str(root.resolve())
 
 
-def command_of(claim: Claim, quick: bool) -> str:
+def command_of(claim: Claim | ConceptClaim, quick: bool) -> str:
     """Return the command that repeats a claim."""
     return f"python -m benchmarks.evidence run {claim.name}{' --quick' if quick else ' --data DIR'}"
 
 
-def run(claim: Claim, *, quick: bool, data: Path | None, out: Path, workers: int) -> Path:
+def run(claim: Claim | ConceptClaim, *, quick: bool, data: Path | None, out: Path, workers: int) -> Path:
     """Run what is missing of a claim's studies; return the file of the results.
 
     The results of the full studies are in `benchmarks/results/`, those of quick ones beside the studies.
     """
-    chosen = {part: settings_of(claim, part, quick, data) for part in claim.studies}
-    parts = {}
-    for part, settings in chosen.items():
-        folder = out / f"{claim.name}{'-quick' if quick else ''}" / part.replace(" ", "-")
-        start = time.perf_counter()
-        study = Study(folder, **asdict(settings))
-        study.run(workers)
-        study.report()
-        parts[part] = result_of(study) | {"suggested_slope": settings.slopes[-1] if claim.suggests else None}
-        parts[part] |= {"seconds_of_last_call": round(time.perf_counter() - start)}
+    folder = out / f"{claim.name}{'-quick' if quick else ''}"
+    run_parts = _concepts if isinstance(claim, ConceptClaim) else _studies
+    parts = run_parts(claim, quick, data, folder, workers)
     result = {"claim": claim.name, "question": claim.question, "command": command_of(claim, quick), **circumstances()}
     path = (out if quick else RESULTS) / f"{claim.name}{'-quick' if quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(result | {"parts": parts}, indent=1) + "\n")
     return path
+
+
+def _concepts(claim: ConceptClaim, quick: bool, data: Path | None, folder: Path, workers: int) -> dict[str, dict]:
+    recipes = claim.quick if quick else claim.recipes
+    roots = {part: None if quick else _folder(claim, part, data) for part in recipes}
+    return {part: run_part(claim, recipe, roots[part], folder / part, workers) for part, recipe in recipes.items()}
+
+
+def _studies(claim: Claim, quick: bool, data: Path | None, folder: Path, workers: int) -> dict[str, dict]:
+    chosen = {part: settings_of(claim, part, quick, data) for part in claim.studies}
+    parts = {}
+    for part, settings in chosen.items():
+        study = Study(folder / part.replace(" ", "-"), **asdict(settings))
+        study.run(workers)
+        study.report()
+        parts[part] = result_of(study) | {"suggested_slope": settings.slopes[-1] if claim.suggests else None}
+    return parts
 
 
 def result_of(study: Study) -> dict[str, Any]:

@@ -1,34 +1,20 @@
-"""Compare binary concepts with real features under the same sparse head.
+"""Sparse heads over binary concepts, over real features and over the latents of a sparse autoencoder.
 
-    pip install sae-lens
-    python benchmarks/concept_baselines.py --runs runs/concepts
-
-Takes the models that `benchmarks/concepts.py` trained, from its output folder. Each head uses at most --most features
-per class, selected alike: bits of HTAF concepts; real concepts of ReLU; latents of a top-k sparse autoencoder of the
-ReLU model's backbone. A model takes about a minute on one core; the figures are written to `concept_baselines.json` in
-the same folder. SAELens brings some 60 packages, so install it in an environment of its own.
+Each head uses at most so many features per class, selected alike. The autoencoder is made by SAELens, which brings some
+60 packages: `pip install sae-lens` in an environment of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from tqdm import tqdm
 
-from htaf_snn import __version__, concepts, training
-from htaf_snn.compare.statistics import summarise
+from htaf_snn import concepts
 from htaf_snn.models import ICBM
-from htaf_snn.training.folder import read_settings
-
-DATASETS = ("fashion-mnist", "cifar10")
 
 
 class Features(NamedTuple):
@@ -154,55 +140,9 @@ def batches(x: Tensor, size: int) -> Iterator[Tensor]:
                 yield x[chosen]
 
 
-BASELINES: dict[str, tuple[str, Callable[..., dict]]] = {
-    "htaf": ("htaf", binary),
-    "relu": ("relu", unbinarised),
-    "autoencoder": ("relu", autoencoder),
+HEADS: dict[str, tuple[str, Callable[..., dict]]] = {
+    "bits of htaf": ("htaf", binary),
+    "real concepts of relu": ("relu", unbinarised),
+    "latents of a sparse autoencoder on relu's backbone": ("relu", autoencoder),
 }
-
-
-def table(runs: Path, dataset: str, most: int) -> dict:
-    """Return the figures of each kind of features, and the stability of the real ones, over the seeds of a data set."""
-    figures: dict[str, list[dict]] = {name: [] for name in BASELINES}
-    real = []
-    folders = sorted(path for path in runs.glob(f"{dataset}-*") if (path / "result.json").is_file())
-    for out in tqdm(folders, desc=dataset):
-        kind = out.name.removeprefix(f"{dataset}-").rpartition("-")[0]
-        names = [name for name, (source, _) in BASELINES.items() if source == kind]
-        if not names:
-            continue
-        model = concepts.load(out)
-        train, _, test = training.image_loaders(replace(read_settings(out, concepts.Config), batch_size=500))
-        for name in names:
-            figures[name].append(BASELINES[name][1](model, train, test, most))
-        if kind == "relu":
-            real.append(features_of(model, test).concepts)
-    rows = {}
-    for name, results in figures.items():
-        if results:
-            accuracies = [result["test_accuracy"] for result in results]
-            rows[name] = {"accuracies": accuracies, **summarise(accuracies).as_dict(), "runs": results}
-    if len(real) > 1:
-        found = concepts.stability(real)
-        rows["relu"] |= {"stability": found["stability"], "stability_by_chance": found["chance"]}
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs/concepts"), help="output folder of concepts.py")
-    parser.add_argument("--most", type=int, default=8, help="features per class")
-    arguments = parser.parse_args()
-    tables = {dataset: table(arguments.runs, dataset, arguments.most) for dataset in DATASETS}
-    tables = {dataset: rows for dataset, rows in tables.items() if rows}
-    if not tables:
-        parser.error(f"--runs: expected finished runs of benchmarks/concepts.py, got none in {arguments.runs}")
-    versions = {"htaf-snn": __version__, "torch": torch.__version__}
-    path = arguments.runs / "concept_baselines.json"
-    command = f"python benchmarks/concept_baselines.py --runs DIR --most {arguments.most}"
-    path.write_text(json.dumps({"command": command, "versions": versions, **tables}, indent=1) + "\n")
-    print(path)
-
-
-if __name__ == "__main__":
-    main()
+"""The arm whose models each kind of features is of, and the function that gives the figures of its head."""
