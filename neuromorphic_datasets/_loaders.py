@@ -150,7 +150,7 @@ def loaders(
     val_part = np.arange(len(validated))
     if validated is plain:
         train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
-    train_part, _ = divided("train_fraction", plain.targets, train_part, 1 - train_fraction, seed)
+    train_part, _ = divided("train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction)
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)
     return (

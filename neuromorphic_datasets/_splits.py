@@ -4,9 +4,11 @@ import numpy as np
 
 
 def divided(
-    argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int
+    argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int, given: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the indices in `pool` into two parts, the second a stratified `fraction`, each ascending.
+
+    Messages show `given`, the argument's own value, if it is another.
 
     Raises:
         ValueError: naming `argument`, if a class would be missing from a part.
@@ -16,9 +18,10 @@ def divided(
     from sklearn.model_selection import train_test_split
 
     labels, counts = np.unique(targets[pool], return_counts=True)
+    shown = fraction if given is None else given
     message = (
         f"{argument}: expected a fraction that puts recordings of every class into both parts of the {len(pool)} "
-        f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {fraction}"
+        f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {shown}"
     )
     try:
         train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)

@@ -216,7 +216,7 @@ def loaders(
     kept = _checks.positive_fraction("train_fraction", train_fraction)
     train, test = load(name, root=root, download=download)
     train_part, val_part = divided("val_fraction", train.targets.numpy(), np.arange(len(train)), fraction, seed)
-    train_part, _ = divided("train_fraction", train.targets.numpy(), train_part, 1 - kept, seed)
+    train_part, _ = divided("train_fraction", train.targets.numpy(), train_part, 1 - kept, seed, kept)
     return (
         make_loader(_Batches.of(train, train_part), shuffled=True),
         make_loader(_Batches.of(train, val_part)) if len(val_part) else None,

@@ -8,8 +8,8 @@ import torch
 
 from htaf_snn import nn as hnn
 from htaf_snn import profile, surrogate
-from htaf_snn.compare.matching import MATCHES, Rescaled, rescaled
-from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, StraightThrough
+from htaf_snn.compare.matching import MATCHES, rescaled
+from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, Rescaled, StraightThrough
 
 
 def gradient(surrogate, x):

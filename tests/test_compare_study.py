@@ -29,6 +29,7 @@ from htaf_snn.compare import Settings, Study, report, stacking, trial
 from htaf_snn.compare import study as study_module
 from htaf_snn.compare.study import SETTINGS
 from htaf_snn.compare.trial import Config
+from htaf_snn.surrogate import Rescaled
 
 STILL = {"width": 8, "epochs": 1, "batch_size": 256}
 SMALL = STILL | {"n_time_bins": 2}
@@ -480,15 +481,13 @@ class _NoGradient(torch.autograd.Function):
         return grad * float("nan")
 
 
-class WithoutGradient(torch.nn.Module):
-    stretch, gain, step = 1.0, 1.0, None
-
+class WithoutGradient(Rescaled):
     def forward(self, x):
         return _NoGradient.apply(x)
 
 
 def test_the_guard_names_layer_and_surrogate(monkeypatch):
-    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient())
+    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
     message = r"layers\.1\.bias: NaN gradient in epoch 0, step 0, behind the surrogate htaf"
     with pytest.raises(FloatingPointError, match=message):
         trial.run(Config(**SMALL))
@@ -527,6 +526,6 @@ def test_seeds_that_cannot_be_stacked_are_run_separately(tmp_path, monkeypatch):
 
 
 def test_a_gradient_that_is_not_finite_is_not_stacked(monkeypatch):
-    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient())
+    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
     with pytest.raises(stacking.StackingError, match="not finite in epoch 0"):
         stacking.run([Config(seed=seed, **SMALL) for seed in (0, 1)])

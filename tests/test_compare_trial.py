@@ -116,7 +116,10 @@ def test_activity_of_images_counts_by_hand():
 def test_gradients_of_several_depths_are_drawn(steps):
     """Over time steps at the first layer of all depths, otherwise over the layers of the deepest networks."""
     trials = [
-        {"config": {"surrogate": name}, "result": {"gradient_steps": [[float(depth)] * steps] * depth}}
+        {
+            "config": {"surrogate": name, "anneal": "none", "identity": 0.0},
+            "result": {"gradient_steps": [[float(depth)] * steps] * depth},
+        }
         for name in ("htaf", "atan")
         for depth in (2, 4)
     ]
@@ -150,17 +153,26 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "dhn", "n_time_bins": 5}, "^n_time_bins: 5 has no effect on the model dhn, only on mlp, cnn"),
         ({"weight_surrogate": "ede"}, "^weight_surrogate: 'ede' has no effect on the model mlp, only on bnn"),
         (
-            {"anneal": "hardness", "alpha_end": 9.0},
+            {"surrogates": ["htaf"], "anneal": "hardness", "alpha_end": 9.0},
             "^alpha_end: 9.0 has no effect without anneal=alpha",
         ),
         ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect without anneal=alpha"),
         ({"anneal_shape": "cosine"}, r"^anneal_shape: 'cosine' has no effect without anneal=hardness or alpha"),
         ({"anneal": ["none", "beta"]}, "^anneal: expected one of none, hardness, alpha, got 'beta'"),
         ({"surrogates": ["snntorch.atan"], "anneal": ["none", "hardness"]}, "^anneal: expected a surrogate with which"),
+        (
+            {"surrogates": ["htaf", "sigmoid"], "anneal": "alpha"},
+            "^surrogates: expected one with a smooth step, .*'sigm",
+        ),
+        ({"select": "val"}, "^select: expected 'none' with one slope and one learning rate, got 'val'"),
+        ({"select": "val", "lrs": [1e-3, 1e-2], "folds": 5}, "^select: expected 'none' with folds"),
+        ({"identity": -1}, r"^identity: expected finite numbers >= 0, got \[-1\]"),
+        ({"identity": [0, 1], "depths": [1]}, "^identity: 1.0 has no effect without two hidden layers"),
+        ({"model": "bnn", "surrogates": ["relu", "htaf"], "weight_surrogate": "magic"}, "magic"),
         ({"surrogates": ["htaf", "relu"]}, "^surrogates: 'relu', the floating-point twin, is only for bnn, dhn"),
         ({"select": "test"}, "^select: expected one of none, val, got 'test'"),
         ({"select_seeds": 2}, "^select_seeds: expected None without select='val', got 2"),
-        ({"select": "val", "select_seeds": 6}, "^select_seeds: expected None or 1 to 5, got 6"),
+        ({"select": "val", "lrs": [1e-3, 1e-2], "select_seeds": 6}, "^select_seeds: expected None or 1 to 5, got 6"),
         ({"model": "bnn", "norm": "none"}, "^norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
         ({"model": "bnn", "root": "data"}, "^root: expected None, as digits is no file"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),

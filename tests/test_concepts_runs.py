@@ -122,7 +122,7 @@ def test_damaged_runs_cannot_be_loaded(finished, tmp_path):
         (["--entropy", "-1"], "entropy: expected a number >= 0"),
         (["--alpha-end", "0"], "alpha_end"),
         (["--alpha-end", "5"], "alpha_end: 5.0 has no effect with anneal='none', only with alpha"),
-        (["--anneal", "hardness", "--surrogate", "relu"], "anneal: expected 'none' for a network that holds no"),
+        (["--anneal", "hardness", "--surrogate", "relu"], "anneal: expected 'none' for neurons that hold no"),
         (["--resume"], "out: expected the folder of the run to resume"),
     ],
 )

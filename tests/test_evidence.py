@@ -43,10 +43,11 @@ def test_results_have_all_that_their_page_needs(measured):
     assert {"htaf-snn", "torch"} <= set(result["versions"]) and result["machine"]["cores"]
     [part] = result["parts"].values()
     assert len(part["table"]) == 6 and len(part["trials"]) == 2 * 3 * (2 + 2)
+    assert part["data"]["train"] == 1293 and len(part["data"]["hash"]) == 16
     text = page.page([result])
     assert result["question"] in text and result["command"] in text and result["commit"] in text
     for row in part["table"]:
-        assert f"| {row['depth']} | {row['surrogate']} | {row['mean']:.3f} |" in text
+        assert f"| {row['depth']} | {row['surrogate']} | 2 | {row['mean']:.3f} |" in text
     assert page.short_table(part).count("\n") == 5
     assert len(page.findings(part)) == 2
 
@@ -55,19 +56,24 @@ def test_a_finding_names_its_numbers():
     row = {"dataset": "digits", "depth": 2, "anneal": "none", "identity": 0.0, "surrogate": "htaf", "claim": "baseline"}
     better = row | {"surrogate": "a", "claim": "better", "difference": 0.02}
     better |= {"difference_low": 0.011, "difference_high": 0.029}
+    worse = better | {"surrogate": "c", "claim": "worse", "difference": -0.02}
+    worse |= {"difference_low": -0.029, "difference_high": -0.011}
     unclear = row | {"surrogate": "b", "claim": "no difference shown"}
+    settings = {"surrogates": ["htaf"], "anneal": ["none"], "identity": [0.0]}
+    part = {"table": [row, better, worse, unclear], "settings": settings, "suggested_slope": None}
     expected = (
-        "- 2 hidden layers: better than htaf: a by 2.0 points (1.1 to 2.9); no difference from htaf is shown for b."
+        "- 2 hidden layers: better than htaf: a by 2.0 points (1.1 to 2.9); worse than htaf: c by 2.0 points (1.1 to "
+        "2.9); no difference from htaf is shown for b."
     )
-    assert page.findings({"table": [row, better, unclear], "suggested_slope": None}) == [expected]
+    assert page.findings(part) == [expected]
 
 
 def test_a_suggestion_is_ranked_by_validation():
     rows = [{"slope": slope, "val_accuracy": value} for slope, value in ((0.5, 0.8), (1.0, 0.9), (0.7, 0.85))]
-    text = (
-        "- The suggested slope, 0.7, has the 2. best of 3 mean validation accuracies, 0.850; the best is 0.900, at 1."
-    )
-    assert page.findings({"table": rows, "suggested_slope": 0.7}) == [text]
+    text = "suggested slope, 0.7, is number 2 of 3: 0.850, where the best, 1, has 0.900."
+    assert page.findings({"table": rows, "suggested_slope": 0.7}) == [f"- By mean validation accuracy the {text}"]
+    missing = page.findings({"table": rows, "suggested_slope": 0.6})
+    assert missing == ["- No trial at the suggested slope, 0.6, has finished."]
 
 
 def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):

@@ -13,11 +13,11 @@ from snntorch import utils
 import htaf_snn
 from htaf_snn import HTAF, surrogate
 from htaf_snn import nn as hnn
-from htaf_snn.compare.matching import Rescaled
 from htaf_snn.hardening import Anneal
 from htaf_snn.interop import snntorch as interop_snntorch
 from htaf_snn.interop import to_snntorch
 from htaf_snn.models.neurons import LeakyOverTime
+from htaf_snn.surrogate import Rescaled
 
 ALPHA, BETA = 0.8, 5.0
 HARDNESSES = [0.0, 0.3, 1.0]

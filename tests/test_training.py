@@ -381,7 +381,7 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
 def test_the_hardening_gap_is_reported(recordings, tmp_path, library):
     out = tmp_path / "run"
     arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", out, "--library", library]
-    shown = run(*arguments, "--surrogate", "htaf(hardness=0.0)", "--alpha-end", 2)
+    shown = run(*arguments, "--surrogate", "htaf(hardness=0.0)", "--anneal", "alpha", "--alpha-end", 2)
     result = json.loads((out / "result.json").read_text())
     assert f"{result['test_accuracy']:.4f}, hardening gap {result['hardening_gap']:.4f}" in shown.stdout
     assert result["hardening_gap"] == result["smooth_test_accuracy"] - result["test_accuracy"]

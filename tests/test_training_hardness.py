@@ -67,12 +67,14 @@ def test_what_cannot_be_annealed_as_asked(small, tmp_path, surrogate):
     message = r"^anneal: expected 'none' for (Sigmoid|HTAF)\(.*, without an alpha that is a number, got 'alpha'"
     with pytest.raises(ValueError, match=message):
         annealed(surrogate, anneal="alpha")
+    with pytest.raises(ValueError, match=r"^anneal: expected 'none' where all that has alpha is hard, got 'alpha'"):
+        annealed(surrogate, "htaf", anneal="alpha")
     config = TrainConfig(**small, surrogate=surrogate, anneal="alpha")
     with pytest.raises(ValueError, match=message):
         training.train(config, tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match=r"^anneal: expected a surrogate with which 'alpha' has an effect, got none"):
         Study(tmp_path / "study", surrogates=[surrogate], anneal="alpha")
-    with pytest.raises(ValueError, match=r"^anneal: expected 'none' for a network that holds no surrogate of this"):
+    with pytest.raises(ValueError, match=r"^anneal: expected 'none' for neurons that hold no surrogate of this"):
         training.train(replace(config, library="norse", surrogate="norse.super"), tmp_path / "run", progress=False)
     assert not any(tmp_path.glob("run*")) and not any(tmp_path.glob("study*"))
     assert annealed(surrogate, anneal="hardness")[-1][0][0] == 1.0
@@ -213,6 +215,9 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
 def test_seeds_whose_surrogates_learn_are_not_stacked():
     configs = [Config(surrogate="htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^surrogate: expected one without parameters that learn"):
+        stacking.run(configs)
+    configs = [Config(norm="batch", seed=seed, **SMALL) for seed in (0, 1)]
+    with pytest.raises(stacking.StackingError, match=r"^norm: expected none, as BatchNorm's statistics are not"):
         stacking.run(configs)
 
 

@@ -114,11 +114,15 @@ def test_the_command_takes_the_offline_images(tmp_path):
             {"anneal": "hardness", "alpha_end": 9},
             "alpha_end: 9.0 has no effect with anneal='hardness', only with alpha",
         ),
-        ({"surrogate": "snntorch.atan", "anneal": "hardness"}, "without a smooth step, got 'hardness'"),
+        ({"surrogate": "snntorch.atan", "anneal": "hardness"}, "without a hardness below 1, got 'hardness'"),
         ({"surrogate": "sigmoid", "anneal": "alpha"}, "without an alpha that is a number, got 'alpha'"),
         ({"norm": "layer"}, "norm: expected one of auto, batch, none"),
         ({"norm": "none"}, "norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
         ({"identity": 1}, "identity: 1.0 has no effect on the model bnn, only on mlp, dhn, relu"),
+        (
+            {"model": "dhn", "hidden": (4, 8), "identity": 1},
+            "identity: 1.0 has no effect without two hidden layers of the",
+        ),
         ({"model": "dhn", "identity": -1}, "identity: expected a number in [0, 1e6], got -1.0"),
         ({"train_fraction": 0}, "train_fraction: expected a number in (0, 1]"),
         ({"surrogate": "magic"}, "magic"),
@@ -265,9 +269,11 @@ def test_weights_start_with_the_identity_where_the_width_stays():
             assert difference[..., [0, 0, 1, 2], [0, 1, 0, 2]].abs().max() == 0
             difference = difference[:, :, 1, 1]
         torch.testing.assert_close(difference, 2 * torch.eye(len(second)))
+    with pytest.raises(TypeError, match=r"^identity: expected a number, got 'a'"):
+        models.SpikingMLP(3, [3], 2, nn.Identity, identity="a")
     for wrong in (-1.0, float("nan")):
         with pytest.raises(ValueError, match=r"^identity: expected a finite number >= 0, got"):
-            models.DeepHeavisideNet(3, [3, 3], 2, identity=wrong)
+            models.DeepHeavisideNet(3, [3], 2, identity=wrong)
 
 
 def test_a_spiking_network_with_batchnorm_normalises_over_samples_and_time():

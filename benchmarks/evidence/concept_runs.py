@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def run_part(claim: ConceptClaim, recipe: dict, root: str | None, out: Path, wor
 
 def run_all(jobs: list[Job], name: str, workers: int) -> dict[Job, dict]:
     """Return the figures of every run."""
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # a fork of torch's threads may hang
         results = list(tqdm(pool.map(trained, jobs), total=len(jobs), desc=name, unit="run"))
     return dict(zip(jobs, results, strict=True))
 

@@ -45,7 +45,10 @@ def _figure(part: dict) -> Any:
         rows = [row for row in part["table"] if (row["dataset"], row["depth"]) == place]
         for i, row in enumerate(rows):
             style = {"color": _COLOURS[i % 7], "marker": _MARKERS[i % 7]}
-            _draw_rates(axes[0], _points(part["trials"], row), label(pick(row, ARM)), style)
+            name = label(pick(row, ARM)) + (
+                f", slope {row['slope']:.3g}" if part["settings"]["select"] == "none" else ""
+            )
+            _draw_rates(axes[0], _points(part["trials"], row), name, style)
             _draw_gradients(axes[1], part["trials"], row, style)
         axes[0].set(title=f"{place[1]} hidden layers", xlabel="learning rate")
         axes[0].set_xticks(part["settings"]["lrs"], [f"{lr:g}" for lr in part["settings"]["lrs"]])

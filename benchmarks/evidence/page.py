@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from htaf_snn._files import replacing
+from htaf_snn.compare import Settings
 from htaf_snn.compare.selection import ARM, label, pick
 
 from .claims import CLAIMS
@@ -21,12 +22,13 @@ _BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence --
 
 _HEAD = """# Results
 
-Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. Every arm, a surrogate and what
-is annealed, has the learning rate and the slope, a factor of the surrogate's argument, with which it was best on
-validation data; all arms had the same choice of both. Differences are to the first arm, paired by seed, with 95 %
+Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. An arm is a surrogate, what is
+annealed and the identity in the weights. Each has the learning rate and the slope, a factor of the surrogate's
+argument, with which it was best on validation data, among those listed; the twin, relu, has no slope. Test accuracies
+are those of seeds that did not take part in the choice. Differences are to the first arm, paired by seed, with 95 %
 intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
 is the factor between the ends of the learning rates, in a row, whose validation accuracy is within 2 points of the
-arm's best.
+arm's best; ≥ where it reaches the end of those tried.
 """
 
 
@@ -56,7 +58,7 @@ def with_tables(text: str) -> str:
 
     def filled(match: re.Match) -> str:
         result = json.loads((RESULTS / f"{match[2]}.json").read_text())
-        tables = [short_table(part) for part in result["parts"].values()]
+        tables = [_short(part) for part in result["parts"].values()]
         return f"{match[1]}\n" + "\n".join(tables) + f"\n{match[3]}"
 
     return _BLOCK.sub(filled, text)
@@ -98,14 +100,10 @@ def concept_lines(part: dict) -> list[str]:
         f"rates {_listed(settings['lrs'])}, chosen on validation images with seed 0. Leakage is what potentials add to "
         "the accuracy of the bits; stability is how far the concepts of two seeds agree, by chance in brackets."
     )
-    heads = [
-        [row["features"], f"{row['mean']:.3f}", _interval(row["t_low"], row["t_high"])]
-        for row in part["heads"]
-        if "mean" in row
-    ]
+    heads = [[row["features"], _mean(row) if "mean" in row else row["not_measured"]] for row in part["heads"]]
     title = f"With a sparse head of at most {settings['most']} features per class:"
     rows = _markdown(_CONCEPTS, [_concept_cells(row) for row in part["rows"]])
-    return [about, "", rows, title, "", _markdown(("features", "accuracy", "95 %"), heads)]
+    return [about, "", rows, title, "", _markdown(("features", "test accuracy"), heads)]
 
 
 def _concept_cells(row: dict[str, Any]) -> list[str]:
@@ -131,13 +129,17 @@ def file_of(result: dict, part: str) -> str:
 
 
 def _setting(part: dict) -> str:
-    settings = part["settings"]
-    choosing = settings["select_seeds"] or settings["seeds"]
+    settings, data = part["settings"], part["data"]
     sizes = f"{settings['width']} neurons per layer, {settings['epochs']} epochs, batches of {settings['batch_size']}"
     choices = f"slopes {_listed(settings['slopes'])} and learning rates {_listed(settings['lrs'])}"
+    if settings["select"] == "val":
+        count = settings["select_seeds"] or settings["seeds"]
+        choices += f", chosen with {count} of {settings['seeds']} seeds"
+    others = ("norm", "schedule", "train_fraction", "alpha_end", "folds", "n_time_bins", "match")
+    given = [f"{name} {settings[name]}" for name in others if settings[name] != getattr(Settings, name, None)]
     return (
-        f"{', '.join(settings['dataset'])}, {sizes}, seeds 0 to {settings['seeds'] - 1}; {choices}, chosen with "
-        f"{choosing} of the seeds; gradients of equal {settings['match'].replace('_', ' ')}."
+        f"{', '.join(settings['dataset'])} ({data['train']} training, {data['test']} test samples), {sizes}; {choices}"
+        f"{'; ' if given else ''}{', '.join(given)}."
     )
 
 
@@ -160,37 +162,50 @@ def findings(part: dict) -> list[str]:
     rows, sentences = part["table"], []
     for place in dict.fromkeys((row["dataset"], row["depth"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["depth"]) == place]
-        base, *others = own
-        name, layers = label(pick(base, ARM)), f"{place[1]} hidden layers"
+        base, others = baseline_of(part), [row for row in own if row["claim"] != "baseline"]
+        name, layers = label(base), f"{place[1]} hidden layers"
         shown = {claim: [row for row in others if row["claim"] == claim] for claim in ("better", "worse")}
         texts = [_against(name, rows, claim) for claim, rows in shown.items() if rows]
-        rest = [label(pick(row, ARM)) for row in others if row["claim"] not in shown]
+        rest = [label(pick(row, ARM)) for row in others if row["claim"] == "no difference shown"]
         if rest:
             texts.append(f"no difference from {name} is shown for {', '.join(rest)}")
         sentences.append(f"- {layers}: {'; '.join(texts) or 'a single arm'}.")
     return sentences
 
 
+def baseline_of(part: dict) -> tuple:
+    """Return the first arm of a part's study."""
+    settings = part["settings"]
+    return settings["surrogates"][0], settings["anneal"][0], settings["identity"][0]
+
+
 def _of_suggestion(part: dict) -> str:
     slope, rows = part["suggested_slope"], sorted(part["table"], key=lambda row: -row["val_accuracy"])
-    [place] = [place for place, row in enumerate(rows) if row["slope"] == slope]
-    best, own = rows[0], rows[place]
+    places = [place for place, row in enumerate(rows) if row["slope"] == slope]
+    if not places:
+        return f"- No trial at the suggested slope, {slope:g}, has finished."
+    best, own = rows[0], rows[places[0]]
     return (
-        f"- The suggested slope, {slope:g}, has the {place + 1}. best of {len(rows)} mean validation accuracies, "
-        f"{own['val_accuracy']:.3f}; the best is {best['val_accuracy']:.3f}, at {best['slope']:g}."
+        f"- By mean validation accuracy the suggested slope, {slope:g}, is number {places[0] + 1} of {len(rows)}: "
+        f"{own['val_accuracy']:.3f}, where the best, {best['slope']:g}, has {best['val_accuracy']:.3f}."
     )
 
 
 def _against(name: str, rows: list[dict], claim: str) -> str:
     parts = [
         f"{label(pick(row, ARM))} by {100 * abs(row['difference']):.1f} points "
-        f"({100 * abs(row['difference_low']):.1f} to {100 * abs(row['difference_high']):.1f})"
+        f"({' to '.join(f'{100 * abs(end):.1f}' for end in _ends(row))})"
         for row in rows
     ]
     return f"{claim} than {name}: {', '.join(parts)}"
 
 
-_COLUMNS = ("layers", "arm", "accuracy", "95 %", "difference", "95 %", "p", "slope", "lr", "plateau", "gap")
+def _ends(row: dict[str, Any]) -> list[float]:
+    """Return the ends of the interval of a difference, the smaller magnitude first."""
+    return sorted((row["difference_low"], row["difference_high"]), key=abs)
+
+
+_COLUMNS = ("layers", "arm", "seeds", "accuracy", "95 %", "difference", "95 %", "p", "slope", "lr", "plateau", "gap")
 
 
 def table(part: dict) -> str:
@@ -203,6 +218,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         str(row["depth"]),
         label(pick(row, ARM)),
+        str(row["seeds"]),
         f"{row['mean']:.3f}",
         _interval(row["t_low"], row["t_high"]),
         "" if difference is None else f"{difference:+.3f}",
@@ -210,13 +226,25 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if p is None else f"{p:.2g}",
         f"{row['slope']:g}",
         f"{row['lr']:g}",
-        "" if row["plateau"] is None else f"{row['plateau']:.3g}×",
+        "" if row["plateau"] is None else f"{'≥ ' if row['plateau_open'] else ''}{row['plateau']:.3g}×",
         f"{row['hardening_gap']:.4f}",
     ]
 
 
 def _interval(low: float | None, high: float | None, sign: str = "") -> str:
     return "" if low is None or high is None else f"{low:{sign}.3f} to {high:{sign}.3f}"
+
+
+def _short(part: dict) -> str:
+    if "heads" in part:
+        rows = [[row["arm"], _mean(row)] for row in part["rows"]]
+        return _markdown(("concepts by", "test accuracy"), rows)
+    return short_table(part)
+
+
+def _mean(row: dict[str, Any]) -> str:
+    interval = _interval(row["t_low"], row["t_high"])
+    return f"{row['mean']:.3f}{f' ({interval})' if interval else ''}"
 
 
 def short_table(part: dict) -> str:
@@ -228,8 +256,7 @@ def short_table(part: dict) -> str:
     lines = []
     for arm in arms:
         own = [by_place.get((arm, depth)) for depth in depths]
-        cells = [row and f"{row['mean']:.3f} ({row['t_low']:.3f} to {row['t_high']:.3f})" for row in own]
-        lines.append([label(arm), *(cell or "" for cell in cells)])
+        lines.append([label(arm), *(_mean(row) if row else "" for row in own)])
     return _markdown(("", *(f"{depth} layers" for depth in depths)), lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from htaf_snn import surrogate, training
 from htaf_snn._files import replacing
-from htaf_snn.compare import Settings, Study, trial
+from htaf_snn.compare import Settings, Study, report, trial
 from htaf_snn.compare.selection import ARM, SETTING, TUNED
 from htaf_snn.compare.study import versions
 
@@ -26,7 +26,7 @@ _IDENTITY = (*SETTING, *ARM, *TUNED, "seed")
 
 
 def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Settings:
-    """Return the settings of a part of a claim, with the suggested slope among the others if it suggests one.
+    """Return the settings of a part of a claim.
 
     Raises:
         FileNotFoundError: if its data set is neither offline nor in the folder of the data.
@@ -37,7 +37,7 @@ def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Sett
         chosen = replace(chosen, dataset=(training.OFFLINE[chosen.model],))
     elif dataset not in OFFLINE:
         chosen = replace(chosen, root=_folder(claim, dataset, data))
-    return replace(chosen, slopes=(*chosen.slopes, suggested_slope(chosen))) if claim.suggests else chosen
+    return chosen
 
 
 def suggested_slope(settings: Settings) -> float:
@@ -85,10 +85,13 @@ def _studies(claim: Claim, quick: bool, data: Path | None, folder: Path, workers
     chosen = {part: settings_of(claim, part, quick, data) for part in claim.studies}
     parts = {}
     for part, settings in chosen.items():
+        slope = suggested_slope(settings) if claim.suggests else None
+        if slope is not None and slope not in settings.slopes:
+            settings = replace(settings, slopes=(*settings.slopes, slope))
         study = Study(folder / part.replace(" ", "-"), **asdict(settings))
         study.run(workers)
         study.report()
-        parts[part] = result_of(study) | {"suggested_slope": settings.slopes[-1] if claim.suggests else None}
+        parts[part] = result_of(study) | {"suggested_slope": slope}
     return parts
 
 
@@ -100,7 +103,11 @@ def result_of(study: Study) -> dict[str, Any]:
         | {"seconds": round(entry["result"]["times"]["seconds"], 1)}
         for entry in study.results()
     ]
+    train, _, test = training.make_loaders(study.settings.configs()[0].trained())
+    [dataset] = study.settings.dataset
+    data = {"train": len(train.dataset), "test": len(test.dataset), "hash": report.data_hash(study.settings, dataset)}
     return {
+        "data": data,
         "settings": asdict(study.settings) | {"root": None if study.settings.root is None else "DIR"},
         "table": study.table(),
         "failures": [
@@ -127,7 +134,7 @@ def circumstances() -> dict[str, Any]:
         return call.stdout.strip() if call.returncode == 0 else ""
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--untracked-files=no"):
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":!*results*", ":/"):
         commit += " with changes"
     machine = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
     return {"commit": commit, "versions": versions(), "machine": machine}

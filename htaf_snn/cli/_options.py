@@ -12,7 +12,7 @@ NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per re
 Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
 Norm = Annotated[str, typer.Option(help="batch (BatchNorm), none, or auto: batch for images, none for spikes.")]
-Identity = Annotated[float, typer.Option(help="Multiple of the identity in the weights at the start; 1 if deep.")]
+Identity = Annotated[float, typer.Option(help="Multiple of the identity in the weights at the start.")]
 Anneal = Annotated[
     str, typer.Option(help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth and ever steeper.")
 ]
@@ -21,7 +21,7 @@ AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, 
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
 Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]
-TrainFraction = Annotated[float, typer.Option(help="Fraction of the other training data that is trained on.")]
+TrainFraction = Annotated[float, typer.Option(help="Fraction of the training data left after validation that is used.")]
 ValFraction = Annotated[float, typer.Option(help="Fraction of the training data held out for validation.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")]

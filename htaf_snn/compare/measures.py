@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from ..models import BinaryMLP, DeepHeavisideNet, ReLUNet, SpikingMLP
@@ -125,13 +126,20 @@ def batch_gradient(model: Network, x: Tensor, labels: Tensor) -> dict:
     for buffer, before in statistics:
         buffer.copy_(before)
     flat = {p: gradient.flatten() for p, gradient in zip(parameters, gradients, strict=False)}
-    layers = [torch.cat([flat[p] for p in layer.parameters() if p in flat]) for layer in model.layers]
+    layers = [torch.cat([flat[p] for p in _weights(layer) if p in flat]) for layer in model.layers]
     steps = x.shape[0] if _batch_dims(x) == 2 else 1
     return {
         "flat": torch.cat([*flat.values()]),
         "layers": [gradient.norm().item() for gradient in layers],
         "steps": [g.reshape(steps, -1).norm(dim=1).tolist() for g in gradients[len(parameters) :]],
     }
+
+
+def _weights(layer: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield a layer's parameters without those of its BatchNorm."""
+    for module in layer.modules():
+        if not isinstance(module, _BatchNorm):
+            yield from module.parameters(recurse=False)
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:

@@ -34,7 +34,11 @@ _COLUMNS = {
     "t_high": ("to", "upper end of Student's t interval of the mean"),
     "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
-    "plateau": ("plateau", "largest over smallest learning rate with nearly the best validation accuracy"),
+    "plateau": (
+        "plateau",
+        "largest over smallest learning rate, in a row, with validation accuracy within 0.02 of best",
+    ),
+    "plateau_open": ("open", "whether the plateau reaches the end of the learning rates tried, and may go on"),
     "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
     "difference_low": ("95 % from", "lower end of Student's t interval of the difference"),
     "difference_high": ("to", "upper end of Student's t interval of the difference"),
@@ -81,9 +85,11 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
     rows = []
     for key, seeds in cells.items():
         row = _row(key, list(seeds.values()), comparisons.get(key))
+        if _arm(key) == settings.arms()[0]:
+            row["claim"] = "baseline"
         if settings.select == "val" and len(settings.lrs) > 1:
             own = selection.pick(row, (*selection.SETTING, *selection.ARM))
-            row["plateau"] = selection.plateau(settings, validated[own])
+            row["plateau"], row["plateau_open"] = selection.plateau(settings, validated[own])
         rows.append(row)
     return rows
 
@@ -136,11 +142,16 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
 
     gradients = np.mean([result["gradient_layers"] for result in results], axis=0)
     row = dict(zip(_KEY, key, strict=True))
-    row |= {"seeds": summary["n"], "plateau": None, **{name: summary[name] for name in summary if name in _COLUMNS}}
+    row |= {
+        "seeds": summary["n"],
+        "plateau": None,
+        "plateau_open": None,
+        **{name: summary[name] for name in summary if name in _COLUMNS},
+    }
     names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
     names |= {name: name for name in ("p_holm", "effect", "claim")}
-    found = {"claim": "baseline"} if comparison is None else comparison.as_dict()
-    row |= {column: found.get(name) for name, column in names.items()}
+    compared = {"claim": "not compared"} if comparison is None else comparison.as_dict()
+    row |= {column: compared.get(name) for name, column in names.items()}
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
@@ -154,6 +165,8 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
 def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:
     """Write the report's files into the study's folder, and return the page's path; see `Study.report`."""
     rows = table(settings, trials)
+    if trials and not rows:
+        raise ValueError(f"{out}: expected the trials that select to have ended, got a study that still runs them")
     if not rows:
         reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
         raise ValueError(f"{out}: expected a finished trial, got none{reason}")
@@ -183,8 +196,11 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
 def ranks(settings: Settings, trials: Sequence[dict]) -> dict[str, float]:
     """Return the mean rank of each arm, over the settings and seeds that all of them finished."""
     scores: dict[str, dict[tuple, float]] = {}
+    at_one_slope = settings.select == "none" and len(settings.slopes) > 1
     for trial in selection.at_chosen(settings, trials):
         config = trial["config"]
+        if config["surrogate"] == TWIN and at_one_slope:  # the others would be ranked at that slope alone
+            continue
         place = (*selection.setting(settings, config), config["seed"])
         arm = selection.label(selection.pick(config, selection.ARM))
         scores.setdefault(arm, {})[place] = trial["result"]["test_accuracy"]
@@ -296,9 +312,13 @@ def command(settings: Settings) -> str:
     for name, value in asdict(settings).items():
         if value is not None:
             values = value if isinstance(value, tuple) else (value,)
-            text = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in values)
-            parts += [f"--{name.replace('_', '-')}", text]
+            parts += [f"--{name.replace('_', '-')}", ",".join(map(_exactly, values))]
     return shlex.join(parts)
+
+
+def _exactly(value: object) -> str:
+    """Return a number in the fewest digits from which it can be read again."""
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def data_hash(settings: Settings, dataset: str) -> str:

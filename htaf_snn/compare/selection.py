@@ -50,7 +50,7 @@ def validated(settings: Settings, trials: Iterable[dict]) -> dict[tuple, dict[tu
 
 
 def chosen(settings: Settings, trials: Iterable[dict]) -> dict[tuple, tuple]:
-    """Return {setting and arm: (slope, lr)} of the best validation accuracy; of equal ones the first."""
+    """Return {setting and arm: (slope, lr)} of the best validation accuracy; ties go to the first."""
     return {
         key: max(places, key=lambda place: places[place])
         for key, places in validated(settings, trials).items()
@@ -59,16 +59,23 @@ def chosen(settings: Settings, trials: Iterable[dict]) -> dict[tuple, tuple]:
 
 
 def at_chosen(settings: Settings, trials: Sequence[dict]) -> list[dict]:
-    """Return the trials that are compared: all, or those at the slope and learning rate that validation chose."""
+    """Return the trials that are compared: all, or those at the slope and learning rate that validation chose.
+
+    Where only some of the seeds select, these are left out, as the choice favours them.
+    """
     if settings.select == "none":
         return [*trials]
     best = chosen(settings, trials)
-    return [
-        trial for trial in trials if best.get(pick(trial["config"], (*SETTING, *ARM))) == pick(trial["config"], TUNED)
-    ]
+    first = settings.selecting_seeds if settings.selecting_seeds < settings.seeds else 0
+
+    def is_compared(config: dict) -> bool:
+        is_chosen = best.get(pick(config, (*SETTING, *ARM))) == pick(config, TUNED)
+        return is_chosen and config["seed"] >= first
+
+    return [trial for trial in trials if is_compared(trial["config"])]
 
 
-def plateau(settings: Settings, places: dict[tuple, float]) -> float | None:
+def plateau(settings: Settings, places: dict[tuple, float]) -> tuple[float, bool] | tuple[None, None]:
     """Return the factor between the ends of the learning rates around the best one that are nearly as good.
 
     Args:
@@ -77,10 +84,11 @@ def plateau(settings: Settings, places: dict[tuple, float]) -> float | None:
 
     Returns:
         The largest over the smallest of the study's learning rates, in a row, whose accuracy at the best place's slope
-        is at most `TOLERANCE` below the best; None without places.
+        is at most `TOLERANCE` below the best, and whether they include an end of the learning rates; None without
+        places.
     """
     if not places:
-        return None
+        return None, None
     slope, best = max(places, key=lambda place: places[place])
     lrs = sorted(settings.lrs)
     near = [places.get((slope, lr), -np.inf) >= places[slope, best] - TOLERANCE for lr in lrs]
@@ -89,4 +97,4 @@ def plateau(settings: Settings, places: dict[tuple, float]) -> float | None:
         first -= 1
     while last < len(lrs) - 1 and near[last + 1]:
         last += 1
-    return lrs[last] / lrs[first]
+    return lrs[last] / lrs[first], first == 0 or last == len(lrs) - 1

@@ -38,10 +38,10 @@ class Settings(trial.Shared):
         root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
             named after each data set that is not in the default place.
         surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. For
-            images also "relu", the floating-point twin of the network, once for all slopes and without annealing. None
+            images also "relu", the floating-point twin of the network, at slope 1 and without annealing. None
             for `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
-        anneal: what is annealed, as in `training.TrainConfig`; one or several. Where a surrogate has no smooth step or
-            no alpha, as other libraries' have not, its combination with that annealing is left out.
+        anneal: what is annealed, as in `training.TrainConfig`; one or several. A combination with a surrogate that has
+            no smooth step or no alpha, such as another library's, is left out.
         identity: multiples of the identity in the weights at the start, as in `training.TrainConfig`; one or several.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
@@ -50,7 +50,7 @@ class Settings(trial.Shared):
         select: "none" to compare arms at each slope and learning rate; "val" to compare each at the slope and learning
             rate of its best mean validation accuracy, by depth and data set.
         select_seeds: with "val", the number of seeds that select; the others are then trained at the selected places
-            alone. None for all seeds.
+            alone, and they alone are compared. None for all seeds.
         match: the quantity of each surrogate that is made equal to the reference's: "none", "peak", "half_width" or
             "area".
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
@@ -118,9 +118,25 @@ class Settings(trial.Shared):
             raise ValueError(
                 f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for {', '.join(MODELS[1:])}"
             )
+        self._check_arms()
         self._check_effects()
         for config in self.configs():
             config.trained()  # checks the settings of the training
+
+    def _check_arms(self) -> None:
+        """Raise ValueError if a surrogate or an annealing has no arm, or nothing can be selected."""
+        if not all(is_number(value) and 0 <= value < float("inf") for value in self.identity):
+            raise ValueError(f"identity: expected finite numbers >= 0, got {list(self.identity)}")
+        arms = self.arms()
+        for anneal in set(self.anneal) - {anneal for _, anneal, _ in arms}:
+            raise ValueError(f"anneal: expected a surrogate with which {anneal!r} has an effect, got none")
+        for surrogate in set(self.surrogates) - {surrogate for surrogate, _, _ in arms}:
+            expected = "one with a smooth step, and with an alpha for 'alpha'"
+            raise ValueError(f"surrogates: expected {expected}, for anneal={','.join(self.anneal)}, got {surrogate!r}")
+        if self.select == "val" and len(self.slopes) * len(self.lrs) == 1:
+            raise ValueError("select: expected 'none' with one slope and one learning rate, got 'val'")
+        if self.select == "val" and self.folds is not None:
+            raise ValueError("select: expected 'none' with folds, as one seed trains on what another tests, got 'val'")
 
     def _check_effects(self) -> None:
         """Raise ValueError if a setting is no default and has no effect on any arm."""
@@ -145,8 +161,6 @@ class Settings(trial.Shared):
             if name == "digits":
                 nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
         configs = {(config.surrogate, config.slope, config.anneal): config for config in self.configs()}
-        for anneal in set(self.anneal) - {config.anneal for config in configs.values()}:
-            raise ValueError(f"anneal: expected a surrogate with which {anneal!r} has an effect, got none")
         for config in configs.values():
             surrogate = trial.surrogate_of(config)
             if surrogate is not None:
@@ -154,7 +168,9 @@ class Settings(trial.Shared):
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
         if self.model in training.BINARY:
             # Refuses an unknown weight surrogate.
-            training.binary_network(next(iter(configs.values())).trained(), 1, 2, "htaf")
+            first = next((config for config in configs.values() if config.surrogate != trial.TWIN), None)
+            if first is not None:
+                training.binary_network(first.trained(), 1, 2, "htaf")
 
     @property
     def selecting_seeds(self) -> int:
@@ -163,8 +179,13 @@ class Settings(trial.Shared):
 
     def arms(self) -> list[tuple[str, str, float]]:
         """Return the combinations of a surrogate, what is annealed and the identity that are compared."""
-        combined = product(self.surrogates, self.anneal, self.identity)
-        return [(name, anneal, float(identity)) for name, anneal, identity in combined if _anneals(name, anneal)]
+        combined = [
+            (name, anneal)
+            for name in self.surrogates
+            for anneal in (("none",) if name == trial.TWIN else self.anneal)
+            if _anneals(name, anneal)
+        ]
+        return [(*pair, float(identity)) for pair, identity in product(combined, self.identity)]
 
     def configs(self) -> list[trial.Config]:
         """Return the configuration of every trial, with the seeds of each combination in a row.
@@ -207,4 +228,4 @@ class Settings(trial.Shared):
 
 def _anneals(surrogate: str, anneal: str) -> bool:
     """Return whether a surrogate can be trained with that annealing."""
-    return anneal == "none" or (surrogate != trial.TWIN and bool(hardening.annealable(resolve(surrogate), anneal)))
+    return anneal == "none" or bool(hardening.annealable(resolve(surrogate), anneal))

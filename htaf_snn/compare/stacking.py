@@ -26,12 +26,14 @@ def run(configs: Sequence[trial.Config]) -> list[dict]:
         One result per configuration, each with an equal share of the time.
 
     Raises:
-        StackingError: if the networks are not spiking ones or their surrogates learn, the seeds' parts of the data have
-            different sizes, or a gradient is not finite; separate runs then report which seed's.
+        StackingError: if the networks are not spiking ones, have BatchNorm or surrogates that learn, the seeds' parts
+            of the data have different sizes, or a gradient is not finite; separate runs then report which seed's.
     """
     start = time.perf_counter()
     if configs[0].model != "mlp":
         raise StackingError(f"model: expected mlp, got {configs[0].model}")
+    if configs[0].norm == "batch":
+        raise StackingError("norm: expected none, as BatchNorm's statistics are not stacked, got batch")
     trials = [trial.prepare(config) for config in configs]
     if any(True for neuron in trials[0].model.neurons for _ in neuron.parameters()):
         raise StackingError(f"surrogate: expected one without parameters that learn, got {configs[0].surrogate}")
@@ -53,12 +55,10 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     config, nets = trials[0].config, [prepared.model for prepared in trials]
     weights, _ = stack_module_state([*nets])
     optimizer = torch.optim.Adam(weights.values(), lr=config.lr)
-    steps = len(trials[0].loaders[0])
-    prepares = [training.before_step(config.trained(), net, steps) for net in nets]
 
     def before_step(number: int) -> None:
-        for prepare in prepares:
-            prepare(number, optimizer)
+        for prepared in trials:
+            prepared.before_step(number, optimizer)
 
     curves: list[list[dict]] = [[] for _ in nets]
     for epoch in range(config.epochs):

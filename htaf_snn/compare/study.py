@@ -95,7 +95,8 @@ class Study:
         free = {name: getattr(settings, name) for name in ("device", "select", "select_seeds")}
         if before is not None and settings != replace(before, seeds=max(settings.seeds, before.seeds), **free):
             now, then = asdict(settings), asdict(before)
-            changed = [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in now if now[name] != then[name]]
+            names = [name for name in now if now[name] != then[name] and name not in free]
+            changed = [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
             raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed))
         if before is None and self.out.is_dir():
             names = sorted(path.name for path in self.out.iterdir() if not path.name.startswith((".", "study.")))
@@ -131,7 +132,7 @@ class Study:
                     heartbeat_stale_trial_callback=_requeue,
                 )
                 self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
-        self._add_missing()
+            self._add_missing()
 
     def _add_missing(self) -> bool:
         """Add the trials that are to run and are not in the database yet; return whether there were any."""
@@ -139,10 +140,13 @@ class Study:
 
         with FileLock(self.out / ".study.lock"):
             known = {_key(entry) for entry in self._study.get_trials(deepcopy=False)}
-            missing = [config for config in self._configs() if _digest(asdict(config)) not in known]
-            for config in missing:
-                _add(self._study, asdict(config))
-        return bool(missing)
+            wanted = {_digest(asdict(config)): asdict(config) for config in self._configs()}
+            for key, config in wanted.items():
+                if key not in known:
+                    _add(self._study, config)
+        # A study that selects otherwise now may have more trials in the database.
+        self._wanted = set(wanted)
+        return not wanted.keys() <= known
 
     def _configs(self) -> list[trial.Config]:
         """Return the configurations of all trials: of those that select, and once these have ended, of the others."""
@@ -155,24 +159,20 @@ class Study:
         return configs + self.settings.further(selection.chosen(self.settings, self._finished(configs)))
 
     def _trials(self) -> dict[str, FrozenTrial]:
-        """Return one entry per combination: a finished one if there is one, then a pending one, then a failed one."""
-        order = {"COMPLETE": 0, "FAIL": 2}
+        """Return one entry per combination: the first that was not requeued, as `_take` does."""
         entries: dict[str, FrozenTrial] = {}
         for entry in self._study.get_trials(deepcopy=False):
-            if _is_requeued(entry):
-                continue
-            key = _key(entry)
-            rank = order.get(entry.state.name, 1)
-            if key not in entries or rank < order.get(entries[key].state.name, 1):
-                entries[key] = entry
+            if not _is_requeued(entry):
+                entries.setdefault(_key(entry), entry)
         return entries
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of waiting, running, finished and failed trials."""
         names = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
         counts = dict.fromkeys(names.values(), 0)
-        for entry in self._trials().values():
-            counts[names[entry.state.name]] += 1
+        for key, entry in self._trials().items():
+            if key in self._wanted:
+                counts[names[entry.state.name]] += 1
         return counts
 
     def run(self, workers: int = 1, progress: bool = True, stack_seeds: bool = False) -> dict[str, int]:
@@ -203,11 +203,13 @@ class Study:
             self._run_together(processes, progress)
             return self.counts()
         while True:
-            counts = self._run_workers(workers, progress, stack_seeds)
-            if not self._add_missing():
+            self._run_workers(workers, progress, stack_seeds)
+            counts = self.counts()
+            # Another machine may have added the trials of the other seeds.
+            if not (self._add_missing() or counts["waiting"] or counts["running"]):
                 return counts
 
-    def _run_workers(self, workers: int, progress: bool, stack_seeds: bool) -> dict[str, int]:
+    def _run_workers(self, workers: int, progress: bool, stack_seeds: bool) -> None:
         """Run the trials that are in the database in worker processes, and wait for them."""
         from tqdm import tqdm
 
@@ -238,7 +240,6 @@ class Study:
                 log.seek(0)
                 if child.returncode:
                     raise RuntimeError(f"a worker failed: {(log.read().strip() or 'killed').splitlines()[-1]}")
-        return counts
 
     def _run_together(self, processes: Processes, progress: bool) -> None:
         """Run the remaining trials, each in all of these processes; rank 0 alone reads and writes the study."""
@@ -260,11 +261,16 @@ class Study:
                     trial.run(trial.Config(**config), processes)
 
     def _next(self, bar: tqdm) -> FrozenTrial | None:
-        counts = self.counts()
-        bar.update(counts["finished"] + counts["failed"] - bar.n)
-        self._requeue_stale()
-        taken = next(iter(self._take()), None)
-        return self._next(bar) if taken is None and self._add_missing() else taken
+        """Take the next trial; None when nothing is left to run here or elsewhere."""
+        while True:
+            counts = self.counts()
+            bar.total = sum(counts.values())
+            bar.update(counts["finished"] + counts["failed"] - bar.n)
+            self._requeue_stale()
+            taken = next(iter(self._take()), None)
+            if taken is not None or not (self._add_missing() or self.counts()["running"]):
+                return taken
+            time.sleep(_POLL_S)
 
     def work(self, stack_seeds: bool = False) -> None:
         """Run waiting trials in this process until none is waiting or running; `stack_seeds` as in `run`."""
@@ -298,6 +304,8 @@ class Study:
             for entry in self._study.get_trials(deepcopy=False):
                 # Two machines that started at the same time may both have added the trial; only the first entry counts.
                 if _is_requeued(entry) or entry is not first.setdefault(_key(entry), entry):
+                    continue
+                if _key(entry) not in self._wanted:
                     continue
                 if entry.state != TrialState.WAITING:
                     continue
@@ -381,7 +389,8 @@ class Study:
 
     def failures(self) -> list[dict]:
         """Return the failed trials, {"config", "error"}."""
-        failed = [entry for entry in self._trials().values() if entry.state.name == "FAIL"]
+        entries = [entry for key, entry in self._trials().items() if key in self._wanted]
+        failed = [entry for entry in entries if entry.state.name == "FAIL"]
         return [{name: entry.user_attrs[name] for name in ("config", "error")} for entry in failed]
 
 

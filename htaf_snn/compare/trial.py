@@ -7,8 +7,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sized
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sized
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ from torch import Tensor
 from .. import hardening, models, training
 from .. import nn as hnn
 from ..models.neurons import BETA
-from ..surrogate import resolve
+from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
-from .matching import Rescaled, rescaled
+from .matching import rescaled
 from .measures import Network, activity, batch_gradient, cosine
 
 TWIN = "relu"
@@ -89,6 +89,7 @@ class Prepared:
     loaders: tuple
     batch: tuple[Tensor, Tensor]
     measured: dict
+    before_step: Callable[[int, torch.optim.Optimizer], None]
 
 
 def run(config: Config, processes: training.Processes | None = None) -> dict:
@@ -101,7 +102,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     Returns:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
         "gain": the factors of the surrogate, None for the twin; the fields of `measures.activity` on the test part;
-        "gradient_layers", "gradient_steps": gradient norms before training, "gradient_layers_end": after it;
+        "gradient_layers", "gradient_steps": gradient norms before training, at the hardness with which it begins,
+        "gradient_layers_end": after it;
         "cosine_start", "cosine_end": cosine with the gradient of the reference surrogate before and after training, on
         one batch, None for the twin; "smooth_test_accuracy", "hardening_gap"; "times":
         {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation included, "peak_mb"}}.
@@ -111,10 +113,8 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
         FloatingPointError: if a gradient or the loss is not finite; the message names the layer and the surrogate.
     """
     start = time.perf_counter()
-    prepared = prepare(config, None if processes is None else processes.device)
+    prepared = prepare(config, processes)
     model, (train, val, _) = prepared.model, prepared.loaders
-    steps = training.steps_in_epoch(model, train, processes)
-    before_step = training.before_step(config.trained(), model, steps)
     with tempfile.TemporaryDirectory() as out:
         try:
             curves = training.fit(
@@ -126,7 +126,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
                 lr=config.lr,
                 progress=False,
                 processes=processes,
-                before_step=before_step,
+                before_step=prepared.before_step,
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
@@ -135,14 +135,18 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
     return {**result, "times": times(train, time.perf_counter() - start, curves, device)}
 
 
-def prepare(config: Config, device: torch.device | None = None) -> Prepared:
-    """Make the data and the network of a trial, on the given device or else the configuration's."""
-    device = device or device_of(config.device)
+def prepare(config: Config, processes: training.Processes | None = None) -> Prepared:
+    """Make the data and the network of a trial, as it begins its training: smooth if its hardness is annealed."""
+    device = device_of(config.device) if processes is None else processes.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     surrogate, loaders = surrogate_of(config), training.make_loaders(config.trained())
     train = loaders[0]
     model = _network(config, train.dataset, surrogate).to(device)
+    trained = config.trained()
+    if surrogate is not None and config.anneal == "alpha":  # the final alpha is that of the stretched surrogate
+        trained = replace(trained, alpha_end=trained.alpha_end / surrogate.stretch)
+    before_step = training.before_step(trained, model, training.steps_in_epoch(model, train, processes))
     x, labels = next(iter(train))
     batch = x.to(device), labels.to(device)
     before = batch_gradient(model, *batch)
@@ -153,7 +157,7 @@ def prepare(config: Config, device: torch.device | None = None) -> Prepared:
         "gradient_steps": before["steps"],
         "cosine_start": _agreement(model, config, before["flat"], *batch),
     }
-    return Prepared(config, model, loaders, batch, measured)
+    return Prepared(config, model, loaders, batch, measured, before_step)
 
 
 def finish(prepared: Prepared, curves: list[dict]) -> dict:
@@ -201,7 +205,7 @@ def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
         def neuron() -> hnn.Sequential:
             return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
 
-        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm, config.identity)
+        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm=norm, identity=config.identity)
     return training.binary_network(trained, features, n_classes, surrogate)
 
 
@@ -210,8 +214,10 @@ def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labe
     if config.surrogate == TWIN:
         return None
     holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
-    for holder, _ in holders:
+    for holder, own in holders:
         holder.surrogate = resolve(config.reference).to(x.device)
+        if holder.surrogate.formula is not None:
+            holder.surrogate.hardness = own.function.hardness
     try:
         return cosine(gradient, batch_gradient(model, x, labels)["flat"])
     finally:

@@ -51,9 +51,10 @@ def measure(model: ICBM, train_loader: Iterable, loader: Iterable, attributes: d
         as only bits reach its head; one that used soft concepts could rely on what leaks. Two heads are fitted to
         training images, one to the bits and one to bits and potentials; leakage is the difference of their accuracies
         on the loader's images. The definition is ours: the literature compares soft concepts with hard ones, and we
-        give the head both, so that only noise makes it negative. The heads are scikit-learn's multinomial regressions
-        on standardised inputs, with C = 10 / images. Of each loader they see at most 10 000 images, drawn by a
-        generator with seed 0, for which values up to 0.005 are noise; 256 concepts take about 1 s on one core.
+        give the head both, so that it does not lose what the bits say. The heads are scikit-learn's multinomial
+        regressions on standardised inputs, with C = 10 / images; as both are penalised, small values of either sign say
+        nothing. Of each loader they see at most 10 000 images, drawn by a generator with seed 0, which takes about 1 s
+        on one core for 256 concepts.
 
     Raises:
         ValueError: if a loader is empty, the number of an attribute's values differs from that of the images, or

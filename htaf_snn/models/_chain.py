@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, fx, nn
 
-from .._checks import check_floating
+from .._checks import check_choice, check_floating
 
 NORMS = ("batch", "none")
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -24,15 +24,18 @@ def check_sizes(hidden: Sequence[int]) -> None:
         raise ValueError(f"hidden: expected one or more positive integers, got {hidden!r}")
 
 
+def check_start(norm: str, identity: float) -> None:
+    """Raise TypeError or ValueError unless the norm is known and the identity's multiple finite and not negative."""
+    check_choice("norm", norm, NORMS)
+    if isinstance(identity, bool) or not isinstance(identity, Real):
+        raise TypeError(f"identity: expected a number, got {identity!r}")
+    if not 0 <= identity < math.inf:
+        raise ValueError(f"identity: expected a finite number >= 0, got {identity!r}")
+
+
 @torch.no_grad()
 def add_identity(layer: Layer, factor: float) -> Layer:
-    """Add a multiple of the identity to the weights of a linear layer or convolution that keeps its width.
-
-    Raises:
-        ValueError: if the factor is negative or not finite.
-    """
-    if not 0 <= factor < math.inf:
-        raise ValueError(f"identity: expected a finite number >= 0, got {factor!r}")
+    """Add a multiple of the identity to the weights of a linear layer or convolution that keeps its width."""
     weight = layer.get_parameter("weight")
     if factor and weight.shape[0] == weight.shape[1]:
         same = nn.init.eye_ if weight.ndim == 2 else nn.init.dirac_

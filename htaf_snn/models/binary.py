@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
-from .._checks import check_choice
 from ..surrogate import Surrogate, SurrogateLike, resolve
-from ._chain import NORMS, Chain, add_identity, check_sizes
+from ._chain import Chain, add_identity, check_sizes, check_start
 
 
 def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
@@ -97,8 +96,7 @@ class DeepHeavisideNet(_Layered):
         surrogate: as in `BinaryMLP`.
         norm: "batch" for BatchNorm before every activation, or "none" for a bias instead.
         identity: at the start, this multiple of the identity is added to the weights of hidden layers that keep their
-            width, so that a layer tends to copy its input. 0 for none; 1 for networks of 16 layers or more, which a
-            random step would otherwise scramble beyond learning.
+            width, so that a layer tends to copy its input: an aid for very deep networks. 0 for none.
 
     Shape:
         Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
@@ -129,7 +127,7 @@ class DeepHeavisideNet(_Layered):
         identity: float = 0.0,
     ):
         check_sizes(hidden)
-        check_choice("norm", norm, NORMS)
+        check_start(norm, identity)
         options = copies(surrogate), norm, identity
         if isinstance(in_shape, int):
             layers, features = self._linear(in_shape, hidden, *options), [in_shape, *hidden][-1]
@@ -188,7 +186,7 @@ class ReLUNet(_Layered):
         self, in_features: int, hidden: Sequence[int], n_classes: int, *, norm: str = "batch", identity: float = 0.0
     ):
         check_sizes(hidden)
-        check_choice("norm", norm, NORMS)
+        check_start(norm, identity)
         layers: list[nn.Module] = [nn.Flatten()]
         for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
             layers += [*_normed(nn.Linear, norm, identity if number else 0.0, a, b), nn.ReLU()]

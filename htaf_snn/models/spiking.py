@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._checks import check_choice, check_floating
-from ._chain import NORMS, add_identity, check_sizes
+from .._checks import check_floating
+from ._chain import add_identity, check_sizes, check_start
 
 
 class _SpikingNet(nn.Module):
@@ -122,13 +122,14 @@ class SpikingMLP(_SpikingNet):
         hidden: Sequence[int],
         n_classes: int,
         neuron: Callable[[], nn.Module],
+        *,
         norm: str = "none",
         identity: float = 0.0,
     ):
         check_sizes(hidden)
-        check_choice("norm", norm, NORMS)
+        check_start(norm, identity)
         sizes = [in_features, *hidden]
-        first, *rest = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        first, *rest = [nn.Linear(a, b, bias=norm == "none") for a, b in pairwise(sizes)]
         rest = [add_identity(layer, identity) for layer in rest]
         layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), first), *rest]
         if norm == "batch":

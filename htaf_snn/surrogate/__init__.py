@@ -18,13 +18,14 @@ from .formulas.sigmoid import Sigmoid as Sigmoid
 from .formulas.straight_through import StraightThrough as StraightThrough
 from .formulas.swish_sign import SwishSign as SwishSign
 from .formulas.triangle import Triangle as Triangle
+from .rescaled import Rescaled
 from .specifications import SurrogateLike, fault, names, register, resolve
 from .suggesting import suggest
 from .suggestions import MeasuredLayer, MeasuredWidth, Suggestion
 
-__all__ = ["Foreign", "Formula", "MeasuredLayer", "MeasuredWidth", "Suggestion", "Surrogate", "SurrogateLike"]
-__all__ += ["fault", "names", "register", "resolve", "suggest"]
+__all__ = ["Foreign", "Formula", "MeasuredLayer", "MeasuredWidth", "Rescaled", "Suggestion", "Surrogate"]
+__all__ += ["SurrogateLike", "fault", "names", "register", "resolve", "suggest"]
 
 for _cls in Surrogate.__subclasses__():
-    if _cls is not Foreign:
+    if _cls.formula is not None:
         __all__ += [register(_cls).__name__]

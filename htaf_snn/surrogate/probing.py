@@ -100,8 +100,14 @@ class Probe(Foreign):
         return gradient(self.function, wide, stretch)
 
     def _samples(self, x: Tensor) -> int:
-        """Return the dimension of the samples in (B, *features), or in a sequence (T, B, *features)."""
-        return 1 if x.ndim > 2 and x.shape[1] == self.batch != x.shape[0] else 0
+        """Return the dimension of the samples: 1 in a sequence (T, B, F) or (T, B, C, H, W), else 0."""
+        if x.ndim == 3 and x.shape[0] == x.shape[1] == self.batch:
+            raise ValueError(
+                f"batch: expected another number of samples than of time steps or channels, got {self.batch} of both "
+                f"in layer {self.layer!r}"
+            )
+        is_sequence = x.ndim > 2 and x.shape[1] == self.batch and (x.ndim == 5 or x.shape[0] != self.batch)
+        return int(is_sequence)
 
     def differs(self, x: Tensor) -> bool:
         """Return whether the potentials of any neuron differ between samples."""

@@ -33,16 +33,13 @@ def suggest(net: nn.Module, batch: Sequence[Tensor], surrogate: SurrogateLike | 
     chain of layers with BatchNorm it is the product of the coherences E[h']² / E[h'²] behind a layer; shortcuts and
     paths through time count as what they are.
 
-    The limits are calibrated on fully connected Heaviside networks with BatchNorm (256 neurons per layer, HTAF with
-    beta = 4 and spikes, Fashion-MNIST, 20 000 images, 6 epochs of Adam at 0.002, one seed each). For 2, 4, 8
-    and 16 layers alpha = 1.0, 0.83, 0.52 and 0.37 are suggested; each reached within 0.01 of the best accuracy of any
-    alpha tried. Elsewhere the suggestion is where to begin.
+    The limits were set by trainings of fully connected Heaviside networks of 2 to 16 layers with BatchNorm on
+    Fashion-MNIST; `python -m benchmarks.evidence run suggestion` tests them on others. Elsewhere the suggestion is a
+    place to begin.
 
     Whether the gradient "vanishes" (its norm at the first layer is less than 1/1000 of that at the last), "explodes"
     (more than 1000 times) or "passes" is a second question. BatchNorm and Adam make up for a constant factor, but not
-    below Adam's `eps`. With 32 layers training sometimes fails at any alpha: multiplied by `Suggestion.gain`, alpha
-    from 0.2 to 0.27 reached a median accuracy of 0.80 in 7 runs at learning rates of 0.0005 and 0.001, the worst of
-    them 0.19; without the gain, 0.25 reached 0.19 to 0.29 in 3 runs.
+    below Adam's `eps`; `Suggestion.gain` is the factor that evens the norms, for `Rescaled`.
 
     Args:
         net: a classifier with surrogates in its layers, such as `nn.BinaryActivation`, `nn.Leaky` or snnTorch's

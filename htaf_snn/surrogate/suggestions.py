@@ -155,12 +155,12 @@ class Suggestion:
             yield f"No width helps where no spike changes, in {', '.join(silent)}: scale the weights or inputs first."
 
     def _instruction(self) -> str:
-        text = f"multiply the surrogate's argument by {self.stretch:.3g}"
-        if self.surrogate:
-            text = f"write {self.surrogate!r}"
         if self.suggested.verdict != "passes":
-            text += f", and multiply its gradient by {self.gain:.3g}"
-        return f"To use it, {text}."
+            name, stretch = (self.surrogate, 1.0) if self.surrogate else ("…", self.stretch)
+            return f"To use it, write surrogate.Rescaled({name!r}, stretch={stretch:.3g}, gain={self.gain:.3g})."
+        if self.surrogate:
+            return f"To use it, write {self.surrogate!r}."
+        return f"To use it, write surrogate.Rescaled(…, stretch={self.stretch:.3g}) around the present one."
 
     def _table(self) -> list[str]:
         rows = [

@@ -92,19 +92,23 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
     if not surrogates:
         present = ", ".join(sorted({repr(surrogate) for surrogate in hardening.surrogates(model).values()}))
         raise ValueError(
-            f"anneal: expected 'none' for {present or 'a network that holds no surrogate of this package'}, without "
-            f"{'a smooth step' if recipe.anneal == 'hardness' else 'an alpha that is a number'}, got {recipe.anneal!r}"
+            f"anneal: expected 'none' for {present or 'neurons that hold no surrogate of this package'}, without "
+            f"{'a hardness below 1' if recipe.anneal == 'hardness' else 'an alpha that is a number'}, got "
+            f"{recipe.anneal!r}"
         )
     if hardening.is_hard(model):
         for surrogate in hardening.annealable(model, "hardness").values():
             surrogate.hardness = 0.0
+    soft = {name: surrogate for name, surrogate in surrogates.items() if surrogate.hardness < 1}
+    if not soft:
+        raise ValueError(f"anneal: expected 'none' where all that has {recipe.anneal} is hard, got {recipe.anneal!r}")
     if recipe.anneal == "hardness":
         return hardening.Anneal(model, "hardness", None, 1.0, steps=steps, shape=recipe.anneal_shape)
-    soft = {name: float(s.numbers()["alpha"]) for name, s in surrogates.items() if s.hardness < 1}
-    ends = {name: float(s.numbers()["alpha"]) for name, s in surrogates.items() if s.hardness == 1}
-    if max(soft.values(), default=0.0) > recipe.alpha_end:
-        own = max(soft.values())
-        raise ValueError(f"alpha_end: expected at least {own}, the surrogate's own, got {recipe.alpha_end}")
+    values = {name: float(surrogate.numbers()["alpha"]) for name, surrogate in surrogates.items()}
+    largest = max(values[name] for name in soft)
+    if largest > recipe.alpha_end:
+        raise ValueError(f"alpha_end: expected at least {largest}, the surrogate's own, got {recipe.alpha_end}")
+    ends = {name: value for name, value in values.items() if name not in soft}
     return hardening.Anneal(model, "alpha", None, recipe.alpha_end, steps=steps, shape=recipe.anneal_shape, ends=ends)
 
 

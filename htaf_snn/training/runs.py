@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 
@@ -114,6 +115,11 @@ class TrainConfig(Recipe, Setup):
                 raise ValueError(
                     f"{name}: {value!r} has no effect on the model {self.model}, only on {', '.join(suited)}"
                 )
+        if self.identity and all(a != b for a, b in pairwise(self.hidden)):
+            raise ValueError(
+                f"identity: {self.identity!r} has no effect without two hidden layers of the same width in a row, got "
+                f"hidden={self.hidden}"
+            )
 
 
 def image_loaders(config: Setup) -> tuple:
@@ -212,7 +218,9 @@ def _make_model(
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
-    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron, norm_of(config), config.identity)
+    return models.SpikingMLP(
+        in_features, config.hidden, n_classes, neuron, norm=norm_of(config), identity=config.identity
+    )
 
 
 def norm_of(config: TrainConfig) -> str:
