@@ -76,6 +76,11 @@ NETS = {
     "BinaryMLP": lambda: (models.BinaryMLP(77, [130, 65], 10), (77,)),
     "DeepHeavisideNet": lambda: (models.DeepHeavisideNet(77, [70] * 8, 10), (77,)),
     "convolutional": lambda: (models.DeepHeavisideNet((3, 9, 11), [5, 70, 66], 10), (3, 9, 11)),
+    "without BatchNorm": lambda: (models.DeepHeavisideNet(77, [70] * 3, 10, norm="none", identity=1.0), (77,)),
+    "convolutional without BatchNorm": lambda: (
+        models.DeepHeavisideNet((3, 9, 11), [5, 5, 66], 10, norm="none", identity=1.0),
+        (3, 9, 11),
+    ),
     "BinaryResNet": lambda: (models.BinaryResNet(14, 3, width=6), (3, 13, 16)),
     "binarized": lambda: (_binarized(), (2, 8, 8)),
     "callable": lambda: (models.BinaryMLP(77, [130, 65], 10, surrogate=_at_zero, weight_surrogate=_at_zero), (77,)),

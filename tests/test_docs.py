@@ -29,7 +29,7 @@ MODULES = [
     ),
 ]
 BRIEFLY = {
-    "train": "--epochs 1 --hidden 8",
+    "train": "--epochs 1 --hidden 8,8",
     "icbm": "--epochs 1 --width 2",
     "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --workers 1",
 }
