@@ -6,12 +6,11 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .selection import ARM, SETTING, TUNED, label, pick
+from .selection import ARM, TUNED, label, pick, validated
 from .settings import Settings
 from .trial import TWIN
 
@@ -43,8 +42,8 @@ def all_figures(settings: Settings, results: dict) -> list[Figure]:
     figures = [accuracy(results["table"]), curves(results["trials"]), gradients(results["trials"])]
     if results["ranks"]:
         figures.insert(1, ranks(results["ranks"]))
-    if len(settings.lrs) > 1:
-        figures.insert(1, learning_rates(settings, results["grid"]))
+    if len(settings.lrs) > 1 and any(validated(settings, results["trials"]).values()):
+        figures.insert(1, learning_rates(settings, results["trials"]))
     if len(settings.slopes) > 1:
         figures.append(slopes(settings, results["grid"]))
     if len(settings.slopes) > 1 and len(settings.lrs) > 1:
@@ -161,30 +160,37 @@ def gradients(trials: list[dict]) -> Figure:
     return Figure("Gradients before training", f"Mean norm over {over}: {text}.", _draw(draw, (7, 3)))
 
 
-def learning_rates(settings: Settings, rows: list[dict]) -> Figure:
+def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
     """Draw validation accuracy over the learning rate, at each arm's best slope, for each depth and data set."""
-    places = list(dict.fromkeys(pick(row, SETTING) for row in rows))
-    lines: dict[tuple, dict[str, list[tuple[float, float]]]] = {place: {} for place in places}
-    for place, arm in product(places, settings.arms()):
-        own = [row for row in rows if pick(row, SETTING) == place and pick(row, ARM) == arm]
-        if own:
-            slope = max(own, key=lambda row: row["val_accuracy"])["slope"]
-            lines[place][label(arm)] = sorted((r["lr"], r["val_accuracy"]) for r in own if r["slope"] == slope)
+    lines: dict[tuple, dict[str, list[tuple[float, float]]]] = {}
+    for (*place, surrogate, anneal, identity), accuracies in validated(settings, trials).items():
+        if accuracies:
+            slope, _ = max(accuracies, key=lambda tuned: accuracies[tuned])
+            points = sorted((lr, value) for (own, lr), value in accuracies.items() if own == slope)
+            lines.setdefault(tuple(place), {})[label((surrogate, anneal, identity))] = points
+    names = list(dict.fromkeys(name for by_arm in lines.values() for name in by_arm))
 
     def draw(axes) -> None:
         for axis, ((dataset, depth), by_arm) in zip(axes[0], lines.items(), strict=True):
-            for i, (name, points) in enumerate(by_arm.items()):
-                axis.semilogx(*zip(*points, strict=True), "o-", color=_COLOURS[i % len(_COLOURS)], label=name)
+            for name in names:
+                style = {"color": _COLOURS[names.index(name) % len(_COLOURS)], "label": name}
+                axis.semilogx(*zip(*by_arm.get(name, [(np.nan, np.nan)]), strict=True), "o-", **style)
             axis.set(title=f"{dataset}, depth {depth}", xlabel="learning rate")
         axes[0][0].set_ylabel("validation accuracy, best slope")
         axes[0][0].figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
-    best = {name: max(points, key=lambda point: point[1]) for name, points in lines[places[-1]].items()}
-    text = "; ".join(f"{name} {accuracy:.3f} at {lr:g}" for name, (lr, accuracy) in best.items())
-    title = "Accuracy over the learning rate"
-    where = f"{places[-1][0]}, depth {places[-1][1]}"
-    size = (min(3.2 * len(places), 12) + 1, 3.6)
-    return Figure(title, f"Best of {where}: {text}.", _draw(draw, size, columns=len(places)))
+    texts = []
+    for (dataset, depth), by_arm in lines.items():
+        best = {name: max(points, key=lambda point: point[1]) for name, points in by_arm.items()}
+        shown = ", ".join(f"{name} {accuracy:.3f} at {lr:g}" for name, (lr, accuracy) in best.items())
+        texts.append(f"{dataset}, depth {depth}: {shown}")
+    drawing = _draw(draw, (min(3.2 * len(lines), 12) + 1, 3.6), columns=len(lines))
+    return Figure("Accuracy over the learning rate", f"Best. {'; '.join(texts)}.", drawing)
+
+
+def _judged(settings: Settings) -> tuple[str, str]:
+    """Return the column by which slopes and learning rates are judged, and its name: no test data select."""
+    return ("val_accuracy", "validation accuracy") if settings.select == "val" else ("mean", "test accuracy")
 
 
 def _means(settings: Settings, rows: list[dict], arm: tuple) -> np.ndarray:
@@ -192,7 +198,7 @@ def _means(settings: Settings, rows: list[dict], arm: tuple) -> np.ndarray:
     means = np.full((len(settings.slopes), len(settings.lrs)), np.nan)
     for i, slope in enumerate(settings.slopes):
         for j, lr in enumerate(settings.lrs):
-            cells = [r["mean"] for r in rows if pick(r, (*ARM, *TUNED)) == (*arm, slope, lr)]
+            cells = [r[_judged(settings)[0]] for r in rows if pick(r, (*ARM, *TUNED)) == (*arm, slope, lr)]
             means[i, j] = np.mean(cells) if cells else np.nan
     return means
 
@@ -210,7 +216,7 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
             axes[0][0].semilogx(settings.slopes, values, "o-", color=_COLOURS[i % len(_COLOURS)], label=name)
         axes[0][0].set_xticks(settings.slopes, [f"{slope:g}" for slope in settings.slopes])
         axes[0][0].set_xticks([], minor=True)
-        axes[0][0].set(xlabel="slope", ylabel="test accuracy, best learning rate")
+        axes[0][0].set(xlabel="slope", ylabel=f"{_judged(settings)[1]}, best learning rate")
         axes[0][0].legend(frameon=False)
 
     text = "; ".join(f"{name} from {values.min():.3f} to {values.max():.3f}" for name, values in best.items())
@@ -229,7 +235,7 @@ def maps(settings: Settings, rows: list[dict]) -> Figure:
             axis.set_xticks(range(len(settings.lrs)), [f"{lr:g}" for lr in settings.lrs])
             axis.set_yticks(range(len(settings.slopes)), [f"{slope:g}" for slope in settings.slopes])
             axis.set(xlabel="lr", ylabel="slope")
-        axes[0][-1].figure.colorbar(image, ax=axes[0][-1], label="test accuracy")
+        axes[0][-1].figure.colorbar(image, ax=axes[0][-1], label=_judged(settings)[1])
 
     text = "; ".join(f"{name} at best {np.nanmax(values):.3f}" for name, values in means.items())
     size = (2.2 * len(means) + 1, 2.5)
