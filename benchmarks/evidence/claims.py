@@ -120,7 +120,9 @@ CLAIMS: list[Claim | ConceptClaim] = [
             "dhn of 6 layers without BatchNorm, digits": DEEP
             | WIDTHS
             | {"dataset": "digits", "norm": "none", "width": 64, "epochs": 30, "depths": (6,)},
-            "snn of 5 layers, saccade-digits": EVENTS | WIDTHS | {"dataset": "saccade-digits", "depths": (5,)},
+            "snn of 5 layers, saccade-digits": EVENTS
+            | WIDTHS
+            | {"dataset": "saccade-digits", "depths": (5,), "identity": 1.0},
         },
         QUICK | {"select_seeds": None, "slopes": (0.25, 0.5), "depths": (3,)},
         suggests=True,
