@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,35 @@ def draw(result: dict, folder: Path) -> list[Path]:
     for name, part in result["parts"].items():
         if "trials" not in part:  # of concept models, which have no layers
             continue
-        path = folder / f"{result['claim']}-{name}.svg".replace(" ", "-")
+        path = folder / file_of(result, name)
         with mpl.rc_context({"svg.hashsalt": "htaf-snn", "font.size": 9}), replacing(path) as temporary:
-            _figure(part).savefig(temporary, metadata={"Date": None}, facecolor="white")
+            drawn = _figure(part) if part["suggested_slope"] is None else _widths(part)
+            drawn.savefig(temporary, metadata={"Date": None}, facecolor="white")
         paths.append(path)
     return paths
+
+
+def file_of(result: dict, part: str) -> str:
+    """Return the name of a part's figure."""
+    return "-".join(re.findall(r"[\w]+", f"{result['claim']} {part}")) + ".svg"
+
+
+def _widths(part: dict) -> Any:
+    """Draw validation accuracy over the slope, means and all seeds, and the suggested slope."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axis, rows = figure.subplots(), sorted(part["table"], key=lambda row: row["slope"])
+    axis.semilogx([row["slope"] for row in rows], [row["val_accuracy"] for row in rows], "o-", color=_COLOURS[0])
+    for trial in part["trials"]:
+        axis.plot(trial["slope"], trial["val_accuracy"], ".", color=_COLOURS[0], alpha=0.4)
+    axis.axvline(part["suggested_slope"], color=_COLOURS[1], linestyle="--", label="suggested")
+    axis.set(xlabel="slope", ylabel="validation accuracy")
+    axis.set_xticks([0.125, 0.25, 0.5, 1, 2], ["0.125", "0.25", "0.5", "1", "2"])
+    axis.set_xticks([], minor=True)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return figure
 
 
 def _figure(part: dict) -> Any:
@@ -45,10 +70,7 @@ def _figure(part: dict) -> Any:
         rows = [row for row in part["table"] if (row["dataset"], row["depth"]) == place]
         for i, row in enumerate(rows):
             style = {"color": _COLOURS[i % 7], "marker": _MARKERS[i % 7]}
-            name = label(pick(row, ARM)) + (
-                f", slope {row['slope']:.3g}" if part["settings"]["select"] == "none" else ""
-            )
-            _draw_rates(axes[0], _points(part["trials"], row), name, style)
+            _draw_rates(axes[0], _points(part["trials"], row), label(pick(row, ARM)), style)
             _draw_gradients(axes[1], part["trials"], row, style)
         axes[0].set(title=f"{place[1]} hidden layers", xlabel="learning rate")
         axes[0].set_xticks(part["settings"]["lrs"], [f"{lr:g}" for lr in part["settings"]["lrs"]])

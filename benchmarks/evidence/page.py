@@ -12,7 +12,7 @@ from htaf_snn.compare import Settings
 from htaf_snn.compare.selection import ARM, label, pick
 
 from .claims import CLAIMS
-from .figures import draw
+from .figures import draw, file_of
 from .running import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,8 @@ def _section(result: dict) -> str:
 def _study_lines(part: dict, file: str) -> list[str]:
     hours = sum(trial["seconds"] for trial in part["trials"]) / 3600
     lines = [f"{_setting(part)} {hours:.1f} hours of one core.", "", *findings(part), "", table(part)]
-    lines += [f"![Accuracy over the learning rate, and gradients by layer](results/{file}.svg)", ""]
+    what = "the learning rate, and gradients by layer" if part["suggested_slope"] is None else "the slope"
+    lines += [f"![Accuracy over {what}](results/{file})", ""]
     return lines + ([_failures(part), ""] if part["failures"] else [])
 
 
@@ -123,11 +124,6 @@ def _concept_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def file_of(result: dict, part: str) -> str:
-    """Return the name of a part's figure."""
-    return f"{result['claim']}-{part}".replace(" ", "-")
-
-
 def _setting(part: dict) -> str:
     settings, data = part["settings"], part["data"]
     sizes = f"{settings['width']} neurons per layer, {settings['epochs']} epochs, batches of {settings['batch_size']}"
@@ -144,7 +140,7 @@ def _setting(part: dict) -> str:
 
 
 def _listed(values: list[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def _failures(part: dict) -> str:
@@ -210,7 +206,8 @@ _COLUMNS = ("layers", "arm", "seeds", "accuracy", "95 %", "difference", "95 %", 
 
 def table(part: dict) -> str:
     """Return the Markdown table of a part."""
-    return _markdown(_COLUMNS, [_cells(row) for row in part["table"]])
+    rows = part["table"] if part["suggested_slope"] is None else sorted(part["table"], key=lambda row: row["slope"])
+    return _markdown(_COLUMNS, [_cells(row) for row in rows])
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -224,7 +221,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if difference is None else f"{difference:+.3f}",
         "" if difference is None else _interval(row["difference_low"], row["difference_high"], "+"),
         "" if p is None else f"{p:.2g}",
-        f"{row['slope']:g}",
+        f"{row['slope']:.3g}",
         f"{row['lr']:g}",
         "" if row["plateau"] is None else f"{'≥ ' if row['plateau_open'] else ''}{row['plateau']:.3g}×",
         f"{row['hardening_gap']:.4f}",
