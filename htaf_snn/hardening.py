@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._checks import describe
-from .nn import BinaryActivation, BinaryConv2d, BinaryLinear
+from .nn import BinaryActivation
 from .nn._batches import Shards, apply, device_of, inputs_of, loss_and_accuracy
 from .nn._modes import in_eval
 from .surrogate import Surrogate
@@ -31,7 +31,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 def surrogates(model: nn.Module) -> dict[str, Surrogate]:
     """Return the surrogates of a model's neurons and activations by name, those of binary weights left out."""
-    holders = [module for module in _modules(model) if not isinstance(module, (BinaryLinear, BinaryConv2d))]
+    holders = [module for module in _modules(model) if not getattr(module, "surrogate_acts_on_weights", False)]
     own = {id(model), *(id(child) for holder in holders for child in holder.children())}
     return {
         name: module for name, module in model.named_modules() if isinstance(module, Surrogate) and id(module) in own

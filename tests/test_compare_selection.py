@@ -188,6 +188,16 @@ def test_trials_of_another_selection_are_left_alone(tmp_path):
     assert {entry.user_attrs["config"]["seed"] for entry in taken} == {0} and study._take() == []
 
 
+def test_the_second_stage_is_run_too_if_another_machine_added_it(tmp_path):
+    settings = {"surrogates": ["htaf"], "seeds": 2, "select_seeds": 1, **SELECTING, **SMALL, "anneal": "none"}
+    study = Study(tmp_path, **settings)
+    study.work()
+    assert study.counts()["finished"] == 4
+    other = Study(tmp_path)
+    assert other.counts()["waiting"] == 1
+    assert study.run(workers=1, progress=False) == {"waiting": 0, "running": 0, "finished": 5, "failed": 0}
+
+
 def test_a_command_repeats_slopes_exactly():
     settings = Settings(slopes=[2**0.5, 0.5])
     assert f"--slopes {2**0.5!r},0.5" in report.command(settings)

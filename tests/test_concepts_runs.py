@@ -39,7 +39,6 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
     assert (model.head.weight != 0).sum(1).max() <= 3
     assert training.evaluate(model, test)["accuracy"] == result["hard_accuracy"]
     assert hardening.is_hard(model)
-    assert hardening.is_hard(model)
     assert concepts.measure(model, images.loaders("digits", batch_size=128)[0], test)["hardening_gap"] == 0.0
     codes = [concepts.codes(model, loader) for loader in (images.loaders("digits", batch_size=128)[0], test)]
     curve = concepts.intervention_curve(model, *codes)

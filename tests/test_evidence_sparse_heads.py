@@ -17,7 +17,7 @@ from benchmarks.evidence import claims, page, running, sparse_heads
 
 
 def loader_of(n, seed):
-    """Images whose four classes are told apart by which quarter is bright."""
+    """Images of four classes, each with a bright quarter of its own."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(4, (n,), generator=generator)
     x = 0.3 * torch.rand(n, 4, 4, generator=generator) + nn.functional.one_hot(labels, 4)[:, :, None]

@@ -30,7 +30,7 @@ class ConceptClaim:
         recipes: settings of `htaf_snn.concepts.Config`, by the data set.
         arms: settings that differ, by the name of the arm; the first is the baseline.
         lrs: learning rates, of which each arm gets that of its best validation accuracy with the first seed.
-        seeds: number of seeds.
+        seeds: number of seeds that are compared, besides the first, which selects.
         most: features per class of the sparse heads.
         quick: recipes with `--quick`.
     """
@@ -80,7 +80,8 @@ def run_part(claim: ConceptClaim, recipe: dict, root: str | None, out: Path, wor
         arm: max((job for job in first if job.arm == arm), key=lambda job: first[job]["val_accuracy"]).config.lr
         for arm in claim.arms
     }
-    every = run_all([job(arm, lr, seed) for arm, lr in best.items() for seed in range(claim.seeds)], dataset, workers)
+    seeds = range(1, claim.seeds + 1)
+    every = run_all([job(arm, lr, seed) for arm, lr in best.items() for seed in seeds], dataset, workers)
     return {
         "settings": {**recipe, "arms": claim.arms, "lrs": claim.lrs, "seeds": claim.seeds, "most": claim.most},
         "rows": _rows(claim, best, every),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from htaf_snn._files import replacing
+from htaf_snn.compare.figures import COLOURS
 from htaf_snn.compare.selection import ARM, SETTING, TUNED, label, pick
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 _MARKERS = "osD^vPX"
 
 
@@ -43,10 +43,10 @@ def _widths(part: dict) -> Any:
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axis, rows = figure.subplots(), sorted(part["table"], key=lambda row: row["slope"])
-    axis.semilogx([row["slope"] for row in rows], [row["val_accuracy"] for row in rows], "o-", color=_COLOURS[0])
+    axis.semilogx([row["slope"] for row in rows], [row["val_accuracy"] for row in rows], "o-", color=COLOURS[0])
     for trial in part["trials"]:
-        axis.plot(trial["slope"], trial["val_accuracy"], ".", color=_COLOURS[0], alpha=0.4)
-    axis.axvline(part["suggested_slope"], color=_COLOURS[1], linestyle="--", label="suggested")
+        axis.plot(trial["slope"], trial["val_accuracy"], ".", color=COLOURS[0], alpha=0.4)
+    axis.axvline(part["suggested_slope"], color=COLOURS[1], linestyle="--", label="suggested")
     axis.set(xlabel="slope", ylabel="validation accuracy")
     axis.set_xticks([0.125, 0.25, 0.5, 1, 2], ["0.125", "0.25", "0.5", "1", "2"])
     axis.set_xticks([], minor=True)
@@ -69,7 +69,7 @@ def _figure(part: dict) -> Any:
     for axes, place in zip(zip(above, below, strict=True), places, strict=True):
         rows = [row for row in part["table"] if (row["dataset"], row["depth"]) == place]
         for i, row in enumerate(rows):
-            style = {"color": _COLOURS[i % 7], "marker": _MARKERS[i % 7]}
+            style = {"color": COLOURS[i % 7], "marker": _MARKERS[i % 7]}
             _draw_rates(axes[0], _points(part["trials"], row), label(pick(row, ARM)), style)
             _draw_gradients(axes[1], part["trials"], row, style)
         axes[0].set(title=f"{place[1]} hidden layers", xlabel="learning rate")

@@ -9,7 +9,7 @@ from typing import Any
 
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings
-from htaf_snn.compare.selection import ARM, label, pick
+from htaf_snn.compare.selection import ARM, TOLERANCE, label, pick
 
 from .claims import CLAIMS
 from .figures import draw, file_of
@@ -20,15 +20,15 @@ PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
 
-_HEAD = """# Results
+_HEAD = f"""# Results
 
 Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. An arm is a surrogate, what is
 annealed and the identity in the weights. Each has the learning rate and the slope, a factor of the surrogate's
 argument, with which it was best on validation data, among those listed; the twin, relu, has no slope. Test accuracies
 are those of seeds that did not take part in the choice. Differences are to the first arm, paired by seed, with 95 %
 intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
-is the factor between the ends of the learning rates, in a row, whose validation accuracy is within 2 points of the
-arm's best; ≥ where it reaches the end of those tried.
+is the factor between the ends of the learning rates, in a row, whose validation accuracy is within
+{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried.
 """
 
 
@@ -97,7 +97,7 @@ def concept_lines(part: dict) -> list[str]:
     """Return the text of a data set of concept models."""
     settings = part["settings"]
     about = (
-        f"{settings['n_concepts']} concepts, {settings['epochs']} epochs, seeds 0 to {settings['seeds'] - 1}; learning "
+        f"{settings['n_concepts']} concepts, {settings['epochs']} epochs, seeds 1 to {settings['seeds']}; learning "
         f"rates {_listed(settings['lrs'])}, chosen on validation images with seed 0. Leakage is what potentials add to "
         "the accuracy of the bits; stability is how far the concepts of two seeds agree, by chance in brackets."
     )

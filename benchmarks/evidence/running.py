@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -71,8 +72,16 @@ def run(claim: Claim | ConceptClaim, *, quick: bool, data: Path | None, out: Pat
     path = (out if quick else RESULTS) / f"{claim.name}{'-quick' if quick else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(result | {"parts": parts}, indent=1) + "\n")
+        temporary.write_text(_readable(result | {"parts": parts}))
     return path
+
+
+def _readable(result: dict) -> str:
+    """Return JSON in which a list of numbers, a row and a trial take one line each."""
+    text = json.dumps(result, indent=1)
+    for innermost in (r"\[[^][{}]*\]", r"\{[^{}]*\}"):
+        text = re.sub(innermost, lambda match: re.sub(r"\n\s*", " ", match[0]), text)
+    return text + "\n"
 
 
 def _concepts(claim: ConceptClaim, quick: bool, data: Path | None, folder: Path, workers: int) -> dict[str, dict]:
@@ -134,7 +143,7 @@ def circumstances() -> dict[str, Any]:
         return call.stdout.strip() if call.returncode == 0 else ""
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--untracked-files=no", "--", ":!*results*", ":/"):
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results"):
         commit += " with changes"
     machine = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
     return {"commit": commit, "versions": versions(), "machine": machine}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # Distinct to colour-blind readers too, and legible on white and on black (Okabe and Ito, without yellow and black).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def accuracy(rows: list[dict]) -> Figure:
     def draw(axes) -> None:
         for place, row in enumerate(reversed(rows)):
             if row["t_low"] is not None:
-                axes[0][0].plot([row["t_low"], row["t_high"]], [place, place], color=_COLOURS[0], lw=2)
-            axes[0][0].plot(row["mean"], place, "o", color=_COLOURS[0])
+                axes[0][0].plot([row["t_low"], row["t_high"]], [place, place], color=COLOURS[0], lw=2)
+            axes[0][0].plot(row["mean"], place, "o", color=COLOURS[0])
         axes[0][0].set_yticks(range(len(rows)), [_label(row, rows) for row in reversed(rows)])
         axes[0][0].set_xlabel("test accuracy, mean and 95 % interval (t)")
         axes[0][0].margins(x=0.08, y=0.5 / len(rows))
@@ -102,7 +102,7 @@ def ranks(mean_ranks: dict[str, float]) -> Figure:
     order = sorted(mean_ranks, key=lambda name: mean_ranks[name])
 
     def draw(axes) -> None:
-        axes[0][0].barh([*reversed(order)], [mean_ranks[name] for name in reversed(order)], color=_COLOURS[0])
+        axes[0][0].barh([*reversed(order)], [mean_ranks[name] for name in reversed(order)], color=COLOURS[0])
         axes[0][0].set_xlabel("mean rank over seeds and settings, 1 is best")
 
     text = ", ".join(f"{name} {mean_ranks[name]:.2f}" for name in order)
@@ -124,7 +124,7 @@ def curves(trials: list[dict]) -> Figure:
         for i, (name, results) in enumerate(by_arm.items()):
             for axis, field in zip(axes[0], ("val_accuracy", "train_loss"), strict=True):
                 mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
-                axis.plot(range(1, len(mean) + 1), mean, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
+                axis.plot(range(1, len(mean) + 1), mean, ".-", color=COLOURS[i % len(COLOURS)], label=name)
         for axis in axes[0]:
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes[0][0].set(xlabel="epoch", ylabel="validation accuracy")
@@ -149,7 +149,7 @@ def gradients(trials: list[dict]) -> Figure:
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(norms.items()):
-            axes[0][0].semilogy(range(1, len(values) + 1), values, ".-", color=_COLOURS[i % len(_COLOURS)], label=name)
+            axes[0][0].semilogy(range(1, len(values) + 1), values, ".-", color=COLOURS[i % len(COLOURS)], label=name)
         labels = ("time step", "gradient norm at layer 1") if in_time else ("layer", "gradient norm")
         axes[0][0].set(xlabel=labels[0], ylabel=labels[1])
         axes[0][0].xaxis.get_major_locator().set_params(integer=True)
@@ -173,7 +173,7 @@ def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
     def draw(axes) -> None:
         for axis, ((dataset, depth), by_arm) in zip(axes[0], lines.items(), strict=True):
             for name in names:
-                style = {"color": _COLOURS[names.index(name) % len(_COLOURS)], "label": name}
+                style = {"color": COLOURS[names.index(name) % len(COLOURS)], "label": name}
                 axis.semilogx(*zip(*by_arm.get(name, [(np.nan, np.nan)]), strict=True), "o-", **style)
             axis.set(title=f"{dataset}, depth {depth}", xlabel="learning rate")
         axes[0][0].set_ylabel("validation accuracy, best slope")
@@ -213,7 +213,7 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
-            axes[0][0].semilogx(settings.slopes, values, "o-", color=_COLOURS[i % len(_COLOURS)], label=name)
+            axes[0][0].semilogx(settings.slopes, values, "o-", color=COLOURS[i % len(COLOURS)], label=name)
         axes[0][0].set_xticks(settings.slopes, [f"{slope:g}" for slope in settings.slopes])
         axes[0][0].set_xticks([], minor=True)
         axes[0][0].set(xlabel="slope", ylabel=f"{_judged(settings)[1]}, best learning rate")

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from ..models import BinaryMLP, DeepHeavisideNet, ReLUNet, SpikingMLP
+from ..models import BinaryMLP, DeepHeavisideNet, ReLUNet, SpikingCNN, SpikingMLP
 from ..nn import BinaryConv2d, BinaryLinear
 from ..surrogate import Surrogate
 
@@ -19,7 +19,7 @@ _SATURATED = 0.95
 # Energy of one 32-bit floating-point operation in 45 nm (Horowitz 2014): an addition, and a multiply-accumulate.
 _PJ_PER_AC, _PJ_PER_MAC = 0.9, 4.6
 
-Network = SpikingMLP | BinaryMLP | DeepHeavisideNet | ReLUNet
+Network = SpikingMLP | SpikingCNN | BinaryMLP | DeepHeavisideNet | ReLUNet
 
 
 def _batch_dims(x: Tensor) -> int:

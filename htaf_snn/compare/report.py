@@ -36,7 +36,8 @@ _COLUMNS = {
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
     "plateau": (
         "plateau",
-        "largest over smallest learning rate, in a row, with validation accuracy within 0.02 of best",
+        f"largest over smallest learning rate, in a row, with validation accuracy {selection.TOLERANCE:g} below best "
+        "or better",
     ),
     "plateau_open": ("open", "whether the plateau reaches the end of the learning rates tried, and may go on"),
     "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),

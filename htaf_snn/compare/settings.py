@@ -13,7 +13,7 @@ from .. import hardening, training
 from .._checks import check_choice
 from ..surrogate import resolve
 from ..training.folder import device_of, is_count, is_number, make_plain, require
-from ..training.recipe import ANNEALS, check_annealing
+from ..training.recipe import ANNEALED_BY, ANNEALS, check_annealing
 from . import trial
 from .matching import MATCHES
 
@@ -140,8 +140,7 @@ class Settings(trial.Shared):
 
     def _check_effects(self) -> None:
         """Raise ValueError if a setting is no default and has no effect on any arm."""
-        users = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
-        for name, anneals in users.items():
+        for name, anneals in ANNEALED_BY.items():
             value = getattr(self, name)
             if value != getattr(type(self), name) and not set(anneals) & set(self.anneal):
                 raise ValueError(f"{name}: {value!r} has no effect without anneal={' or '.join(anneals)}")
@@ -212,10 +211,7 @@ class Settings(trial.Shared):
         shared = {field.name: getattr(self, field.name) for field in fields(trial.Shared)}
         shared |= {"dataset": dataset, "root": self.root_of(dataset)}
         shared |= dict(zip(("surrogate", "anneal", "identity"), arm, strict=True))
-        if arm[1] != "alpha":
-            shared["alpha_end"] = trial.Config.alpha_end
-        if arm[1] == "none":
-            shared["anneal_shape"] = trial.Config.anneal_shape
+        shared |= {name: getattr(trial.Config, name) for name, anneals in ANNEALED_BY.items() if arm[1] not in anneals}
         return [trial.Config(**shared, slope=slope, depth=depth, lr=lr, seed=seed) for seed in seeds]
 
     def root_of(self, dataset: str) -> str | None:

@@ -204,9 +204,9 @@ class Study:
             return self.counts()
         while True:
             self._run_workers(workers, progress, stack_seeds)
-            counts = self.counts()
+            added, counts = self._add_missing(), self.counts()
             # Another machine may have added the trials of the other seeds.
-            if not (self._add_missing() or counts["waiting"] or counts["running"]):
+            if not (added or counts["waiting"] or counts["running"]):
                 return counts
 
     def _run_workers(self, workers: int, progress: bool, stack_seeds: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import sys
 import tempfile
@@ -13,9 +12,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .. import hardening, models, training
+from .. import hardening, training
 from .. import nn as hnn
-from ..models.neurons import BETA
 from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
 from .matching import rescaled
@@ -67,6 +65,8 @@ class Config(Shared):
         """Return the configuration of the trial's training."""
         shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
+        if self.model in training.SPIKING:
+            values["library"] = "fused"
         if self.surrogate == TWIN:
             values |= {"model": TWIN, "weight_surrogate": training.TrainConfig.weight_surrogate}
         fold = None if self.folds is None else self.seed % self.folds
@@ -194,19 +194,8 @@ def times(train: Sized, seconds: float, curves: list[dict], device: torch.device
 
 
 def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
-    torch.manual_seed(config.seed)
-    features, n_classes = torch.Size(training.sample_shape(samples)).numel(), len(samples.classes)
-    trained = config.trained()
-    norm = training.runs.norm_of(trained)
-    if surrogate is None:
-        return models.ReLUNet(features, trained.hidden, n_classes, norm=norm, identity=config.identity)
-    if config.model == "mlp":
-
-        def neuron() -> hnn.Sequential:
-            return hnn.Sequential(hnn.Leaky(beta=BETA, surrogate=copy.deepcopy(surrogate)))
-
-        return models.SpikingMLP(features, trained.hidden, n_classes, neuron, norm=norm, identity=config.identity)
-    return training.binary_network(trained, features, n_classes, surrogate)
+    shape, n_classes = training.sample_shape(samples), len(samples.classes)
+    return training.runs.make_model(config.trained(), shape, n_classes, surrogate)
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:

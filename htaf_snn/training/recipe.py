@@ -18,6 +18,8 @@ from .folder import is_count, is_number, make_plain, require
 from .loop import PRECISIONS
 
 ANNEALS = ("none", "hardness", "alpha")
+# The annealings on which a setting has an effect.
+ANNEALED_BY = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
 _CHOICES = {
     "schedule": ("constant", "cosine"),
     "anneal": ANNEALS,
@@ -115,8 +117,7 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
     """Raise ValueError if nothing can be annealed as set, or a setting of it is no default and has no effect."""
     annealing(recipe, copy.deepcopy(model), steps=1)
-    users = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
-    for name, anneals in users.items():
+    for name, anneals in ANNEALED_BY.items():
         value = getattr(recipe, name)
         if recipe.anneal not in anneals and value != getattr(type(recipe), name):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from contextlib import nullcontext
@@ -202,19 +203,20 @@ SpikingNetwork = models.SpikingMLP | models.SpikingCNN
 BinaryNetwork = models.BinaryMLP | models.DeepHeavisideNet
 
 
-def _make_model(
-    config: TrainConfig, frame_shape: tuple[int, int, int], n_classes: int
+def make_model(
+    config: TrainConfig, frame_shape: tuple[int, int, int], n_classes: int, surrogate: SurrogateLike | None = None
 ) -> SpikingNetwork | BinaryNetwork | models.ReLUNet:
+    """Return the network of a configuration, with new weights and its surrogate, or copies of another one."""
     torch.manual_seed(config.seed)
-
+    surrogate = config.surrogate if surrogate is None else surrogate
     in_features = torch.Size(frame_shape).numel()
     if config.model == "relu":
         return models.ReLUNet(in_features, config.hidden, n_classes, norm=norm_of(config), identity=config.identity)
     if config.model in BINARY:
-        return binary_network(config, in_features, n_classes, config.surrogate)
+        return binary_network(config, in_features, n_classes, surrogate)
 
     def neuron() -> nn.Module:
-        return models.neuron(config.library, config.surrogate)
+        return models.neuron(config.library, copy.deepcopy(surrogate))
 
     if config.model == "cnn":
         return models.SpikingCNN(frame_shape, config.hidden, n_classes, neuron)
@@ -291,7 +293,7 @@ def load(out: str | PathLike) -> nn.Module:
         raise ValueError(f"{path}: expected the configuration of one network, got no {error}{hint}") from error
     # Drawing weights and loading the checkpoint must not change the caller's random state.
     with torch.random.fork_rng():
-        model = _make_model(config, frame_shape, n_classes)
+        model = make_model(config, frame_shape, n_classes)
         load_checkpoint(Path(out) / CHECKPOINT, model, torch.optim.Adam(model.parameters()))
     if isinstance(model, SpikingNetwork):
         model.frame_shape = (config.n_time_bins, *frame_shape)
@@ -367,7 +369,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict
     processes = Processes.launched(device.type)
     is_main = processes is None or processes.is_main
     # Quick checks come first: an unknown surrogate or an unusable folder is refused before data are read.
-    check_annealing(config, _make_model(config, (1, 8, 8), 2))
+    check_annealing(config, make_model(config, (1, 8, 8), 2))
     if is_main:
         check_folder(config, out, resume)
     with new_folder(out) if is_main else nullcontext():
@@ -375,7 +377,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, progress: bool) -> dict
         frame_shape, classes = sample_shape(train_loader.dataset), list(train_loader.dataset.classes)
         samples = [len(loader.dataset) if loader else 0 for loader in loaders]
         data = {"frame_shape": frame_shape, "classes": classes, "samples": samples}
-        model = _make_model(config, frame_shape, len(classes)).to(device if processes is None else processes.device)
+        model = make_model(config, frame_shape, len(classes)).to(device if processes is None else processes.device)
         # Before a checkpoint is restored, as it starts from the configuration's hardness and parameters.
         prepare = before_step(config, model, steps_in_epoch(model, train_loader, processes))
         if is_main:
