@@ -35,7 +35,11 @@ DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
 QUICK = {"train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
 QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
 OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle", "straight_through")
-EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (5e-4, 1e-3, 2e-3)}
+BINARY = {"model": "bnn", "width": 512, "batch_size": 128, "schedule": "cosine", "slopes": (0.5, 1.0)}
+CHOSEN = {"select": "val", "select_seeds": 1, "seeds": 6}
+EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (1e-3, 2e-3)}
+SPIKING = CHOSEN | {"surrogates": OTHERS[:-1], "match": "peak", "depths": (2, 5, 10)}
+SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)"), "match": "peak"}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
@@ -49,7 +53,7 @@ CLAIMS: list[Claim | ConceptClaim] = [
             | SUBSET
             | {"surrogates": ("htaf", "relu"), "anneal": ("none", "hardness", "alpha"), "alpha_end": 5.0}
             | {"identity": (0.0, 1.0), "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": RATES}
-            | {"select": "val", "select_seeds": 1, "seeds": 6}
+            | CHOSEN
         },
         QUICK_DEEP,
     ),
@@ -60,11 +64,12 @@ CLAIMS: list[Claim | ConceptClaim] = [
             "fashion-mnist": DEEP
             | SUBSET
             | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (5e-4, 2e-3)}
-            | {"identity": 1.0, "select": "val", "select_seeds": 1, "seeds": 6},
+            | CHOSEN
+            | {"identity": 1.0, "match": "peak"},
             "digits without BatchNorm": DEEP
-            | {"dataset": "digits", "norm": "none", "epochs": 20, "batch_size": 32}
-            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0, 2.0), "lrs": (5e-4, 2e-3)}
-            | {"select": "val", "select_seeds": 1, "seeds": 6},
+            | {"dataset": "digits", "norm": "none", "width": 128, "epochs": 30, "batch_size": 64, "match": "peak"}
+            | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (1e-3, 4e-3)}
+            | CHOSEN,
         },
         QUICK_DEEP,
     ),
@@ -83,12 +88,10 @@ CLAIMS: list[Claim | ConceptClaim] = [
         "bnn",
         "Binary networks: which surrogate, each at its own width and learning rate?",
         {
-            "fashion-mnist": {
-                "model": "bnn", "dataset": "fashion-mnist", "width": 512, "epochs": 10, "batch_size": 128,
-                "schedule": "cosine", "surrogates": ("htaf", "approx_sign", "clipped_ste", "ede", "relu"),
-                "anneal": ("none", "hardness"), "depths": (2,), "slopes": (0.5, 1.0), "lrs": (1e-3, 2e-3, 4e-3),
-                "select": "val", "select_seeds": 1, "seeds": 6,
-            }
+            "fashion-mnist": BINARY
+            | {"dataset": "fashion-mnist", "epochs": 10, "lrs": (1e-3, 2e-3, 4e-3)}
+            | {"surrogates": ("htaf", "approx_sign", "clipped_ste", "ede", "relu"), "anneal": ("none", "hardness")}
+            | CHOSEN
         },
         QUICK,
     ),
@@ -96,18 +99,25 @@ CLAIMS: list[Claim | ConceptClaim] = [
         "snn-depth",
         "Spiking networks: which surrogate, each at its own width and learning rate, by depth?",
         {
-            name: EVENTS
-            | data
-            | {"surrogates": ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)"), "depths": (2, 5, 10)}
-            | {"identity": (0.0, 1.0), "select": "val", "select_seeds": 1, "seeds": 6}
-            for name, data in {
-                "saccade-digits": {"dataset": "saccade-digits"},
-                "saccade-digits with BatchNorm": {"dataset": "saccade-digits", "norm": "batch"},
-                "nmnist": {"dataset": "nmnist"},
-            }.items()
+            "saccade-digits": EVENTS | SPIKING | {"dataset": "saccade-digits", "identity": 1.0},
+            "saccade-digits with BatchNorm": EVENTS | SPIKING | {"dataset": "saccade-digits", "norm": "batch"},
+            "saccade-digits without the identity": EVENTS
+            | SPIKING
+            | {"dataset": "saccade-digits", "surrogates": ("htaf", "atan")},
+            "nmnist": EVENTS | SPIKING | {"dataset": "nmnist", "identity": 1.0},
         },
         {"folds": None, "width": 16, "epochs": 1, "n_time_bins": 3, "depths": (2, 3)}
         | {"slopes": (1.0,), "lrs": (1e-3, 1e-2), "seeds": 3, "surrogates": ("htaf", "atan")},
+    ),
+    Claim(
+        "saturation",
+        "HTAF's saturation: does another β serve better, each at its own width and learning rate?",
+        {
+            "dhn": DEEP | SUBSET | SATURATIONS | {"depths": (8,), "slopes": (0.25, 0.5, 1.0), "lrs": (1e-3, 4e-3)},
+            "bnn": SUBSET | BINARY | SATURATIONS | {"epochs": 6, "lrs": (1e-3, 4e-3)},
+            "snn": EVENTS | SATURATIONS | {"dataset": "saccade-digits", "identity": 1.0, "depths": (5,)},
+        },
+        {"train_fraction": 1.0, "width": 16, "epochs": 1, "seeds": 3, "depths": (2,), "slopes": (1.0,)},
     ),
     Claim(
         "suggestion",
@@ -132,10 +142,11 @@ CLAIMS: list[Claim | ConceptClaim] = [
         "Concept models: how much accuracy do bits cost, and do they carry all that the concepts know?",
         {
             "fashion-mnist": {"dataset": "fashion-mnist", "epochs": 5, "n_concepts": 256},
-            "cifar10": {"dataset": "cifar10", "epochs": 15, "n_concepts": 256},
+            "cifar10": {"dataset": "cifar10", "epochs": 10, "n_concepts": 256},
         },
         {
             "htaf": {"surrogate": "htaf(alpha=0.5)"},
+            "htaf, α = 1": {"surrogate": "htaf"},
             "htaf, hardness annealed": {"surrogate": "htaf(alpha=0.5)", "anneal": "hardness"},
             # The penalties are on the rates of concepts, which real features do not have.
             "relu": {"surrogate": "relu", "activity": 0.0, "decorrelation": 0.0},
