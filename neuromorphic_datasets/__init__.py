@@ -20,12 +20,14 @@ from . import images, transforms
 from ._catalogue import cache, clear, download, info, load, names, verify
 from ._dataset import EventDataset
 from ._download import DownloadError
+from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
 from .event_folder import EventFolder
 from .readers import RecordingError, read_events
 
 __all__ = [
+    "EVENT_DTYPE",
     "DownloadError",
     "EventDataset",
     "EventFolder",

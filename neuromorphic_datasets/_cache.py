@@ -2,9 +2,9 @@
 
 A file consists of `_MAGIC`, one block per recording, an index (one entry per recording), a description as JSON, and a
 trailer with the positions of these two, the CRC-32 of everything before it, and `_MAGIC`. A block holds either the
-frames or the events of its recording. Events are columns: x and y of one, two or four bytes each, the time since the
-recording's first event in four or eight, the polarity in one bit. The trailer is written last, then the file is
-renamed, so a file under its own name is complete.
+frames or the events of its recording. Events are columns: x, and y if they have rows, of one, two or four bytes each,
+the time since the recording's first event in four or eight, the polarity in one bit. The trailer is written last, then
+the file is renamed, so a file under its own name is complete.
 """
 
 import contextlib
@@ -17,12 +17,13 @@ import warnings
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ._events import EVENT_DTYPE, columns, on_sensor
+from ._events import Events, Recording
 
 _MAGIC = b"NDPACK1\n"
 _TRAILER = struct.Struct("<QQI8s")
@@ -58,11 +59,12 @@ class Pack:
 
     def __init__(self, path: Path):
         self.path = path
-        self._content = np.memmap(path, np.uint8, "r")
+        self._content = np.asarray(np.memmap(path, np.uint8, "r"))  # slices of a memmap take long
         index, description, _, _ = _trailer(self._content)
         self._index = self._content[index:description].view(_INDEX)
         values = json.loads(self._content[description : -_TRAILER.size].tobytes())
         self._xy, self._dtype = np.dtype(values["xy"]), np.dtype(values["dtype"])
+        self._has_rows = bool(values["has_rows"])
         width, height, polarities = values["sensor_size"]
         self.sensor_size: tuple[int, int, int] = (width, height, polarities)
         self.shape: tuple[int, ...] | None = tuple(values["shape"]) if values["shape"] else None
@@ -75,20 +77,16 @@ class Pack:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)
 
-    def columns(self, position: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return x, y, t (µs, int64) and p (uint8) of a recording."""
+    def events(self, position: int) -> Events:
+        """Return the events of a recording."""
         start, count, t0, t_bytes, _, _ = self._index[position].item()
         side = self._xy.itemsize * count
-        edges = np.cumsum([start, side, side, t_bytes * count, -(-count // 8)])
+        edges = list(accumulate((start, side, side * self._has_rows, t_bytes * count, -(-count // 8))))
         x, y, t, p = (self._content[edges[i] : edges[i + 1]] for i in range(4))
-        times = t.view("<u8" if t_bytes == 8 else "<u4").astype(np.int64) + t0
-        return x.view(self._xy), y.view(self._xy), times, np.unpackbits(p, count=count)
-
-    def events(self, position: int) -> np.ndarray:
-        """Return a recording as a new structured array of `EVENT_DTYPE`."""
-        events = np.empty(int(self._index[position]["count"]), EVENT_DTYPE)
-        events["x"], events["y"], events["t"], events["p"] = self.columns(position)
-        return events
+        times = t.view("<u8" if t_bytes == 8 else "<u4").astype(np.int64)
+        times += t0
+        rows = y.view(self._xy) if self._has_rows else None
+        return Events(x.view(self._xy), rows, times, np.unpackbits(p, count=count))
 
     def frames(self) -> np.ndarray:
         """Return all frames, (n, T, C, H, W), memory-mapped."""
@@ -116,6 +114,7 @@ class Writer:
         self._index: list[tuple[int, ...]] = []
         self._sensor_size, self._largest = sensor_size, (1, 1, 2)
         self._stated: tuple[int, int, int] | None = None
+        self._has_rows: bool | None = None
         self._xy = np.min_scalar_type(max((sensor_size or _ANY_SENSOR)[:2]) - 1).newbyteorder("<")
         self._write(_MAGIC)
 
@@ -124,32 +123,44 @@ class Writer:
         self._crc = zlib.crc32(data, self._crc)
         self._position += len(data)
 
-    def add_events(self, events: np.ndarray, label: int, source: int, stated: tuple[int, int, int] | None) -> None:
-        """Append a recording; `stated` is the sensor size that its file states.
+    def add(self, recording: Recording, label: int, source: int) -> None:
+        """Append a recording.
 
         Raises:
-            TypeError, ValueError: it has no events, or they are not as in `EventDataset`, or are off the sensor.
+            TypeError, ValueError: it has no events, or they are off the sensor, or have y where the others have none.
         """
+        stated = recording.sensor_size
         if self._sensor_size is None and stated and stated != (self._stated or stated):
             raise ValueError(
                 f"expected a sensor of size {self._stated}, as an earlier recording states, got {stated}; "
                 "set sensor_size to one that holds both"
             )
         width, height, polarities = self._sensor_size or stated or _ANY_SENSOR
-        x, y, t, p = columns(events, polarities)
-        if not len(t):
+        if not len(recording.events):
             raise ValueError("events: expected one or more, got none")
-        if "y" not in (events.dtype.names or ()) and (self._sensor_size is None or height > 1):
-            raise TypeError(f"events: expected a field y, because the sensor has {height} rows, got {events.dtype}")
-        p = on_sensor(x, y, p, (width, height, min(polarities, 2)))
-        t0, duration = int(t[0]), int(t[-1]) - int(t[0])
+        self._check_rows(recording.events.y is not None, height)
+        events = recording.events.on((width, height, min(polarities, 2)))
+        t0, duration = int(events.t[0]), int(events.t[-1]) - int(events.t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")
-        size = (int(x.max()) + 1, int(y.max()) + 1, 2)
+        size = (int(events.x.max()) + 1, int(events.rows().max()) + 1, 2)
         width, height, polarities = map(max, self._largest, size, stated or size)
         self._largest, self._stated = (width, height, polarities), self._stated or stated
-        self._index.append((self._position, len(t), t0, times.itemsize, label, source))
-        self._write(x.astype(self._xy).tobytes() + y.astype(self._xy).tobytes())
-        self._write((t - t0).astype(times).tobytes() + np.packbits(p.astype(bool)).tobytes())
+        self._index.append((self._position, len(events), t0, times.itemsize, label, source))
+        for side in (events.x, events.y):
+            self._write(b"" if side is None else side.astype(self._xy).tobytes())
+        self._write((events.t - t0).astype(times).tobytes() + np.packbits(events.p.astype(bool)).tobytes())
+
+    def _check_rows(self, has_rows: bool, height: int) -> None:
+        """Raise TypeError if events lack y, or have y where the others have none."""
+        if not has_rows and self._sensor_size is not None and height > 1:
+            raise TypeError(f"events: expected a field y, because the sensor has {height} rows, got none")
+        if has_rows is not (has_rows if self._has_rows is None else self._has_rows):
+            with_y, without = "events with a field y", "events without a field y"
+            raise TypeError(
+                f"events: expected {without if has_rows else with_y}, as in earlier recordings, got "
+                f"{with_y if has_rows else without}"
+            )
+        self._has_rows = has_rows
 
     def add_frames(self, frames: np.ndarray, label: int, source: int) -> None:
         """Append the frames of a recording; all recordings share one shape and dtype."""
@@ -162,7 +173,8 @@ class Writer:
         self._write(np.array(self._index, _INDEX).tobytes())
         description = self._position
         size = self._sensor_size or self._largest
-        values = {"xy": self._xy.str, "sensor_size": size, "shape": shape, "dtype": np.dtype(dtype).str, "note": note}
+        values: dict[str, Any] = {"xy": self._xy.str, "has_rows": self._has_rows, "sensor_size": size}
+        values |= {"shape": shape, "dtype": np.dtype(dtype).str, "note": note}
         self._write(json.dumps(values).encode())
         self._file.write(_TRAILER.pack(index, description, self._crc, _MAGIC))
         self._file.flush()

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from . import _checks
 from ._cache import Pack
+from ._events import Events, Recording, RecordingError
 
 
 class EventDataset(Dataset):
@@ -115,9 +116,23 @@ class EventDataset(Dataset):
         """Return a packed file and the position of each recording in it, or None unless the set is stored packed."""
         return None
 
-    def read(self, position: int) -> tuple[np.ndarray, tuple[int, int, int] | None]:
-        """Return the events of a recording, and the sensor size that its file states, or None."""
-        return self.events(position), None
+    def read(self, position: int) -> Recording:
+        """Return a recording in columns, with the sensor size that its file states; RecordingError if it is none."""
+        events = self.events(position)
+        try:
+            return Recording(Events.of(events))
+        except (TypeError, ValueError) as error:
+            raise RecordingError(f"{self.where(position)}: {error}") from None
+
+
+class StoredDataset(EventDataset):
+    """A data set of this package, whose recordings are read in columns."""
+
+    def read(self, position: int) -> Recording:
+        raise NotImplementedError
+
+    def events(self, position: int) -> np.ndarray:
+        return self.read(position).events.structured()
 
 
 class Subset(EventDataset):
@@ -133,6 +148,9 @@ class Subset(EventDataset):
 
     def events(self, position: int) -> np.ndarray:
         return self.whole.events(int(self.chosen[position]))
+
+    def read(self, position: int) -> Recording:
+        return self.whole.read(int(self.chosen[position]))
 
     def where(self, position: int) -> str:
         return self.whole.where(int(self.chosen[position]))
@@ -159,6 +177,10 @@ class Joined(EventDataset):
     def events(self, position: int) -> np.ndarray:
         part, place = self._place(position)
         return part.events(place)
+
+    def read(self, position: int) -> Recording:
+        part, place = self._place(position)
+        return part.read(place)
 
     def where(self, position: int) -> str:
         part, place = self._place(position)

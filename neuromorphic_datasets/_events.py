@@ -1,12 +1,20 @@
-"""The events of a recording: their type, and checks for events from files and from arrays alike."""
+"""The events of a recording: their type, and the checks that every event passes once, from files and arrays alike."""
+
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 EVENT_DTYPE = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
-"""An event as Tonic's N-MNIST has it: column, row, time in µs, polarity (1 ON, 0 OFF)."""
+"""An event as Tonic's N-MNIST has it: column, row, time in µs, polarity (1 ON, 0 OFF).
+
+Recordings of sensors of one row have no field y.
+"""
 
 # Some 2000 years: no clock that counts µs goes beyond it, but one that counts ns since 1970 does.
 LATEST = 1 << 56
+_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
 
 
 class RecordingError(ValueError):
@@ -26,61 +34,138 @@ class RecordingError(ValueError):
     """
 
 
-def columns(events: np.ndarray, polarities: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, y, t and p of a structured array, checked except for the bounds, which `on_sensor` checks.
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Events in columns, from the door of the package to the frames.
 
-    All are integers in native byte order; t is int64 and ascending. Without a field y all rows are 0; for a sensor of
-    one polarity all polarities are 0.
+    `of` takes users' arrays and `compact` the columns of a file; both check every value. Whether times ascend is
+    checked by `of`, and for files by `readers`; whether events are on their sensor depends on the sensor, see `on`.
 
-    Raises:
-        TypeError: the array has other fields, or a field is not numeric.
-        ValueError: a number is not whole, times descend, or there are two polarities where the sensor has one.
+    Attributes:
+        x: columns of pixels, integers of shape (n,).
+        y: rows, or None for a sensor of one row.
+        t: times, µs, int64.
+        p: polarities, 0 OFF and 1 ON, integers or bool.
     """
-    names = getattr(getattr(events, "dtype", None), "names", None) or ()
-    if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
-        raise TypeError(f"events: expected a structured array with x, y, t and p, got {_described(events)}")
-    try:
-        x, t, p = (whole(field, events[field]) for field in "xtp")
-        y = whole("y", events["y"]) if "y" in names else np.broadcast_to(np.int16(0), x.shape)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"events: {error}") from None
-    t = np.ascontiguousarray(t, np.int64)
-    _check_order(t)
-    if polarities == 1 and len(p):
-        if (p != p[0]).any():
+
+    x: np.ndarray
+    y: np.ndarray | None
+    t: np.ndarray
+    p: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, chosen: Any) -> "Events":
+        return Events(self.x[chosen], None if self.y is None else self.y[chosen], self.t[chosen], self.p[chosen])
+
+    @classmethod
+    def of(cls, events: np.ndarray) -> Self:
+        """Return the columns of a structured array of x, y, t and p, or of x, t and p.
+
+        Raises:
+            TypeError: the array has other fields, or a field is not numeric.
+            ValueError: a number is not whole, times descend, or polarities of -1 are beside others than 1.
+        """
+        names = getattr(getattr(events, "dtype", None), "names", None) or ()
+        if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
+            raise TypeError(f"events: expected a structured array with x, y, t and p, got {_described(events)}")
+        try:
+            x, t, p = (whole(field, events[field]) for field in "xtp")
+            y = whole("y", events["y"]) if "y" in names else None
+            return cls(x, y, *_ordered(t, p))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"events: {error}") from None
+
+    @classmethod
+    def compact(cls, x: ArrayLike, y: ArrayLike | None, t: ArrayLike, p: ArrayLike) -> Self:
+        """Combine columns of whole numbers, of any dtype, in any order of time, in the smallest dtypes.
+
+        Args:
+            x: columns of pixels, in [-32768, 32767].
+            y: rows of pixels, likewise, or None.
+            t: times, µs.
+            p: polarities, all 0 or 1, or all -1 or 1; 1 is ON.
+
+        Raises:
+            TypeError: a column is not numeric.
+            ValueError: the lengths of columns differ, or a value is out of range or not whole.
+
+        Example:
+            >>> Events.compact([3, 3], [4, 5], [10, 25], [1, 0]).structured()[1].item()
+            (3, 5, 25, 0)
+            >>> Events.compact([3.5], [4], [10], [1])
+            Traceback (most recent call last):
+            ValueError: event 0: expected an integer x, got 3.5
+        """
+        given = {"x": x, "y": y, "t": t, "p": p}
+        columns = {field: np.asarray(column) for field, column in given.items() if column is not None}
+        shapes = {field: column.shape for field, column in columns.items()}
+        if columns["t"].ndim != 1 or len(set(shapes.values())) > 1:
+            raise ValueError(f"expected columns of one length, got {shapes}")
+        if not len(columns["t"]):  # an empty list is an array of floats
+            rows = None if y is None else np.zeros(0, np.int16)
+            return cls(np.zeros(0, np.int16), rows, np.zeros(0, np.int64), np.zeros(0, bool))
+        columns = {field: whole(field, column) for field, column in columns.items()}
+        for field, (low, high) in _BOUNDS.items():
+            column = columns.get(field, columns["t"])
+            if not low <= column.min() <= column.max() <= high:
+                refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
+        rows = columns["y"].astype(np.int16) if "y" in columns else None
+        return cls(columns["x"].astype(np.int16), rows, columns["t"].astype(np.int64), _is_on(columns["p"]))
+
+    def structured(self, dtype: DTypeLike = EVENT_DTYPE) -> np.ndarray:
+        """Return a new structured array of `dtype`, without its field y where there are no rows."""
+        fields = np.dtype(dtype).descr if self.y is not None else [f for f in np.dtype(dtype).descr if f[0] != "y"]
+        events = np.empty(len(self), fields)
+        for field in events.dtype.names or ():
+            events[field] = getattr(self, field)
+        return events
+
+    def rows(self) -> np.ndarray:
+        """Return y, or rows of 0."""
+        return np.broadcast_to(np.int16(0), self.x.shape) if self.y is None else self.y
+
+    def channels(self, polarities: int) -> np.ndarray:
+        """Return the channel of each event on a sensor of that many polarities; with one they have to be all the same.
+
+        Raises:
+            ValueError: there are two polarities where the sensor has one.
+        """
+        if polarities > 1 or not len(self):
+            return self.p
+        if (self.p != self.p[0]).any():
             raise ValueError("events: expected one polarity, as the sensor has, got both")
-        _off_and_on(p[:1])
-        p = np.broadcast_to(np.int8(0), p.shape)
-    return x, y, t, p
+        if self.p[0] not in (0, 1):
+            raise ValueError(f"events: expected p to be 0 or 1 in all events, or -1 or 1 in all, got {self.p[0]}")
+        return np.broadcast_to(np.int8(0), self.p.shape)
+
+    def on(self, sensor_size: tuple[int, int, int]) -> "Events":
+        """Return the events with channels as polarities; raise a ValueError naming the first event off the sensor."""
+        on_sensor = Events(self.x, self.y, self.t, self.channels(sensor_size[2]))
+        x, y, p = on_sensor.x, on_sensor.rows(), on_sensor.p
+        sides = list(zip((x, y, p), sensor_size, strict=True))
+        if any(len(column) and not 0 <= column.min() <= column.max() < side for column, side in sides):
+            off = np.any([(column < 0) | (column >= side) for column, side in sides], axis=0)
+            event = int(off.argmax())
+            raise ValueError(
+                f"events: event {event} (x={x[event]}, y={y[event]}, p={p[event]}) is off a sensor of size "
+                f"{sensor_size}; all count from 0, p is 0 for OFF and 1 for ON"
+            )
+        return on_sensor
 
 
-def _off_and_on(p: np.ndarray) -> np.ndarray:
-    try:
-        return is_on(p).view(np.int8)
-    except ValueError as error:
-        raise ValueError(f"events: {error}") from None
+@dataclass(frozen=True)
+class Recording:
+    """The events of a file.
 
+    Attributes:
+        events: in columns.
+        sensor_size: (width, height, polarities) as the file states it, or None.
+    """
 
-def is_on(p: np.ndarray) -> np.ndarray:
-    """Return which events are ON; polarities have to be all 0 or 1, or all -1 or 1."""
-    off = -1 if (p == -1).any() else 0
-    refuse(p, (p == off) | (p == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
-    return p == 1
-
-
-def on_sensor(x: np.ndarray, y: np.ndarray, p: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarray:
-    """Return the polarities as 0 and 1; raise a ValueError naming the first event off the sensor, if any."""
-    if len(p) and p.min() < 0:
-        p = _off_and_on(p)
-    sides = list(zip((x, y, p), sensor_size, strict=True))
-    if any(len(column) and not 0 <= column.min() <= column.max() < side for column, side in sides):
-        off = np.any([(column < 0) | (column >= side) for column, side in sides], axis=0)
-        event = int(off.argmax())
-        raise ValueError(
-            f"events: event {event} (x={x[event]}, y={y[event]}, p={p[event]}) is off a sensor of size {sensor_size}; "
-            "all count from 0, p is 0 for OFF and 1 for ON"
-        )
-    return p
+    events: Events
+    sensor_size: tuple[int, int, int] | None = None
 
 
 def _described(events: object) -> str:
@@ -116,14 +201,24 @@ def refuse(column: np.ndarray, right: np.ndarray, expected: str, hint: str = "")
         raise ValueError(f"event {event}: expected {expected}, got {column[event]}{hint}")
 
 
-def _check_order(t: np.ndarray) -> None:
+def _is_on(p: np.ndarray) -> np.ndarray:
+    """Return which events are ON; polarities have to be all 0 or 1, or all -1 or 1."""
+    off = -1 if (p == -1).any() else 0
+    refuse(p, (p == off) | (p == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
+    return p == 1
+
+
+def _ordered(t: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ascending times as contiguous int64, and polarities with 0 for OFF, checked in one pass."""
     from . import _kernels
 
-    descent = _kernels.first_descent(t)
+    times = np.empty(len(t), np.int64)
+    descent, has_minus = _kernels.copy_times(t, p, times)
     if descent >= 0:
         raise ValueError(
-            f"events: expected ascending times, got {t[descent]} after {t[descent - 1]} at event {descent}; "
+            f"expected ascending times, got {times[descent]} after {times[descent - 1]} at event {descent}; "
             'sort them: events[np.argsort(events["t"], kind="stable")]'
         )
-    if len(t) and not -LATEST < t[0] <= t[-1] < LATEST:
-        raise ValueError(f"events: expected times within 2**56 µs, got {t[0]} to {t[-1]}")
+    if len(times) and not -LATEST < times[0] <= times[-1] < LATEST:
+        raise ValueError(f"expected times within 2**56 µs, got {times[0]} to {times[-1]}")
+    return times, _is_on(p).view(np.int8) if has_minus else p

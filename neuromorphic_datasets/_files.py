@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ._dataset import EventDataset, digest, fingerprint_of, is_ours
-from ._events import EVENT_DTYPE
-from .readers import Recording, read_recording
+from ._dataset import StoredDataset, digest, fingerprint_of, is_ours
+from ._events import Recording
+from .readers import read_recording
 
 
-class FileDataset(EventDataset):
+class FileDataset(StoredDataset):
     """A data set of files; `load` and `EventFolder` make them.
 
     Attributes:
@@ -47,14 +47,6 @@ class FileDataset(EventDataset):
     def where(self, position: int) -> str:
         return str(self.files[position])
 
-    def recording(self, position: int) -> Recording:
-        """Return a recording as read from its file."""
+    def read(self, position: int) -> Recording:
         path = self.files[position]
         return self._read(path) if self._read else read_recording(path, self.sensor_size)
-
-    def read(self, position: int) -> tuple[np.ndarray, tuple[int, int, int] | None]:
-        recording = self.recording(position)
-        return recording.events.astype(EVENT_DTYPE), recording.sensor_size
-
-    def events(self, position: int) -> np.ndarray:
-        return self.read(position)[0]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _checks
-from ._events import columns, on_sensor
+from ._events import Events
 
 if TYPE_CHECKING:
     import torch
@@ -64,20 +64,38 @@ def to_frames(
         >>> to_frames(events, (2, 1, 2), n_time_bins=2, remainder="drop").sum().item()
         1
     """
+    width, height, polarities = _checks.sensor_size(sensor_size)
+    columns = Events.of(events)
+    starts, ends = slices(
+        columns.t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder
+    )
+    frames = np.zeros((len(starts), polarities, height, width), dtype)
+    count(columns, starts, ends, frames, wraps=remainder == "drop")
+    return frames if columns.y is not None else frames[:, :, 0]
+
+
+def count(events: Events, starts: np.ndarray, ends: np.ndarray, frames: np.ndarray, wraps: bool = False) -> np.ndarray:
+    """Add events [starts[i], ends[i]) to ``frames[i]``, zeros of shape (frames, polarities, height, width); return it.
+
+    Args:
+        events: in columns, which need not be on the sensor.
+        starts, ends: as `slices` returns them.
+        frames: of a dtype that `to_frames` accepts, not necessarily contiguous.
+        wraps: whether counts beyond the dtype wrap around.
+
+    Raises:
+        ValueError: an event is off the sensor, or a count does not fit into the dtype.
+    """
     from . import _kernels
 
-    width, height, polarities = _checks.sensor_size(sensor_size)
-    most = _most(dtype)
-    x, y, t, p = columns(events, polarities)
-    starts, ends = _slices(t, n_time_bins, time_window, overlap, include_incomplete, start_time, end_time, remainder)
-    frames = np.zeros((len(starts), polarities, height, width), dtype)
-    wrong = _kernels.count(x, y, p, starts, ends, frames, most, remainder == "drop")
-    if wrong >= 0 and (off_and_on := on_sensor(x, y, p, sensor_size)) is not p:  # OFF was -1
-        frames[:] = 0
-        wrong = _kernels.count(x, y, off_and_on, starts, ends, frames, most, remainder == "drop")
+    _, polarities, height, width = frames.shape
+    most = _most(frames.dtype)
+    channels = events.channels(polarities)
+    wrong = _kernels.count(events.x, events.rows(), channels, starts, ends, frames, most, wraps)
     if wrong >= 0:
-        raise ValueError(f"dtype: expected one that holds the counts, got {np.dtype(dtype)}: a count exceeds {most}")
-    return frames if "y" in (events.dtype.names or ()) else frames[:, :, 0]
+        events.on((width, height, polarities))
+        raise ValueError(f"dtype: expected one that holds the counts, got {frames.dtype}: a count exceeds {most}")
+    return frames
 
 
 def batch_to_frames(
@@ -116,11 +134,11 @@ def batch_to_frames(
     n_time_bins = _checks.integer("n_time_bins", n_time_bins, 1)
     pixels, lengths, shift = [np.zeros(0, np.int32)], [], width * height * polarities
     for events in recordings:
-        x, y, t, p = columns(events, polarities)
-        p = on_sensor(x, y, p, sensor_size)
-        starts, ends = _slices(t, n_time_bins, None, 0, False, None, None, remainder)
-        framed = slice(starts[0], ends[-1])
-        pixels.append(((p[framed].astype(np.int32) * height + y[framed]) * width + x[framed]).astype(np.int32))
+        columns = Events.of(events).on((width, height, polarities))
+        starts, ends = slices(columns.t, n_time_bins, remainder=remainder)
+        framed = columns[starts[0] : ends[-1]]
+        rows = framed.p.astype(np.int32) * height + framed.rows()
+        pixels.append((rows * width + framed.x).astype(np.int32))
         lengths.append(ends - starts)
     counts = torch.from_numpy(np.array(lengths, np.int64).reshape(len(recordings), n_time_bins)).to(device)
     # Frame f of recording b is block f * B + b of the result.
@@ -141,17 +159,17 @@ def _most(dtype: DTypeLike) -> np.generic:
     return kind.type(1 << np.finfo(kind).nmant + 1)
 
 
-def _slices(
+def slices(
     t: np.ndarray,
-    n_time_bins: int | None,
-    time_window: float | None,
-    overlap: float,
-    include_incomplete: bool,
-    start_time: float | None,
-    end_time: float | None,
-    remainder: str,
+    n_time_bins: int | None = None,
+    time_window: float | None = None,
+    overlap: float = 0,
+    include_incomplete: bool = False,
+    start_time: float | None = None,
+    end_time: float | None = None,
+    remainder: str = "keep",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each frame's events start and end; with "drop" as in Tonic's slicers."""
+    """Return where each frame's events start and end, by the arguments of `to_frames`; with "drop" as in Tonic."""
     if (n_time_bins is None) == (time_window is None):
         raise ValueError(f"n_time_bins and time_window: expected one of them, got {n_time_bins!r} and {time_window!r}")
     check_remainder(remainder)
@@ -198,8 +216,10 @@ def _bins(t: np.ndarray, n_time_bins: int, overlap: float, remainder: str) -> tu
     if len(t) == 0:
         return np.zeros(n_time_bins, np.int64), np.zeros(n_time_bins, np.int64)
     if remainder == "keep":
-        duration = int(t[-1]) - int(t[0]) + 1
-        return _between(t, np.array([-(-i * duration // n_time_bins) + int(t[0]) for i in range(n_time_bins)]))
+        # Bin i starts at ceil(i * duration / n_time_bins), computed without a product that could overflow.
+        quotient, rest = divmod(int(t[-1]) - int(t[0]) + 1, n_time_bins)
+        bins = np.arange(n_time_bins)
+        return _between(t, int(t[0]) + bins * quotient - (-bins * rest // n_time_bins))
     window = (t[-1] - t[0]) // n_time_bins * (1 + overlap)
     starts = np.arange(n_time_bins) * (window * (1 - overlap)) + t[0]
     return np.searchsorted(t, starts), np.searchsorted(t, starts + window)

@@ -1,8 +1,8 @@
 """Loops over events and over the words of recordings, compiled by Numba.
 
-Decoders write into `events`, which is large enough, and return ``(count, fault, position)``: the number of events
-written, the reason why decoding stopped (an index of `FAULTS`; 0 at the end of the data) and the word at which it did.
-Those of EVT also return the number of words of events that they left out because no word of time precedes them.
+Decoders write into the columns xs, ys, ts and ps, which are long enough, and return ``(count, fault, position)``: the
+number of events written, the reason why decoding stopped (an index of `FAULTS`; 0 at the end of the data) and the word
+at which it did. Those of EVT also return the number of words of events left out because no word of time precedes them.
 """
 
 from collections.abc import Callable
@@ -49,6 +49,21 @@ def count(x, y, p, starts, ends, frames, most, wraps):
 
 
 @_compiled
+def copy_times(t, p, times):
+    """Copy t into `times`; return the first index whose time is smaller than the previous one, or -1, and any p < 0.
+
+    In a structured array t and p are on the same cache lines.
+    """
+    descents, negative = 0, 0
+    for i in range(len(t)):
+        times[i] = t[i]
+        negative += p[i] < 0
+        if i:
+            descents += t[i] < t[i - 1]
+    return first_descent(times) if descents else -1, negative > 0
+
+
+@_compiled
 def first_descent(t):
     """Return the first index whose time is smaller than the previous one, or -1."""
     descents = 0
@@ -75,7 +90,7 @@ def first_off(x, y, width, height):
 
 
 @_compiled
-def evt2(words, width, height, events):
+def evt2(words, width, height, xs, ys, ts, ps):
     """Decode EVT 2.0: 32-bit words of polarity (or another type), six bits of time, x and y."""
     high, wraps, count, before, untimed = np.int64(-1), np.int64(0), 0, np.int64(0), 0
     for i in range(len(words)):
@@ -91,8 +106,7 @@ def evt2(words, width, height, events):
                 return count, _OFF_SENSOR, i, untimed
             if t < before:
                 return count, _TIME_BACK, i, untimed
-            event = events[count]
-            event.x, event.y, event.t, event.p = x, y, t, kind == 1
+            xs[count], ys[count], ts[count], ps[count] = x, y, t, kind == 1
             before = t
             count += 1
         elif kind == 8:
@@ -122,7 +136,7 @@ def evt3_size(words):
 
 
 @_compiled
-def evt3(words, width, height, events):
+def evt3(words, width, height, xs, ys, ts, ps):
     """Decode EVT 3.0: 16-bit words, each of which changes a part of the state or sends events in the current state.
 
     Cameras repeat words of time with the low part a few µs off; time stands still where that would turn it back.
@@ -152,8 +166,7 @@ def evt3(words, width, height, events):
                 if mask & 1:
                     if x >= width or y >= height:
                         return count, _OFF_SENSOR, i, untimed
-                    event = events[count]
-                    event.x, event.y, event.t, event.p = x, y, t, polarity_now
+                    xs[count], ys[count], ts[count], ps[count] = x, y, t, polarity_now
                     count += 1
                 mask >>= 1
                 x += 1
@@ -173,7 +186,7 @@ def evt3(words, width, height, events):
 
 
 @_compiled
-def event_stream(data, width, height, events):
+def event_stream(data, width, height, xs, ys, ts, ps):
     """Decode the DVS events of Event Stream 2: a byte of time step and polarity, then x and y, with rows upwards."""
     i, t, count = 0, np.int64(0), 0
     while i < len(data):
@@ -188,8 +201,7 @@ def event_stream(data, width, height, events):
         x, y = np.int64(data[i + 1]) | np.int64(data[i + 2]) << 8, np.int64(data[i + 3]) | np.int64(data[i + 4]) << 8
         if x >= width or y >= height:
             return count, _OFF_SENSOR, i
-        event = events[count]
-        event.x, event.y, event.t, event.p = x, height - 1 - y, t, first & 1 == 1
+        xs[count], ys[count], ts[count], ps[count] = x, height - 1 - y, t, first & 1 == 1
         count += 1
         i += 5
     return count, 0, i

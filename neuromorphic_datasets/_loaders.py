@@ -1,5 +1,6 @@
 """Loaders of frames for training, validation and test."""
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -15,7 +16,8 @@ from . import _checks
 from ._cache import Pack, user_folder
 from ._catalogue import info, load
 from ._dataset import EventDataset
-from ._frames import check_remainder, to_frames
+from ._events import Events
+from ._frames import check_remainder, count, slices
 from ._packing import pack
 from ._splits import divided, fold_of
 from .transforms import ToFrames
@@ -342,26 +344,45 @@ class FrameDataset(Dataset):
         labels = torch.from_numpy(self.targets[numbers])
         if self._packed.shape is not None:
             frames = torch.from_numpy(self._packed.frames()[self._places[numbers]].astype(np.float32, copy=False))
-            batch = frames.transpose(0, 1).contiguous(), labels
-            return Samples(batch, lambda: zip(frames, labels.tolist(), strict=True))
-        recordings = [torch.from_numpy(self._frames(epoch, index)) for epoch, index in pairs]
-        lengths = [] if "n_time_bins" in self._framing else [list(map(len, recordings))]
-        samples = list(zip(recordings, labels.tolist(), *lengths, strict=True))
-        if not samples:
-            empty = torch.zeros(self._framing.get("n_time_bins", 0), 0, *self.sensor_size[::-1])
-            return Samples((empty, labels, *(torch.tensor(part, dtype=torch.int64) for part in lengths)), list)
-        return Samples(collated(samples), lambda: samples)
+            turned = frames.transpose(0, 1).contiguous()
+            return Samples((turned, labels), lambda: zip(frames, labels.tolist(), strict=True))
+        recordings = [self._events(epoch, index) for epoch, index in pairs]
+        cuts = [slices(events.t, **self._framing) for events in recordings]
+        lengths = [len(starts) for starts, _ in cuts]
+        longest = max(lengths, default=self._framing.get("n_time_bins", 0))
+        batch = np.zeros((longest, len(pairs), *self.sensor_size[::-1]), np.float32)
+        for position, (events, (starts, ends)) in enumerate(zip(recordings, cuts, strict=True)):
+            with self._naming(pairs[position][1]):
+                count(events, starts, ends, batch[: len(starts), position], self._framing.get("remainder") == "drop")
+        frames = torch.from_numpy(batch)
+        counted = () if "n_time_bins" in self._framing else (torch.tensor(lengths, dtype=torch.int64),)
 
-    def _frames(self, epoch: int, index: int) -> np.ndarray:
-        """Return the counts of one recording, (T, C, H, W)."""
-        events = self._packed.events(int(self._places[index]))
+        def samples() -> Iterator[tuple]:
+            own = (frames[:length, position].clone() for position, length in enumerate(lengths))
+            return zip(own, labels.tolist(), *(part.tolist() for part in counted), strict=True)
+
+        return Samples((frames, labels, *counted), samples)
+
+    def _events(self, epoch: int, index: int) -> Events:
+        """Return the events of one recording, transformed and augmented."""
+        place = int(self._places[index])
+        events = self._packed.events(place)
+        if self._transform is None and self._augment is None:
+            return events
+        changed = events.structured()
         if self._transform is not None:
-            events = self._transform(events)
+            changed = self._transform(changed)
         if self._augment is not None:
-            stream = np.random.SeedSequence(self._seed, spawn_key=(epoch, int(self._places[index])))
-            events = self._augment(events, np.random.default_rng(stream))
+            stream = np.random.SeedSequence(self._seed, spawn_key=(epoch, place))
+            changed = self._augment(changed, np.random.default_rng(stream))
+        with self._naming(index):
+            return Events.of(changed)
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Name the recording in errors."""
         try:
-            return to_frames(events, self.sensor_size, **self._framing, dtype=np.float32)
+            yield
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self._name}, recording {self._numbers[index]}: {error}") from error
 

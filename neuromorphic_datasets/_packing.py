@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, is_ours
 from ._events import RecordingError
-from ._frames import to_frames
+from ._frames import count, slices
 
 # For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
@@ -121,7 +121,7 @@ def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.n
 
 
 class _Readable(Dataset):
-    """The events of each recording, or the error in reading them, which would end a worker if raised there."""
+    """Each recording, or the message of the error in reading it."""
 
     def __init__(self, recordings: EventDataset):
         self._recordings, self._read = recordings, recordings.read
@@ -133,9 +133,9 @@ class _Readable(Dataset):
 
     def __getitem__(self, position: int) -> tuple:
         try:
-            return position, *self._read(position)
-        except RecordingError as error:
-            return position, error, None
+            return position, self._read(position)
+        except RecordingError as error:  # would end a worker
+            return position, str(error)
 
 
 def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_workers: int | None) -> None:
@@ -144,23 +144,22 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     loader = DataLoader(_Readable(recordings), batch_size=None, num_workers=num_workers, collate_fn=_unchanged)
     writer, damaged = _cache.Writer(file, recordings.sensor_size), []
     progress = tqdm(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
-    for position, events, stated in progress:
+    for position, recording in progress:
+        fault = recording if isinstance(recording, str) else ""
         try:
-            if isinstance(events, RecordingError):
-                raise events
-            writer.add_events(events, int(recordings.targets[position]), position, stated)
+            if not fault:
+                writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
-            if not isinstance(error, RecordingError):
-                error = RecordingError(f"{recordings.where(position)}: {error}")
-            if on_error == "raise":
-                raise error from None
-            damaged.append(error)
+            fault = f"{recordings.where(position)}: {error}"
+        if fault and on_error == "raise":
+            raise RecordingError(fault)
+        damaged += [fault] if fault else []
     if not len(recordings):
         raise RecordingError(f"{recordings.name}: expected at least one recording, got none")
     if len(damaged) == len(recordings):
         warnings.warn(f"{len(damaged)} of {len(damaged)} recordings are left out", stacklevel=2)
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
-    writer.finish(note=str(damaged[0]) if damaged else "")
+    writer.finish(note=damaged[0] if damaged else "")
 
 
 def _unchanged(sample: Any) -> Any:
@@ -172,7 +171,8 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
 
     def frames(position: int) -> np.ndarray:
         recording = events.events(position)
-        return to_frames(recording, events.sensor_size, n_time_bins=n_time_bins, remainder=remainder, dtype=np.int32)
+        starts, ends = slices(recording.t, n_time_bins=n_time_bins, remainder=remainder)
+        return count(recording, starts, ends, np.zeros((n_time_bins, polarities, height, width), np.int32))
 
     dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)

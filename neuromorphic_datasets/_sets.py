@@ -16,10 +16,10 @@ import numpy as np
 from ._class_folders import by_class
 from ._dataset import EventDataset
 from ._download import RemoteFile
-from ._events import RecordingError
+from ._events import Events, Recording, RecordingError
 from ._files import FileDataset
 from ._tonic import Reading, TonicDataset, class_names
-from .readers import Recording, packed, read_recording
+from .readers import read_recording
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,9 @@ def _open_saccade_digits(info: Info, split: str, folder: Path, transform: Callab
 
 def _read_ncaltech(path: Path) -> Recording:
     events = read_recording(path).events
+    x, y = events.x, events.rows()
     # As in Tonic: each recording starts at its own leftmost and topmost event.
-    events["x"] -= events["x"].min()
-    events["y"] -= events["y"].min()
-    return Recording(events)
+    return Recording(Events(x - x.min(), y - y.min(), events.t, events.p))
 
 
 def _read_stmnist(path: Path) -> Recording:
@@ -147,7 +146,7 @@ def _read_stmnist(path: Path) -> Recording:
     t = np.rint(table[100, column] * 1e6).astype(np.int64)
     order = np.argsort(t, kind="stable")
     x, y, p = taxel % 10, taxel // 10, table[taxel, column] > 0
-    return Recording(packed(x[order], y[order], t[order], p[order]))
+    return Recording(Events.compact(x[order], y[order], t[order], p[order]))
 
 
 def _hdf5_labels(source: Any) -> np.ndarray:

@@ -15,8 +15,8 @@ from unittest import mock
 
 import numpy as np
 
-from ._dataset import EventDataset, digest, fingerprint_of, is_ours
-from ._events import EVENT_DTYPE, RecordingError, columns, on_sensor
+from ._dataset import StoredDataset, digest, fingerprint_of, is_ours
+from ._events import Events, Recording, RecordingError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Reading:
     sort_by_label: bool = False
 
 
-class TonicDataset(EventDataset):
+class TonicDataset(StoredDataset):
     """A data set that Tonic reads; `load` makes them."""
 
     sensor_size: tuple[int, int, int]
@@ -80,14 +80,14 @@ class TonicDataset(EventDataset):
             self._process = os.getpid()
         return self._source
 
-    def events(self, position: int) -> np.ndarray:
+    def read(self, position: int) -> Recording:
         number = int(self._order[position])
         where = self._paths[number] if self._paths else f"{self._folder}: {self.split}, recording {number}"
         try:
             events = self._tonic()[number][0]
         except Exception as error:  # whatever Tonic, SciPy, h5py and NumPy raise over a damaged file
             raise RecordingError(f"{where}: {type(error).__name__}: {error}") from error
-        return converted(events, self.sensor_size, where)
+        return Recording(converted(events, self.sensor_size, where))
 
 
 def _are_paths(data: Any) -> bool:
@@ -106,55 +106,33 @@ def class_names(tonic_class: str) -> tuple[str, ...]:
     return tuple(map(str, getattr(getattr(tonic.datasets, tonic_class, None), "classes", ())))
 
 
-def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where: str) -> np.ndarray:
-    """Return Tonic's events as `EVENT_DTYPE`, checked; sets of sound get y = 0."""
+def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where: str) -> Events:
+    """Return Tonic's events in columns, checked; sensors of one row have no y."""
+    _, height, polarities = sensor_size
     events = events.reshape(-1)  # some of Tonic's arrays have shape (n, 1)
-    result = np.zeros(len(events), EVENT_DTYPE)
-    for name in set(events.dtype.names or ()) & {"x", "y", "t", "p"}:
-        result[name] = events[name]
-    if sensor_size[2] == 1:
-        result["p"] = 0  # Tonic writes 1, which its ToFrame turns into 0
-    if len(result) == 0:
+    if len(events) == 0:
         raise RecordingError(f"{where}: expected at least one event, got none")
-    if (np.diff(result["t"]) < 0).any():  # the publishers do not promise sorted arrays
-        result = result[np.argsort(result["t"], kind="stable")]
-    width, height, polarities = sensor_size
-    x, y, p = result["x"], result["y"], result["p"]
-    off = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p < 0) | (p >= polarities)
-    if off.any():
-        event = int(off.argmax())
-        raise RecordingError(
-            f"{where}: event {event}: expected x < {width}, y < {height} and p < {polarities}, "
-            f"got x={x[event]}, y={y[event]} and p={p[event]}"
-        )
-    return result
-
-
-def read_mnist_file(path: Path) -> np.ndarray:
-    """Read the five-byte events of N-MNIST and N-Caltech101."""
-    from tonic.io import read_mnist_file
-
-    return read_mnist_file(path, dtype=EVENT_DTYPE)
-
-
-def _checked(events: np.ndarray, sensor_size: tuple[int, int, int]) -> np.ndarray:
-    """Return a copy as `EVENT_DTYPE`, checked as `to_frames` checks."""
-    x, y, t, p = columns(events, sensor_size[2])
-    p = on_sensor(x, y, p, sensor_size)
-    copy = np.empty(len(t), EVENT_DTYPE)
-    copy["x"], copy["y"], copy["t"], copy["p"] = x, y, t, p
-    return copy
+    t = events["t"].astype(np.int64)
+    # Tonic writes 1 as the only polarity, which its ToFrame turns into 0.
+    p = np.zeros(len(t), np.int8) if polarities == 1 else events["p"]
+    columns = Events(events["x"].astype(np.int64), events["y"].astype(np.int64) if height > 1 else None, t, p)
+    if (np.diff(t) < 0).any():  # the publishers do not promise sorted arrays
+        columns = columns[np.argsort(t, kind="stable")]
+    try:
+        return columns.on(sensor_size)
+    except ValueError as error:
+        raise RecordingError(f"{where}: {error}") from None
 
 
 def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_bins: int) -> np.ndarray:
     """Call Tonic's ToVoxelGrid on a copy, because it writes -1 into the polarities."""
     from tonic.transforms import ToVoxelGrid
 
-    return ToVoxelGrid(sensor_size, n_time_bins)(_checked(events, sensor_size))
+    return ToVoxelGrid(sensor_size, n_time_bins)(Events.of(events).on(sensor_size).structured())
 
 
 def to_time_surface(events: np.ndarray, sensor_size: tuple[int, int, int], dt: float, tau: float) -> np.ndarray:
     """Call Tonic's ToTimesurface."""
     from tonic.transforms import ToTimesurface
 
-    return ToTimesurface(sensor_size, dt=dt, tau=tau)(_checked(events, sensor_size))
+    return ToTimesurface(sensor_size, dt=dt, tau=tau)(Events.of(events).on(sensor_size).structured())

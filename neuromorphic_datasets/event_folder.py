@@ -11,9 +11,10 @@ from . import _checks
 from ._cache import Pack, user_folder
 from ._class_folders import all_by_class, names_of, refuse_parts
 from ._dataset import digest
+from ._events import Recording
 from ._files import FileDataset
 from ._packing import pack
-from .readers import FORMATS, Recording, read_recording
+from .readers import FORMATS, read_recording
 from .transforms import ToFrames
 
 __all__ = ["EventFolder"]
@@ -101,11 +102,11 @@ class EventFolder(FileDataset):
         files = super().fingerprint
         return files and digest([files, self._columns])
 
-    def recording(self, position: int) -> Recording:
+    def read(self, position: int) -> Recording:
         return read_recording(self.files[position], self.sensor_size, self._columns)
 
     def events(self, position: int) -> np.ndarray:
-        return self._packed.events(self._place(self.files[position]))
+        return self._packed.events(self._place(self.files[position])).structured()
 
     def packed(self) -> tuple[Pack, np.ndarray] | None:
         return (self._packed, np.array([*map(self._place, self.files)])) if hasattr(self, "_places") else None

@@ -41,8 +41,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from . import _cache
-from ._dataset import EventDataset, digest, is_ours
+from ._dataset import StoredDataset, digest, is_ours
 from ._event_camera import EventCamera
+from ._events import Events, Recording
 
 __all__ = ["CAMERA", "EventCamera", "SaccadeDigits", "simulate"]
 
@@ -132,7 +133,7 @@ def _lens(tiles: int, pixels: int, offset: float) -> np.ndarray:
     return np.diff(ndtr((edge - pixel[:, None]) / BLUR_PX), axis=1)
 
 
-class SaccadeDigits(EventDataset):
+class SaccadeDigits(StoredDataset):
     """The data set ``saccade-digits``; make it with ``neuromorphic_datasets.load("saccade-digits")``.
 
     All recordings are simulated on first use, in about ten seconds, into one file in the folder `root`.
@@ -172,8 +173,8 @@ class SaccadeDigits(EventDataset):
         """Digits of the simulation's constants; empty for a subclass."""
         return _fingerprint() if is_ours(type(self)) else ""
 
-    def events(self, position: int) -> np.ndarray:
-        return self._pack.events(int(self._chosen[position]))
+    def read(self, position: int) -> Recording:
+        return Recording(self._pack.events(int(self._chosen[position])))
 
     def packed(self) -> tuple[_cache.Pack, np.ndarray]:
         return self._pack, self._chosen
@@ -204,6 +205,6 @@ def _generate(file: BinaryIO, images: np.ndarray, targets: np.ndarray) -> None:
         for start in range(0, len(images), _BATCH):
             numbers = range(start, min(start + _BATCH, len(images)))
             for number, events in zip(numbers, simulate(images[numbers.start : numbers.stop], numbers), strict=True):
-                writer.add_events(events, int(targets[number]), number, None)
+                writer.add(Recording(Events.of(events)), int(targets[number]), number)
             progress.update(len(numbers))
     writer.finish()

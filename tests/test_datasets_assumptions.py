@@ -9,7 +9,8 @@ import pytest
 from event_files import EVENTS, aedat2, aedat2_dvs128, aedat3, csv, dat, evt2, evt3, hdf5, npy
 
 from neuromorphic_datasets import EventFolder, RecordingError, read_events
-from neuromorphic_datasets.readers import packed, read_recording
+from neuromorphic_datasets._events import Events
+from neuromorphic_datasets.readers import read_recording
 
 
 def file(folder, name, content):
@@ -191,7 +192,7 @@ def test_whole_floats_and_signs_are_read(tmp_path, write):
 def test_packing_changes_no_value(column, values, message):
     columns = {field: [1] for field in "xytp"} | {column: values}
     with pytest.raises((TypeError, ValueError), match=message):
-        packed(**columns)
+        Events.compact(**columns)
 
 
 def test_dsecs_offset_does_not_hide_seconds(tmp_path):

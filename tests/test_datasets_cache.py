@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neuromorphic_datasets import _cache
-from neuromorphic_datasets._events import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE, Events, Recording
 
 
 def recordings(sizes=(1, 7, 100), seed=0):
@@ -32,7 +32,7 @@ def make(calls, sizes=(1, 7, 100)):
         calls.append(1)
         writer = _cache.Writer(file, (300, 20, 2))
         for number, events in enumerate(recordings(sizes)):
-            writer.add_events(events, 5 - number, number, None)
+            writer.add(Recording(Events.of(events)), 5 - number, number)
         writer.finish()
 
     return build
@@ -42,8 +42,7 @@ def assert_holds(packed, sizes=(1, 7, 100)):
     assert len(packed) == len(sizes)
     assert packed.labels.tolist() == [5 - number for number in range(len(sizes))]
     for number, events in enumerate(recordings(sizes)):
-        assert packed.events(number).dtype == EVENT_DTYPE
-        np.testing.assert_array_equal(packed.events(number), events)
+        np.testing.assert_array_equal(packed.events(number).structured(), events)
 
 
 def test_a_pack_gives_back_what_was_built(tmp_path):
@@ -63,12 +62,12 @@ def test_long_recordings_keep_their_times(tmp_path):
 
     def build(file):
         writer = _cache.Writer(file, None)
-        writer.add_events(events, 0, 0, None)
-        writer.add_events(events[:2], 0, 1, (7, 9, 2))
+        writer.add(Recording(Events.of(events)), 0, 0)
+        writer.add(Recording(Events.of(events[:2]), (7, 9, 2)), 0, 1)
         writer.finish()
 
     packed = _cache.load_or_build(tmp_path / "x.pack", build)
-    assert packed.events(0)["t"].tolist() == [5, 6, 1 << 40]
+    assert packed.events(0).t.tolist() == [5, 6, 1 << 40]
     assert packed.sensor_size == (7, 9, 2)
 
 
@@ -122,7 +121,7 @@ def test_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path, monkeypa
 def test_a_full_disk_leaves_nothing(tmp_path):
     def build(file):
         writer = _cache.Writer(file, (300, 20, 2))
-        writer.add_events(next(recordings((100,))), 0, 0, None)
+        writer.add(Recording(Events.of(next(recordings((100,))))), 0, 0)
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
@@ -145,7 +144,7 @@ PROGRAM = textwrap.dedent("""
     import numpy as np
     from neuromorphic_datasets import _packing
     from neuromorphic_datasets._dataset import EventDataset
-    from neuromorphic_datasets._events import EVENT_DTYPE
+    from neuromorphic_datasets._events import EVENT_DTYPE, Events, Recording
 
     folder, name, slow, processes = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 

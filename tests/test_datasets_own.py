@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,10 +122,9 @@ def test_a_file_with_its_old_time_and_size_is_read_again(folder, tmp_path):
 def test_what_a_users_own_code_reads_is_read_each_time(folder, tmp_path):
     def kind(shift):
         class Shifted(EventFolder):
-            def recording(self, position):
-                recording = super().recording(position)
-                recording.events["x"] += shift
-                return recording
+            def read(self, position):
+                recording = super().read(position)
+                return replace(recording, events=replace(recording.events, x=recording.events.x + shift))
 
         return Shifted
 

@@ -11,8 +11,8 @@ from event_files import BINARY, EVENTS, ON_DISK, aedat2, aedat3, csv, dat, es, e
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuromorphic_datasets import RecordingError, read_events
-from neuromorphic_datasets.readers import READ_DTYPE, read_recording
+from neuromorphic_datasets import EVENT_DTYPE, RecordingError, read_events
+from neuromorphic_datasets.readers import read_recording
 
 FORMATS = [*BINARY, *ON_DISK]
 
@@ -31,21 +31,17 @@ def file(folder, name, content):
     return path
 
 
-def test_the_dtype_is_tonics():
-    assert tonic.io.events_struct == READ_DTYPE
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_back_its_events(tmp_path, name):
     events = read_events(write(tmp_path, name))
-    assert events.dtype == READ_DTYPE
+    assert events.dtype == EVENT_DTYPE
     np.testing.assert_array_equal(events, EVENTS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_random_recordings(tmp_path, name):
     rng = np.random.default_rng(3)
-    events = np.zeros(1000, READ_DTYPE)
+    events = np.zeros(1000, EVENT_DTYPE)
     events["x"], events["y"], events["p"] = (
         rng.integers(16, size=1000),
         rng.integers(12, size=1000),
@@ -296,8 +292,7 @@ def test_damaged_files_neither_crash_nor_hang_nor_lie(tmp_path_factory, name, ed
     except RecordingError as error:
         assert str(path) in str(error)
         return
-    events = recording.events
-    assert events.dtype == READ_DTYPE
+    events = recording.events.structured()
     assert len(events) > 0
     assert (np.diff(events["t"]) >= 0).all()
     assert min(events["x"].min(), events["y"].min()) >= 0
@@ -384,7 +379,7 @@ def test_expelliarmus_reads_the_same(name, encoding):
 @pytest.mark.real_data
 def test_tonic_reads_the_same_bin():
     path = formats_folder() / "sample_nmnist.bin"
-    peer, events = tonic.io.read_mnist_file(path, dtype=READ_DTYPE), read_events(path)
+    peer, events = tonic.io.read_mnist_file(path, dtype=EVENT_DTYPE), read_events(path)
     np.testing.assert_array_equal(events, peer)
 
 

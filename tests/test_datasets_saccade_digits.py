@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import neuromorphic_datasets
 from neuromorphic_datasets import _cache, _catalogue, saccade_digits
-from neuromorphic_datasets._events import EVENT_DTYPE
+from neuromorphic_datasets._events import EVENT_DTYPE, Events, Recording
 
 SCANS = load_digits()
 
@@ -172,7 +172,7 @@ def test_default_folder_is_the_users_cache(tmp_path, monkeypatch):
     def generate(file, images, targets):
         writer = _cache.Writer(file, (34, 34, 2))
         for number in range(len(targets)):
-            writer.add_events(np.zeros(1, EVENT_DTYPE), 0, number, None)
+            writer.add(Recording(Events.of(np.zeros(1, EVENT_DTYPE))), 0, number)
         writer.finish()
 
     monkeypatch.setattr(saccade_digits, "_generate", generate)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import _checks
-from .._events import RecordingError
-from ._recording import READ_DTYPE, Recording, checked, packed
+from .._events import Recording, RecordingError
+from ._recording import checked
 
-__all__ = ["FORMATS", "READ_DTYPE", "Recording", "RecordingError", "packed", "read_events", "read_recording"]
+__all__ = ["FORMATS", "RecordingError", "read_events", "read_recording"]
 
 FORMATS = (".bin", ".dat", ".raw", ".aedat", ".aedat4", ".es", ".csv", ".npy", ".h5", ".hdf5")
 """File name endings of recordings."""
@@ -49,8 +49,7 @@ def read_events(
         columns: for .csv without names and .npy without fields: the order of the columns, such as "txyp".
 
     Returns:
-        Structured array of x and y (int16), t (µs, int64, never descending) and p (bool, True is ON), in Tonic's
-        dtype ``tonic.io.events_struct``. It has at least one event.
+        Structured array of `EVENT_DTYPE`: x, y, t (µs, never descending) and p (1 is ON). It has at least one event.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -73,7 +72,7 @@ def read_events(
     path = Path(path)
     if _checks.columns(columns) is not None and not _lacks_names(path):
         raise ValueError(f"columns: expected None, as {path} is not a table without column names, got {columns!r}")
-    return read_recording(path, sensor_size, columns).events
+    return read_recording(path, sensor_size, columns).events.structured()
 
 
 def read_recording(
@@ -98,8 +97,8 @@ def read_recording(
         ...     path = Path(folder, "recording.bin")
         ...     _ = path.write_bytes(bytes([12, 30, 0x80, 0, 250]))
         ...     recording = read_recording(path)
-        >>> recording.sensor_size, recording.events[0].item()
-        (None, (12, 30, 250, True))
+        >>> recording.sensor_size, recording.events.structured()[0].item()
+        (None, (12, 30, 250, 1))
     """
     recording = _reader(path)(path, columns=columns, sensor_size=sensor_size)
     return checked(path, recording, sensor_size)

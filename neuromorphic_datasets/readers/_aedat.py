@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import RecordingError
-from ._recording import Recording, body, packed, unwrapped
+from .._events import Events, Recording, RecordingError
+from ._recording import body, unwrapped
 
 _SIZES = {
     "DVS128": (128, 128),
@@ -62,7 +62,7 @@ def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_: object)
         chosen = (address >> 31 == 0) & (address >> 10 & 1 == 0)
         x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
     columns_from_left, rows_from_top = width - 1 - x, height - 1 - y
-    events = packed(columns_from_left[chosen], rows_from_top[chosen], unwrapped(time, 32)[chosen], p[chosen])
+    events = Events.compact(columns_from_left[chosen], rows_from_top[chosen], unwrapped(time, 32)[chosen], p[chosen])
     return Recording(events, size)
 
 
@@ -122,7 +122,7 @@ def read_3(path: Path, **_: object) -> Recording:
     word = np.concatenate(words).astype(np.int64) if words else np.zeros(0, np.int64)
     t = np.concatenate(times) if times else word
     valid = word & 1 == 1
-    events = packed((word >> 17 & 0x7FFF)[valid], (word >> 2 & 0x7FFF)[valid], t[valid], (word >> 1 & 1)[valid])
+    events = Events.compact((word >> 17 & 0x7FFF)[valid], (word >> 2 & 0x7FFF)[valid], t[valid], (word >> 1 & 1)[valid])
     if len(sources) > 1:
         raise RecordingError(f"{path}: expected the events of one camera, got sources {sorted(sources)}")
     return Recording(events, _sensor(names.get(min(sources, default=0), "")))
@@ -143,4 +143,5 @@ def read_4(path: Path, **_: object) -> Recording:
             raise
         raise RecordingError(f"{path}: after event {sum(map(len, packets))}: {error}") from None
     events = np.concatenate(packets) if packets else np.zeros(0, [(field, np.int64) for field in "xytp"])
-    return Recording(packed(events["x"], events["y"], events["t"].astype(np.int64), events["p"]), (width, height, 2))
+    columns = Events.compact(events["x"], events["y"], events["t"].astype(np.int64), events["p"])
+    return Recording(columns, (width, height, 2))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import RecordingError
-from ._recording import READ_DTYPE, Recording
+from .._events import Recording, RecordingError
+from ._recording import empty
 
 _HEADER = 20
 _DVS = 1
@@ -27,8 +27,8 @@ def read(path: Path, **_: object) -> Recording:
         raise RecordingError(f"{path}: byte 15: expected DVS events (type {_DVS}), got type {content[15]}")
     width, height = (int(side) for side in content[16:20].view("<u2"))
     data = content[_HEADER:]
-    events = np.empty(len(data) // 5, READ_DTYPE)
-    count, fault, position = _kernels.event_stream(data, width, height, events)
+    events = empty(len(data) // 5)
+    count, fault, position = _kernels.event_stream(data, width, height, *vars(events).values())
     if fault:
         raise RecordingError(f"{path}: byte {_HEADER + position} (after event {count}): {_kernels.FAULTS[fault]}")
     return Recording(events[:count], (width, height, 2))

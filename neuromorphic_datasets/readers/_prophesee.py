@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import RecordingError
-from ._recording import READ_DTYPE, Recording, body, packed, unwrapped
+from .._events import Events, Recording, RecordingError
+from ._recording import body, empty, unwrapped
 
 # Upper bound of the sensor's sides for files that state no geometry.
 _LARGEST = 2048
@@ -68,8 +68,8 @@ def _read_evt(
     words = np.asarray(data).view(word)
     width, height = sensor_size[:2] if sensor_size else (_LARGEST, _LARGEST)
     size, decode = (_kernels.evt3_size(words), _kernels.evt3) if encoding == "3.0" else (len(words), _kernels.evt2)
-    events = np.empty(size, READ_DTYPE)
-    count, fault, position, untimed = decode(words, width, height, events)
+    events = empty(size)
+    count, fault, position, untimed = decode(words, width, height, *vars(events).values())
     if fault:
         raise RecordingError(
             f"{path}: byte {offset + position * word.itemsize} (after event {count}): {_kernels.FAULTS[fault]}"
@@ -104,4 +104,4 @@ def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray)
         )
     sides = header.get("Width", ""), header.get("Height", "")
     sensor_size = (int(sides[0]), int(sides[1]), 2) if all(side.isdigit() for side in sides) else None
-    return Recording(packed(x, y, unwrapped(t, 32), p), sensor_size)
+    return Recording(Events.compact(x, y, unwrapped(t, 32), p), sensor_size)

@@ -1,75 +1,10 @@
-"""The result of readers, and helpers and checks for every recording."""
+"""Helpers and checks for every recording."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from .._events import LATEST, RecordingError, is_on, refuse, whole
-
-# Equal to tonic.io.events_struct, whose import takes seconds; a test compares them.
-READ_DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])
-"""An event: column, row, time in µs, polarity (True is ON)."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """The events of a file.
-
-    Attributes:
-        events: structured array of `READ_DTYPE`.
-        sensor_size: (width, height, polarities) as the file states it, or None.
-
-    Example:
-        >>> recording = Recording(packed([3, 3], [4, 5], [10, 25], [1, 0]), (128, 128, 2))
-        >>> recording.events["p"], recording.sensor_size
-        (array([ True, False]), (128, 128, 2))
-    """
-
-    events: np.ndarray
-    sensor_size: tuple[int, int, int] | None = None
-
-
-_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
-
-
-def packed(x: ArrayLike, y: ArrayLike, t: ArrayLike, p: ArrayLike) -> np.ndarray:
-    """Combine columns of whole numbers, of any dtype, into a structured array.
-
-    Args:
-        x: columns of pixels, in [-32768, 32767].
-        y: rows of pixels, likewise.
-        t: times, µs.
-        p: polarities, all 0 or 1, or all -1 or 1; 1 is ON.
-
-    Returns:
-        Structured array of `READ_DTYPE`, as long as t.
-
-    Raises:
-        TypeError: a column is not numeric.
-        ValueError: the lengths of columns differ, or a value is out of range or not whole.
-
-    Example:
-        >>> packed([3, 3], [4, 5], [10, 25], [1, 0])[1].item()
-        (3, 5, 25, False)
-        >>> packed([3.5], [4], [10], [1])
-        Traceback (most recent call last):
-        ValueError: event 0: expected an integer x, got 3.5
-    """
-    columns = {"x": np.asarray(x), "y": np.asarray(y), "t": np.asarray(t), "p": np.asarray(p)}
-    shapes = {field: column.shape for field, column in columns.items()}
-    if columns["t"].ndim != 1 or len(set(shapes.values())) > 1:
-        raise ValueError(f"expected columns of one length, got {shapes}")
-    columns = {field: whole(field, column) for field, column in columns.items() if len(column)}
-    for field, (low, high) in _BOUNDS.items():
-        column = columns.get(field, np.zeros(0))
-        if len(column) and not low <= column.min() <= column.max() <= high:
-            refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
-    events = np.empty(shapes["t"], READ_DTYPE)
-    for field, column in columns.items():
-        events[field] = is_on(column) if field == "p" else column
-    return events
+from .._events import Events, Recording, RecordingError
 
 
 def unwrapped(t: np.ndarray, bits: int) -> np.ndarray:
@@ -107,14 +42,19 @@ def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] 
     events = recording.events
     if len(events) == 0:
         raise RecordingError(f"{path}: expected at least one event, got none")
-    descent = first_descent(events["t"])
+    descent = first_descent(events.t)
     if descent >= 0:
-        before, after = events["t"][descent - 1 : descent + 1]
+        before, after = events.t[descent - 1 : descent + 1]
         raise RecordingError(f"{path}: event {descent}: the time goes back, from {before} to {after} µs")
     size = sensor_size or recording.sensor_size
     width, height = (1 << 15, 1 << 15) if size is None else size[:2]
-    event = first_off(events["x"], events["y"], width, height)
+    event = first_off(events.x, events.rows(), width, height)
     if event >= 0:
-        x, y = events["x"][event], events["y"][event]
+        x, y = events.x[event], events.rows()[event]
         raise RecordingError(f"{path}: event {event}: (x={x}, y={y}) is off the sensor of {width} x {height} pixels")
     return recording
+
+
+def empty(size: int) -> Events:
+    """Return columns for a decoder to fill."""
+    return Events(*(np.empty(size, dtype) for dtype in (np.int16, np.int16, np.int64, np.bool_)))

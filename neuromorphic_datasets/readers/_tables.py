@@ -5,13 +5,13 @@ import importlib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .._events import RecordingError
-from ._recording import Recording, packed
+from .._events import Events, Recording, RecordingError
 
 _NAMES = {
     "x": ("x", "xs"),
@@ -147,8 +147,8 @@ def read_hdf5(path: Path, **_: object) -> Recording:
     if np.ndim(offset) or np.asarray(offset).dtype.kind not in "iu":
         raise RecordingError(f"{path}: expected t_offset to be an integer, in µs, got {offset}")
     recording = _from_columns(path, fields)
-    recording.events["t"] += int(offset)
-    return recording
+    events = replace(recording.events, t=recording.events.t + int(offset))
+    return replace(recording, events=events)
 
 
 def _place(path: Path, file: Any) -> Any:
@@ -195,6 +195,6 @@ def _from_columns(
     path: Path, fields: dict[str, np.ndarray], sensor_size: tuple[int, int, int] | None = None
 ) -> Recording:
     try:
-        return Recording(packed(**fields), sensor_size)
+        return Recording(Events.compact(**fields), sensor_size)
     except (TypeError, ValueError) as error:
         raise RecordingError(f"{path}: {error}") from None
