@@ -13,11 +13,10 @@ from ._cache import user_folder
 from ._dataset import EventDataset, Joined, Subset
 from ._download import RemoteFile, fetch, is_right
 from ._packing import pack
-from ._sets import SETS, Info
-from ._splits import divided
+from ._splits import fixed_test_part
+from .sets import SETS, Info
 
 SPLITS = ("train", "valid", "test", "all")
-_TEST_FRACTION = 0.2
 
 
 def names() -> list[str]:
@@ -118,7 +117,7 @@ def _open(entry: Info, split: str, root: Path, download: bool, transform: Callab
 
 def _part(whole: EventDataset, split: str) -> EventDataset:
     """Return the part of a set that its publisher has not divided."""
-    train, test = divided(whole.name, whole.targets, np.arange(len(whole)), _TEST_FRACTION, 0)
+    train, test = fixed_test_part(whole.targets)
     return Subset(whole, split, train if split == "train" else test)
 
 

@@ -32,7 +32,7 @@ from . import _checks
 from ._cache import user_folder
 from ._class_folders import all_by_class, loose_files, names_of, refuse_parts, warn_of
 from ._loaders import Samples, loader
-from ._splits import divided
+from ._splits import divided, fixed_test_part
 
 __all__ = ["Images", "load", "loaders", "names"]
 
@@ -233,10 +233,7 @@ def _digits() -> tuple[Images, Images]:
 
 
 def _with_test_part(images: np.ndarray, labels: np.ndarray, classes: list[str]) -> tuple[Images, Images]:
-    from sklearn.model_selection import train_test_split
-
-    parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=labels, random_state=0)
-    train, test = (Images(images[part], labels[part], classes) for part in map(np.sort, parts))
+    train, test = (Images(images[part], labels[part], classes) for part in fixed_test_part(labels))
     return train, test
 
 

@@ -26,8 +26,6 @@ Constants, with units:
 ..             refractory time 1000 µs                  reset after an event
 ..             noise 0.3 events / (pixel s)             background activity
 ..             seed 0                                   seed of mismatch and noise
-`TEST_SIZE`    360 recordings                           stratified test part; 1437 are for training
-`SPLIT_SEED`   0                                        seed of the choice of the test part
 =============  =======================================  ==============================================
 
 Every recording depends only on its scan, its number in scikit-learn's order and these constants: each has its
@@ -44,6 +42,7 @@ from . import _cache
 from ._dataset import StoredDataset, digest, is_ours
 from ._event_camera import EventCamera
 from ._events import Events, Recording
+from ._splits import fixed_test_part
 
 __all__ = ["CAMERA", "EventCamera", "SaccadeDigits", "simulate"]
 
@@ -54,8 +53,6 @@ LEG_US = 100_000
 STEP_US = 1000
 PATH_PX = ((0.0, 0.0), (3.5, 7.0), (7.0, 0.0), (0.0, 0.0))
 CAMERA = EventCamera()
-TEST_SIZE = 360
-SPLIT_SEED = 0
 
 # Part of the cache file's name: increase it when the model changes other than by a constant above.
 _MODEL_VERSION = 1
@@ -156,7 +153,8 @@ class SaccadeDigits(StoredDataset):
         from sklearn.datasets import load_digits
 
         scans = load_digits()
-        self._chosen = _split(scans.target, split)
+        train, test = fixed_test_part(scans.target)
+        self._chosen = {"train": train, "test": test, "all": np.arange(len(scans.target))}[split]
         super().__init__(
             "saccade-digits",
             split,
@@ -178,17 +176,6 @@ class SaccadeDigits(StoredDataset):
 
     def packed(self) -> tuple[_cache.Pack, np.ndarray]:
         return self._pack, self._chosen
-
-
-def _split(targets: np.ndarray, split: str) -> np.ndarray:
-    """Return the numbers of the recordings of a split, ascending."""
-    everything = np.arange(len(targets))
-    if split == "all":
-        return everything
-    from sklearn.model_selection import train_test_split
-
-    train, test = train_test_split(everything, test_size=TEST_SIZE, stratify=targets, random_state=SPLIT_SEED)
-    return np.sort(train if split == "train" else test)
 
 
 def _fingerprint() -> str:

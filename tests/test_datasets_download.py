@@ -22,7 +22,7 @@ import pytest
 from event_files import EVENTS, nmnist
 
 import neuromorphic_datasets as nd
-from neuromorphic_datasets import DownloadError, _archive, _download, _sets
+from neuromorphic_datasets import DownloadError, _archive, _download, sets
 from neuromorphic_datasets._download import RemoteFile, fetch
 
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -390,8 +390,8 @@ def catalogue(server, monkeypatch):
         server.plays[split] = [lambda handler, content=content: good(handler, content)]
         md5 = hashlib.md5(content).hexdigest()
         files.append(RemoteFile(f"{split}.zip", (server.url(split),), md5, len(content), split))
-    entry = replace(_sets.SETS["nmnist"], files=tuple(files))
-    monkeypatch.setitem(_sets.SETS, "nmnist", entry)
+    entry = replace(sets.SETS["nmnist"], files=tuple(files))
+    monkeypatch.setitem(sets.SETS, "nmnist", entry)
     return archives
 
 
