@@ -2,7 +2,8 @@
 
 * `names` and `info` describe the available sets; `load` opens one as a map-style data set of (events, label).
 * `loaders` makes the training, validation and test loaders of frames.
-* `EventFolder` reads your own recordings; `read_events` reads a single one, of any supported format.
+* `EventFolder` and `EventList` make data sets of your own recordings, from files and from arrays; `read_events` reads
+  a single file, of any supported format.
 * `to_frames`, `batch_to_frames` and `transforms` turn events into tensors.
 * `download`, `cache`, `verify` and `clear` manage the files.
 * `images` provides still images for networks without time.
@@ -24,6 +25,7 @@ from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
 from .event_folder import EventFolder
+from .event_list import EventList
 from .readers import RecordingError, read_events
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "DownloadError",
     "EventDataset",
     "EventFolder",
+    "EventList",
     "RecordingError",
     "batch_to_frames",
     "cache",

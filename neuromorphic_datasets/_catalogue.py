@@ -1,7 +1,7 @@
 """Data sets by name: opening, downloading, checking and removing them."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from ._cache import user_folder
 from ._dataset import EventDataset, Joined, Subset
 from ._download import RemoteFile, fetch, is_right
 from ._packing import pack
+from ._sources import Source, opened
 from ._splits import fixed_test_part
 from .sets import SETS, Info
 
-SPLITS = ("train", "valid", "test", "all")
+SPLITS = ("train", "val", "test", "all")
 
 
 def names() -> list[str]:
@@ -51,7 +52,7 @@ def info(name: str) -> Info:
 
 
 def load(
-    name: str,
+    name: Source,
     split: str = "train",
     *,
     root: str | PathLike | None = None,
@@ -61,9 +62,9 @@ def load(
     """Open a data set of event recordings.
 
     Args:
-        name: one of `names`.
-        split: "train", "test" or "all" (every part), and for some sets "valid". A set that its publisher has not
-            divided is divided here: "test" is a stratified fifth, always the same.
+        name: one of `names`, or data of your own, as in `loaders`.
+        split: "train", "test" or "all" (every part), and for some sets "val". A set that is not divided is divided
+            here: "test" is a stratified fifth, always the same.
         root: the folder of the data; None is this package's folder in the user's cache. In it each set has the
             folder that Tonic would use, so that Tonic's downloads are found; for nmnist it may also be the folder
             that holds Train/ and Test/, and a part of the set is enough. For saccade-digits it is the folder of its
@@ -75,7 +76,8 @@ def load(
         A map-style data set of (events, label), an `EventDataset`.
 
     Raises:
-        ValueError: the name or split is unknown, or a data file is damaged.
+        ValueError: the name or split is unknown, a data file is damaged, or root or download is given for data of your
+            own.
         TypeError: an argument is of the wrong type.
         FileNotFoundError: the data are missing and `download` is False.
         DownloadError: an OSError; the data could not be fetched. It says how to install them manually.
@@ -91,14 +93,16 @@ def load(
         (array([12]), array([30]), array([250]), array([1]), 7)
         >>> folder.cleanup()
     """
-    entry = info(name)
-    if split not in SPLITS or (split == "valid" and "valid" not in entry.splits):
-        expected = [known for known in SPLITS if known != "valid" or "valid" in entry.splits]
-        raise ValueError(f"split: expected one of {expected}, got {split!r}")
     if not isinstance(download, bool):
         raise TypeError(f"download: expected True or False, got {download!r} of type {type(download).__name__}")
     if transform is not None and not callable(transform):
         raise TypeError(f"transform: expected a callable or None, got {transform!r}")
+    if not (isinstance(name, str) and name in SETS):
+        whole = opened(name, names())
+        refuse_place(root, download)
+        return _own_part(whole, split, transform)
+    entry = info(name)
+    _check_split(split, entry.splits)
     root = _checks.folder("root", root) or user_folder()
     if split in entry.splits:
         return _open(entry, split, root, download, transform)
@@ -107,6 +111,30 @@ def load(
     if not entry.patterns:
         return entry.open(entry, "all", root, transform)
     return Joined([_open(entry, part, root, download, transform) for part in entry.splits])
+
+
+def _check_split(split: str, parts: Collection[str]) -> None:
+    expected = [known for known in SPLITS if known != "val" or "val" in parts]
+    if split not in expected:
+        raise ValueError(f"split: expected one of {expected}, got {split!r}")
+
+
+def refuse_place(root: object, download: bool) -> None:
+    """Raise ValueError if a root or a download is given for data of one's own."""
+    if root is not None or download:
+        raise ValueError(f"root and download: expected only with a name, got {root!r} and {download!r}")
+
+
+def _own_part(whole: EventDataset, split: str, transform: Callable | None) -> EventDataset:
+    """Return a part of a user's set, with a transform if it has none of its own."""
+    _check_split(split, whole.parts)
+    if split == "all":
+        part = Subset(whole, split, np.arange(len(whole))) if transform is not None else whole
+    else:
+        part = Subset(whole, split, whole.parts[split]) if whole.parts else _part(whole, split)
+    if transform is not None:
+        part._set_transform(transform)
+    return part
 
 
 def _open(entry: Info, split: str, root: Path, download: bool, transform: Callable | None) -> EventDataset:

@@ -59,6 +59,15 @@ def sensor_size(value: Any) -> tuple[int, int, int]:
     return width, height, polarities
 
 
+def sides(name: str, value: Any) -> tuple[int, int]:
+    """Return `value`, (height, width) or one number for both, as two ints >= 1."""
+    pair = (value, value) if isinstance(value, Integral) else value
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise TypeError(f"{name}: expected (height, width) or a number, got {value!r}")
+    height, width = (integer(name, side, 1) for side in pair)
+    return height, width
+
+
 def positive(name: str, value: object) -> float:
     """Return `value`, a finite number > 0, as an int or a float."""
     wanted = "a finite number > 0"

@@ -11,6 +11,7 @@ _PARTS = re.compile(
     r"([ _-]?(set|data|images|part|split|\d{4}))?",
     re.IGNORECASE,
 )
+PARTS = ("train", "val", "test")
 # The packed files may lie in the same folder.
 _OURS = (".pack", ".lock")
 
@@ -19,6 +20,15 @@ def names_of(folder: Path) -> list[str]:
     """List the folders in `folder`, sorted, without hidden ones and those that Python and macOS archives leave."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [name for name in names if name not in ("__pycache__", "__MACOSX")]
+
+
+def divided_folders(folder: Path) -> list[Path]:
+    """Return train/, val/ and test/ of a folder that has these folders, val/ or not, and no others; else nothing."""
+    names = set(names_of(folder))
+    if not {"train", "test"} <= names <= set(PARTS):
+        return []
+    # Classes may have these names, too: folders of files.
+    return [folder / part for part in PARTS if part in names] if names_of(folder / "train") else []
 
 
 def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,11 @@ class EventDataset(Dataset):
         """Return the name of a recording in error messages."""
         return f"{self.name} {self.split}, recording {position}"
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The positions of "train", "test" and perhaps "val" in a set that is already divided; otherwise empty."""
+        return {}
+
     def packed(self) -> tuple[Pack, np.ndarray] | None:
         """Return a packed file and the position of each recording in it, or None unless the set is stored packed."""
         return None
@@ -157,22 +162,27 @@ class Subset(EventDataset):
 
 
 class Joined(EventDataset):
-    """A concatenation of sets."""
+    """A concatenation of sets, which are its parts if they are named."""
 
-    def __init__(self, parts: list[EventDataset]):
-        first = parts[0]
-        targets = np.concatenate([part.targets for part in parts])
+    def __init__(self, sets: Sequence[EventDataset], names: Sequence[str] = ()):
+        first = sets[0]
+        targets = np.concatenate([part.targets for part in sets])
         super().__init__(first.name, "all", first.sensor_size, first.classes, targets, first.transform)
-        self.parts, self.ends = parts, np.cumsum([len(part) for part in parts])
+        self._sets, self._names, self._ends = sets, names, np.cumsum([len(part) for part in sets])
 
     @property
     def fingerprint(self) -> str:
-        each = [part.fingerprint for part in self.parts]
+        each = [part.fingerprint for part in self._sets]
         return digest(each) if all(each) else ""
 
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        starts = self._ends - [len(part) for part in self._sets]
+        return {name: np.arange(*edges) for name, *edges in zip(self._names, starts, self._ends, strict=False)}
+
     def _place(self, position: int) -> tuple[EventDataset, int]:
-        part = int(np.searchsorted(self.ends, position, side="right"))
-        return self.parts[part], position - (int(self.ends[part - 1]) if part else 0)
+        part = int(np.searchsorted(self._ends, position, side="right"))
+        return self._sets[part], position - (int(self._ends[part - 1]) if part else 0)
 
     def events(self, position: int) -> np.ndarray:
         part, place = self._place(position)

@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from . import _checks
 from ._cache import Pack, user_folder
-from ._catalogue import info, load
+from ._catalogue import info, load, names, refuse_place
 from ._dataset import EventDataset
 from ._events import Events
 from ._frames import check_remainder, count, slices
 from ._packing import pack
+from ._sources import Source, opened
 from ._splits import divided, fold_of
 from .transforms import ToFrames
 
@@ -26,7 +27,7 @@ _N_TIME_BINS, _TEST_FRACTION = 10, 0.2
 
 
 def loaders(
-    name: str | EventDataset,
+    name: Source,
     *,
     batch_size: int = 32,
     n_time_bins: int | None = None,
@@ -66,9 +67,11 @@ def loaders(
     test keep the set's order. No loader draws from torch's global random stream.
 
     Args:
-        name: one of `names`, or a data set, such as an `EventFolder`, which is divided. Its transform is applied:
-            a transform of events before they are counted, or `ToFrames` or the `time_window` or `n_time_bins` of an
-            `EventFolder` in place of the arguments below.
+        name: one of `names`, or data of your own: a data set, such as an `EventFolder` or `EventList`; (train, test) or
+            (train, val, test) of data sets; a folder, as in `EventFolder`; or ``FILE.py:NAME`` or ``MODULE:NAME`` of a
+            data set, a tuple of them, or a function that returns one. What is not divided yet is divided. A data set's
+            transform is applied: a transform of events before they are counted, or `ToFrames` or the `time_window` or
+            `n_time_bins` of an `EventFolder` in place of the arguments below.
         batch_size: recordings per batch, >= 1; the last batch may have fewer.
         n_time_bins: frames per recording, >= 1; 10 if neither it nor time_window is given.
         time_window: µs per frame, > 0.
@@ -78,10 +81,10 @@ def loaders(
             sets that are already packed, saccade-digits and `EventFolder`.
         download: as in `load`; only with a name.
         val_fraction: the stratified fraction of the training recordings used for validation, within [0, 1);
-            with 0 there is no validation loader. Sets with a "valid" split of their own use that instead.
+            with 0 there is no validation loader. Sets with a validation part of their own use that instead.
         train_fraction: the stratified fraction of the other training recordings that is trained on, within (0, 1].
         test_fraction: the stratified fraction of a data set used for the test, within [0, 1); None is 0.2. Only with
-            a data set in place of a name, and without folds, which determine the test part.
+            data of your own that are not divided, and without folds, which determine the test part.
         seed: seed of the training order, the augmentations, the division and the folds, in [0, 2**32 - 1].
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
@@ -122,16 +125,18 @@ def loaders(
         seed=_checks.integer("seed", seed, 0, 2**32 - 1),
         collate=collated,
     )
+    folder = _checks.folder("cache", cache) or user_folder()
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+    if not (isinstance(name, str) and name in names()):
+        name = opened(name, names(), cache=folder, on_error=on_error)
     framing = _framing(name, n_time_bins, time_window, remainder)
     val_fraction = _checks.fraction("val_fraction", val_fraction)
     train_fraction = _checks.positive_fraction("train_fraction", train_fraction)
     folding = _folding(fold, folds)
     test_fraction = _test_fraction(name, test_fraction, folds)
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment: expected a callable or None, got {augment!r}")
-    folder = _checks.folder("cache", cache) or user_folder()
 
     def frames(recordings: EventDataset, augmented: bool = False) -> FrameDataset:
         # Events that are changed as they are loaded cannot be packed as frames.
@@ -144,13 +149,17 @@ def loaders(
     plain = frames(pool, augment is not None)
     tested = plain if test_pool is pool else frames(test_pool)
     validated = plain if valid_pool is None else frames(valid_pool)
-    train_part, test_part = np.arange(len(plain)), np.arange(len(tested))
+    train_part, val_part, test_part = np.arange(len(plain)), np.arange(len(validated)), np.arange(len(tested))
+    own_parts = {part: plain.places_of(numbers) for part, numbers in pool.parts.items()} if tested is plain else {}
     if folding is not None:
         train_part, test_part = fold_of(plain.targets, *folding, seed)
+    elif own_parts:
+        train_part, test_part = own_parts["train"], own_parts["test"]
     elif tested is plain:
         train_part, test_part = divided("test_fraction", plain.targets, train_part, test_fraction, seed)
-    val_part = np.arange(len(validated))
-    if validated is plain:
+    if "val" in own_parts and folding is None:
+        val_part = own_parts["val"] if val_fraction else np.arange(0)
+    elif validated is plain:
         train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
     train_part, _ = divided("train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction)
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
@@ -192,9 +201,10 @@ def _framing(
 
 
 def _test_fraction(name: str | EventDataset, fraction: float | None, folds: int | None) -> float:
-    if fraction is not None and (folds is not None or not isinstance(name, EventDataset)):
+    if fraction is not None and (folds is not None or not isinstance(name, EventDataset) or name.parts):
         raise ValueError(
-            f"test_fraction: expected only with a data set in place of a name and without folds, got {fraction!r}"
+            f"test_fraction: expected only with a data set of your own that has no parts, and without folds, got "
+            f"{fraction!r}"
         )
     return _checks.fraction("test_fraction", _TEST_FRACTION if fraction is None else fraction)
 
@@ -280,8 +290,7 @@ def _pools(
 ) -> tuple[EventDataset, EventDataset | None, EventDataset]:
     """Return the sets to choose training, validation and test recordings from; None stands for the first."""
     if isinstance(name, EventDataset):
-        if root is not None or download:
-            raise ValueError(f"root and download: expected only with a name, got {root!r} and {download!r}")
+        refuse_place(root, download)
         if type(name).__getitem__ is not EventDataset.__getitem__:
             raise TypeError(
                 f"name: expected a data set that changes its recordings in `events` or `transform`, got a "
@@ -292,8 +301,8 @@ def _pools(
         pool = load(name, "all", root=root, download=download)
         return pool, None, pool
     open_split = functools.partial(load, name, root=root, download=download)
-    valid = open_split("valid") if val_fraction and "valid" in info(name).splits else None
-    return open_split("train"), valid, open_split("test")
+    val = open_split("val") if val_fraction and "val" in info(name).splits else None
+    return open_split("train"), val, open_split("test")
 
 
 class FrameDataset(Dataset):
@@ -317,6 +326,10 @@ class FrameDataset(Dataset):
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
         self._framing, self._seed = framing, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+
+    def places_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the indices here of recordings by their positions in the data set, without those left out."""
+        return np.flatnonzero(np.isin(self._numbers, numbers))
 
     def only(self, chosen: np.ndarray) -> "FrameDataset":
         """Return a set of a selection of the recordings, by index."""

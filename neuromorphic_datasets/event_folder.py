@@ -9,7 +9,7 @@ import numpy as np
 
 from . import _checks
 from ._cache import Pack, user_folder
-from ._class_folders import all_by_class, names_of, refuse_parts
+from ._class_folders import all_by_class, divided_folders, loose_files, names_of, refuse_parts, warn_of
 from ._dataset import digest
 from ._events import Recording
 from ._files import FileDataset
@@ -27,8 +27,8 @@ class EventFolder(FileDataset):
     as the files do not change. `loaders` takes the data set in place of a name, and divides it.
 
     Args:
-        root: the folder of the class folders. Hidden files are left out; a warning counts other files that are not
-            read. If the set is already divided, give the folder of one part, such as train/.
+        root: the folder of the class folders, or of train/, test/ and perhaps val/ with the class folders in them.
+            Hidden files are left out; a warning counts other files that are not read.
         time_window: µs per frame, > 0; or
         n_time_bins: frames per recording, >= 1. With neither, indexing gives events.
         transform: applied to the events of each recording, in place of both.
@@ -46,7 +46,7 @@ class EventFolder(FileDataset):
     Raises:
         FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
         ValueError: a recording is damaged, files state different sizes, an argument is out of range, or the folders
-            are the parts of a divided set.
+            are parts of a divided set with other names.
 
     Example:
         >>> import pathlib, tempfile
@@ -81,14 +81,12 @@ class EventFolder(FileDataset):
         if folder is None or not folder.is_dir():
             state = "a file" if folder is not None and folder.is_file() else "none"
             raise FileNotFoundError(f"root: expected a folder of class folders, got {state} at {root}")
-        classes = names_of(folder)
-        refuse_parts(folder, classes, "open one of them, as EventFolder(root / 'train')")
-        files, labels = all_by_class(folder, classes, FORMATS, "recordings")
+        classes, files, labels = _listed(folder)
         if _checks.columns(columns) is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
             raise ValueError(f"columns: expected None, as {folder} has no .csv or .npy, got {columns!r}")
         sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
         super().__init__(folder.name, "all", sensor_size, classes, files, labels)
-        self._columns = _checks.columns(columns)
+        self._root, self._columns = folder, _checks.columns(columns)
         self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
         self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
         self.files, self.targets = list(self._places), self.targets[places >= 0]
@@ -101,6 +99,11 @@ class EventFolder(FileDataset):
     def fingerprint(self) -> str:
         files = super().fingerprint
         return files and digest([files, self._columns])
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        names = np.array([file.relative_to(self._root).parts[0] for file in self.files])
+        return {part.name: np.flatnonzero(names == part.name) for part in divided_folders(self._root)}
 
     def read(self, position: int) -> Recording:
         return read_recording(self.files[position], self.sensor_size, self._columns)
@@ -115,3 +118,24 @@ class EventFolder(FileDataset):
         if file not in self._places:
             raise ValueError(f"files: expected only recordings that were read when the folder was opened, got {file}")
         return self._places[file]
+
+
+def _listed(folder: Path) -> tuple[list[str], list[Path], list[int]]:
+    """Return the classes, the files and their labels of a folder of class folders, or of one with parts of them."""
+    parts = divided_folders(folder)
+    if not parts:
+        classes = names_of(folder)
+        refuse_parts(folder, classes, "name them train, test and, if there is one, val, without other folders")
+        return classes, *all_by_class(folder, classes, FORMATS, "recordings")
+    warn_of(folder, loose_files(folder))
+    classes = names_of(parts[0])
+    files: list[Path] = []
+    labels: list[int] = []
+    for part in parts:
+        own = names_of(part)
+        if unknown := sorted(set(own) - set(classes)):
+            raise ValueError(f"{part}: expected only classes that are in {parts[0]}, got {unknown}")
+        found, numbers = all_by_class(part, own, FORMATS, "recordings")
+        files += found
+        labels += [classes.index(own[number]) for number in numbers]
+    return classes, files, labels

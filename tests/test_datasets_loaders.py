@@ -186,7 +186,7 @@ def test_worker_processes_give_the_same_batches(root):
         ({"root": 1}, TypeError, "^root: expected a path"),
         ({"remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
         ({"augment": 3}, TypeError, "^augment: expected a callable or None, got 3"),
-        ({"test_fraction": 0.5}, ValueError, "^test_fraction: expected only with a data set in place of a name"),
+        ({"test_fraction": 0.5}, ValueError, "^test_fraction: expected only with a data set of your own"),
     ],
 )
 def test_loaders_check_their_arguments(root, arguments, error, message):

@@ -110,8 +110,8 @@ def test_absent_data_are_explained(tmp_path, kind):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asldvs', .*'stmnist'\], got 'm"),
-        ({"name": None}, ValueError, "^name: expected one of"),
+        ({"name": "mnist"}, ValueError, r"^name: expected one of \['asldvs', .*'stmnist'\], a folder .*, got 'm"),
+        ({"name": None}, TypeError, "^name: expected a name, a folder"),
         ({"split": "val"}, ValueError, r"^split: expected one of \['train', 'test', 'all'\], got 'val'"),
         ({"split": None}, ValueError, "^split: expected one of"),
         ({"root": 5}, TypeError, "^root: expected a path or None, got 5 of type int"),

@@ -308,7 +308,7 @@ def test_a_folder_without_frames_takes_the_loaders(folder, tmp_path):
     [
         ({"root": "somewhere"}, "^root and download: expected only with a name, got 'somewhere'"),
         ({"download": True}, "^root and download: expected only with a name"),
-        ({"folds": 2, "fold": 0}, "^test_fraction: expected only with a data set in .* and without folds, got 0.5"),
+        ({"folds": 2, "fold": 0}, "^test_fraction: expected only with a data set of .* and without folds, got 0.5"),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, options, message):

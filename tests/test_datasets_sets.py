@@ -121,7 +121,7 @@ def heidelberg(name):
         expected = {}
         for split in nd.info(name).splits:
             recordings = [(recording(seed, (700, 1, 1)), seed % nd.info(name).n_classes) for seed in (3, 1, 2)]
-            with h5py.File(folder / f"{name}_{split}.h5", "w") as file:
+            with h5py.File(folder / nd.info(name).patterns[split], "w") as file:
                 times = file.create_dataset("spikes/times", (3,), h5py.vlen_dtype(np.float64))
                 units = file.create_dataset("spikes/units", (3,), h5py.vlen_dtype(np.uint16))
                 for row, (events, _) in enumerate(recordings):
@@ -311,9 +311,9 @@ def test_a_damaged_recording_is_named(tmp_path, name, file, damage):
 def test_ssc_validates_on_its_own_part(tmp_path):
     FIXTURES["ssc"](tmp_path / "SSC")
     _, val, _ = nd.loaders("ssc", root=tmp_path, cache=tmp_path, n_time_bins=2)
-    assert val.dataset.targets.tolist() == nd.load("ssc", "valid", root=tmp_path).targets.tolist()
-    with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], got 'valid'"):
-        nd.load("shd", "valid", root=tmp_path)
+    assert val.dataset.targets.tolist() == nd.load("ssc", "val", root=tmp_path).targets.tolist()
+    with pytest.raises(ValueError, match=r"^split: expected one of \['train', 'test', 'all'\], got 'val'"):
+        nd.load("shd", "val", root=tmp_path)
 
 
 @pytest.mark.real_data
@@ -337,7 +337,7 @@ def test_the_catalogue_is_complete(name):
         assert text.strip()
     assert len(info.sensor_size) == 3
     assert len(info.classes) in (0, info.n_classes)
-    assert set(info.splits) in ({"all"}, {"train", "test"}, {"train", "valid", "test"})
+    assert set(info.splits) in ({"all"}, {"train", "test"}, {"train", "val", "test"})
     if name == "saccade-digits":
         assert (info.files, info.hosts, info.bytes) == ((), (), 0)
         return

@@ -38,8 +38,8 @@ OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rec
 BINARY = {"model": "bnn", "width": 512, "batch_size": 128, "schedule": "cosine", "slopes": (0.5, 1.0)}
 CHOSEN = {"select": "val", "select_seeds": 1, "seeds": 6}
 EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (1e-3, 2e-3)}
-SPIKING = CHOSEN | {"surrogates": OTHERS[:-1], "match": "peak", "depths": (2, 5, 10)}
-SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)"), "match": "peak"}
+SPIKING = CHOSEN | {"surrogates": OTHERS[:-1], "depths": (2, 5, 10)}
+SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)")}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
@@ -65,9 +65,9 @@ CLAIMS: list[Claim | ConceptClaim] = [
             | SUBSET
             | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (5e-4, 2e-3)}
             | CHOSEN
-            | {"identity": 1.0, "match": "peak"},
+            | {"identity": 1.0},
             "digits without BatchNorm": DEEP
-            | {"dataset": "digits", "norm": "none", "width": 128, "epochs": 30, "batch_size": 64, "match": "peak"}
+            | {"dataset": "digits", "norm": "none", "width": 128, "epochs": 30, "batch_size": 64}
             | {"surrogates": OTHERS, "depths": (2, 8, 16, 32), "slopes": (0.25, 0.5, 1.0), "lrs": (1e-3, 4e-3)}
             | CHOSEN,
         },

@@ -94,7 +94,17 @@ def given_options(context: typer.Context, settings: type[DataclassInstance]) -> 
             options[field.name] = context.params[field.name]
     if "root" in options:
         options["root"] = str(options["root"].expanduser().resolve())
+    if "resize" in options:
+        options["resize"] = _sides(options["resize"])
     return options
+
+
+def _sides(text: str) -> int | tuple[int, ...]:
+    try:
+        sides = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"resize: expected a side or HEIGHT,WIDTH, got {text!r}") from None
+    return sides[0] if len(sides) == 1 else sides
 
 
 def run_folder(out: Path | None, resume: bool, name: str) -> Path:

@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
+Resize = Annotated[
+    str | None, typer.Option(help="Bring images in files to this side, or to HEIGHT,WIDTH; default: all have one size.")
+]
 WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights; or magnitude_aware.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
 BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]

@@ -48,13 +48,15 @@ def compare_command(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated data sets of `htaf-snn train`.", show_default="saccade-digits or, for images, digits"
+            help="Comma-separated data sets, as in `htaf-snn train`.",
+            show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder of the data set; with several, a folder with one subfolder per data set, by name."),
     ] = None,
+    resize: shared.Resize = None,
     surrogates: Annotated[
         str | None,
         typer.Option(
@@ -120,8 +122,8 @@ def compare_command(
     Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
     same command with more --seeds extends it.
     """
-    chosen = given_options(context, Settings)
     with one_line_errors():
+        chosen = given_options(context, Settings)
         for name, kind in _SPLIT.items():
             if name in chosen:
                 chosen[name] = _values(name, chosen[name], kind)

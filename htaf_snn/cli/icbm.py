@@ -30,10 +30,14 @@ _DEFAULTS = concepts.Config()
 def icbm_command(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Option(help="digits (offline), mnist, fashion-mnist, cifar10, or a folder of class folders.")
+        str,
+        typer.Option(
+            help="digits (offline), mnist, fashion-mnist, cifar10, your own folder of class folders, or FILE.py:NAME."
+        ),
     ] = _DEFAULTS.dataset,
     root: Annotated[Path | None, typer.Option(help="Folder of a published data set.")] = None,
     download: shared.Download = False,
+    resize: shared.Resize = None,
     n_concepts: Annotated[int, typer.Option(help="Number of concepts.")] = _DEFAULTS.n_concepts,
     surrogate: Annotated[
         str, typer.Option(help='Such as "htaf(beta=8)"; for comparison also relu or relaxed_bernoulli.')
@@ -74,8 +78,8 @@ def icbm_command(
 
     Writes atlas.html, codes.npz, result.json and a checkpoint to the folder --out.
     """
-    options = given_options(context, concepts.Config)
     with one_line_errors():
+        options = given_options(context, concepts.Config)
         out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
         config = replace(read_settings(out, concepts.Config), **options) if resume else concepts.Config(**options)
         with interruptible(out, "icbm"):

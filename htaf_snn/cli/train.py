@@ -23,6 +23,7 @@ _DEFAULTS = training.TrainConfig()
         "htaf-snn train\n\n"
         'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
         "htaf-snn train --dataset nmnist --root data/nmnist --folds 5\n\n"
+        "htaf-snn train --dataset my_recordings/ --n-time-bins 20\n\n"
         "htaf-snn train --model dhn --schedule cosine --anneal hardness\n\n"
         "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
         "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
@@ -33,12 +34,16 @@ def train_command(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="One of `htaf-snn datasets list`; for models of images digits, mnist, fashion-mnist or cifar10.",
+            help=(
+                "One of `htaf-snn datasets list`; for models of images digits, mnist, fashion-mnist or cifar10; or a "
+                "folder of your own with class folders; or FILE.py:NAME of your own data set."
+            ),
             show_default="saccade-digits or, for images, digits",
         ),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     download: shared.Download = False,
+    resize: shared.Resize = None,
     library: Annotated[
         str, typer.Option(help="Neuron implementation: snntorch, norse or fused (same results as snntorch, faster).")
     ] = _DEFAULTS.library,
@@ -82,8 +87,8 @@ def train_command(
 
     Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out.
     """
-    chosen = given_options(context, training.TrainConfig)
     with one_line_errors():
+        chosen = given_options(context, training.TrainConfig)
         if "hidden" in chosen:
             chosen["hidden"] = _sizes(chosen["hidden"])
         out = run_folder(out, resume, "%Y%m%d-%H%M%S")

@@ -324,15 +324,12 @@ def _exactly(value: object) -> str:
 
 def data_hash(settings: Settings, dataset: str) -> str:
     """Return digits that identify a data set: from its files' names, sizes and times, or from its images."""
-    import neuromorphic_datasets as nd
-
-    root = settings.root_of(dataset)
     try:
+        data = settings.data(dataset)
         if settings.model in training.SPIKING:
-            recordings = nd.load(dataset, "all", root=root)
-            content = [f"{recordings.fingerprint} {len(recordings)}".encode()]
+            content = [f"{data.fingerprint} {len(data)}".encode()]
         else:
-            content = [part.images.numpy().tobytes() for part in nd.images.load(dataset, root=root)]
+            content = [part.pixels.tobytes() for part in data]
     except (OSError, ValueError) as error:
         return f"not available ({error.__class__.__name__})"
     return hashlib.sha256(b"".join(content)).hexdigest()[:16]

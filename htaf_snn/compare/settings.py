@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,8 @@ class Settings(trial.Shared):
     Attributes:
         model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
         dataset: names from `neuromorphic_datasets.names()`, for images from `neuromorphic_datasets.images.names()`, or
-            a single name; None for saccade-digits or, for images, digits.
+            data of your own, as in `training.TrainConfig`; one or several. None for saccade-digits or, for images,
+            digits.
         root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
             named after each data set that is not in the default place.
         surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. For
@@ -56,7 +58,7 @@ class Settings(trial.Shared):
         reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule: as in `training.TrainConfig`.
+        resize, weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule: as in `training.TrainConfig`.
         alpha_end, anneal_shape, train_fraction, device: likewise.
 
     Raises:
@@ -156,9 +158,8 @@ class Settings(trial.Shared):
         device_of(self.device)
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
-            check_choice("dataset", name, known)
-            if name == "digits":
-                nd.images.load(name, root=self.root_of(name))  # refuses a folder, on which every trial would fail
+            if name == "digits" or name not in known:  # what is wrong with them would make every trial fail
+                self.data(name)
         configs = {(config.surrogate, config.slope, config.anneal): config for config in self.configs()}
         for config in configs.values():
             surrogate = trial.surrogate_of(config)
@@ -213,6 +214,19 @@ class Settings(trial.Shared):
         shared |= dict(zip(("surrogate", "anneal", "identity"), arm, strict=True))
         shared |= {name: getattr(trial.Config, name) for name, anneals in ANNEALED_BY.items() if arm[1] not in anneals}
         return [trial.Config(**shared, slope=slope, depth=depth, lr=lr, seed=seed) for seed in seeds]
+
+    def data(self, dataset: str) -> Any:
+        """Return all recordings of one of the data sets, or its training and test images.
+
+        Raises:
+            ValueError, OSError: as `neuromorphic_datasets.load` and `images.load`.
+        """
+        import neuromorphic_datasets as nd
+
+        root = self.root_of(dataset)
+        if self.model in training.SPIKING:
+            return nd.load(dataset, "all", root=root)
+        return nd.images.load(dataset, root=root, resize=self.resize)
 
     def root_of(self, dataset: str) -> str | None:
         """Return the folder of one of the data sets; None for the default place."""

@@ -30,6 +30,7 @@ class Shared:
     model: str = "mlp"
     dataset: str | tuple[str, ...] | None = None
     root: str | None = None
+    resize: int | tuple[int, int] | None = None
     match: str = "peak"
     reference: str = "htaf"
     width: int = 128

@@ -33,8 +33,8 @@ class Config(Recipe, Setup):
     """Settings of a run.
 
     Attributes:
-        dataset: a name of `neuromorphic_datasets.images.names()`, or a folder of images, as in `images.load`.
-        root, download: as in `images.load`.
+        dataset: a name of `neuromorphic_datasets.images.names()`, or images of your own, as in `images.load`.
+        root, download, resize: as in `images.load`.
         n_concepts: number of concepts.
         surrogate: a name or specification, as in `nn.ConceptLayer`.
         width: of the backbone, `models.ImageEncoder`.

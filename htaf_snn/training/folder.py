@@ -33,6 +33,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def is_pair(value: object) -> bool:
+    """Return whether a value is a tuple of two positive integers."""
+    return isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
+
+
 def make_plain(config: DataclassInstance) -> None:
     """Store a configuration's values as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
     for field in fields(config):

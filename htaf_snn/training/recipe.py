@@ -14,7 +14,7 @@ from torch import nn
 from .. import hardening
 from .. import nn as hnn
 from ..models._chain import NORMS
-from .folder import is_count, is_number, make_plain, require
+from .folder import is_count, is_number, is_pair, make_plain, require
 from .loop import PRECISIONS
 
 ANNEALS = ("none", "hardness", "alpha")
@@ -37,6 +37,7 @@ _VALID: dict[str, tuple[str, Callable[[Any], object]]] = {
     "val_fraction": ("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1),
     "train_fraction": ("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
     "identity": ("a number in [0, 1e6]", lambda v: is_number(v) and 0 <= v <= 1e6),
+    "resize": ("None, a side of at least 1 or (height, width)", lambda v: v is None or is_count(v) or is_pair(v)),
     "seed": ("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63),
     **{name: (f"one of {', '.join(choices)}", choices.__contains__) for name, choices in _CHOICES.items()},
 }
@@ -70,6 +71,7 @@ class Setup(_Checked):
     dataset: str | None = None
     root: str | None = None
     download: bool = False
+    resize: int | tuple[int, int] | None = None
     batch_size: int = 32
     precision: str = "float32"
     compiled: bool = False

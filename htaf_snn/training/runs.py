@@ -37,9 +37,11 @@ class TrainConfig(Recipe, Setup):
 
     Attributes:
         dataset: a name from `neuromorphic_datasets.names()`; for models of images, from
-            `neuromorphic_datasets.images.names()`. None is the one that needs no download, saccade-digits or digits.
-        root: folder of the data set; None for the default place.
+            `neuromorphic_datasets.images.names()`; or data of your own, a folder or ``FILE.py:NAME``, as in the
+            `loaders` of either. None is the one that needs no download, saccade-digits or digits.
+        root: folder of a published data set; None for the default place.
         download: fetch the data set if it is missing.
+        resize: the side, or (height, width), that images in files are brought to; None leaves them as they are.
         library: neuron implementation of spiking models: "snntorch", "norse" or "fused", this package's.
         surrogate: a specification such as "htaf(alpha=0.5, beta=8)" or "snntorch.atan(alpha=2)". A network with a
             hardness below 1 is evaluated both hard and with that hardness.
@@ -106,6 +108,7 @@ class TrainConfig(Recipe, Setup):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
         users: dict[str, tuple[str, ...]] = {"weight_surrogate": ("bnn",)}
         users |= dict.fromkeys(("library", "n_time_bins"), SPIKING) | {
+            "resize": (*BINARY, "relu"),
             "norm": ("mlp", "dhn", "relu"),
             "identity": ("mlp", "dhn", "relu"),
         }
@@ -147,6 +150,7 @@ def image_loaders(config: Setup) -> tuple:
         config.dataset or OFFLINE["relu"],
         root=config.root,
         download=config.download,
+        resize=config.resize,
         batch_size=config.batch_size,
         val_fraction=config.val_fraction,
         train_fraction=config.train_fraction,
