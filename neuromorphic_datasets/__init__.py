@@ -4,7 +4,8 @@
 * `loaders` makes the training, validation and test loaders of frames.
 * `EventFolder` and `EventList` make data sets of your own recordings, from files and from arrays; `read_events` reads
   a single file, of any supported format.
-* `to_frames`, `batch_to_frames` and `transforms` turn events into tensors.
+* `to_frames`, `batch_to_frames` and `transforms` turn events into tensors; `stream` turns a file that is larger than
+  memory into frames.
 * `download`, `cache`, `verify` and `clear` manage the files.
 * `images` provides still images for networks without time.
 
@@ -24,6 +25,7 @@ from ._download import DownloadError
 from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
+from ._streaming import stream
 from .event_folder import EventFolder
 from .event_list import EventList
 from .readers import RecordingError, read_events
@@ -45,6 +47,7 @@ __all__ = [
     "loaders",
     "names",
     "read_events",
+    "stream",
     "to_frames",
     "transforms",
     "verify",

@@ -51,7 +51,8 @@ class Pack:
         shape: (T, C, H, W) if the file holds frames, None if it holds events.
         labels: int64 of shape (n,).
         sources: the position of each recording in the packed data set, int64; damaged recordings may be missing.
-        note: the error of the first missing recording.
+        note: what is wrong with the first missing recording, or the first dropped event.
+        dropped: the number of faulty events that were left out.
         folder: the temporary folder of the file, if any, which lives as long as this object.
     """
 
@@ -68,7 +69,7 @@ class Pack:
         width, height, polarities = values["sensor_size"]
         self.sensor_size: tuple[int, int, int] = (width, height, polarities)
         self.shape: tuple[int, ...] | None = tuple(values["shape"]) if values["shape"] else None
-        self.note = values.get("note", "")
+        self.note, self.dropped = values["note"], values["dropped"]
         self.labels, self.sources = self._index["label"].astype(np.int64), self._index["source"].astype(np.int64)
 
     def __len__(self) -> int:
@@ -167,14 +168,16 @@ class Writer:
         self._index.append((self._position, 0, 0, 0, label, source))
         self._write(np.ascontiguousarray(frames).tobytes())
 
-    def finish(self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", note: str = "") -> None:
+    def finish(
+        self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", note: str = "", dropped: int = 0
+    ) -> None:
         """Write the index, the description and the trailer, and flush them to disk."""
         index = self._position
         self._write(np.array(self._index, _INDEX).tobytes())
         description = self._position
         size = self._sensor_size or self._largest
         values: dict[str, Any] = {"xy": self._xy.str, "has_rows": self._has_rows, "sensor_size": size}
-        values |= {"shape": shape, "dtype": np.dtype(dtype).str, "note": note}
+        values |= {"shape": shape, "dtype": np.dtype(dtype).str, "note": note, "dropped": dropped}
         self._write(json.dumps(values).encode())
         self._file.write(_TRAILER.pack(index, description, self._crc, _MAGIC))
         self._file.flush()

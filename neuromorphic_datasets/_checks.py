@@ -92,7 +92,7 @@ def labels(name: str, value: ArrayLike, n_classes: int) -> np.ndarray:
 
 
 def columns(value: object) -> str | None:
-    """Return `value`, the letters t, x, y and p in any order, or None."""
-    if value is not None and (not isinstance(value, str) or sorted(value) != list("ptxy")):
-        raise ValueError(f"columns: expected the letters t, x, y and p in some order, got {value!r}")
+    """Return `value`, the letters t, x, y and p in any order, y perhaps missing, or None."""
+    if value is not None and (not isinstance(value, str) or sorted(value) not in (list("ptxy"), list("ptx"))):
+        raise ValueError(f"columns: expected the letters t, x, y and p in some order, y or not, got {value!r}")
     return value

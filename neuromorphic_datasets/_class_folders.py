@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _PARTS = re.compile(
@@ -45,19 +45,23 @@ def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:
 
 
 def by_class(
-    folder: Path, classes: Sequence[str], endings: tuple[str, ...], skip: str = "."
+    folder: Path,
+    classes: Sequence[str],
+    endings: tuple[str, ...],
+    skip: str = ".",
+    accepts: Callable[[Path], bool] = lambda path: True,
 ) -> tuple[list[Path], list[int], list[Path]]:
     """List the files with these endings below the class folders of `folder`, their labels, and the files left out.
 
     Files are sorted by class and name. Hidden files, files in hidden folders, and files whose names start with `skip`
-    are ignored.
+    are ignored. Files that `accepts` refuses are left out.
     """
     files, labels, left_out = [], [], []
     for label, name in enumerate(classes):
         for path in _visible(folder / name):
             if path.name.startswith(skip):
                 continue
-            if path.suffix.lower() in endings and path.is_file():
+            if path.suffix.lower() in endings and path.is_file() and accepts(path):
                 files.append(path)
                 labels.append(label)
             elif path.is_symlink() or not path.is_dir():  # links to folders are not followed
@@ -66,10 +70,14 @@ def by_class(
 
 
 def all_by_class(
-    folder: Path, classes: Sequence[str], endings: tuple[str, ...], kind: str
+    folder: Path,
+    classes: Sequence[str],
+    endings: tuple[str, ...],
+    kind: str,
+    accepts: Callable[[Path], bool] = lambda path: True,
 ) -> tuple[list[Path], list[int]]:
     """List files and labels as `by_class` does; warn of files left out, and raise if a class has no file."""
-    files, labels, left_out = by_class(folder, classes, endings)
+    files, labels, left_out = by_class(folder, classes, endings, accepts=accepts)
     left_out = loose_files(folder) + left_out
     filled = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in filled]

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from . import _checks
 from ._cache import Pack
 from ._events import Events, Recording, RecordingError
+from .readers import read_array
 
 
 class EventDataset(Dataset):
@@ -121,11 +122,15 @@ class EventDataset(Dataset):
         """Return a packed file and the position of each recording in it, or None unless the set is stored packed."""
         return None
 
-    def read(self, position: int) -> Recording:
-        """Return a recording in columns, with the sensor size that its file states; RecordingError if it is none."""
+    def read(self, position: int, lenient: bool = False) -> Recording:
+        """Return a recording in columns, with the sensor size that its file states.
+
+        Raises:
+            RecordingError: it is invalid; if `lenient`, without its faulty events.
+        """
         events = self.events(position)
         try:
-            return Recording(Events.of(events))
+            return read_array(events, self.sensor_size) if lenient else Recording(Events.of(events))
         except (TypeError, ValueError) as error:
             raise RecordingError(f"{self.where(position)}: {error}") from None
 
@@ -133,7 +138,7 @@ class EventDataset(Dataset):
 class StoredDataset(EventDataset):
     """A data set of this package, whose recordings are read in columns."""
 
-    def read(self, position: int) -> Recording:
+    def read(self, position: int, lenient: bool = False) -> Recording:
         raise NotImplementedError
 
     def events(self, position: int) -> np.ndarray:
@@ -154,8 +159,8 @@ class Subset(EventDataset):
     def events(self, position: int) -> np.ndarray:
         return self.whole.events(int(self.chosen[position]))
 
-    def read(self, position: int) -> Recording:
-        return self.whole.read(int(self.chosen[position]))
+    def read(self, position: int, lenient: bool = False) -> Recording:
+        return self.whole.read(int(self.chosen[position]), lenient)
 
     def where(self, position: int) -> str:
         return self.whole.where(int(self.chosen[position]))
@@ -188,9 +193,9 @@ class Joined(EventDataset):
         part, place = self._place(position)
         return part.events(place)
 
-    def read(self, position: int) -> Recording:
+    def read(self, position: int, lenient: bool = False) -> Recording:
         part, place = self._place(position)
-        return part.read(place)
+        return part.read(place, lenient)
 
     def where(self, position: int) -> str:
         part, place = self._place(position)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 EVENT_DTYPE = np.dtype([("x", np.int64), ("y", np.int64), ("t", np.int64), ("p", np.int64)])
 """An event as Tonic's N-MNIST has it: column, row, time in µs, polarity (1 ON, 0 OFF).
@@ -14,7 +14,7 @@ Recordings of sensors of one row have no field y.
 
 # Some 2000 years: no clock that counts µs goes beyond it, but one that counts ns since 1970 does.
 LATEST = 1 << 56
-_BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
+BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
 
 
 class RecordingError(ValueError):
@@ -107,20 +107,23 @@ class Events:
             rows = None if y is None else np.zeros(0, np.int16)
             return cls(np.zeros(0, np.int16), rows, np.zeros(0, np.int64), np.zeros(0, bool))
         columns = {field: whole(field, column) for field, column in columns.items()}
-        for field, (low, high) in _BOUNDS.items():
-            column = columns.get(field, columns["t"])
+        for field, (low, high) in BOUNDS.items():
+            if field not in columns:
+                continue
+            column = columns[field]
             if not low <= column.min() <= column.max() <= high:
                 refuse(column, (column >= low) & (column <= high), f"{field} in [{low}, {high}]")
         rows = columns["y"].astype(np.int16) if "y" in columns else None
         return cls(columns["x"].astype(np.int16), rows, columns["t"].astype(np.int64), _is_on(columns["p"]))
 
-    def structured(self, dtype: DTypeLike = EVENT_DTYPE) -> np.ndarray:
-        """Return a new structured array of `dtype`, without its field y where there are no rows."""
-        fields = np.dtype(dtype).descr if self.y is not None else [f for f in np.dtype(dtype).descr if f[0] != "y"]
-        events = np.empty(len(self), fields)
-        for field in events.dtype.names or ():
-            events[field] = getattr(self, field)
-        return events
+    def structured(self) -> np.ndarray:
+        """Return a new structured array of `EVENT_DTYPE`, without its field y where there are no rows."""
+        from . import _kernels
+
+        fields = [field for field in "xytp" if field != "y" or self.y is not None]
+        table = np.empty((len(self), len(fields)), np.int64)
+        _kernels.write_rows(self.x, self.rows(), self.t, self.p, table)
+        return table.view([(field, np.int64) for field in fields])[:, 0]
 
     def rows(self) -> np.ndarray:
         """Return y, or rows of 0."""
@@ -162,10 +165,14 @@ class Recording:
     Attributes:
         events: in columns.
         sensor_size: (width, height, polarities) as the file states it, or None.
+        dropped: the number of faulty events that are left out.
+        fault: what is wrong with the first of them.
     """
 
     events: Events
     sensor_size: tuple[int, int, int] | None = None
+    dropped: int = 0
+    fault: str = ""
 
 
 def _described(events: object) -> str:
@@ -212,6 +219,8 @@ def _ordered(t: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ascending times as contiguous int64, and polarities with 0 for OFF, checked in one pass."""
     from . import _kernels
 
+    # Few types, so that few versions of the kernel are compiled.
+    t, p = (column if column.dtype in (np.int64, np.int8) else column.astype(np.int64) for column in (t, p))
     times = np.empty(len(t), np.int64)
     descent, has_minus = _kernels.copy_times(t, p, times)
     if descent >= 0:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._dataset import StoredDataset, digest, fingerprint_of, is_ours
 from ._events import Recording
-from .readers import read_recording
+from .readers import Options, read_recording
 
 
 class FileDataset(StoredDataset):
@@ -47,6 +47,6 @@ class FileDataset(StoredDataset):
     def where(self, position: int) -> str:
         return str(self.files[position])
 
-    def read(self, position: int) -> Recording:
+    def read(self, position: int, lenient: bool = False) -> Recording:
         path = self.files[position]
-        return self._read(path) if self._read else read_recording(path, self.sensor_size)
+        return self._read(path) if self._read else read_recording(path, Options(self.sensor_size, lenient=lenient))

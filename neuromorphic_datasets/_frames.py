@@ -199,11 +199,17 @@ def slices(
     duration = (t[-1] if end_time is None else end_time) - start
     stride = time_window - overlap
     if remainder == "keep":
-        return _between(t - start, np.arange(max(int(duration // stride) + 1, 1)) * stride)
+        starts = window_starts(stride, 0, max(int(duration // stride) + 2, 1))
+        return _between(t - start, starts[: max(np.searchsorted(starts, duration, "right"), 1)])
     rounded = np.ceil if include_incomplete else np.floor
     n_frames = int(rounded((duration - time_window) / stride) + 1)
     starts = np.arange(max(n_frames, 1)) * stride + start
     return np.searchsorted(t, starts), np.searchsorted(t, starts + time_window)
+
+
+def window_starts(length: float, first: int, last: int) -> np.ndarray:
+    """Return the times, since the start of a recording, at which windows number `first` to `last` - 1 start."""
+    return np.arange(first, last) * length
 
 
 def check_remainder(value: str) -> None:

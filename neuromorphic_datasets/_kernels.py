@@ -1,8 +1,9 @@
 """Loops over events and over the words of recordings, compiled by Numba.
 
-Decoders write into the columns xs, ys, ts and ps, which are long enough, and return ``(count, fault, position)``: the
-number of events written, the reason why decoding stopped (an index of `FAULTS`; 0 at the end of the data) and the word
-at which it did. Those of EVT also return the number of words of events left out because no word of time precedes them.
+Decoders take a piece of a recording, and `state`, made by `new_state`, which carries what they know to the next piece.
+They write events into the columns xs, ys, ts and ps, which are long enough, and return ``(count, used)``: the number of
+events, and the number of words that were read. At a fault they stop, and `state` has its number in `FAULTS`; those that
+are lenient leave out the event or the word instead, count it, and go on.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,24 @@ from numba import njit
 
 FAULTS = (
     "",
-    "the time goes back",
     "a coordinate is off the sensor",
     "a word of an unknown type",
     "an event comes before its row is known",
     "the recording ends within an event",
 )
-_TIME_BACK, _OFF_SENSOR, _UNKNOWN_WORD, _NO_ROW, _CUT = range(1, len(FAULTS))
+_OFF_SENSOR, _UNKNOWN_WORD, _NO_ROW, CUT = range(1, len(FAULTS))
+# The entries of a state: the clock's high part, its wrap-arounds and its low part, the time of the last event, the row
+# and the base of vectors; words of events without a time; the fault; those left out, and the first one's fault,
+# word and event.
+_HIGH, _WRAPS, _LOW, _BEFORE, _ROW, _BASE, _POLARITY = range(7)
+UNTIMED, FAULT, LEFT_OUT, FIRST_FAULT, FIRST_WORD, FIRST_EVENT, _WORDS, _EVENTS = range(7, 15)
+
+
+def new_state() -> np.ndarray:
+    """Return the state of a decoder at the start of a recording."""
+    state = np.zeros(15, np.int64)
+    state[[_HIGH, _ROW]] = -1
+    return state
 
 
 def _compiled(function: Callable) -> Callable:
@@ -46,6 +58,17 @@ def count(x, y, p, starts, ends, frames, most, wraps):
                 return j
             frames[i, np.intp(p[j]), y[j], x[j]] = before + 1
     return -1
+
+
+@_compiled
+def write_rows(x, y, t, p, table):
+    """Write columns into the rows of a table of x, y, t and p, or of x, t and p; one pass is several times as fast."""
+    if table.shape[1] == 4:
+        for i in range(len(t)):
+            table[i, 0], table[i, 1], table[i, 2], table[i, 3] = x[i], y[i], t[i], p[i]
+    else:
+        for i in range(len(t)):
+            table[i, 0], table[i, 1], table[i, 2] = x[i], t[i], p[i]
 
 
 @_compiled
@@ -90,33 +113,97 @@ def first_off(x, y, width, height):
 
 
 @_compiled
-def evt2(words, width, height, xs, ys, ts, ps):
+def _leave_out(state, fault, word, event, lenient):
+    """Note a fault; return whether to go on."""
+    if not lenient:
+        state[FAULT] = fault
+        return False
+    if state[LEFT_OUT] == 0:
+        state[FIRST_FAULT], state[FIRST_WORD], state[FIRST_EVENT] = fault, state[_WORDS] + word, state[_EVENTS] + event
+    state[LEFT_OUT] += 1
+    return True
+
+
+@_compiled
+def _done(state, count, used):
+    """Count the events and words of a piece, and return them."""
+    state[_WORDS] += used
+    state[_EVENTS] += count
+    return count, used
+
+
+@_compiled
+def _new_high(state, high, bits):
+    """Set the high part of the clock, which wraps around after `bits` bits."""
+    if high < state[_HIGH] - (1 << (bits - 1)):
+        state[_WRAPS] += 1 << bits
+    state[_HIGH] = high
+
+
+@_compiled
+def evt2(words, width, height, lenient, state, xs, ys, ts, ps):
     """Decode EVT 2.0: 32-bit words of polarity (or another type), six bits of time, x and y."""
-    high, wraps, count, before, untimed = np.int64(-1), np.int64(0), 0, np.int64(0), 0
+    count = 0
     for i in range(len(words)):
         word = np.int64(words[i])
         kind = word >> 28
         if kind <= 1:
-            if high < 0:
-                untimed += 1  # the event's time is unknown
+            if state[_HIGH] < 0:
+                state[UNTIMED] += 1  # the event's time is unknown
                 continue
             x, y = word >> 11 & 0x7FF, word & 0x7FF
-            t = (wraps + high) << 6 | word >> 22 & 0x3F
-            if x >= width or y >= height:
-                return count, _OFF_SENSOR, i, untimed
-            if t < before:
-                return count, _TIME_BACK, i, untimed
-            xs[count], ys[count], ts[count], ps[count] = x, y, t, kind == 1
-            before = t
-            count += 1
+            t = (state[_WRAPS] + state[_HIGH]) << 6 | word >> 22 & 0x3F
+            if x < width and y < height:
+                xs[count], ys[count], ts[count], ps[count] = x, y, t, kind == 1
+                count += 1
+            elif not _leave_out(state, _OFF_SENSOR, i, count, lenient):
+                return _done(state, count, i)
         elif kind == 8:
-            new = word & 0xFFFFFFF
-            if new < high - (1 << 27):
-                wraps += 1 << 28
-            high = new
-        elif kind != 10 and kind != 14 and kind != 15:
-            return count, _UNKNOWN_WORD, i, untimed
-    return count, 0, len(words), untimed
+            _new_high(state, word & 0xFFFFFFF, 28)
+        elif kind != 10 and kind != 14 and kind != 15 and not _leave_out(state, _UNKNOWN_WORD, i, count, lenient):
+            return _done(state, count, i)
+    return _done(state, count, len(words))
+
+
+@_compiled
+def evt21_size(words):
+    """Return the number of events in EVT 2.1 words, or slightly more."""
+    size = 0
+    for i in range(len(words)):
+        mask = np.int64(words[i] & np.uint64(0xFFFFFFFF)) if np.int64(words[i] >> np.uint64(60)) <= 1 else np.int64(0)
+        while mask:
+            mask &= mask - 1
+            size += 1
+    return size
+
+
+@_compiled
+def evt21(words, width, height, lenient, state, xs, ys, ts, ps):
+    """Decode EVT 2.1: 64-bit words as of EVT 2.0, whose lower half tells which of 32 pixels from x on have an event."""
+    count = 0
+    for i in range(len(words)):
+        word = np.int64(words[i] >> np.uint64(32))
+        kind = word >> 28
+        if kind <= 1:
+            if state[_HIGH] < 0:
+                state[UNTIMED] += 1
+                continue
+            x, y, mask = word >> 11 & 0x7FF, word & 0x7FF, np.int64(words[i] & np.uint64(0xFFFFFFFF))
+            t = (state[_WRAPS] + state[_HIGH]) << 6 | word >> 22 & 0x3F
+            while mask:
+                if mask & 1:
+                    if x < width and y < height:
+                        xs[count], ys[count], ts[count], ps[count] = x, y, t, kind == 1
+                        count += 1
+                    elif not _leave_out(state, _OFF_SENSOR, i, count, lenient):
+                        return _done(state, count, i)
+                mask >>= 1
+                x += 1
+        elif kind == 8:
+            _new_high(state, word & 0xFFFFFFF, 28)
+        elif kind != 10 and kind != 14 and kind != 15 and not _leave_out(state, _UNKNOWN_WORD, i, count, lenient):
+            return _done(state, count, i)
+    return _done(state, count, len(words))
 
 
 @_compiled
@@ -136,27 +223,29 @@ def evt3_size(words):
 
 
 @_compiled
-def evt3(words, width, height, xs, ys, ts, ps):
+def evt3(words, width, height, lenient, state, xs, ys, ts, ps):
     """Decode EVT 3.0: 16-bit words, each of which changes a part of the state or sends events in the current state.
 
     Cameras repeat words of time with the low part a few µs off; time stands still where that would turn it back.
     """
-    high, low, wraps, y = np.int64(-1), np.int64(0), np.int64(0), np.int64(-1)
-    base, polarity = np.int64(0), False
-    count, before, untimed = 0, np.int64(0), 0
+    high, low, wraps, y = state[_HIGH], state[_LOW], state[_WRAPS], state[_ROW]
+    base, polarity, before = state[_BASE], state[_POLARITY] == 1, state[_BEFORE]
+    count, used = 0, len(words)
     for i in range(len(words)):
         word = np.int64(words[i])
         kind, payload = word >> 12, word & 0xFFF
         if kind == 2 or kind == 4 or kind == 5:
             if high < 0:
-                untimed += 1  # the events' time is unknown
+                state[UNTIMED] += 1  # the events' time is unknown
                 continue
             if y < 0:
-                return count, _NO_ROW, i, untimed
+                if not _leave_out(state, _NO_ROW, i, count, lenient):
+                    used = i
+                    break
+                continue
             t = (wraps + high) << 12 | low
-            if t < before - 0xFFF:
-                return count, _TIME_BACK, i, untimed
-            t = before = max(t, before)
+            if t >= before - 0xFFF:
+                t = before = max(t, before)
             if kind == 2:
                 x, mask, polarity_now = payload & 0x7FF, np.int64(1), payload >> 11 == 1
             else:
@@ -164,12 +253,16 @@ def evt3(words, width, height, xs, ys, ts, ps):
                 base += 12 if kind == 4 else 8
             while mask:
                 if mask & 1:
-                    if x >= width or y >= height:
-                        return count, _OFF_SENSOR, i, untimed
-                    xs[count], ys[count], ts[count], ps[count] = x, y, t, polarity_now
-                    count += 1
+                    if x < width and y < height:
+                        xs[count], ys[count], ts[count], ps[count] = x, y, t, polarity_now
+                        count += 1
+                    elif not _leave_out(state, _OFF_SENSOR, i, count, lenient):
+                        break
                 mask >>= 1
                 x += 1
+            if state[FAULT]:
+                used = i
+                break
         elif kind == 0:
             y = payload & 0x7FF
         elif kind == 3:
@@ -181,14 +274,21 @@ def evt3(words, width, height, xs, ys, ts, ps):
                 wraps += 1 << 12
             high, low = payload, np.int64(0)
         elif kind != 7 and kind != 8 and kind != 10 and kind != 14 and kind != 15:
-            return count, _UNKNOWN_WORD, i, untimed
-    return count, 0, len(words), untimed
+            if not _leave_out(state, _UNKNOWN_WORD, i, count, lenient):
+                used = i
+                break
+    state[_HIGH], state[_LOW], state[_WRAPS], state[_ROW] = high, low, wraps, y
+    state[_BASE], state[_POLARITY], state[_BEFORE] = base, polarity, before
+    return _done(state, count, used)
 
 
 @_compiled
-def event_stream(data, width, height, xs, ys, ts, ps):
-    """Decode the DVS events of Event Stream 2: a byte of time step and polarity, then x and y, with rows upwards."""
-    i, t, count = 0, np.int64(0), 0
+def event_stream(data, width, height, lenient, state, xs, ys, ts, ps):
+    """Decode the DVS events of Event Stream 2: a byte of time step and polarity, then x and y, with rows upwards.
+
+    An event that the piece does not hold as a whole is left to the next one.
+    """
+    i, t, count = 0, state[_BEFORE], 0
     while i < len(data):
         first = np.int64(data[i])
         if first >= 0xFE:
@@ -196,12 +296,38 @@ def event_stream(data, width, height, xs, ys, ts, ps):
             i += 1
             continue
         if i + 5 > len(data):
-            return count, _CUT, i
+            break
         t += first >> 1
         x, y = np.int64(data[i + 1]) | np.int64(data[i + 2]) << 8, np.int64(data[i + 3]) | np.int64(data[i + 4]) << 8
-        if x >= width or y >= height:
-            return count, _OFF_SENSOR, i
-        xs[count], ys[count], ts[count], ps[count] = x, height - 1 - y, t, first & 1 == 1
-        count += 1
+        if x < width and y < height:
+            xs[count], ys[count], ts[count], ps[count] = x, height - 1 - y, t, first & 1 == 1
+            count += 1
+        elif not _leave_out(state, _OFF_SENSOR, i, count, lenient):
+            break
         i += 5
-    return count, 0, i
+    state[_BEFORE] = t
+    return _done(state, count, i)
+
+
+@_compiled
+def longest_ascent(t):
+    """Return which of the times to keep so that they ascend and the fewest are left out."""
+    n = len(t)
+    ends, before, length = np.empty(n, np.int64), np.empty(n, np.int64), 0  # by length, the last index of the best row
+    for i in range(n):
+        low, high = 0, length
+        while low < high:
+            middle = (low + high) // 2
+            if t[ends[middle]] <= t[i]:
+                low = middle + 1
+            else:
+                high = middle
+        before[i] = ends[low - 1] if low else -1
+        ends[low] = i
+        length = max(length, low + 1)
+    kept = np.zeros(n, np.bool_)
+    i = ends[length - 1] if length else -1
+    while i >= 0:
+        kept[i] = True
+        i = before[i]
+    return kept

@@ -18,7 +18,7 @@ from ._catalogue import info, load, names, refuse_place
 from ._dataset import EventDataset
 from ._events import Events
 from ._frames import check_remainder, count, slices
-from ._packing import pack
+from ._packing import check_on_error, pack
 from ._sources import Source, opened
 from ._splits import divided, fold_of
 from .transforms import ToFrames
@@ -89,7 +89,8 @@ def loaders(
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
         augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
-        on_error: how to treat damaged recordings: "raise" an error, or "skip" them and warn with their number.
+        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, both with a
+            warning of their number.
         num_workers: loading processes, >= 0, kept between epochs; 0 loads in this process.
 
     Returns:
@@ -126,8 +127,7 @@ def loaders(
         collate=collated,
     )
     folder = _checks.folder("cache", cache) or user_folder()
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+    check_on_error(on_error)
     if not (isinstance(name, str) and name in names()):
         name = opened(name, names(), cache=folder, on_error=on_error)
     framing = _framing(name, n_time_bins, time_window, remainder)

@@ -40,7 +40,7 @@ def pack(
         folder: the folder of the file, whose name is made from everything that determines its contents.
         n_time_bins: the number of frames needed per recording; None packs events.
         remainder: as in `to_frames`.
-        on_error: "raise" on a damaged recording, or "skip" it and warn with the number of skipped ones.
+        on_error: "raise" on damage, "skip" damaged recordings, or "drop" faulty events; the last two warn.
         num_workers: reading processes; None is one per core, or none besides this one for few recordings.
 
     Raises:
@@ -111,20 +111,28 @@ def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, re
 
 
 def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.ndarray) -> None:
-    """Warn of damaged recordings, whether they are left out now or were by the run that packed the file."""
+    """Warn of damage that is left out, now or by the run that packed the file."""
     left_out = np.count_nonzero(places < 0)
     if left_out:
         lost = np.setdiff1d(recordings.targets, recordings.targets[places >= 0])
         classes = f"; no recording is left of the classes {[recordings.classes[label] for label in lost]}"
         count = f"{left_out} of {len(recordings)} recordings are left out"
         warnings.warn(f"{count}; the first: {packed.note}{classes if len(lost) else ''}", stacklevel=3)
+    if packed.dropped:
+        warnings.warn(f"{packed.dropped} faulty events are dropped; the first: {packed.note}", stacklevel=3)
+
+
+def check_on_error(value: str) -> None:
+    """Raise ValueError unless `value` is one of the treatments of damage."""
+    if value not in ("raise", "skip", "drop"):
+        raise ValueError(f"on_error: expected 'raise', 'skip' or 'drop', got {value!r}")
 
 
 class _Readable(Dataset):
     """Each recording, or the message of the error in reading it."""
 
-    def __init__(self, recordings: EventDataset):
-        self._recordings, self._read = recordings, recordings.read
+    def __init__(self, recordings: EventDataset, lenient: bool):
+        self._recordings, self._read, self._lenient = recordings, recordings.read, lenient
         if recordings.packed() is not None:  # a subclass overrides `events`
             self._read = functools.partial(EventDataset.read, recordings)
 
@@ -133,7 +141,7 @@ class _Readable(Dataset):
 
     def __getitem__(self, position: int) -> tuple:
         try:
-            return position, self._read(position)
+            return position, self._read(position, self._lenient)
         except RecordingError as error:  # would end a worker
             return position, str(error)
 
@@ -141,8 +149,11 @@ class _Readable(Dataset):
 def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_workers: int | None) -> None:
     if num_workers is None:
         num_workers = (os.cpu_count() or 1) if len(recordings) >= _FEW else 0
-    loader = DataLoader(_Readable(recordings), batch_size=None, num_workers=num_workers, collate_fn=_unchanged)
+    loader = DataLoader(
+        _Readable(recordings, on_error == "drop"), batch_size=None, num_workers=num_workers, collate_fn=_unchanged
+    )
     writer, damaged = _cache.Writer(file, recordings.sensor_size), []
+    dropped, first_dropped = 0, ""
     progress = tqdm(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
         fault = recording if isinstance(recording, str) else ""
@@ -151,15 +162,18 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
                 writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
             fault = f"{recordings.where(position)}: {error}"
-        if fault and on_error == "raise":
+        if fault and on_error != "skip":
             raise RecordingError(fault)
         damaged += [fault] if fault else []
+        if not fault and recording.dropped:
+            dropped += recording.dropped
+            first_dropped = first_dropped or f"{recordings.where(position)}: {recording.fault}"
     if not len(recordings):
         raise RecordingError(f"{recordings.name}: expected at least one recording, got none")
     if len(damaged) == len(recordings):
         warnings.warn(f"{len(damaged)} of {len(damaged)} recordings are left out", stacklevel=2)
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
-    writer.finish(note=damaged[0] if damaged else "")
+    writer.finish(note=damaged[0] if damaged else first_dropped, dropped=dropped)
 
 
 def _unchanged(sample: Any) -> Any:
@@ -178,4 +192,4 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
     writer = _cache.Writer(file, events.sensor_size)
     for position in tqdm(range(len(events)), desc="packing frames", unit="recording", delay=1):
         writer.add_frames(frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position]))
-    writer.finish((n_time_bins, polarities, height, width), dtype, events.note)
+    writer.finish((n_time_bins, polarities, height, width), dtype, events.note, events.dropped)

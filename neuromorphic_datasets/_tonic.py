@@ -80,7 +80,7 @@ class TonicDataset(StoredDataset):
             self._process = os.getpid()
         return self._source
 
-    def read(self, position: int) -> Recording:
+    def read(self, position: int, lenient: bool = False) -> Recording:
         number = int(self._order[position])
         where = self._paths[number] if self._paths else f"{self._folder}: {self.split}, recording {number}"
         try:

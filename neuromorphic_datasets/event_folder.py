@@ -1,6 +1,7 @@
 """Your own recordings as a data set: a folder for each class."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from ._class_folders import all_by_class, divided_folders, loose_files, names_of
 from ._dataset import digest
 from ._events import Recording
 from ._files import FileDataset
-from ._packing import pack
-from .readers import FORMATS, read_recording
+from ._packing import check_on_error, pack
+from .readers import FORMATS, TABLES, may_be_recording, options, read_recording
 from .transforms import ToFrames
 
 __all__ = ["EventFolder"]
@@ -35,8 +36,9 @@ class EventFolder(FileDataset):
         sensor_size: (width, height, polarities); None takes the size that the files state, which has to be the same in
             all, or, if they state none, the smallest sensor that all events fit on. It is required for AEDAT 2.0 files
             that do not name their camera; see `read_events`.
-        columns: the order of the columns of .csv and .npy without names; see `read_events`.
-        on_error: how to treat damaged recordings: "raise" an error, or "skip" them and warn with their number.
+        columns, time_unit, place, clock_tolerance: as in `read_events`, for all files.
+        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, both with a
+            warning of their number.
         cache: the folder of the packed file; None is this package's folder in the user's cache.
 
     Attributes:
@@ -70,23 +72,32 @@ class EventFolder(FileDataset):
         transform: Callable[[np.ndarray], Any] | None = None,
         sensor_size: tuple[int, int, int] | None = None,
         columns: str | None = None,
+        time_unit: str | None = None,
+        place: str | None = None,
+        clock_tolerance: int = 0,
         on_error: str = "raise",
         cache: str | PathLike | None = None,
     ):
         if sum(option is not None for option in (time_window, n_time_bins, transform)) > 1:
             raise ValueError("time_window, n_time_bins and transform: expected at most one of them")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        check_on_error(on_error)
+        self._options = options(
+            sensor_size=sensor_size,
+            columns=columns,
+            time_unit=time_unit,
+            place=place,
+            clock_tolerance=clock_tolerance,
+        )
         folder = _checks.folder("root", root)
         if folder is None or not folder.is_dir():
             state = "a file" if folder is not None and folder.is_file() else "none"
             raise FileNotFoundError(f"root: expected a folder of class folders, got {state} at {root}")
         classes, files, labels = _listed(folder)
-        if _checks.columns(columns) is not None and not any(file.suffix.lower() in (".csv", ".npy") for file in files):
-            raise ValueError(f"columns: expected None, as {folder} has no .csv or .npy, got {columns!r}")
-        sensor_size = None if sensor_size is None else _checks.sensor_size(sensor_size)
-        super().__init__(folder.name, "all", sensor_size, classes, files, labels)
-        self._root, self._columns = folder, _checks.columns(columns)
+        for name, value in (("columns", columns), ("time_unit", time_unit), ("place", place)):
+            if value is not None and not any(file.suffix.lower() in TABLES for file in files):
+                raise ValueError(f"{name}: expected None, as {folder} has no {', '.join(TABLES)}, got {value!r}")
+        super().__init__(folder.name, "all", self._options.sensor_size, classes, files, labels)
+        self._root = folder
         self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
         self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
         self.files, self.targets = list(self._places), self.targets[places >= 0]
@@ -98,15 +109,16 @@ class EventFolder(FileDataset):
     @property
     def fingerprint(self) -> str:
         files = super().fingerprint
-        return files and digest([files, self._columns])
+        return files and digest([files, self._options])
 
     @property
     def parts(self) -> dict[str, np.ndarray]:
         names = np.array([file.relative_to(self._root).parts[0] for file in self.files])
         return {part.name: np.flatnonzero(names == part.name) for part in divided_folders(self._root)}
 
-    def read(self, position: int) -> Recording:
-        return read_recording(self.files[position], self.sensor_size, self._columns)
+    def read(self, position: int, lenient: bool = False) -> Recording:
+        chosen = replace(self._options, sensor_size=self.sensor_size, lenient=lenient)
+        return read_recording(self.files[position], chosen)
 
     def events(self, position: int) -> np.ndarray:
         return self._packed.events(self._place(self.files[position])).structured()
@@ -126,7 +138,7 @@ def _listed(folder: Path) -> tuple[list[str], list[Path], list[int]]:
     if not parts:
         classes = names_of(folder)
         refuse_parts(folder, classes, "name them train, test and, if there is one, val, without other folders")
-        return classes, *all_by_class(folder, classes, FORMATS, "recordings")
+        return classes, *all_by_class(folder, classes, FORMATS, "recordings", may_be_recording)
     warn_of(folder, loose_files(folder))
     classes = names_of(parts[0])
     files: list[Path] = []
@@ -135,7 +147,7 @@ def _listed(folder: Path) -> tuple[list[str], list[Path], list[int]]:
         own = names_of(part)
         if unknown := sorted(set(own) - set(classes)):
             raise ValueError(f"{part}: expected only classes that are in {parts[0]}, got {unknown}")
-        found, numbers = all_by_class(part, own, FORMATS, "recordings")
+        found, numbers = all_by_class(part, own, FORMATS, "recordings", may_be_recording)
         files += found
         labels += [classes.index(own[number]) for number in numbers]
     return classes, files, labels

@@ -171,7 +171,7 @@ class SaccadeDigits(StoredDataset):
         """Digits of the simulation's constants; empty for a subclass."""
         return _fingerprint() if is_ours(type(self)) else ""
 
-    def read(self, position: int) -> Recording:
+    def read(self, position: int, lenient: bool = False) -> Recording:
         return Recording(self._pack.events(int(self._chosen[position])))
 
     def packed(self) -> tuple[_cache.Pack, np.ndarray]:

@@ -23,6 +23,19 @@ def evt2(events=EVENTS, header=b"% evt 2.0\n% geometry 16x12\n"):
     return header + struct.pack(f"<{len(words)}I", *words)
 
 
+def evt21(events=EVENTS, header=b"% evt 2.1\n% format EVT21;endianness=little;height=12;width=16\n", legacy=False):
+    words, high = [], None
+    for x, y, t, p in events.tolist():
+        if t >> 6 != high:
+            high = t >> 6
+            words.append(0x8 << 60 | (high & 0xFFFFFFF) << 32)
+        words.append(int(p) << 60 | (t & 0x3F) << 54 | (x & ~31) << 43 | y << 32 | 1 << (x & 31))
+    words.append(0xA << 60)
+    if legacy:  # the upper half of a word first
+        words = [word >> 32 | (word & 0xFFFFFFFF) << 32 for word in words]
+    return header + struct.pack(f"<{len(words)}Q", *words)
+
+
 def evt3(events=EVENTS, header=b"% evt 3.0\n% geometry 16x12\n", vectors=True):
     words, state = [], {}
     for x, y, t, p in events.tolist():
@@ -69,6 +82,18 @@ def csv(events=EVENTS, header="t,x@16,y@12,on"):
     return "".join(f"{line}\n" for line in lines + [f"{t},{x},{y},{int(p)}" for x, y, t, p in events.tolist()]).encode()
 
 
+def rpg(events=EVENTS):
+    """The Event Camera Dataset's events.txt, with the sensor's size in the first line."""
+    return "".join(
+        [f"{WIDTH} {HEIGHT}\n", *(f"{t / 1e6:.9f} {x} {y} {int(p)}\n" for x, y, t, p in events.tolist())]
+    ).encode()
+
+
+def metavision(events=EVENTS):
+    lines = [f"%geometry:{WIDTH},{HEIGHT}", *(f"{x},{y},{int(p)},{t}" for x, y, t, p in events.tolist())]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def aedat2(events=EVENTS, chip="eu.seebetter.ini.chips.davis.DAVIS240C"):
     """A DAVIS240, whose rows count upwards and whose columns are mirrored, with words of its frames in between."""
     header = f"#!AER-DAT2.0\r\n# created by a test\r\n# AEChip: {chip}\r\n#End Of ASCII Header\r\n".encode()
@@ -104,6 +129,18 @@ def npy(path, events=EVENTS):
     np.save(path, events)
 
 
+def npz(path, events=EVENTS):
+    np.savez_compressed(path, **{name: events[name].astype(np.int64) for name in "txyp"})
+
+
+def mvsec(path, events=EVENTS):
+    import h5py
+
+    table = np.stack([events["x"], events["y"], events["t"] / 1e6, np.where(events["p"], 1.0, -1.0)], axis=1)
+    with h5py.File(path, "w") as file:
+        file["davis/left/events"] = table
+
+
 def hdf5(path, events=EVENTS, place="events", split=True):
     import h5py
 
@@ -128,17 +165,20 @@ def aedat4(path, events=EVENTS):
 BINARY = {
     "a.raw": evt3,
     "b.raw": evt2,
+    "c.raw": evt21,
     "a.dat": dat,
     "b.dat": dat1,
     "a.es": es,
     "a.bin": nmnist,
     "a.csv": csv,
+    "b.csv": metavision,
+    "a.txt": rpg,
     "a.aedat": aedat2,
     "b.aedat": aedat2_dvs128,
     "c.aedat": aedat3,
 }
 """Writers that return bytes, by file name."""
-ON_DISK = {"a.npy": npy, "a.h5": hdf5, "a.aedat4": aedat4}
+ON_DISK = {"a.npy": npy, "a.npz": npz, "a.h5": hdf5, "b.h5": mvsec, "a.aedat4": aedat4}
 """Writers that take the path, by file name."""
 
 

@@ -11,6 +11,7 @@ import neuromorphic_datasets as nd
 from neuromorphic_datasets import EventFolder, RecordingError, to_frames
 
 # The files state different sensor sizes.
+FORMATS = len(BINARY) + len(ON_DISK)
 SIZE = (256, 256, 2)
 
 
@@ -32,14 +33,14 @@ def root(tmp_path):
 def test_every_format_in_one_folder(root, tmp_path):
     recordings = EventFolder(root, sensor_size=SIZE, cache=tmp_path)
     assert (recordings.name, recordings.classes) == ("mine", ["all kinds", "raw"])
-    assert recordings.targets.tolist() == [0] * 13 + [1] * 3
+    assert recordings.targets.tolist() == [0] * FORMATS + [1] * 3
     assert recordings.sensor_size == SIZE
-    for position in range(13):
+    for position in range(FORMATS):
         events, label = recordings[position]
         assert label == 0
         for field in "xytp":
             np.testing.assert_array_equal(events[field], EVENTS[field])
-    assert [len(recordings[position][0]) for position in (13, 14, 15)] == [2, 3, 4]
+    assert [len(recordings[position][0]) for position in (FORMATS, FORMATS + 1, FORMATS + 2)] == [2, 3, 4]
     assert [file.name for file in recordings.files[-3:]] == ["1.raw", "2.raw", "3.raw"]
 
 
@@ -64,8 +65,8 @@ def test_frames(root, tmp_path, options):
 def test_a_transform_and_pickling(root, tmp_path):
     recordings = EventFolder(root, sensor_size=SIZE, transform=len, cache=tmp_path)
     copy = pickle.loads(pickle.dumps(recordings))
-    assert [copy[position][0] for position in (0, 13)] == [6, 2]
-    assert len(copy) == 16
+    assert [copy[position][0] for position in (0, FORMATS)] == [6, 2]
+    assert len(copy) == FORMATS + 3
 
 
 def test_files_are_read_once_and_again_when_they_change(root, tmp_path, monkeypatch):
@@ -77,8 +78,8 @@ def test_files_are_read_once_and_again_when_they_change(root, tmp_path, monkeypa
     EventFolder(root, sensor_size=SIZE, cache=tmp_path)
     assert read == []
     write(root / "raw" / "monday", "a.raw", EVENTS[:1])
-    assert len(EventFolder(root, sensor_size=SIZE, cache=tmp_path)) == 17
-    assert len(read) >= 17
+    assert len(EventFolder(root, sensor_size=SIZE, cache=tmp_path)) == FORMATS + 4
+    assert len(read) >= FORMATS + 4
 
 
 def test_loaders_divide_it(root, tmp_path):
@@ -87,10 +88,10 @@ def test_loaders_divide_it(root, tmp_path):
     recordings = EventFolder(root, sensor_size=SIZE, cache=tmp_path)
     train, val, test = nd.loaders(recordings, n_time_bins=3, cache=tmp_path, test_fraction=0.25, val_fraction=0.25)
     parts = [loader.dataset for loader in (train, val, test)]
-    assert sum(map(len, parts)) == len(recordings) == 20
+    assert sum(map(len, parts)) == len(recordings) == FORMATS + 7
     assert all(set(part.targets.tolist()) == {0, 1} for part in parts)
     frames, _ = next(iter(test))
-    assert frames.shape == (3, 5, 2, 256, 256)
+    assert frames.shape == (3, len(test.dataset), 2, 256, 256)
 
 
 def test_damaged_files(root, tmp_path):
@@ -98,9 +99,9 @@ def test_damaged_files(root, tmp_path):
     bad.write_bytes(bad.read_bytes()[:-1])
     with pytest.raises(RecordingError, match=r"2\.raw: byte \d+: expected words"):
         EventFolder(root, sensor_size=SIZE, cache=tmp_path)
-    with pytest.warns(UserWarning, match=r"^1 of 16 recordings are left out; the first: .*2\.raw"):
+    with pytest.warns(UserWarning, match=r"^1 of 21 recordings are left out; the first: .*2\.raw"):
         recordings = EventFolder(root, sensor_size=SIZE, cache=tmp_path, on_error="skip")
-    assert len(recordings) == len(recordings.files) == 15
+    assert len(recordings) == len(recordings.files) == FORMATS + 2
     assert [file.name for file in recordings.files[-2:]] == ["1.raw", "3.raw"]
     assert [len(recordings[position][0]) for position in (-2, -1)] == [2, 4]
 
@@ -126,10 +127,14 @@ def test_events_off_the_stated_sensor(root, tmp_path):
         ({"root": "missing"}, FileNotFoundError, "root: expected a folder of class folders, got none at"),
         ({"root": "empty"}, FileNotFoundError, r"empty: expected recordings \(\.bin .* got no class folder"),
         ({"time_window": 5, "n_time_bins": 5}, ValueError, "expected at most one of them"),
-        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', got 'ignore'"),
+        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise', 'skip' or 'drop', got 'ignore'"),
         ({"sensor_size": (1, 2)}, TypeError, "^sensor_size"),
         ({"time_window": -5}, ValueError, "^time_window"),
-        ({"columns": "txyz"}, ValueError, "^columns: expected the letters t, x, y and p in some order, got 'txyz'"),
+        (
+            {"columns": "txyz"},
+            ValueError,
+            "^columns: expected the letters t, x, y and p in some order, y or not, got 'txyz'",
+        ),
     ],
 )
 def test_arguments_are_checked(root, tmp_path, options, error, message):
@@ -144,12 +149,12 @@ def test_files_that_are_not_read_are_counted(root, tmp_path):
     (root / "raw" / "monday" / "4.bag").write_bytes(b"nor this")
     (root / "5.raw").write_bytes(b"in no class")
     with pytest.warns(UserWarning, match=r"not read: 3 \(.*\.txt 1.*\), the first 5\.raw"):
-        assert len(EventFolder(root, sensor_size=SIZE, cache=tmp_path)) == 16
+        assert len(EventFolder(root, sensor_size=SIZE, cache=tmp_path)) == FORMATS + 3
 
 
 def test_a_cache_in_the_folder_itself_is_ignored(root):
     for _ in range(2):
-        assert len(EventFolder(root, sensor_size=SIZE, cache=root)) == 16
+        assert len(EventFolder(root, sensor_size=SIZE, cache=root)) == FORMATS + 3
 
 
 @pytest.mark.parametrize("parts", [("Training", "validation", "test"), ("train",), ("test", "more")])
@@ -179,5 +184,5 @@ def test_a_class_without_recordings_is_refused(root, tmp_path):
 
 def test_columns_without_a_table_are_refused(root, tmp_path):
     shutil.rmtree(root / "all kinds")
-    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv or \.npy, got 'txyp'"):
+    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv, .*, got 'txyp'"):
         EventFolder(root, columns="txyp", cache=tmp_path)

@@ -136,7 +136,7 @@ def test_dsecs_offset_of_time(tmp_path):
     assert read_events(tmp_path / "a.h5")["t"][0] == 10**12 + 100
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("a.bin", "a.csv")])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("a.bin", "a.csv", "b.csv", "a.txt")])
 def test_a_mislabelled_ending_does_not_matter(tmp_path, name):
     path = write(tmp_path, name)
     other = path.with_suffix(".raw" if path.suffix != ".raw" else ".npy")
@@ -197,7 +197,7 @@ def test_truncation_is_reported_or_leaves_a_correct_part(tmp_path, name):
             outcomes.add("refused")
         else:
             assert 0 < len(events) <= len(EVENTS)
-            if name == "a.csv":  # a number cut in its last digit is another number
+            if name in ("a.csv", "b.csv", "a.txt"):  # a number cut in its last digit is another number
                 events = events[:-1]
             np.testing.assert_array_equal(events, EVENTS[: len(events)])
             outcomes.add("part")
@@ -209,10 +209,10 @@ def test_truncation_is_reported_or_leaves_a_correct_part(tmp_path, name):
     [
         ("a.raw", 1, r"byte \d+: expected words of 2 bytes to the end, got 1 more"),
         ("b.raw", 3, r"byte \d+: expected words of 4 bytes to the end, got 3 more"),
-        ("a.dat", 5, r"byte \d+: expected 8 bytes per event, got 5"),
+        ("a.dat", 5, r"byte \d+: expected words of 8 bytes to the end, got 5 more"),
         ("a.es", 1, r"byte \d+ \(after event 6\): the recording ends within an event"),
-        ("a.bin", 2, r"byte 30: expected 5 bytes per event, got 2"),
-        ("a.aedat", 7, r"byte \d+: expected 8 bytes per event, got 7"),
+        ("a.bin", 2, r"byte 30: expected words of 5 bytes to the end, got 2 more"),
+        ("a.aedat", 7, r"byte \d+: expected words of 8 bytes to the end, got 7 more"),
         ("c.aedat", 20, r"byte \d+: the file ends within a packet's header"),
     ],
 )
@@ -251,7 +251,7 @@ def test_the_callers_sensor_is_checked_too(tmp_path):
         ("a.raw", b"% evt 3.0\n" + struct.pack("<HH", 8 << 12, 1 << 12), r"byte 12 \(after event 0\): a word of an"),
         ("a.raw", b"% evt 3.0\n" + struct.pack("<HH", 8 << 12, 2 << 12), "an event comes before its row is known"),
         ("a.raw", b"% evt 2.0\n" + struct.pack("<I", 2 << 28), r"byte 10 \(after event 0\): a word of an unknown type"),
-        ("a.raw", b"% evt 2.1\n", "expected a header with the encoding EVT 2.0 or EVT 3.0, .* got EVT 2.1"),
+        ("a.raw", b"% evt 2.1\n", "expected endianness=little or endianness=legacy in the header"),
         ("a.raw", b"% date today\n1234", "got 1 lines of text without it"),
         ("a.dat", b"% Version 2\n" + bytes([14, 8]), "expected events of type 0 or 12 in 8 bytes, got type 14 in 8"),
         ("a.dat", b"% Version 2\n\x00\x08" + struct.pack("<II", 5, 7 << 28), r"event 0\): expected polarity 0 or 1"),
@@ -304,7 +304,11 @@ def test_damaged_files_neither_crash_nor_hang_nor_lie(tmp_path_factory, name, ed
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"columns": "xyt"}, ValueError, "^columns: expected the letters t, x, y and p in some order, got 'xyt'"),
+        (
+            {"columns": "xyt"},
+            ValueError,
+            "^columns: expected the letters t, x, y and p in some order, y or not, got 'xyt'",
+        ),
         ({"columns": 4}, ValueError, "^columns"),
         ({"sensor_size": 34}, TypeError, "^sensor_size"),
     ],

@@ -5,12 +5,13 @@ Tonic's readers of the older versions raise for every file or swap x and y; faer
 
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .._events import Events, Recording, RecordingError
-from ._recording import body, unwrapped
+from .._events import Events, RecordingError
+from ._recording import Clock, Losses, Options, Stream, body, cuts, whole_words
 
 _SIZES = {
     "DVS128": (128, 128),
@@ -31,39 +32,54 @@ def _sensor(name: str) -> tuple[int, int, int] | None:
     return None
 
 
-def read_2(path: Path, *, sensor_size: tuple[int, int, int] | None, **_: object) -> Recording:
+def read_2(path: Path, options: Options) -> Stream:
     """Read the polarity events of a DVS128 or DAVIS; frames, inertial and external events are left out.
 
-    Addresses are converted to jAER's orientation: columns from the left, rows from the top. `sensor_size` determines
-    the camera if the header does not.
+    Addresses are converted to jAER's orientation: columns from the left, rows from the top. The caller's sensor size
+    determines the camera if the header does not.
     """
     lines, offset, data = body(path, b"#")
-    excess = len(data) % 8
-    if excess:
-        raise RecordingError(f"{path}: byte {offset + len(data) - excess}: expected 8 bytes per event, got {excess}")
-    address, time = np.asarray(data).view(">u4").reshape(-1, 2).T.astype(np.int64)
     tick = next((match[1] for line in lines if (match := re.search(r"tick is (.+)", line))), "1 us")
     if tick != "1 us":
         raise RecordingError(f"{path}: expected ticks of 1 us, got {tick}")
-    chip, size = _chip(path, lines, sensor_size)
-    width, height = size[:2]
-    if chip.upper().startswith("DVS128"):
-        # Bit 15 marks external events, bit 31 those of the software; a DVS128 sets no bit between them.
-        foreign = (address >> 31 == 0) & (address >> 16 > 0)
-        if foreign.any():
-            event = int(foreign.argmax())
-            raise RecordingError(
-                f"{path}: byte {offset + 8 * event}: expected an address of a DVS128, below 2**16, got "
-                f"{address[event]:#x}; is it from another camera?"
-            )
-        chosen = address >> 15 == 0
-        x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
-    else:
-        chosen = (address >> 31 == 0) & (address >> 10 & 1 == 0)
-        x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
-    columns_from_left, rows_from_top = width - 1 - x, height - 1 - y
-    events = Events.compact(columns_from_left[chosen], rows_from_top[chosen], unwrapped(time, 32)[chosen], p[chosen])
-    return Recording(events, size)
+    chip, size = _chip(path, lines, options.sensor_size)
+
+    def pieces(losses: Losses) -> Iterator[Events]:
+        count, clock = whole_words(path, len(data), 8, offset, options, losses), Clock(32)
+        words = data[: 8 * count].view(">u4").reshape(-1, 2)
+        for part in cuts(count, options.piece):
+            address, time = words[part].T.astype(np.int64)
+            t = clock.unwrapped(time)
+            if chip.upper().startswith("DVS128"):
+                address, t = _of_dvs128(path, address, t, offset + 8 * part.start, options, losses)
+                chosen = address >> 15 == 0
+                x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, address & 1
+            else:
+                chosen = (address >> 31 == 0) & (address >> 10 & 1 == 0)
+                x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
+            from_left, from_top = size[0] - 1 - x, size[1] - 1 - y
+            yield Events.compact(from_left[chosen], from_top[chosen], t[chosen], p[chosen])
+
+    return Stream(size, pieces)
+
+
+def _of_dvs128(
+    path: Path, address: np.ndarray, t: np.ndarray, offset: int, options: Options, losses: Losses
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return addresses and times without those that a DVS128 does not send, which are faults."""
+    # Bit 15 marks external events, bit 31 those of the software; a DVS128 sets no bit between them.
+    foreign = (address >> 31 == 0) & (address >> 16 > 0)
+    if not foreign.any():
+        return address, t
+    event = int(foreign.argmax())
+    reason = (
+        f"byte {offset + 8 * event}: expected an address of a DVS128, below 2**16, got {address[event]:#x}; is it from "
+        "another camera?"
+    )
+    if not options.lenient:
+        raise RecordingError(f"{path}: {reason}")
+    losses.add(int(foreign.sum()), reason)
+    return address[~foreign], t[~foreign]
 
 
 def _chip(path: Path, lines: list[str], sensor_size: tuple[int, int, int] | None) -> tuple[str, tuple[int, int, int]]:
@@ -87,8 +103,8 @@ def _chip(path: Path, lines: list[str], sensor_size: tuple[int, int, int] | None
     return named[0], size
 
 
-def read_3(path: Path, **_: object) -> Recording:
-    """Read the valid polarity events of AEDAT 3.1."""
+def read_3(path: Path, options: Options) -> Stream:
+    """Read the valid polarity events of AEDAT 3.1, a piece for each packet."""
     lines, offset, data = body(path, b"#")
     if "#!AER-DAT3.1" not in lines[:1] or "#!END-HEADER" not in lines:
         raise RecordingError(
@@ -98,50 +114,75 @@ def read_3(path: Path, **_: object) -> Recording:
     if layout != "RAW":
         raise RecordingError(f"{path}: expected a line '#Format: RAW' in the header, got format {layout}")
     names = {int(match[1]): match[2] for line in lines if (match := re.match(r"#Source (\d+): (\S+)", line))}
-    sources, words, times = set(), [], []
+    sources = {source for source, _, _ in _packets(path, data, offset, options, Losses())}
+    if len(sources) > 1:
+        raise RecordingError(f"{path}: expected the events of one camera, got sources {sorted(sources)}")
+
+    def pieces(losses: Losses) -> Iterator[Events]:
+        for _, packet, overflow in _packets(path, data, offset, options, losses):
+            word, t = packet[:, 0].astype(np.int64), packet[:, 1].astype(np.int64) + (overflow << 31)
+            valid = word & 1 == 1
+            x, y, p = word >> 17 & 0x7FFF, word >> 2 & 0x7FFF, word >> 1 & 1
+            yield Events.compact(x[valid], y[valid], t[valid], p[valid])
+
+    return Stream(_sensor(names.get(min(sources, default=0), "")), pieces)
+
+
+def _packets(
+    path: Path, data: np.ndarray, offset: int, options: Options, losses: Losses
+) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Yield the source, the words (n, 2) and the overflows of the clock of each packet of polarity events."""
     position = 0
     while position < len(data):
         header = data[position : position + _PACKET_HEADER.size].tobytes()
-        if len(header) < _PACKET_HEADER.size:
-            raise RecordingError(f"{path}: byte {offset + position}: the file ends within a packet's header")
-        kind, source, event_bytes, _, overflow, capacity, number, _ = _PACKET_HEADER.unpack(header)
-        start, end = position + len(header), position + len(header) + event_bytes * capacity
-        if not 0 <= number <= capacity or event_bytes < 1 or end > len(data):
-            raise RecordingError(
-                f"{path}: byte {offset + position}: expected a packet within the file, got {number} of {capacity} "
-                f"events of {event_bytes} bytes, {len(data) - start} bytes before the end"
-            )
+        reason = "the file ends within a packet's header"
+        if len(header) == _PACKET_HEADER.size:
+            kind, source, event_bytes, _, overflow, capacity, number, _ = _PACKET_HEADER.unpack(header)
+            start, end = position + len(header), position + len(header) + event_bytes * capacity
+            reason = ""
+            if not 0 <= number <= capacity or event_bytes < 1 or end > len(data):
+                reason = (
+                    f"expected a packet within the file, got {number} of {capacity} events of {event_bytes} bytes, "
+                    f"{len(data) - start} bytes before the end"
+                )
+            elif kind == _POLARITY and event_bytes != 8:
+                reason = f"expected 8 bytes per event, got {event_bytes}"
+        if reason:
+            if not options.lenient:
+                raise RecordingError(f"{path}: byte {offset + position}: {reason}")
+            losses.add(1, f"byte {offset + position}: {reason}")
+            return
         if kind == _POLARITY:
-            if event_bytes != 8:
-                raise RecordingError(f"{path}: byte {offset + position}: expected 8 bytes per event, got {event_bytes}")
-            sources.add(source)
-            packet = data[start : start + 8 * number].view("<u4").reshape(-1, 2)
-            words.append(packet[:, 0])
-            times.append(packet[:, 1].astype(np.int64) + (overflow << 31))
+            yield source, data[start : start + 8 * number].view("<u4").reshape(-1, 2), overflow
         position = end
-    word = np.concatenate(words).astype(np.int64) if words else np.zeros(0, np.int64)
-    t = np.concatenate(times) if times else word
-    valid = word & 1 == 1
-    events = Events.compact((word >> 17 & 0x7FFF)[valid], (word >> 2 & 0x7FFF)[valid], t[valid], (word >> 1 & 1)[valid])
-    if len(sources) > 1:
-        raise RecordingError(f"{path}: expected the events of one camera, got sources {sorted(sources)}")
-    return Recording(events, _sensor(names.get(min(sources, default=0), "")))
 
 
-def read_4(path: Path, **_: object) -> Recording:
-    """Read the events of AEDAT 4 through faery."""
+def read_4(path: Path, options: Options) -> Stream:
+    """Read the events of AEDAT 4 through faery, a piece for each packet."""
     import faery
 
-    packets = []
     try:
-        stream = faery.events_stream_from_file(path, file_type="aedat")
-        width, height = stream.dimensions()
-        packets.extend(stream)
-    # faery raises plain Exceptions, and its panics are other BaseExceptions.
+        width, height = faery.events_stream_from_file(path, file_type="aedat").dimensions()
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        raise RecordingError(f"{path}: after event {sum(map(len, packets))}: {error}") from None
-    events = np.concatenate(packets) if packets else np.zeros(0, [(field, np.int64) for field in "xytp"])
-    columns = Events.compact(events["x"], events["y"], events["t"].astype(np.int64), events["p"])
-    return Recording(columns, (width, height, 2))
+        raise _named(path, 0, error) from None
+
+    def pieces(losses: Losses) -> Iterator[Events]:
+        count = 0
+        try:
+            for packet in faery.events_stream_from_file(path, file_type="aedat"):
+                yield Events.compact(packet["x"], packet["y"], packet["t"].astype(np.int64), packet["p"])
+                count += len(packet)
+        except BaseException as error:
+            fault = _named(path, count, error)
+            if not options.lenient:
+                raise fault from None
+            losses.add(1, str(fault))
+
+    return Stream((width, height, 2), pieces)
+
+
+def _named(path: Path, count: int, error: BaseException) -> RecordingError:
+    """Return what faery raises, plain Exceptions and other BaseExceptions, as a RecordingError."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError | GeneratorExit | RecordingError):
+        raise error
+    return RecordingError(f"{path}: after event {count}: {error}")

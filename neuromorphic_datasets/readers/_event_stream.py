@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import Recording, RecordingError
-from ._recording import empty
+from .._events import RecordingError
+from ._decoding import Format, decoded
+from ._recording import Options, Stream
 
 _HEADER = 20
 _DVS = 1
 
 
-def read(path: Path, **_: object) -> Recording:
+def read(path: Path, options: Options) -> Stream:
     """Read the DVS events."""
     from .. import _kernels
 
-    content = np.memmap(path, np.uint8, "r")
+    content = np.asarray(np.memmap(path, np.uint8, "r"))
     if len(content) < _HEADER:
         raise RecordingError(f"{path}: byte {len(content)}: expected a header of {_HEADER} bytes")
     if content[12] != 2:
@@ -26,9 +27,6 @@ def read(path: Path, **_: object) -> Recording:
     if content[15] != _DVS:
         raise RecordingError(f"{path}: byte 15: expected DVS events (type {_DVS}), got type {content[15]}")
     width, height = (int(side) for side in content[16:20].view("<u2"))
-    data = content[_HEADER:]
-    events = empty(len(data) // 5)
-    count, fault, position = _kernels.event_stream(data, width, height, *vars(events).values())
-    if fault:
-        raise RecordingError(f"{path}: byte {_HEADER + position} (after event {count}): {_kernels.FAULTS[fault]}")
-    return Recording(events[:count], (width, height, 2))
+    form = Format(_kernels.event_stream, lambda data: len(data) // 5 + 1, np.dtype("u1"))
+    size = width, height, 2
+    return Stream(size, lambda losses: decoded(path, form, content[_HEADER:], _HEADER, size, options, losses))

@@ -1,16 +1,97 @@
-"""Helpers and checks for every recording."""
+"""Recordings as they are read: options, pieces of events, and the checks of every piece."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .._events import Events, Recording, RecordingError
+from .._events import Events, RecordingError
 
 
-def unwrapped(t: np.ndarray, bits: int) -> np.ndarray:
-    """Unwrap int64 times that wrap around after 2**bits µs."""
-    wraps = np.cumsum(np.diff(t, prepend=t[:1]) < -(1 << (bits - 1)))
-    return t + (wraps << bits)
+@dataclass(frozen=True)
+class Options:
+    """What a caller says of a file.
+
+    Attributes:
+        sensor_size: as in `read_events`.
+        columns, time_unit, place, clock_tolerance: likewise.
+        lenient: leave out faulty events.
+        piece: the number of events, or of a format's words, per piece; None reads all at once.
+    """
+
+    sensor_size: tuple[int, int, int] | None = None
+    columns: str | None = None
+    time_unit: str | None = None
+    place: str | None = None
+    clock_tolerance: int = 0
+    lenient: bool = False
+    piece: int | None = None
+
+
+@dataclass
+class Losses:
+    """What is left out of a recording: how many events, and why the first one."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, count: int, reason: str) -> None:
+        self.first = self.first or reason
+        self.count += count
+
+
+@dataclass
+class Stream:
+    """A recording that is being read.
+
+    Attributes:
+        sensor_size: (width, height, polarities) as the file states it, or None.
+        pieces: a function that returns the events, in pieces, in the order of the file, and notes what it leaves out.
+        in_pieces: whether it needs no more memory than a piece.
+    """
+
+    sensor_size: tuple[int, int, int] | None
+    pieces: Callable[[Losses], Iterator[Events]]
+    in_pieces: bool = True
+
+
+def whole_words(path: Path, size: int, word: int, offset: int, options: Options, losses: Losses) -> int:
+    """Return the number of whole words in `size` bytes from an offset in a file.
+
+    Raises:
+        RecordingError: there are bytes left, unless the options are lenient.
+    """
+    excess = size % word
+    if excess:
+        reason = f"byte {offset + size - excess}: expected words of {word} bytes to the end, got {excess} more"
+        if not options.lenient:
+            raise RecordingError(f"{path}: {reason}")
+        losses.add(1, reason)
+    return size // word
+
+
+def cuts(count: int, piece: int | None) -> Iterator[slice]:
+    """Return the slices of `piece` items each that cover `count` of them."""
+    step = piece or max(count, 1)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+class Clock:
+    """Times that wrap around after 2**bits µs, from piece to piece."""
+
+    def __init__(self, bits: int):
+        self._bits, self._wraps = bits, 0
+        self._last: np.ndarray | None = None
+
+    def unwrapped(self, t: np.ndarray) -> np.ndarray:
+        """Unwrap int64 times."""
+        if not len(t):
+            return t
+        first = t[:1] if self._last is None else self._last
+        wraps = self._wraps + np.cumsum(np.diff(t, prepend=first) < -(1 << (self._bits - 1)))
+        self._wraps, self._last = int(wraps[-1]), t[-1:]
+        return t + (wraps << self._bits)
 
 
 def body(path: Path, comment: bytes) -> tuple[list[str], int, np.ndarray]:
@@ -18,7 +99,7 @@ def body(path: Path, comment: bytes) -> tuple[list[str], int, np.ndarray]:
 
     Returns the lines, the offset of the data, and the data as uint8.
     """
-    content = np.memmap(path, np.uint8, "r")
+    content = np.asarray(np.memmap(path, np.uint8, "r"))
     lines, offset = [], 0
     while content[offset : offset + len(comment)].tobytes() == comment:
         line = _line(content, offset)
@@ -35,26 +116,84 @@ def _line(content: np.ndarray, offset: int, longest: int = 1 << 16) -> bytes:
     return piece[: piece.find(b"\n") + 1]
 
 
-def checked(path: Path, recording: Recording, sensor_size: tuple[int, int, int] | None) -> Recording:
-    """Return the recording; raise RecordingError unless it has events, in order of time and on the sensor."""
-    from .._kernels import first_descent, first_off
-
-    events = recording.events
-    if len(events) == 0:
-        raise RecordingError(f"{path}: expected at least one event, got none")
-    descent = first_descent(events.t)
-    if descent >= 0:
-        before, after = events.t[descent - 1 : descent + 1]
-        raise RecordingError(f"{path}: event {descent}: the time goes back, from {before} to {after} µs")
-    size = sensor_size or recording.sensor_size
-    width, height = (1 << 15, 1 << 15) if size is None else size[:2]
-    event = first_off(events.x, events.rows(), width, height)
-    if event >= 0:
-        x, y = events.x[event], events.rows()[event]
-        raise RecordingError(f"{path}: event {event}: (x={x}, y={y}) is off the sensor of {width} x {height} pixels")
-    return recording
-
-
 def empty(size: int) -> Events:
     """Return columns for a decoder to fill."""
     return Events(*(np.empty(size, dtype) for dtype in (np.int16, np.int16, np.int64, np.bool_)))
+
+
+def checked(path: Path, stream: Stream, options: Options, losses: Losses) -> Iterator[Events]:
+    """Yield the pieces of a recording, in order of time and on the sensor.
+
+    With lenient options, events off the sensor are left out, and the fewest events with which times descend.
+
+    Raises:
+        RecordingError: naming the file and the event.
+    """
+    size = options.sensor_size or stream.sensor_size
+    width, height = (1 << 15, 1 << 15) if size is None else size[:2]
+    number, latest = 0, np.iinfo(np.int64).min
+    pieces = stream.pieces(losses)
+    if options.lenient:  # which events are in disorder is known only from all of them
+        pieces = iter([joined(list(pieces))])
+    for read in pieces:
+        events = _on_sensor(path, read, width, height, number, losses if options.lenient else None)
+        if len(events):
+            t = _held(events.t, latest, options.clock_tolerance)
+            events = _ascending(
+                path, Events(events.x, events.y, t, events.p), latest, number, losses if options.lenient else None
+            )
+        if len(events):
+            latest = int(events.t[-1])
+            yield events
+        number += len(read)
+
+
+def _on_sensor(path: Path, events: Events, width: int, height: int, number: int, losses: Losses | None) -> Events:
+    from .._kernels import first_off
+
+    x, y = events.x, events.rows()
+    event = first_off(x, y, width, height)
+    if event < 0:
+        return events
+    place = f"(x={x[event]}, y={y[event]})" if events.y is not None else f"x={x[event]}"
+    reason = f"event {number + event}: {place} is off the sensor of {width} x {height} pixels"
+    if losses is None:
+        raise RecordingError(f"{path}: {reason}")
+    on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    losses.add(len(events) - int(on.sum()), reason)
+    return events[on]
+
+
+def _held(t: np.ndarray, latest: int, tolerance: int) -> np.ndarray:
+    """Return times that stand still where they step back by at most the tolerance."""
+    if not tolerance:
+        return t
+    reached = np.maximum(np.maximum.accumulate(t), latest)
+    return np.where(t >= reached - tolerance, reached, t)
+
+
+def _ascending(path: Path, events: Events, latest: int, number: int, losses: Losses | None) -> Events:
+    from .._kernels import first_descent, longest_ascent
+
+    t = events.t
+    event = 0 if t[0] < latest else first_descent(t)
+    if event < 0:
+        return events
+    before = t[event - 1] if event else latest
+    reason = f"event {number + event}: the time goes back, from {before} to {t[event]} µs"
+    if losses is None:
+        raise RecordingError(f"{path}: {reason}")
+    kept = longest_ascent(t)
+    losses.add(len(t) - int(kept.sum()), reason)
+    return events[kept]
+
+
+def joined(pieces: list[Events]) -> Events:
+    """Return pieces as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    if not pieces:
+        return empty(0)
+    rows = None if pieces[0].y is None else np.concatenate([piece.rows() for piece in pieces])
+    x, t, p = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in "xtp")
+    return Events(x, rows, t, p)

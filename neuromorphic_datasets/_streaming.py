@@ -1,0 +1,90 @@
+"""Frames of a recording that is larger than memory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import _checks
+from ._frames import count, window_starts
+from .readers import RecordingError, check_effects, options, pieces_of
+from .readers._recording import Losses
+
+# Events, or words, of a piece: some megabytes.
+_PIECE = 1 << 18
+
+
+def stream(
+    path: str | os.PathLike,
+    *,
+    time_window: float,
+    sensor_size: tuple[int, int, int] | None = None,
+    dtype: DTypeLike = np.int16,
+    **reading: Any,
+) -> Iterator[np.ndarray]:
+    r"""Yield the frames of a recording one by one, in constant memory.
+
+    They are those of ``to_frames(read_events(path), sensor_size, time_window=time_window)``: every event is in one, and
+    windows without events give frames of zeros.
+
+    Args:
+        path: a file of a format of `read_events`, but .npz, which cannot be read in pieces.
+        time_window: µs per frame, > 0.
+        sensor_size: (width, height, polarities); None is the size that the file states.
+        dtype: as in `to_frames`.
+        reading: columns, time_unit, place and clock_tolerance, as in `read_events`.
+
+    Yields:
+        Arrays of shape (polarities, height, width), the caller's own.
+
+    Raises:
+        RecordingError, ValueError, TypeError, FileNotFoundError: as `read_events` and `to_frames`, or the file is not
+            of a format that can be read in pieces. A fault is found when its piece is read, after the frames before it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "recording.csv")
+        ...     _ = path.write_text("t,x@4,y@2,p\n0,3,1,1\n9,0,0,0\n25,1,1,1\n")
+        ...     frames = list(stream(path, time_window=10))
+        >>> len(frames), frames[0].shape, int(frames[0].sum()), int(frames[1].sum())
+        (3, (2, 2, 4), 2, 0)
+    """
+    window = _checks.positive("time_window", time_window)
+    if "on_error" in reading:
+        raise TypeError("on_error: expected none, as which events are faulty is known only at the end of a recording")
+    chosen = options(sensor_size=sensor_size, piece=_PIECE, **reading)
+    check_effects(Path(path), chosen)
+    opened, pieces = pieces_of(Path(path), chosen, Losses())
+    size = chosen.sensor_size or opened.sensor_size
+    if not opened.in_pieces:
+        raise ValueError(f"path: expected a format that can be read in pieces, got {path}; use read_events")
+    if size is None:
+        raise ValueError(f"sensor_size: expected (width, height, polarities), as {path} does not state it, got None")
+    return _frames(path, pieces, window, size, np.dtype(dtype))
+
+
+def _frames(
+    path: str | os.PathLike, pieces: Iterator, window: float, size: tuple[int, int, int], dtype: np.dtype
+) -> Iterator[np.ndarray]:
+    shape, first, number = size[::-1], None, 0
+    frame = np.zeros((1, *shape), dtype)
+    for events in pieces:
+        first = int(events.t[0]) if first is None else first
+        t = events.t - first
+        cut = 0
+        while cut < len(t):
+            [following] = window_starts(window, number + 1, number + 2)
+            if t[cut] >= following:
+                yield frame[0]
+                frame, number = np.zeros((1, *shape), dtype), number + 1
+                continue
+            end = int(np.searchsorted(t, following))
+            count(events, np.array([cut]), np.array([end]), frame)
+            cut = end
+    if first is None:
+        raise RecordingError(f"{path}: expected at least one event, got none")
+    yield frame[0]
