@@ -14,7 +14,7 @@ from ._dataset import EventDataset, Joined, Subset
 from ._download import RemoteFile, fetch, is_right
 from ._packing import pack
 from ._sources import Source, opened
-from ._splits import fixed_test_part
+from ._splits import fixed_test_part, published_test_part
 from .sets import SETS, Info
 
 SPLITS = ("train", "val", "test", "all")
@@ -64,7 +64,7 @@ def load(
     Args:
         name: one of `names`, or data of your own, as in `loaders`.
         split: "train", "test" or "all" (every part), and for some sets "val". A set that is not divided is divided
-            here: "test" is a stratified fifth, always the same.
+            here: "test" is a fifth of each class, always the same; of published sets by the hashes of the names.
         root: the folder of the data; None is this package's folder in the user's cache. In it each set has the
             folder that Tonic would use, so that Tonic's downloads are found; for nmnist it may also be the folder
             that holds Train/ and Test/, and a part of the set is enough. For saccade-digits it is the folder of its
@@ -107,7 +107,9 @@ def load(
     if split in entry.splits:
         return _open(entry, split, root, download, transform)
     if "all" in entry.splits:
-        return _part(_open(entry, "all", root, download, transform), split)
+        whole = _open(entry, "all", root, download, transform)
+        identities = [whole.identity(position) for position in range(len(whole))]
+        return _part(whole, split, published_test_part(whole.targets, identities))
     if not entry.patterns:
         return entry.open(entry, "all", root, transform)
     return Joined([_open(entry, part, root, download, transform) for part in entry.splits])
@@ -131,7 +133,7 @@ def _own_part(whole: EventDataset, split: str, transform: Callable | None) -> Ev
     if split == "all":
         part = Subset(whole, split, np.arange(len(whole))) if transform is not None else whole
     else:
-        part = Subset(whole, split, whole.parts[split]) if whole.parts else _part(whole, split)
+        part = Subset(whole, split, whole.parts[split]) if whole.parts else _part(whole, split, None)
     if transform is not None:
         part._set_transform(transform)
     return part
@@ -143,9 +145,9 @@ def _open(entry: Info, split: str, root: Path, download: bool, transform: Callab
     return entry.open(entry, split, _prepared(entry, split, root, download), transform)
 
 
-def _part(whole: EventDataset, split: str) -> EventDataset:
-    """Return the part of a set that its publisher has not divided."""
-    train, test = fixed_test_part(whole.targets)
+def _part(whole: EventDataset, split: str, parts: tuple[np.ndarray, np.ndarray] | None) -> EventDataset:
+    """Return train or test of a set that is not divided, by default as `fixed_test_part` divides it."""
+    train, test = fixed_test_part(whole.targets) if parts is None else parts
     return Subset(whole, split, train if split == "train" else test)
 
 

@@ -113,6 +113,10 @@ class EventDataset(Dataset):
         """Return the name of a recording in error messages."""
         return f"{self.name} {self.split}, recording {position}"
 
+    def identity(self, position: int) -> str:
+        """Return what names a recording within the set, wherever its files are."""
+        return str(position)
+
     @property
     def parts(self) -> dict[str, np.ndarray]:
         """The positions of "train", "test" and perhaps "val" in a set that is already divided; otherwise empty."""
@@ -179,6 +183,10 @@ class Joined(EventDataset):
     def fingerprint(self) -> str:
         each = [part.fingerprint for part in self._sets]
         return digest(each) if all(each) else ""
+
+    def identity(self, position: int) -> str:
+        """Return what names a recording within the set, wherever its files are."""
+        return str(position)
 
     @property
     def parts(self) -> dict[str, np.ndarray]:

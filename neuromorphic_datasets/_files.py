@@ -44,6 +44,9 @@ class FileDataset(StoredDataset):
             raise ValueError(f"targets: expected {len(self.files)}, one per file, got {len(self.targets)}")
         return len(self.files)
 
+    def identity(self, position: int) -> str:
+        return f"{self.classes[self.targets[position]]}/{self.files[position].name}"
+
     def where(self, position: int) -> str:
         return str(self.files[position])
 

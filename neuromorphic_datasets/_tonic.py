@@ -80,6 +80,12 @@ class TonicDataset(StoredDataset):
             self._process = os.getpid()
         return self._source
 
+    def identity(self, position: int) -> str:
+        number = int(self._order[position])
+        if not self._paths:
+            return str(position)
+        return f"{self.classes[self.targets[position]]}/{Path(self._paths[number]).name}"
+
     def read(self, position: int, lenient: bool = False) -> Recording:
         number = int(self._order[position])
         where = self._paths[number] if self._paths else f"{self._folder}: {self.split}, recording {number}"

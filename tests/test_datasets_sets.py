@@ -1,5 +1,6 @@
 """Every catalogued set, from fixtures in the publishers' layouts, written without our code."""
 
+import hashlib
 import pickle
 import struct
 import zipfile
@@ -8,10 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from event_files import EVENTS, aedat4, nmnist
+from event_files import EVENTS, aedat4, dat, dat1, nmnist
 
 import neuromorphic_datasets as nd
 from neuromorphic_datasets._events import EVENT_DTYPE
+from neuromorphic_datasets._splits import published_test_part
 
 RNG = np.random.default_rng(0)
 
@@ -190,12 +192,103 @@ def st_mnist(folder):
     return {"all": recordings}
 
 
+def ncars(folder):
+    """``n-cars_train/train/cars/obj_000001_td.dat``, in an archive in the archive."""
+    expected = {}
+    for split in ("train", "test"):
+        for label, name in enumerate(("background", "cars")):
+            for number in range(2):
+                path = (
+                    folder / "Prophesee_Dataset_n_cars" / f"n-cars_{split}" / split / name / f"obj_{number:06}_td.dat"
+                )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                events = recording(label * 3 + number)
+                path.write_bytes(dat(events, header=b"% Data file containing Event2d events.\n% Version 2\n"))
+                expected.setdefault(split, []).append((events, label))
+    return expected
+
+
+def hardvs(folder):
+    """``MINI_HARDVS_files/action_001/action_001/dvSave-1.npz``, and a list for each split."""
+    expected = {}
+    for number, split in enumerate(("train", "val", "test")):
+        lines = []
+        for label in (299, 0):
+            name = f"action_{label + 1:03}/dvSave-2021_10_15_{number}"
+            events = recording(label + number)
+            path = folder / "MINI_HARDVS_files" / f"{name}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **{field: events[field] for field in "txyp"})
+            lines.append(f"{name} 0 {label}\n")
+            expected.setdefault(split, []).append((events, label))
+        (folder / f"{split}_label.txt").write_text("".join(lines))
+    return expected
+
+
+def es_imagenet(folder):
+    """``ES-imagenet-0.18/train/class7/a.npz``: rows of (row, column, step) under pos and neg; vallabel.txt."""
+    expected, root = {}, folder / "ES-imagenet-0.18"
+    (root / "val").mkdir(parents=True)
+    lines = []
+    for split, labels in (("train", (0, 12, 7, 999)), ("test", (999, 0))):  # in the order of their names
+        for label in labels:
+            events = recording(label)
+            events = events[np.lexsort((events["p"], events["t"]))]
+            rows = np.stack([events["y"], events["x"], events["t"]], axis=1)
+            folder_of = root / "train" / f"class{label}" if split == "train" else root / "val"
+            folder_of.mkdir(parents=True, exist_ok=True)
+            np.savez(folder_of / f"ILSVRC_{label}.npz", pos=rows[events["p"] == 1], neg=rows[events["p"] == 0])
+            expected.setdefault(split, []).append((events, label))
+            if split == "test":
+                lines.append(f"ILSVRC_{label}.npz {label} 200 180\n")
+    (root / "vallabel.txt").write_text("".join(lines))
+    return expected
+
+
+def bullying(folder):
+    """``handshake/A/0.npy``: an array of objects, lists of (t, x, y, p, ...)."""
+    recordings = []
+    for label, name in ((0, "handshake"), (3, "walking"), (9, "kicking")):
+        for number in range(5):
+            events = recording(label + number)
+            rows = [(t, x, y, p, 0) for x, y, t, p in events.tolist()]
+            array = np.empty(2, object)
+            array[0], array[1] = rows[:10], rows[10:]
+            (folder / name / "A").mkdir(parents=True, exist_ok=True)
+            np.save(folder / name / "A" / f"{number}.npy", array, allow_pickle=True)
+            recordings.append((events, label))
+    return {"all": recordings}
+
+
+def nav(folder):
+    """``user01/user01_le_00.dat``: DAT of version 1 without a version, rows from the bottom, a step back in time."""
+    recordings = []
+    for user in range(1, 6):
+        for label, name in sorted(enumerate(("le", "ri", "up", "do", "ho", "se")), key=lambda pair: pair[1]):
+            events = recording(user * 7 + label)
+            upwards = events.copy()
+            upwards["y"] = 239 - events["y"]
+            path = folder / f"user{user:02}" / f"user{user:02}_{name}_00.dat"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            words = dat1(upwards).split(b"Version 1\n")[1][2:]
+            header = b"% Data\n\x00\x08" if user % 2 else b""
+            path.write_bytes(header + words + struct.pack("<II", 0, 5))
+            recordings.append((events, label))
+    return {"all": recordings}
+
+
 FIXTURES = {
     "asldvs": asl,
+    "bullying10k": bullying,
     "cifar10dvs": cifar,
     "dvslip": dvs_lip,
+    "esimagenet": es_imagenet,
     "dvsgesture": dvsgesture,
+    "hardvs": hardvs,
+    "navgesture-sit": nav,
+    "navgesture-walk": nav,
     "ncaltech101": caltech,
+    "ncars": ncars,
     "ntidigits": tidigits,
     "pokerdvs": poker,
     "shd": heidelberg("shd"),
@@ -234,7 +327,7 @@ def test_a_fixture_is_read_event_by_event(fixture):
         whole = nd.load(name, "all", root=root)
         assert_same(whole, expected["all"])
         parts = [nd.load(name, split, root=root) for split in ("train", "test")]
-        assert [len(part) for part in parts] == [12, 3]
+        assert [len(part) for part in parts] == [len(whole) * 4 // 5, len(whole) // 5]
         assert sorted(np.concatenate([part.targets for part in parts])) == sorted(whole.targets)
         assert sorted(parts[1].targets) == sorted(set(whole.targets))
     else:
@@ -349,3 +442,34 @@ def test_the_catalogue_is_complete(name):
         assert file.md5 is None or len(file.md5) == 32
     if "figshare" in "".join(info.hosts):
         assert not any(file.urls[0].startswith("https://figshare.com") for file in info.files)
+
+
+def test_published_splits_are_fixed_by_name():
+    """CIFAR10-DVS as published: 1000 recordings per class, by whose names two papers use the same test part."""
+    names = [
+        f"{kind}/cifar10_{kind}_{number}.aedat4" for kind in nd.info("cifar10dvs").classes for number in range(1000)
+    ]
+    labels = np.repeat(np.arange(10), 1000)
+    train, test = published_test_part(labels, names)
+    assert np.bincount(labels[test]).tolist() == [200] * 10
+    assert sorted([*train, *test]) == list(range(10_000))
+    digest = hashlib.sha256("\n".join(sorted(names[number] for number in test)).encode()).hexdigest()
+    assert digest == "a4d4240d68db27e5541b9239db98a3742b5dc979d404e449a603130770e3deb6"
+    shuffled = np.random.default_rng(0).permutation(len(names))
+    _, again = published_test_part(labels[shuffled], [names[number] for number in shuffled])
+    assert {names[number] for number in shuffled[again]} == {names[number] for number in test}
+
+
+def test_pickles_run_no_code(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return print, ("harm",)
+
+    bullying(tmp_path)
+    array = np.empty(1, object)
+    array[0] = Harm()
+    np.save(tmp_path / "handshake" / "A" / "0.npy", array, allow_pickle=True)
+    with pytest.raises(
+        nd.RecordingError, match=r"0\.npy: UnpicklingError: expected lists of numbers, got builtins.print"
+    ):
+        nd.load("bullying10k", "all", root=tmp_path)[0]

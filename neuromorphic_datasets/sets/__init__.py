@@ -5,10 +5,16 @@ URLs, checksums and layouts are those of Tonic 1.7, or as a file says.
 
 from . import (
     asldvs,
+    bullying10k,
     cifar10dvs,
     dvsgesture,
     dvslip,
+    esimagenet,
+    hardvs,
+    navgesture_sit,
+    navgesture_walk,
     ncaltech101,
+    ncars,
     nmnist,
     ntidigits,
     pokerdvs,
@@ -24,10 +30,16 @@ __all__ = ["SETS", "Info"]
 
 _FILES = (
     asldvs,
+    bullying10k,
     cifar10dvs,
     dvsgesture,
     dvslip,
+    esimagenet,
+    hardvs,
+    navgesture_sit,
+    navgesture_walk,
     ncaltech101,
+    ncars,
     nmnist,
     ntidigits,
     pokerdvs,

@@ -26,7 +26,7 @@ class Info:
         sensor_size: (width, height, polarities); sound has height 1.
         n_classes: the number of classes.
         class_names: their names, where Tonic has none or different ones; see `classes`.
-        splits: the publisher's parts; a set with only "all" is divided by `load`, stratified and always the same way.
+        splits: the publisher's parts; a set with only "all" is divided by `load`, always in the same way.
         licence: the licence that its publisher states.
         citation: authors, year, title.
         homepage: the page that describes it.
