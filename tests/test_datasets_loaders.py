@@ -159,7 +159,7 @@ def test_worker_processes_give_the_same_batches(root):
         ({"n_time_bins": 3, "time_window": 5}, ValueError, "^n_time_bins and time_window: expected at most one"),
         ({"time_window": 0}, ValueError, "^time_window: expected a finite number > 0, got 0"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a finite number > 0, got '5'"),
-        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise' or 'skip', got 'ignore'"),
+        ({"on_error": "ignore"}, ValueError, "^on_error: expected 'raise', 'skip' or 'drop', got 'ignore'"),
         ({"cache": 3}, TypeError, "^cache: expected a path"),
         ({"batch_size": 0}, ValueError, "^batch_size: expected an integer >= 1, got 0"),
         ({"batch_size": 2.0}, TypeError, "^batch_size: expected an integer >= 1, got 2.0 of type float"),
