@@ -7,7 +7,7 @@
 * `to_frames`, `batch_to_frames` and `transforms` turn events into tensors; `stream` turns a file that is larger than
   memory into frames.
 * `download`, `cache`, `verify` and `clear` manage the files.
-* `images` provides still images for networks without time.
+* `images` provides still images for networks without time; `as_events` turns them into recordings.
 
 ``saccade-digits``, the offline default, needs no download: its recordings are simulated on first use and
 cached (see `neuromorphic_datasets.saccade_digits` for the model).
@@ -25,6 +25,7 @@ from ._download import DownloadError
 from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
+from ._simulated import as_events
 from ._streaming import stream
 from .event_folder import EventFolder
 from .event_list import EventList
@@ -37,6 +38,7 @@ __all__ = [
     "EventFolder",
     "EventList",
     "RecordingError",
+    "as_events",
     "batch_to_frames",
     "cache",
     "clear",

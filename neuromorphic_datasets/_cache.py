@@ -25,7 +25,7 @@ import numpy as np
 
 from ._events import Events, Recording
 
-_MAGIC = b"NDPACK1\n"
+_MAGIC = b"NDPACK2\n"
 _TRAILER = struct.Struct("<QQI8s")
 _INDEX = np.dtype(
     [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]

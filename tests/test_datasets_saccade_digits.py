@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import neuromorphic_datasets
-from neuromorphic_datasets import _cache, _catalogue, saccade_digits
+from neuromorphic_datasets import _cache, _catalogue, _saccades, saccade_digits
 from neuromorphic_datasets._events import EVENT_DTYPE, Events, Recording
 
 SCANS = load_digits()
@@ -71,7 +71,7 @@ def test_recordings_resemble_n_mnist(root):
 
 
 def test_image_returns_to_where_it_started():
-    path = np.array([saccade_digits._position(time) for time in range(0, 300_001, 1000)])
+    path = np.array([_saccades.position(time) for time in range(0, 300_001, 1000)])
     np.testing.assert_allclose(path[0], path[-1])
     np.testing.assert_allclose(path[[0, 100, 200]], [(-3.5, -3.5), (0, 3.5), (3.5, -3.5)])
     assert np.abs(np.diff(path, axis=0)).max() < 0.15
@@ -156,26 +156,26 @@ def test_data_set_can_be_pickled(root):
 
 
 def test_second_load_reads_the_cache(root, monkeypatch):
-    monkeypatch.setattr(saccade_digits, "_generate", lambda *arguments: pytest.fail("generated again"))
+    monkeypatch.setattr(_saccades, "write", lambda *arguments: pytest.fail("generated again"))
     neuromorphic_datasets.load("saccade-digits", "test", root=root)
 
 
 def test_other_constants_have_another_file(monkeypatch):
     before = saccade_digits._fingerprint()
-    monkeypatch.setattr(saccade_digits, "BLUR_PX", 0.7)
+    monkeypatch.setattr(_saccades, "BLUR_PX", 0.7)
     assert saccade_digits._fingerprint() != before
 
 
 def test_default_folder_is_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(_catalogue, "user_folder", lambda: tmp_path / "user")
 
-    def generate(file, images, targets):
+    def write(file, name, labels, *rest):
         writer = _cache.Writer(file, (34, 34, 2))
-        for number in range(len(targets)):
+        for number in range(len(labels)):
             writer.add(Recording(Events.of(np.zeros(1, EVENT_DTYPE))), 0, number)
         writer.finish()
 
-    monkeypatch.setattr(saccade_digits, "_generate", generate)
+    monkeypatch.setattr(_saccades, "write", write)
     assert len(neuromorphic_datasets.load("saccade-digits", "test")[0][0]) == 1
     assert list((tmp_path / "user").glob("saccade-digits-*.pack"))
 

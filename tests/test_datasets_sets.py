@@ -469,7 +469,5 @@ def test_pickles_run_no_code(tmp_path):
     array = np.empty(1, object)
     array[0] = Harm()
     np.save(tmp_path / "handshake" / "A" / "0.npy", array, allow_pickle=True)
-    with pytest.raises(
-        nd.RecordingError, match=r"0\.npy: UnpicklingError: expected lists of numbers, got .*print"
-    ):
+    with pytest.raises(nd.RecordingError, match=r"0\.npy: UnpicklingError: expected lists of numbers, got .*print"):
         nd.load("bullying10k", "all", root=tmp_path)[0]
