@@ -4,6 +4,7 @@
 * `loaders` makes the training, validation and test loaders of frames.
 * `EventFolder` and `EventList` make data sets of your own recordings, from files and from arrays; `read_events` reads
   a single file, of any supported format.
+* `cut` makes recordings of the pieces of others, by time, by number or by annotated label.
 * `to_frames`, `batch_to_frames` and `transforms` turn events into tensors; `stream` turns a file that is larger than
   memory into frames.
 * `download`, `cache`, `verify` and `clear` manage the files.
@@ -20,6 +21,7 @@ Example:
 
 from . import images, transforms
 from ._catalogue import cache, clear, download, info, load, names, verify
+from ._cutting import cut, read_intervals
 from ._dataset import EventDataset
 from ._download import DownloadError
 from ._events import EVENT_DTYPE
@@ -42,6 +44,7 @@ __all__ = [
     "batch_to_frames",
     "cache",
     "clear",
+    "cut",
     "download",
     "images",
     "info",
@@ -49,6 +52,7 @@ __all__ = [
     "loaders",
     "names",
     "read_events",
+    "read_intervals",
     "stream",
     "to_frames",
     "transforms",

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from event_files import EVENTS, aedat4, dat, dat1, nmnist
+from event_files import EVENTS, aedat3, aedat4, dat, dat1, nmnist
 
 import neuromorphic_datasets as nd
 from neuromorphic_datasets._events import EVENT_DTYPE
@@ -192,6 +192,24 @@ def st_mnist(folder):
     return {"all": recordings}
 
 
+def gesture_raw(folder):
+    """``DvsGesture/user01_led.aedat`` with a table of labels and times beside it; trials_to_train.txt."""
+    expected, root = {}, folder / "DvsGesture"
+    root.mkdir(parents=True)
+    for split, users in (("train", (1, 2)), ("test", (24,))):
+        for user in users:
+            events = recording(user, count=60)
+            (root / f"user{user:02}_led.aedat").write_bytes(aedat3(events))
+            rows = [(1, 0, 30_000), (11, 30_000, 60_000), (4, 70_000, 100_000)]
+            table = ["class,startTime_usec,endTime_usec", *(",".join(map(str, row)) for row in rows)]
+            (root / f"user{user:02}_led_labels.csv").write_text("\n".join(table))
+            for label, start, end in rows:
+                inside = (events["t"] >= start) & (events["t"] < end)
+                expected.setdefault(split, []).append((events[inside], label - 1))
+        (root / f"trials_to_{split}.txt").write_text("".join(f"user{user:02}_led.aedat\n" for user in users))
+    return expected
+
+
 def ncars(folder):
     """``n-cars_train/train/cars/obj_000001_td.dat``, in an archive in the archive."""
     expected = {}
@@ -284,6 +302,7 @@ FIXTURES = {
     "dvslip": dvs_lip,
     "esimagenet": es_imagenet,
     "dvsgesture": dvsgesture,
+    "dvsgesture-raw": gesture_raw,
     "hardvs": hardvs,
     "navgesture-sit": nav,
     "navgesture-walk": nav,
