@@ -34,11 +34,11 @@ SUBSET = {"dataset": "fashion-mnist", "train_fraction": 0.37, "epochs": 6}
 DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
 QUICK = {"train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
 QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
-OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle", "straight_through")
+OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle")
 BINARY = {"model": "bnn", "width": 512, "batch_size": 128, "schedule": "cosine", "slopes": (0.5, 1.0)}
 CHOSEN = {"select": "val", "select_seeds": 1, "seeds": 6}
 EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (1e-3, 2e-3)}
-SPIKING = CHOSEN | {"surrogates": OTHERS[:-1], "depths": (2, 5, 10)}
+SPIKING = CHOSEN | {"surrogates": OTHERS, "depths": (2, 5, 10)}
 SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)")}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
