@@ -21,12 +21,13 @@ Example:
 
 from . import images, transforms
 from ._catalogue import cache, clear, download, info, load, names, verify
-from ._cutting import cut, read_intervals
+from ._cutting import cut
 from ._dataset import EventDataset
 from ._download import DownloadError
 from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
+from ._pieces import read_intervals
 from ._simulated import as_events
 from ._streaming import stream
 from .event_folder import EventFolder

@@ -1,35 +1,14 @@
 """Recordings cut into pieces: by time, by the number of events, and by annotated label."""
 
-import csv
-import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from . import _checks
 from ._cache import user_folder
-from ._dataset import EventDataset, StoredDataset, digest, is_ours
-from ._events import Recording, RecordingError
-from ._frames import window_starts
-from ._packing import pack
+from ._catalogue import names
+from ._dataset import EventDataset
+from ._pieces import ByCount, ByTime, Interval, Pieces, Rule, by_label
 from ._sources import Source, opened
-
-
-class Interval(NamedTuple):
-    """A part of a recording with a label.
-
-    Attributes:
-        label: any value that is among the classes.
-        start: time, µs; the first event of the part is not before it.
-        end: time, µs; all events of the part are before it.
-    """
-
-    label: Any
-    start: float
-    end: float
 
 
 def cut(
@@ -70,8 +49,6 @@ def cut(
         ...     [piece["t"].tolist() for piece, _ in (pieces[i] for i in range(len(pieces)))]
         [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
     """
-    from ._catalogue import names
-
     if sum(value is not None for value in (time_window, n_events, intervals)) != 1:
         raise ValueError("time_window, n_events and intervals: expected exactly one of them")
     if remainder not in ("keep", "drop"):
@@ -83,14 +60,14 @@ def cut(
                 f"intervals: expected {len(whole)} lists, one per recording, without overlap and remainder, got "
                 f"{len(intervals)}, {overlap!r} and {remainder!r}"
             )
-        rule: _Rule = by_label(intervals, classes)
+        rule: Rule = by_label(intervals, classes)
     elif classes is not None:
         raise ValueError(f"classes: expected None without intervals, got {classes!r}")
     elif time_window is not None:
-        rule = _ByTime(_checks.positive("time_window", time_window), _less("overlap", overlap, time_window), remainder)
+        rule = ByTime(_checks.positive("time_window", time_window), _less("overlap", overlap, time_window), remainder)
     else:
         count = _checks.integer("n_events", n_events, 1)
-        rule = _ByCount(count, _checks.integer("overlap", overlap, 0, count - 1), remainder)
+        rule = ByCount(count, _checks.integer("overlap", overlap, 0, count - 1), remainder)
     return Pieces(whole, rule, _checks.folder("cache", cache) or user_folder())
 
 
@@ -98,153 +75,3 @@ def _less(name: str, value: float, limit: float) -> float:
     if isinstance(value, bool) or not 0 <= value < limit:
         raise ValueError(f"{name}: expected a number >= 0 and < {limit}, got {value!r}")
     return value
-
-
-class _ByTime(NamedTuple):
-    """Pieces of a length in time."""
-
-    length: float
-    overlap: float
-    remainder: str
-
-    def bounds(self, t: np.ndarray, number: int) -> list[tuple[int, int]]:
-        """Return the first event and the one after the last of each piece of a recording with these times."""
-        since, duration = t - t[0], int(t[-1] - t[0])
-        stride = self.length - self.overlap
-        starts = window_starts(stride, 0, int(duration // stride) + 1)
-        whole = starts + self.length <= duration + 1
-        ends = np.searchsorted(since, starts + self.length)
-        if self.remainder == "keep":
-            whole[np.argmax(ends == len(t)) : np.argmax(ends == len(t)) + 1] = True
-        return list(zip(np.searchsorted(since, starts)[whole].tolist(), ends[whole].tolist(), strict=True))
-
-
-class _ByCount(NamedTuple):
-    """Pieces of a number of events."""
-
-    length: int
-    overlap: int
-    remainder: str
-
-    def bounds(self, t: np.ndarray, number: int) -> list[tuple[int, int]]:
-        stride = self.length - self.overlap
-        found = [(start, start + self.length) for start in range(0, len(t) - self.length + 1, stride)]
-        reached = found[-1][1] if found else 0
-        if self.remainder == "keep" and reached < len(t):
-            found.append((len(found) * stride, len(t)))
-        return found
-
-
-class _ByLabel(NamedTuple):
-    """Pieces with a label of their own."""
-
-    intervals: list[list[Interval]]
-    classes: Sequence[str] | None
-
-    def bounds(self, t: np.ndarray, number: int) -> list[tuple[int, int]]:
-        edges = np.array([interval[1:] for interval in self.intervals[number]], float).reshape(-1, 2)
-        if not (edges[:, 0] < edges[:, 1]).all():
-            raise ValueError(f"intervals: expected start < end in all of recording {number}, got {edges.tolist()}")
-        return [tuple(pair) for pair in np.searchsorted(t, edges).tolist()]
-
-    def names(self) -> list[str]:
-        """Return the labels in the order of their numbers."""
-        occur = {interval.label for own in self.intervals for interval in own}
-        if self.classes is None:
-            return sorted(occur)
-        if odd := sorted(occur - set(self.classes), key=str):
-            raise ValueError(f"intervals: expected labels among {list(self.classes)}, got {odd}")
-        return list(self.classes)
-
-
-def by_label(intervals: Sequence[Iterable[Interval | tuple]], classes: Sequence | None) -> _ByLabel:
-    """Return the rule of annotated intervals; `classes` are their labels in the order of their numbers."""
-    return _ByLabel([[Interval(*interval) for interval in own] for own in intervals], classes)
-
-
-_Rule = _ByTime | _ByCount | _ByLabel
-
-
-class Pieces(StoredDataset):
-    """Pieces of another set's recordings; `cut` makes them. `titles` name the classes otherwise than their labels."""
-
-    def __init__(self, whole: EventDataset, rule: _Rule, folder: Path, titles: Sequence[str] | None = None):
-        self._whole, self._rule = whole, rule
-        self._packed, places = pack(whole, folder)
-        classes = [str(label) for label in rule.names()] if isinstance(rule, _ByLabel) else whole.classes
-        self._pieces: list[tuple[int, int, int]] = []
-        self._sources: list[int] = []
-        targets: list[int] = []
-        for number, place in enumerate(places.tolist()):
-            bounds = rule.bounds(self._packed.events(place).t, number)
-            for (start, end), label in zip(bounds, self._labels(number, len(bounds)), strict=True):
-                if start < end:
-                    self._pieces.append((place, start, end))
-                    self._sources.append(number)
-                    targets.append(label)
-        if not targets:
-            raise ValueError(f"{whole.name}: expected recordings that are longer than a piece, got none")
-        name, size = f"{whole.name}-pieces", self._packed.sensor_size
-        super().__init__(name, whole.split, size, list(titles or classes), targets, whole.transform)
-
-    def _labels(self, number: int, count: int) -> list[int]:
-        """Return the labels of the pieces of a recording."""
-        if not isinstance(self._rule, _ByLabel):
-            return [int(self._whole.targets[number])] * count
-        names = self._rule.names()
-        return [names.index(interval.label) for interval in self._rule.intervals[number]]
-
-    @property
-    def fingerprint(self) -> str:
-        if not is_ours(type(self)) or not self._whole.fingerprint:
-            return ""
-        return digest([self._whole.fingerprint, self._whole.targets.tolist(), self._rule])
-
-    @property
-    def parts(self) -> dict[str, np.ndarray]:
-        sources = np.array(self._sources)
-        return {name: np.flatnonzero(np.isin(sources, own)) for name, own in self._whole.parts.items()}
-
-    def read(self, position: int, lenient: bool = False) -> Recording:
-        place, start, end = self._pieces[position]
-        return Recording(self._packed.events(place)[start:end])
-
-    def where(self, position: int) -> str:
-        _, start, end = self._pieces[position]
-        return f"{self._whole.where(self._sources[position])}, events {start} to {end - 1}"
-
-
-def read_intervals(path: str | os.PathLike) -> list[Interval]:
-    r"""Read the annotation of a recording, as DVS Gesture has it: a table of class, startTime_usec and endTime_usec.
-
-    Args:
-        path: a .csv with these names in its first line.
-
-    Returns:
-        One interval per line; labels are whole numbers where all of them are, else text.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        RecordingError: it is no such table.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "labels.csv")
-        ...     _ = path.write_text("class,startTime_usec,endTime_usec\n2,80048239,85092709\n")
-        ...     read_intervals(path)
-        [Interval(label=2, start=80048239, end=85092709)]
-    """
-    names = ("class", "startTime_usec", "endTime_usec")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        if not set(names) <= set(table.fieldnames or ()):
-            raise RecordingError(f"{path}: expected columns {', '.join(names)}, got {table.fieldnames}")
-        rows = [[row[name] for name in names] for row in table]
-    try:
-        intervals = [Interval(label, int(start), int(end)) for label, start, end in rows]
-    except (TypeError, ValueError) as error:
-        raise RecordingError(f"{path}: expected times in µs, whole numbers, got {error}") from None
-    if all(interval.label.strip().isdecimal() for interval in intervals):
-        return [interval._replace(label=int(interval.label)) for interval in intervals]
-    return intervals

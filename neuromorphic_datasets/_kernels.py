@@ -61,6 +61,43 @@ def count(x, y, p, starts, ends, frames, most, wraps):
 
 
 @_compiled
+def cells(x, y, p, starts, ends, height, width, counts, columns, values, sizes):
+    """Write the cells (p * height + y) * width + x that have events, and their counts, of each slice of the events.
+
+    `counts` is zero for every cell, and is so again; `sizes` gets the number of cells of each slice. Return -1, or the
+    first event that is off the sensor.
+    """
+    n = 0
+    for i in range(len(starts)):
+        first = n
+        for j in range(starts[i], ends[i]):
+            if not (0 <= x[j] < width and 0 <= y[j] < height and 0 <= p[j] * height * width < len(counts)):
+                for k in range(first, n):
+                    counts[columns[k]] = 0
+                return j
+            cell = (np.int64(p[j]) * height + y[j]) * width + x[j]
+            if counts[cell] == 0:
+                columns[n] = cell
+                n += 1
+            counts[cell] += 1
+        sizes[i] = n - first
+        for k in range(first, n):
+            values[k] = counts[columns[k]]
+            counts[columns[k]] = 0
+    return -1
+
+
+@_compiled
+def place_rows(starts, sizes, columns, values, all_columns, all_values):
+    """Copy rows of these sizes, one after the other, to where they start in a batch."""
+    n = 0
+    for i in range(len(sizes)):
+        for k in range(sizes[i]):
+            all_columns[starts[i] + k], all_values[starts[i] + k] = columns[n], values[n]
+            n += 1
+
+
+@_compiled
 def write_rows(x, y, t, p, table):
     """Write columns into the rows of a table of x, y, t and p, or of x, t and p; one pass is several times as fast."""
     if table.shape[1] == 4:

@@ -20,6 +20,7 @@ from ._events import Events
 from ._frames import check_remainder, count, slices
 from ._packing import check_on_error, pack
 from ._sources import Source, opened
+from ._sparse import rows_of
 from ._splits import divided, fold_of
 from .transforms import ToFrames
 
@@ -33,6 +34,7 @@ def loaders(
     n_time_bins: int | None = None,
     time_window: float | None = None,
     remainder: str = "keep",
+    layout: str = "dense",
     root: str | PathLike | None = None,
     cache: str | PathLike | None = None,
     download: bool = False,
@@ -76,6 +78,8 @@ def loaders(
         n_time_bins: frames per recording, >= 1; 10 if neither it nor time_window is given.
         time_window: µs per frame, > 0.
         remainder: "keep" has every event in a frame; "drop" leaves out events at the end, as Tonic's ToFrame does.
+        layout: "dense", or "sparse" for frames as rows in torch's CSR layout, of shape (T * B, C * H * W), time first,
+            as `htaf_snn.nn.EventLinear` takes them; row t * B + b is frame t of recording b.
         root: as in `load`; only with a name.
         cache: the folder of the packed files; None is this package's folder in the user's cache. It is not used for
             sets that are already packed, saccade-digits and `EventFolder`.
@@ -135,15 +139,17 @@ def loaders(
     train_fraction = _checks.positive_fraction("train_fraction", train_fraction)
     folding = _folding(fold, folds)
     test_fraction = _test_fraction(name, test_fraction, folds)
+    if layout not in ("dense", "sparse"):
+        raise ValueError(f"layout: expected 'dense' or 'sparse', got {layout!r}")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment: expected a callable or None, got {augment!r}")
 
     def frames(recordings: EventDataset, augmented: bool = False) -> FrameDataset:
-        # Events that are changed as they are loaded cannot be packed as frames.
-        changed = augmented or recordings.transform is not None
+        # Events that are changed as they are loaded, or counted sparsely, are not packed as frames.
+        changed = augmented or recordings.transform is not None or layout == "sparse"
         bins = None if changed else framing.get("n_time_bins")
         packed, places = pack(recordings, folder, n_time_bins=bins, remainder=remainder, on_error=on_error)
-        return FrameDataset(recordings, packed, places, framing)
+        return FrameDataset(recordings, packed, places, framing, layout)
 
     pool, valid_pool, test_pool = _pools(name, root, download, folds, val_fraction)
     plain = frames(pool, augment is not None)
@@ -317,14 +323,21 @@ class FrameDataset(Dataset):
         sensor_size: (width, height, polarities).
     """
 
-    def __init__(self, recordings: EventDataset, packed: Pack, places: np.ndarray, framing: dict[str, Any]):
+    def __init__(
+        self,
+        recordings: EventDataset,
+        packed: Pack,
+        places: np.ndarray,
+        framing: dict[str, Any],
+        layout: str = "dense",
+    ):
         readable = np.flatnonzero(places >= 0)
         self._packed, self._places, self._numbers = packed, places[readable], readable
         self._name = f"{recordings.name} {recordings.split}"
         self.targets, self.classes = recordings.targets[readable], recordings.classes
         self.sensor_size = packed.sensor_size
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
-        self._framing, self._seed = framing, 0
+        self._framing, self._layout, self._seed = framing, layout, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def places_of(self, numbers: np.ndarray) -> np.ndarray:
@@ -363,15 +376,21 @@ class FrameDataset(Dataset):
         cuts = [slices(events.t, **self._framing) for events in recordings]
         lengths = [len(starts) for starts, _ in cuts]
         longest = max(lengths, default=self._framing.get("n_time_bins", 0))
-        batch = np.zeros((longest, len(pairs), *self.sensor_size[::-1]), np.float32)
-        for position, (events, (starts, ends)) in enumerate(zip(recordings, cuts, strict=True)):
-            with self._naming(pairs[position][1]):
-                count(events, starts, ends, batch[: len(starts), position], self._framing.get("remainder") == "drop")
-        frames = torch.from_numpy(batch)
         counted = () if "n_time_bins" in self._framing else (torch.tensor(lengths, dtype=torch.int64),)
 
+        def dense() -> torch.Tensor:
+            batch = np.zeros((longest, len(pairs), *self.sensor_size[::-1]), np.float32)
+            for position, (events, (starts, ends)) in enumerate(zip(recordings, cuts, strict=True)):
+                with self._naming(pairs[position][1]):
+                    wraps = self._framing.get("remainder") == "drop"
+                    count(events, starts, ends, batch[: len(starts), position], wraps)
+            return torch.from_numpy(batch)
+
+        frames = dense() if self._layout == "dense" else rows_of(recordings, cuts, longest, self.sensor_size)
+
         def samples() -> Iterator[tuple]:
-            own = (frames[:length, position].clone() for position, length in enumerate(lengths))
+            full = frames if self._layout == "dense" else dense()
+            own = (full[:length, position].clone() for position, length in enumerate(lengths))
             return zip(own, labels.tolist(), *(part.tolist() for part in counted), strict=True)
 
         return Samples((frames, labels, *counted), samples)

@@ -298,3 +298,22 @@ def test_an_unwritable_cache_is_named(root, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file: expected a folder that can be written"):
         loaders("nmnist", root=root, cache=tmp_path / "file")
+
+
+@pytest.mark.parametrize("framing", [{"n_time_bins": 7}, {"time_window": 20_000}])
+@pytest.mark.parametrize("augment", [None, lambda events, generator: events[::2]])
+def test_sparse_frames_are_the_dense_ones(tmp_path, framing, augment):
+    own = Made([recording(np.random.default_rng(seed), last=90_000) for seed in range(12)], [0, 1] * 6)
+    options = {"cache": tmp_path, "batch_size": 4, "val_fraction": 0, "test_fraction": 0.5, "augment": augment}
+    dense, sparse = (loaders(own, layout=layout, **framing, **options) for layout in ("dense", "sparse"))
+    for one, other in zip(dense[::2], sparse[::2], strict=True):
+        for (frames, *rest), (rows, *others) in zip(one, other, strict=True):
+            assert (rows.layout, rows.dtype) == (torch.sparse_csr, torch.float32)
+            assert torch.equal(rows.to_dense().view(frames.shape), frames)
+            assert all(torch.equal(*pair) for pair in zip(rest, others, strict=True))
+        assert torch.equal(one.dataset[1][0], other.dataset[1][0])
+
+
+def test_layouts_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"^layout: expected 'dense' or 'sparse', got 'coo'"):
+        loaders("saccade-digits", layout="coo")

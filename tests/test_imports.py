@@ -46,7 +46,7 @@ ONLY_IN = {
     "tonic": {"neuromorphic_datasets/_tonic.py"},
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
     "requests": {"neuromorphic_datasets/_download.py"},
-    "torchvision": {"neuromorphic_datasets/images.py"},
+    "torchvision": {"neuromorphic_datasets/_image_files.py"},
     "matplotlib": {f"htaf_snn/{name}.py" for name in ("profile", "compare/figures", "surrogate/suggestions")},
     "optuna": {"htaf_snn/compare/study.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},

@@ -11,6 +11,7 @@ from .bits import (
     pack_weight,
     unpack_bits,
 )
+from .events import event_linear
 from .sequences import over_time, run, run_recurrent
 from .steps import htaf, htaf_derivative, smooth, spike
 
@@ -39,6 +40,7 @@ __all__ = [
     "binary_conv2d",
     "binary_linear",
     "coba_lif",
+    "event_linear",
     "heaviside_linear",
     "htaf",
     "htaf_derivative",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._checks import check_floating
+from ..nn.events import EventLinear
 from ._chain import add_identity, check_sizes, check_start
 
 
@@ -129,7 +130,10 @@ class SpikingMLP(_SpikingNet):
         check_sizes(hidden)
         check_start(norm, identity)
         sizes = [in_features, *hidden]
-        first, *rest = [nn.Linear(a, b, bias=norm == "none") for a, b in pairwise(sizes)]
+        # The first layer sees events, few in a frame.
+        kinds = [EventLinear, *[nn.Linear] * (len(hidden) - 1)]
+        pairs = zip(kinds, pairwise(sizes), strict=True)
+        first, *rest = [kind(a, b, bias=norm == "none") for kind, (a, b) in pairs]
         rest = [add_identity(layer, identity) for layer in rest]
         layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), first), *rest]
         if norm == "batch":

@@ -10,6 +10,7 @@ from .binary import (
     clip_weights,
 )
 from .concept import ConceptLayer, RelaxedBernoulli
+from .events import EventLinear
 from .quantizing import QuantizeInput
 from .recurrent import (
     IzhikevichRecurrent,
@@ -58,6 +59,7 @@ __all__ = [
     "BinaryLinear",
     "CobaLIF",
     "ConceptLayer",
+    "EventLinear",
     "HeavisideConv2d",
     "HeavisideLinear",
     "Izhikevich",

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .._cache import user_folder
-from .._cutting import Pieces, by_label, read_intervals
 from .._dataset import EventDataset
 from .._download import RemoteFile
 from .._files import FileDataset
+from .._pieces import Pieces, by_label, read_intervals
 from ._info import Info
 
 _PAGE = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"

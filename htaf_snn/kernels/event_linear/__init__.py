@@ -1,0 +1,1 @@
+"""A linear map of rows that are mostly zeros, such as frames of events."""
