@@ -16,7 +16,7 @@ cached (see `neuromorphic_datasets.saccade_digits` for the model).
 Example:
     >>> import neuromorphic_datasets as nd
     >>> nd.names()[:4]
-    ['asldvs', 'cifar10dvs', 'dvsgesture', 'dvslip']
+    ['asldvs', 'bullying10k', 'cifar10dvs', 'dvsgesture']
 """
 
 from . import images, transforms

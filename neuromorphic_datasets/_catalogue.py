@@ -301,7 +301,7 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
         >>> _ = digit.joinpath("00002.bin").write_bytes(b"torn")
         >>> [fault] = verify("nmnist", root=folder.name)
         >>> fault.removeprefix(str(digit))
-        '/00002.bin: byte 0: expected 5 bytes per event, got 4'
+        '/00002.bin: byte 0: expected words of 5 bytes to the end, got 4 more'
         >>> folder.cleanup()
     """
     from tqdm import tqdm

@@ -42,6 +42,7 @@ def cut(
 
     Example:
         >>> import tempfile
+        >>> import numpy as np
         >>> from neuromorphic_datasets import EVENT_DTYPE, EventList
         >>> events = np.array([(0, 0, t, 1) for t in range(10)], EVENT_DTYPE)
         >>> with tempfile.TemporaryDirectory() as folder:

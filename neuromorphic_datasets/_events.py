@@ -30,7 +30,7 @@ class RecordingError(ValueError):
         ...         read_events(path)
         ...     except RecordingError as error:
         ...         print(str(error).removeprefix(folder))
-        /recording.bin: byte 5: expected 5 bytes per event, got 2
+        /recording.bin: byte 5: expected words of 5 bytes to the end, got 2 more
     """
 
 

@@ -6,6 +6,7 @@ import json
 import pkgutil
 import re
 import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -110,9 +111,22 @@ def test_the_contributors_page_shows_the_neuron_of_the_package():
     assert [ast.dump(node) for node in ast.parse(code).body] == [ast.dump(node) for node in own]
 
 
+def own_data(folder):
+    """Write the recordings and the code that the README's commands name."""
+    for name in ("left", "right"):
+        (folder / "my_recordings" / name).mkdir(parents=True)
+        for number in range(20):
+            events = "\n".join(f"{1000 * t},{(t + number) % 8},{t % 5},{t % 2}" for t in range(20))
+            (folder / "my_recordings" / name / f"{number}.csv").write_text(f"t,x,y,p\n{events}\n")
+    code = "import neuromorphic_datasets as nd\ndef gestures():\n    return nd.EventFolder('my_recordings')\n"
+    (folder / "my_sets.py").write_text(code)
+
+
 @pytest.mark.parametrize("command", commands())
 def test_readme_commands(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own_data(tmp_path)
     _, *arguments = shlex.split(command)
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments}:
