@@ -1,0 +1,140 @@
+"""Time an epoch of training on N-MNIST here, and in a script of snnTorch and Tonic, each in its own process.
+
+Both train the same network on the same recordings, from frames of the same number of bins: two layers of `snn.Leaky`
+with HTAF, and a linear readout of their mean spikes, with Adam. The script is what one writes from the libraries'
+tutorials: `ToFrame`, `DiskCachedDataset`, a `DataLoader`, and a loop over time; the first epoch, which fills the cache,
+is not counted. With --other, the package of another folder is measured, too, such as that of an earlier commit.
+
+    python benchmarks/event_training.py --nmnist data/nmnist
+    python benchmarks/event_training.py --nmnist data/nmnist --n-time-bins 25 --other ../earlier --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+HIDDEN, BATCH, LR = 256, 32, 1e-3
+
+
+def ours(arguments: argparse.Namespace, folder: str) -> dict:
+    """Train as `htaf-snn train --library fused` does."""
+    from htaf_snn import training
+
+    config = training.TrainConfig(
+        dataset="nmnist", root=arguments.nmnist, library="fused", hidden=(HIDDEN, HIDDEN), epochs=arguments.epochs + 1,
+        batch_size=BATCH, lr=LR, n_time_bins=arguments.n_time_bins, val_fraction=0.0,
+    )  # fmt: skip
+    os.environ["XDG_CACHE_HOME"] = folder
+    result = training.train(config, Path(folder, "run"), progress=False)
+    lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+    return {"seconds": [json.loads(line)["seconds"] for line in lines][1:], "accuracy": result["test_accuracy"]}
+
+
+def script(arguments: argparse.Namespace, folder: str) -> dict:
+    """Train as a script of snnTorch and Tonic does."""
+    import snntorch as snn
+    import tonic
+
+    from htaf_snn import HTAF
+
+    torch.manual_seed(0)
+    Path(folder, "NMNIST").symlink_to(Path(arguments.nmnist).resolve())
+    to_frames = tonic.transforms.ToFrame((34, 34, 2), n_time_bins=arguments.n_time_bins)
+    with mock.patch.object(tonic.datasets.NMNIST, "_check_exists", lambda self: True):
+        parts = [tonic.datasets.NMNIST(folder, train=train, transform=to_frames) for train in (True, False)]
+    cached = [
+        tonic.DiskCachedDataset(part, cache_path=str(Path(folder, name)))
+        for part, name in zip(parts, "ab", strict=True)
+    ]
+    train, test = (
+        torch.utils.data.DataLoader(
+            part, batch_size=BATCH, shuffle=shuffle, collate_fn=tonic.collation.PadTensors(batch_first=False)
+        )
+        for part, shuffle in zip(cached, (True, False), strict=True)
+    )
+    sizes = [(2 * 34 * 34, HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 10)]
+    layers = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in sizes)
+    neurons = [snn.Leaky(beta=0.9, spike_grad=HTAF()) for _ in range(2)]
+    optimizer = torch.optim.Adam(layers.parameters(), lr=LR)
+
+    def scores(frames: torch.Tensor) -> torch.Tensor:
+        membranes, total = [neuron.init_leaky() for neuron in neurons], 0
+        for frame in frames.flatten(2).float():
+            x = frame
+            for number, neuron in enumerate(neurons):
+                x, membranes[number] = neuron(layers[number](x), membranes[number])
+            total = total + x
+        return layers[2](total / len(frames))
+
+    seconds = []
+    for _ in range(arguments.epochs + 1):
+        start = time.perf_counter()
+        for frames, labels in train:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(scores(frames), labels).backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - start)
+    with torch.no_grad():
+        right = sum((scores(frames).argmax(1) == labels).sum().item() for frames, labels in test)
+    return {"seconds": seconds[1:], "accuracy": right / len(cached[1])}
+
+
+def in_own_process(who: str, arguments: argparse.Namespace, package: Path | None = None) -> dict:
+    """Return the median epoch, in s, and the test accuracy of one way, with the package of a folder."""
+    command = [sys.executable, __file__, "--measure", who, "--nmnist", arguments.nmnist]
+    command += ["--epochs", str(arguments.epochs), "--n-time-bins", str(arguments.n_time_bins)]
+    environment = os.environ | {"PYTHONPATH": str((package or Path(__file__).parents[1]).resolve())}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if run.returncode:
+        raise SystemExit(f"{who}: {run.stderr.strip().splitlines()[-1]}")
+    result = json.loads(run.stdout.splitlines()[-1])
+    return {"median_s": round(statistics.median(result["seconds"]), 4), "test_accuracy": result["accuracy"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nmnist", required=True, help="folder of N-MNIST, or of a part of it")
+    parser.add_argument("--n-time-bins", type=int, default=25, help="frames per recording")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs that are timed")
+    parser.add_argument("--other", type=Path, help="folder of another version of this project")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--measure", choices=("ours", "script"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps({"ours": ours, "script": script}[arguments.measure](arguments, folder)))
+        return
+    results = {"ours": in_own_process("ours", arguments), "script": in_own_process("script", arguments)}
+    if arguments.other:
+        results["other"] = in_own_process("ours", arguments, arguments.other)
+    for result in results.values():
+        result["ratio"] = round(result["median_s"] / results["ours"]["median_s"], 2)
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
+    versions = {name: version(name) for name in ("torch", "snntorch", "tonic")}
+    settings = {"n_time_bins": arguments.n_time_bins, "epochs": arguments.epochs, "threads": torch.get_num_threads()}
+    if arguments.json:
+        print(
+            json.dumps({"machine": machine, "versions": versions, "settings": settings, "results": results}, indent=2)
+        )
+        return
+    for who, result in results.items():
+        print(
+            f"{who:<8}{result['median_s']:8.3f} s, ratio {result['ratio']:5.2f}, accuracy {result['test_accuracy']:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
