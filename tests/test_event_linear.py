@@ -142,3 +142,46 @@ def test_a_network_learns_as_with_a_plain_layer():
     net.layers[0][1] = plain
     net(x).sum().backward()
     torch.testing.assert_close(plain.weight.grad, gradient)
+
+
+def test_forward_mode_sees_rows(any_size):
+    import torch.autograd.forward_ad as forward
+
+    x, weight, tangent = frames(6, 40), torch.randn(3, 40), torch.randn(3, 40)
+    with forward.dual_level():
+        made = forward.make_dual(weight, tangent)
+        for given in (x, x.to_sparse_csr()):
+            out = forward.unpack_dual(F.event_linear(given, made)).tangent
+            torch.testing.assert_close(out, x @ tangent.T)
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_rows_train_under_autocast(backend):
+    x, weight = frames(6, 40), torch.randn(3, 40, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        dense = F.event_linear(x, weight, backend=backend)
+        sparse = F.event_linear(x.to_sparse_csr(), weight, backend=backend)
+    assert dense.dtype == sparse.dtype == torch.bfloat16
+    sparse.float().sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum(0).expand(3, -1), rtol=2e-2, atol=2e-2)
+
+
+def test_traces_and_fakes_pass():
+    from torch import fx
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    x, layer = frames(6, 40), hnn.EventLinear(40, 3)
+    traced = fx.symbolic_trace(torch.nn.Sequential(layer))
+    torch.testing.assert_close(traced(x), layer(x))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(torch.zeros(4000, 40)).shape == (4000, 3)
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    x, weight = frames(6, 40), torch.randn(3, 40)
+    with pytest.raises(ValueError, match=r"^bias: expected torch\.float32 of shape \(3,\)"):
+        F.event_linear(x, weight, torch.zeros(3, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"^x: expected torch\.float32, as the weight"):
+        F.event_linear(x.double(), weight)
+    with pytest.raises(ValueError, match=r"^backend: 'triton' cannot compute a linear map"):
+        F.event_linear(x, weight, backend="triton")

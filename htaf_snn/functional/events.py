@@ -18,14 +18,15 @@ _FULL, _FEW = 0.25, 1 << 16
 def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str = "auto") -> Tensor:
     """Apply a linear map to frames of events, in time that grows with the events.
 
-    It equals `torch.nn.functional.linear` up to rounding, and is that where x is not mostly zeros, is small or needs a
-    gradient, within `torch.func`, autocast and compiled functions, and where no kernel is available.
+    It equals `torch.nn.functional.linear` up to rounding for finite weights, and is that where x is not mostly zeros,
+    is small or needs a gradient, within `torch.func`, autocast and compiled functions, and where no kernel is
+    available.
 
     Args:
         x: floating-point (…, F); or rows (R, F) in torch's CSR layout, as ``loaders(layout="sparse")`` makes them.
         weight: (O, F), in the dtype of x.
         bias: (O,), or None.
-        backend: "auto", "torch", or "numba" (CPU), see `backends`.
+        backend: of the sparse product: "auto", "torch", or "numba" (CPU, float32 and float64), see `backends`.
 
     Returns:
         (…, O) or (R, O), dense. Its gradients are those of weight and bias; rows in CSR layout have none.
@@ -42,12 +43,20 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
         torch.Size([25, 32, 256])
     """
     check_floating("x", x)
+    if type(x) not in (Tensor, torch.nn.Parameter):  # a trace or a fake tensor has no values
+        return functional.linear(x, weight, bias)
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"x: expected {weight.dtype}, as the weight, got {x.dtype}")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: expected a last size of {weight.shape[1:]}, as the weight, got {describe(x)}")
-    chosen = _dispatch.choose(backend, x.device, x.dtype) if backend != "auto" else _best(x)
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        raise ValueError(f"bias: expected {weight.dtype} of shape ({len(weight)},), got {describe(bias)}")
+    chosen = _chosen(backend, x)
     if x.layout == torch.sparse_csr:
+        if x.ndim != 2:
+            raise ValueError(f"x: expected rows (R, F) in CSR layout, got shape {tuple(x.shape)}")
+        if is_transformed() or torch.is_autocast_enabled(x.device.type):
+            return functional.linear(x.to_dense(), weight, bias)
         rows = x.crow_indices(), x.col_indices(), x.values()
         out = event_product(*rows, weight, chosen)
         return out if bias is None else out + bias
@@ -61,10 +70,13 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
     return out.view(*x.shape[:-1], len(weight))
 
 
-def _best(x: Tensor) -> str:
-    """Return the fastest backend; there is no kernel for GPUs, whose dense product is fast."""
+def _chosen(backend: str, x: Tensor) -> str:
+    """Return the backend; there is no kernel for GPUs, whose dense product is fast, nor for short floats."""
     suits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return _dispatch.choose("auto", x.device, x.dtype) if suits else "torch"
+    if backend == "triton" or (backend == "numba" and not suits):
+        _dispatch.check_name(backend)
+        raise ValueError(f"backend: {backend!r} cannot compute a linear map of {x.dtype} on {x.device.type}; use auto")
+    return _dispatch.choose(backend, x.device, x.dtype) if suits or backend != "auto" else "torch"
 
 
 def _pays(x: Tensor) -> bool:

@@ -10,9 +10,12 @@ import torch
 from torch import fx, nn
 
 from .binary import BinaryActivation, BinaryConv2d, BinaryLinear, HeavisideConv2d, HeavisideLinear, RPReLU
+from .events import EventLinear
 from .quantizing import QuantizeInput
 
-_LEAVES = (BinaryActivation, BinaryConv2d, BinaryLinear, HeavisideConv2d, HeavisideLinear, QuantizeInput, RPReLU)
+_LEAVES = (
+    BinaryActivation, BinaryConv2d, BinaryLinear, EventLinear, HeavisideConv2d, HeavisideLinear, QuantizeInput, RPReLU,
+)  # fmt: skip
 # Modules whose output in eval mode is a view of their input.
 VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 

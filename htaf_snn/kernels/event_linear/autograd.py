@@ -48,7 +48,7 @@ def event_weight_gradient(
 
 @torch.library.register_fake(event_weight_gradient)
 def _(crow, columns, values, grad, features, backend):
-    return grad.new_empty(grad.shape[1], features)
+    return grad.new_empty(features, grad.shape[1]).T
 
 
 def _save(ctx, inputs, output):

@@ -30,4 +30,4 @@ def product(crow: Tensor, columns: Tensor, values: Tensor, weight: Tensor) -> Te
 
 def weight_gradient(crow: Tensor, columns: Tensor, values: Tensor, grad: Tensor, features: int) -> Tensor:
     """Return the gradient (O, F) of the weight from that of the product, (R, O)."""
-    return grad.T @ dense(crow, columns, values, features)
+    return (dense(crow, columns, values, features).T @ grad).T
