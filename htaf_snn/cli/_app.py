@@ -94,9 +94,22 @@ def given_options(context: typer.Context, settings: type[DataclassInstance]) -> 
             options[field.name] = context.params[field.name]
     if "root" in options:
         options["root"] = str(options["root"].expanduser().resolve())
+    if "dataset" in options:
+        whole = _source(options["dataset"])
+        options["dataset"] = whole if Path(whole).is_dir() else ",".join(map(_source, whole.split(",")))
     if "resize" in options:
         options["resize"] = _sides(options["resize"])
     return options
+
+
+def _source(text: str) -> str:
+    """Return a folder or FILE.py:NAME with its whole path, so that a run can be resumed elsewhere; others as given."""
+    import neuromorphic_datasets as nd
+
+    text = text.strip()
+    path, colon, name = (text, "", "") if Path(text).expanduser().is_dir() else text.rpartition(":")
+    is_own = text not in (*nd.names(), *nd.images.names()) and Path(path).expanduser().exists()
+    return f"{Path(path).expanduser().resolve()}{colon}{name}" if is_own and path else text
 
 
 def _sides(text: str) -> int | tuple[int, ...]:

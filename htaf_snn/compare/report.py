@@ -327,9 +327,12 @@ def data_hash(settings: Settings, dataset: str) -> str:
     try:
         data = settings.data(dataset)
         if settings.model in training.SPIKING:
+            if not data.fingerprint:
+                return "not available (a data set without a fingerprint)"
             content = [f"{data.fingerprint} {len(data)}".encode()]
         else:
-            content = [part.pixels.tobytes() for part in data]
+            shown = [repr((part.pixels.shape, part.targets.tolist(), part.classes)).encode() for part in data]
+            content = shown + [part.pixels.tobytes() for part in data]
     except (OSError, ValueError) as error:
         return f"not available ({error.__class__.__name__})"
     return hashlib.sha256(b"".join(content)).hexdigest()[:16]

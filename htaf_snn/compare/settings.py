@@ -159,7 +159,10 @@ class Settings(trial.Shared):
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
             if name == "digits" or name not in known:  # what is wrong with them would make every trial fail
-                self.data(name)
+                try:
+                    self.data(name)
+                except ValueError as error:
+                    raise ValueError(str(error).replace("name:", "dataset:", 1)) from None
         configs = {(config.surrogate, config.slope, config.anneal): config for config in self.configs()}
         for config in configs.values():
             surrogate = trial.surrogate_of(config)
@@ -233,7 +236,8 @@ class Settings(trial.Shared):
         if self.root is None or len(self.dataset) == 1:
             return self.root
         folder = Path(self.root, dataset)
-        return str(folder) if folder.is_dir() else None
+        is_name = Path(dataset).name == dataset and ":" not in dataset
+        return str(folder) if is_name and folder.is_dir() else None
 
 
 def _anneals(surrogate: str, anneal: str) -> bool:
