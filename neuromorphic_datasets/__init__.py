@@ -27,7 +27,7 @@ from ._download import DownloadError
 from ._events import EVENT_DTYPE
 from ._frames import batch_to_frames, to_frames
 from ._loaders import loaders
-from ._pieces import read_intervals
+from ._pieces import Interval, read_intervals
 from ._simulated import as_events
 from ._streaming import stream
 from .event_folder import EventFolder
@@ -40,6 +40,7 @@ __all__ = [
     "EventDataset",
     "EventFolder",
     "EventList",
+    "Interval",
     "RecordingError",
     "as_events",
     "batch_to_frames",

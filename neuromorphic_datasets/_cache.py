@@ -78,16 +78,18 @@ class Pack:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)
 
-    def events(self, position: int) -> Events:
-        """Return the events of a recording."""
+    def events(self, position: int, first: int = 0, last: int | None = None) -> Events:
+        """Return the events of a recording, from number `first` to the one before `last`."""
         start, count, t0, t_bytes, _, _ = self._index[position].item()
+        last = count if last is None else last
         side = self._xy.itemsize * count
         edges = list(accumulate((start, side, side * self._has_rows, t_bytes * count, -(-count // 8))))
         x, y, t, p = (self._content[edges[i] : edges[i + 1]] for i in range(4))
-        times = t.view("<u8" if t_bytes == 8 else "<u4").astype(np.int64)
+        times = t.view("<u8" if t_bytes == 8 else "<u4")[first:last].astype(np.int64)
         times += t0
-        rows = y.view(self._xy) if self._has_rows else None
-        return Events(x.view(self._xy), rows, times, np.unpackbits(p, count=count))
+        rows = y.view(self._xy)[first:last] if self._has_rows else None
+        bits = np.unpackbits(p[first // 8 : -(-last // 8)])[first % 8 :][: last - first]
+        return Events(x.view(self._xy)[first:last], rows, times, bits)
 
     def frames(self) -> np.ndarray:
         """Return all frames, (n, T, C, H, W), memory-mapped."""
@@ -140,6 +142,8 @@ class Writer:
         if not len(recording.events):
             raise ValueError("events: expected one or more, got none")
         self._check_rows(recording.events.y is not None, height)
+        if (np.diff(recording.events.t) < 0).any():
+            raise ValueError("events: expected ascending times, got others")
         events = recording.events.on((width, height, min(polarities, 2)))
         t0, duration = int(events.t[0]), int(events.t[-1]) - int(events.t[0])
         times = np.dtype("<u4" if duration < 1 << 32 else "<u8")

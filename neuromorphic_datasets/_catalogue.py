@@ -1,5 +1,6 @@
 """Data sets by name: opening, downloading, checking and removing them."""
 
+import re
 import shutil
 from collections.abc import Callable, Collection
 from os import PathLike
@@ -147,7 +148,7 @@ def _open(entry: Info, split: str, root: Path, download: bool, transform: Callab
 
 def _part(whole: EventDataset, split: str, parts: tuple[np.ndarray, np.ndarray] | None) -> EventDataset:
     """Return train or test of a set that is not divided, by default as `fixed_test_part` divides it."""
-    train, test = fixed_test_part(whole.targets) if parts is None else parts
+    train, test = fixed_test_part(whole.targets, whole.groups) if parts is None else parts
     return Subset(whole, split, train if split == "train" else test)
 
 
@@ -178,7 +179,7 @@ def _unpack(entry: Info, split: str, folder: Path) -> None:
         if archive.suffix not in (".zip", ".gz") or not archive.is_file():
             continue
         # Tonic leaves its archives beside the unpacked files.
-        if _archive.is_cut_short(archive) or not any(folder.glob(entry.patterns[split])):
+        if _archive.is_cut_short(archive) or not any(folder.glob(file.pattern or entry.patterns[split])):
             if not is_right(archive, file):
                 raise ValueError(
                     f"{archive}: expected {file.bytes or 'any number of'} bytes with MD5 {file.md5}, got another file"
@@ -360,7 +361,9 @@ def clear(name: str, *, root: str | PathLike | None = None) -> list[Path]:
     """
     entry = info(name)
     root = _checks.folder("root", root) or user_folder()
-    doomed = [path for place in {root, user_folder()} for path in place.glob(f"{name}-*.pack*")]
+    splits = "|".join({*entry.splits, "all"})
+    own = re.compile(rf"{re.escape(name)}(-({splits}))?-[0-9a-f]{{16}}(\..+)?\.pack(\..+)?")
+    doomed = [path for place in {root, user_folder()} for path in place.glob("*.pack*") if own.fullmatch(path.name)]
     folder = root / entry.folder
     if entry.folder and any(_archive.manifest_path(folder / file.name).is_file() for file in entry.files):
         doomed.append(folder)

@@ -1,12 +1,15 @@
 """Recordings cut into pieces: by time, by the number of events, and by annotated label."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from os import PathLike
 
 from . import _checks
 from ._cache import user_folder
-from ._catalogue import names
+from ._catalogue import load, names
 from ._dataset import EventDataset
+from ._frames import check_remainder
+from ._packing import check_on_error
 from ._pieces import ByCount, ByTime, Interval, Pieces, Rule, by_label
 from ._sources import Source, opened
 
@@ -20,6 +23,7 @@ def cut(
     intervals: Sequence[Iterable[Interval | tuple]] | None = None,
     classes: Sequence[str] | None = None,
     remainder: str = "drop",
+    on_error: str = "raise",
     cache: str | PathLike | None = None,
 ) -> EventDataset:
     """Cut recordings into pieces, each a recording of its own, with the label of the whole or of its interval.
@@ -32,7 +36,7 @@ def cut(
         overlap: how far a piece reaches into the next: µs, < time_window, or events, < n_events.
         classes: with intervals: their labels, in the order of their numbers; None sorts those that occur.
         remainder: "drop" or "keep" the last piece, which is shorter.
-        cache: as in `loaders`.
+        on_error, cache: as in `loaders`.
 
     Returns:
         A data set of the pieces that have events, with the times of the whole.
@@ -52,9 +56,13 @@ def cut(
     """
     if sum(value is not None for value in (time_window, n_events, intervals)) != 1:
         raise ValueError("time_window, n_events and intervals: expected exactly one of them")
-    if remainder not in ("keep", "drop"):
-        raise ValueError(f"remainder: expected 'keep' or 'drop', got {remainder!r}")
-    whole = opened(recordings, names())
+    check_remainder(remainder)
+    check_on_error(on_error)
+    folder = _checks.folder("cache", cache) or user_folder()
+    if isinstance(recordings, str) and recordings in names():
+        whole = load(recordings, "all")
+    else:
+        whole = opened(recordings, names(), cache=folder, on_error=on_error)
     if intervals is not None:
         if overlap or remainder != "drop" or len(intervals) != len(whole):
             raise ValueError(
@@ -69,10 +77,10 @@ def cut(
     else:
         count = _checks.integer("n_events", n_events, 1)
         rule = ByCount(count, _checks.integer("overlap", overlap, 0, count - 1), remainder)
-    return Pieces(whole, rule, _checks.folder("cache", cache) or user_folder())
+    return Pieces(whole, rule, folder, on_error=on_error)
 
 
 def _less(name: str, value: float, limit: float) -> float:
-    if isinstance(value, bool) or not 0 <= value < limit:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < limit:
         raise ValueError(f"{name}: expected a number >= 0 and < {limit}, got {value!r}")
     return value

@@ -118,6 +118,11 @@ class EventDataset(Dataset):
         return str(position)
 
     @property
+    def groups(self) -> np.ndarray | None:
+        """A number per recording; those of equal numbers stay in one part when the set is divided. None: all differ."""
+        return None
+
+    @property
     def parts(self) -> dict[str, np.ndarray]:
         """The positions of "train", "test" and perhaps "val" in a set that is already divided; otherwise empty."""
         return {}
@@ -149,6 +154,14 @@ class StoredDataset(EventDataset):
         return self.read(position).events.structured()
 
 
+def recording_of(recordings: EventDataset, position: int, lenient: bool = False) -> Recording:
+    """Return a recording of a set, whose class may have an `events` of its own."""
+    overridden = isinstance(recordings, StoredDataset) and not is_ours(recordings.events)
+    if overridden and recordings.packed() is not None:
+        return EventDataset.read(recordings, position, lenient)
+    return recordings.read(position, lenient)
+
+
 class Subset(EventDataset):
     """A selection of another set's recordings, as a set of its own."""
 
@@ -158,13 +171,18 @@ class Subset(EventDataset):
 
     @property
     def fingerprint(self) -> str:
-        return self.whole.fingerprint and digest([self.whole.fingerprint, *self.chosen.tolist()])
+        whole = fingerprint_text(self.whole)
+        return whole and digest([whole, *self.chosen.tolist()])
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        return None if self.whole.groups is None else self.whole.groups[self.chosen]
 
     def events(self, position: int) -> np.ndarray:
         return self.whole.events(int(self.chosen[position]))
 
     def read(self, position: int, lenient: bool = False) -> Recording:
-        return self.whole.read(int(self.chosen[position]), lenient)
+        return recording_of(self.whole, int(self.chosen[position]), lenient)
 
     def where(self, position: int) -> str:
         return self.whole.where(int(self.chosen[position]))
@@ -181,12 +199,19 @@ class Joined(EventDataset):
 
     @property
     def fingerprint(self) -> str:
-        each = [part.fingerprint for part in self._sets]
+        each = [fingerprint_text(part) for part in self._sets]
         return digest(each) if all(each) else ""
 
-    def identity(self, position: int) -> str:
-        """Return what names a recording within the set, wherever its files are."""
-        return str(position)
+    @property
+    def groups(self) -> np.ndarray | None:
+        own = [part.groups for part in self._sets]
+        if all(groups is None for groups in own):
+            return None
+        numbered = [
+            np.arange(len(part)) if groups is None else groups for part, groups in zip(self._sets, own, strict=True)
+        ]
+        offsets = np.cumsum([0, *(int(groups.max(initial=0)) + 1 for groups in numbered)])
+        return np.concatenate([groups + offset for groups, offset in zip(numbered, offsets, strict=False)])
 
     @property
     def parts(self) -> dict[str, np.ndarray]:
@@ -203,11 +228,22 @@ class Joined(EventDataset):
 
     def read(self, position: int, lenient: bool = False) -> Recording:
         part, place = self._place(position)
-        return part.read(place, lenient)
+        return recording_of(part, place, lenient)
 
     def where(self, position: int) -> str:
         part, place = self._place(position)
         return part.where(place)
+
+
+def fingerprint_text(recordings: EventDataset) -> str:
+    """Return a set's fingerprint; TypeError if it is no text, such as a method without @property."""
+    fingerprint = recordings.fingerprint
+    if not isinstance(fingerprint, str):
+        raise TypeError(
+            f"fingerprint: expected a string, got {fingerprint!r:.200} of type {type(fingerprint).__name__}"
+            f"{'; write @property above the method' if callable(fingerprint) else ''}"
+        )
+    return fingerprint
 
 
 def digest(values: Iterable) -> str:

@@ -49,6 +49,7 @@ class RemoteFile:
         bytes: its size, or None if that is not known in advance.
         split: the part of the data set that it contains, or "all".
         by_hand: whether it has to be fetched with a browser, from the page that is its only URL.
+        pattern: what it unpacks to, below the set's folder; empty for the recordings of its split.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RemoteFile:
     bytes: int | None = None
     split: str = "all"
     by_hand: bool = False
+    pattern: str = ""
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:

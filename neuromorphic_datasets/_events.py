@@ -14,7 +14,7 @@ Recordings of sensors of one row have no field y.
 
 # Some 2000 years: no clock that counts µs goes beyond it, but one that counts ns since 1970 does.
 LATEST = 1 << 56
-BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (-LATEST, LATEST)}
+BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (1 - LATEST, LATEST - 1)}
 
 
 class RecordingError(ValueError):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._dataset import StoredDataset, digest, fingerprint_of, is_ours
 from ._events import Recording
-from .readers import Options, read_recording
+from .readers import Options, read_recording, rechecked
 
 
 class FileDataset(StoredDataset):
@@ -52,4 +52,5 @@ class FileDataset(StoredDataset):
 
     def read(self, position: int, lenient: bool = False) -> Recording:
         path = self.files[position]
-        return self._read(path) if self._read else read_recording(path, Options(self.sensor_size, lenient=lenient))
+        options = Options(self.sensor_size, lenient=lenient)
+        return rechecked(path, self._read(path), options) if self._read else read_recording(path, options)

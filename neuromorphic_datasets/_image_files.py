@@ -175,6 +175,8 @@ def _pixels(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not an image: {error}") from error
     if fault:
         raise ValueError(f"{path}: {fault}")
+    if deep and not 0 <= pixels.min() <= pixels.max() <= np.iinfo(np.uint16).max:
+        raise ValueError(f"{path}: expected values in [0, 65535], got {pixels.min()} to {pixels.max()}")
     return pixels.astype(np.uint16) if deep else pixels
 
 
@@ -182,7 +184,7 @@ def _fault(image: Any) -> str:
     """Return why 8 or 16 bits of grey, or 8 of red, green and blue, cannot hold an image, or an empty string."""
     # Pillow truncates deeper colours when it decodes them; its tiles show them before. BGR;16 has 16 bits per pixel.
     deep = any(re.search("(?<!BGR);(16|32)", str(tile)) or _ppm_depth(tile) > 255 for tile in image.tile)
-    if deep and not (image.mode in _DEEP_GREY and not re.search(";32|;S", str(image.tile))):
+    if deep and not (image.mode in _DEEP_GREY and not re.search(";32|;16B?S", str(image.tile))):
         return f"expected eight bits per colour, got more, in Pillow's mode {image.mode}; scale it to eight bits first"
     if not deep and image.mode not in (*_GREY, "P", "PA", "RGB", "RGBA", "RGBX"):
         return f"expected grey, or RGB of eight bits, got Pillow's mode {image.mode}; convert it first"

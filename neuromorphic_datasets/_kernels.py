@@ -81,6 +81,7 @@ def cells(x, y, p, starts, ends, height, width, counts, columns, values, sizes):
                 n += 1
             counts[cell] += 1
         sizes[i] = n - first
+        columns[first:n].sort()
         for k in range(first, n):
             values[k] = counts[columns[k]]
             counts[columns[k]] = 0

@@ -21,7 +21,7 @@ from ._frames import check_remainder, count, slices
 from ._packing import check_on_error, pack
 from ._sources import Source, opened
 from ._sparse import rows_of
-from ._splits import divided, fold_of
+from ._splits import divided, fixed_test_part, fold_of
 from .transforms import ToFrames
 
 _N_TIME_BINS, _TEST_FRACTION = 10, 0.2
@@ -87,9 +87,10 @@ def loaders(
         val_fraction: the stratified fraction of the training recordings used for validation, within [0, 1);
             with 0 there is no validation loader. Sets with a validation part of their own use that instead.
         train_fraction: the stratified fraction of the other training recordings that is trained on, within (0, 1].
-        test_fraction: the stratified fraction of a data set used for the test, within [0, 1); None is 0.2. Only with
-            data of your own that are not divided, and without folds, which determine the test part.
-        seed: seed of the training order, the augmentations, the division and the folds, in [0, 2**32 - 1].
+        test_fraction: the stratified fraction of a data set used for the test, the same for every seed, within [0, 1);
+            None is 0.2. Only with data of your own that are not divided, and without folds, which determine the test
+            part. Pieces of one recording stay in one part, see `cut`.
+        seed: seed of the training order, the augmentations, the validation part and the folds, in [0, 2**32 - 1].
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
         augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
@@ -132,6 +133,8 @@ def loaders(
     )
     folder = _checks.folder("cache", cache) or user_folder()
     check_on_error(on_error)
+    if isinstance(name, EventDataset) and name.packed() is not None and on_error != "raise":
+        raise ValueError(f"on_error: expected 'raise', as {name.name} has been read already, got {on_error!r}")
     if not (isinstance(name, str) and name in names()):
         name = opened(name, names(), cache=folder, on_error=on_error)
     framing = _framing(name, n_time_bins, time_window, remainder)
@@ -156,18 +159,22 @@ def loaders(
     tested = plain if test_pool is pool else frames(test_pool)
     validated = plain if valid_pool is None else frames(valid_pool)
     train_part, val_part, test_part = np.arange(len(plain)), np.arange(len(validated)), np.arange(len(tested))
-    own_parts = {part: plain.places_of(numbers) for part, numbers in pool.parts.items()} if tested is plain else {}
+    own_parts = _parts_of(pool, plain) if tested is plain else {}
     if folding is not None:
-        train_part, test_part = fold_of(plain.targets, *folding, seed)
+        train_part, test_part = fold_of(plain.targets, *folding, seed, plain.groups)
     elif own_parts:
         train_part, test_part = own_parts["train"], own_parts["test"]
     elif tested is plain:
-        train_part, test_part = divided("test_fraction", plain.targets, train_part, test_fraction, seed)
+        train_part, test_part = fixed_test_part(plain.targets, plain.groups, test_fraction, "test_fraction")
     if "val" in own_parts and folding is None:
         val_part = own_parts["val"] if val_fraction else np.arange(0)
     elif validated is plain:
-        train_part, val_part = divided("val_fraction", plain.targets, train_part, val_fraction, seed)
-    train_part, _ = divided("train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction)
+        train_part, val_part = divided(
+            "val_fraction", plain.targets, train_part, val_fraction, seed, groups=plain.groups
+        )
+    train_part, _ = divided(
+        "train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction, plain.groups
+    )
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)
     return (
@@ -175,6 +182,17 @@ def loaders(
         make_loader(validated) if len(val_part) else None,
         make_loader(tested),
     )
+
+
+def _parts_of(recordings: EventDataset, frames: "FrameDataset") -> dict[str, np.ndarray]:
+    """Return the indices of the parts of a set that is already divided, checked."""
+    parts = recordings.parts
+    every = np.concatenate([*parts.values(), np.arange(0)])
+    if parts and not {"train", "test"} <= set(parts) <= {"train", "val", "test"}:
+        raise ValueError(f"parts: expected train, test and perhaps val, got {list(parts)}")
+    if len(np.unique(every)) < len(every):
+        raise ValueError(f"parts: expected no recording in two of {list(parts)}, got some")
+    return {part: frames.places_of(numbers) for part, numbers in parts.items()}
 
 
 def _framing(
@@ -335,6 +353,7 @@ class FrameDataset(Dataset):
         self._packed, self._places, self._numbers = packed, places[readable], readable
         self._name = f"{recordings.name} {recordings.split}"
         self.targets, self.classes = recordings.targets[readable], recordings.classes
+        self.groups = None if recordings.groups is None else recordings.groups[readable]
         self.sensor_size = packed.sensor_size
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
         self._framing, self._layout, self._seed = framing, layout, 0
@@ -386,7 +405,10 @@ class FrameDataset(Dataset):
                     count(events, starts, ends, batch[: len(starts), position], wraps)
             return torch.from_numpy(batch)
 
-        frames = dense() if self._layout == "dense" else rows_of(recordings, cuts, longest, self.sensor_size)
+        if self._layout == "dense":
+            frames = dense()
+        else:
+            frames = rows_of(recordings, cuts, longest, self.sensor_size, [self._naming(index) for _, index in pairs])
 
         def samples() -> Iterator[tuple]:
             full = frames if self._layout == "dense" else dense()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from . import _cache, _checks
-from ._dataset import EventDataset, digest, is_ours
+from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
 from ._events import RecordingError
 from ._frames import count, slices
 
@@ -54,12 +54,7 @@ def pack(
     existing = recordings.packed()
     if existing is not None and is_ours(recordings.events):
         return existing
-    fingerprint = recordings.fingerprint
-    if not isinstance(fingerprint, str):
-        raise TypeError(
-            f"fingerprint: expected a string, got {fingerprint!r:.200} of type {type(fingerprint).__name__}"
-            f"{'; write @property above the method' if callable(fingerprint) else ''}"
-        )
+    fingerprint = fingerprint_text(recordings)
     name = re.sub(r"[^\w.-]", "_", f"{recordings.name}-{recordings.split}")
     temporary = None if fingerprint else _cache.TemporaryFolder(folder, name)
     file = "recordings.pack" if temporary else f"{name}-{_key(recordings, fingerprint, on_error)}.pack"
@@ -119,7 +114,7 @@ def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.n
         count = f"{left_out} of {len(recordings)} recordings are left out"
         warnings.warn(f"{count}; the first: {packed.note}{classes if len(lost) else ''}", stacklevel=3)
     if packed.dropped:
-        warnings.warn(f"{packed.dropped} faulty events are dropped; the first: {packed.note}", stacklevel=3)
+        warnings.warn(f"faults dropped: {packed.dropped}; the first: {packed.note}", stacklevel=3)
 
 
 def check_on_error(value: str) -> None:
@@ -132,16 +127,14 @@ class _Readable(Dataset):
     """Each recording, or the message of the error in reading it."""
 
     def __init__(self, recordings: EventDataset, lenient: bool):
-        self._recordings, self._read, self._lenient = recordings, recordings.read, lenient
-        if recordings.packed() is not None:  # a subclass overrides `events`
-            self._read = functools.partial(EventDataset.read, recordings)
+        self._recordings, self._lenient = recordings, lenient
 
     def __len__(self) -> int:
         return len(self._recordings)
 
     def __getitem__(self, position: int) -> tuple:
         try:
-            return position, self._read(position, self._lenient)
+            return position, recording_of(self._recordings, position, self._lenient)
         except RecordingError as error:  # would end a worker
             return position, str(error)
 

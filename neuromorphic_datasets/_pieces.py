@@ -2,13 +2,14 @@
 
 import csv
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ._dataset import EventDataset, StoredDataset, digest, is_ours
+from ._dataset import EventDataset, StoredDataset, digest, fingerprint_text, is_ours
 from ._events import Recording, RecordingError
 from ._frames import window_starts
 from ._packing import pack
@@ -18,12 +19,12 @@ class Interval(NamedTuple):
     """A part of a recording with a label.
 
     Attributes:
-        label: any value that is among the classes.
+        label: the name or number of a class, as text.
         start: time, µs; the first event of the part is not before it.
         end: time, µs; all events of the part are before it.
     """
 
-    label: Any
+    label: str
     start: float
     end: float
 
@@ -79,15 +80,16 @@ class ByLabel(NamedTuple):
         """Return the labels in the order of their numbers."""
         occur = {interval.label for own in self.intervals for interval in own}
         if self.classes is None:
-            return sorted(occur)
-        if odd := sorted(occur - set(self.classes), key=str):
+            return sorted(occur, key=lambda label: (not label.isdecimal(), label.isdecimal() and int(label), label))
+        if odd := sorted(occur - set(self.classes)):
             raise ValueError(f"intervals: expected labels among {list(self.classes)}, got {odd}")
         return list(self.classes)
 
 
 def by_label(intervals: Sequence[Iterable[Interval | tuple]], classes: Sequence | None) -> ByLabel:
     """Return the rule of annotated intervals; `classes` are their labels in the order of their numbers."""
-    return ByLabel([[Interval(*interval) for interval in own] for own in intervals], classes)
+    made = [[Interval(str(label), start, end) for label, start, end in own] for own in intervals]
+    return ByLabel(made, None if classes is None else [str(label) for label in classes])
 
 
 Rule = ByTime | ByCount | ByLabel
@@ -96,37 +98,56 @@ Rule = ByTime | ByCount | ByLabel
 class Pieces(StoredDataset):
     """Pieces of another set's recordings; `cut` makes them. `titles` name the classes otherwise than their labels."""
 
-    def __init__(self, whole: EventDataset, rule: Rule, folder: Path, titles: Sequence[str] | None = None):
+    def __init__(
+        self,
+        whole: EventDataset,
+        rule: Rule,
+        folder: Path,
+        titles: Sequence[str] | None = None,
+        on_error: str = "raise",
+    ):
         self._whole, self._rule = whole, rule
-        self._packed, places = pack(whole, folder)
-        classes = [str(label) for label in rule.names()] if isinstance(rule, ByLabel) else whole.classes
+        self._packed, places = pack(whole, folder, on_error=on_error)
+        classes = rule.names() if isinstance(rule, ByLabel) else whole.classes
         self._pieces: list[tuple[int, int, int]] = []
         self._sources: list[int] = []
         targets: list[int] = []
+        empty, without = 0, 0
         for number, place in enumerate(places.tolist()):
+            if place < 0:
+                continue
             bounds = rule.bounds(self._packed.events(place).t, number)
-            for (start, end), label in zip(bounds, self._labels(number, len(bounds)), strict=True):
+            if isinstance(rule, ByLabel):
+                labels = [classes.index(interval.label) for interval in rule.intervals[number]]
+            else:
+                labels = [int(whole.targets[number])] * len(bounds)
+            for (start, end), label in zip(bounds, labels, strict=True):
+                empty += isinstance(rule, ByLabel) and start == end
                 if start < end:
                     self._pieces.append((place, start, end))
                     self._sources.append(number)
                     targets.append(label)
+            without += number not in self._sources[-len(bounds) :] if bounds else 1
         if not targets:
             raise ValueError(f"{whole.name}: expected recordings that are longer than a piece, got none")
+        if empty or without:
+            warnings.warn(
+                f"{whole.name}: left out: intervals without events: {empty}; recordings without a piece: {without} of "
+                f"{len(whole)}",
+                stacklevel=3,
+            )
         name, size = f"{whole.name}-pieces", self._packed.sensor_size
         super().__init__(name, whole.split, size, list(titles or classes), targets, whole.transform)
 
-    def _labels(self, number: int, count: int) -> list[int]:
-        """Return the labels of the pieces of a recording."""
-        if not isinstance(self._rule, ByLabel):
-            return [int(self._whole.targets[number])] * count
-        names = self._rule.names()
-        return [names.index(interval.label) for interval in self._rule.intervals[number]]
-
     @property
     def fingerprint(self) -> str:
-        if not is_ours(type(self)) or not self._whole.fingerprint:
-            return ""
-        return digest([self._whole.fingerprint, self._whole.targets.tolist(), self._rule])
+        whole = fingerprint_text(self._whole) if is_ours(type(self)) else ""
+        return whole and digest([whole, self._whole.targets.tolist(), self._rule])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The number of the whole of each piece: pieces of one recording are not divided."""
+        return np.array(self._sources)
 
     @property
     def parts(self) -> dict[str, np.ndarray]:
@@ -135,7 +156,7 @@ class Pieces(StoredDataset):
 
     def read(self, position: int, lenient: bool = False) -> Recording:
         place, start, end = self._pieces[position]
-        return Recording(self._packed.events(place)[start:end])
+        return Recording(self._packed.events(place, start, end))
 
     def where(self, position: int) -> str:
         _, start, end = self._pieces[position]
@@ -149,7 +170,7 @@ def read_intervals(path: str | os.PathLike) -> list[Interval]:
         path: a .csv with these names in its first line.
 
     Returns:
-        One interval per line; labels are whole numbers where all of them are, else text.
+        One interval per line.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -161,7 +182,7 @@ def read_intervals(path: str | os.PathLike) -> list[Interval]:
         ...     path = Path(folder, "labels.csv")
         ...     _ = path.write_text("class,startTime_usec,endTime_usec\n2,80048239,85092709\n")
         ...     read_intervals(path)
-        [Interval(label=2, start=80048239, end=85092709)]
+        [Interval(label='2', start=80048239, end=85092709)]
     """
     names = ("class", "startTime_usec", "endTime_usec")
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -170,9 +191,6 @@ def read_intervals(path: str | os.PathLike) -> list[Interval]:
             raise RecordingError(f"{path}: expected columns {', '.join(names)}, got {table.fieldnames}")
         rows = [[row[name] for name in names] for row in table]
     try:
-        intervals = [Interval(label, int(start), int(end)) for label, start, end in rows]
-    except (TypeError, ValueError) as error:
+        return [Interval(label.strip(), int(start), int(end)) for label, start, end in rows]
+    except (AttributeError, TypeError, ValueError) as error:
         raise RecordingError(f"{path}: expected times in µs, whole numbers, got {error}") from None
-    if all(interval.label.strip().isdecimal() for interval in intervals):
-        return [interval._replace(label=int(interval.label)) for interval in intervals]
-    return intervals

@@ -22,8 +22,7 @@ and all share the mismatch, which belongs to the sensor.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -42,11 +41,15 @@ REACH_PX = 7
 """How far an image moves, in sensor pixels."""
 # Recordings simulated together: enough to keep NumPy busy, few enough for the processor's cache.
 _BATCH = 32
+# For fewer recordings, starting processes takes longer than simulating.
+_FEW = 200
+GREY = np.array([0.299, 0.587, 0.114])
+"""The shares of red, green and blue in grey, ITU-R BT.601."""
 
 
 def model() -> tuple:
     """Return what determines recordings besides images and camera; the first number grows when the model changes."""
-    return 1, BLUR_PX, DARKEST, LEG_US, STEP_US, PATH_PX
+    return 1, BLUR_PX, DARKEST, LEG_US, STEP_US, PATH_PX, GREY.tolist()
 
 
 class Scene(NamedTuple):
@@ -95,59 +98,58 @@ def _lens(tiles: int, pixels: int, offset: float, tile_px: float) -> np.ndarray:
     return np.diff(ndtr((edge - pixel[:, None]) / BLUR_PX), axis=1)
 
 
-def write(
-    file: BinaryIO,
-    name: str,
-    labels: np.ndarray,
-    images: Callable[[range], np.ndarray],
-    camera: EventCamera,
-    scene: Scene,
-    num_workers: int | None,
-) -> None:
+class Batches(Dataset):
+    """The recordings of images, in batches that are simulated together.
+
+    Args:
+        pixels: (n, rows, columns) or (n, channels, rows, columns), one channel or three, which become grey.
+        white: the value that becomes 1.
+        camera, scene: as in `recorded`.
+        first: the number of the first image, from which on recordings are numbered.
+    """
+
+    def __init__(self, pixels: np.ndarray, white: float, camera: EventCamera, scene: Scene, first: int = 0):
+        self._pixels, self._white, self._camera, self._scene, self._first = pixels, white, camera, scene, first
+
+    def __len__(self) -> int:
+        return -(-len(self._pixels) // _BATCH)
+
+    def __getitem__(self, position: int) -> list[np.ndarray]:
+        part = self._pixels[position * _BATCH : (position + 1) * _BATCH] / self._white
+        if part.ndim == 4:
+            part = np.tensordot(part, GREY, (1, 0)) if part.shape[1] == 3 else part[:, 0]
+        start = self._first + position * _BATCH
+        return recorded(part, range(start, start + len(part)), self._camera, self._scene)
+
+
+def write(file: BinaryIO, name: str, labels: np.ndarray, batches: Batches, num_workers: int | None) -> None:
     """Simulate all recordings, in parallel, into a packed file.
 
     Args:
         file: the open file.
-        name: of the set, for the progress bar.
+        name: of the set, for the progress bar and messages.
         labels: one per recording.
-        images: returns the images of a range of numbers, within [0, 1], (n, rows, columns).
-        camera, scene: as in `recorded`.
-        num_workers: processes; None is one per core, and none besides this one for one batch.
+        batches: the recordings.
+        num_workers: processes; None is one per core, and none besides this one for few recordings.
+
+    Raises:
+        ValueError: an image gives no event, naming it.
     """
     from tqdm import tqdm
 
-    numbers = [range(start, min(start + _BATCH, len(labels))) for start in range(0, len(labels), _BATCH)]
-    workers = (os.cpu_count() or 1) if num_workers is None else num_workers
-    batches = DataLoader(
-        _Batches(numbers, images, camera, scene),
-        batch_size=None,
-        num_workers=workers if len(numbers) > 1 else 0,
-        collate_fn=_unchanged,
-    )
-    writer = _cache.Writer(file, (camera.width, camera.height, 2))
+    workers = num_workers if num_workers is not None else (os.cpu_count() or 1) if len(labels) >= _FEW else 0
+    loader = DataLoader(batches, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    writer, number = _cache.Writer(file, (batches._camera.width, batches._camera.height, 2)), 0
     with tqdm(total=len(labels), desc=f"simulating {name}", unit="recording") as progress:
-        for batch, made in zip(numbers, batches, strict=True):
-            for number, events in zip(batch, made, strict=True):
-                writer.add(Recording(Events.of(events)), int(labels[number]), number)
-            progress.update(len(batch))
+        for made in loader:
+            for events in made:
+                try:
+                    writer.add(Recording(Events.of(events)), int(labels[number]), number)
+                except ValueError as error:
+                    raise ValueError(f"{name}, image {number}: {error}") from None
+                number += 1
+            progress.update(len(made))
     writer.finish()
-
-
-@dataclass
-class _Batches(Dataset):
-    """The recordings of batches of images."""
-
-    numbers: list[range]
-    images: Callable[[range], np.ndarray]
-    camera: EventCamera
-    scene: Scene
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, position: int) -> list[np.ndarray]:
-        batch = self.numbers[position]
-        return recorded(self.images(batch), batch, self.camera, self.scene)
 
 
 def _unchanged(batch: list[np.ndarray]) -> list[np.ndarray]:

@@ -12,8 +12,6 @@ from ._dataset import StoredDataset, digest, is_ours
 from ._event_camera import EventCamera
 from ._events import Recording
 
-_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-
 
 def as_events(
     source: "images.Source | images.Images",
@@ -30,15 +28,15 @@ def as_events(
     its image, its place in the set and the arguments only. All are simulated on first use, in parallel, and kept.
 
     Args:
-        source: an `images.Images`; or what `images.load` takes, whose training and test part are both returned.
+        source: an `images.Images`; or what `images.load` takes, of which every part is returned.
         pixel: the side of an image's pixel, in sensor pixels, > 0.
-        camera: the sensor; None has the size that the image needs with its motion.
+        camera: the sensor, not smaller than the image; None has the size that the image needs with its motion.
         cache: the folder of the packed files; None is this package's folder in the user's cache.
         num_workers: simulating processes, >= 0; None is one per core.
         loading: root, download and resize, as in `images.load`.
 
     Returns:
-        A data set of recordings, or (train, test) of them; `loaders` takes either.
+        A data set of recordings, or (train, test) or (train, val, test) of them; `loaders` takes each.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: as `images.load`, or an argument is out of range.
@@ -61,12 +59,14 @@ def as_events(
         if loading:
             raise TypeError(f"expected no {', '.join(loading)} with images in memory")
         return Simulated(source, "images", "all", pixel, camera, cache, num_workers)
-    train, test = images.load(source, **loading)
+    parts = images.parts(source, **loading)
     name = source if isinstance(source, str) and source in images.names() else "images"
-    return (
-        Simulated(train, name, "train", pixel, camera, cache, num_workers),
-        Simulated(test, name, "test", pixel, camera, cache, num_workers),
-    )
+    made, first = [], 0
+    for part in ("train", "val", "test"):
+        if part in parts:
+            made.append(Simulated(parts[part], name, part, pixel, camera, cache, num_workers, first))
+            first += len(parts[part])
+    return tuple(made)
 
 
 class Simulated(StoredDataset):
@@ -81,25 +81,30 @@ class Simulated(StoredDataset):
         camera: EventCamera | None,
         cache: str | PathLike | None,
         num_workers: int | None,
+        first: int = 0,
     ):
-        height, width = shown.images.shape[2:]
-        sides = (math.ceil(side * pixel) + _saccades.REACH_PX for side in (width, height))
-        camera = EventCamera(*sides) if camera is None else camera
+        channels, height, width = shown.images.shape[1:]
+        if channels not in (1, 3):
+            raise ValueError(f"images: expected one channel or three, got {channels}")
+        sides = [math.ceil(side * pixel) for side in (width, height)]
+        camera = camera or EventCamera(*(side + _saccades.REACH_PX for side in sides))
+        if type(camera) is not EventCamera:  # the file is known by the camera's values, not by its code
+            raise TypeError(f"camera: expected an EventCamera, got a {type(camera).__name__}")
+        if camera.width < sides[0] or camera.height < sides[1]:
+            raise ValueError(
+                f"camera: expected one of at least {sides[0]} x {sides[1]} pixels, as the image, got {camera}"
+            )
         super().__init__(
             f"{name}-as-events", split, (camera.width, camera.height, 2), shown.classes, shown.targets.numpy()
         )
-        content = hashlib.sha256(np.ascontiguousarray(shown.pixels).tobytes()).hexdigest()
-        self._digest = digest((_saccades.model(), content, self.targets.tolist(), pixel, camera))
+        pixels, scene = shown.pixels, _saccades.Scene(pixel, is_ink=False)
+        content = hashlib.sha256(pixels.tobytes()).hexdigest(), pixels.shape, pixels.dtype.str
+        self._digest = digest((_saccades.model(), content, self.targets.tolist(), scene, camera, first))
         folder = _checks.folder("cache", cache) or _cache.user_folder()
-        scene = _saccades.Scene(pixel, is_ink=False)
-
-        def light(part: range) -> np.ndarray:
-            values = shown.pixels[part.start : part.stop] / shown.white
-            return np.tensordot(values[:, :3], _GREY, (1, 0)) if values.shape[1] >= 3 else values[:, 0]
-
+        batches = _saccades.Batches(pixels, shown.white, camera, scene, first)
         self._pack = _cache.load_or_build(
             folder / f"{self.name}-{split}-{self._digest}.pack",
-            lambda file: _saccades.write(file, self.name, self.targets, light, camera, scene, num_workers),
+            lambda file: _saccades.write(file, self.name, self.targets, batches, num_workers),
         )
 
     @property

@@ -20,13 +20,13 @@ def opened(name: Source, known: Sequence[str], **options: Any) -> EventDataset:
     Raises:
         TypeError, ValueError: it is no source, or its parts do not belong together.
     """
-    if isinstance(name, str) and (found := of_code(name)) is not None:
-        return opened(found, known, **options)
     if isinstance(name, EventDataset):
         return name
     if isinstance(name, str | PathLike):
         if Path(name).expanduser().is_dir():
             return EventFolder(name, **options)
+        if isinstance(name, str) and (found := of_code(name)) is not None:
+            return opened(found, known, **options)
         raise ValueError(
             f"name: expected one of {list(known)}, a folder of recordings, or FILE.py:NAME or MODULE:NAME of your own "
             f"data set, got {str(name)!r}"
@@ -61,7 +61,7 @@ def _module_of(path: Path) -> Any:
         raise ValueError(f"name: expected a file, got none at {path}")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)  # last: a random.py beside it is not Python's
     module = _imported(path.stem)
     if Path(module.__file__ or "").resolve() != path.resolve():
         raise ValueError(f"name: expected a file whose name no other module has, got {path}; rename it")

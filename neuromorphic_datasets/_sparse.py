@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -10,7 +11,11 @@ from ._events import Events
 
 
 def rows_of(
-    recordings: Sequence[Events], cuts: Sequence[tuple[np.ndarray, np.ndarray]], steps: int, size: tuple[int, int, int]
+    recordings: Sequence[Events],
+    cuts: Sequence[tuple[np.ndarray, np.ndarray]],
+    steps: int,
+    size: tuple[int, int, int],
+    naming: Sequence[AbstractContextManager],
 ) -> torch.Tensor:
     """Return the counts of recordings as a CSR tensor, float32 of shape (T * B, C * H * W), time first.
 
@@ -19,6 +24,7 @@ def rows_of(
         cuts: the slices of each one's frames, as `_frames.slices` returns them.
         steps: the number of time steps, T; shorter recordings have empty rows at the end.
         size: (width, height, polarities).
+        naming: for each recording, a context that names it in errors.
 
     Raises:
         ValueError: an event is off the sensor.
@@ -29,11 +35,13 @@ def rows_of(
     sizes, parts = np.zeros((steps, len(recordings)), np.int64), []
     counts = np.zeros(width * height * polarities, np.int32)
     for number, (events, (starts, ends)) in enumerate(zip(recordings, cuts, strict=True)):
-        columns, values = np.empty(len(events), np.int64), np.empty(len(events), np.float32)
-        own, channels = np.zeros(len(starts), np.int64), events.channels(polarities)
-        arguments = events.x, events.rows(), channels, starts, ends, height, width, counts, columns, values, own
-        if _kernels.cells(*arguments) >= 0:
-            events.on(size)
+        most = int((ends - starts).sum())  # overlapping frames share events
+        columns, values = np.empty(most, np.int64), np.empty(most, np.float32)
+        own = np.zeros(len(starts), np.int64)
+        with naming[number]:
+            place = events.x, events.rows(), events.channels(polarities)
+            if _kernels.cells(*place, starts, ends, height, width, counts, columns, values, own) >= 0:
+                events.on(size)
         sizes[: len(starts), number] = own
         parts.append((own, columns, values))
     crow = np.concatenate([[0], sizes.ravel().cumsum()])

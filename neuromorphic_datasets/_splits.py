@@ -7,19 +7,23 @@ import numpy as np
 
 
 def divided(
-    argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int, given: float | None = None
+    argument: str,
+    targets: np.ndarray,
+    pool: np.ndarray,
+    fraction: float,
+    seed: int,
+    given: float | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the indices in `pool` into two parts, the second a stratified `fraction`, each ascending.
 
-    Messages show `given`, the argument's own value, if it is another.
+    Messages show `given`, the argument's own value, if it is another. Indices of equal `groups` stay together.
 
     Raises:
         ValueError: naming `argument`, if a class would be missing from a part.
     """
     if fraction == 0:
         return pool, pool[:0]
-    from sklearn.model_selection import train_test_split
-
     labels, counts = np.unique(targets[pool], return_counts=True)
     shown = fraction if given is None else given
     message = (
@@ -27,7 +31,7 @@ def divided(
         f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {shown}"
     )
     try:
-        train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)
+        train, rest = _parted(targets, pool, fraction, seed, groups)
     except ValueError as error:
         raise ValueError(message) from error
     if any(len(np.unique(targets[part])) < len(labels) for part in (train, rest)):
@@ -35,15 +39,33 @@ def divided(
     return np.sort(train), np.sort(rest)
 
 
-def fixed_test_part(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _parted(
+    targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    if groups is None:
+        train, rest = train_test_split(pool, test_size=fraction, stratify=targets[pool], random_state=seed)
+        return train, rest
+    wholes, first = np.unique(groups[pool], return_index=True)
+    of_whole = targets[pool][first]
+    # Annotated pieces of one recording have several labels, by whose first one wholes cannot be stratified.
+    is_one = bool((of_whole[np.searchsorted(wholes, groups[pool])] == targets[pool]).all())
+    train, rest = train_test_split(wholes, test_size=fraction, stratify=of_whole if is_one else None, random_state=seed)
+    return pool[np.isin(groups[pool], train)], pool[np.isin(groups[pool], rest)]
+
+
+def fixed_test_part(
+    targets: np.ndarray, groups: np.ndarray | None = None, fraction: float = 0.2, argument: str = "targets"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training and test of a set without a published test part: a stratified fifth for the test.
 
     It is always the same, whatever the seed of a training.
 
     Raises:
-        ValueError: if a class would be missing from a part.
+        ValueError: naming `argument`, if a class would be missing from a part.
     """
-    return divided("targets", targets, np.arange(len(targets)), 0.2, 0)
+    return divided(argument, targets, np.arange(len(targets)), fraction, 0, groups=groups)
 
 
 def published_test_part(targets: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -66,12 +88,15 @@ def published_test_part(targets: np.ndarray, names: Sequence[str]) -> tuple[np.n
     return np.setdiff1d(order, test), np.sort(test)
 
 
-def fold_of(targets: np.ndarray, fold: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (train, test) indices of one of the stratified folds."""
-    from sklearn.model_selection import StratifiedKFold
+def fold_of(
+    targets: np.ndarray, fold: int, folds: int, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (train, test) indices of one of the stratified folds, in which equal `groups` stay together."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     rarest = np.unique(targets, return_counts=True)[1].min()
     if folds > rarest:
         raise ValueError(f"folds: expected at most {rarest}, the number of recordings of the rarest class, got {folds}")
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(targets, targets))[fold]
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(targets, targets, groups))[fold]

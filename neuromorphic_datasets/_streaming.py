@@ -3,14 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _checks
 from ._frames import count, window_starts
-from .readers import RecordingError, check_effects, options, pieces_of
+from .readers import RecordingError, check_effects, options, pieces_of, reads_in_pieces
 from .readers._recording import Losses
 
 # Events, or words, of a piece: some megabytes.
@@ -22,8 +21,11 @@ def stream(
     *,
     time_window: float,
     sensor_size: tuple[int, int, int] | None = None,
+    columns: str | None = None,
+    time_unit: str | None = None,
+    place: str | None = None,
+    clock_tolerance: int = 0,
     dtype: DTypeLike = np.int16,
-    **reading: Any,
 ) -> Iterator[np.ndarray]:
     r"""Yield the frames of a recording one by one, in constant memory.
 
@@ -34,11 +36,11 @@ def stream(
         path: a file of a format of `read_events`, but .npz, which cannot be read in pieces.
         time_window: µs per frame, > 0.
         sensor_size: (width, height, polarities); None is the size that the file states.
+        columns, time_unit, place, clock_tolerance: as in `read_events`.
         dtype: as in `to_frames`.
-        reading: columns, time_unit, place and clock_tolerance, as in `read_events`.
 
     Yields:
-        Arrays of shape (polarities, height, width), the caller's own.
+        Arrays of shape (polarities, height, width), or (polarities, width) for events without y, the caller's own.
 
     Raises:
         RecordingError, ValueError, TypeError, FileNotFoundError: as `read_events` and `to_frames`, or the file is not
@@ -54,14 +56,19 @@ def stream(
         (3, (2, 2, 4), 2, 0)
     """
     window = _checks.positive("time_window", time_window)
-    if "on_error" in reading:
-        raise TypeError("on_error: expected none, as which events are faulty is known only at the end of a recording")
-    chosen = options(sensor_size=sensor_size, piece=_PIECE, **reading)
+    chosen = options(
+        sensor_size=sensor_size,
+        columns=columns,
+        time_unit=time_unit,
+        place=place,
+        clock_tolerance=clock_tolerance,
+        piece=_PIECE,
+    )
     check_effects(Path(path), chosen)
+    if not reads_in_pieces(Path(path)):
+        raise ValueError(f"path: expected a format that can be read in pieces, got {path}; use read_events")
     opened, pieces = pieces_of(Path(path), chosen, Losses())
     size = chosen.sensor_size or opened.sensor_size
-    if not opened.in_pieces:
-        raise ValueError(f"path: expected a format that can be read in pieces, got {path}; use read_events")
     if size is None:
         raise ValueError(f"sensor_size: expected (width, height, polarities), as {path} does not state it, got None")
     return _frames(path, pieces, window, size, np.dtype(dtype))
@@ -70,16 +77,17 @@ def stream(
 def _frames(
     path: str | os.PathLike, pieces: Iterator, window: float, size: tuple[int, int, int], dtype: np.dtype
 ) -> Iterator[np.ndarray]:
-    shape, first, number = size[::-1], None, 0
+    shape, first, number, flat = size[::-1], None, 0, False
     frame = np.zeros((1, *shape), dtype)
     for events in pieces:
+        flat = events.y is None
         first = int(events.t[0]) if first is None else first
         t = events.t - first
         cut = 0
         while cut < len(t):
             [following] = window_starts(window, number + 1, number + 2)
             if t[cut] >= following:
-                yield frame[0]
+                yield frame[0, :, 0] if flat else frame[0]
                 frame, number = np.zeros((1, *shape), dtype), number + 1
                 continue
             end = int(np.searchsorted(t, following))
@@ -87,4 +95,4 @@ def _frames(
             cut = end
     if first is None:
         raise RecordingError(f"{path}: expected at least one event, got none")
-    yield frame[0]
+    yield frame[0, :, 0] if flat else frame[0]

@@ -15,7 +15,7 @@ from ._dataset import digest
 from ._events import Recording
 from ._files import FileDataset
 from ._packing import check_on_error, pack
-from .readers import FORMATS, TABLES, may_be_recording, options, read_recording
+from .readers import FORMATS, effective, may_be_recording, options, read_recording
 from .transforms import ToFrames
 
 __all__ = ["EventFolder"]
@@ -94,8 +94,8 @@ class EventFolder(FileDataset):
             raise FileNotFoundError(f"root: expected a folder of class folders, got {state} at {root}")
         classes, files, labels = _listed(folder)
         for name, value in (("columns", columns), ("time_unit", time_unit), ("place", place)):
-            if value is not None and not any(file.suffix.lower() in TABLES for file in files):
-                raise ValueError(f"{name}: expected None, as {folder} has no {', '.join(TABLES)}, got {value!r}")
+            if value is not None and not any(name in effective(file) for file in files):
+                raise ValueError(f"{name}: expected None, as it has no effect on a file of {folder}, got {value!r}")
         super().__init__(folder.name, "all", self._options.sensor_size, classes, files, labels)
         self._root = folder
         self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
@@ -116,9 +116,18 @@ class EventFolder(FileDataset):
         names = np.array([file.relative_to(self._root).parts[0] for file in self.files])
         return {part.name: np.flatnonzero(names == part.name) for part in divided_folders(self._root)}
 
+    def recording(self, position: int, lenient: bool = False) -> Recording:
+        """Return a recording as read from its file."""
+        file = self.files[position]
+        given = {name for name in ("columns", "time_unit", "place") if getattr(self._options, name) is not None}
+        unused: dict[str, Any] = dict.fromkeys(given - effective(file)) if given else {}
+        chosen = replace(self._options, sensor_size=self.sensor_size, lenient=lenient, **unused)
+        return read_recording(file, chosen)
+
     def read(self, position: int, lenient: bool = False) -> Recording:
-        chosen = replace(self._options, sensor_size=self.sensor_size, lenient=lenient)
-        return read_recording(self.files[position], chosen)
+        if not hasattr(self, "_places"):
+            return self.recording(position, lenient)
+        return Recording(self._packed.events(self._place(self.files[position])))
 
     def events(self, position: int) -> np.ndarray:
         return self._packed.events(self._place(self.files[position])).structured()

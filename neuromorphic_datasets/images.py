@@ -17,6 +17,7 @@ import functools
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,10 @@ class _Batches(Images):
 
     @classmethod
     def of(cls, images: Images, chosen: np.ndarray) -> "_Batches":
-        return cls(images.pixels[chosen], images.targets.numpy()[chosen], images.classes)
+        part = cls.__new__(cls)
+        part.images, part.targets = images.images[chosen], images.targets[chosen]
+        part.white, part.classes = images.white, images.classes
+        return part
 
 
 def _collated(samples: Sequence) -> Sequence[torch.Tensor]:
@@ -165,24 +169,25 @@ def load(
         >>> len(train), len(test), train.images.shape, train.classes[-1]
         (1437, 360, torch.Size([1437, 1, 8, 8]), '9')
     """
-    parts = _parts(name, root, download, resize)
+    parts = _all_parts(name, root, download, resize)
     return parts["train"], parts["test"]
 
 
-def _parts(
+def _all_parts(
     name: Source, root: str | PathLike | None, download: bool, resize: int | tuple[int, int] | None
 ) -> dict[str, Images]:
     """Return the images of train, test and perhaps val."""
     size = None if resize is None else _checks.sides("resize", resize)
     if isinstance(name, str) and name in names():
         return _known(name, root, download, size)
-    if isinstance(name, str) and (found := of_code(name)) is not None:
-        return _parts(found, root, download, resize)
+    is_folder = isinstance(name, str | PathLike) and Path(name).expanduser().is_dir()
+    if isinstance(name, str) and not is_folder and (found := of_code(name)) is not None:
+        return _all_parts(found, root, download, resize)
     if isinstance(name, list | tuple) and all(isinstance(part, Images) for part in name):
         if resize is not None:
             raise ValueError(f"resize: expected None for images in memory, got {resize!r}")
         parts = _together(name)
-    elif isinstance(name, str | PathLike) and Path(name).expanduser().is_dir():
+    elif isinstance(name, str | PathLike) and is_folder:
         parts = _divided(*of_folder(Path(name).expanduser(), size))
     elif isinstance(name, str | PathLike):
         raise ValueError(
@@ -196,6 +201,12 @@ def _parts(
     if root is not None or download:
         raise ValueError(f"root and download: expected only with a name, got {root!r} and {download!r}")
     return parts
+
+
+def parts(name: Source, **options: Any) -> dict[str, Images]:
+    """Return the images of train, test and perhaps val; the arguments are those of `load`."""
+    given = {"root": None, "download": False, "resize": None} | options
+    return _all_parts(name, **given)
 
 
 def _known(name: str, root: str | PathLike | None, download: bool, size: tuple[int, int] | None) -> dict[str, Images]:
@@ -257,7 +268,7 @@ def loaders(
     )
     fraction = _checks.fraction("val_fraction", val_fraction)
     kept = _checks.positive_fraction("train_fraction", train_fraction)
-    parts = _parts(name, root, download, resize)
+    parts = _all_parts(name, root, download, resize)
     train, targets = parts["train"], parts["train"].targets.numpy()
     train_part, val_part = np.arange(len(train)), np.arange(0)
     if "val" not in parts:

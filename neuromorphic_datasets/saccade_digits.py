@@ -97,13 +97,9 @@ class SaccadeDigits(StoredDataset):
             transform,
         )
         path = root / f"saccade-digits-{_fingerprint()}.pack"
-        labels = scans.target
-
-        def ink(part: range) -> np.ndarray:
-            return scans.images[part.start : part.stop] / 16
-
+        batches, labels = _saccades.Batches(scans.images, 16, CAMERA, _SCENE), scans.target
         self._pack = _cache.load_or_build(
-            path, lambda file: _saccades.write(file, "saccade-digits", labels, ink, CAMERA, _SCENE, None)
+            path, lambda file: _saccades.write(file, "saccade-digits", labels, batches, None)
         )
 
     @property

@@ -184,5 +184,5 @@ def test_a_class_without_recordings_is_refused(root, tmp_path):
 
 def test_columns_without_a_table_are_refused(root, tmp_path):
     shutil.rmtree(root / "all kinds")
-    with pytest.raises(ValueError, match=r"^columns: expected None, as .* has no \.csv, .*, got 'txyp'"):
+    with pytest.raises(ValueError, match=r"^columns: expected None, as it has no effect on a file of .*, got 'txyp'"):
         EventFolder(root, columns="txyp", cache=tmp_path)

@@ -300,10 +300,20 @@ def test_an_unwritable_cache_is_named(root, tmp_path):
         loaders("nmnist", root=root, cache=tmp_path / "file")
 
 
-@pytest.mark.parametrize("framing", [{"n_time_bins": 7}, {"time_window": 20_000}])
+@pytest.mark.parametrize(
+    "framing",
+    [
+        {"n_time_bins": 7},
+        {"time_window": 20_000},
+        {"transform": transforms.ToFrames((34, 34, 2), time_window=9000, overlap=8000, remainder="drop")},
+        {"transform": transforms.ToFrames((34, 34, 2), n_time_bins=7, overlap=0.5, remainder="drop")},
+    ],
+)
 @pytest.mark.parametrize("augment", [None, lambda events, generator: events[::2]])
 def test_sparse_frames_are_the_dense_ones(tmp_path, framing, augment):
     own = Made([recording(np.random.default_rng(seed), last=90_000) for seed in range(12)], [0, 1] * 6)
+    framing = dict(framing)
+    own.transform = framing.pop("transform", None)
     options = {"cache": tmp_path, "batch_size": 4, "val_fraction": 0, "test_fraction": 0.5, "augment": augment}
     dense, sparse = (loaders(own, layout=layout, **framing, **options) for layout in ("dense", "sparse"))
     for one, other in zip(dense[::2], sparse[::2], strict=True):
@@ -317,3 +327,14 @@ def test_sparse_frames_are_the_dense_ones(tmp_path, framing, augment):
 def test_layouts_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"^layout: expected 'dense' or 'sparse', got 'coo'"):
         loaders("saccade-digits", layout="coo")
+
+
+def test_sparse_rows_are_as_torch_wants_them(tmp_path):
+    own = Made([recording(np.random.default_rng(seed), last=90_000) for seed in range(4)], [0, 1] * 2)
+    options = {"cache": tmp_path, "val_fraction": 0, "test_fraction": 0.5}
+    _, _, test = loaders(own, layout="sparse", **options)
+    rows, _ = next(iter(test))
+    again = torch.sparse_csr_tensor(
+        rows.crow_indices(), rows.col_indices(), rows.values(), rows.shape, check_invariants=True
+    )
+    assert torch.equal(again.to_dense(), rows.to_dense())

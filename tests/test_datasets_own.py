@@ -124,8 +124,8 @@ def test_a_file_with_its_old_time_and_size_is_read_again(folder, tmp_path):
 def test_what_a_users_own_code_reads_is_read_each_time(folder, tmp_path):
     def kind(shift):
         class Shifted(EventFolder):
-            def read(self, position, lenient=False):
-                recording = super().read(position, lenient)
+            def recording(self, position, lenient=False):
+                recording = super().recording(position, lenient)
                 return replace(recording, events=replace(recording.events, x=recording.events.x + shift))
 
         return Shifted
@@ -503,3 +503,55 @@ def test_random_sets_are_counted_right_or_refused_by_name(tmp_path, first, later
                     assert same and not frames[length:, column].any()
                     expected.pop(same[0])
         assert expected == []
+
+
+# Copies, parts and tuples of a set are read as the set is.
+
+
+class AllOn(EventFolder):
+    def events(self, position):
+        events = super().events(position)
+        events["p"] = 1
+        return events
+
+
+def test_a_class_s_own_events_count_in_tuples_and_parts(folder, tmp_path):
+    on = AllOn(folder, columns="xytp", cache=tmp_path)
+    for source in (on, (on, on), nd.load(on, "train")):
+        parts = loaders(source, n_time_bins=1, cache=tmp_path, val_fraction=0)
+        assert sum(float(frames[:, :, 0].sum()) for part in (parts[0], parts[2]) for frames, _ in part) == 0
+
+
+def test_dropped_faults_stay_dropped_in_tuples_and_parts(folder, tmp_path):
+    (folder / "a" / "0.csv").write_text("1,2,10,1\n3,4,5,0\n")
+    with pytest.warns(UserWarning, match="faults dropped: 1; the first: .*the time goes back"):
+        mine = EventFolder(folder, columns="xytp", on_error="drop", cache=tmp_path)
+    for source in ((mine, mine), nd.load(mine, "all", transform=lambda events: events)):
+        train, _, test = loaders(source, cache=tmp_path, val_fraction=0)
+        assert sum(float(frames.sum()) for part in (train, test) for frames, _ in part) % 15 == 0
+    with pytest.raises(ValueError, match=r"^on_error: expected 'raise', as mine has been read already, got 'skip'"):
+        loaders(mine, on_error="skip")
+
+
+def test_the_test_part_is_the_same_for_every_seed(tmp_path):
+    rng = np.random.default_rng(0)
+    own = Own([array([(rng.integers(8), 0, 0, 1), (0, 0, n + 1, 0)]) for n in range(20)])
+    expected = [events["t"][-1] for events, _ in nd.load(own, "test")]
+    for seed in range(3):
+        _, _, test = loaders(own, seed=seed, cache=tmp_path, n_time_bins=1)
+        assert test.dataset.targets.tolist() == nd.load(own, "test").targets.tolist()
+        assert [number + 1 for number in test.dataset._numbers] == expected
+
+
+def test_a_method_is_no_fingerprint(tmp_path):
+    class Method(Own):
+        def fingerprint(self):
+            return "1"
+
+    own = Method([array(GOOD)] * 10)
+    for source in (own, (own, own), nd.load(own, "train"), nd.cut(Own([array(GOOD)] * 4), n_events=1, cache=tmp_path)):
+        if isinstance(source, EventDataset) and source.name == "own-pieces":
+            assert source.fingerprint == ""
+            continue
+        with pytest.raises(TypeError, match=r"^fingerprint: expected a string, got .*; write @property above"):
+            loaders(source, cache=tmp_path, **({} if isinstance(source, tuple) else HALVES))

@@ -4,11 +4,13 @@ import hashlib
 import pickle
 import struct
 import zipfile
+from contextlib import nullcontext
 
 import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from event_files import EVENTS, aedat3, aedat4, dat, dat1, nmnist
 
 import neuromorphic_datasets as nd
@@ -92,7 +94,7 @@ def asl(folder):
 def cifar(folder):
     """``airplane/cifar10_airplane_0.aedat4``."""
     recordings = []
-    for label, name in ((0, "airplane"), (3, "cat"), (9, "truck")):
+    for label, name in enumerate(nd.info("cifar10dvs").classes):
         (folder / name).mkdir(parents=True)
         for number in range(5):
             aedat4(folder / name / f"cifar10_{name}_{number}.aedat4", EVENTS[number % 2 :])
@@ -178,7 +180,7 @@ def smnist(folder):
 def st_mnist(folder):
     """``data_submission/0/LUT_0.mat`` and samples: 100 rows of -1, 0, 1, then one of times in s."""
     recordings = []
-    for label in range(3):
+    for label in range(10):
         for number in range(5):
             events = recording(label * 5 + number, (10, 10, 2))
             table = np.zeros((101, len(events)))
@@ -266,7 +268,7 @@ def es_imagenet(folder):
 def bullying(folder):
     """``handshake/A/0.npy``: an array of objects, lists of (t, x, y, p, ...)."""
     recordings = []
-    for label, name in ((0, "handshake"), (3, "walking"), (9, "kicking")):
+    for label, name in enumerate(nd.info("bullying10k").classes):
         for number in range(5):
             events = recording(label + number)
             rows = [(t, x, y, p, 0) for x, y, t, p in events.tolist()]
@@ -374,13 +376,16 @@ def test_a_fixture_can_be_pickled(fixture):
 
 def test_a_fixture_makes_batches(fixture):
     name, root, _ = fixture
-    train, _, test = nd.loaders(name, root=root, cache=root / "cache", n_time_bins=5, val_fraction=0)
+    steps_back = name.startswith("navgesture")
+    with pytest.warns(UserWarning, match="the time goes back") if steps_back else nullcontext():
+        train, _, test = nd.loaders(name, root=root, cache=root / "cache", n_time_bins=5, val_fraction=0)
     width, height, polarities = nd.info(name).sensor_size
     for loader in (train, test):
-        frames, labels = next(iter(loader))
-        assert frames.shape == (5, len(loader.dataset), polarities, height, width)
+        frames, _ = next(iter(loader))
+        assert frames.shape == (5, min(32, len(loader.dataset)), polarities, height, width)
         assert (frames.sum((0, 2, 3, 4)) > 0).all()
-        assert sorted(labels.tolist()) == sorted(loader.dataset.targets.tolist())
+        everything = torch.cat([labels for _, labels in loader])
+        assert sorted(everything.tolist()) == sorted(loader.dataset.targets.tolist())
 
 
 def test_a_fixture_is_verified(fixture):
@@ -432,9 +437,10 @@ def test_ssc_validates_on_its_own_part(tmp_path):
 def test_the_real_st_mnist_sample(tmp_path):
     from test_datasets_readers import formats_folder
 
-    place = tmp_path / "STMNIST" / "data_submission" / "0"
-    place.mkdir(parents=True)
-    (place / "s.mat").write_bytes((formats_folder() / "sample_stmnist.mat").read_bytes())
+    for digit in range(10):
+        place = tmp_path / "STMNIST" / "data_submission" / str(digit)
+        place.mkdir(parents=True)
+        (place / "s.mat").write_bytes((formats_folder() / "sample_stmnist.mat").read_bytes())
     events, label = nd.load("stmnist", "all", root=tmp_path)[0]
     assert (len(events), label) == (745 + 1601, 0)
     assert (events["p"] == 1).sum() == 1601

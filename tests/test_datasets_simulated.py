@@ -1,6 +1,8 @@
 """Images as events: the same for everyone, kept, and taken wherever recordings are."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -87,3 +89,46 @@ def test_parts_go_into_the_loaders(tmp_path):
 def test_arguments_are_checked(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         nd.as_events(bars(), cache=tmp_path, **options)
+
+
+def test_images_of_the_same_bytes_are_told_apart(tmp_path):
+    camera = EventCamera(24, 24)
+    content = np.arange(256, dtype=np.uint8)
+    shapes = [(2, 1, 8, 16), (2, 1, 16, 8), (4, 1, 8, 8)]
+    arrays = [content.reshape(shape) for shape in shapes] + [content.view(np.uint16).reshape(2, 1, 8, 8)]
+    sets = [images.Images(array, [0] * len(array), ["any"]) for array in arrays]
+    assert len({nd.as_events(one, cache=tmp_path, camera=camera).fingerprint for one in sets}) == 4
+
+
+def test_a_camera_with_code_of_its_own_and_crops_are_refused(tmp_path):
+    class Mine(EventCamera):
+        pass
+
+    with pytest.raises(TypeError, match=r"^camera: expected an EventCamera, got a Mine"):
+        nd.as_events(bars(), camera=Mine(24, 24), cache=tmp_path)
+    with pytest.raises(ValueError, match=r"^camera: expected one of at least 12 x 10 pixels"):
+        nd.as_events(bars(), camera=EventCamera(11, 17), cache=tmp_path)
+    with pytest.raises(ValueError, match=r"^images: expected one channel or three, got 2"):
+        nd.as_events(bars(channels=2), cache=tmp_path)
+
+
+def test_each_recording_has_noise_of_its_own(tmp_path):
+    dark = images.Images(np.zeros((2, 1, 10, 12), np.uint8), [0, 0], ["dark"])
+    train, test = nd.as_events((dark, dark), cache=tmp_path)
+    assert not any(np.array_equal(train[0][0], other) for other in (train[1][0], test[0][0], test[1][0]))
+
+
+def test_workers_that_do_not_fork_can_simulate(tmp_path):
+    code = (
+        "import multiprocessing, sys, numpy as np\n"
+        "import neuromorphic_datasets as nd\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        "    shown = nd.images.Images(np.full((40, 1, 6, 6), 255, np.uint8), [0] * 40, ['white'])\n"
+        "    print(len(nd.as_events(shown, cache=sys.argv[1], num_workers=2)))\n"
+    )
+    (tmp_path / "simulate.py").write_text(code)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "simulate.py", tmp_path / "cache"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "40\n"

@@ -11,29 +11,29 @@ from pathlib import Path
 import numpy as np
 
 from .. import _checks
-from .._events import Events, Recording, RecordingError
+from .._events import LATEST, Events, Recording, RecordingError
 from ._columns import UNITS
 from ._recording import Losses, Options, Stream, checked, joined
 
 __all__ = [
     "FORMATS",
-    "TABLES",
     "Options",
     "RecordingError",
+    "effective",
     "may_be_recording",
     "options",
     "pieces_of",
     "read_array",
     "read_events",
     "read_recording",
+    "reads_in_pieces",
+    "rechecked",
 ]
 
 FORMATS = (
     ".bin", ".dat", ".raw", ".aedat", ".aedat4", ".es", ".csv", ".txt", ".npy", ".npz", ".h5", ".hdf5",
 )  # fmt: skip
 """File name endings of recordings."""
-TABLES = (".csv", ".txt", ".npy", ".npz", ".h5", ".hdf5")
-"""Those whose files may leave the order of columns or the unit of time to the caller."""
 
 
 def options(
@@ -62,7 +62,7 @@ def options(
         _checks.columns(columns),
         time_unit,
         place,
-        _checks.integer("clock_tolerance", clock_tolerance, 0),
+        _checks.integer("clock_tolerance", clock_tolerance, 0, LATEST),
         on_error == "drop",
         piece,
     )
@@ -141,9 +141,7 @@ def read_events(
     check_effects(Path(path), chosen)
     recording = read_recording(Path(path), chosen)
     if recording.dropped:
-        warnings.warn(
-            f"{path}: {recording.dropped} faulty events are dropped; the first: {recording.fault}", stacklevel=2
-        )
+        warnings.warn(f"{path}: faults dropped: {recording.dropped}; the first: {recording.fault}", stacklevel=2)
     return recording.events.structured()
 
 
@@ -169,13 +167,28 @@ def read_recording(path: Path, chosen: Options | None = None) -> Recording:
         >>> recording.sensor_size, recording.events.structured()[0].item()
         (None, (12, 30, 250, 1))
     """
-    losses, chosen = Losses(), chosen or Options()
+    chosen = chosen or Options()
+    losses = Losses(lenient=chosen.lenient)
     stream, pieces = pieces_of(path, chosen, losses)
     events = joined(list(pieces))
     if not len(events):
-        lost = f"; {losses.count} faulty events are dropped, the first: {losses.first}" if losses.count else ""
+        lost = f"; faults dropped: {losses.count}; the first: {losses.first}" if losses.count else ""
         raise RecordingError(f"{path}: expected at least one event, got none{lost}")
     return Recording(events, stream.sensor_size, losses.count, losses.first)
+
+
+def rechecked(path: Path, recording: Recording, chosen: Options) -> Recording:
+    """Return what a reader of its own has read, checked as all recordings are.
+
+    Raises:
+        RecordingError: as in `read_events`.
+    """
+    losses = Losses(recording.dropped, recording.fault)
+    stream = Stream(recording.sensor_size, lambda _: iter([recording.events]))
+    events = joined(list(checked(path, stream, chosen, losses)))
+    if not len(events):
+        raise RecordingError(f"{path}: expected at least one event, got none")
+    return Recording(events, recording.sensor_size, losses.count, losses.first)
 
 
 def read_array(events: np.ndarray, sensor_size: tuple[int, int, int] | None) -> Recording:
@@ -186,7 +199,7 @@ def read_array(events: np.ndarray, sensor_size: tuple[int, int, int] | None) -> 
     """
     from ._arrays import stream_of
 
-    losses, chosen = Losses(), Options(sensor_size, lenient=True)
+    losses, chosen = Losses(lenient=True), Options(sensor_size, lenient=True)
     kept = joined(list(checked(Path("events"), stream_of(events, chosen), chosen, losses)))
     if not len(kept):
         raise ValueError(
@@ -203,21 +216,33 @@ def pieces_of(path: Path, chosen: Options, losses: Losses) -> tuple[Stream, Iter
 
 def check_effects(path: Path, chosen: Options) -> None:
     """Raise ValueError if an option has no effect on a file."""
+    kinds = {"columns": "a table without column names", "time_unit": "a table", "place": "an HDF5 file"}
+    for name in kinds.keys() - effective(path):
+        value = getattr(chosen, name)
+        if value is not None:
+            raise ValueError(f"{name}: expected None, as {path} is not {kinds[name]}, got {value!r}")
+
+
+def effective(path: Path) -> set[str]:
+    """Return which of columns, time_unit and place may have an effect on a file."""
     from . import _arrays, _text
 
     reader = _reader(path)
+    if reader is _arrays.read_hdf5:
+        return {"columns", "time_unit", "place"}
+    if reader is _arrays.read_npz:
+        return {"columns", "time_unit"}
     lacking = {_text.read: _text.lacks_names, _arrays.read_npy: _arrays.npy_lacks_names}
-    hdf5 = reader is _arrays.read_hdf5
-    table = hdf5 or reader in (*lacking, _arrays.read_npz)
-    unnamed = hdf5 or reader is _arrays.read_npz or (reader in lacking and lacking[reader](path))
-    for name, has_effect, kind in (
-        ("columns", unnamed, "a table without column names"),
-        ("time_unit", table, "a table"),
-        ("place", hdf5, "an HDF5 file"),
-    ):
-        value = getattr(chosen, name)
-        if value is not None and not has_effect:
-            raise ValueError(f"{name}: expected None, as {path} is not {kind}, got {value!r}")
+    if reader not in lacking:
+        return set()
+    return {"time_unit", "columns"} if lacking[reader](path) else {"time_unit"}
+
+
+def reads_in_pieces(path: Path) -> bool:
+    """Return whether the format of a file can be read in constant memory."""
+    from . import _arrays
+
+    return _reader(path) is not _arrays.read_npz
 
 
 def may_be_recording(path: Path) -> bool:

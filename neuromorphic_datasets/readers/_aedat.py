@@ -150,7 +150,7 @@ def _packets(
         if reason:
             if not options.lenient:
                 raise RecordingError(f"{path}: byte {offset + position}: {reason}")
-            losses.add(1, f"byte {offset + position}: {reason}")
+            losses.add(1, f"byte {offset + position}: {reason}; the rest of the file is left out")
             return
         if kind == _POLARITY:
             yield source, data[start : start + 8 * number].view("<u4").reshape(-1, 2), overflow
@@ -176,7 +176,7 @@ def read_4(path: Path, options: Options) -> Stream:
             fault = _named(path, count, error)
             if not options.lenient:
                 raise fault from None
-            losses.add(1, str(fault))
+            losses.add(1, f"{fault}; the rest of the file is left out")
 
     return Stream((width, height, 2), pieces)
 

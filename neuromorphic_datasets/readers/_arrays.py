@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._events import Events, RecordingError
+from .._events import LATEST, Events, RecordingError
 from ._columns import by_field, events_of, unit_of
 from ._recording import Losses, Options, Stream, cuts
 
@@ -19,18 +19,18 @@ _ECF = 0x8ECF
 _MVSEC = ("davis/left/events", "davis/right/events")
 
 
-def _stream(
-    path: Path, columns: Mapping[str, Any], unit: str, options: Options, in_pieces: bool = True, offset: int = 0
-) -> Stream:
+def _stream(path: Path, columns: Mapping[str, Any], unit: str, options: Options, offset: int = 0) -> Stream:
     """Return a stream of arrays, or what can be sliced into arrays, by field."""
 
     def pieces(losses: Losses) -> Iterator[Events]:
         for part in cuts(len(columns["t"]), options.piece):
             taken = {field: column[part] for field, column in columns.items()}
             events = events_of(path, taken, unit, options, losses, part.start)
+            if offset and len(events) and max(abs(events.t.min() + offset), abs(events.t.max() + offset)) > LATEST:
+                raise RecordingError(f"{path}: expected times within 2**56 µs with t_offset, got an offset of {offset}")
             yield replace(events, t=events.t + offset) if offset else events
 
-    return Stream(None, pieces, in_pieces)
+    return Stream(None, pieces)
 
 
 def _of_table(path: Path, table: Any, options: Options) -> dict[str, Any]:
@@ -62,16 +62,24 @@ def _of_fields(path: Path, table: Any, options: Options) -> tuple[dict[str, Any]
     """Return the columns of a table with fields, and the unit of its times."""
     if table.ndim != 1:
         raise RecordingError(f"{path}: expected one dimension, got shape {table.shape}")
+    _refuse_columns(path, options)
     place, unit = by_field(path, table.dtype.names)
     return {field: _Column(table, name) for field, name in place.items()}, unit_of(path, unit, options)
 
 
 def stream_of(events: np.ndarray, options: Options) -> Stream:
     """Return a stream of a user's structured array; TypeError if it is none."""
-    if getattr(getattr(events, "dtype", None), "names", None) is None or events.ndim != 1:
-        Events.of(events)  # names what it is
-    columns, unit = _of_fields(Path("events"), events, options)
-    return _stream(Path("events"), columns, unit, options)
+    names = getattr(getattr(events, "dtype", None), "names", None) or ()
+    if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
+        Events.of(events)  # says what it is
+    columns = {field: events[field] for field in "xytp" if field in names}
+    return _stream(Path("events"), columns, "us", options)
+
+
+def _refuse_columns(path: Path, options: Options) -> None:
+    """Raise ValueError if the caller orders columns that have names."""
+    if options.columns is not None:
+        raise ValueError(f"columns: expected None, as {path} names its columns, got {options.columns!r}")
 
 
 def read_npy(path: Path, options: Options) -> Stream:
@@ -105,14 +113,15 @@ def read_npz(path: Path, options: Options) -> Stream:
     if len(arrays) == 1:
         [table] = arrays.values()
         if table.dtype.names is None:
-            return _stream(path, _of_table(path, table, options), unit_of(path, None, options), options, False)
-        return _stream(path, *_of_fields(path, table, options), options, False)
+            return _stream(path, _of_table(path, table, options), unit_of(path, None, options), options)
+        return _stream(path, *_of_fields(path, table, options), options)
+    _refuse_columns(path, options)
     place, unit = by_field(path, arrays)
     columns = {field: arrays[name] for field, name in place.items()}
     shapes = {field: column.shape for field, column in columns.items()}
     if len(set(shapes.values())) > 1 or columns["t"].ndim != 1:
         raise RecordingError(f"{path}: expected columns of one length, got {shapes}")
-    return _stream(path, columns, unit_of(path, unit, options), options, False)
+    return _stream(path, columns, unit_of(path, unit, options), options)
 
 
 def read_hdf5(path: Path, options: Options) -> Stream:
@@ -122,8 +131,8 @@ def read_hdf5(path: Path, options: Options) -> Stream:
     with _damage(path), h5py.File(path, "r") as file:
         name = _place(path, file, options)
         offset = file["t_offset"][()] if "t_offset" in file else 0
-    if np.ndim(offset) or np.asarray(offset).dtype.kind not in "iu":
-        raise RecordingError(f"{path}: expected t_offset to be an integer, in µs, got {offset}")
+    if np.ndim(offset) or np.asarray(offset).dtype.kind not in "iu" or not abs(int(offset)) < LATEST:
+        raise RecordingError(f"{path}: expected t_offset to be an integer within 2**56, in µs, got {offset}")
 
     def pieces(losses: Losses) -> Iterator[Events]:
         with _damage(path), h5py.File(path, "r") as file:
@@ -148,6 +157,7 @@ def _of_hdf5(path: Path, place: Any, options: Options) -> tuple[dict[str, Any], 
     import h5py
 
     if isinstance(place, h5py.Group):
+        _refuse_columns(path, options)
         fields, unit = by_field(path, place.keys())
         columns = {field: place[name] for field, name in fields.items()}
         _require_filters(path, columns.values())
@@ -159,7 +169,9 @@ def _of_hdf5(path: Path, place: Any, options: Options) -> tuple[dict[str, Any], 
     if place.dtype.names is not None:
         return _of_fields(path, place, options)
     if place.name.strip("/") in _MVSEC:
-        return _of_table(path, place, replace(options, columns="xytp")), "s"
+        if options.columns not in (None, "xytp"):
+            raise ValueError(f"columns: expected 'xytp', as MVSEC has them, got {options.columns!r}")
+        return _of_table(path, place, replace(options, columns="xytp")), unit_of(path, "s", options)
     return _of_table(path, place, options), unit_of(path, None, options)
 
 

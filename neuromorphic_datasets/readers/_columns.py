@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import BOUNDS, Events, RecordingError
+from .._events import BOUNDS, LATEST, Events, RecordingError, refuse
 from ._recording import Losses, Options
 
 _NAMES = {
@@ -66,12 +66,19 @@ def unit_of(path: Path, stated: str | None, options: Options) -> str:
 
 
 def in_us(t: np.ndarray, unit: str) -> np.ndarray:
-    """Return times in µs, to the nearest one."""
-    if unit == "us":
+    """Return times in µs, to the nearest one; halves of ns round up.
+
+    Raises:
+        ValueError: a time is beyond 2**56 µs.
+    """
+    if unit == "us" or t.dtype.kind not in "iuf":
         return t
-    if t.dtype.kind in "iu":
-        return t // 1000 if unit == "ns" else t.astype(np.int64) * round(1 / _PER_US[unit])
-    return np.rint(t / _PER_US[unit])
+    if t.dtype.kind == "f":
+        return np.floor(t / _PER_US[unit] + 0.5)
+    factor = 1 if unit == "ns" else round(1 / _PER_US[unit])
+    refuse(t, np.abs(t.astype(np.float64)) < LATEST // factor, f"a time within 2**56 µs, in {unit}")
+    whole = t.astype(np.int64)
+    return (whole + 500) // 1000 if unit == "ns" else whole * factor
 
 
 def events_of(
@@ -83,14 +90,28 @@ def events_of(
         RecordingError: a value is no coordinate, time or polarity, unless the options are lenient.
     """
     columns = {field: np.asarray(column) for field, column in columns.items()}
-    columns["t"] = in_us(columns["t"], unit)
-    if options.lenient:
-        columns = _valid(columns, losses, number)
+    _check_polarities(path, columns["p"], losses, number)
     try:
+        columns["t"] = in_us(columns["t"], unit)
+        if options.lenient:
+            columns = _valid(columns, losses, number)
         return Events.compact(columns["x"], columns.get("y"), columns["t"], columns["p"])
     except (TypeError, ValueError) as error:
         text = re.sub(r"^event (\d+)", lambda match: f"event {int(match[1]) + number}", str(error))
         raise RecordingError(f"{path}: {text}") from None
+
+
+def _check_polarities(path: Path, p: np.ndarray, losses: Losses, number: int) -> None:
+    """Raise RecordingError if OFF is -1 in one piece of a recording and 0 in another."""
+    if p.dtype.kind not in "iubf" or losses.lenient:
+        return
+    for off, other in ((-1, 0), (0, -1)):
+        if losses.off == other and (p == off).any():
+            event = number + int((p == off).argmax())
+            expected = "p to be 0 or 1 in all events, or -1 or 1 in all"
+            raise RecordingError(f"{path}: event {event}: expected {expected}, got {off}")
+    if losses.off is None and (present := [off for off in (-1, 0) if (p == off).any()]):
+        losses.off = present[0]
 
 
 def _valid(columns: dict[str, np.ndarray], losses: Losses, number: int) -> dict[str, np.ndarray]:

@@ -31,10 +31,19 @@ class Options:
 
 @dataclass
 class Losses:
-    """What is left out of a recording: how many events, and why the first one."""
+    """What is known of a recording from piece to piece.
+
+    Attributes:
+        count: how many events, or other parts, are left out.
+        first: why the first one is.
+        off: the value of OFF in a table, -1 or 0, once it is known.
+        lenient: whether faulty events are left out.
+    """
 
     count: int = 0
     first: str = ""
+    off: int | None = None
+    lenient: bool = False
 
     def add(self, count: int, reason: str) -> None:
         self.first = self.first or reason
@@ -48,12 +57,10 @@ class Stream:
     Attributes:
         sensor_size: (width, height, polarities) as the file states it, or None.
         pieces: a function that returns the events, in pieces, in the order of the file, and notes what it leaves out.
-        in_pieces: whether it needs no more memory than a piece.
     """
 
     sensor_size: tuple[int, int, int] | None
     pieces: Callable[[Losses], Iterator[Events]]
-    in_pieces: bool = True
 
 
 def whole_words(path: Path, size: int, word: int, offset: int, options: Options, losses: Losses) -> int:
@@ -131,7 +138,7 @@ def checked(path: Path, stream: Stream, options: Options, losses: Losses) -> Ite
     """
     size = options.sensor_size or stream.sensor_size
     width, height = (1 << 15, 1 << 15) if size is None else size[:2]
-    number, latest = 0, np.iinfo(np.int64).min
+    number, latest, only = 0, np.iinfo(np.int64).min, None
     pieces = stream.pieces(losses)
     if options.lenient:  # which events are in disorder is known only from all of them
         pieces = iter([joined(list(pieces))])
@@ -144,8 +151,18 @@ def checked(path: Path, stream: Stream, options: Options, losses: Losses) -> Ite
             )
         if len(events):
             latest = int(events.t[-1])
+            if size is not None and size[2] == 1:
+                only = _one_polarity(path, events.p, only)
             yield events
         number += len(read)
+
+
+def _one_polarity(path: Path, p: np.ndarray, only: int | None) -> int:
+    """Return the polarity of all events of a sensor of one; RecordingError if there are two."""
+    only = int(p[0]) if only is None else only
+    if (p != only).any():
+        raise RecordingError(f"{path}: expected events of one polarity, as the sensor has, got both")
+    return only
 
 
 def _on_sensor(path: Path, events: Events, width: int, height: int, number: int, losses: Losses | None) -> Events:

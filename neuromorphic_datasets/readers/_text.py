@@ -64,6 +64,8 @@ def read(path: Path, options: Options) -> Stream:
     def pieces(losses: Losses) -> Iterator[Events]:
         number = 0
         for table in _tables(path, head, count, unit != "us", options, losses):
+            if not table.size:  # blank lines
+                continue
             if table.shape[1] != count:
                 raise RecordingError(f"{path}: expected {count} columns, got an array of shape {table.shape}")
             columns = {field: table[:, place] for field, place in order.items()}

@@ -8,7 +8,7 @@ from urllib.parse import urlparse
 from .._class_folders import by_class
 from .._dataset import EventDataset
 from .._download import RemoteFile
-from .._events import Recording
+from .._events import Recording, RecordingError
 from .._files import FileDataset
 from .._tonic import Reading, TonicDataset, class_names
 
@@ -99,16 +99,21 @@ def class_folders(
     classes: Sequence[str] | None = None,
     read: Callable[[Path], Recording] | None = None,
     skip: str = ".",
+    partial: bool = False,
 ) -> Opener:
     """Return an opener of sets with one file per recording, in a folder for each class.
 
-    `part` is the folder of each split, anywhere below the set's; files whose names start with `skip` are ignored.
+    `part` is the folder of each split, anywhere below the set's; files whose names start with `skip` are ignored. A
+    class without files is an error, unless a part of the set is enough.
     """
 
     def open_set(info: Info, split: str, folder: Path, transform: Callable | None) -> EventDataset:
         parent = next(iter(sorted(folder.rglob(part[split]))), folder) if part[split] else folder
         names = classes or sorted(path.name for path in parent.iterdir() if path.is_dir())
         files, labels, _ = by_class(parent, names, endings, skip)
+        missing = [name for number, name in enumerate(names) if number not in set(labels)]
+        if missing and not partial:
+            raise RecordingError(f"{parent}: expected recordings of every class, got none of {missing}")
         return FileDataset(info.name, split, info.sensor_size, list(names), files, labels, read, transform)
 
     return open_set

@@ -62,7 +62,10 @@ INFO = Info(
     citation="Dong et al. 2023, Bullying10K: A Large-Scale Neuromorphic Dataset towards Privacy-Preserving Bullying "
     "Recognition",
     homepage="https://figshare.com/articles/dataset/Bullying10k/19160663",
-    files=tuple(RemoteFile(f"{name}.zip", figshare(number), md5=md5) for name, (number, md5) in _ARCHIVES.items()),
+    files=tuple(
+        RemoteFile(f"{name}.zip", figshare(number), md5=md5, pattern=f"{name}/**/*.npy")
+        for name, (number, md5) in _ARCHIVES.items()
+    ),
     folder="Bullying10k",
     patterns={"all": "handshake/**/*.npy"},
     note="The publisher's division depends on the order of a file system, so this package divides it.",

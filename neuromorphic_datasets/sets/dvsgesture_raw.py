@@ -22,7 +22,7 @@ def _open(info: Info, split: str, folder: Path, transform: Callable | None) -> E
     files = [folder / "DvsGesture" / name for name in listed]
     intervals = [read_intervals(file.with_name(f"{file.stem}_labels.csv")) for file in files]
     whole = FileDataset(info.name, split, info.sensor_size, list(_CLASSES), files, [0] * len(files), None, transform)
-    return Pieces(whole, by_label(intervals, range(1, 12)), user_folder(), _CLASSES)
+    return Pieces(whole, by_label(intervals, [str(number) for number in range(1, 12)]), user_folder(), _CLASSES)
 
 
 INFO = Info(
@@ -37,7 +37,7 @@ INFO = Info(
     files=(RemoteFile("DvsGesture.tar.gz", (_PAGE,), md5="8a5c71fb11e24e5ca5b11866ca6c00a1", by_hand=True),),
     folder="DvsGesture",
     patterns={split: f"DvsGesture/trials_to_{split}.txt" for split in ("train", "test")},
-    note="The host shows a page: fetch the file with a browser. Times are in µs, as recorded.",
+    note="The host shows a page: fetch the file with a browser. Opened, its recordings are packed in the user's cache.",
     free=True,
     class_names=_CLASSES,
     open=_open,

@@ -39,12 +39,12 @@ INFO = Info(
     citation="Wang et al. 2024, HARDVS: Revisiting Human Activity Recognition with Dynamic Vision Sensors",
     homepage=_PAGE,
     files=tuple(
-        RemoteFile(name, (_PAGE,), md5=md5, split=split, by_hand=True)
-        for name, split, md5 in (
-            ("MINI_HARDVS_files.zip", "all", "9c4cc0d9ba043faa17f6f1a9e9aff982"),
-            ("train_label.txt", "train", "0d642b6e6871034f151b2649a89d8d3c"),
-            ("val_label.txt", "val", "cd2cebcba80e4552102bbacf2b5df812"),
-            ("test_label.txt", "test", "5b664af5843f9b476a9c22626f7f5a59"),
+        RemoteFile(name, (_PAGE,), md5=md5, split=split, by_hand=True, pattern=pattern)
+        for name, split, md5, pattern in (
+            ("MINI_HARDVS_files.zip", "all", "9c4cc0d9ba043faa17f6f1a9e9aff982", "**/action_*/*.npz"),
+            ("train_label.txt", "train", "0d642b6e6871034f151b2649a89d8d3c", ""),
+            ("val_label.txt", "val", "cd2cebcba80e4552102bbacf2b5df812", ""),
+            ("test_label.txt", "test", "5b664af5843f9b476a9c22626f7f5a59", ""),
         )
     ),
     folder="HARDVS",

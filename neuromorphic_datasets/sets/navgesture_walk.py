@@ -30,7 +30,9 @@ def _read(path: Path) -> Recording:
     t, address = data.view("<u4").reshape(-1, 2).T.astype(np.int64)
     x, y, p = address & 0x1FF, address >> 9 & 0xFF, address >> 17 & 1
     kept = longest_ascent(t)
-    return Recording(Events.compact(x, _HEIGHT - 1 - y, t, p)[kept])
+    left_out = int((~kept).sum())
+    reason = f"event {int((~kept).argmax())}: the time goes back" if left_out else ""
+    return Recording(Events.compact(x, _HEIGHT - 1 - y, t, p)[kept], None, left_out, reason)
 
 
 def _open(info: Info, split: str, folder: Path, transform: Callable | None) -> EventDataset:

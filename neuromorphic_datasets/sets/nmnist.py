@@ -32,5 +32,5 @@ INFO = Info(
     note="A part of the set is enough.",
     free=True,
     class_names=DIGITS,
-    open=class_folders({"train": "Train", "test": "Test"}, (".bin",), DIGITS),
+    open=class_folders({"train": "Train", "test": "Test"}, (".bin",), DIGITS, partial=True),
 )

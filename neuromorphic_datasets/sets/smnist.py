@@ -10,7 +10,7 @@ _HOSTS = ("https://storage.googleapis.com/cvdf-datasets/mnist/", "https://ossci-
 
 
 def _mnist_file(name: str, md5: str, size: int, split: str) -> RemoteFile:
-    return RemoteFile(f"{name}.gz", tuple(f"{host}{name}.gz" for host in _HOSTS), md5, size, split)
+    return RemoteFile(f"{name}.gz", tuple(f"{host}{name}.gz" for host in _HOSTS), md5, size, split, pattern=name)
 
 
 _FILES = (
