@@ -62,8 +62,8 @@ def test_a_finding_names_its_numbers():
     settings = {"surrogates": ["htaf"], "anneal": ["none"], "identity": [0.0]}
     part = {"table": [row, better, worse, unclear], "settings": settings, "suggested_slope": None}
     expected = (
-        "- 2 hidden layers: better than htaf: a by 2.0 points (1.1 to 2.9); worse than htaf: c by 2.0 points (1.1 to "
-        "2.9); no difference from htaf is shown for b."
+        "- 2 hidden layers. Better than `htaf`: `a` by 2.0 points (1.1 to 2.9). Worse than `htaf`: `c` by 2.0 points "
+        "(1.1 to\n  2.9). No difference from `htaf` is shown for `b`."
     )
     assert page.findings(part) == [expected]
 

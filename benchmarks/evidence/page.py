@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings
 from htaf_snn.compare.selection import ARM, TOLERANCE, label, pick
+from htaf_snn.compare.trial import TWIN
 
 from .claims import CLAIMS
 from .figures import draw, file_of
@@ -28,7 +30,8 @@ argument, with which it was best on validation data, among those listed; the twi
 are those of seeds that did not take part in the choice. Differences are to the first arm, paired by seed, with 95 %
 intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
 is the factor between the ends of the learning rates, in a row, whose validation accuracy is within
-{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried.
+{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried. The gap is the accuracy that is lost when
+smooth steps are made hard after training.
 """
 
 
@@ -58,7 +61,8 @@ def with_tables(text: str) -> str:
 
     def filled(match: re.Match) -> str:
         result = json.loads((RESULTS / f"{match[2]}.json").read_text())
-        tables = [_short(part) for part in result["parts"].values()]
+        parts = result["parts"]
+        tables = [f"{name}:\n\n{_short(part)}" if len(parts) > 1 else _short(part) for name, part in parts.items()]
         return f"{match[1]}\n" + "\n".join(tables) + f"\n{match[3]}"
 
     return _BLOCK.sub(filled, text)
@@ -84,7 +88,8 @@ def _section(result: dict) -> str:
 
 def _study_lines(part: dict, file: str) -> list[str]:
     hours = sum(trial["seconds"] for trial in part["trials"]) / 3600
-    lines = [f"{_setting(part)} {hours:.1f} hours of one core.", "", *findings(part), "", table(part)]
+    setting = textwrap.fill(f"{_setting(part)} {hours:.1f} hours of one core.", 120)
+    lines = [setting, "", *findings(part), "", table(part)]
     what = "the learning rate, and gradients by layer" if part["suggested_slope"] is None else "the slope"
     lines += [f"![Accuracy over {what}](results/{file})", ""]
     return lines + ([_failures(part), ""] if part["failures"] else [])
@@ -159,13 +164,13 @@ def findings(part: dict) -> list[str]:
     for place in dict.fromkeys((row["dataset"], row["depth"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["depth"]) == place]
         base, others = baseline_of(part), [row for row in own if row["claim"] != "baseline"]
-        name, layers = label(base), f"{place[1]} hidden layers"
         shown = {claim: [row for row in others if row["claim"] == claim] for claim in ("better", "worse")}
-        texts = [_against(name, rows, claim) for claim, rows in shown.items() if rows]
-        rest = [label(pick(row, ARM)) for row in others if row["claim"] == "no difference shown"]
+        texts = [_against(label(base), rows, claim) for claim, rows in shown.items() if rows]
+        rest = [f"`{label(pick(row, ARM))}`" for row in others if row["claim"] == "no difference shown"]
         if rest:
-            texts.append(f"no difference from {name} is shown for {', '.join(rest)}")
-        sentences.append(f"- {layers}: {'; '.join(texts) or 'a single arm'}.")
+            texts.append(f"No difference from `{label(base)}` is shown for {'; '.join(rest)}.")
+        line = f"- {place[1]} hidden layers. {' '.join(texts) or 'A single arm.'}"
+        sentences.append(textwrap.fill(line, 120, subsequent_indent="  ", break_long_words=False))
     return sentences
 
 
@@ -189,11 +194,11 @@ def _of_suggestion(part: dict) -> str:
 
 def _against(name: str, rows: list[dict], claim: str) -> str:
     parts = [
-        f"{label(pick(row, ARM))} by {100 * abs(row['difference']):.1f} points "
+        f"`{label(pick(row, ARM))}` by {100 * abs(row['difference']):.1f} points "
         f"({' to '.join(f'{100 * abs(end):.1f}' for end in _ends(row))})"
         for row in rows
     ]
-    return f"{claim} than {name}: {', '.join(parts)}"
+    return f"{claim.capitalize()} than `{name}`: {'; '.join(parts)}."
 
 
 def _ends(row: dict[str, Any]) -> list[float]:
@@ -221,7 +226,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "" if difference is None else f"{difference:+.3f}",
         "" if difference is None else _interval(row["difference_low"], row["difference_high"], "+"),
         "" if p is None else f"{p:.2g}",
-        f"{row['slope']:.3g}",
+        "" if row["surrogate"] == TWIN else f"{row['slope']:.3g}",
         f"{row['lr']:g}",
         "" if row["plateau"] is None else f"{'≥ ' if row['plateau_open'] else ''}{row['plateau']:.3g}×",
         f"{row['hardening_gap']:.4f}",
