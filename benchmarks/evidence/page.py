@@ -30,8 +30,8 @@ argument, with which it was best on validation data, among those listed; the twi
 are those of seeds that did not take part in the choice. Differences are to the first arm, paired by seed, with 95 %
 intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
 is the factor between the ends of the learning rates, in a row, whose validation accuracy is within
-{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried. The gap is the accuracy that is lost when
-smooth steps are made hard after training.
+{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried. The gap is the
+accuracy that is lost when smooth steps are made hard after training.
 """
 
 
