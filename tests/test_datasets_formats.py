@@ -1,5 +1,6 @@
 """The files that people have: tables of many kinds, faulty events, and recordings larger than memory."""
 
+import os
 import struct
 
 import h5py
@@ -318,7 +319,9 @@ def test_faults_in_a_stream_are_named_by_their_event(tmp_path, monkeypatch):
             list(frames)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=int(os.environ.get("HTAF_EXAMPLES", "60")), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     name=st.sampled_from(FORMATS),
     times=st.lists(st.integers(0, (1 << 22) - 1), min_size=1, max_size=40),
