@@ -2,6 +2,7 @@
 
 import os
 import struct
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -307,6 +308,31 @@ def test_a_stream_takes_the_size_that_a_file_states(tmp_path):
         stream(write(tmp_path, "a.npz"), time_window=10, sensor_size=SIZE)
     with pytest.raises(ValueError, match=r"^time_window: expected a finite number > 0"):
         stream(write(tmp_path, "a.raw"), time_window=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of the memory is read from Linux")
+@pytest.mark.parametrize("name", ["a.npy", "b.raw", "a.csv"])
+def test_the_memory_of_a_stream_does_not_grow_with_the_file(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(_streaming, "_PIECE", 1 << 14)
+
+    def growth(count):
+        path = write(tmp_path, name, long(count))
+        stream(path, time_window=1e5, sensor_size=(256, 256, 2))
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before, frames = peak(), 0
+        for frame in stream(path, time_window=1e5, sensor_size=(256, 256, 2)):
+            frames += int(frame.sum())
+        assert frames == count
+        return peak() - before
+
+    growth(100_000)
+    assert growth(1_000_000) < growth(100_000) + (4 << 20)
+
+
+def peak():
+    """Return the largest resident size of this process so far, in bytes."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 def test_faults_in_a_stream_are_named_by_their_event(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def read_2(path: Path, options: Options) -> Stream:
             from_left, from_top = size[0] - 1 - x, size[1] - 1 - y
             yield Events.compact(from_left[chosen], from_top[chosen], t[chosen], p[chosen])
 
-    return Stream(size, pieces)
+    return Stream(size, pieces, data)
 
 
 def _of_dvs128(
@@ -125,7 +125,7 @@ def read_3(path: Path, options: Options) -> Stream:
             x, y, p = word >> 17 & 0x7FFF, word >> 2 & 0x7FFF, word >> 1 & 1
             yield Events.compact(x[valid], y[valid], t[valid], p[valid])
 
-    return Stream(_sensor(names.get(min(sources, default=0), "")), pieces)
+    return Stream(_sensor(names.get(min(sources, default=0), "")), pieces, data)
 
 
 def _packets(

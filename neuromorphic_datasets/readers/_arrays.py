@@ -86,8 +86,10 @@ def read_npy(path: Path, options: Options) -> Stream:
     """Read a structured array, or one of four columns in the order of the options."""
     table = _load(path)
     if table.dtype.names is None:
-        return _stream(path, _of_table(path, table, options), unit_of(path, None, options), options)
-    return _stream(path, *_of_fields(path, table, options), options)
+        stream = _stream(path, _of_table(path, table, options), unit_of(path, None, options), options)
+    else:
+        stream = _stream(path, *_of_fields(path, table, options), options)
+    return replace(stream, content=table)
 
 
 def npy_lacks_names(path: Path) -> bool:

@@ -3,13 +3,14 @@
 event_stream and faery read it too, but take a truncated file for a whole recording.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .._events import RecordingError
+from .._events import Events, RecordingError
 from ._decoding import Format, decoded
-from ._recording import Options, Stream
+from ._recording import Losses, Options, Stream
 
 _HEADER = 20
 _DVS = 1
@@ -29,4 +30,8 @@ def read(path: Path, options: Options) -> Stream:
     width, height = (int(side) for side in content[16:20].view("<u2"))
     form = Format(_kernels.event_stream, lambda data: len(data) // 5 + 1, np.dtype("u1"))
     size = width, height, 2
-    return Stream(size, lambda losses: decoded(path, form, content[_HEADER:], _HEADER, size, options, losses))
+
+    def pieces(losses: Losses) -> Iterator[Events]:
+        return decoded(path, form, content[_HEADER:], _HEADER, size, options, losses)
+
+    return Stream(size, pieces, content)

@@ -34,4 +34,4 @@ def read(path: Path, options: Options) -> Stream:
             yield Events.compact(x[is_event], y[is_event], t[is_event], high[is_event] >> 7)
             overflows = int(passed[-1])
 
-    return Stream(None, pieces)
+    return Stream(None, pieces, content)

@@ -84,7 +84,7 @@ def _read_evt(
         legacy = encoding == "2.1" and (order or _order(path, words)) == "legacy"
         return decoded(path, _legacy(form) if legacy else form, words, offset, sensor_size, options, losses)
 
-    return Stream(sensor_size, pieces)
+    return Stream(sensor_size, pieces, data)
 
 
 def _legacy(form: Format) -> Format:
@@ -147,4 +147,4 @@ def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray,
                 losses.add(int((~right).sum()), reason)
             yield Events.compact(x[right], y[right], t[right], p[right])
 
-    return Stream(sensor_size, pieces)
+    return Stream(sensor_size, pieces, data)

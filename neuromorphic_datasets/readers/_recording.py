@@ -1,8 +1,10 @@
 """Recordings as they are read: options, pieces of events, and the checks of every piece."""
 
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,10 +59,20 @@ class Stream:
     Attributes:
         sensor_size: (width, height, polarities) as the file states it, or None.
         pieces: a function that returns the events, in pieces, in the order of the file, and notes what it leaves out.
+        content: the file mapped into memory, or None.
     """
 
     sensor_size: tuple[int, int, int] | None
     pieces: Callable[[Losses], Iterator[Events]]
+    content: np.ndarray | None = None
+
+    def release(self) -> None:
+        """Give back the memory of what has been read of a mapped file; it is mapped again where it is needed."""
+        base: Any = self.content
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def whole_words(path: Path, size: int, word: int, offset: int, options: Options, losses: Losses) -> int:
@@ -155,6 +167,8 @@ def checked(path: Path, stream: Stream, options: Options, losses: Losses) -> Ite
                 only = _one_polarity(path, events.p, only)
             yield events
         number += len(read)
+        if options.piece:
+            stream.release()
 
 
 def _one_polarity(path: Path, p: np.ndarray, only: int | None) -> int:
