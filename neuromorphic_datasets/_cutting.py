@@ -64,11 +64,10 @@ def cut(
     else:
         whole = opened(recordings, names(), cache=folder, on_error=on_error)
     if intervals is not None:
-        if overlap or remainder != "drop" or len(intervals) != len(whole):
-            raise ValueError(
-                f"intervals: expected {len(whole)} lists, one per recording, without overlap and remainder, got "
-                f"{len(intervals)}, {overlap!r} and {remainder!r}"
-            )
+        if overlap or remainder != "drop":
+            raise ValueError(f"intervals: expected no overlap and remainder with them, got {overlap!r}, {remainder!r}")
+        if len(intervals) != len(whole):
+            raise ValueError(f"intervals: expected {len(whole)} lists, one per recording, got {len(intervals)}")
         rule: Rule = by_label(intervals, classes)
     elif classes is not None:
         raise ValueError(f"classes: expected None without intervals, got {classes!r}")

@@ -92,6 +92,11 @@ class EventDataset(Dataset):
         if self.transform is not None and not callable(self.transform):
             raise TypeError(f"transform: expected a callable or None, got {self.transform!r}")
 
+    def __repr__(self) -> str:
+        parts = "".join(f", {len(own)} {part}" for part, own in self.parts.items())
+        counts = f"{len(self)} recordings{parts}, {len(self.classes)} classes"
+        return f"<{type(self).__name__} {self.name} {self.split}: {counts}, sensor {self.sensor_size}>"
+
     def __len__(self) -> int:
         return len(self.targets)
 

@@ -69,7 +69,7 @@ class Events:
         """
         names = getattr(getattr(events, "dtype", None), "names", None) or ()
         if not {"x", "t", "p"} <= set(names) or events.ndim != 1 or np.ma.isMaskedArray(events):
-            raise TypeError(f"events: expected a structured array with x, y, t and p, got {_described(events)}")
+            raise TypeError(f"events: expected a structured array with x, y, t and p, got {described(events)}")
         try:
             x, t, p = (whole(field, events[field]) for field in "xtp")
             y = whole("y", events["y"]) if "y" in names else None
@@ -175,7 +175,7 @@ class Recording:
     fault: str = ""
 
 
-def _described(events: object) -> str:
+def described(events: object) -> str:
     if isinstance(events, np.ndarray):
         return f"{'a masked array, ' if np.ma.isMaskedArray(events) else ''}{events.dtype} of shape {events.shape}"
     return f"{type(events).__name__} {events!r}"[:200]
@@ -210,7 +210,8 @@ def refuse(column: np.ndarray, right: np.ndarray, expected: str, hint: str = "")
 
 def _is_on(p: np.ndarray) -> np.ndarray:
     """Return which events are ON; polarities have to be all 0 or 1, or all -1 or 1."""
-    off = -1 if (p == -1).any() else 0
+    others = p[p != 1]
+    off = -1 if len(others) and others[0] == -1 else 0
     refuse(p, (p == off) | (p == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
     return p == 1
 

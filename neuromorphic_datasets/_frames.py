@@ -233,5 +233,6 @@ def _bins(t: np.ndarray, n_time_bins: int, overlap: float, remainder: str) -> tu
 
 def _between(t: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return contiguous slices, the last of which reaches to the end."""
-    cuts = np.append(np.searchsorted(t, starts), len(t))
+    cuts = np.empty(len(starts) + 1, np.int64)
+    cuts[:-1], cuts[-1] = t.searchsorted(starts), len(t)
     return cuts[:-1], cuts[1:]

@@ -88,7 +88,10 @@ class ByLabel(NamedTuple):
 
 def by_label(intervals: Sequence[Iterable[Interval | tuple]], classes: Sequence | None) -> ByLabel:
     """Return the rule of annotated intervals; `classes` are their labels in the order of their numbers."""
-    made = [[Interval(str(label), start, end) for label, start, end in own] for own in intervals]
+    try:
+        made = [[Interval(str(label), start, end) for label, start, end in own] for own in intervals]
+    except (TypeError, ValueError):
+        raise ValueError(f"intervals: expected (label, start, end) in lists, got {intervals!r:.200}") from None
     return ByLabel(made, None if classes is None else [str(label) for label in classes])
 
 
@@ -129,7 +132,11 @@ class Pieces(StoredDataset):
                     targets.append(label)
             without += number not in self._sources[-len(bounds) :] if bounds else 1
         if not targets:
-            raise ValueError(f"{whole.name}: expected recordings that are longer than a piece, got none")
+            t = self._packed.events(0).t
+            what = "intervals that have events" if isinstance(rule, ByLabel) else "recordings longer than a piece"
+            raise ValueError(
+                f"{whole.name}: expected {what}, in µs, got none; the first recording is from {t[0]} to {t[-1]} µs"
+            )
         if empty or without:
             warnings.warn(
                 f"{whole.name}: left out: intervals without events: {empty}; recordings without a piece: {without} of "

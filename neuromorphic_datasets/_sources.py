@@ -1,6 +1,8 @@
 """Your own data in place of the name of a published set: folders, code, sets and parts of sets."""
 
+import difflib
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._dataset import EventDataset, Joined
+from ._events import described
 from .event_folder import EventFolder
 
 Source = str | PathLike | EventDataset | Sequence[EventDataset]
@@ -27,14 +30,12 @@ def opened(name: Source, known: Sequence[str], **options: Any) -> EventDataset:
             return EventFolder(name, **options)
         if isinstance(name, str) and (found := of_code(name)) is not None:
             return opened(found, known, **options)
-        raise ValueError(
-            f"name: expected one of {list(known)}, a folder of recordings, or FILE.py:NAME or MODULE:NAME of your own "
-            f"data set, got {str(name)!r}"
-        )
+        raise ValueError(f"name: {unknown(name, known, 'recordings')}")
     if isinstance(name, list | tuple) and all(isinstance(part, EventDataset) for part in name):
         return _joined(name)
     raise TypeError(
-        f"name: expected a name, a folder, a data set, or (train, test) or (train, val, test) of them, got {name!r}"
+        "name: expected a name, a folder, a data set, or (train, test) or (train, val, test) of them, got "
+        f"{described(name)}"
     )
 
 
@@ -52,7 +53,33 @@ def of_code(spec: str) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"name: expected a name in {source}, got {name!r}")
     found = getattr(module, name)
+    if callable(found) and not isinstance(found, EventDataset):
+        required = [p.name for p in inspect.signature(found).parameters.values() if _is_required(p)]
+        if required:
+            raise ValueError(f"name: expected a function without required arguments, got {name}({', '.join(required)})")
     return found() if callable(found) and not isinstance(found, EventDataset) else found
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
+def unknown(name: str | PathLike, known: Sequence[str], kind: str) -> str:
+    """Return what is expected in place of a name that names no data."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        hint = "; add :NAME" if path.suffix == ".py" else ""
+        return f"expected a folder of {kind}, or FILE.py:NAME, got the file {path}{hint}"
+    if path.name != str(name):
+        return f"expected a folder, got none at {path}"
+    close = difflib.get_close_matches(str(name), known, 1)
+    return (
+        f"expected one of {list(known)}, a folder of {kind}, or FILE.py:NAME or MODULE:NAME of your own, "
+        f"got {str(name)!r}{f'; did you mean {close[0]!r}?' if close else ''}"
+    )
 
 
 def _module_of(path: Path) -> Any:

@@ -30,6 +30,14 @@ def divided(
         f"{argument}: expected a fraction that puts recordings of every class into both parts of the {len(pool)} "
         f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {shown}"
     )
+    if groups is not None:
+        wholes = {label: len(np.unique(groups[pool][targets[pool] == label])) for label in labels}
+        rarest = min(wholes, key=lambda label: wholes[label])
+        if wholes[rarest] < 2:
+            raise ValueError(
+                f"{argument}: expected pieces of two recordings or more of every class, as those of one recording stay "
+                f"in one part, got {wholes[rarest]} of class {rarest}; set the parts yourself, as (train, test)"
+            )
     try:
         train, rest = _parted(targets, pool, fraction, seed, groups)
     except ValueError as error:

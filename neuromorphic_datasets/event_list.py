@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import _checks
 from ._dataset import EventDataset, is_ours
-from ._events import Events
+from ._events import Events, described
 
 __all__ = ["EventList"]
 
@@ -47,7 +47,8 @@ class EventList(EventDataset):
         transform: Callable[[np.ndarray], Any] | None = None,
     ):
         if isinstance(recordings, np.ndarray) or not isinstance(recordings, Sequence) or not recordings:
-            raise TypeError(f"recordings: expected a list of one or more arrays, got {type(recordings).__name__}")
+            shown = "an empty list" if isinstance(recordings, Sequence) else described(recordings)
+            raise TypeError(f"recordings: expected a list of one or more arrays, got {shown}")
         labels = np.asarray(targets)
         if labels.shape != (len(recordings),):
             raise ValueError(f"targets: expected {len(recordings)}, one per recording, got shape {labels.shape}")
@@ -76,12 +77,17 @@ class EventList(EventDataset):
 
 def _smallest(recordings: Sequence[np.ndarray], sensor_size: tuple[int, int, int] | None) -> tuple[int, int, int]:
     """Return the smallest sensor that holds all events, checked on `sensor_size` if it is given."""
-    width, height = 1, 1
+    width, height, has_rows = 1, 1, True
     for number, recording in enumerate(recordings):
         try:
             events = Events.of(recording).on(sensor_size or (1 << 15, 1 << 15, 2))
+            if events.y is None and sensor_size is not None and sensor_size[1] > 1:
+                raise TypeError(f"events: expected a field y, because the sensor has {sensor_size[1]} rows, got none")
+            if number and has_rows is not (events.y is not None):
+                raise TypeError("events: expected a field y in all recordings or in none, got both")
         except (TypeError, ValueError) as error:
             raise type(error)(f"recordings, number {number}: {error}") from None
+        has_rows = events.y is not None
         width = max(width, int(events.x.max(initial=0)) + 1)
         height = max(height, int(events.rows().max(initial=0)) + 1)
     return width, height, 2

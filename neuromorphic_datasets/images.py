@@ -26,9 +26,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from . import _checks
 from ._cache import user_folder
+from ._events import described
 from ._image_files import DTYPES, MOST_CHANNELS, Part, checked_labels, of_copy, of_folder, of_torchvision
 from ._loaders import Samples, loader
-from ._sources import of_code
+from ._sources import of_code, unknown
 from ._splits import divided, fixed_test_part
 
 __all__ = ["Images", "load", "loaders", "names"]
@@ -190,13 +191,11 @@ def _all_parts(
     elif isinstance(name, str | PathLike) and is_folder:
         parts = _divided(*of_folder(Path(name).expanduser(), size))
     elif isinstance(name, str | PathLike):
-        raise ValueError(
-            f"name: expected one of {names()}, a folder of images, or FILE.py:NAME or MODULE:NAME of your own images, "
-            f"got {str(name)!r}"
-        )
+        raise ValueError(f"name: {unknown(name, names(), 'images')}")
     else:
         raise TypeError(
-            f"name: expected one of {names()}, a folder, or (train, test) or (train, val, test) of Images, got {name!r}"
+            f"name: expected one of {names()}, a folder, or (train, test) or (train, val, test) of Images, got "
+            f"{described(name)}"
         )
     if root is not None or download:
         raise ValueError(f"root and download: expected only with a name, got {root!r} and {download!r}")

@@ -94,8 +94,11 @@ def test_annotated_labels(tmp_path):
         ({"n_events": 5, "overlap": 5}, r"^overlap: expected an integer in \[0, 4\], got 5"),
         ({"n_events": 5, "remainder": "both"}, "^remainder: expected 'keep' or 'drop'"),
         ({"n_events": 5, "classes": ["a"]}, "^classes: expected None without intervals"),
-        ({"n_events": 11}, "^recordings: expected recordings that are longer than a piece, got none"),
-        ({"intervals": [[]]}, "^intervals: expected 2 lists, one per recording, .* got 1"),
+        (
+            {"n_events": 11},
+            "^recordings: expected recordings longer than a piece, in µs, got none; the first recording is from 0",
+        ),
+        ({"intervals": [[]]}, "^intervals: expected 2 lists, one per recording, got 1"),
         ({"intervals": [[(1, 5, 5)], []]}, "^intervals: expected start < end in all of recording 0"),
         ({"intervals": [[(1, 5, 15)], []], "classes": [2]}, r"^intervals: expected labels among \['2'\], got \['1'\]"),
     ],
@@ -162,3 +165,22 @@ def test_no_event_is_on_both_sides_of_a_division(tmp_path):
         parts = [{int(pieces.groups[number]) for number in part.dataset._numbers} for part in (train, val, test)]
         assert sum(map(len, parts)) == len(set.union(*parts)) == 10
     assert set(nd.load(pieces, "test").groups).isdisjoint(nd.load(pieces, "train").groups)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "message"),
+    [
+        ([[("a", 0)], []], r"^intervals: expected \(label, start, end\) in lists, got"),
+        ([[("a", 0.1, 0.5)], []], "^recordings: expected intervals that have events, in µs, got none; the first"),
+    ],
+)
+def test_intervals_are_checked(tmp_path, intervals, message):
+    with pytest.raises(ValueError, match=message):
+        cut(two(), intervals=intervals, cache=tmp_path)
+
+
+def test_two_wholes_of_a_class_are_needed(tmp_path):
+    whole = EventList([events(range(0, 1000, 10))] * 2, [0, 1], sensor_size=(5, 1, 2))
+    pieces = cut(whole, n_events=10, cache=tmp_path)
+    with pytest.raises(ValueError, match=r"^test_fraction: expected pieces of two recordings .* got 1 of class 0; set"):
+        nd.loaders(pieces, cache=tmp_path)

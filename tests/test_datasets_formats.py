@@ -93,7 +93,9 @@ def test_units_that_contradict_a_file_or_have_no_effect_are_refused(tmp_path):
             read_events(write(tmp_path, "a.raw"), **{option: value})
     with pytest.raises(ValueError, match=r"^time_unit: expected None or one of .* got 'min'"):
         read_events(path, time_unit="min")
-    with pytest.raises(RecordingError, match="expected integers"):
+    with pytest.raises(
+        RecordingError, match=r"line 2: expected 4 whole numbers, .*; for times in another unit than µs set time"
+    ):
         read_events(file(tmp_path, "b.csv", "t,x,y,p\n0.5,1,1,1\n"))
 
 
@@ -427,3 +429,11 @@ def test_columns_of_tables_with_names_are_refused(tmp_path, name):
     path = write(tmp_path, name)
     with pytest.raises((RecordingError, ValueError), match="columns"):
         read_events(path, columns="pyxt")
+
+
+def test_tables_of_pandas_are_read(tmp_path):
+    lines = rows().splitlines()
+    numbered = "\n".join(f"{number},{line}" for number, line in enumerate(lines))
+    same(read_events(file(tmp_path, "a.csv", f",t,x,y,p\n{numbered}\n")))
+    with pytest.raises(RecordingError, match=r"x, y, t and p, one each, got .*; x may be named xs, y may be named ys"):
+        read_events(file(tmp_path, "b.csv", "col,row,t,p\n1,1,1,1\n"))

@@ -373,7 +373,7 @@ def test_images_checks_its_arrays(arguments, error, message):
 
 
 def test_a_name_is_a_string_or_a_path(tmp_path):
-    with pytest.raises(TypeError, match=r"^name: expected one of .* got 5"):
+    with pytest.raises(TypeError, match=r"^name: expected one of .* got int 5"):
         images.load(5)
     folder(tmp_path / "set", {})
     assert len(images.load(tmp_path / "set")[0]) == 8

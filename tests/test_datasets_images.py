@@ -127,7 +127,7 @@ def test_missing_files_are_reported(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
         with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True \(in a command "):
             images.load(name, root=tmp_path)
-    with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* of your own images, got 'svhn'"):
+    with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* of your own, got 'svhn'"):
         images.load("svhn")
 
 

@@ -167,7 +167,7 @@ def test_what_is_left_out_is_reported_each_time(tmp_path):
 # Requirements on recordings.
 
 BAD = {
-    "polarity -1": ([(1, 1, 0, 0), (1, 1, 1, -1)], WHOLE, "event 0: expected p to be 0 or 1 .* in all, got 0"),
+    "polarity -1": ([(1, 1, 0, 0), (1, 1, 1, -1)], WHOLE, "event 1: expected p to be 0 or 1 .* in all, got -1"),
     "polarity 2": ([(1, 1, 0, 2)], WHOLE, r"event 0 \(.*p=2\) is off a sensor"),
     "beyond a byte": ([(257, 1, 0, 0)], WHOLE, r"event 0 \(x=257, .* is off a sensor of size \(8, 6, 2\)"),
     "x off": ([(8, 1, 0, 0)], WHOLE, "x=8"),

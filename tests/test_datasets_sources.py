@@ -61,8 +61,8 @@ def test_a_list_takes_the_smallest_sensor_and_no_rows_where_there_are_none():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([], []), TypeError, "^recordings: expected a list of one or more arrays, got list"),
-        ((recording(0), [0]), TypeError, "^recordings: expected a list .* got ndarray"),
+        (([], []), TypeError, "^recordings: expected a list of one or more arrays, got an empty list"),
+        ((recording(0), [0]), TypeError, "^recordings: expected a list .* of shape \\(60,\\)"),
         (([recording(0)], [0, 1]), ValueError, r"^targets: expected 1, one per recording, got shape \(2,\)"),
         (([recording(0)], [0.5]), TypeError, "^targets: expected integers"),
         (([recording(0)], [-1]), ValueError, "^targets: expected integers .* got -1 for recording 0"),
@@ -154,6 +154,9 @@ def make():
 ready = make()
 pair = make(), make()
 other = 3
+
+def needs(number):
+    return number
 """
 
 
@@ -179,11 +182,18 @@ def test_code_names_a_set(code, name, tmp_path):
     ("spec", "error", "message"),
     [
         ("{code}:nothing", ValueError, "^name: expected a name in .*recordings_of_mine.py, got 'nothing'"),
-        ("{code}:other", TypeError, "^name: expected a name, a folder, a data set, .* got 3"),
+        ("{code}:other", TypeError, "^name: expected a name, a folder, a data set, .* got int 3"),
         ("{folder}/none.py:make", ValueError, "^name: expected a file, got none at .*none.py"),
         ("{folder}/json.py:make", ValueError, "^name: expected a file whose name no other module has, got .*json.py"),
         ("no_such_module:make", ValueError, "^name: expected a module that can be imported, got 'no_such_module'"),
-        ("{folder}/nowhere", ValueError, "^name: expected one of .*, a folder of recordings, or FILE.py:NAME"),
+        ("{folder}/nowhere", ValueError, "^name: expected a folder, got none at .*nowhere"),
+        ("nmnsit", ValueError, "^name: expected one of .*, got 'nmnsit'; did you mean 'nmnist'"),
+        (
+            "{folder}/recordings_of_mine.py",
+            ValueError,
+            r"^name: expected a folder .* got the file .*recordings_of_mine\.py; add :NAME",
+        ),
+        ("{folder}/recordings_of_mine.py:needs", ValueError, r"required arguments, got needs\(number\)"),
     ],
 )
 def test_mistakes_in_specifications_are_named(code, tmp_path, spec, error, message):
@@ -207,3 +217,16 @@ def test_a_transform_of_a_loaded_part(divided):
     events, _ = nd.load(divided, "test", transform=lambda events: events[:3])[0]
     assert len(events) == 3
     assert len(nd.load(divided, "all", transform=lambda events: events[:2])[5][0]) == 2
+
+
+def test_a_set_shows_what_it_is():
+    own = nd.EventList([recording(0)] * 4, [0, 1] * 2, sensor_size=(8, 6, 2), name="mine")
+    assert repr(own) == "<EventList mine all: 4 recordings, 2 classes, sensor (8, 6, 2)>"
+
+
+def test_rows_are_checked_when_a_list_is_made():
+    flat = recording(0)[["x", "t", "p"]]
+    with pytest.raises(TypeError, match=r"^recordings, number 1: events: expected a field y in all .* or in none"):
+        nd.EventList([recording(0), flat], [0, 1])
+    with pytest.raises(TypeError, match=r"^recordings, number 0: events: expected a field y, because the sensor has"):
+        nd.EventList([flat], [0], sensor_size=(8, 6, 2))

@@ -72,3 +72,8 @@ def test_a_study_takes_numpy_numbers():
     for wrong in ({"lrs": [True]}, {"depths": [1.5]}, {"seeds": True}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}"):
             Settings(**wrong)
+
+
+def test_a_data_set_is_named_by_text():
+    with pytest.raises(TypeError, match=r"^dataset: expected a name, a folder or FILE\.py:NAME, as text, got a tuple"):
+        TrainConfig(dataset=("a", "b"))

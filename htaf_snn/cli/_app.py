@@ -36,7 +36,7 @@ app = typer.Typer(
 # Of the processes that torchrun started, the main one alone prints results.
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 # Arguments of Python functions that messages begin with, and the options that set them.
-OPTIONS = {"name": "--dataset", "root": "--root", "deltas": "--delta", "plot": "--plot"}
+OPTIONS = {"name": "--dataset", "dataset": "--dataset", "root": "--root", "deltas": "--delta", "plot": "--plot"}
 
 
 def main() -> None:

@@ -99,6 +99,11 @@ class TrainConfig(Recipe, Setup):
         if self.folds is not None and self.model not in SPIKING:
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         self._check_effects()
+        if self.dataset is not None and not isinstance(self.dataset, str):
+            raise TypeError(
+                f"dataset: expected a name, a folder or FILE.py:NAME, as text, got a {type(self.dataset).__name__}; "
+                "training.fit takes loaders of a set"
+            )
         if self.dataset is None:
             object.__setattr__(self, "dataset", OFFLINE[self.model])
 

@@ -35,8 +35,12 @@ def by_field(path: Path, names: Collection[str]) -> tuple[dict[str, str], str | 
             found.append((field, name))
             unit = unit or stated
     if sorted(field for field, _ in found) not in (list("ptxy"), list("ptx")):
-        raise RecordingError(f"{path}: expected columns x, y, t and p, one each, got {list(names)}")
+        raise RecordingError(f"{path}: expected columns x, y, t and p, one each, got {list(names)}; {_known()}")
     return dict(found), unit
+
+
+def _known() -> str:
+    return ", ".join(f"{field} may be named {', '.join(names[1:])}" for field, names in _NAMES.items())
 
 
 def _field(name: str) -> tuple[str | None, str | None]:

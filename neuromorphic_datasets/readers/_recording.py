@@ -187,7 +187,10 @@ def _on_sensor(path: Path, events: Events, width: int, height: int, number: int,
     if event < 0:
         return events
     place = f"(x={x[event]}, y={y[event]})" if events.y is not None else f"x={x[event]}"
-    reason = f"event {number + event}: {place} is off the sensor of {width} x {height} pixels"
+    if width == height == 1 << 15:
+        reason = f"event {number + event}: expected coordinates in [0, 32767], got {place}"
+    else:
+        reason = f"event {number + event}: {place} is off the sensor of {width} x {height} pixels"
     if losses is None:
         raise RecordingError(f"{path}: {reason}")
     on = (x >= 0) & (x < width) & (y >= 0) & (y < height)

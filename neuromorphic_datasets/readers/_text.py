@@ -1,9 +1,10 @@
 """Recordings as text: CSV of any kind, and the rpg group's events.txt."""
 
 import contextlib
+import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -67,7 +68,7 @@ def read(path: Path, options: Options) -> Stream:
             if not table.size:  # blank lines
                 continue
             if table.shape[1] != count:
-                raise RecordingError(f"{path}: expected {count} columns, got an array of shape {table.shape}")
+                raise RecordingError(f"{path}: expected {count} columns, got {table.shape[1]}")
             columns = {field: table[:, place] for field, place in order.items()}
             yield events_of(path, columns, unit, options, losses, number)
             number += len(table)
@@ -118,7 +119,8 @@ def _separator(line: str) -> str | None:
 
 
 def _cells(text: str) -> list[str]:
-    return [cell.strip().strip("\"'").strip() for cell in text.split(_separator(text)) if cell.strip()]
+    cells = [cell.strip().strip("\"'").strip() for cell in text.split(_separator(text))]
+    return cells if cells[-1] else cells[:-1]  # a separator at the end
 
 
 def _geometry(text: str) -> tuple[int, int, int] | None:
@@ -155,7 +157,7 @@ def _tables(
 ) -> Iterator[np.ndarray]:
     """Yield the rows of a file, piece by piece."""
     if options.piece is None and not options.lenient:
-        yield _numbers(path, path, head, as_floats, head.lines)
+        yield _numbers(path, path, head, columns, as_floats, head.lines)
         return
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         number = head.lines
@@ -163,7 +165,7 @@ def _tables(
             pass
         while lines := list(islice(file, options.piece)):
             try:
-                yield _numbers(path, lines, head, as_floats, 0)
+                yield _numbers(path, lines, head, columns, as_floats, number)
             except RecordingError:
                 if not options.lenient:
                     raise
@@ -171,10 +173,16 @@ def _tables(
             number += len(lines)
 
 
-def _numbers(path: Path, source: Path | Iterable[str], head: _Head, as_floats: bool, skipped: int) -> np.ndarray:
-    """Read a table of integers, or of floats; those that are not times in other units have to be whole."""
+def _numbers(
+    path: Path, source: Path | list[str], head: _Head, columns: int, as_floats: bool, number: int
+) -> np.ndarray:
+    """Read a table of integers, or of floats; those that are not times in other units have to be whole.
+
+    It starts after `number` lines of the file, which a source of lines lacks.
+    """
 
     def load(dtype: type) -> np.ndarray:
+        skipped = number if source is path else 0
         return np.loadtxt(
             source, dtype, comments=None, delimiter=head.separator, skiprows=skipped, ndmin=2, encoding="utf-8-sig"
         )
@@ -191,7 +199,30 @@ def _numbers(path: Path, source: Path | Iterable[str], head: _Head, as_floats: b
                 whole = (table == np.trunc(table)) & (np.abs(table) < 1 << 53)  # beyond, floats are rounded
                 if as_floats or whole.all():
                     return table
-            raise RecordingError(f"{path}: expected integers: {error} (rows are counted without the names)") from None
+            fault = (
+                _first_fault(path, source, head.separator, columns, as_floats, number) or f"expected integers: {error}"
+            )
+            raise RecordingError(f"{path}: {fault}") from None
+
+
+def _first_fault(
+    path: Path, source: Path | list[str], separator: str | None, columns: int, as_floats: bool, number: int
+) -> str | None:
+    """Return what is wrong with the first line that is not so many numbers, whole ones unless floats are allowed."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = source if isinstance(source, list) else islice(file, number, None)
+        for place, line in enumerate(lines, number + 1):
+            try:
+                row = [float(cell) for cell in line.strip().split(separator)]
+            except ValueError:
+                row = []
+            is_exact = as_floats or all(value.is_integer() and abs(value) < 1 << 53 for value in row)
+            if line.strip() and (len(row) != columns or not is_exact):
+                kind, hint = "numbers" if as_floats else "whole numbers", ""
+                if len(row) == columns and all(map(math.isfinite, row)):
+                    hint = "; for times in another unit than µs set time_unit"
+                return f"line {place}: expected {columns} {kind}, got {line.strip()[:80]!r}{hint}"
+    return None
 
 
 def _readable(lines: list[str], number: int, separator: str | None, columns: int, losses: Losses) -> np.ndarray:
