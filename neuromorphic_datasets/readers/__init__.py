@@ -15,20 +15,7 @@ from .._events import LATEST, Events, Recording, RecordingError
 from ._columns import UNITS
 from ._recording import Losses, Options, Stream, checked, joined
 
-__all__ = [
-    "FORMATS",
-    "Options",
-    "RecordingError",
-    "effective",
-    "may_be_recording",
-    "options",
-    "pieces_of",
-    "read_array",
-    "read_events",
-    "read_recording",
-    "reads_in_pieces",
-    "rechecked",
-]
+__all__ = ["FORMATS", "RecordingError", "read_events", "read_recording"]
 
 FORMATS = (
     ".bin", ".dat", ".raw", ".aedat", ".aedat4", ".es", ".csv", ".txt", ".npy", ".npz", ".h5", ".hdf5",
