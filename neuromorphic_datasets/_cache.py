@@ -51,7 +51,7 @@ class Pack:
         shape: (T, C, H, W) if the file holds frames, None if it holds events.
         labels: int64 of shape (n,).
         sources: the position of each recording in the packed data set, int64; damaged recordings may be missing.
-        note: what is wrong with the first missing recording, or the first dropped event.
+        note: the fault of the first missing recording, or else of the first dropped event.
         dropped: the number of faulty events that were left out.
         folder: the temporary folder of the file, if any, which lives as long as this object.
     """

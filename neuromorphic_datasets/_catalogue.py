@@ -110,7 +110,7 @@ def load(
     if "all" in entry.splits:
         whole = _open(entry, "all", root, download, transform)
         identities = [whole.identity(position) for position in range(len(whole))]
-        return _part(whole, split, published_test_part(whole.targets, identities))
+        return _part(whole, split, *published_test_part(whole.targets, identities))
     if not entry.patterns:
         return entry.open(entry, "all", root, transform)
     return Joined([_open(entry, part, root, download, transform) for part in entry.splits])
@@ -133,8 +133,10 @@ def _own_part(whole: EventDataset, split: str, transform: Callable | None) -> Ev
     _check_split(split, whole.parts)
     if split == "all":
         part = Subset(whole, split, np.arange(len(whole))) if transform is not None else whole
+    elif whole.parts:
+        part = Subset(whole, split, whole.parts[split])
     else:
-        part = Subset(whole, split, whole.parts[split]) if whole.parts else _part(whole, split, None)
+        part = _part(whole, split, *fixed_test_part(whole.targets, whole.groups))
     if transform is not None:
         part._set_transform(transform)
     return part
@@ -146,9 +148,8 @@ def _open(entry: Info, split: str, root: Path, download: bool, transform: Callab
     return entry.open(entry, split, _prepared(entry, split, root, download), transform)
 
 
-def _part(whole: EventDataset, split: str, parts: tuple[np.ndarray, np.ndarray] | None) -> EventDataset:
-    """Return train or test of a set that is not divided, by default as `fixed_test_part` divides it."""
-    train, test = fixed_test_part(whole.targets, whole.groups) if parts is None else parts
+def _part(whole: EventDataset, split: str, train: np.ndarray, test: np.ndarray) -> EventDataset:
+    """Return train or test of a set that is not divided."""
     return Subset(whole, split, train if split == "train" else test)
 
 

@@ -17,6 +17,9 @@ LATEST = 1 << 56
 BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (1 - LATEST, LATEST - 1)}
 
 
+POLARITIES = "p to be 0 or 1 in all events, or -1 or 1 in all"
+
+
 class RecordingError(ValueError):
     """A file is not a recording, or is damaged; the message names the file and the position.
 
@@ -140,7 +143,7 @@ class Events:
         if (self.p != self.p[0]).any():
             raise ValueError("events: expected one polarity, as the sensor has, got both")
         if self.p[0] not in (0, 1):
-            raise ValueError(f"events: expected p to be 0 or 1 in all events, or -1 or 1 in all, got {self.p[0]}")
+            raise ValueError(f"events: expected {POLARITIES}, got {self.p[0]}")
         return np.broadcast_to(np.int8(0), self.p.shape)
 
     def on(self, sensor_size: tuple[int, int, int]) -> "Events":
@@ -166,7 +169,7 @@ class Recording:
         events: in columns.
         sensor_size: (width, height, polarities) as the file states it, or None.
         dropped: the number of faulty events that are left out.
-        fault: what is wrong with the first of them.
+        fault: why the first of them is.
     """
 
     events: Events
@@ -176,6 +179,7 @@ class Recording:
 
 
 def described(events: object) -> str:
+    """Return in a few words what a user gave in place of events."""
     if isinstance(events, np.ndarray):
         return f"{'a masked array, ' if np.ma.isMaskedArray(events) else ''}{events.dtype} of shape {events.shape}"
     return f"{type(events).__name__} {events!r}"[:200]
@@ -212,7 +216,7 @@ def _is_on(p: np.ndarray) -> np.ndarray:
     """Return which events are ON; polarities have to be all 0 or 1, or all -1 or 1."""
     others = p[p != 1]
     off = -1 if len(others) and others[0] == -1 else 0
-    refuse(p, (p == off) | (p == 1), "p to be 0 or 1 in all events, or -1 or 1 in all")
+    refuse(p, (p == off) | (p == 1), POLARITIES)
     return p == 1
 
 

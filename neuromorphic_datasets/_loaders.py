@@ -21,10 +21,10 @@ from ._frames import check_remainder, count, slices
 from ._packing import check_on_error, pack
 from ._sources import Source, opened
 from ._sparse import rows_of
-from ._splits import divided, fixed_test_part, fold_of
+from ._splits import TEST_FRACTION, divided, fixed_test_part, fold_of
 from .transforms import ToFrames
 
-_N_TIME_BINS, _TEST_FRACTION = 10, 0.2
+_N_TIME_BINS = 10
 
 
 def loaders(
@@ -230,7 +230,7 @@ def _test_fraction(name: str | EventDataset, fraction: float | None, folds: int 
             f"test_fraction: expected only with a data set of your own that has no parts, and without folds, got "
             f"{fraction!r}"
         )
-    return _checks.fraction("test_fraction", _TEST_FRACTION if fraction is None else fraction)
+    return _checks.fraction("test_fraction", TEST_FRACTION if fraction is None else fraction)
 
 
 def _folding(fold: int | None, folds: int | None) -> tuple[int, int] | None:

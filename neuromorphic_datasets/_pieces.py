@@ -128,13 +128,12 @@ class Pieces(StoredDataset):
                 labels = [classes.index(interval.label) for interval in rule.intervals[number]]
             else:
                 labels = [int(whole.targets[number])] * len(bounds)
-            for (start, end), label in zip(bounds, labels, strict=True):
-                empty += isinstance(rule, ByLabel) and start == end
-                if start < end:
-                    self._pieces.append((place, start, end))
-                    self._sources.append(number)
-                    targets.append(label)
-            without += number not in self._sources[-len(bounds) :] if bounds else 1
+            filled = [(edges, label) for edges, label in zip(bounds, labels, strict=True) if edges[0] < edges[1]]
+            self._pieces += [(place, *edges) for edges, _ in filled]
+            self._sources += [number] * len(filled)
+            targets += [label for _, label in filled]
+            empty += len(bounds) - len(filled) if isinstance(rule, ByLabel) else 0
+            without += not filled
         if not targets:
             t = self._packed.events(0).t
             what = "intervals that have events" if isinstance(rule, ByLabel) else "recordings longer than a piece"

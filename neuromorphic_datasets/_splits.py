@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+TEST_FRACTION = 0.2
+
 
 def divided(
     argument: str,
@@ -64,9 +66,9 @@ def _parted(
 
 
 def fixed_test_part(
-    targets: np.ndarray, groups: np.ndarray | None = None, fraction: float = 0.2, argument: str = "targets"
+    targets: np.ndarray, groups: np.ndarray | None = None, fraction: float = TEST_FRACTION, argument: str = "targets"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of training and test of a set without a published test part: a stratified fifth for the test.
+    """Return the indices of training and test, a stratified fraction, of a set without a published test part.
 
     It is always the same, whatever the seed of a training.
 

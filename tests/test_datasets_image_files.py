@@ -377,3 +377,13 @@ def test_a_name_is_a_string_or_a_path(tmp_path):
         images.load(5)
     folder(tmp_path / "set", {})
     assert len(images.load(tmp_path / "set")[0]) == 8
+
+
+def test_signed_depths_are_refused(tmp_path):
+    """A TIFF of signed 16 bits, whose -1 would become white; Pillow does not write one."""
+    values = np.array([[-1, -1000], [5, 300]], "<i2")
+    tags = [(256, 2), (257, 2), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 2), (279, 8), (339, 2)]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags)
+    content = b"II*\0" + struct.pack("<I", 16) + values.tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(ValueError, match=r"a\.tif: expected eight bits per colour, got more, in Pillow's mode"):
+        only(tmp_path, "a.tif", content)

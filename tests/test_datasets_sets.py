@@ -14,6 +14,7 @@ import torch
 from event_files import EVENTS, aedat3, aedat4, dat, dat1, nmnist
 
 import neuromorphic_datasets as nd
+from neuromorphic_datasets import _catalogue
 from neuromorphic_datasets._events import EVENT_DTYPE
 from neuromorphic_datasets._splits import published_test_part
 
@@ -495,4 +496,35 @@ def test_pickles_run_no_code(tmp_path):
     array[0] = Harm()
     np.save(tmp_path / "handshake" / "A" / "0.npy", array, allow_pickle=True)
     with pytest.raises(nd.RecordingError, match=r"0\.npy: UnpicklingError: expected lists of numbers, got .*print"):
+        nd.load("bullying10k", "all", root=tmp_path)[0]
+
+
+def test_every_archive_of_a_set_is_unpacked(tmp_path, monkeypatch):
+    folder = tmp_path / "Bullying10k"
+    recordings = bullying(tmp_path / "unpacked")["all"]
+    folder.mkdir()
+    for name in nd.info("bullying10k").classes:
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for path in sorted((tmp_path / "unpacked" / name).rglob("*.npy")):
+                archive.write(path, path.relative_to(tmp_path / "unpacked"))
+    monkeypatch.setattr(_catalogue, "is_right", lambda *archive: True)
+    whole = nd.load("bullying10k", "all", root=tmp_path)
+    assert np.bincount(whole.targets).tolist() == [5] * 10
+    assert len(whole) == len(recordings)
+
+
+def test_a_class_without_recordings_is_refused(tmp_path):
+    bullying(tmp_path / "Bullying10k")
+    for path in (tmp_path / "Bullying10k" / "kicking").rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(nd.RecordingError, match=r"expected recordings of every class, got none of \['kicking'\]"):
+        nd.load("bullying10k", "all", root=tmp_path)
+
+
+def test_unsorted_recordings_of_a_reader_of_its_own_are_refused(tmp_path):
+    bullying(tmp_path / "Bullying10k")
+    array = np.empty(2, object)
+    array[0], array[1] = [(500, 1, 1, 1, 0)], [(20, 1, 1, 0, 0)]
+    np.save(tmp_path / "Bullying10k" / "handshake" / "A" / "0.npy", array, allow_pickle=True)
+    with pytest.raises(nd.RecordingError, match=r"0\.npy: event 1: the time goes back, from 500 to 20"):
         nd.load("bullying10k", "all", root=tmp_path)[0]

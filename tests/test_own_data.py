@@ -118,3 +118,14 @@ def test_recordings_are_no_images_and_images_no_recordings(folder, tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "images" / "a" / "0.png")
     with pytest.raises(FileNotFoundError, match="expected recordings"):
         nd.load(tmp_path / "images")
+
+
+def test_a_package_s_name_is_no_path(tmp_path, monkeypatch):
+    from htaf_snn.cli._app import _source
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sets").mkdir()
+    assert _source("sets:mine") == "sets:mine"
+    assert _source("sets") == str(tmp_path / "sets")
+    assert _source("sets.py:mine") == f"{tmp_path / 'sets.py'}:mine"
+    assert _source("nmnist") == "nmnist"

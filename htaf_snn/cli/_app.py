@@ -107,9 +107,12 @@ def _source(text: str) -> str:
     import neuromorphic_datasets as nd
 
     text = text.strip()
-    path, colon, name = (text, "", "") if Path(text).expanduser().is_dir() else text.rpartition(":")
-    is_own = text not in (*nd.names(), *nd.images.names()) and Path(path).expanduser().exists()
-    return f"{Path(path).expanduser().resolve()}{colon}{name}" if is_own and path else text
+    if text in (*nd.names(), *nd.images.names()):
+        return text
+    if Path(text).expanduser().is_dir():
+        return str(Path(text).expanduser().resolve())
+    path, _, name = text.rpartition(":")
+    return f"{Path(path).expanduser().resolve()}:{name}" if path.endswith(".py") else text
 
 
 def _sides(text: str) -> int | tuple[int, ...]:

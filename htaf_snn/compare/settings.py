@@ -158,7 +158,7 @@ class Settings(trial.Shared):
         device_of(self.device)
         known = nd.names() if self.model in training.SPIKING else nd.images.names()
         for name in self.dataset:
-            if name == "digits" or name not in known:  # what is wrong with them would make every trial fail
+            if name == "digits" or name not in known:  # a fault in them would fail every trial
                 try:
                     self.data(name)
                 except ValueError as error:

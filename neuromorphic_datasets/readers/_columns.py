@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import BOUNDS, LATEST, Events, RecordingError, refuse
+from .._events import BOUNDS, LATEST, POLARITIES, Events, RecordingError, refuse
 from ._recording import Losses, Options
 
 _NAMES = {
@@ -94,8 +94,8 @@ def events_of(
         RecordingError: a value is no coordinate, time or polarity, unless the options are lenient.
     """
     columns = {field: np.asarray(column) for field, column in columns.items()}
-    _check_polarities(path, columns["p"], losses, number)
     try:
+        _check_polarities(columns["p"], losses)
         columns["t"] = in_us(columns["t"], unit)
         if options.lenient:
             columns = _valid(columns, losses, number)
@@ -105,17 +105,15 @@ def events_of(
         raise RecordingError(f"{path}: {text}") from None
 
 
-def _check_polarities(path: Path, p: np.ndarray, losses: Losses, number: int) -> None:
-    """Raise RecordingError if OFF is -1 in one piece of a recording and 0 in another."""
+def _check_polarities(p: np.ndarray, losses: Losses) -> None:
+    """Raise ValueError if OFF is -1 in one piece of a recording and 0 in another."""
     if p.dtype.kind not in "iubf" or losses.lenient:
         return
-    for off, other in ((-1, 0), (0, -1)):
-        if losses.off == other and (p == off).any():
-            event = number + int((p == off).argmax())
-            expected = "p to be 0 or 1 in all events, or -1 or 1 in all"
-            raise RecordingError(f"{path}: event {event}: expected {expected}, got {off}")
-    if losses.off is None and (present := [off for off in (-1, 0) if (p == off).any()]):
-        losses.off = present[0]
+    off = p[(p == 0) | (p == -1)]
+    if losses.off is None and len(off):
+        losses.off = int(off[0])
+    if losses.off is not None:
+        refuse(p, p != -1 - losses.off, POLARITIES)
 
 
 def _valid(columns: dict[str, np.ndarray], losses: Losses, number: int) -> dict[str, np.ndarray]:

@@ -208,7 +208,7 @@ def _numbers(
 def _first_fault(
     path: Path, source: Path | list[str], separator: str | None, columns: int, as_floats: bool, number: int
 ) -> str | None:
-    """Return what is wrong with the first line that is not so many numbers, whole ones unless floats are allowed."""
+    """Name the first line that is not so many numbers, whole ones unless floats are allowed; None if there is none."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         lines = source if isinstance(source, list) else islice(file, number, None)
         for place, line in enumerate(lines, number + 1):

@@ -3,53 +3,13 @@
 URLs, checksums and layouts are those of Tonic 1.7, or as a file says.
 """
 
-from . import (
-    asldvs,
-    bullying10k,
-    cifar10dvs,
-    dvsgesture,
-    dvsgesture_raw,
-    dvslip,
-    esimagenet,
-    hardvs,
-    navgesture_sit,
-    navgesture_walk,
-    ncaltech101,
-    ncars,
-    nmnist,
-    ntidigits,
-    pokerdvs,
-    saccade_digits,
-    shd,
-    smnist,
-    ssc,
-    stmnist,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from ._info import Info
 
 __all__ = ["SETS", "Info"]
 
-_FILES = (
-    asldvs,
-    bullying10k,
-    cifar10dvs,
-    dvsgesture,
-    dvsgesture_raw,
-    dvslip,
-    esimagenet,
-    hardvs,
-    navgesture_sit,
-    navgesture_walk,
-    ncaltech101,
-    ncars,
-    nmnist,
-    ntidigits,
-    pokerdvs,
-    saccade_digits,
-    shd,
-    smnist,
-    ssc,
-    stmnist,
-)
-SETS = {file.INFO.name: file.INFO for file in _FILES}
+_FILES = [import_module(f".{file.name}", __name__) for file in iter_modules(__path__) if not file.name.startswith("_")]
+SETS: dict[str, Info] = {file.INFO.name: file.INFO for file in _FILES}
 """Every data set by name."""
