@@ -98,7 +98,9 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         stored = _with_prefix(tensors, f"optimizer.{name}.")
         if stored:
             optimizer.state[parameter] = {
-                key: v.to(parameter.device) if v.shape == parameter.shape else v for key, v in stored.items()
+                # Adam counts steps on the CPU, a fused one on the device.
+                key: v.to(parameter.device) if optimizer.defaults.get("fused") or v.shape == parameter.shape else v
+                for key, v in stored.items()
             }
     torch.set_rng_state(tensors["rng"])
     if "rng_cuda" in tensors and torch.cuda.is_available():

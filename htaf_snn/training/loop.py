@@ -308,7 +308,7 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     if is_main:
         check_no_run(out, resume)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     done, metrics = restore(out, model, optimizer) if resume and is_main else (0, [])
     network, batches = model, train_loader
     if processes is not None:
