@@ -30,17 +30,24 @@ HIDDEN, BATCH, LR = 256, 32, 1e-3
 
 
 def ours(arguments: argparse.Namespace, folder: str) -> dict:
-    """Train as `htaf-snn train --library fused` does."""
-    from htaf_snn import training
-
-    config = training.TrainConfig(
-        dataset="nmnist", root=arguments.nmnist, library="fused", hidden=(HIDDEN, HIDDEN), epochs=arguments.epochs + 1,
-        batch_size=BATCH, lr=LR, n_time_bins=arguments.n_time_bins, val_fraction=0.0,
-    )  # fmt: skip
-    os.environ["XDG_CACHE_HOME"] = folder
-    result = training.train(config, Path(folder, "run"), progress=False)
+    """Train by `htaf-snn train --library fused`."""
+    command = [sys.executable, "-m", "htaf_snn.cli", "train", "--library", "fused", "--dataset", "nmnist"]
+    command += [
+        "--root",
+        str(Path(arguments.nmnist).resolve()),
+        "--hidden",
+        f"{HIDDEN},{HIDDEN}",
+        "--batch-size",
+        str(BATCH),
+    ]
+    command += ["--lr", str(LR), "--val-fraction", "0", "--epochs", str(arguments.epochs + 1)]
+    command += ["--n-time-bins", str(arguments.n_time_bins), "--out", str(Path(folder, "run"))]
+    command += ["--seed", str(arguments.seed)]
+    # Not in this folder, whose package would come before that of PYTHONPATH.
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"XDG_CACHE_HOME": folder}, cwd=folder)
     lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
-    return {"seconds": [json.loads(line)["seconds"] for line in lines][1:], "accuracy": result["test_accuracy"]}
+    accuracy = json.loads(Path(folder, "run", "result.json").read_text())["test_accuracy"]
+    return {"seconds": [json.loads(line)["seconds"] for line in lines][1:], "accuracy": accuracy}
 
 
 def script(arguments: argparse.Namespace, folder: str) -> dict:
@@ -50,7 +57,7 @@ def script(arguments: argparse.Namespace, folder: str) -> dict:
 
     from htaf_snn import HTAF
 
-    torch.manual_seed(0)
+    torch.manual_seed(arguments.seed)
     Path(folder, "NMNIST").symlink_to(Path(arguments.nmnist).resolve())
     to_frames = tonic.transforms.ToFrame((34, 34, 2), n_time_bins=arguments.n_time_bins)
     with mock.patch.object(tonic.datasets.NMNIST, "_check_exists", lambda self: True):
@@ -95,7 +102,14 @@ def script(arguments: argparse.Namespace, folder: str) -> dict:
 def in_own_process(who: str, arguments: argparse.Namespace, package: Path | None = None) -> dict:
     """Return the median epoch, in s, and the test accuracy of one way, with the package of a folder."""
     command = [sys.executable, __file__, "--measure", who, "--nmnist", arguments.nmnist]
-    command += ["--epochs", str(arguments.epochs), "--n-time-bins", str(arguments.n_time_bins)]
+    command += [
+        "--epochs",
+        str(arguments.epochs),
+        "--n-time-bins",
+        str(arguments.n_time_bins),
+        "--seed",
+        str(arguments.seed),
+    ]
     environment = os.environ | {"PYTHONPATH": str((package or Path(__file__).parents[1]).resolve())}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     if run.returncode:
@@ -109,6 +123,7 @@ def main() -> None:
     parser.add_argument("--nmnist", required=True, help="folder of N-MNIST, or of a part of it")
     parser.add_argument("--n-time-bins", type=int, default=25, help="frames per recording")
     parser.add_argument("--epochs", type=int, default=5, help="epochs that are timed")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
     parser.add_argument("--other", type=Path, help="folder of another version of this project")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--measure", choices=("ours", "script"), help=argparse.SUPPRESS)

@@ -89,7 +89,7 @@ CLAIMS: list[Claim | ConceptClaim] = [
         "Binary networks: which surrogate, each at its own width and learning rate?",
         {
             "fashion-mnist": BINARY
-            | {"dataset": "fashion-mnist", "epochs": 10, "lrs": (1e-3, 2e-3, 4e-3)}
+            | {"dataset": "fashion-mnist", "epochs": 10, "lrs": (1e-3, 4e-3)}
             | {"surrogates": ("htaf", "approx_sign", "clipped_ste", "ede", "relu"), "anneal": ("none", "hardness")}
             | CHOSEN
         },

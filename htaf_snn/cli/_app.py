@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
+from .._memory import keep_freed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,6 +44,7 @@ def main() -> None:
     """Entry point of the command."""
     # Norse 1.1 compiles a function with TorchScript on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit")
+    keep_freed()
     app()
 
 

@@ -90,7 +90,7 @@ def _epoch(
     samples = 0
     for step, batches in enumerate(zip(*loaders, strict=True)):
         before_step(epoch * len(loaders[0]) + step)
-        frames = torch.stack([frames for frames, _ in batches], 1).to(device)
+        frames = torch.stack([frames for frames, _ in batches], 1).to(device).float()
         labels = torch.stack([labels for _, labels in batches]).to(device)
         scores, spikes = _scores(trials[0].model, weights, frames)
         loss = cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)

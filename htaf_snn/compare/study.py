@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .. import _files
+from .._memory import keep_freed
 from ..training import Processes
 from ..training.folder import device_of
 from . import report, selection, stacking, trial
@@ -504,4 +505,5 @@ def _work(out: str, storage: str, *options: str) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed()
     _work(*sys.argv[1:])

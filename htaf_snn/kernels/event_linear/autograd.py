@@ -15,16 +15,16 @@ def _kernels(backend: str):
 
 
 @operator
-def compress_rows(x: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+def compress_rows(x: Tensor, dtype: torch.dtype, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     """Compute `reference.compress`."""
-    return _kernels(backend).compress(x)
+    return _kernels(backend).compress(x, dtype)
 
 
 @torch.library.register_fake(compress_rows)
-def _(x, backend):
+def _(x, dtype, backend):
     size = torch.library.get_ctx().new_dynamic_size()
     crow = x.new_empty(x.shape[0] + 1, dtype=torch.int64)
-    return crow, x.new_empty(size, dtype=torch.int32), x.new_empty(size)
+    return crow, x.new_empty(size, dtype=torch.int32), x.new_empty(size, dtype=dtype)
 
 
 @operator
@@ -48,7 +48,7 @@ def event_weight_gradient(
 
 @torch.library.register_fake(event_weight_gradient)
 def _(crow, columns, values, grad, features, backend):
-    return grad.new_empty(features, grad.shape[1]).T
+    return grad.new_empty(grad.shape[1], features)
 
 
 def _save(ctx, inputs, output):
