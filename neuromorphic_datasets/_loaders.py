@@ -431,10 +431,12 @@ class FrameDataset(Dataset):
     def _stored(self, places: np.ndarray) -> torch.Tensor:
         """Return frames (T, B, C, H, W) that are in the packed file."""
         stored = self._packed.frames()[places]
-        small = self._compact and (stored.dtype == np.uint8 or stored.max(initial=0) <= np.iinfo(np.uint8).max)
-        batch = np.empty((stored.shape[1], len(stored), *stored.shape[2:]), np.uint8 if small else np.float32)
-        batch[:] = stored.swapaxes(0, 1)
-        return torch.from_numpy(batch)
+        if stored.dtype != np.uint8:  # torch knows few unsigned types
+            fits = self._compact and stored.max(initial=0) <= np.iinfo(np.uint8).max
+            stored = stored.astype(np.uint8 if fits else np.float32)
+        frames = torch.from_numpy(stored).transpose(0, 1)
+        dtype = frames.dtype if self._compact else torch.float32
+        return torch.empty(frames.shape, dtype=dtype).copy_(frames)
 
     def _events(self, epoch: int, index: int) -> Events:
         """Return the events of one recording, transformed and augmented."""
