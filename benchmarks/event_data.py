@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -82,7 +83,7 @@ def epochs(folder: str, cache: str) -> dict[str, Callable]:
         ours, our_label = train.dataset[position]
         np.testing.assert_array_equal(ours.numpy(), frames)
         assert our_label == label
-    return {"ours": lambda: [frames for frames, _ in train], "tonic": lambda: [frames for frames, _ in peer]}
+    return {"ours": lambda: deque(train, maxlen=0), "tonic": lambda: deque(peer, maxlen=0)}
 
 
 def decoding(path: str) -> dict[str, Callable]:

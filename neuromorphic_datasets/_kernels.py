@@ -48,15 +48,18 @@ def count(x, y, p, starts, ends, frames, most, wraps):
     Return -1, or the first event that is off the sensor or, unless counts may wrap around, raises a count beyond
     `most`.
     """
-    _, polarities, height, width = frames.shape
+    polarities, height, width = np.uint64(frames.shape[1]), np.uint64(frames.shape[2]), np.uint64(frames.shape[3])
     for i in range(len(starts)):
+        frame = frames[i]
         for j in range(starts[i], ends[i]):
-            if not (0 <= x[j] < width and 0 <= y[j] < height and 0 <= p[j] < polarities):
+            # Without a sign negative ones are large, and no index counts from the end, which saves time.
+            channel, row, column = np.uint64(p[j]), np.uint64(y[j]), np.uint64(x[j])
+            if column >= width or row >= height or channel >= polarities:
                 return j
-            before = frames[i, np.intp(p[j]), y[j], x[j]]
+            before = frame[channel, row, column]
             if before == most and not wraps:
                 return j
-            frames[i, np.intp(p[j]), y[j], x[j]] = before + 1
+            frame[channel, row, column] = before + 1
     return -1
 
 
