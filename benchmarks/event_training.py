@@ -99,23 +99,21 @@ def script(arguments: argparse.Namespace, folder: str) -> dict:
     return {"seconds": seconds[1:], "accuracy": right / len(cached[1])}
 
 
-def in_own_process(who: str, arguments: argparse.Namespace, package: Path | None = None) -> dict:
-    """Return the median epoch, in s, and the test accuracy of one way, with the package of a folder."""
-    command = [sys.executable, __file__, "--measure", who, "--nmnist", arguments.nmnist]
-    command += [
-        "--epochs",
-        str(arguments.epochs),
-        "--n-time-bins",
-        str(arguments.n_time_bins),
-        "--seed",
-        str(arguments.seed),
-    ]
+def in_own_processes(who: str, arguments: argparse.Namespace, package: Path | None = None) -> dict:
+    """Return the median epoch, in s, and the test accuracies of one way over the seeds, with a folder's package."""
     environment = os.environ | {"PYTHONPATH": str((package or Path(__file__).parents[1]).resolve())}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if run.returncode:
-        raise SystemExit(f"{who}: {run.stderr.strip().splitlines()[-1]}")
-    result = json.loads(run.stdout.splitlines()[-1])
-    return {"median_s": round(statistics.median(result["seconds"]), 4), "test_accuracy": result["accuracy"]}
+    seconds, accuracies = [], []
+    for seed in range(arguments.seeds):
+        options = {"--nmnist": arguments.nmnist, "--epochs": arguments.epochs, "--n-time-bins": arguments.n_time_bins}
+        options |= {"--measure": who, "--seed": seed}
+        command = [sys.executable, __file__, *(str(part) for option in options.items() for part in option)]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if run.returncode:
+            raise SystemExit(f"{who}: {run.stderr}")
+        result = json.loads(run.stdout.splitlines()[-1])
+        seconds += result["seconds"]
+        accuracies.append(result["accuracy"])
+    return {"median_s": round(statistics.median(seconds), 4), "test_accuracies": accuracies}
 
 
 def main() -> None:
@@ -123,32 +121,33 @@ def main() -> None:
     parser.add_argument("--nmnist", required=True, help="folder of N-MNIST, or of a part of it")
     parser.add_argument("--n-time-bins", type=int, default=25, help="frames per recording")
     parser.add_argument("--epochs", type=int, default=5, help="epochs that are timed")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and order")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each, each in a process of its own")
     parser.add_argument("--other", type=Path, help="folder of another version of this project")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=("ours", "script"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps({"ours": ours, "script": script}[arguments.measure](arguments, folder)))
         return
-    results = {"ours": in_own_process("ours", arguments), "script": in_own_process("script", arguments)}
+    results = {"ours": in_own_processes("ours", arguments), "script": in_own_processes("script", arguments)}
     if arguments.other:
-        results["other"] = in_own_process("ours", arguments, arguments.other)
+        results["other"] = in_own_processes("ours", arguments, arguments.other)
     for result in results.values():
         result["ratio"] = round(result["median_s"] / results["ours"]["median_s"], 2)
     machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
     versions = {name: version(name) for name in ("torch", "snntorch", "tonic")}
-    settings = {"n_time_bins": arguments.n_time_bins, "epochs": arguments.epochs, "threads": torch.get_num_threads()}
+    settings = {name: getattr(arguments, name) for name in ("n_time_bins", "epochs", "seeds")}
+    settings["threads"] = torch.get_num_threads()
     if arguments.json:
         print(
             json.dumps({"machine": machine, "versions": versions, "settings": settings, "results": results}, indent=2)
         )
         return
     for who, result in results.items():
-        print(
-            f"{who:<8}{result['median_s']:8.3f} s, ratio {result['ratio']:5.2f}, accuracy {result['test_accuracy']:.3f}"
-        )
+        accuracy = statistics.fmean(result["test_accuracies"])
+        print(f"{who:<8}{result['median_s']:8.3f} s, ratio {result['ratio']:5.2f}, accuracy {accuracy:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the processes of our own commands hold memory."""
+"""Memory settings for the processes of our commands."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST = -1, -3, 1 << 25
 
 
 def keep_freed() -> bool:
-    """Let the process keep the memory that it frees, for the next step of a training, whose sizes are the same.
+    """Let the process keep the memory that it frees for the next training step, which needs the same sizes.
 
-    Otherwise glibc returns it to the system, which zeroes it page by page when it is needed again: on two cores a tenth
-    of the training of a small network. Does nothing with other C libraries.
+    Otherwise glibc returns it to the system, which zeroes it page by page when it is needed again: on two cores that
+    is a tenth of the time of training a small network. Does nothing with other C libraries.
 
     Returns:
-        Whether the C library has taken it.
+        Whether the C library accepted both settings.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -35,7 +35,6 @@ def loaders(
     time_window: float | None = None,
     remainder: str = "keep",
     layout: str = "dense",
-    compact: bool = False,
     root: str | PathLike | None = None,
     cache: str | PathLike | None = None,
     download: bool = False,
@@ -81,8 +80,6 @@ def loaders(
         remainder: "keep" has every event in a frame; "drop" leaves out events at the end, as Tonic's ToFrame does.
         layout: "dense", or "sparse" for frames as rows in torch's CSR layout, of shape (T * B, C * H * W), time first,
             as `htaf_snn.nn.EventLinear` takes them; row t * B + b is frame t of recording b.
-        compact: give batches whose counts are all below 256 as uint8, a quarter of the bytes, as the networks of
-            `htaf_snn.models` take them; others stay float32. Not with the sparse layout.
         root: as in `load`; only with a name.
         cache: the folder of the packed files; None is this package's folder in the user's cache. It is not used for
             sets that are already packed, saccade-digits and `EventFolder`.
@@ -147,8 +144,6 @@ def loaders(
     test_fraction = _test_fraction(name, test_fraction, folds)
     if layout not in ("dense", "sparse"):
         raise ValueError(f"layout: expected 'dense' or 'sparse', got {layout!r}")
-    if not isinstance(compact, bool) or (compact and layout == "sparse"):
-        raise ValueError(f"compact: expected True or False, and False for the sparse layout, got {compact!r}")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment: expected a callable or None, got {augment!r}")
 
@@ -157,7 +152,7 @@ def loaders(
         changed = augmented or recordings.transform is not None or layout == "sparse"
         bins = None if changed else framing.get("n_time_bins")
         packed, places = pack(recordings, folder, n_time_bins=bins, remainder=remainder, on_error=on_error)
-        return FrameDataset(recordings, packed, places, framing, layout, compact)
+        return FrameDataset(recordings, packed, places, framing, layout)
 
     pool, valid_pool, test_pool = _pools(name, root, download, folds, val_fraction)
     plain = frames(pool, augment is not None)
@@ -308,8 +303,7 @@ def collated(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
     if isinstance(samples, Samples):
         return samples.batch
     frames, labels, *lengths = zip(*samples, strict=True)
-    dtype = functools.reduce(torch.promote_types, (recording.dtype for recording in frames))
-    batch = torch.zeros(max(map(len, frames)), len(frames), *frames[0].shape[1:], dtype=dtype)
+    batch = torch.zeros(max(map(len, frames)), len(frames), *frames[0].shape[1:])
     for position, recording in enumerate(frames):
         batch[: len(recording), position] = recording
     return batch, torch.tensor(labels), *map(torch.tensor, lengths)
@@ -339,7 +333,7 @@ class FrameDataset(Dataset):
     """Recordings as frames, made from a packed file batch by batch; see `loaders`.
 
     Indexing gives (frames, label), or (frames, label, length) for frames of a time window: a float32 tensor of shape
-    (T, C, H, W), or one of uint8 if `compact`, and ints.
+    (T, C, H, W) and ints.
 
     Attributes:
         targets: the labels, int64 of shape (n,).
@@ -354,7 +348,6 @@ class FrameDataset(Dataset):
         places: np.ndarray,
         framing: dict[str, Any],
         layout: str = "dense",
-        compact: bool = False,
     ):
         readable = np.flatnonzero(places >= 0)
         self._packed, self._places, self._numbers = packed, places[readable], readable
@@ -363,7 +356,7 @@ class FrameDataset(Dataset):
         self.groups = None if recordings.groups is None else recordings.groups[readable]
         self.sensor_size = packed.sensor_size
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
-        self._framing, self._layout, self._compact, self._seed = framing, layout, compact, 0
+        self._framing, self._layout, self._seed = framing, layout, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     def places_of(self, numbers: np.ndarray) -> np.ndarray:
@@ -395,26 +388,22 @@ class FrameDataset(Dataset):
         numbers = [index for _, index in pairs]
         labels = torch.from_numpy(self.targets[numbers])
         if self._packed.shape is not None:
-            frames = self._stored(self._places[numbers])
-            return Samples((frames, labels), lambda: zip(frames.unbind(1), labels.tolist(), strict=True))
+            batch = self._stored(self._places[numbers])
+            own = (batch[:, position].clone() for position in range(len(numbers)))
+            return Samples((batch, labels), lambda: zip(own, labels.tolist(), strict=True))
         recordings = [self._events(epoch, index) for epoch, index in pairs]
         cuts = [slices(events.t, **self._framing) for events in recordings]
         lengths = [len(starts) for starts, _ in cuts]
         longest = max(lengths, default=self._framing.get("n_time_bins", 0))
         counted = () if "n_time_bins" in self._framing else (torch.tensor(lengths, dtype=torch.int64),)
 
-        def counts(dtype: type) -> torch.Tensor:
-            batch = np.zeros((longest, len(pairs), *self.sensor_size[::-1]), dtype)
+        def dense() -> torch.Tensor:
+            batch = np.zeros((longest, len(pairs), *self.sensor_size[::-1]), np.float32)
             for position, (events, (starts, ends)) in enumerate(zip(recordings, cuts, strict=True)):
                 with self._naming(pairs[position][1]):
-                    count(events, starts, ends, batch[: len(starts), position])
+                    wraps = self._framing.get("remainder") == "drop"
+                    count(events, starts, ends, batch[: len(starts), position], wraps)
             return torch.from_numpy(batch)
-
-        def dense() -> torch.Tensor:
-            with contextlib.suppress(ValueError):  # which float32 gives again unless a count is too large
-                if self._compact:
-                    return counts(np.uint8)
-            return counts(np.float32)
 
         if self._layout == "dense":
             frames = dense()
@@ -429,14 +418,12 @@ class FrameDataset(Dataset):
         return Samples((frames, labels, *counted), samples)
 
     def _stored(self, places: np.ndarray) -> torch.Tensor:
-        """Return frames (T, B, C, H, W) that are in the packed file."""
+        """Return frames (T, B, C, H, W) from the packed file."""
         stored = self._packed.frames()[places]
         if stored.dtype != np.uint8:  # torch knows few unsigned types
-            fits = self._compact and stored.max(initial=0) <= np.iinfo(np.uint8).max
-            stored = stored.astype(np.uint8 if fits else np.float32)
+            stored = stored.astype(np.float32)
         frames = torch.from_numpy(stored).transpose(0, 1)
-        dtype = frames.dtype if self._compact else torch.float32
-        return torch.empty(frames.shape, dtype=dtype).copy_(frames)
+        return torch.empty(frames.shape).copy_(frames)  # float32 and contiguous in one pass
 
     def _events(self, epoch: int, index: int) -> Events:
         """Return the events of one recording, transformed and augmented."""

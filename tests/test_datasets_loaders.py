@@ -324,56 +324,9 @@ def test_sparse_frames_are_the_dense_ones(tmp_path, framing, augment):
         assert torch.equal(one.dataset[1][0], other.dataset[1][0])
 
 
-def flickering(recordings):
-    """Return the recordings, of which every other one has a pixel with 300 events more."""
-    extra = np.zeros(300, EVENT_DTYPE)
-    return [np.concatenate([extra, events]) if n % 2 == 0 else events for n, events in enumerate(recordings)]
-
-
-def thinned(events, generator):
-    return events[generator.random(len(events)) < 0.9]
-
-
-@pytest.mark.parametrize("framing", [{"n_time_bins": 2}, {"n_time_bins": 3, "remainder": "drop"}, {"time_window": 300}])
-@pytest.mark.parametrize("count", [50, 9000])  # packed as events, and as frames of n_time_bins
-@pytest.mark.parametrize("augment", [None, thinned])
-def test_compact_frames_are_bytes_where_they_fit(tmp_path, framing, count, augment):
-    rng = np.random.default_rng(0)
-    own = Made(flickering([recording(rng, count) for _ in range(8)]), [0, 0, 1, 1] * 2)
-    options = {"cache": tmp_path, "batch_size": 1, "val_fraction": 0, "test_fraction": 0.5, "augment": augment}
-    plain, compact = (loaders(own, compact=compact, **framing, **options) for compact in (False, True))
-    kinds = set()
-    for one, other in zip(plain[::2], compact[::2], strict=True):
-        for (frames, *rest), (small, *others) in zip(one, other, strict=True):
-            assert frames.dtype == torch.float32
-            assert small.dtype == (torch.uint8 if frames.max() < 256 else torch.float32)
-            assert torch.equal(small.float(), frames)
-            assert all(torch.equal(*pair) for pair in zip(rest, others, strict=True))
-            kinds.add(small.dtype)
-        samples = [other.dataset[n] for n in range(len(other.dataset))]
-        assert torch.equal(other.collate_fn(samples)[0].float(), one.collate_fn([*one.dataset])[0])
-    assert kinds == {torch.uint8, torch.float32}
-
-
-def test_compact_frames_keep_the_error_of_an_event_off_the_sensor(tmp_path):
-    own = Made([recording(np.random.default_rng(0)) for _ in range(4)], [0, 1] * 2)
-
-    def shifted(events, generator):
-        events = events.copy()
-        events["x"] += 30
-        return events
-
-    train, _, _ = loaders(own, cache=tmp_path, val_fraction=0, test_fraction=0.5, augment=shifted, compact=True)
-    with pytest.raises(ValueError, match=r"made all, recording \d: .*34"):
-        next(iter(train))
-
-
 def test_layouts_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"^layout: expected 'dense' or 'sparse', got 'coo'"):
         loaders("saccade-digits", layout="coo")
-    for settings in ({"compact": 1}, {"compact": True, "layout": "sparse"}):
-        with pytest.raises(ValueError, match=r"^compact: expected True or False, and False for the sparse layout, got"):
-            loaders("saccade-digits", **settings)
 
 
 def test_sparse_rows_are_as_torch_wants_them(tmp_path):

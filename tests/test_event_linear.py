@@ -77,43 +77,16 @@ def test_views_and_any_number_of_dimensions():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("rows", "features"), [(7, 33), (5, 64), (1, 1), (3, 0), (0, 8)])
+@pytest.mark.parametrize(("rows", "features"), [(7, 33), (5, 64), (1, 1), (3, 0), (0, 8)])  # odd, and whole words
 @pytest.mark.parametrize("fill", [0.0, 0.05, 1.0])
 def test_compression_is_that_of_the_reference(rows, features, fill, dtype):
-    x = frames(rows, features, fill)
+    x = frames(rows, features, fill, dtype)
     x[x == 3] = -0.0
-    for given in (x, x.double(), x.to(torch.uint8), x.T.contiguous().T, x.to(torch.uint8).repeat(2, 1)[1 : rows + 1]):
-        for got, expected in zip(numba_cpu.compress(given, dtype), reference.compress(given, dtype), strict=True):
-            assert torch.equal(got, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("fill", [0.05, 0.9])
-@pytest.mark.parametrize("backend", ["auto", "torch"])
-def test_counts_of_one_byte_are_those_of_floats(fill, dtype, backend):
-    x = frames(60, 40, fill)
-    weight = torch.randn(6, 40, dtype=dtype, requires_grad=True)
-    grad, results = torch.randn(60, 6, dtype=dtype), []
-    for given in (x.to(dtype), x.to(torch.uint8), x.to(torch.uint8).to_sparse_csr()):
-        out = F.event_linear(given, weight, backend=backend)
-        assert out.dtype == dtype
-        results.append((out.detach(), *torch.autograd.grad(out, weight, grad)))
-    assert all(torch.equal(*pair) for pair in zip(*results[:2], strict=True))
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype != torch.bfloat16 else {"rtol": 5e-2, "atol": 5e-2}
-    for got, expected in zip(results[2], results[0], strict=True):
-        torch.testing.assert_close(got, expected, **tolerance)
-
-
-@pytest.mark.parametrize("norm", ["none", "batch"])
-def test_networks_take_counts_of_one_byte(norm):
-    x = frames(5 * 8, 2 * 100).view(5, 8, 2, 10, 10)
-    make = lambda: models.neuron("fused", "htaf")  # noqa: E731
-    for net in (models.SpikingMLP(200, [16, 16], 4, make, norm=norm), models.SpikingCNN((2, 10, 10), [4], 4, make)):
-        results = [net(x), net(x.to(torch.uint8)), torch.compile(net, backend="eager")(x.to(torch.uint8))]
-        for other in results[1:]:
-            torch.testing.assert_close(other, results[0])
-        with torch.autocast("cpu", torch.bfloat16):
-            torch.testing.assert_close(net(x.to(torch.uint8)), net(x))
+    x[x == 2] = float("nan")
+    off_by_one = torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)  # words not at multiples of eight bytes
+    for given in (x, x.T.contiguous().T, off_by_one):
+        for got, expected in zip(numba_cpu.compress(given), reference.compress(given), strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_number_of_threads_changes_nothing():
@@ -153,7 +126,6 @@ def test_dense_inputs_and_those_that_need_gradients_are_dense(monkeypatch):
         (torch.zeros(3, 4), torch.zeros(2, 5), ValueError, "^x: expected a last size of"),
         (torch.zeros(3, 4).double(), torch.zeros(2, 4), TypeError, "^x: expected torch.float32, as the weight, got"),
         (torch.zeros(3, 4).int(), torch.zeros(2, 4), TypeError, "^x: expected a floating-point tensor"),
-        (torch.zeros(3, 4).byte(), torch.zeros(2, 4).int(), TypeError, "^weight: expected a floating-point tensor"),
     ],
 )
 def test_arguments_are_checked(x, weight, error, message):

@@ -14,6 +14,7 @@ HEAVY = ("triton", "numba", "snntorch", "norse", "tonic", "matplotlib", "scipy",
 BELOW = {
     "_checks": set(),
     "_files": set(),
+    "_memory": set(),
     "_pages": set(),
     "surrogate": {"_checks", "_files"},
     "neurons": {"surrogate"},
@@ -27,7 +28,7 @@ BELOW = {
     "deploy": {"models", "_files"},
     "training": {"hardening", "interop", "_files"},
     "bench": {"interop", "deploy"},
-    "compare": {"training", "profile", "_pages"},
+    "compare": {"training", "profile", "_pages", "_memory"},
     "concepts": {"training", "_pages"},
     "cli": {"training", "profile", "bench", "compare", "concepts", "deploy"},
 }

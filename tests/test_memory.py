@@ -8,12 +8,13 @@ import pytest
 from htaf_snn import _memory
 
 HELD = """
+import resource
 from pathlib import Path
 import torch
 from htaf_snn import _memory
 kept = {keep} and _memory.keep_freed()
 def held():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
 before = held()
 tensors = [torch.ones(1 << 20) for _ in range(64)]  # of 4 MiB
 del tensors
@@ -39,3 +40,14 @@ def test_freed_memory_is_kept():
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(_memory.ctypes, "CDLL", lambda name: object())
     assert not _memory.keep_freed()
+
+
+def test_commands_keep_freed_memory(monkeypatch):
+    from htaf_snn.cli import _app
+
+    calls = []
+    monkeypatch.setattr(_app, "keep_freed", lambda: calls.append("kept"))
+    monkeypatch.setattr(sys, "argv", ["htaf-snn", "--version"])
+    with pytest.raises(SystemExit):
+        _app.main()
+    assert calls == ["kept"]

@@ -32,7 +32,7 @@ class Claim:
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 SUBSET = {"dataset": "fashion-mnist", "train_fraction": 0.37, "epochs": 6}
 DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
-# The width and the start that dhn-paths chose from 8 layers on.
+# The slope and the start that dhn-paths chose from 8 layers on.
 TWINS = DEEP | {"dataset": "fashion-mnist", "surrogates": ("htaf", "relu"), "identity": 1.0, "slopes": (0.5,)}
 TWINS |= {"select": "val", "select_seeds": 1, "seeds": 11}
 QUICK = {"train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}

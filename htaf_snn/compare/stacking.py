@@ -54,7 +54,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     """Train the networks in place; return each one's metrics as `training.fit` does, with a share of the time."""
     config, nets = trials[0].config, [prepared.model for prepared in trials]
     weights, _ = stack_module_state([*nets])
-    optimizer = torch.optim.Adam(weights.values(), lr=config.lr, fused=True)
+    optimizer = training.loop.adam(weights.values(), config.lr)
 
     def before_step(number: int) -> None:
         for prepared in trials:
@@ -90,7 +90,7 @@ def _epoch(
     samples = 0
     for step, batches in enumerate(zip(*loaders, strict=True)):
         before_step(epoch * len(loaders[0]) + step)
-        frames = torch.stack([frames for frames, _ in batches], 1).to(device).float()
+        frames = torch.stack([frames for frames, _ in batches], 1).to(device)
         labels = torch.stack([labels for _, labels in batches]).to(device)
         scores, spikes = _scores(trials[0].model, weights, frames)
         loss = cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)

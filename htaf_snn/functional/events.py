@@ -23,9 +23,8 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
     available.
 
     Args:
-        x: (…, F), floating-point or uint8 counts; or rows (R, F) in torch's CSR layout. ``loaders(compact=True)`` and
-            ``loaders(layout="sparse")`` make them.
-        weight: (O, F), floating-point, in the dtype of x unless that is uint8.
+        x: floating-point (…, F); or rows (R, F) in torch's CSR layout, as ``loaders(layout="sparse")`` makes them.
+        weight: (O, F), in the dtype of x.
         bias: (O,), or None.
         backend: of the sparse product: "auto", "torch", or "numba" (CPU, float32 and float64), see `backends`.
 
@@ -33,7 +32,7 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
         (…, O) or (R, O), dense. Its gradients are those of weight and bias; rows in CSR layout have none.
 
     Raises:
-        TypeError: if x is neither floating-point nor uint8, or of another dtype than the weight.
+        TypeError: if x is not floating-point, or of another dtype than the weight.
         ValueError: if the sizes differ, or the backend is unknown or cannot compute on the device.
         RuntimeError: if the backend is not available.
 
@@ -43,52 +42,41 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
         >>> event_linear(frames, torch.rand(256, 2312)).shape
         torch.Size([25, 32, 256])
     """
-    check_floating("weight", weight)
-    if not is_counts(x):
-        check_floating("x", x)
+    check_floating("x", x)
     if type(x) not in (Tensor, torch.nn.Parameter):  # a trace or a fake tensor has no values
-        return _dense(x, weight, bias)
-    if not is_counts(x) and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        return functional.linear(x, weight, bias)
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"x: expected {weight.dtype}, as the weight, got {x.dtype}")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: expected a last size of {weight.shape[1:]}, as the weight, got {describe(x)}")
     if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
         raise ValueError(f"bias: expected {weight.dtype} of shape ({len(weight)},), got {describe(bias)}")
-    chosen = _chosen(backend, x.device, weight.dtype)
+    chosen = _chosen(backend, x)
     if x.layout == torch.sparse_csr:
         if x.ndim != 2:
             raise ValueError(f"x: expected rows (R, F) in CSR layout, got shape {tuple(x.shape)}")
         if is_transformed() or torch.is_autocast_enabled(x.device.type):
-            return _dense(x.to_dense(), weight, bias)
-        rows = x.crow_indices(), x.col_indices(), x.values().to(weight.dtype)
+            return functional.linear(x.to_dense(), weight, bias)
+        rows = x.crow_indices(), x.col_indices(), x.values()
         out = event_product(*rows, weight, chosen)
         return out if bias is None else out + bias
     if chosen == "torch" or not _pays(x):
-        return _dense(x, weight, bias)
-    rows = compress_rows(x.detach().flatten(0, -2), weight.dtype, chosen)
+        return functional.linear(x, weight, bias)
+    rows = compress_rows(x.detach().flatten(0, -2), chosen)
     if len(rows[1]) > _FULL * x.numel():
-        return _dense(x, weight, bias)
+        return functional.linear(x, weight, bias)
     out = event_product(*rows, weight, chosen)
     out = out if bias is None else out + bias
     return out.view(*x.shape[:-1], len(weight))
 
 
-def is_counts(x: object) -> bool:
-    """Return whether x are counts of events in one byte each."""
-    return isinstance(x, Tensor) and x.dtype == torch.uint8
-
-
-def _dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return functional.linear(x.to(weight.dtype) if is_counts(x) else x, weight, bias)
-
-
-def _chosen(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+def _chosen(backend: str, x: Tensor) -> str:
     """Return the backend; there is no kernel for GPUs, whose dense product is fast, nor for short floats."""
-    suits = device.type == "cpu" and dtype in (torch.float32, torch.float64)
+    suits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if backend == "triton" or (backend == "numba" and not suits):
         _dispatch.check_name(backend)
-        raise ValueError(f"backend: {backend!r} cannot compute a linear map of {dtype} on {device.type}; use auto")
-    return _dispatch.choose(backend, device, dtype) if suits or backend != "auto" else "torch"
+        raise ValueError(f"backend: {backend!r} cannot compute a linear map of {x.dtype} on {x.device.type}; use auto")
+    return _dispatch.choose(backend, x.device, x.dtype) if suits or backend != "auto" else "torch"
 
 
 def _pays(x: Tensor) -> bool:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._checks import check_floating
-from ..functional.events import is_counts
 from ..nn.events import EventLinear
 from ._chain import add_identity, check_sizes, check_start
 
@@ -50,8 +49,7 @@ class _SpikingNet(nn.Module):
             raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
 
     def _check(self, frames: Tensor) -> None:
-        if not is_counts(frames):
-            check_floating("frames", frames)
+        check_floating("frames", frames)
         if self.frame_shape is None:
             return
         steps, *frame = self.frame_shape
@@ -101,16 +99,16 @@ class SpikingMLP(_SpikingNet):
             Other numbers of time steps are accepted. None before; set it to None to try other frames.
 
     Shape:
-        frames (T, B, *features), floating-point or uint8 counts, and optionally lengths (B,), 0 to T, to class scores
-        (B, n_classes): a linear map of the last layer's spike rates over each sample's first `lengths` time steps. On a
-        GPU lengths are not checked: where one is out of range, the scores are NaN.
+        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): a linear map of
+        the last layer's spike rates over each sample's first `lengths` time steps. On a GPU lengths are not checked:
+        where one is out of range, the scores are NaN.
 
     Raises:
         ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative; in the
             forward pass, if the frames do not fit `frame_shape`, a length is out of range, or lengths are passed and
             there is BatchNorm, which would count time steps beyond them.
-        TypeError: if `neuron` makes no module; in the forward pass, if the frames are neither floating-point nor uint8,
-            or a neuron returns more than spikes, as `nn.Leaky` does.
+        TypeError: if `neuron` makes no module; in the forward pass, if the frames are not floating-point, or a neuron
+            returns more than spikes, as `nn.Leaky` does.
 
     Example:
         >>> import torch
@@ -156,8 +154,7 @@ class SpikingCNN(_SpikingNet):
         frame_shape: as in `SpikingMLP`.
 
     Shape:
-        frames (T, B, C, H, W), floating-point or uint8 counts, and optionally lengths (B,), to class scores
-        (B, n_classes), as in `SpikingMLP`.
+        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, n_classes), as in `SpikingMLP`.
 
     Raises:
         TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.
@@ -182,8 +179,3 @@ class SpikingCNN(_SpikingNet):
             _neurons(neuron, len(channels)),
             nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * height * width, n_classes)),
         )
-
-    def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        if is_counts(frames):  # which no convolution takes
-            frames = frames.to(next(self.parameters()).dtype)
-        return super().forward(frames, lengths)

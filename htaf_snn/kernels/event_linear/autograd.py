@@ -14,9 +14,17 @@ def _kernels(backend: str):
     return reference if backend == "torch" else _dispatch.load(backend, __package__)
 
 
-def compress_rows(x: Tensor, dtype: torch.dtype, backend: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute `reference.compress`; not an operator, as it is neither differentiated nor compiled."""
-    return _kernels(backend).compress(x, dtype)
+@operator
+def compress_rows(x: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `reference.compress`."""
+    return _kernels(backend).compress(x)
+
+
+@torch.library.register_fake(compress_rows)
+def _(x, backend):
+    size = torch.library.get_ctx().new_dynamic_size()
+    crow = x.new_empty(x.shape[0] + 1, dtype=torch.int64)
+    return crow, x.new_empty(size, dtype=torch.int32), x.new_empty(size)
 
 
 @operator

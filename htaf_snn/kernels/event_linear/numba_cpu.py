@@ -24,25 +24,25 @@ def _fill_kernel(start, stop, x, words, crow, columns, values):
             if words[r, word] == 0:
                 continue
             for f in range(word * cells, (word + 1) * cells):
-                if place < end:  # written in any case, as events are hard to predict
+                if place < end:  # write unconditionally: a branch on events mispredicts
                     columns[place], values[place] = np.int32(f), x[r, f]
                     place += x[r, f] != 0
 
 
 def _words(rows):
-    """Return rows in words of eight bytes, most of which have no event, if they can be divided so."""
+    """Return rows in words of eight bytes, most of which have no event, if the length of a row allows it."""
     return rows.view(np.uint64) if rows.shape[1] * rows.itemsize % 8 == 0 else rows
 
 
-def compress(x, dtype):
+def compress(x):
     """Compute `reference.compress`."""
     rows = x.contiguous().numpy()
     counts, crow = np.empty(len(rows), np.int64), np.zeros(len(rows) + 1, np.int64)
     run(compiled(_count_kernel), len(rows), rows.shape[1] // 8, rows, counts)
     np.cumsum(counts, out=crow[1:])
-    columns, values = np.empty(crow[-1], np.int32), torch.empty(crow[-1], dtype=dtype)
-    run(compiled(_fill_kernel), len(rows), rows.shape[1], rows, _words(rows), crow, columns, values.numpy())
-    return torch.from_numpy(crow), torch.from_numpy(columns), values
+    columns, values = np.empty(crow[-1], np.int32), np.empty(crow[-1], rows.dtype)
+    run(compiled(_fill_kernel), len(rows), rows.shape[1], rows, _words(rows), crow, columns, values)
+    return torch.from_numpy(crow), torch.from_numpy(columns), torch.from_numpy(values)
 
 
 def _product_kernel(start, stop, crow, columns, values, weight, out):
@@ -50,7 +50,7 @@ def _product_kernel(start, stop, crow, columns, values, weight, out):
         sums = out[r]
         sums[:] = 0
         k, end = crow[r], crow[r + 1]
-        while k + 4 <= end:  # in the order of single ones, with a quarter of the reads and writes of the sums
+        while k + 4 <= end:  # the same order as one at a time, with a quarter of the reads and writes of the sums
             a, b, c, d = weight[columns[k]], weight[columns[k + 1]], weight[columns[k + 2]], weight[columns[k + 3]]
             of_a, of_b, of_c, of_d = values[k], values[k + 1], values[k + 2], values[k + 3]
             for o in range(len(sums)):

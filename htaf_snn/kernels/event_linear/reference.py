@@ -16,11 +16,11 @@ def dense(crow: Tensor, columns: Tensor, values: Tensor, features: int) -> Tenso
     return zeros.index_put((rows, columns.long()), values, accumulate=True)
 
 
-def compress(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Return crow, int64 (R + 1,), columns, int32 (n,), and values (n,) in a dtype, of dense rows (R, F)."""
+def compress(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return crow, int64 (R + 1,), columns, int32 (n,), and values (n,) of dense rows (R, F)."""
     places = x.nonzero()
     crow = torch.cat([places.new_zeros(1), (x != 0).sum(1).cumsum(0)])
-    return crow, places[:, 1].to(torch.int32), x[tuple(places.T)].to(dtype)
+    return crow, places[:, 1].to(torch.int32), x[tuple(places.T)]
 
 
 def product(crow: Tensor, columns: Tensor, values: Tensor, weight: Tensor) -> Tensor:
