@@ -293,6 +293,16 @@ def test_a_network_may_convert_bytes_itself(tmp_path):
             use()
 
 
+def test_other_errors_are_not_blamed_on_bytes(tmp_path):
+    class Full(nn.Linear):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    for use in uses(Full(4, CLASSES), (IMAGES * 255).byte(), LABELS, tmp_path):
+        with pytest.raises(torch.OutOfMemoryError, match="20 GiB"):
+            use()
+
+
 def test_lengths_out_of_range_have_no_mean():
     """A CPU refuses them; on a GPU, to avoid a synchronisation, the scores are NaN."""
     x, lengths = torch.ones(STEPS, BATCH, 2, 3), torch.tensor([STEPS, STEPS + 1, 0, -1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -86,8 +87,9 @@ def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Modul
         options["lengths"] = lengths.to(device)
     try:
         return (model if network is None else network)(x.to(device), **options)
-    except (RuntimeError, TypeError):
-        if x.dtype in (torch.uint8, torch.bool):  # for a model that does not convert or embed them itself
+    except (RuntimeError, TypeError) as error:
+        # For a model that does not convert or embed them itself; other errors are not about the type of the inputs.
+        if x.dtype in (torch.uint8, torch.bool) and re.search("type|Byte|Bool|floating", str(error)):
             check_floating("inputs", x)
         raise
 
