@@ -6,7 +6,7 @@ tutorials: `ToFrame`, `DiskCachedDataset`, a `DataLoader`, and a loop over time;
 is not counted. With --other, the package of another folder is measured, too, such as that of an earlier commit.
 
     python benchmarks/event_training.py --nmnist data/nmnist
-    python benchmarks/event_training.py --nmnist data/nmnist --n-time-bins 25 --other ../earlier --json
+    python benchmarks/event_training.py --nmnist data/nmnist --seeds 5 --epochs 14 --other ../earlier --json
 """
 
 from __future__ import annotations
@@ -29,24 +29,21 @@ import torch
 HIDDEN, BATCH, LR = 256, 32, 1e-3
 
 
+def _listed(options: dict[str, object]) -> list[str]:
+    return [str(part) for option in options.items() for part in option]
+
+
 def ours(arguments: argparse.Namespace, folder: str) -> dict:
     """Train by `htaf-snn train --library fused`."""
-    command = [sys.executable, "-m", "htaf_snn.cli", "train", "--library", "fused", "--dataset", "nmnist"]
-    command += [
-        "--root",
-        str(Path(arguments.nmnist).resolve()),
-        "--hidden",
-        f"{HIDDEN},{HIDDEN}",
-        "--batch-size",
-        str(BATCH),
-    ]
-    command += ["--lr", str(LR), "--val-fraction", "0", "--epochs", str(arguments.epochs + 1)]
-    command += ["--n-time-bins", str(arguments.n_time_bins), "--out", str(Path(folder, "run"))]
-    command += ["--seed", str(arguments.seed)]
+    run = Path(folder, "run")
+    options = {"--library": "fused", "--dataset": "nmnist", "--root": Path(arguments.nmnist).resolve(), "--out": run}
+    options |= {"--hidden": f"{HIDDEN},{HIDDEN}", "--batch-size": BATCH, "--lr": LR, "--val-fraction": 0}
+    options |= {"--epochs": arguments.epochs + 1, "--n-time-bins": arguments.n_time_bins, "--seed": arguments.seed}
+    command = [sys.executable, "-m", "htaf_snn.cli", "train", *_listed(options)]
     # Not in this folder, whose package would come before that of PYTHONPATH.
     subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"XDG_CACHE_HOME": folder}, cwd=folder)
-    lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
-    accuracy = json.loads(Path(folder, "run", "result.json").read_text())["test_accuracy"]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    accuracy = json.loads((run / "result.json").read_text())["test_accuracy"]
     return {"seconds": [json.loads(line)["seconds"] for line in lines][1:], "accuracy": accuracy}
 
 
@@ -106,7 +103,7 @@ def in_own_processes(who: str, arguments: argparse.Namespace, package: Path | No
     for seed in range(arguments.seeds):
         options = {"--nmnist": arguments.nmnist, "--epochs": arguments.epochs, "--n-time-bins": arguments.n_time_bins}
         options |= {"--measure": who, "--seed": seed}
-        command = [sys.executable, __file__, *(str(part) for option in options.items() for part in option)]
+        command = [sys.executable, __file__, *_listed(options)]
         run = subprocess.run(command, capture_output=True, text=True, env=environment)
         if run.returncode:
             raise SystemExit(f"{who}: {run.stderr}")
