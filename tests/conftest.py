@@ -16,6 +16,15 @@ settings.load_profile("kernels")
 # Without a GPU the Triton kernels run in Triton's interpreter.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what a GPU computes where there is one."""
+    for item in items:
+        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(value in ("triton", "cuda") for value in values if isinstance(value, str)):
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture
@@ -25,7 +34,7 @@ def poisoned(monkeypatch):
     def poisoning(create):
         def call(*args, **kwargs):
             tensor = create(*args, **kwargs)
-            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() and not tensor.requires_grad else tensor
 
         return call
 

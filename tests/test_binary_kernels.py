@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htaf_snn import backends, functional
+from htaf_snn import functional
 from htaf_snn.kernels.binary_conv2d import reference as conv_reference
 
-BACKENDS = [name for name in ("torch", "numba", "triton") if backends()[name] == "available"]
 LEVELS = [(-1, 1), (0, 1)]
 CASES = 3000
 
@@ -56,12 +56,12 @@ def test_products_of_levels_equal_sums(seed, rows, size, outputs):
     assert torch.equal(functional.level_linear(levels, functional.pack_weight(w)), (levels.double() @ signs(w).T).int())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 784])
 def test_every_backend_multiplies_levels(backend, size):
     levels = torch.randint(256, (2, 3, size), generator=torch.Generator().manual_seed(size), dtype=torch.uint8)
     levels[0, 0], levels[1, 2] = 255, 0
-    w = drawn(size, 67, size)
+    levels, w = levels.to(DEVICES[backend]), drawn(size, 67, size).to(DEVICES[backend])
     sums = functional.level_linear(levels[:, ::2], functional.pack_weight(w), backend)
     assert torch.equal(sums, (levels[:, ::2].double() @ signs(w).T).int())
     assert functional.level_linear(levels[0, 1], functional.pack_weight(w), backend).shape == (67,)
@@ -129,33 +129,34 @@ def test_unpacking_inverts_packing(seed, rows, size):
     assert not rest.any()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize("levels", LEVELS)
 def test_backends_agree(backend, levels):
     for seed, (rows, size, outputs) in enumerate([(3, 77, 130), (17, 64, 1), (1, 1, 64), (2, 130, 65), (0, 3, 3)]):
-        x, w = drawn(seed, rows, size), drawn(seed + 9, outputs, size)
+        x, w = (one.to(DEVICES[backend]) for one in (drawn(seed, rows, size), drawn(seed + 9, outputs, size)))
         words, weight = functional.pack_bits(x, backend), functional.pack_weight(w)
         assert torch.equal(words, functional.pack_bits(x, "torch"))
         expected = (values(x, levels) @ signs(w).T).int()
         options = {"levels": levels, "backend": backend}
         assert torch.equal(functional.binary_linear(words, weight, **options), expected)
-        thresholds = torch.arange(outputs, dtype=torch.int32) % 7 - 3
+        thresholds = torch.arange(outputs, dtype=torch.int32, device=x.device) % 7 - 3
         bits = functional.binary_linear(words, weight, thresholds=thresholds, **options)
         assert torch.equal(functional.unpack_bits(bits, outputs), expected > thresholds)
-        integers = torch.arange(size * outputs, dtype=torch.int32).view(size, outputs) - 50
+        integers = torch.arange(size * outputs, dtype=torch.int32, device=x.device).view(size, outputs) - 50
         sums = functional.heaviside_linear(words, integers, backend)
         assert torch.equal(sums, ((x > 0).double() @ integers.double()).int())
-    image, w = drawn(5, 2, 4, 5, 70), drawn(6, 66, 70, 3, 3)
+    image, w = (one.to(DEVICES[backend]) for one in (drawn(5, 2, 4, 5, 70), drawn(6, 66, 70, 3, 3)))
     words, weight = functional.pack_bits(image, backend), functional.pack_weight(w)
     sums = functional.binary_conv2d(words, weight, padding=(1, 1), **options)
     assert torch.equal(sums, conv_reference.product(words, 70, signs(w), levels, padding=(1, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.uint8, torch.bool])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 def test_any_dtype_packs(dtype, backend):
     x = drawn(1, 3, 70).clamp(-2, 2)
     x = x > 0 if dtype == torch.bool else x.abs().to(dtype) if dtype == torch.uint8 else x.to(dtype)
+    x = x.to(DEVICES[backend])
     assert torch.equal(functional.unpack_bits(functional.pack_bits(x, backend), 70), x > 0)
 
 

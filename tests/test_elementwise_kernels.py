@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from closed_forms import DERIVATIVES
+from devices import DEVICES
 from mpmath import mpf, workdps
 
 from htaf_snn import HTAF, functional, surrogate
@@ -36,8 +37,9 @@ def test_kernels_equal_the_reference(name, backend, dtype):
     made, kernels = surrogate.resolve(name), _dispatch.load(backend, elementwise.__name__)
     formula, values = made.formula, [float(value) for value in made.values().values()]
     x, grad = points(1021, dtype), torch.randn(1029, generator=torch.Generator().manual_seed(1)).to(dtype)
-    y = kernels.primitive(x, formula, values)
-    z = kernels.gradient(grad, x, formula, values)
+    there = x.to(DEVICES[backend])
+    y = kernels.primitive(there, formula, values).cpu()
+    z = kernels.gradient(grad.to(DEVICES[backend]), there, formula, values).cpu()
     assert y.dtype == z.dtype == dtype
     tolerance = {"rtol": 10 * TOLERANCE[dtype], "atol": TOLERANCE[dtype], "equal_nan": True}
     torch.testing.assert_close(y, reference.primitive(x, formula, values), **tolerance)
@@ -47,7 +49,8 @@ def test_kernels_equal_the_reference(name, backend, dtype):
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("beta", [1.0, 4.0, 8.0, 16.0])
-def test_float32_gradient_of_htaf_is_accurate(beta, normalized):
+@pytest.mark.parametrize("backend", DEVICES)
+def test_float32_gradient_of_htaf_is_accurate(backend, beta, normalized):
     # A power of two: the rounding of alpha * x, which no formula can undo, has a share of its own.
     alpha, info = 0.5, torch.finfo(torch.float32)
     generator = torch.Generator().manual_seed(0)
@@ -60,23 +63,21 @@ def test_float32_gradient_of_htaf_is_accurate(beta, normalized):
     with workdps(60):
         form = DERIVATIVES["htaf_normalized" if normalized else "htaf"]
         exact = [form(mpf(at), mpf(alpha), mpf(beta)) if abs(at) < 1e3 else mpf(0) for at in x.tolist()]
-        values, ones = (alpha, beta, float(normalized)), torch.ones_like(x)
-        for backend in ("torch", "numba", "triton"):
-            kernels = reference if backend == "torch" else _dispatch.load(backend, elementwise.__name__)
-            slopes = kernels.gradient(ones, x, HTAF.formula, values).tolist()
-            for at, slope, expected in zip(x.tolist(), slopes, exact, strict=True):
-                if expected > 1.001 * info.tiny:
-                    bound = 1e-6 * max(1, alpha * abs(at), beta / 8)
-                    assert abs(slope / expected - 1) <= bound, (backend, at, slope)
-                else:
-                    assert 0 <= slope <= 1.01 * info.tiny, (backend, at, slope)
+    there = x.to(DEVICES[backend])
+    kernels = reference if backend == "torch" else _dispatch.load(backend, elementwise.__name__)
+    slopes = kernels.gradient(torch.ones_like(there), there, HTAF.formula, (alpha, beta, float(normalized))).tolist()
+    for at, slope, expected in zip(x.tolist(), slopes, exact, strict=True):
+        if expected > 1.001 * info.tiny:
+            assert abs(slope / expected - 1) <= 1e-6 * max(1, alpha * abs(at), beta / 8), (at, slope)
+        else:
+            assert 0 <= slope <= 1.01 * info.tiny, (at, slope)
 
 
 @pytest.mark.parametrize("backend", ["numba", "triton"])
 @pytest.mark.parametrize("shape", [(0,), (1,), (63,), (3, 0, 5), (1023, 7)])
 def test_shapes(backend, shape, poisoned):
-    x = torch.randn(*shape, 2)[..., 0]  # not contiguous
-    grad = torch.randn(1).expand(shape)
+    x = torch.randn(*shape, 2, device=DEVICES[backend])[..., 0]  # not contiguous
+    grad = torch.randn(1, device=DEVICES[backend]).expand(shape)
     formula, kernels = HTAF.formula, _dispatch.load(backend, elementwise.__name__)
     for values in ((1.0, 4.0, 0.0), (1.0, 4.0, 1.0)):
         torch.testing.assert_close(kernels.primitive(x, formula, values), reference.primitive(x, formula, values))

@@ -9,13 +9,13 @@ import pytest
 import snntorch as snn
 import torch
 from closed_forms import DERIVATIVES, PARAMETERS, PRIMITIVES, evaluate, steepness
+from devices import DEVICES
 from mpmath import mpf
 from torch.autograd.graph import saved_tensors_hooks
 
 from htaf_snn import HTAF, functional, surrogate
 from htaf_snn.neurons.base import RESETS
 
-DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 BACKENDS = list(DEVICES)
 FUSED = ["numba", "triton"]
 RESETS_AND_DELAYS = [(reset, delay) for reset in RESETS for delay in (True, False)]

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from devices import DEVICES
 from stepping import CASES, NEURON_CASES, assert_gradients, leaves, results
 
 from htaf_snn import functional
@@ -12,7 +13,6 @@ from htaf_snn.kernels.neuron import numba_cpu
 from htaf_snn.neurons import NEURONS
 from htaf_snn.surrogate import resolve
 
-DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 KERNELS = ["numba", "triton"]
 # A kernel's exponential may round differently.
 WITH_EXP = {"lif_ex", "lif_adex", "lif_adex_refrac"}
@@ -23,9 +23,9 @@ SPIKING = [case for case in NEURON_CASES if NEURONS[case.neuron].spikes]
 pytestmark = [pytest.mark.usefixtures("poisoned"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 
-def run(case, tensors, backend, hardness=1.0, **options):
+def run(case, tensors, backend, hardness=1.0, device=None, **options):
     """Return the output, the last states and, with `return_states`, those after each time step, by name."""
-    neuron, device = NEURONS[case.neuron], DEVICES[backend]
+    neuron, device = NEURONS[case.neuron], device or DEVICES[backend]
     given = {name: value.to(device) for name, value in tensors.items()}
     named = {name: given[name] for name in neuron.parameters} | case.options | options
     if neuron.spikes:
@@ -57,7 +57,9 @@ def test_kernels_equal_the_update(backend, case, request):
     if not case.per_neuron and case not in NEURON_CASES:
         request.getfixturevalue("uncompiled")  # to save a second for each of them
     tensors, every = case.inputs(), {"return_states": True}
-    expected, rounded = results(partial(run, case, backend="torch", **every), leaves(tensors))
+    # On the device of the kernel, as the functions that prepare parameters round there.
+    here = partial(run, case, backend="torch", device=DEVICES[backend], **every)
+    expected, rounded = results(here, leaves(tensors))
     exact, exact_grads = results(partial(run, case, backend="torch", **every), leaves(tensors, torch.float64))
     found, grads = results(partial(run, case, backend=backend, **every), leaves(tensors))
     if NEURONS[case.neuron].spikes:
@@ -90,7 +92,7 @@ def test_smooth_outputs_and_hard_states(backend, case):
 def test_sizes(backend, name, steps, features):
     case = BY_NAME[name]
     tensors = case.inputs(steps, 1, features)
-    expected, rounded = results(partial(run, case, backend="torch"), leaves(tensors))
+    expected, rounded = results(partial(run, case, backend="torch", device=DEVICES[backend]), leaves(tensors))
     exact, exact_grads = results(partial(run, case, backend="torch"), leaves(tensors, torch.float64))
     found, grads = results(partial(run, case, backend=backend), leaves(tensors))
     assert_same(case, found, expected)

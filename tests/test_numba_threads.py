@@ -5,6 +5,7 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES
 
 from htaf_snn.kernels import numba_cpu
 from htaf_snn.kernels.neuron.kernel import Kernel, chosen
@@ -89,7 +90,7 @@ def test_little_memory_is_kept(monkeypatch):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy in Triton's interpreter
 @pytest.mark.parametrize("backend", ["numba", "triton"])
 def test_the_kernel_saves_bfloat16_as_torch_does(backend):
-    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    device = DEVICES[backend]
     special = [0.0, -0.0, 1e-45, -1e-45, 1e-40, 3.4e38, -3.4e38, torch.inf, -torch.inf, torch.nan, 1.0, 1.0001, 0.9999]
     x = torch.cat([torch.randn(5000), 1 + 1e-3 * torch.randn(5000), torch.tensor(special)])[None].to(device)
     neuron = NEURONS["leaky"]

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from devices import DEVICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +19,6 @@ from htaf_snn.kernels.neuron import numba_cpu
 from htaf_snn.kernels.neuron.source import generate
 from htaf_snn.kernels.neuron.statements import Variant
 from htaf_snn.neurons import NEURONS
-
-DEVICES = {"torch": "cpu", "numba": "cpu", "triton": "cuda" if torch.cuda.is_available() else "cpu"}
 
 pytestmark = [pytest.mark.usefixtures("poisoned"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -396,14 +395,14 @@ def test_torch_computes_what_no_kernel_does(update):
     assert layer(torch.rand(4, 3, 3))[0].shape == (4, 3, 3)
 
 
-def test_backends_give_what_depends_on_no_neuron_the_shape_of_all():
+@pytest.mark.parametrize("backend", DEVICES)
+def test_backends_give_what_depends_on_no_neuron_the_shape_of_all(backend):
     def clock(x, v, *, threshold, spike):
         return 2 * threshold, threshold + 1
 
-    layer = hnn.neuron(states={"v": 0.0}, parameters={"threshold": 0.5})(clock)
-    for backend in ("torch", "numba", "triton"):
-        output, v = layer(backend=backend)(torch.rand(4, 2, 3))
-        assert torch.equal(output, torch.ones(4, 2, 3)) and torch.equal(v, torch.full((2, 3), 1.5))
+    layer = hnn.neuron(states={"v": 0.0}, parameters={"threshold": 0.5})(clock)(backend=backend).to(DEVICES[backend])
+    output, v = layer(torch.rand(4, 2, 3, device=DEVICES[backend]))
+    assert torch.equal(output.cpu(), torch.ones(4, 2, 3)) and torch.equal(v.cpu(), torch.full((2, 3), 1.5))
 
 
 def plain(x, v, *, spike, **parameters):

@@ -7,20 +7,21 @@ import norse.torch as norse
 import pytest
 import snntorch as snn
 import torch
+from devices import DEVICES
 from torch import nn
 
 from htaf_snn import HTAF, functional, fuse, interop
 from htaf_snn import nn as hnn
 from htaf_snn.neurons import NEURONS
 
-BACKENDS = ["torch", "numba", "triton"]
 SURROGATE = "htaf(alpha=0.7,beta=5.0)"
 
 pytestmark = [pytest.mark.usefixtures("poisoned"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 
 def weighted(output):
-    return (output * torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)).sum()
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
+    return (output * weights.to(output.device)).sum()
 
 
 def assert_close(found, expected, rtol=1e-5):
@@ -67,10 +68,11 @@ def stepped(neuron, x, count):
 
 
 @pytest.mark.parametrize(("name", "reset", "delay", "kind"), OF_SNNTORCH)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 def test_equals_snntorch(backend, name, reset, delay, kind):
-    library, layer, shape = of_snntorch(name, reset, delay, kind, backend)
-    x = torch.randn(12, 4, *shape, generator=torch.Generator().manual_seed(0))
+    *neurons, shape = of_snntorch(name, reset, delay, kind, backend)
+    library, layer = (neuron.to(DEVICES[backend]) for neuron in neurons)
+    x = torch.randn(12, 4, *shape, generator=torch.Generator().manual_seed(0)).to(DEVICES[backend])
     # `named_parameters` names V once, of the neuron or of its recurrent module.
     ours = {name.rpartition(".")[2]: p for name, p in layer.named_parameters() if "surrogate" not in name}
     theirs = {name.rpartition(".")[2]: p for name, p in library.named_parameters() if "spike_grad" not in name}
@@ -110,10 +112,10 @@ def of_norse(name, backend, **more):
 
 @pytest.mark.parametrize("autapses", [False, True])
 @pytest.mark.parametrize("name", OF_NORSE)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 def test_equals_norse(backend, name, autapses, registered):
-    library, layer = of_norse(name, backend, autapses=autapses)
-    x = 3 * torch.randn(15, 4, 6, generator=torch.Generator().manual_seed(0))
+    library, layer = (neuron.to(DEVICES[backend]) for neuron in of_norse(name, backend, autapses=autapses))
+    x = 3 * torch.randn(15, 4, 6, generator=torch.Generator().manual_seed(0)).to(DEVICES[backend])
     leaf, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     spikes, _ = layer(leaf)
     expected, _ = library(other)
@@ -163,7 +165,7 @@ def test_equals_the_reference(backend, options, hardness):
     }  # fmt: skip
 
     def run(backend, dtype, **options):
-        given = {name: value.to(dtype).requires_grad_() for name, value in leaves.items()}
+        given = {name: value.to(DEVICES[backend], dtype).requires_grad_() for name, value in leaves.items()}
         neuron = {name: given[name] for name in ("alpha", "beta", "threshold")}
         keep = "checkpoint_every" not in options
         spikes, *rest = functional.run_recurrent(
@@ -172,7 +174,7 @@ def test_equals_the_reference(backend, options, hardness):
         )  # fmt: skip
         outputs = [spikes, *rest[0], *(rest[1] if keep else ())]
         grads = torch.autograd.grad(sum(map(weighted, outputs)), list(given.values()))
-        return outputs, dict(zip(given, grads, strict=True))
+        return [output.cpu() for output in outputs], {name: g.cpu() for name, g in zip(given, grads, strict=True)}
 
     exact, grads = run("torch", torch.float64, **options)
     found, found_grads = run(backend, torch.float32, **options)
@@ -181,12 +183,12 @@ def test_equals_the_reference(backend, options, hardness):
     assert_close(found_grads, grads, rtol=2e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", DEVICES)
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_lengths_and_streaming(backend, steps):
     torch.manual_seed(5)
-    layer = hnn.RLeaky(0.9, linear_features=5, backend=backend)
-    x = torch.randn(steps, 2, 5)
+    layer = hnn.RLeaky(0.9, linear_features=5, backend=backend).to(DEVICES[backend])
+    x = torch.randn(steps, 2, 5, device=DEVICES[backend])
     whole, last = layer(x)
     first, state = layer(x[: steps // 2])
     second, end = layer(x[steps // 2 :], state)
