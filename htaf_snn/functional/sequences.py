@@ -155,8 +155,11 @@ def _start(neuron: Neuron, names: Collection[str], state: State | None, x: Tenso
     """Return the states before the first time step, each (B, *features); at rest if none is given."""
     if state is None:
         rest = [neuron.states.get(name, 0.0) for name in names]
-        zero = torch.zeros((), dtype=given.dtype, device=x.device)
-        values = [given.parameters[value] if isinstance(value, str) else zero + value for value in rest]
+        values = [
+            given.parameters[value] if isinstance(value, str)
+            else torch.full((), value, dtype=given.dtype, device=x.device)
+            for value in rest
+        ]  # fmt: skip
         return [(value if neuron.learns_at_rest else value.detach()).expand(x.shape[1:]) for value in values]
     found = (state,) if isinstance(state, Tensor) else tuple(state)
     if len(found) != len(names):

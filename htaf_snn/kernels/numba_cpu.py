@@ -87,6 +87,11 @@ def _where(condition, a, b):
     return a if condition else b
 
 
+@inlined
+def _divide(a, b):
+    return a / b
+
+
 def _libm(function: Callable) -> Callable:
     @inlined
     def call(z):
@@ -106,7 +111,7 @@ _VOCABULARIES = {
     torch.float64: (_FLOAT64 | {"clamp": bind(clamp, _FLOAT64, _inlined_formula)}, float),
 }
 
-_MORE = {name: _libm(getattr(np, name)) for name in ("log", "sqrt", "sin", "cos")}
+_MORE = {"divide": _divide} | {name: _libm(getattr(np, name)) for name in ("log", "sqrt", "sin", "cos")}
 
 
 @inlined

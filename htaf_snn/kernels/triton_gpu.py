@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 from ._elementary import ELEMENTARY
 from .binding import bind
 
 INTERPRETED = triton.knobs.runtime.interpret
-BLOCK = 256
 
 
 @triton.jit
@@ -43,8 +43,14 @@ def _where(condition, a, b):
 
 
 @triton.jit
-def _log(z):
-    return tl.log(z)
+def _short_tanh(z):
+    """Compute tanh in one instruction, with a relative error of 2**-11."""
+    return tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [z], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _divide(a, b):
+    return tl.div_rn(a, b)
 
 
 @triton.jit
@@ -53,27 +59,64 @@ def _sqrt(z):
 
 
 @triton.jit
+def _precise_exp(z):
+    return libdevice.exp(z)
+
+
+@triton.jit
+def _log(z):
+    return libdevice.log(z)
+
+
+@triton.jit
 def _sin(z):
-    return tl.sin(z)
+    return libdevice.sin(z)
 
 
 @triton.jit
 def _cos(z):
+    return libdevice.cos(z)
+
+
+@triton.jit
+def _log_in_interpreter(z):
+    return tl.log(z)
+
+
+@triton.jit
+def _sin_in_interpreter(z):
+    return tl.sin(z)
+
+
+@triton.jit
+def _cos_in_interpreter(z):
     return tl.cos(z)
 
 
 # The interpreter needs `tl` among the globals of every function.
 _BASE = {"tl": tl, "exp": _exp, "abs": _abs, "erfc": _erfc, "floor": _floor, "where": _where}
 _VOCABULARY = _BASE | {f.__name__: bind(f, _BASE, triton.jit) for f in ELEMENTARY}
-VOCABULARY = _VOCABULARY | {"log": _log, "sqrt": _sqrt, "sin": _sin, "cos": _cos}
+_MORE = {"divide": _divide, "sqrt": _sqrt}
+if INTERPRETED:
+    _MORE |= {"log": _log_in_interpreter, "sin": _sin_in_interpreter, "cos": _cos_in_interpreter}
+else:
+    # Those of the language are approximations, from which spikes would differ.
+    _MORE |= {"exp": _precise_exp, "log": _log, "sin": _sin, "cos": _cos}
+VOCABULARY = _VOCABULARY | _MORE
 """The names that a neuron's kernel is written with."""
 
 
 @lru_cache(maxsize=256)
-def bound(function: Callable[..., object]):
-    """Return a formula's function compiled for the GPU, for calls from kernels."""
+def bound(function: Callable[..., object], is_short: bool = False):
+    """Return a formula's function compiled for the GPU, for calls from kernels.
+
+    Args:
+        function: the formula's.
+        is_short: whether eight bits of the result matter, as in bfloat16, where memory is quicker than a long tanh.
+    """
+    vocabulary = _VOCABULARY | ({"tanh": _short_tanh} if is_short and not INTERPRETED else {})
     # In the interpreter a constexpr would wrap what it is multiplied by.
-    return bind(function, _VOCABULARY, triton.jit, constant=float if INTERPRETED else tl.constexpr)
+    return bind(function, vocabulary, triton.jit, constant=float if INTERPRETED else tl.constexpr)
 
 
 @triton.jit
@@ -93,11 +136,16 @@ def padded(values: Sequence[float]) -> tuple[float, ...]:
     return (*values, 0.0, 0.0)[:3]
 
 
-def launch(kernel, size: int, *arguments: object, **constants: object) -> None:
+def device_of(*arguments: object) -> AbstractContextManager:
+    """Return a context in which kernels start on the device of the first tensor, as Triton starts them on another."""
+    device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
+    is_elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if is_elsewhere else nullcontext()
+
+
+def launch(kernel, size: int, *arguments: object, block: int, **constants: object) -> None:
     """Start a kernel over `size` elements, without fused multiply-adds: they would round differently."""
     if not size:
         return
-    device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
-    # Triton starts kernels on the present device, which need not be that of the tensors.
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        kernel[(triton.cdiv(size, BLOCK),)](*arguments, size, **constants, BLOCK=BLOCK, enable_fp_fusion=False)
+    with device_of(*arguments):
+        kernel[(triton.cdiv(size, block),)](*arguments, size, **constants, BLOCK=block, enable_fp_fusion=False)

@@ -6,6 +6,7 @@ the inputs in the states' dtype. A kernel is given as text, and the hardness and
 it again.
 """
 
+from collections.abc import Sequence
 from typing import Optional
 
 import torch
@@ -16,14 +17,20 @@ from .._operator import operator
 from .kernel import parsed
 
 
+def _forward(
+    x: Tensor, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: str, values: Tensor, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    made = parsed(kernel)
+    made = made.at(values[0].item(), made.scalars(parameters), backend)
+    return _dispatch.load(backend, __package__).forward(x, start, parameters, made, values)
+
+
 @operator
 def neuron(
     x: Tensor, start: list[Tensor], parameters: list[Tensor], kernel: str, values: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output (T, N), what is saved (M, T, N), the states after each step (S, T, N) or none, and the last (S, N)."""
-    made = parsed(kernel)
-    made = made.at(values[0].item(), made.scalars(parameters), backend)
-    return _dispatch.load(backend, __package__).forward(x, start, parameters, made, values)
+    return _forward(x, start, parameters, kernel, values, backend)
 
 
 @torch.library.register_fake(neuron)
@@ -38,6 +45,15 @@ def _(x, start, parameters, kernel, values, backend):
     )
 
 
+def _backward(
+    grad_output: Tensor, grad_states: Tensor | None, grad_end: Tensor, saved: Tensor, slopes: Tensor | None,
+    x: Tensor | None, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: str, values: Tensor, backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return _dispatch.load(backend, __package__).backward(
+        grad_output, grad_states, grad_end, saved, slopes, x, start, parameters, parsed(kernel), values
+    )
+
+
 @operator
 def neuron_backward(
     grad_output: Tensor, grad_states: Optional[Tensor], grad_end: Tensor, saved: Tensor,  # noqa: UP045
@@ -45,16 +61,15 @@ def neuron_backward(
     kernel: str, values: Tensor, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x, of the spikes where they are given, of the start (S, N), of the learned parameters (L, N)."""
-    return _dispatch.load(backend, __package__).backward(
-        grad_output, grad_states, grad_end, saved, slopes, x, start, parameters, parsed(kernel), values
-    )
+    return _backward(grad_output, grad_states, grad_end, saved, slopes, x, start, parameters, kernel, values, backend)
 
 
 @torch.library.register_fake(neuron_backward)
 def _(grad_output, grad_states, grad_end, saved, slopes, x, start, parameters, kernel, values, backend):
     made = parsed(kernel)
+    like = grad_output if backend == "triton" else grad_end
     return (
-        grad_end.new_empty(grad_output.shape),
+        like.new_empty(grad_output.shape),
         grad_end.new_empty(grad_output.shape if made.is_given else (0, 0)),
         grad_end.new_empty(grad_end.shape),
         grad_end.new_empty((len(made.learned), grad_end.shape[1])),
@@ -71,7 +86,8 @@ def _incoming(
 
     steps, size = ctx.shape
     kept = or_zeros(grad_states, ctx.states, steps, size) if keeps else None
-    return or_zeros(grad_output, steps, size), kept, or_zeros(grad_end, ctx.states, size)
+    end = like.new_zeros((ctx.states, size)) if grad_end is None else grad_end
+    return or_zeros(grad_output, steps, size), kept, end
 
 
 def refuse_second_order() -> None:
@@ -82,13 +98,13 @@ def refuse_second_order() -> None:
         )
 
 
-def by_parameter(learned: tuple[int, ...], parameters: list[Tensor], gradients: Tensor) -> list[Tensor | None]:
+def by_parameter(learned: tuple[int, ...], parameters: Sequence[Tensor], gradients: Tensor) -> list[Tensor | None]:
     """Return the gradient of each parameter, None of those not learned, from those of the learned ones (L, N)."""
     found = dict(zip(learned, gradients, strict=True))
     return [found[i].sum_to_size(tensor.shape) if i in found else None for i, tensor in enumerate(parameters)]
 
 
-def _needed(ctx, x: Tensor, parameters: list[Tensor]) -> Tensor | None:
+def _needed(ctx, x: Tensor, parameters: Sequence[Tensor]) -> Tensor | None:
     """Return the input if the backward pass needs it."""
     made = parsed(ctx.kernel)
     return x if made.sources(made.scalars(parameters), ctx.backend).keeps_input else None
@@ -97,7 +113,7 @@ def _needed(ctx, x: Tensor, parameters: list[Tensor]) -> Tensor | None:
 def _save(ctx, inputs, output):
     x, start, parameters, ctx.kernel, values, ctx.backend = inputs
     ctx.set_materialize_grads(False)
-    ctx.shape, ctx.dtype, ctx.states = x.shape, x.dtype, len(start)
+    ctx.shape, ctx.dtype, ctx.states, ctx.compute = x.shape, x.dtype, len(start), neuron_backward
     ctx.save_for_backward(output[1], _needed(ctx, x, parameters), values, *start, *parameters)
 
 
@@ -105,7 +121,7 @@ def _gradients(ctx, grad_output, _saved, grad_states, grad_end):
     refuse_second_order()
     saved, x, values, *tensors = ctx.saved_tensors
     start, parameters = tensors[: ctx.states], tensors[ctx.states :]
-    grad_x, _, grad_start, grads = neuron_backward(
+    grad_x, _, grad_start, grads = ctx.compute(
         *_incoming(ctx, parsed(ctx.kernel).keeps, grad_output, grad_states, grad_end, start[0]), saved, None, x, start,
         parameters, ctx.kernel, values, ctx.backend,
     )  # fmt: skip
@@ -114,6 +130,23 @@ def _gradients(ctx, grad_output, _saved, grad_states, grad_end):
 
 
 torch.library.register_autograd(neuron, _gradients, setup_context=_save)
+
+
+class Neurons(torch.autograd.Function):
+    """The operator `neuron` called directly: on a GPU its way through torch's dispatcher outlasts a kernel."""
+
+    @staticmethod
+    def forward(ctx, x, kernel, values, backend, count, *tensors):
+        start, parameters = tensors[:count], tensors[count:]
+        output, saved, states, end = _forward(x, start, parameters, kernel, values, backend)
+        _save(ctx, (x, start, parameters, kernel, values, backend), (output, saved))
+        ctx.compute = _backward
+        return output, states, end
+
+    @staticmethod
+    def backward(ctx, grad_output, grad_states, grad_end):
+        grad_x, by_start, by_parameters, *_ = _gradients(ctx, grad_output, None, grad_states, grad_end)
+        return grad_x, None, None, None, None, *by_start, *by_parameters
 
 
 def _unaliased(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from ...neurons.base import Neuron
 from ...surrogate import Surrogate, elementwise
 from ...surrogate.formula import is_registered
 from . import recurrent
-from .autograd import NeuronWith, neuron
+from .autograd import Neurons, NeuronWith, neuron
 from .kernel import Kernel, chosen
 from .source import Sources
 from .trace import UnsupportedError
@@ -132,7 +132,10 @@ def run(
     given = [_flat(parameters[name], inner) for name in definition.prepared]
     kernel, values = _kernel(definition, given, options, surrogate, save_dtype, keeps=keep)
     if not kernel.is_given:
-        output, _, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
+        if torch.compiler.is_compiling():
+            output, _, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
+        else:
+            output, trajectory, end = Neurons.apply(flat, str(kernel), values, backend, len(start), *start, *given)
     else:
         assert surrogate is not None
         with torch.no_grad():

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...neurons.base import Neuron
-from .graph import Node
-from .plan import Plan, plan
+from .graph import Argument, Node
+from .plan import Plan, made_of, plan
 from .statements import MADE, RESERVED, Variant, backward_statements, forward_statements, new
 from .trace import FEEDBACK, INPUT, Traced, UnsupportedError, trace
 
@@ -234,9 +234,11 @@ def _entry(array: str, index: int, steps: str = "") -> str:
     return f"{array}_all + {f'{index} * {steps}row + ' if index else ''}{'at' if steps else 'n'}"
 
 
-def _carried(name: str, value: str, expression: object) -> str:
-    """Return an assignment to what the loop carries on, which has to stay a block if it becomes a number."""
-    return f"{name} = {value}" if isinstance(expression, Node) else f"{name} = tl.zeros_like({name}) + {value}"
+def _carried(name: str, value: str, expression: Argument, scalars: Iterable[str]) -> str:
+    """Return an assignment to what the loop carries on, which stays a block if it becomes one number for all."""
+    if not isinstance(expression, Node):
+        return f"{name} = tl.zeros_like({name}) + {value}"
+    return f"{name} = tl.broadcast_to({value}, (BLOCK,))" if made_of(expression, set(scalars)) else f"{name} = {value}"
 
 
 class _Triton(_Frame):
@@ -248,9 +250,9 @@ class _Triton(_Frame):
         body = [
             "n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "inside = n < size",
             "row = tl.cast(size, tl.int64)", *(loads[p] for p in self.used(self.parameters, loop)), *before,
-            "for step in range(steps):", *_indented(loop), *after,
+            "for step in tl.range(steps, num_stages=STAGES):", *_indented(loop), *after,
         ]  # fmt: skip
-        return self.source(name, [], body, constants=", BLOCK: tl.constexpr")
+        return self.source(name, [], body, constants=", BLOCK: tl.constexpr, STAGES: tl.constexpr")
 
     def forward(self) -> Source:
         lines, saved = forward_statements(self.traced, self.plan, self.variant)
@@ -260,7 +262,7 @@ class _Triton(_Frame):
             *(f"{x} = {_load(f'{x}_all + at')}" for x in self.inputs), *lines, _store("output_all + at", "output"),
             *(_store(_entry("saved", i, "steps * "), narrow.format(name)) for i, name in enumerate(saved)),
             *(_store(_entry("states", i, "steps * "), new(s)) for i, s in enumerate(keep)),
-            *(_carried(s, new(s), self.traced.states[s]) for s in self.states), "at += row",
+            *(_carried(s, new(s), self.traced.states[s], self.variant.scalars) for s in self.states), "at += row",
         ]  # fmt: skip
         before = [f"{s} = {_load(_entry('start', i))}" for i, s in enumerate(self.states)]
         after = [_store(_entry("end", i), s) for i, s in enumerate(self.states)]
@@ -277,7 +279,7 @@ class _Triton(_Frame):
         loop += [*self.earlier(made.before, wide), *made.statements]
         loop += [_store(f"{name}_all + at", name) for name in self.backward_outputs()]
         gradients = self.plan.gradients
-        loop += [_carried(f"grad_{s}", f"grad_{s}_before", gradients[s]) for s in self.states]
+        loop += [_carried(f"grad_{s}", f"grad_{s}_before", gradients[s], variant.scalars) for s in self.states]
         loop += [*(f"sum_{p} += grad_{p}" for p in variant.learned), "at -= row"]
         before = [f"grad_{s} = {_load(_entry('grad_end', i))}" for i, s in enumerate(self.states)]
         before += [f"sum_{p} = tl.zeros_like(grad_{self.states[0]})" for p in variant.learned]

@@ -14,7 +14,7 @@ from .trace import FEEDBACK, INPUT, Traced
 
 _INFIX = {
     "or": (" | ", 0), "and": (" & ", 0), "gt": (" > ", 1), "lt": (" < ", 1), "ge": (" >= ", 1), "le": (" <= ", 1),
-    "eq": (" == ", 1), "ne": (" != ", 1), "add": (" + ", 2), "sub": (" - ", 2), "mul": (" * ", 3), "div": (" / ", 3),
+    "eq": (" == ", 1), "ne": (" != ", 1), "add": (" + ", 2), "sub": (" - ", 2), "mul": (" * ", 3),
 }  # fmt: skip
 _NEGATED, _ATOM, _LONGEST = 4, 5, 70
 
@@ -22,7 +22,7 @@ _NEGATED, _ATOM, _LONGEST = 4, 5, 70
 RESERVED = frozenset(
     "lowest highest begin end size steps step row later n at inside tl range min np hard_share soft_share primitive "
     "derivative between narrowed widened output slope spike smooth surrogate state learn backend save_dtype "
-    "checkpoint_every abs log sqrt sin cos BLOCK".split()
+    "checkpoint_every abs divide log sqrt sin cos BLOCK STAGES".split()
 ) | {INPUT, FEEDBACK, *NAMES}
 MADE = r"(grad|sum)_.*|(c|y|p|kept|before|spike|smooth|slope)\d+|.*_(all|block|row|new|before|then|start)"
 
@@ -121,6 +121,8 @@ class _Statements:
             # Those with `&` and `|` have them around comparisons, which Python computes after them.
             left, right = (own if own in (2, 3) else own + 1, own + 1) if own else (_ATOM, _ATOM)
             return f"{self.text(node.args[0], left)}{sign}{self.text(node.args[1], right)}", own
+        if node.op == "div":
+            return f"divide({self.text(node.args[0])}, {self.text(node.args[1])})", _ATOM
         if node.op == "neg":
             return f"-{self.text(node.args[0], _NEGATED)}", _NEGATED
         if node.op == "hard":

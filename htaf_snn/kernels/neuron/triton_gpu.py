@@ -21,6 +21,9 @@ from ..triton_gpu import VOCABULARY, bound, launch
 from .kernel import Kernel
 from .source import Source, Sources
 
+BLOCK, STAGES = 256, 8
+"""Neurons per program, and time steps that are loaded ahead of their turn."""
+
 _between = bound(between)
 
 
@@ -75,7 +78,8 @@ def _arguments(kernel: Kernel, parameters: Sequence[Tensor], values: Tensor) -> 
 
 def _run(function: Callable, source: Source, steps: int, size: int, arguments: dict) -> None:
     arguments |= {"steps": steps}
-    launch(function, size, *(arguments[name] for name in source.arguments if name != "size"))
+    given = (arguments[name] for name in source.arguments if name != "size")
+    launch(function, size, *given, block=BLOCK, STAGES=STAGES)
 
 
 def forward(
@@ -105,12 +109,12 @@ def backward(
     scalars, arguments = _arguments(kernel, parameters, values)
     sources, _, function = compiled(kernel, scalars)
     like = start[0]
-    grad_x = like.new_empty(grad_output.shape)
+    grad_x = torch.empty_like(grad_output, memory_format=torch.contiguous_format)
     grad_fired = like.new_empty(grad_output.shape if kernel.is_given else (0, 0))
     grad_start = like.new_empty((len(start), size))
     grad_parameters = like.new_empty((len(kernel.learned), size))
     given = {"grad_output": grad_output, "grad_states": grad_states, "grad_end": grad_end, "slope": slopes, "x": x}
-    given |= {"start": torch.stack(list(start)), "saved": saved}
+    given |= {"start": torch.stack(list(start)) if "start_all" in sources.backward.arguments else None, "saved": saved}
     arguments |= {f"{name}_all": tensor.contiguous() for name, tensor in given.items() if tensor is not None}
     arguments |= {"grad_x_all": grad_x, "grad_fired_all": grad_fired, "grad_start_all": grad_start}
     arguments |= {"grad_parameters_all": grad_parameters}
