@@ -6,20 +6,22 @@ import torch
 import triton
 import triton.language as tl
 
-_BLOCK = 128
+from ..triton_gpu import device_of
+
+_OUTPUTS, _DEPTH = 128, 32
 
 
 @triton.jit
-def _product_kernel(words, weight, out, inputs, outputs, length, BLOCK: tl.constexpr):
+def _product_kernel(words, weight, out, inputs, outputs, length, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr):
     m = tl.program_id(0).to(tl.int64)
-    o = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    row = weight + o
-    sums = tl.zeros((BLOCK,), tl.int32)
-    for i in range(inputs):
-        bit = (tl.load(words + m * length + i // 64) >> (i % 64)) & 1
-        sums += tl.load(row, mask=o < bit * outputs, other=0)
-        row += outputs
-    tl.store(out + m * outputs + o, sums, mask=o < outputs)
+    o = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
+    sums = tl.zeros((DEPTH, OUTPUTS), tl.int32)
+    for first in range(0, inputs, DEPTH):
+        i = first + tl.arange(0, DEPTH)
+        bit = (tl.load(words + m * length + i // 64, i < inputs, 0) >> (i % 64)) & 1
+        is_set = o[None, :] < (bit * outputs)[:, None]
+        sums += tl.load(weight + i.to(tl.int64)[:, None] * outputs + o[None, :], is_set, 0)
+    tl.store(out + m * outputs + o, tl.sum(sums, 0), mask=o < outputs)
 
 
 def product(words, weight):
@@ -27,8 +29,10 @@ def product(words, weight):
     rows, (inputs, outputs) = words.shape[0], weight.shape
     out = words.new_empty(rows, outputs, dtype=torch.int32)
     if rows and outputs:
-        grid = (rows, triton.cdiv(outputs, _BLOCK))
-        _product_kernel[grid](
-            words.contiguous(), weight.contiguous(), out, inputs, outputs, words.shape[1], BLOCK=_BLOCK
-        )
+        grid = (rows, triton.cdiv(outputs, _OUTPUTS))
+        with device_of(words):
+            _product_kernel[grid](
+                words.contiguous(), weight.contiguous(), out, inputs, outputs, words.shape[1], OUTPUTS=_OUTPUTS,
+                DEPTH=_DEPTH,
+            )  # fmt: skip
     return out
