@@ -47,6 +47,11 @@ def check_number(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected a number or a real tensor, got {value!r}")
 
 
+def is_readable(x: Tensor) -> bool:
+    """Return whether values may be looked at: not under a compiler, nor while a CUDA graph is captured."""
+    return not (torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()))
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError unless value is one of the choices."""
     if value not in choices:

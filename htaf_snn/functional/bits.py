@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_floating, describe
+from .._checks import check_floating, describe, is_readable
 from ..kernels import _dispatch
 from ..kernels.binary_conv2d.windows import windows
 from ..kernels.binary_linear import autograd as bit_operators
@@ -131,8 +131,8 @@ def _check_words(name: str, words: Tensor) -> None:
 
 
 def _holds(condition: Tensor) -> bool:
-    """Return whether a condition on values holds; False where they cannot be read, as under a compiler."""
-    if torch.compiler.is_compiling():
+    """Return whether a condition on values holds; False where they cannot be read: compiled, or captured in a graph."""
+    if not is_readable(condition):
         return False
     try:
         return bool(condition)

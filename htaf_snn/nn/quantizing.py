@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from .._checks import check_floating
+from .._checks import check_floating, is_readable
 
 INPUT_STEP = 2.0**-8
 # A quarter of a level: resampled images overshoot by a few units in the last place.
@@ -17,8 +17,8 @@ _REMEDY = "scale the images to [0, 1], or start with a real layer such as nn.Lin
 def check_unit_range(x: Tensor) -> None:
     """Raise ValueError unless all of x lies within [0, 1], give or take a quarter of a level.
 
-    Where the values cannot be read, as under a compiler, the check becomes an assertion in the graph, which fails with
-    a RuntimeError.
+    Where the values cannot be read, as under a compiler or in a CUDA graph, the check becomes an assertion in the
+    graph, which fails with a RuntimeError.
     """
     bounds = None if isinstance(x, fx.Proxy) else _bounds(x.detach())
     if bounds is None:
@@ -29,15 +29,15 @@ def check_unit_range(x: Tensor) -> None:
 
 def _bounds(x: Tensor) -> tuple[float, float] | None:
     """Return the least and the greatest value; None if they are only symbols."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if not is_readable(x) or torch.jit.is_tracing():
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(x):  # under vmap a value cannot become a Python float
         x = torch._C._functorch.get_unwrapped(x)
     if x.is_meta or not x.numel():
         return 0.0, 1.0
     try:
-        low, high = x.aminmax()
-        return float(low), float(high)
+        low, high = torch.stack(x.aminmax()).tolist()
+        return low, high
     except RuntimeError:  # from fake tensors and tracers
         return None
 

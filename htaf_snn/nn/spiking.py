@@ -252,13 +252,6 @@ class InSnnTorchsWords(NeuronLayer):
         super().__init__(*arguments, learn=flags, **named)
 
 
-def _is_one(factor: Tensor) -> bool:
-    """Return whether a factor is known to be 1; it is not read where that would stall a device or break a graph."""
-    if factor.requires_grad or factor.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
-        return False
-    return bool((factor == 1).all())
-
-
 class Alpha(InSnnTorchsWords):
     definition = NEURONS["alpha"]
 
@@ -343,6 +336,7 @@ class Leaky(InSnnTorchsWords):
 
     definition = NEURONS["leaky"]
     graded_spikes_factor: Tensor
+    _ones: tuple[Tensor, int, bool] | None = None
 
     def __init__(
         self,
@@ -356,9 +350,19 @@ class Leaky(InSnnTorchsWords):
 
     def forward(self, x: Tensor, state: sequences.State | None = None) -> tuple[Tensor, sequences.State]:
         spikes, v = super().forward(x, state)
-        if not _is_one(self.graded_spikes_factor):
+        if not self._has_plain_spikes():
             spikes = spikes * self.graded_spikes_factor.to(spikes.dtype)
         return spikes, v
+
+    def _has_plain_spikes(self) -> bool:
+        """Return whether the factor is known to be 1; it is read once, as reading it would stall a device."""
+        factor = self.graded_spikes_factor
+        unreadable = torch.compiler.is_compiling() or is_transformed() or factor.is_meta or factor.is_inference()
+        if factor.requires_grad or unreadable:
+            return False
+        if self._ones is None or self._ones[0] is not factor or self._ones[1] != factor._version:
+            self._ones = factor, factor._version, bool((factor == 1).all())
+        return self._ones[2]
 
 
 def neuron(
