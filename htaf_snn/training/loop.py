@@ -65,14 +65,48 @@ class _SpikeRates:
         for hook in self._hooks:
             hook.remove()
 
-    def mean(self, processes: Processes | None = None) -> list[float]:
-        sums, sizes = [float(total) for total in self._sums], [float(size) for size in self._sizes]
-        if processes is not None:
-            sums, sizes = processes.sum(*sums), processes.sum(*sizes)
+    def sums(self) -> Tensor:
+        """Return the sums so far, float64, on the device of the outputs."""
+        device = next((total.device for total in self._sums if isinstance(total, Tensor)), None)
+        return torch.stack([torch.as_tensor(s, dtype=torch.float64, device=device) for s in (0.0, *self._sums)])[1:]
+
+    def sizes(self) -> list[float]:
+        return [float(size) for size in self._sizes]
+
+    def mean(self, sums: list[float] | None = None, sizes: list[float] | None = None) -> list[float]:
+        """Return the means so far, or those of sums and sizes."""
+        sums, sizes = sums or self.sums().tolist(), sizes or self.sizes()
         levels = [getattr(neuron, "levels", (0, 1)) for neuron in self._neurons]
         return [
             (s / max(size, 1) - low) / (high - low) for s, size, (low, high) in zip(sums, sizes, levels, strict=True)
         ]
+
+
+class _Readings:
+    """Reads numbers of a step: at once, or from a GPU one step late, so that training never waits for it."""
+
+    def __init__(self, is_late: bool):
+        self._is_late = is_late
+        self._waiting: list[tuple[torch.cuda.Event, Tensor, Callable]] = []
+
+    def read(self, numbers: Tensor, use: Callable[[list[float]], None]) -> None:
+        """Call `use` with the numbers; it may raise."""
+        if not self._is_late:
+            use(numbers.tolist())
+            return
+        here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        here.copy_(numbers, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._waiting.append((event, here, use))
+        if len(self._waiting) > 1:
+            self.finish(self._waiting.pop(0))
+
+    def finish(self, *waiting: tuple[torch.cuda.Event, Tensor, Callable]) -> None:
+        """Use the numbers that wait."""
+        for event, numbers, use in waiting or self._waiting:
+            event.synchronize()
+            use(numbers.tolist())
 
 
 def _without_padding(output: Tensor, lengths: Tensor) -> Tensor:
@@ -142,46 +176,60 @@ class _Training:
     def epoch(self, loader: Iterable, epoch: int, bar: tqdm) -> dict:
         """Train for one epoch and return its metrics."""
         self.model.train()
-        loss = correct = count = 0.0
+        total = torch.zeros(3, dtype=torch.float64)  # of loss, correct answers and samples
         min_samples = _min_samples(self.model)
         batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
+        readings = _Readings(device_of(self.model).type == "cuda" and self.processes is None)
         with _SpikeRates(self.model) as rates:
+
+            def show(figures: list[float], sums: list[float], sizes: list[float]) -> None:
+                total.add_(torch.tensor(figures, dtype=torch.float64))
+                loss, correct = (total[:2] / total[2]).tolist()
+                spike_rate = rates.mean(sums, sizes)
+                mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
+                bar.set_postfix_str(f"loss {loss:.3f}, acc {correct:.3f}, rate {mean_rate:.3f}", refresh=False)
+                bar.update()
+
             for step, batch in enumerate(batches):
                 rates.batch = batch
-                sums = self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}")
-                loss, correct, count = loss + sums[0], correct + sums[1], count + sums[2]
-                spike_rate = rates.mean()
-                mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
-                figures = f"loss {loss / count:.3f}, acc {correct / count:.3f}, rate {mean_rate:.3f}"
-                bar.set_postfix_str(figures, refresh=False)
-                bar.update()
-        if not count:
+                self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}", rates, readings, show)
+            readings.finish()
+        if not total[2]:
             raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
+        sums, sizes = rates.sums().tolist(), rates.sizes()
         if self.processes is not None:
             self.processes.average_statistics(self.model)
-        spike_rate = rates.mean(self.processes)
-        return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": spike_rate}
+            sums, sizes = self.processes.sum(*sums), self.processes.sum(*sizes)
+        loss, correct = (total[:2] / total[2]).tolist()
+        return {"train_loss": loss, "train_accuracy": correct, "spike_rate": rates.mean(sums, sizes)}
 
-    def _step(self, batch: Batch, number: int, when: str) -> list[float]:
-        """Update the parameters; return the batch's summed loss, correct answers and samples, over all processes."""
+    def _step(
+        self, batch: Batch, number: int, when: str, rates: _SpikeRates, readings: _Readings, show: Callable
+    ) -> None:
+        """Update the parameters, and show the sums of the loss, correct answers and samples, over all processes."""
         self.before_step(number, self.optimizer)
         with torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             scores, labels = class_scores(self.model, batch, self.network)
         scores = scores.float()
         # A process whose shard is empty still takes part in averaging the gradients.
         loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
-        sums = [loss.item() * len(labels), (scores.argmax(1) == labels).sum().item(), float(len(labels))]
-        share = 1.0
+        right, count, share = (scores.argmax(1) == labels).sum(), float(len(labels)), 1.0
+        figures = torch.stack([loss.detach().double() * count, right.double()])
         if self.processes is not None:
-            sums = self.processes.sum(*sums)
-            share = self.processes.world_size * len(labels) / sums[2]
-        if not math.isfinite(sums[0]):
-            raise FloatingPointError(f"the loss is {sums[0] / sums[2]} {when}; try a smaller lr")
+            *summed, count = self.processes.sum(*figures.tolist(), count)
+            figures, share = figures.new_tensor(summed), self.processes.world_size * len(labels) / count
         self.optimizer.zero_grad()
         (loss * share + (0.0 if self.penalty is None else self.penalty())).backward()
-        _check_gradients(self.model, when)
+        norms, sums, sizes = _gradient_norms(self.model), rates.sums().to(figures.device), rates.sizes()
+
+        def use(numbers: list[float]) -> None:
+            if not math.isfinite(numbers[0]):
+                raise FloatingPointError(f"the loss is {numbers[0] / count} {when}; try a smaller lr")
+            _check_gradients(self.model, numbers[2 : 2 + len(norms)], when)
+            show([*numbers[:2], count], numbers[2 + len(norms) :], sizes)
+
+        readings.read(torch.cat([figures, norms.to(figures), sums]), use)
         self.optimizer.step()
-        return sums
 
 
 def _min_samples(model: nn.Module, processes: Processes | None = None) -> int:
@@ -230,15 +278,26 @@ def steps_in_epoch(model: nn.Module, loader: DataLoader, processes: Processes | 
     return steps
 
 
-def _check_gradients(model: nn.Module, when: str) -> None:
-    """Raise if a gradient is not finite, naming the parameter nearest to the loss."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    if torch.nn.utils.get_total_norm(gradients).isfinite():
+def _with_gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
+
+
+def _gradient_norms(model: nn.Module) -> Tensor:
+    """Return the norm of each parameter's gradient, of those that have one."""
+    gradients = [gradient for _, gradient in _with_gradients(model)]
+    if not gradients:
+        return torch.zeros(0)
+    return torch.stack([norm.to(gradients[0].device) for norm in torch._foreach_norm(gradients)])
+
+
+def _check_gradients(model: nn.Module, norms: list[float], when: str) -> None:
+    """Raise if a gradient is not finite, as its norm shows, naming the parameter nearest to the loss."""
+    if all(map(math.isfinite, norms)):
         return
-    for name, parameter in reversed([*model.named_parameters()]):
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            kind = "NaN" if parameter.grad.isnan().any() else "infinite"
-            raise FloatingPointError(f"{name}: {kind} gradient {when}")
+    for (name, gradient), norm in reversed([*zip(_with_gradients(model), norms, strict=True)]):
+        # The norm of large numbers overflows too.
+        if not math.isfinite(norm) and not gradient.isfinite().all():
+            raise FloatingPointError(f"{name}: {'NaN' if math.isnan(norm) else 'infinite'} gradient {when}")
 
 
 def fit(
