@@ -21,7 +21,6 @@ class Peer:
 
     make: Callable[[], nn.Module]
     package: str = "htaf-snn"
-    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 class OutputOf(nn.Module):
@@ -84,9 +83,7 @@ _LIF = {
     "snn.Leaky, stepped, unbound": Peer(lambda: LeakyOverTime("snntorch.atan"), "snntorch"),
     "norse.LIF": Peer(lambda: LIFOverTime("norse.super(alpha=100.0)", v_th=1.0), "norse"),
     "sinabs.LIF": Peer(lambda: sinabs.LIFOverTime(), "sinabs"),
-    "SpikingJelly, torch": Peer(lambda: spikingjelly.LIFOverTime("torch"), "spikingjelly"),
-    "SpikingJelly, Triton": Peer(lambda: spikingjelly.LIFOverTime("triton"), "spikingjelly", ("cuda",)),
-    "SpikingJelly, CuPy": Peer(lambda: spikingjelly.LIFOverTime("cupy"), "spikingjelly", ("cuda",)),
+    "SpikingJelly": Peer(spikingjelly.LIFOverTime, "spikingjelly"),
 }
 _SMOOTH_STEPS = {
     "HTAF, smooth": Peer(lambda: HTAF(hardness=0.0)),

@@ -54,17 +54,15 @@ class SurrogateFunction(nn.Module):
 class LIFOverTime(nn.Module):
     """SpikingJelly's multi-step `LIFNode`, from rest, with its own surrogate, for benchmarks.
 
-    Args:
-        backend: SpikingJelly's, "torch", "triton" or "cupy".
+    SpikingJelly 2 chooses the implementation; on a GPU the variable SJ_LIF_CUDA_IMPLEMENTATION asks for one.
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.
     """
 
-    def __init__(self, backend: str = "torch"):
+    def __init__(self):
         super().__init__()
         self.lif = import_module("spikingjelly.activation_based.neuron").LIFNode(step_mode="m")
-        self.lif.backend = backend
 
     def forward(self, currents: Tensor) -> Tensor:
         self.lif.reset()
@@ -72,7 +70,7 @@ class LIFOverTime(nn.Module):
 
 
 class ParametricLIFOverTime(nn.Module):
-    """SpikingJelly's multi-step `ParametricLIFNode` on its torch backend, as `LIFOverTime`.
+    """SpikingJelly's multi-step `ParametricLIFNode`, as `LIFOverTime`.
 
     Shape:
         currents (T, B, *features) to spikes of the same shape.
