@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from numbers import Integral, Real
@@ -20,13 +20,6 @@ from .nn._modes import in_eval
 from .surrogate import Surrogate
 
 __all__ = ["Anneal", "Evaluation", "evaluate", "hard", "harden", "is_hard", "recalibrate", "smooth"]
-
-_STAIRS = 5
-SHAPES: dict[str, Callable[[float], float]] = {
-    "linear": lambda part: part,
-    "cosine": lambda part: 0.5 - 0.5 * math.cos(math.pi * part),
-    "stepwise": lambda part: min(math.floor(part * (_STAIRS + 1)), _STAIRS) / _STAIRS,
-}
 
 
 def surrogates(model: nn.Module) -> dict[str, Surrogate]:
@@ -149,8 +142,8 @@ class Anneal:
     """A schedule that moves the hardness or a parameter of a network's surrogates from a start to an end.
 
     The hardness moves linearly, start + (end - start) * s, a parameter geometrically, start * (end / start) ** s, where
-    s rises from 0 to 1 over the steps: evenly ("linear"), slowly at both ends ("cosine"), or in five stairs
-    ("stepwise"). A step does not recompile a network that `torch.compile` compiles after the schedule is made.
+    s rises evenly from 0 to 1 over the steps. A step does not recompile a network that `torch.compile` compiles after
+    the schedule is made.
 
     Args:
         model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
@@ -158,7 +151,6 @@ class Anneal:
         start, end: values, within [0, 1] for the hardness, otherwise > 0. A start of None is each surrogate's own
             value when the schedule is made.
         steps: calls of `step` until the end, >= 1.
-        shape: "linear", "cosine" or "stepwise".
         ends: other ends for some surrogates, by the name of the layer that holds them, without `torch.compile`'s
             "_orig_mod".
 
@@ -190,11 +182,8 @@ class Anneal:
         end: float = 1.0,
         *,
         steps: int,
-        shape: str = "linear",
         ends: Mapping[str, float] | None = None,
     ):
-        if shape not in SHAPES:
-            raise ValueError(f"shape: expected one of {', '.join(SHAPES)}, got {shape!r}")
         _check_count("steps", steps, 1)
         if not (ends is None or isinstance(ends, Mapping)):
             raise TypeError(f"ends: expected a mapping from names of layers to values, got {ends!r}")
@@ -214,7 +203,7 @@ class Anneal:
         self._ends = {name: (ends or {}).get(name, end) for name in self._surrogates}
         for value in (*self._starts.values(), end, *self._ends.values()):
             _check_value(parameter, value)
-        self._steps, self._shape, self._parameter = steps, shape, parameter
+        self._steps, self._parameter = steps, parameter
         for surrogate in self._surrogates.values():
             surrogate.make_variable(parameter)
         self.at(0)
@@ -227,7 +216,7 @@ class Anneal:
         """Set the values after so many steps, >= 0; beyond the last step, those at the end."""
         _check_count("done", done, 0)
         self.done = min(int(done), self._steps)
-        part = SHAPES[self._shape](self.done / self._steps)
+        part = self.done / self._steps
         for name, surrogate in self._surrogates.items():
             setattr(surrogate, self._parameter, self._value(self._starts[name], self._ends[name], part))
 

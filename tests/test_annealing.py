@@ -31,15 +31,6 @@ def test_annealing():
     again = hardening.Anneal(copy.deepcopy(net), "alpha", 1.0, 16.0, steps=4)
     again.load_state_dict({"done": 2})
     assert again.state_dict() == {"done": 2}
-    cosine = hardening.Anneal(net, "alpha", 1.0, 16.0, steps=4, shape="cosine")
-    cosine.at(1)
-    assert net[0].surrogate.alpha == pytest.approx(16 ** (0.5 - 0.5**1.5))
-    stairs = hardening.Anneal(net, "alpha", 1.0, 32.0, steps=60, shape="stepwise")
-    values = set()
-    for done in range(61):
-        stairs.at(done)
-        values.add(net[0].surrogate.alpha)
-    assert sorted(values) == pytest.approx([1, 2, 4, 8, 16, 32])
     ede = nn.Sequential(hnn.BinaryActivation("ede"))
     hardening.Anneal(ede, "t", 0.1, 10.0, steps=2).step()
     assert ede[0].surrogate.t == pytest.approx(1)
@@ -55,7 +46,7 @@ def test_the_hardness_moves_linearly_to_its_ends_exactly():
     for done, (first, second) in enumerate(seen):
         assert (first, second) == pytest.approx((done / 10, 0.7 * done / 10))
     assert seen[0] == [0.0, 0.0] and seen[-1] == [1.0, 0.7]
-    backwards = hardening.Anneal(net, "hardness", 1.0, 0.0, steps=2, shape="stepwise")
+    backwards = hardening.Anneal(net, "hardness", 1.0, 0.0, steps=2)
     backwards.at(99)
     assert backwards.done == 2 and net[0].surrogate.hardness == 0.0
     for parameter in ("hardness", "alpha"):  # 0.3 + (0.9 - 0.3) is not 0.9, nor is 0.3 * (0.9 / 0.3)
@@ -65,12 +56,12 @@ def test_the_hardness_moves_linearly_to_its_ends_exactly():
 
 def test_annealing_goes_on_where_it_was_saved():
     net = hnn.Sequential(hnn.Leaky(0.9), nn.Linear(2, 2), hnn.LIF())
-    anneal = hardening.Anneal(net, steps=7, shape="cosine")
+    anneal = hardening.Anneal(net, steps=7)
     for _ in range(3):
         anneal.step()
     saved = copy.deepcopy((net.state_dict(), anneal.state_dict()))
     other = hnn.Sequential(hnn.Leaky(0.9), nn.Linear(2, 2), hnn.LIF())
-    restored = hardening.Anneal(other, steps=7, shape="cosine")
+    restored = hardening.Anneal(other, steps=7)
     other.load_state_dict(saved[0])
     restored.load_state_dict(saved[1])
     for _ in range(5):

@@ -65,7 +65,7 @@ def test_the_plateau_is_a_row_of_learning_rates_around_the_best():
 def test_combinations_without_effect_are_left_out():
     settings = Settings(
         model="bnn", surrogates=["htaf", "sigmoid", "snntorch.atan", "relu"], anneal=["none", "hardness", "alpha"],
-        slopes=[0.5, 2.0], alpha_end=8.0, anneal_shape="cosine", weight_surrogate="ede", seeds=1,
+        slopes=[0.5, 2.0], alpha_end=8.0, weight_surrogate="ede", seeds=1,
     )  # fmt: skip
     combined = ("none", "hardness", "alpha")
     expected = [("htaf", anneal, 0.0) for anneal in combined] + [("sigmoid", anneal, 0.0) for anneal in combined[:2]]
@@ -76,7 +76,6 @@ def test_combinations_without_effect_are_left_out():
     assert [config.slope for config in settings.configs() if config.surrogate == "relu"] == [1.0]
     for config in settings.configs():
         assert (config.alpha_end == 8.0) == (config.anneal == "alpha")
-        assert (config.anneal_shape == "cosine") == (config.anneal != "none")
         assert (config.trained().weight_surrogate == "ede") == (config.surrogate != "relu")
 
 

@@ -328,11 +328,6 @@ def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
         ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
         ({"colour": "red"}, TypeError, "unknown settings colour"),
         ({"model": "dhn", "surrogates": ["htaf"], "alpha_end": 4.0}, ValueError, "^alpha_end: 4.0 has no effect"),
-        (
-            {"model": "bnn", "surrogates": ["atan", "ede"], "anneal_shape": "cosine"},
-            ValueError,
-            "^anneal_shape: .* has no effect",
-        ),
     ],
 )
 def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message):

@@ -157,7 +157,6 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
             "^alpha_end: 9.0 has no effect without anneal=alpha",
         ),
         ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect without anneal=alpha"),
-        ({"anneal_shape": "cosine"}, r"^anneal_shape: 'cosine' has no effect without anneal=hardness or alpha"),
         ({"anneal": ["none", "beta"]}, "^anneal: expected one of none, hardness, alpha, got 'beta'"),
         ({"surrogates": ["snntorch.atan"], "anneal": ["none", "hardness"]}, "^anneal: expected a surrogate with which"),
         (

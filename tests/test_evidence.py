@@ -86,6 +86,23 @@ def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):
     assert page.with_tables(before) == page.with_tables(expected) == expected
 
 
+def test_what_the_readme_takes_from_several_claims(tmp_path, monkeypatch):
+    def row(surrogate, claim, **more):
+        chosen = {"anneal": "none", "identity": 0.0, "slope": 0.5, "lr": 1e-3, "val_accuracy": 0.5}
+        return {"surrogate": surrogate, "claim": claim, "depth": 2, **chosen, **more}
+
+    settings = {"surrogates": ["htaf"], "anneal": ["none"], "identity": [0.0]}
+    rows = [row("htaf", "baseline"), row("htaf", "better", anneal="hardness", val_accuracy=0.7, slope=1.0)]
+    for claim, other in (("dhn-paths", "better"), ("dhn-surrogates", "worse"), ("bnn", "better"), ("snn-depth", "?")):
+        part = {"table": [*rows, row("atan", other), row("relu", "better")], "settings": settings}
+        text = json.dumps({"parts": {"fashion-mnist": part, "saccade-digits": part}})
+        (tmp_path / f"{claim}.json").write_text(text)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    assert page.counts().startswith("Of 6 settings of data, kind of network and depth, HTAF is shown to be better than")
+    assert "others in 2, and worse in 2;" in page.counts()
+    assert "| binary | 2 | hardness annealed | 1 | 0 | 0.001 | `bnn` |" in page.defaults()
+
+
 def test_the_page_and_the_readme_are_those_of_the_results():
     results = [json.loads((page.RESULTS / f"{claim.name}.json").read_text()) for claim in page.measured()]
     assert page.PAGE.read_text() == page.page(results)

@@ -28,7 +28,7 @@ def options(settings):
     [
         {"model": "relu"},
         {"model": "bnn", "surrogate": "clipped_ste", "weight_surrogate": "magnitude_aware"},
-        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "alpha", "anneal_shape": "stepwise"},
+        {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "alpha"},
         {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
         {"model": "dhn", "surrogate": SMOOTH, "anneal": "hardness"},
@@ -109,7 +109,6 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
         ({"alpha_end": 9}, "alpha_end: 9.0 has no effect with anneal='none', only with alpha"),
-        ({"anneal_shape": "cosine"}, "anneal_shape: 'cosine' has no effect with anneal='none', only with hardness or"),
         (
             {"anneal": "hardness", "alpha_end": 9},
             "alpha_end: 9.0 has no effect with anneal='hardness', only with alpha",
@@ -128,7 +127,6 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ({"surrogate": "magic"}, "magic"),
         ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
         ({"anneal": "linear"}, "anneal: expected one of none, hardness, alpha"),
-        ({"anneal_shape": "exponential"}, "anneal_shape: expected one of linear, cosine, stepwise"),
         ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
         ({"alpha_end": 0}, "alpha_end: expected a number in"),
         ({"batch_size": 1}, "batch_size: BatchNorm expects two samples"),
@@ -178,16 +176,8 @@ class Step(nn.Module):
         self.linear = hnn.BinaryLinear(2, 2)
 
 
-@pytest.mark.parametrize("shape", hardening.SHAPES)
-def test_the_recipe_step_by_step(shape):
-    settings = {
-        "epochs": 3,
-        "lr": 0.5,
-        "schedule": "cosine",
-        "anneal": "alpha",
-        "alpha_end": 32.0,
-        "anneal_shape": shape,
-    }
+def test_the_recipe_step_by_step():
+    settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "anneal": "alpha", "alpha_end": 32.0}
     config, model = TrainConfig(model="dhn", **settings), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
@@ -200,7 +190,7 @@ def test_the_recipe_step_by_step(shape):
         alphas.append(model.activation.surrogate.alpha)
     assert alphas == sorted(alphas)
     assert alphas[0] >= 2 and alphas[-1] == pytest.approx(32)
-    assert alphas[14] == pytest.approx({"linear": 8.0, "cosine": 8.0, "stepwise": 2 * 16 ** (3 / 5)}[shape])
+    assert alphas[14] == pytest.approx(8.0)
     assert rates[0] == pytest.approx(0.5 / 4)  # the first of four steps of the rise
     assert max(rates) == pytest.approx(0.5, rel=0.01)
     assert rates.index(max(rates)) in (2, 3)

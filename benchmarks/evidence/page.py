@@ -60,12 +60,59 @@ def with_tables(text: str) -> str:
     """Return the README with its tables as the results have them now."""
 
     def filled(match: re.Match) -> str:
-        result = json.loads((RESULTS / f"{match[2]}.json").read_text())
-        parts = result["parts"]
+        if match[2] in _SUMMARIES:
+            return f"{match[1]}\n{_SUMMARIES[match[2]]()}\n{match[3]}"
+        parts = _parts(match[2])
         tables = [f"{name}:\n\n{_short(part)}" if len(parts) > 1 else _short(part) for name, part in parts.items()]
         return f"{match[1]}\n" + "\n".join(tables) + f"\n{match[3]}"
 
     return _BLOCK.sub(filled, text)
+
+
+def _parts(claim: str) -> dict[str, dict]:
+    return json.loads((RESULTS / f"{claim}.json").read_text())["parts"]
+
+
+_CHOSEN = {
+    "deep Heaviside": ("dhn-paths", "fashion-mnist"),
+    "binary": ("bnn", "fashion-mnist"),
+    "spiking": ("snn-depth", "saccade-digits"),
+}
+
+
+def defaults() -> str:
+    """Return a table of the arm of HTAF with the best validation accuracy, by kind of network and depth."""
+    lines = []
+    for kind, (claim, part) in _CHOSEN.items():
+        rows = [row for row in _parts(claim)[part]["table"] if row["surrogate"] == "htaf"]
+        for depth in dict.fromkeys(row["depth"] for row in rows):
+            best = max((row for row in rows if row["depth"] == depth), key=lambda row: row["val_accuracy"])
+            path = "spikes throughout" if best["anneal"] == "none" else f"{best['anneal']} annealed"
+            numbers = (f"{best[name]:g}" for name in ("slope", "identity", "lr"))
+            lines.append([kind, str(depth), path, *numbers, f"`{claim}`"])
+    return _markdown(("network", "layers", "path", "α", "identity", "learning rate", "claim"), lines)
+
+
+def counts() -> str:
+    """Return how often HTAF is shown to be better or worse than other surrogates, each tuned alike."""
+    places = better = worse = 0
+    for claim in ("dhn-surrogates", "bnn", "snn-depth"):
+        for part in _parts(claim).values():
+            for depth in dict.fromkeys(row["depth"] for row in part["table"]):
+                others = {
+                    row["claim"] for row in part["table"]
+                    if row["depth"] == depth and row["surrogate"] not in (baseline_of(part)[0], TWIN)
+                }  # fmt: skip
+                places, better, worse = places + 1, better + ("worse" in others), worse + ("better" in others)
+    text = (
+        f"Of {places} settings of data, kind of network and depth, HTAF is shown to be better than one or more of the "
+        f"others in {better}, and worse in {worse}; elsewhere no difference is shown."
+    )
+    return f"{textwrap.fill(text, 120)}\n"
+
+
+_SUMMARIES = {"defaults": defaults, "counts": counts}
+"""What the README takes from several claims."""
 
 
 def _section(result: dict) -> str:

@@ -20,7 +20,6 @@ Anneal = Annotated[
     str, typer.Option(help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth and ever steeper.")
 ]
 AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
-AnnealShape = Annotated[str, typer.Option(help="Shape of the annealing: linear, cosine or stepwise.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
 Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]

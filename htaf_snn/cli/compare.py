@@ -99,7 +99,6 @@ def compare_command(
         str, typer.Option(help="Comma-separated: none, hardness (from smooth to hard), alpha (ever steeper, smooth).")
     ] = "none",
     alpha_end: shared.AlphaEnd = _STUDY.alpha_end,
-    anneal_shape: shared.AnnealShape = _STUDY.anneal_shape,
     train_fraction: shared.TrainFraction = _STUDY.train_fraction,
     folds: Annotated[
         int | None, typer.Option(help="Pool all recordings; seed s tests on fold s of this many stratified folds.")

@@ -52,7 +52,6 @@ def icbm_command(
     schedule: shared.Schedule = _DEFAULTS.schedule,
     anneal: shared.Anneal = _DEFAULTS.anneal,
     alpha_end: shared.AlphaEnd = _DEFAULTS.alpha_end,
-    anneal_shape: shared.AnnealShape = _DEFAULTS.anneal_shape,
     activity: Annotated[float, typer.Option(help="Weight of the penalty on concept rates outside 5 to 95 %.")] = (
         _DEFAULTS.activity
     ),

@@ -67,7 +67,6 @@ def train_command(
     schedule: shared.Schedule = _DEFAULTS.schedule,
     anneal: shared.Anneal = _DEFAULTS.anneal,
     alpha_end: shared.AlphaEnd = _DEFAULTS.alpha_end,
-    anneal_shape: shared.AnnealShape = _DEFAULTS.anneal_shape,
     precision: shared.Precision = _DEFAULTS.precision,
     compiled: shared.Compiled = False,
     seed: shared.Seed = _DEFAULTS.seed,

@@ -59,7 +59,7 @@ class Settings(trial.Shared):
         width: neurons per hidden layer.
         folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
         resize, weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule: as in `training.TrainConfig`.
-        alpha_end, anneal_shape, train_fraction, device: likewise.
+        alpha_end, train_fraction, device: likewise.
 
     Raises:
         ValueError: if a value is out of range, or repeated.

@@ -43,7 +43,6 @@ class Shared:
     schedule: str = "constant"
     anneal: str | tuple[str, ...] = "none"
     alpha_end: float = 20.0
-    anneal_shape: str = "linear"
     train_fraction: float = 1.0
     folds: int | None = None
     device: str = "auto"

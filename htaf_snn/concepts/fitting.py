@@ -29,7 +29,7 @@ class Recipe(training.recipe.Recipe):
     """Settings of a training.
 
     Attributes:
-        epochs, lr, schedule, anneal, alpha_end, anneal_shape: as in `training.TrainConfig`.
+        epochs, lr, schedule, anneal, alpha_end: as in `training.TrainConfig`.
         activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
 
     Raises:

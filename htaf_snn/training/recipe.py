@@ -19,11 +19,10 @@ from .loop import PRECISIONS
 
 ANNEALS = ("none", "hardness", "alpha")
 # The annealings on which a setting has an effect.
-ANNEALED_BY = {"alpha_end": ("alpha",), "anneal_shape": ("hardness", "alpha")}
+ANNEALED_BY = {"alpha_end": ("alpha",)}
 _CHOICES = {
     "schedule": ("constant", "cosine"),
     "anneal": ANNEALS,
-    "anneal_shape": tuple(hardening.SHAPES),
     "precision": PRECISIONS,
     "norm": ("auto", *NORMS),
     "device": ("auto", "cpu", "cuda"),
@@ -61,7 +60,6 @@ class Recipe(_Checked):
     schedule: str = "constant"
     anneal: str = "none"
     alpha_end: float = 20.0
-    anneal_shape: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -107,13 +105,13 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
     if not soft:
         raise ValueError(f"anneal: expected 'none' where all that has {recipe.anneal} is hard, got {recipe.anneal!r}")
     if recipe.anneal == "hardness":
-        return hardening.Anneal(model, "hardness", None, 1.0, steps=steps, shape=recipe.anneal_shape)
+        return hardening.Anneal(model, "hardness", None, 1.0, steps=steps)
     values = {name: float(surrogate.numbers()["alpha"]) for name, surrogate in surrogates.items()}
     largest = max(values[name] for name in soft)
     if largest > recipe.alpha_end:
         raise ValueError(f"alpha_end: expected at least {largest}, the surrogate's own, got {recipe.alpha_end}")
     ends = {name: value for name, value in values.items() if name not in soft}
-    return hardening.Anneal(model, "alpha", None, recipe.alpha_end, steps=steps, shape=recipe.anneal_shape, ends=ends)
+    return hardening.Anneal(model, "alpha", None, recipe.alpha_end, steps=steps, ends=ends)
 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:

@@ -59,7 +59,6 @@ class TrainConfig(Recipe, Setup):
         anneal: "none"; "hardness" to train from smooth to hard, from hardness 0, or that of the surrogate if it is
             below 1, to 1; or "alpha" to make a smooth network steeper, from the surrogate's alpha to `alpha_end`.
         alpha_end: final alpha, in (0, 1e6].
-        anneal_shape: "linear", "cosine" or "stepwise", as in `htaf_snn.hardening.Anneal`.
         precision: "float32" or "bfloat16", as in `fit`.
         compiled: train through `torch.compile`.
         seed: seed for weights, order of the samples and split of the data.
@@ -117,7 +116,7 @@ class TrainConfig(Recipe, Setup):
             "norm": ("mlp", "dhn", "relu"),
             "identity": ("mlp", "dhn", "relu"),
         }
-        users |= dict.fromkeys(("surrogate", "anneal", "alpha_end", "anneal_shape"), (*SPIKING, *BINARY))
+        users |= dict.fromkeys(("surrogate", "anneal", "alpha_end"), (*SPIKING, *BINARY))
         for name, suited in users.items():
             value, default = getattr(self, name), getattr(type(self), name)
             if self.model not in suited and value != default:
