@@ -1,9 +1,9 @@
-"""Everything that a GPU has to show, in one script of a few minutes: tests, kernels beside their peers, training.
+"""Test and time everything that needs a GPU, in seven minutes: kernels beside their peers, networks, whole commands.
 
-    python -m benchmarks.gpu out/              # all parts, each in its own process with its own time limit
-    python -m benchmarks.gpu out/ --device cpu # a rehearsal on small sizes, for which no GPU is needed
+    python -m benchmarks.gpu out/               # all parts, each in its own process with its own time limit
+    python -m benchmarks.gpu out/ --device cpu  # a dry run on small sizes
 
-Each part leaves out/PART.json at once, whatever becomes of the others; gpu-CARD.json joins them.
+Each part writes its own file, so that one failure does not lose the others; out/gpu.json joins them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -250,20 +251,19 @@ def tiles(device: str, save: Save) -> Report:
     from htaf_snn.bench import packed
     from htaf_snn.kernels.binary_linear import triton_gpu
 
-    if device == "cpu":
-        return {}
     peer, results = packed.PROBLEMS["linear"][0](device)["packed"], []
-    for batch, rows, depth in TILES:
+    for batch, rows, depth in TILES if device == "cuda" else TILES[:1]:
         x = peer.prepare(packed._signs(batch, packed.FEATURES).to(device))
         tile = {"ROWS": rows, "DEPTH": depth}
-        triton_gpu._tile = partial(dict, tile)  # type: ignore[assignment]
-        results.append({"batch": batch, **tile, **attempt(partial(_replayed, partial(peer.run, x)))})
+        with patch.object(triton_gpu, "_tile", lambda rows, tile=tile: tile):
+            times = attempt(partial(_replayed, device, partial(peer.run, x)))
+        results.append({"batch": batch, **tile, **times})
         save({"results": results})
     return {"results": results}
 
 
-def _replayed(call: Callable[[], object]) -> Report:
-    clock = Clock("cuda" if torch.cuda.is_available() else "cpu")
+def _replayed(device: str, call: Callable[[], object]) -> Report:
+    clock = Clock(device)
     return {"replayed_ms": clock.replayed(call), "called_ms": clock.of(call)}
 
 
@@ -309,7 +309,7 @@ def _packed(device: str) -> list[Report]:
         for batch in (1, 16, 256) if device == "cuda" else (2,):
             for name, peer in peers.items():
                 x = peer.prepare(packed._signs(batch, *shape).to(device))
-                times = attempt(partial(_replayed, partial(peer.run, x)))
+                times = attempt(partial(_replayed, device, partial(peer.run, x)))
                 results.append({"problem": problem, "batch": batch, "peer": name, **times})
     return results
 
@@ -453,6 +453,8 @@ def _part(name: str, device: str, folder: Path) -> None:
 def _all(device: str, folder: Path, parts: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in parts:
+        for file in (folder / f"{name}.json", folder / f"{name}.problem.txt"):  # of an earlier run
+            file.unlink(missing_ok=True)
         start = time.perf_counter()
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", str(folder), "--device", device]
         with tempfile.TemporaryFile("w+") as log:
@@ -512,16 +514,21 @@ def page(report: Report) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="for the results")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cuda by default")
     parser.add_argument("--parts", default=",".join(LIMITS), help=f"comma-separated, of {', '.join(LIMITS)}")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if not set(parts) <= set(LIMITS):
+        parser.error(f"--parts: expected some of {', '.join(LIMITS)}, got {arguments.parts}")
     if arguments.part:
         _part(arguments.part, arguments.device, arguments.folder)
     else:
-        _all(arguments.device, arguments.folder, arguments.parts.split(","))
+        _all(arguments.device, arguments.folder, parts)
 
 
 if __name__ == "__main__":

@@ -162,4 +162,5 @@ def test_the_gpu_script_is_rehearsed(tmp_path):
     (first, _) = report["neurons"]["results"]
     ours = [name for name in first["peers"] if name.startswith("hnn.")]
     assert all(first["peers"][name]["both_ms"] > 0 for name in (*ours, "snn.Leaky, stepped", "norse.LIF"))
+    assert report["tiles"]["results"][0]["replayed_ms"] > 0
     assert "images_per_s" in report["networks"]["results"][0] and "hnn.Leaky, ATan" in process.stdout

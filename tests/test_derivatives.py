@@ -258,11 +258,16 @@ def test_a_factor_loaded_or_set_later_counts(factor, x):
     expected = spikes(hnn.Leaky(0.9, graded_spikes_factor=factor), x)
     loaded = hnn.Leaky(0.9, graded_spikes_factor=torch.ones_like(torch.as_tensor(factor)))
     loaded.load_state_dict(hnn.Leaky(0.9, graded_spikes_factor=factor).state_dict())
+    plain = hnn.Leaky(0.9)
+    plain.load_state_dict(loaded.state_dict())
+    copied = copy.deepcopy(hnn.Leaky(0.9, graded_spikes_factor=torch.ones(5)))
+    spikes(copied, x)
+    copied.graded_spikes_factor.data.copy_(torch.as_tensor(factor))
     filled = hnn.Leaky(0.9, graded_spikes_factor=torch.ones(5))
     filled.graded_spikes_factor.copy_(torch.as_tensor(factor))
     replaced = copy.deepcopy(filled)
     replaced.graded_spikes_factor = torch.as_tensor(factor)
-    for neuron in (loaded, filled, replaced):
+    for neuron in (loaded, plain, copied, filled, replaced):
         assert torch.equal(spikes(neuron, x), expected) and expected.max() > 1
 
 

@@ -75,18 +75,18 @@ def test_training_does_not_wait_for_the_gpu(tmp_path):
     assert 0 < lines[0]["train_loss"] < 3 and 0 < lines[0]["spike_rate"][0] < 1
 
 
-@pytest.mark.parametrize("where", ["inputs", "weights"])
-def test_a_loss_that_is_not_finite_is_reported_with_its_step(where, tmp_path):
+@pytest.mark.parametrize("what", ["the loss is nan", "1.bias: NaN gradient"])
+def test_what_is_not_finite_is_reported_with_its_step(what, tmp_path):
     x = torch.rand(512, 20)
-    x[100] = torch.nan if where == "inputs" else 0.5
+    x[100] = torch.nan if "loss" in what else 0.5
     net = nn.Sequential(nn.Linear(20, 8), nn.Linear(8, 3)).cuda()
 
     def before(number, optimizer):
-        if where == "weights" and number == 3:
-            net[1].weight.data.fill_(torch.nan)
+        if number == 3 and "gradient" in what:
+            handle = net[1].bias.register_hook(lambda grad: handle.remove() or grad * torch.nan)
 
     loader = DataLoader(TensorDataset(x, torch.randint(3, (512,))), 32, pin_memory=True)
-    with pytest.raises(FloatingPointError, match="in epoch 0, step 3"):
+    with pytest.raises(FloatingPointError, match=f"^{what}.* in epoch 0, step 3"):
         training.fit(net, loader, out=tmp_path, epochs=1, progress=False, before_step=before)
 
 
@@ -120,7 +120,7 @@ def test_packed_networks_are_captured_in_graphs():
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_large_inputs_equal_the_update(name):
-    """More neurons than one block has and more values than 2**31 bytes of them; on one device, so bit for bit."""
+    """More neurons than one block has; on one device, so bit for bit."""
     neuron = NEURONS[name]
     x = 2 * torch.randn(20, 3, 70_001, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     given = {option: values[0] for option, values in neuron.options.items()}
@@ -136,11 +136,13 @@ def test_large_inputs_equal_the_update(name):
 
 
 def test_more_than_two_billion_values():
-    x = torch.randn(5, 1, 2**29 + 3, dtype=torch.bfloat16, device="cuda")
+    x = torch.randn(5, 1, 2**29 + 3, dtype=torch.bfloat16, device="cuda").requires_grad_()
     spikes, _ = functional.leaky(x, beta=0.5, surrogate="htaf")
-    end = x[:, :, -4:].float()
+    end = x.detach()[:, :, -4:].float().requires_grad_()
     expected, _ = functional.leaky(end, beta=0.5, surrogate="htaf", backend="torch")
     assert torch.equal(spikes[:, :, -4:].float(), expected)
+    (grad,), (other,) = torch.autograd.grad(spikes.sum(), x), torch.autograd.grad(expected.sum(), end)
+    torch.testing.assert_close(grad[:, :, -4:].float(), other, rtol=1e-2, atol=1e-2)
 
 
 def test_bfloat16_has_the_spikes_of_its_values():
@@ -176,11 +178,3 @@ def test_frames_of_a_batch_are_made_on_the_gpu():
         nd.batch_to_frames(recordings, dataset.sensor_size, n_time_bins=10, device=device) for device in ("cuda", "cpu")
     )
     assert on_gpu.is_cuda and torch.equal(on_gpu.cpu(), on_cpu)
-
-
-def test_elementwise_kernels_take_the_tensors_own_device():
-    x = torch.randn(50, 1009, device="cuda", requires_grad=True)
-    HTAF(hardness=0.3)(x).sum().backward()
-    other = x.detach().cpu().requires_grad_()
-    HTAF(hardness=0.3)(other).sum().backward()
-    torch.testing.assert_close(x.grad.cpu(), other.grad, rtol=1e-5, atol=1e-6)

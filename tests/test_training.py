@@ -267,7 +267,7 @@ def test_spike_rate_is_the_mean_of_the_output():
     with training.loop._SpikeRates(net) as rates:
         net(torch.ones(3, 1, 2))
         net(torch.zeros(3, 1, 2))
-    assert rates.mean() == [0.5]
+    assert rates.mean(rates.sums().tolist(), rates.sizes()) == [0.5]
     assert not net.neurons[0]._forward_hooks
 
 
@@ -276,7 +276,7 @@ def test_spike_rate_of_neurons_that_also_return_their_state():
     net.neurons = [hnn.Leaky(beta=0.9)]
     with training.loop._SpikeRates(net) as rates:
         net.neurons[0](torch.full((4, 1, 1), 0.6))  # spikes 0, 1, 0, 1
-    assert rates.mean() == [0.5]
+    assert rates.mean(rates.sums().tolist(), rates.sizes()) == [0.5]
 
 
 def test_unusable_device_is_named():
@@ -433,3 +433,26 @@ def test_every_surrogate_drives_every_library(library, name):
     with register():
         neuron(x).sum().backward()
     assert x.grad.isfinite().all() and x.grad.any()
+
+
+def test_numbers_are_read_one_step_late(monkeypatch):
+    """As from a GPU, whose events and pinned memory are stood in for."""
+
+    class Event:
+        def record(self, stream):
+            pass
+
+        def synchronize(self):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options))
+    readings, seen = training.loop._Readings(True), []
+    for step in range(3):
+        readings.read(torch.tensor([float(step)]), seen.append)
+        assert seen == [[float(earlier)] for earlier in range(step)]
+    readings.finish()
+    readings.finish()
+    assert seen == [[0.0], [1.0], [2.0]]

@@ -23,7 +23,7 @@ CODE = """
     from htaf_snn.neurons import NEURONS
 
     def compile(kernel, types=None, **constants):
-        constants = {"BLOCK": 1024, "STAGES": neuron.STAGES} | constants
+        constants = {"BLOCK": 1024} | constants
         signature, values = {}, {}
         for i, name in enumerate(kernel.arg_names):
             if name in constants:
@@ -38,16 +38,17 @@ CODE = """
         target = GPUTarget("cuda", int(sys.argv[1]), 32)
         compiled = triton.compile(source, target=target, options={"enable_fp_fusion": False})
         assert len(compiled.asm["cubin"]) > 1000
+        assert compiled.metadata.shared <= 99 * 1024, "more shared memory than the smallest of these GPUs has"
         return compiled.asm["ptx"]
 
     def compile_neuron(name, formula, options, learned, scalars, *flags):
         sources, forward, backward = neuron.compiled(Kernel(name, options, learned, formula, flags), scalars)
         saved = {"saved_all": "*bf16" if "is_rounded" in flags else "*fp32"}
-        ptx = compile(forward, types(forward, saved))
+        ptx = compile(forward, types(forward, saved), BLOCK=neuron.BLOCK, STAGES=neuron.stages(sources.forward))
         # Those of the surrogate may be fused, as the formula rounds only itself; an exponential rounds as a whole.
         is_exact = "is_smooth" not in flags and "exp(" not in sources.forward.text
         assert not is_exact or "fma" not in ptx, "a fused multiply-add rounds differently from the reference"
-        compile(backward, types(backward, saved))
+        compile(backward, types(backward, saved), BLOCK=neuron.BLOCK, STAGES=neuron.stages(sources.backward))
 
     def types(kernel, known):
         known = known | {"steps": "i32", "size": "i32", "x_all": "*bf16", "output_all": "*bf16"}

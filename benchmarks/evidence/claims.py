@@ -43,6 +43,9 @@ CHOSEN = {"select": "val", "select_seeds": 1, "seeds": 6}
 EVENTS = {"model": "mlp", "width": 128, "epochs": 10, "slopes": (0.5, 1.0, 2.0), "lrs": (1e-3, 2e-3)}
 SPIKING = CHOSEN | {"surrogates": OTHERS, "depths": (2, 5, 10)}
 SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)")}
+WIDER = CHOSEN | {"surrogates": ("htaf",), "slopes": (0.5,), "identity": 1.0}
+WIDER_DEEP = DEEP | SUBSET | WIDER | {"depths": (8, 16, 32), "lrs": (5e-4, 1e-3)}
+WIDER_SPIKING = EVENTS | WIDER | {"dataset": "saccade-digits", "depths": (5, 10)}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
@@ -120,6 +123,17 @@ CLAIMS: list[Claim | ConceptClaim] = [
             "snn": EVENTS | SATURATIONS | {"dataset": "saccade-digits", "identity": 1.0, "depths": (5,)},
         },
         {"train_fraction": 1.0, "width": 16, "epochs": 1, "seeds": 3, "depths": (2,), "slopes": (1.0,)},
+    ),
+    Claim(
+        "peak",
+        "HTAF at half its steepness: is the gradient to keep a peak of 1, or may it fall to 1/2, as `htaf(alpha=0.5)`'s?",
+        {
+            "dhn, peak of 1": WIDER_DEEP,
+            "dhn, peak of 1/2": WIDER_DEEP | {"match": "none"},
+            "snn, peak of 1": WIDER_SPIKING,
+            "snn, peak of 1/2": WIDER_SPIKING | {"match": "none"},
+        },
+        {"train_fraction": 1.0, "width": 16, "epochs": 1, "seeds": 3, "depths": (2, 3)},
     ),
     Claim(
         "suggestion",

@@ -207,7 +207,8 @@ def to_snntorch(layer: NeuronLayer) -> snntorch.SpikingNeuron:
     """
     name = check_layer(layer, LAYERS)
     learned = dict(layer.named_parameters(recurse=False))
-    values = {key: getattr(layer, key).detach().clone() for key in _names(type(layer))}
+    values: dict[str, Any] = {key: torch.as_tensor(getattr(layer, key)) for key in _names(type(layer))}
+    values = {key: value.detach().clone() for key, value in values.items()}
     given = {key: values[key] for key, default in layer.definition.parameters.items() if default is None}
     if name == "StateLeaky":
         if "beta" in learned:
@@ -264,6 +265,9 @@ def fused(neuron: Any, share: bool = False) -> NeuronLayer:
     given: dict[str, Any] = {name: value.detach() for name, value in tensors.items()}
     given |= {f"learn_{name}": isinstance(value, nn.Parameter) for name, value in tensors.items()}
     given |= {_SPELT.get(name, name): getattr(neuron, _SPELT.get(name, name)) for name in kind.definition.options}
+    factor = tensors.get("graded_spikes_factor")
+    if factor is not None and not share and not isinstance(factor, nn.Parameter) and bool((factor == 1).all()):
+        given["graded_spikes_factor"] = 1.0
     is_recurrent = issubclass(kind, RecurrentLayer)
     given |= _sizes(neuron) if is_recurrent else {}
     layer = kind(**given, surrogate=neuron.spike_grad if share else copy.deepcopy(neuron.spike_grad))

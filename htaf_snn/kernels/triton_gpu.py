@@ -112,7 +112,7 @@ def bound(function: Callable[..., object], is_short: bool = False):
 
     Args:
         function: the formula's.
-        is_short: whether eight bits of the result matter, as in bfloat16, where memory is quicker than a long tanh.
+        is_short: whether a relative error of 2**-11 in tanh is none in the result; a long tanh is slower than memory.
     """
     vocabulary = _VOCABULARY | ({"tanh": _short_tanh} if is_short and not INTERPRETED else {})
     # In the interpreter a constexpr would wrap what it is multiplied by.
@@ -136,7 +136,7 @@ def padded(values: Sequence[float]) -> tuple[float, ...]:
     return (*values, 0.0, 0.0)[:3]
 
 
-def device_of(*arguments: object) -> AbstractContextManager:
+def on_device_of(*arguments: object) -> AbstractContextManager:
     """Return a context in which kernels start on the device of the first tensor, as Triton starts them on another."""
     device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
     is_elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
@@ -147,5 +147,5 @@ def launch(kernel, size: int, *arguments: object, block: int, **constants: objec
     """Start a kernel over `size` elements, without fused multiply-adds: they would round differently."""
     if not size:
         return
-    with device_of(*arguments):
+    with on_device_of(*arguments):
         kernel[(triton.cdiv(size, block),)](*arguments, size, **constants, BLOCK=block, enable_fp_fusion=False)

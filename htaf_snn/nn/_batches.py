@@ -74,7 +74,7 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _sent(x: Tensor, device: torch.device) -> Tensor:
+def sent(x: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device; a copy to a GPU from pinned memory goes on while the program does."""
     return x.to(device, non_blocking=device.type == "cuda")
 
@@ -89,9 +89,9 @@ def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Modul
     options = {}
     if lengths is not None:
         _check_takes_lengths(model)
-        options["lengths"] = _sent(lengths, device)
+        options["lengths"] = sent(lengths, device)
     try:
-        return (model if network is None else network)(_sent(x, device), **options)
+        return (model if network is None else network)(sent(x, device), **options)
     except (RuntimeError, TypeError) as error:
         # For a model that does not convert or embed them itself; other errors are not about the type of the inputs.
         if x.dtype in (torch.uint8, torch.bool) and re.search("type|Byte|Bool|floating", str(error)):
@@ -109,7 +109,7 @@ def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = Non
     scores = apply(model, batch.x, batch.lengths, network)
     _check_scores(scores, batch)
     check_labels(batch.labels, scores.shape[1])
-    return scores, _sent(batch.labels, scores.device)
+    return scores, sent(batch.labels, scores.device)
 
 
 class Shards(Protocol):
@@ -122,14 +122,14 @@ class Shards(Protocol):
 
 def loss_and_accuracy(model: nn.Module, loader: Iterable, processes: Shards | None = None) -> tuple[float, float]:
     """Return the mean cross-entropy in nats and the accuracy of a classifier in eval mode, see `training.evaluate`."""
-    sums, count = torch.zeros(2, dtype=torch.float64, device=device_of(model)), 0.0
+    figures, count = [], 0.0
     with torch.no_grad(), in_eval(model):
         for batch in loader if processes is None else processes.shard(loader):
             scores, labels = class_scores(model, unpack(batch))
-            batch_loss, right = cross_entropy(scores, labels, reduction="sum"), (scores.argmax(1) == labels).sum()
-            sums += torch.stack([batch_loss.double(), right.double()])  # read at the end alone, as reading waits
+            figures.append((cross_entropy(scores, labels, reduction="sum"), (scores.argmax(1) == labels).sum()))
             count += len(labels)
-    loss, correct = sums.tolist()
+    # Read at the end, as reading waits for a GPU.
+    loss, correct = sum(one.item() for one, _ in figures), float(sum(right.item() for _, right in figures))
     if processes is not None:
         loss, correct, count = processes.sum(loss, correct, count)
     if not count:

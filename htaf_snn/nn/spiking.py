@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -252,6 +253,13 @@ class InSnnTorchsWords(NeuronLayer):
         super().__init__(*arguments, learn=flags, **named)
 
 
+def _is_one(factor: Tensor) -> bool:
+    """Return whether a factor is known to be 1; it is not read where that would stall a device or break a graph."""
+    if factor.requires_grad or factor.device.type != "cpu" or torch.compiler.is_compiling() or is_transformed():
+        return False
+    return bool((factor == 1).all())
+
+
 class Alpha(InSnnTorchsWords):
     definition = NEURONS["alpha"]
 
@@ -335,8 +343,7 @@ class Leaky(InSnnTorchsWords):
     """
 
     definition = NEURONS["leaky"]
-    graded_spikes_factor: Tensor
-    _ones: tuple[Tensor, int, bool] | None = None
+    graded_spikes_factor: float | Tensor
 
     def __init__(
         self,
@@ -346,23 +353,27 @@ class Leaky(InSnnTorchsWords):
         **named: Any,
     ):
         super().__init__(*arguments, **named)
-        self._keep("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
+        is_plain = type(graded_spikes_factor) in (int, float) and graded_spikes_factor == 1
+        if is_plain and not learn_graded_spikes_factor:
+            # A number, which is known to be 1 without being read from a device.
+            self.graded_spikes_factor = 1.0
+        else:
+            self._keep("graded_spikes_factor", graded_spikes_factor, learn_graded_spikes_factor)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        saved = state_dict.get(f"{prefix}graded_spikes_factor")
+        if isinstance(saved, Tensor) and not isinstance(self.graded_spikes_factor, Tensor):
+            del self.graded_spikes_factor
+            place = next(chain(self.parameters(), self.buffers())).device
+            self.register_buffer("graded_spikes_factor", torch.empty_like(saved, device=place))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, x: Tensor, state: sequences.State | None = None) -> tuple[Tensor, sequences.State]:
         spikes, v = super().forward(x, state)
-        if not self._has_plain_spikes():
-            spikes = spikes * self.graded_spikes_factor.to(spikes.dtype)
-        return spikes, v
-
-    def _has_plain_spikes(self) -> bool:
-        """Return whether the factor is known to be 1; it is read once, as reading it would stall a device."""
         factor = self.graded_spikes_factor
-        unreadable = torch.compiler.is_compiling() or is_transformed() or factor.is_meta or factor.is_inference()
-        if factor.requires_grad or unreadable:
-            return False
-        if self._ones is None or self._ones[0] is not factor or self._ones[1] != factor._version:
-            self._ones = factor, factor._version, bool((factor == 1).all())
-        return self._ones[2]
+        if isinstance(factor, Tensor):
+            return (spikes if _is_one(factor) else spikes * factor.to(spikes.dtype)), v
+        return (spikes if factor == 1 else spikes * factor), v
 
 
 def neuron(

@@ -20,7 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from .. import hardening
 from .._checks import check_choice
 from .._files import replacing
-from ..nn._batches import Batch, class_scores, device_of, loss_and_accuracy, unpack
+from ..nn._batches import Batch, class_scores, device_of, loss_and_accuracy, sent, unpack
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .processes import Processes
 
@@ -67,15 +67,16 @@ class _SpikeRates:
 
     def sums(self) -> Tensor:
         """Return the sums so far, float64, on the device of the outputs."""
-        device = next((total.device for total in self._sums if isinstance(total, Tensor)), None)
-        return torch.stack([torch.as_tensor(s, dtype=torch.float64, device=device) for s in (0.0, *self._sums)])[1:]
+        made = [total for total in self._sums if isinstance(total, Tensor)]
+        if not made:
+            return torch.zeros(len(self._sums), dtype=torch.float64)
+        return torch.stack([total if isinstance(total, Tensor) else torch.zeros_like(made[0]) for total in self._sums])
 
     def sizes(self) -> list[float]:
         return [float(size) for size in self._sizes]
 
-    def mean(self, sums: list[float] | None = None, sizes: list[float] | None = None) -> list[float]:
-        """Return the means so far, or those of sums and sizes."""
-        sums, sizes = sums or self.sums().tolist(), sizes or self.sizes()
+    def mean(self, sums: list[float], sizes: list[float]) -> list[float]:
+        """Return the means of sums and sizes, as shares of the upper level."""
         levels = [getattr(neuron, "levels", (0, 1)) for neuron in self._neurons]
         return [
             (s / max(size, 1) - low) / (high - low) for s, size, (low, high) in zip(sums, sizes, levels, strict=True)
@@ -97,21 +98,25 @@ class _Readings:
         here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
         here.copy_(numbers, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(numbers.device))
         self._waiting.append((event, here, use))
         if len(self._waiting) > 1:
-            self.finish(self._waiting.pop(0))
+            self._use_first()
 
-    def finish(self, *waiting: tuple[torch.cuda.Event, Tensor, Callable]) -> None:
+    def finish(self) -> None:
         """Use the numbers that wait."""
-        for event, numbers, use in waiting or self._waiting:
-            event.synchronize()
-            use(numbers.tolist())
+        while self._waiting:
+            self._use_first()
+
+    def _use_first(self) -> None:
+        event, numbers, use = self._waiting.pop(0)
+        event.synchronize()
+        use(numbers.tolist())
 
 
 def _without_padding(output: Tensor, lengths: Tensor) -> Tensor:
     """Return outputs (T, B, …) with 0 beyond each sample's length."""
-    valid = torch.arange(len(output), device=output.device)[:, None] < lengths.to(output.device)
+    valid = torch.arange(len(output), device=output.device)[:, None] < sent(lengths, output.device)
     return output.where(valid.view(*valid.shape, *[1] * (output.ndim - 2)), 0)
 
 
@@ -190,10 +195,12 @@ class _Training:
                 bar.set_postfix_str(f"loss {loss:.3f}, acc {correct:.3f}, rate {mean_rate:.3f}", refresh=False)
                 bar.update()
 
-            for step, batch in enumerate(batches):
-                rates.batch = batch
-                self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}", rates, readings, show)
-            readings.finish()
+            try:
+                for step, batch in enumerate(batches):
+                    rates.batch = batch
+                    self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}", rates, readings, show)
+            finally:
+                readings.finish()  # an error of the step before explains one of this
         if not total[2]:
             raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
         sums, sizes = rates.sums().tolist(), rates.sizes()
@@ -214,21 +221,27 @@ class _Training:
         # A process whose shard is empty still takes part in averaging the gradients.
         loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
         right, count, share = (scores.argmax(1) == labels).sum(), float(len(labels)), 1.0
-        figures = torch.stack([loss.detach().double() * count, right.double()])
+        figures = torch.stack([loss.detach(), right.to(loss.dtype)])
         if self.processes is not None:
-            *summed, count = self.processes.sum(*figures.tolist(), count)
-            figures, share = figures.new_tensor(summed), self.processes.world_size * len(labels) / count
+            own_loss, own_right = figures.tolist()
+            total_loss, total_right, count = self.processes.sum(own_loss * count, own_right, count)
+            figures = figures.new_tensor([total_loss / count, total_right], dtype=torch.float64)
+            share = self.processes.world_size * len(labels) / count
         self.optimizer.zero_grad()
         (loss * share + (0.0 if self.penalty is None else self.penalty())).backward()
-        norms, sums, sizes = _gradient_norms(self.model), rates.sums().to(figures.device), rates.sizes()
+        largest, sums, sizes = _largest_gradients(self.model), rates.sums().to(figures.device), rates.sizes()
 
         def use(numbers: list[float]) -> None:
-            if not math.isfinite(numbers[0]):
-                raise FloatingPointError(f"the loss is {numbers[0] / count} {when}; try a smaller lr")
-            _check_gradients(self.model, numbers[2 : 2 + len(norms)], when)
-            show([*numbers[:2], count], numbers[2 + len(norms) :], sizes)
+            loss, right, *others = numbers
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} {when}; try a smaller lr")
+            for name, value in reversed([*zip(largest, others, strict=False)]):  # that nearest to the loss
+                if not math.isfinite(value):
+                    raise FloatingPointError(f"{name}: {'NaN' if math.isnan(value) else 'infinite'} gradient {when}")
+            show([loss * count, right, count], others[len(largest) :], sizes)
 
-        readings.read(torch.cat([figures, norms.to(figures), sums]), use)
+        values = [value.to(figures) for value in largest.values()]
+        readings.read(torch.cat([figures, *([torch.stack(values)] if values else []), sums]), use)
         self.optimizer.step()
 
 
@@ -278,26 +291,12 @@ def steps_in_epoch(model: nn.Module, loader: DataLoader, processes: Processes | 
     return steps
 
 
-def _with_gradients(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(name, parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None]
-
-
-def _gradient_norms(model: nn.Module) -> Tensor:
-    """Return the norm of each parameter's gradient, of those that have one."""
-    gradients = [gradient for _, gradient in _with_gradients(model)]
-    if not gradients:
-        return torch.zeros(0)
-    return torch.stack([norm.to(gradients[0].device) for norm in torch._foreach_norm(gradients)])
-
-
-def _check_gradients(model: nn.Module, norms: list[float], when: str) -> None:
-    """Raise if a gradient is not finite, as its norm shows, naming the parameter nearest to the loss."""
-    if all(map(math.isfinite, norms)):
-        return
-    for (name, gradient), norm in reversed([*zip(_with_gradients(model), norms, strict=True)]):
-        # The norm of large numbers overflows too.
-        if not math.isfinite(norm) and not gradient.isfinite().all():
-            raise FloatingPointError(f"{name}: {'NaN' if math.isnan(norm) else 'infinite'} gradient {when}")
+def _largest_gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Return the largest magnitude in each parameter's gradient, which shows whether all of it is finite."""
+    named = model.named_parameters()
+    gradients = {name: p.grad for name, p in named if p.grad is not None and p.grad.numel()}
+    norms = torch._foreach_norm([*gradients.values()], math.inf) if gradients else ()
+    return dict(zip(gradients, norms, strict=True))
 
 
 def fit(
@@ -349,7 +348,8 @@ def fit(
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
         ValueError: if the folder has a run and `resume` is False, the precision is unknown, or as `steps_in_epoch`.
         TypeError, ValueError: as `evaluate`, for inputs, labels and scores.
-        FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite.
+        FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite; on a GPU after one more
+            step, as training does not wait for it.
 
     Example:
         >>> import tempfile

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from ..triton_gpu import INTERPRETED, device_of
+from ..triton_gpu import INTERPRETED, on_device_of
 
 WORD = tl.constexpr(64)
 _PACKED = 16
@@ -72,7 +72,7 @@ def pack(x):
     words = -(-x.shape[-1] // 64)
     out = x.new_empty(*x.shape[:-1], words, dtype=torch.int64)
     if out.numel():
-        with device_of(x):
+        with on_device_of(x):
             _pack_kernel[(triton.cdiv(out.numel(), _PACKED),)](x, out, out.numel(), x.shape[-1], words, BLOCK=_PACKED)
     return out
 
@@ -88,7 +88,7 @@ def _product(words, weight, offset, factor, thresholds, out):
     rows, outputs, tile = words.shape[0], len(offset), _tile(words.shape[0])
     grid = (triton.cdiv(rows, tile["ROWS"]), triton.cdiv(outputs, 64))
     if rows and outputs:
-        with device_of(words):
+        with on_device_of(words):
             _product_kernel[grid](
                 words.contiguous(), weight, offset, thresholds, out, rows, outputs, words.shape[1], factor,
                 BITS=out.dtype == torch.int64, **tile,

@@ -35,7 +35,8 @@ def primitive(x, formula, values):
     """See `surrogate.elementwise.primitive`."""
     x = x.contiguous()
     out = torch.empty_like(x)
-    function = bound(formula.primitive, x.dtype == torch.bfloat16)
+    # In bfloat16 the error of a short tanh is below that of rounding, unless a parameter magnifies it.
+    function = bound(formula.primitive, x.dtype == torch.bfloat16 and max(map(abs, values)) <= 4)
     launch(_primitive_kernel, x.numel(), x, out, *padded(values), function=function, COUNT=len(values), block=_block(x))
     return out
 

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_gpu import device_of
+from ..triton_gpu import on_device_of
 
 _OUTPUTS, _DEPTH = 128, 32
 
@@ -30,7 +30,7 @@ def product(words, weight):
     out = words.new_empty(rows, outputs, dtype=torch.int32)
     if rows and outputs:
         grid = (rows, triton.cdiv(outputs, _OUTPUTS))
-        with device_of(words):
+        with on_device_of(words):
             _product_kernel[grid](
                 words.contiguous(), weight.contiguous(), out, inputs, outputs, words.shape[1], OUTPUTS=_OUTPUTS,
                 DEPTH=_DEPTH,

@@ -113,15 +113,15 @@ def _needed(ctx, x: Tensor, parameters: Sequence[Tensor]) -> Tensor | None:
 def _save(ctx, inputs, output):
     x, start, parameters, ctx.kernel, values, ctx.backend = inputs
     ctx.set_materialize_grads(False)
-    ctx.shape, ctx.dtype, ctx.states, ctx.compute = x.shape, x.dtype, len(start), neuron_backward
+    ctx.shape, ctx.dtype, ctx.states = x.shape, x.dtype, len(start)
     ctx.save_for_backward(output[1], _needed(ctx, x, parameters), values, *start, *parameters)
 
 
-def _gradients(ctx, grad_output, _saved, grad_states, grad_end):
+def _gradients(ctx, grad_output, _saved, grad_states, grad_end, compute=neuron_backward):
     refuse_second_order()
     saved, x, values, *tensors = ctx.saved_tensors
     start, parameters = tensors[: ctx.states], tensors[ctx.states :]
-    grad_x, _, grad_start, grads = ctx.compute(
+    grad_x, _, grad_start, grads = compute(
         *_incoming(ctx, parsed(ctx.kernel).keeps, grad_output, grad_states, grad_end, start[0]), saved, None, x, start,
         parameters, ctx.kernel, values, ctx.backend,
     )  # fmt: skip
@@ -132,20 +132,19 @@ def _gradients(ctx, grad_output, _saved, grad_states, grad_end):
 torch.library.register_autograd(neuron, _gradients, setup_context=_save)
 
 
-class Neurons(torch.autograd.Function):
-    """The operator `neuron` called directly: on a GPU its way through torch's dispatcher outlasts a kernel."""
+class EagerNeuron(torch.autograd.Function):
+    """The operator `neuron` without its way through torch's dispatcher, which takes longer than a kernel on a GPU."""
 
     @staticmethod
     def forward(ctx, x, kernel, values, backend, count, *tensors):
         start, parameters = tensors[:count], tensors[count:]
         output, saved, states, end = _forward(x, start, parameters, kernel, values, backend)
         _save(ctx, (x, start, parameters, kernel, values, backend), (output, saved))
-        ctx.compute = _backward
         return output, states, end
 
     @staticmethod
     def backward(ctx, grad_output, grad_states, grad_end):
-        grad_x, by_start, by_parameters, *_ = _gradients(ctx, grad_output, None, grad_states, grad_end)
+        grad_x, by_start, by_parameters, *_ = _gradients(ctx, grad_output, None, grad_states, grad_end, _backward)
         return grad_x, None, None, None, None, *by_start, *by_parameters
 
 

@@ -12,7 +12,7 @@ from ...neurons.base import Neuron
 from ...surrogate import Surrogate, elementwise
 from ...surrogate.formula import is_registered
 from . import recurrent
-from .autograd import Neurons, NeuronWith, neuron
+from .autograd import EagerNeuron, NeuronWith, neuron
 from .kernel import Kernel, chosen
 from .source import Sources
 from .trace import UnsupportedError
@@ -118,6 +118,12 @@ def sources(
     return kernel.sources(kernel.scalars(given), backend)
 
 
+def _is_traced(*tensors: Tensor) -> bool:
+    """Whether a compiler, a tracer or a subclass of tensors has to see an operator."""
+    is_watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return is_watched or any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
+
+
 def run(
     definition: Neuron, x: Tensor, states: Sequence[Tensor], parameters: Mapping[str, Tensor],
     options: Mapping[str, Any], surrogate: Surrogate | None, keep: bool, save_dtype: torch.dtype | None, backend: str,
@@ -132,10 +138,10 @@ def run(
     given = [_flat(parameters[name], inner) for name in definition.prepared]
     kernel, values = _kernel(definition, given, options, surrogate, save_dtype, keeps=keep)
     if not kernel.is_given:
-        if torch.compiler.is_compiling():
+        if _is_traced(flat, *start, *given):
             output, _, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
         else:
-            output, trajectory, end = Neurons.apply(flat, str(kernel), values, backend, len(start), *start, *given)
+            output, trajectory, end = EagerNeuron.apply(flat, str(kernel), values, backend, len(start), *start, *given)
     else:
         assert surrogate is not None
         with torch.no_grad():

@@ -21,8 +21,15 @@ from ..triton_gpu import VOCABULARY, bound, launch
 from .kernel import Kernel
 from .source import Source, Sources
 
-BLOCK, STAGES = 256, 8
-"""Neurons per program, and time steps that are loaded ahead of their turn."""
+BLOCK, _STAGES, _SHARED_BYTES = 256, 8, 48 << 10
+"""Neurons per program; the time steps at most that are loaded ahead, and the memory of a program for them."""
+
+
+def stages(source: Source) -> int:
+    """Return how many time steps are loaded ahead of their turn, which take shared memory for each array."""
+    loads = source.text.partition("for step in")[2].count("tl.load(")
+    return max(1, min(_STAGES, _SHARED_BYTES // (4 * BLOCK * max(loads, 1))))
+
 
 _between = bound(between)
 
@@ -79,7 +86,7 @@ def _arguments(kernel: Kernel, parameters: Sequence[Tensor], values: Tensor) -> 
 def _run(function: Callable, source: Source, steps: int, size: int, arguments: dict) -> None:
     arguments |= {"steps": steps}
     given = (arguments[name] for name in source.arguments if name != "size")
-    launch(function, size, *given, block=BLOCK, STAGES=STAGES)
+    launch(function, size, *given, block=BLOCK, STAGES=stages(source))
 
 
 def forward(
