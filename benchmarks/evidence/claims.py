@@ -126,7 +126,7 @@ CLAIMS: list[Claim | ConceptClaim] = [
     ),
     Claim(
         "peak",
-        "HTAF at half its steepness: is the gradient to keep a peak of 1, or may it fall to 1/2, as `htaf(alpha=0.5)`'s?",
+        "HTAF at half its steepness: does the gradient need a peak of 1, or is that of `htaf(alpha=0.5)`, 1/2, as good?",
         {
             "dhn, peak of 1": WIDER_DEEP,
             "dhn, peak of 1/2": WIDER_DEEP | {"match": "none"},

@@ -90,7 +90,7 @@ def defaults() -> str:
             path = "spikes throughout" if best["anneal"] == "none" else f"{best['anneal']} annealed"
             numbers = (f"{best[name]:g}" for name in ("slope", "identity", "lr"))
             lines.append([kind, str(depth), path, *numbers, f"`{claim}`"])
-    return _markdown(("network", "layers", "path", "α", "identity", "learning rate", "claim"), lines)
+    return _markdown(("network", "layers", "path", "slope", "identity", "learning rate", "claim"), lines)
 
 
 def counts() -> str:
