@@ -56,14 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="print the claims")
-    actions.add_parser("page", help="write docs/results.md and the README's tables")
+    actions.add_parser("page", help="write docs/results.md, its figures and the README's tables")
     for action, text in (("run", "run a claim's studies"), ("all", "run those of all claims")):
         options = actions.add_parser(action, help=text)
         if action == "run":
             options.add_argument("name", help="a name that `list` prints")
         options.add_argument("--quick", action="store_true", help="in minutes, on offline data")
         options.add_argument("--data", type=Path, help="folder of the data sets; by default HTAF_DATA")
-        options.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder of the studies")
+        options.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder of the studies; by default runs/evidence")
         options.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, with one thread each")
     return parser
 

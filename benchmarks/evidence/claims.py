@@ -126,7 +126,7 @@ CLAIMS: list[Claim | ConceptClaim] = [
     ),
     Claim(
         "peak",
-        "HTAF at half its steepness: does the gradient need a peak of 1, or is that of `htaf(alpha=0.5)`, 1/2, as good?",
+        "HTAF at half its steepness: does its gradient need a peak of 1, or is one of 1/2, `htaf(alpha=0.5)`, as good?",
         {
             "dhn, peak of 1": WIDER_DEEP,
             "dhn, peak of 1/2": WIDER_DEEP | {"match": "none"},
