@@ -108,6 +108,8 @@ def _over_neurons(
 
 def _check_over_neurons(name: str, value: Tensor, x: Tensor) -> None:
     """Raise ValueError unless a tensor broadcasts to one time step (B, *features) of the inputs."""
+    if not value.ndim:
+        return
     try:
         value.expand(x.shape[1:])
     except RuntimeError:
