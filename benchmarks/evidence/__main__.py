@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
             options.add_argument("name", help="a name that `list` prints")
         options.add_argument("--quick", action="store_true", help="in minutes, on offline data")
         options.add_argument("--data", type=Path, help="folder of the data sets; by default HTAF_DATA")
-        options.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder of the studies; by default runs/evidence")
+        options.add_argument(
+            "--out", type=Path, default=Path("runs/evidence"), help="folder of the studies; by default runs/evidence"
+        )
         options.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, with one thread each")
     return parser
 

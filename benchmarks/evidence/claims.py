@@ -35,6 +35,7 @@ DEEP = {"model": "dhn", "width": 256, "batch_size": 128, "schedule": "cosine"}
 # The slope and the start that dhn-paths chose from 8 layers on.
 TWINS = DEEP | {"dataset": "fashion-mnist", "surrogates": ("htaf", "relu"), "identity": 1.0, "slopes": (0.5,)}
 TWINS |= {"select": "val", "select_seeds": 1, "seeds": 11}
+EIGHT = TWINS | {"depths": (8,), "epochs": 20, "lrs": (1e-3, 2e-3), "seeds": 6}
 QUICK = {"train_fraction": 1.0, "width": 32, "epochs": 2, "seeds": 3, "select_seeds": 1}
 QUICK_DEEP = QUICK | {"depths": (2, 4), "slopes": (0.5, 1.0), "lrs": (1e-3, 4e-3)}
 OTHERS = ("htaf", "atan", "sigmoid", "triangle", "fast_sigmoid(slope=2.5)", "rectangle")
@@ -86,6 +87,16 @@ CLAIMS: list[Claim | ConceptClaim] = [
             "8 layers": TWINS | {"depths": (8,), "epochs": 20, "lrs": (1e-3, 2e-3)},
             "16 layers": TWINS | {"depths": (16,), "epochs": 10, "lrs": (5e-4, 1e-3)},
             "32 layers": TWINS | {"depths": (32,), "epochs": 10, "lrs": (5e-4, 1e-3)},
+        },
+        QUICK_DEEP,
+    ),
+    Claim(
+        "dhn-eight",
+        "Eight layers are more than a point behind their twin: does another surrogate, a path or more epochs help?",
+        {
+            "surrogates": EIGHT | {"surrogates": ("htaf", "atan", "sigmoid", "relu")},
+            "hardness annealed": EIGHT | {"surrogates": ("htaf",), "anneal": "hardness"},
+            "40 epochs": EIGHT | {"epochs": 40},
         },
         QUICK_DEEP,
     ),

@@ -6,7 +6,8 @@ import typer
 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
 Resize = Annotated[
-    str | None, typer.Option(help="Resize images in files to this side, or to HEIGHT,WIDTH; default: all have one size.")
+    str | None,
+    typer.Option(help="Resize images in files to this side, or to HEIGHT,WIDTH; default: all have one size."),
 ]
 WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights; or magnitude_aware.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
@@ -17,7 +18,10 @@ Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: cons
 Norm = Annotated[str, typer.Option(help="batch (BatchNorm), none, or auto: batch for images, none for spikes.")]
 Identity = Annotated[float, typer.Option(help="Multiple of the identity in the weights at the start.")]
 Anneal = Annotated[
-    str, typer.Option(help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth, and steeper up to --alpha-end.")
+    str,
+    typer.Option(
+        help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth, and steeper up to --alpha-end."
+    ),
 ]
 AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]

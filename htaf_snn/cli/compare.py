@@ -77,7 +77,9 @@ def compare_command(
     ] = _STUDY.select,
     select_seeds: Annotated[
         int | None,
-        typer.Option(help="Seeds that select; the others are trained at the chosen slope and lr only.", show_default="all"),
+        typer.Option(
+            help="Seeds that select; the others are trained at the chosen slope and lr only.", show_default="all"
+        ),
     ] = None,
     match: Annotated[
         str, typer.Option(help="Quantity made equal for all surrogates: none, peak, half_width or area.")
@@ -96,7 +98,10 @@ def compare_command(
     ] = "0",
     schedule: shared.Schedule = _STUDY.schedule,
     anneal: Annotated[
-        str, typer.Option(help="Comma-separated: none, hardness (from smooth to hard), alpha (smooth, and steeper up to --alpha-end).")
+        str,
+        typer.Option(
+            help="Comma-separated: none, hardness (from smooth to hard), alpha (smooth, and steeper up to --alpha-end)."
+        ),
     ] = "none",
     alpha_end: shared.AlphaEnd = _STUDY.alpha_end,
     train_fraction: shared.TrainFraction = _STUDY.train_fraction,
