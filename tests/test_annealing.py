@@ -158,7 +158,6 @@ def test_parameters_that_are_tensors_stay(value):
         (HTAF(), {"parameter": "normalized"}, "^model: expected a surrogate with the parameter 'normalized' as a numb"),
         (HTAF(), {"steps": 0}, "^steps: expected an integer"),
         (HTAF(), {"steps": True}, "^steps: expected an integer"),
-        (HTAF(), {"shape": "odd"}, "^shape: expected one of"),
         (HTAF(), {"parameter": "alpha", "start": 1.0, "end": 0.0}, "^start, end, ends: expected positive finite"),
         (HTAF(), {"parameter": "alpha", "start": 0.0}, "^start, end, ends: expected positive finite"),
         (HTAF(), {"parameter": "alpha", "start": 1.0, "end": float("inf")}, "^start, end, ends: expected positive"),
