@@ -50,7 +50,7 @@ def test_training_in_mixed_precision_and_compiled(model, options, tmp_path):
     assert result["test_loss"] == pytest.approx(plain["test_loss"], rel=0.15)
 
 
-def test_a_run_continues_exactly(tmp_path):
+def test_a_run_continues(tmp_path):
     config = TrainConfig(model="mlp", device="cuda", **SMALL | RUNS["mlp"])
     whole = training.train(config, tmp_path / "whole", progress=False)
     training.train(TrainConfig(**{**vars(config), "epochs": 1}), tmp_path / "parts", progress=False)

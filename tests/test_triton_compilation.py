@@ -80,8 +80,9 @@ CODE = """
     for x in ("*fp32", "*i64", "*u8"):
         compile(binary._pack_kernel, {"x": x, "out": "*i64"}, BLOCK=16)
     sums = {"words": "*i64", "weight": "*i64", "offset": "*i32", "thresholds": "*i32", "out": "*i32"}
-    assert "popc.b64" in compile(binary._product_kernel, sums, BITS=False, ROWS=4, DEPTH=16)
-    compile(binary._product_kernel, sums | {"out": "*i64"}, BITS=True, ROWS=16, DEPTH=4)
+    for rows in (1, 16, 256):
+        assert "popc.b64" in compile(binary._product_kernel, sums, BITS=False, **binary._tile(rows))
+        compile(binary._product_kernel, sums | {"out": "*i64"}, BITS=True, **binary._tile(rows))
     compile(heaviside._product_kernel, {"words": "*i64", "weight": "*i32", "out": "*i32"}, OUTPUTS=128, DEPTH=32)
 """
 

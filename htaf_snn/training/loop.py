@@ -181,15 +181,15 @@ class _Training:
     def epoch(self, loader: Iterable, epoch: int, bar: tqdm) -> dict:
         """Train for one epoch and return its metrics."""
         self.model.train()
-        total = torch.zeros(3, dtype=torch.float64)  # of loss, correct answers and samples
+        total = [0.0, 0.0, 0.0]  # of loss, correct answers and samples
         min_samples = _min_samples(self.model)
         batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
         readings = _Readings(device_of(self.model).type == "cuda" and self.processes is None)
         with _SpikeRates(self.model) as rates:
 
             def show(figures: list[float], sums: list[float], sizes: list[float]) -> None:
-                total.add_(torch.tensor(figures, dtype=torch.float64))
-                loss, correct = (total[:2] / total[2]).tolist()
+                total[:] = [a + b for a, b in zip(total, figures, strict=True)]
+                loss, correct = total[0] / total[2], total[1] / total[2]
                 spike_rate = rates.mean(sums, sizes)
                 mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
                 bar.set_postfix_str(f"loss {loss:.3f}, acc {correct:.3f}, rate {mean_rate:.3f}", refresh=False)
@@ -207,8 +207,8 @@ class _Training:
         if self.processes is not None:
             self.processes.average_statistics(self.model)
             sums, sizes = self.processes.sum(*sums), self.processes.sum(*sizes)
-        loss, correct = (total[:2] / total[2]).tolist()
-        return {"train_loss": loss, "train_accuracy": correct, "spike_rate": rates.mean(sums, sizes)}
+        loss, correct, count = total
+        return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(sums, sizes)}
 
     def _step(
         self, batch: Batch, number: int, when: str, rates: _SpikeRates, readings: _Readings, show: Callable
