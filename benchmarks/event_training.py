@@ -34,12 +34,12 @@ def _listed(options: dict[str, object]) -> list[str]:
 
 
 def ours(arguments: argparse.Namespace, folder: str) -> dict:
-    """Train by `htaf-snn train --library fused`."""
+    """Train by `htaf-snn train`."""
     run = Path(folder, "run")
-    options = {"--library": "fused", "--dataset": "nmnist", "--root": Path(arguments.nmnist).resolve(), "--out": run}
+    options = {"--dataset": "nmnist", "--data-root": Path(arguments.nmnist).resolve(), "--out": run}
     options |= {"--hidden": f"{HIDDEN},{HIDDEN}", "--batch-size": BATCH, "--lr": LR, "--val-fraction": 0}
     options |= {"--epochs": arguments.epochs + 1, "--n-time-bins": arguments.n_time_bins, "--seed": arguments.seed}
-    command = [sys.executable, "-m", "htaf_snn.cli", "train", *_listed(options)]
+    command = [sys.executable, "-m", "htaf_snn", "train", *_listed(options)]
     # Not in this folder, whose package would come before that of PYTHONPATH.
     subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"XDG_CACHE_HOME": folder}, cwd=folder)
     lines = (run / "metrics.jsonl").read_text().splitlines()

@@ -386,7 +386,7 @@ def _command(*arguments: str) -> Report:
     """Return the wall time of a command of htaf-snn and the end of its output."""
     start = time.perf_counter()
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "htaf_snn.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-m", "htaf_snn", *arguments], capture_output=True, text=True
     )
     seconds = round(time.perf_counter() - start, 2)
     if process.returncode:

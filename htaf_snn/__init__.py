@@ -1,21 +1,24 @@
 """HTAF, a heavy-tailed surrogate gradient, for spiking and binary networks.
 
-Importing this package loads torch and numpy only; every other library is imported by the part that needs it.
+Importing this package loads nothing else; each part is imported when it is first used, and every other library by the
+part that needs it.
 """
 
 from importlib import import_module as _import_module
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import functional, surrogate
-from .interop import fuse, register, unregister
-from .kernels._dispatch import backends
-from .surrogate import HTAF
+if _TYPE_CHECKING:
+    from .interop import fuse, register, unregister
+    from .kernels._dispatch import backends
+    from .surrogate import HTAF
 
 __all__ = [
     "HTAF",
     "backends",
     "compare",
     "concepts",
+    "configuration",
     "deploy",
     "functional",
     "fuse",
@@ -30,9 +33,19 @@ __all__ = [
     "unregister",
 ]
 __version__ = _version("htaf-snn")
+_HOMES = dict.fromkeys(("fuse", "register", "unregister"), "interop") | {
+    "backends": "kernels._dispatch",
+    "HTAF": "surrogate",
+}
 
 
 def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(_import_module(f".{_HOMES[name]}", __name__), name)
     if name in __all__:
         return _import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -219,7 +219,7 @@ def test_a_deep_network_trained_from_smooth_to_hard_has_nothing_left_to_harden(t
     accuracies = []
     for hardness, anneal in ((1, "none"), (0, "hardness")):
         surrogate = f"htaf(alpha=0.5, normalized=True, hardness={hardness})"
-        config = training.TrainConfig(model="dhn", hidden=(128,) * 8, surrogate=surrogate, anneal=anneal, **recipe)
+        config = training.Run(model="dhn", hidden=(128,) * 8, surrogate=surrogate, anneal=anneal, **recipe)
         result = training.train(config, tmp_path / str(hardness), progress=False)
         assert result["hardening_gap"] == 0.0
         accuracies.append(result["test_accuracy"])

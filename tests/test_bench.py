@@ -5,19 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from htaf_snn.bench import packed, sequences
-from htaf_snn.cli import app
 
 # Large enough for the few numbers saved beside the trace not to count.
 SMALL = ["--steps", "3", "--batch", "2", "--features", "20", "--repeats", "1"]
 
 
-def run(*arguments):
-    return CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
+def bench(*arguments):
+    return commands.run("bench", *arguments)
 
 
 def test_the_command_measures_and_lists_missing_peers(monkeypatch):
@@ -25,7 +24,7 @@ def test_the_command_measures_and_lists_missing_peers(monkeypatch):
     monkeypatch.setitem(sequences.PEERS, "missing", missing)
     monkeypatch.setitem(sequences.BENCHMARKS["lif"], "missing", missing)
     peers = ["hnn.Leaky", "snn.Leaky, stepped", "missing"]
-    result = run("lif", *SMALL, "--json", *(part for peer in peers for part in ("--peer", peer)))
+    result = bench("lif", *SMALL, "--json", *(part for peer in peers for part in ("--peer", peer)))
     report = json.loads(result.stdout)
     ours, stepped, missing = report["results"]
     assert ours["both_ms"]["median"] > 0 and 4 <= ours["saved_bytes"] <= 5
@@ -40,7 +39,7 @@ def test_the_command_measures_and_lists_missing_peers(monkeypatch):
 def test_pairs_of_neurons_are_compared(monkeypatch):
     names = ["hnn.LIFAdEx", "norse.LIFAdEx", "own neuron", "own neuron, loop in torch"]
     monkeypatch.setitem(sequences.BENCHMARKS, "neurons", {name: sequences.PEERS[name] for name in names})
-    result = run("neurons", *SMALL, "--json")
+    result = bench("neurons", *SMALL, "--json")
     report = json.loads(result.stdout)
     assert [pair["neuron"] for pair in report["pairs"]] == names[::2]
     assert all(pair["ratio"] == pytest.approx(pair["peer_ms"] / pair["ms"], abs=0.01) for pair in report["pairs"])
@@ -48,12 +47,12 @@ def test_pairs_of_neurons_are_compared(monkeypatch):
 
 
 def test_the_smooth_function_saves_only_its_input():
-    report = json.loads(run("htaf", *SMALL, "--json").stdout)
+    report = json.loads(bench("htaf", *SMALL, "--json").stdout)
     assert [result["saved_bytes"] for result in report["results"]] == [0.0, 8.0]
 
 
 def test_scaling_fits_lines():
-    report = json.loads(run("scaling", "--steps", "20", "--batch", "1", "--features", "10", "--json").stdout)
+    report = json.loads(bench("scaling", "--steps", "20", "--batch", "1", "--features", "10", "--json").stdout)
     assert report["steps"]["sizes"] == [2, 4, 8, 12, 16, 20] and report["features"]["sizes"] == [1, 2, 4, 6, 8, 10]
     line = sequences._line([1, 2, 3], [5.0, 7.0, 9.0])
     assert (line["ms_each"], line["ms_start"], line["r_squared"]) == pytest.approx((2.0, 3.0, 1.0))
@@ -79,7 +78,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
     [
         (["lif", "--steps", "0"], ["steps", "0"]),
         (["lif", "--peer", "x"], ["peer", "hnn.Leaky", "x"]),
-        (["mlp"], ["what", "lif", "scaling", "mlp"]),
+        (["mlp"], ["WHAT", "lif", "scaling", "mlp"]),
         (["htaf", "--peer", "hnn.Leaky"], ["peer", "smooth", "hnn.Leaky"]),
         (["scaling", "--peer", "hnn.Leaky"], ["peer", "none"]),
         (["scaling", "--steps", "5"], ["steps", "10", "5"]),
@@ -87,7 +86,7 @@ def test_a_wrong_kernel_is_not_timed(monkeypatch):
     ],
 )
 def test_bad_input(arguments, words):
-    result = run(*arguments)
+    result = bench(*arguments)
     assert result.exit_code == 2 and all(word in result.stderr for word in words), result.stderr
 
 
@@ -144,11 +143,11 @@ def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
     [
         (["packed", "--batch", "3"], "batch: expected none for packed"),
         (["packed", "--peer", "float32"], "peer: expected none for packed"),
-        (["speed"], "what: expected lif, htaf, neurons, scaling or packed, got 'speed'"),
+        (["speed"], 'Invalid value "speed" for WHAT. Choose from: "neurons", "lif"'),
     ],
 )
 def test_bad_packed_arguments_are_one_line(arguments, words):
-    result = run(*arguments)
+    result = bench(*arguments)
     assert result.exit_code == 2
     assert words in result.stderr
 

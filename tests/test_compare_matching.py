@@ -2,13 +2,15 @@
 
 import math
 import pickle
+from typing import get_args
 
 import pytest
 import torch
 
 from htaf_snn import nn as hnn
 from htaf_snn import profile, surrogate
-from htaf_snn.compare.matching import MATCHES, rescaled
+from htaf_snn.compare.matching import rescaled
+from htaf_snn.configuration import Match
 from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, Rescaled, StraightThrough
 
 
@@ -49,7 +51,7 @@ def test_areas_become_equal(slope):
     assert profile.measure(matched).total_mass == pytest.approx(math.tanh(1.0), rel=1e-5)
 
 
-@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize("match", get_args(Match))
 def test_a_match_with_itself_changes_nothing(match):
     matched = rescaled(Gaussian(), Gaussian(), match)
     assert (matched.stretch, matched.gain) == (1.0, 1.0)

@@ -21,10 +21,9 @@ import numpy as np
 import pytest
 import torch
 from browser import probe
+from commands import run
 from test_training import recordings  # noqa: F401
-from typer.testing import CliRunner
 
-from htaf_snn import cli
 from htaf_snn.compare import Settings, Study, report, stacking, trial
 from htaf_snn.compare import study as study_module
 from htaf_snn.compare.study import SETTINGS
@@ -192,7 +191,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
 def test_several_data_sets(tmp_path, recordings):  # noqa: F811
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "nmnist").symlink_to(recordings)
-    settings = {"dataset": ["saccade-digits", "nmnist"], "root": str(tmp_path / "data")}
+    settings = {"dataset": ["saccade-digits", "nmnist"], "data_root": str(tmp_path / "data")}
     study = Study(tmp_path / "out", surrogates=["htaf", "atan"], seeds=3, **settings, **SMALL)
     assert study.run(workers=2, progress=False)["finished"] == 12
     rows = study.table()
@@ -242,7 +241,7 @@ def test_all_trials_failed(tmp_path, monkeypatch):
     message = "expected a finished trial, got none; all 2 have failed, the first: ZeroDivision"
     with pytest.raises(ValueError, match=message):
         study.report()
-    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
+    result = run("report", str(tmp_path))
     assert result.exit_code == 2
     assert "all 2 have failed" in result.stderr
 
@@ -428,20 +427,20 @@ def test_a_locked_database_is_waited_for(tmp_path):
 def test_the_command(tmp_path, finished):
     arguments = ["--surrogates", "htaf(alpha=1, beta=8),atan", "--seeds", "2", "--width", "8", "--epochs", "1"]
     arguments += ["--n-time-bins", "2", "--batch-size", "256", "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli.app, ["compare", *arguments, "--json"])
+    result = run("compare", *arguments, "--json")
     assert result.exit_code == 0, result.output
     assert [row["surrogate"] for row in json.loads(result.stdout)] == ["htaf(alpha=1, beta=8)", "atan"]
     wrong = [*arguments[:-2], "--slopes", "a,b", "--out", str(tmp_path / "new")]
-    result = CliRunner().invoke(cli.app, ["compare", *wrong])
+    result = run("compare", *wrong)
     assert (result.exit_code, "slopes: expected numbers separated by commas, got 'a,b'" in result.stderr) == (2, True)
-    result = CliRunner().invoke(cli.app, ["compare", "--seeds", "9", "--out", str(finished.out)])
+    result = run("compare", "--seeds", "9", "--out", str(finished.out))
     assert (result.exit_code, "the study in this folder has other settings" in result.stderr) == (2, True)
     message = f"continuing the study in {finished.out}: 18 finished; --out DIR starts another"
-    result = CliRunner().invoke(cli.app, ["compare", "--out", str(finished.out)])
+    result = run("compare", "--out", str(finished.out))
     assert (result.exit_code, message in result.stderr) == (0, True)
-    result = CliRunner().invoke(cli.app, ["report", str(tmp_path)])
+    result = run("report", str(tmp_path))
     assert (result.exit_code, "expected the folder of a study" in result.stderr) == (2, True)
-    result = CliRunner().invoke(cli.app, ["report", str(finished.out)])
+    result = run("report", str(finished.out))
     assert result.exit_code == 0
     assert len(re.findall(r"slope (0\.5|2), depth 2", result.stdout)) == 6
 

@@ -173,7 +173,7 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"select_seeds": 2}, "^select_seeds: expected None without select='val', got 2"),
         ({"select": "val", "lrs": [1e-3, 1e-2], "select_seeds": 6}, "^select_seeds: expected None or 1 to 5, got 6"),
         ({"model": "bnn", "norm": "none"}, "^norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
-        ({"model": "bnn", "root": "data"}, "^root: expected None, as digits are generated, got"),
+        ({"model": "bnn", "data_root": "data"}, "^root: expected None, as digits are generated, got"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),
     ],
 )

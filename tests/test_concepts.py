@@ -33,7 +33,9 @@ def loaders():
 def trained(loaders, tmp_path_factory):
     model = new_model()
     train, val, _ = loaders
-    concepts.fit(model, train, val, epochs=4, out=tmp_path_factory.mktemp("icbm"), progress=False)
+    concepts.fit(
+        model, train, val, recipe=concepts.ConceptRecipe(epochs=4), out=tmp_path_factory.mktemp("icbm"), progress=False
+    )
     return model
 
 
@@ -47,7 +49,7 @@ def copied(trained):
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_every_surrogate_learns(loaders, tmp_path, surrogate):
     model, (train, val, test) = new_model(surrogate), loaders
-    metrics = concepts.fit(model, train, val, epochs=2, out=tmp_path, progress=False)
+    metrics = concepts.fit(model, train, val, recipe=concepts.ConceptRecipe(epochs=2), out=tmp_path, progress=False)
     assert metrics[1]["train_loss"] < metrics[0]["train_loss"]
     assert metrics[0]["val_hardening_gap"] == 0.0 or surrogate == SMOOTH
     found = model.eval().concepts(next(iter(test))[0])
@@ -71,7 +73,7 @@ def test_training_resumes_exactly(loaders, tmp_path):
     for parts in ([2], [1, 2]):
         model, out = new_model(), tmp_path / str(len(parts))
         for number, epochs in enumerate(parts):
-            recipe = concepts.Recipe(epochs=epochs, schedule="constant")
+            recipe = concepts.ConceptRecipe(epochs=epochs, schedule="constant")
             metrics = concepts.fit(model, train, val, recipe=recipe, out=out, resume=number > 0, progress=False)
             if number + 1 < len(parts):
                 model = new_model()
@@ -106,7 +108,7 @@ def test_a_penalty_moves_the_rates(loaders, tmp_path):
     rates = []
     for weight in (0.0, 10.0):
         model = new_model()
-        recipe = concepts.Recipe(epochs=2, entropy=weight, activity=0.0, decorrelation=0.0)
+        recipe = concepts.ConceptRecipe(epochs=2, entropy=weight, activity=0.0, decorrelation=0.0)
         concepts.fit(model, train, val, recipe=recipe, out=tmp_path / str(weight), progress=False)
         rates.append(np.abs(concepts.codes(model, test).numpy().mean(0) - 0.5).mean())
     assert rates[1] < rates[0]
@@ -344,8 +346,8 @@ LABELS = torch.zeros(5, dtype=torch.int64)
         (lambda: models.ICBM(Wrong((1, 2)), 4, 2)(torch.rand(5, 1)), TypeError, "^backbone: .* got tuple"),
         (lambda: models.ICBM(Wrong(torch.rand(2, 3, 4)), 4, 2)(torch.rand(5, 1)), ValueError, r"features \(B, D\)"),
         (lambda: models.ICBM(nn.Flatten(), 4, 2, in_features=9).eval()(torch.rand(1, 8)), ValueError, "expected 9 f"),
-        (lambda: concepts.Recipe(entropy=-1), ValueError, "^entropy: expected a number >= 0"),
-        (lambda: concepts.Recipe(epochs=0), ValueError, "^epochs"),
+        (lambda: concepts.ConceptRecipe(entropy=-1), ValueError, r"^entropy: expected a number in \[0, 1e6\]"),
+        (lambda: concepts.ConceptRecipe(epochs=0), ValueError, "^epochs"),
         (lambda: hnn.RelaxedBernoulli(0), ValueError, "^temperature"),
         (lambda: concepts.explain(new_model(), torch.rand(2, 1, 8, 8)), ValueError, "^image: expected one image"),
         (lambda: concepts.explain(new_model(), torch.rand(1, 8, 8), 10), ValueError, "^class_index: expected 0 to 9"),
@@ -398,16 +400,13 @@ def test_bad_input_is_named(make, error, message):
         make()
 
 
-def test_epochs_override_any_recipe(tmp_path, loaders):
-    for number, recipe in enumerate((concepts.Recipe(epochs=9), concepts.Config(epochs=9))):
-        metrics = concepts.fit(
-            new_model(), loaders[0], recipe=recipe, epochs=1, out=tmp_path / str(number), progress=False
-        )
-        assert len(metrics) == 1
+def test_a_run_is_a_recipe(tmp_path, loaders):
+    metrics = concepts.fit(new_model(), loaders[0], recipe=concepts.ConceptRun(epochs=1), out=tmp_path, progress=False)
+    assert len(metrics) == 1
 
 
 def test_fit_does_not_overwrite_another_run(tmp_path, loaders):
-    options = {"recipe": concepts.Recipe(epochs=1), "out": tmp_path, "progress": False}
+    options = {"recipe": concepts.ConceptRecipe(epochs=1), "out": tmp_path, "progress": False}
     concepts.fit(new_model(), loaders[0], **options)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"^out: expected a folder without a run"):
@@ -417,7 +416,7 @@ def test_fit_does_not_overwrite_another_run(tmp_path, loaders):
         concepts.fit(new_model(), loaders[0], **options)
     (tmp_path / "moved").rename(tmp_path / training.CHECKPOINT)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
-    concepts.fit(new_model(), loaders[0], **options, epochs=2, resume=True)
+    concepts.fit(new_model(), loaders[0], **options | {"recipe": concepts.ConceptRecipe(epochs=2)}, resume=True)
 
 
 def test_images_of_another_shape_than_in_training_are_refused(trained):
@@ -448,7 +447,7 @@ def test_a_wrong_label_in_a_later_batch_is_refused(tmp_path):
     batches = torch.utils.data.TensorDataset(torch.rand(8, 1, 8, 8), torch.tensor([0, 1, 0, 1, 0, 1, 2, 1]))
     loader = torch.utils.data.DataLoader(batches, batch_size=4)
     with pytest.raises(ValueError, match=r"^labels: expected 0 to 1, got 0 to 2"):
-        concepts.fit(models.ICBM(nn.Flatten(), 4, 2), loader, epochs=1, out=tmp_path, progress=False)
+        concepts.fit(models.ICBM(nn.Flatten(), 4, 2), loader, out=tmp_path, progress=False)
 
 
 def test_fit_refuses_labels_that_do_not_fit(tmp_path, loaders):

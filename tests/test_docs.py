@@ -11,11 +11,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import typer.testing
+from commands import run
 
 import htaf_snn
 import neuromorphic_datasets
-from htaf_snn import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tutorials").glob("*.ipynb"))]
@@ -61,7 +60,7 @@ def missing(text, folder):
 def commands():
     """Return the README's htaf-snn commands that need no external data."""
     lines = [line.partition("#")[0].strip() for block in fenced("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("htaf-snn") and "--root" not in line]
+    return [line for line in lines if line.startswith("htaf-snn") and "--data-root" not in line]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -131,5 +130,5 @@ def test_readme_commands(command, tmp_path, monkeypatch):
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments}:
         brief += ["--n-time-bins", "2"]
-    result = typer.testing.CliRunner().invoke(cli.app, [*arguments, *brief])
+    result = run(*arguments, *brief)
     assert result.exit_code == 0, result.output

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("triton", "numba", "snntorch", "norse", "tonic", "matplotlib", "scipy", "sklearn", "typer")
+HEAVY = ("triton", "numba", "snntorch", "norse", "tonic", "matplotlib", "scipy", "sklearn", "cyclopts")
 # What each part may import of this package, besides what those below it may.
 BELOW = {
     "_checks": set(),
     "_files": set(),
     "_memory": set(),
     "_pages": set(),
+    "configuration": set(),
     "surrogate": {"_checks", "_files"},
     "neurons": {"surrogate"},
     "kernels": {"neurons", "_files"},
@@ -26,11 +27,11 @@ BELOW = {
     "profile": {"functional", "_files"},
     "hardening": {"models"},
     "deploy": {"models", "_files"},
-    "training": {"hardening", "interop", "_files"},
+    "training": {"hardening", "interop", "_files", "configuration"},
     "bench": {"interop", "deploy"},
     "compare": {"training", "profile", "_pages", "_memory"},
     "concepts": {"training", "_pages"},
-    "cli": {"training", "profile", "bench", "compare", "concepts", "deploy"},
+    "cli": {"configuration", "training", "profile", "bench", "compare", "concepts", "deploy"},
 }
 # Only these may touch what changes other libraries.
 USERS_OF_INTEROP = {"__init__", "interop", "training", "bench", "compare", "cli"}
@@ -41,8 +42,8 @@ ONLY_IN = {
     "norse": {f"htaf_snn/{name}.py" for name in ("interop/norse", "models/neurons", "surrogate/libraries/norse")},
     "spikingjelly": {f"htaf_snn/{name}/spikingjelly.py" for name in ("interop", "surrogate/libraries")},
     "sinabs": {f"htaf_snn/{name}/sinabs.py" for name in ("interop", "surrogate/libraries")},
-    "typer": {
-        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "icbm", "compare", "event_data", "measure")
+    "cyclopts": {
+        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "compare", "event_data", "measure")
     },
     "tonic": {"neuromorphic_datasets/_tonic.py"},
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
@@ -130,7 +131,7 @@ def reachable(name):
 
 def upward(path, names):
     own = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if own in (None, "__init__"):
+    if own in (None, "__init__", "__main__"):
         return []
     return [name for name in names if part(name) not in (None, *reachable(own))]
 
@@ -142,6 +143,10 @@ def sources(package):
 def test_import_loads_only_torch_and_numpy():
     assert loaded("import htaf_snn, htaf_snn.surrogate, htaf_snn.functional, htaf_snn.models") == []
     assert loaded("import neuromorphic_datasets", ("tonic", "numba", "scipy", "sklearn", "matplotlib")) == []
+
+
+def test_commands_show_help_without_torch():
+    assert loaded("import htaf_snn, htaf_snn.cli", ("torch", "neuromorphic_datasets")) == []
 
 
 def test_the_import_test_can_fail():
@@ -230,7 +235,7 @@ def test_a_library_is_named_in_one_place(library):
 
 
 def test_no_file_is_named_like_a_library():
-    taken = {"torch", "snntorch", "norse", "tonic", "numpy", "scipy", "numba", "triton", "matplotlib", "typer"}
+    taken = {"torch", "snntorch", "norse", "tonic", "numpy", "scipy", "numba", "triton", "matplotlib", "cyclopts"}
     taken |= {"datasets", "optuna", "sklearn", "nir", "onnx", "jinja2", "requests", "PIL", "sinabs", "spikingjelly"}
     paths = [path for package in ("htaf_snn", "neuromorphic_datasets", "tests") for path in sources(package)]
     # These two folders hold a file for each library, and nothing that is run as a script.

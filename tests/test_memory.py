@@ -47,7 +47,6 @@ def test_commands_keep_freed_memory(monkeypatch):
 
     calls = []
     monkeypatch.setattr(_app, "keep_freed", lambda: calls.append("kept"))
-    monkeypatch.setattr(sys, "argv", ["htaf-snn", "--version"])
     with pytest.raises(SystemExit):
-        _app.main()
+        _app.main(["--version"])
     assert calls == ["kept"]

@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from commands import run
 from PIL import Image
-from typer.testing import CliRunner
 
 import neuromorphic_datasets as nd
-from htaf_snn import cli, compare, training
+from htaf_snn import compare, training
 
 TACTILE = """
 import numpy as np
@@ -54,7 +54,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def invoked(*arguments):
-    result = CliRunner().invoke(cli.app, [*map(str, arguments), "--json"])
+    result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -100,13 +100,16 @@ def test_images_of_any_size_in_every_command(tmp_path):
         (["train", "--dataset", "nowhere"], "--dataset: expected one of"),
         (["compare", "--dataset", "nowhere"], "--dataset: expected one of"),
         (["icbm", "--dataset", "nowhere"], "--dataset: expected one of"),
-        (["icbm", "--dataset", "digits", "--resize", "big"], "resize: expected a side or HEIGHT,WIDTH, got 'big'"),
+        (
+            ["icbm", "--dataset", "digits", "--resize", "big"],
+            "--resize: expected integers separated by commas, got 'big'",
+        ),
         (["train", "--resize", "8"], "resize: 8 has no effect on the model mlp"),
         (["train", "--model", "dhn", "--resize", "0"], "resize: expected None, a side of at least 1"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path):
-    result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path / "run")])
+    result = run(*arguments, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
 
@@ -121,7 +124,7 @@ def test_recordings_are_no_images_and_images_no_recordings(folder, tmp_path):
 
 
 def test_a_package_s_name_is_no_path(tmp_path, monkeypatch):
-    from htaf_snn.cli._app import _source
+    from htaf_snn.cli._options import _source
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sets").mkdir()

@@ -10,7 +10,7 @@ import torch
 from test_training import SMALL, metrics, recordings  # noqa: F401
 
 from htaf_snn.compare import Study
-from htaf_snn.training import Processes, TrainConfig, train, train_folds
+from htaf_snn.training import Processes, Run, train, train_folds
 
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
@@ -18,7 +18,7 @@ pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installe
 def torchrun(*arguments, count=2):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += ["-m", "htaf_snn.cli", *arguments]
+    command += ["-m", "htaf_snn", *arguments]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env=environment)
 
 
@@ -29,10 +29,9 @@ def assert_close(lines, expected):
 
 def test_two_processes_train_like_one(recordings, tmp_path):  # noqa: F811
     """40 recordings in batches of 13: the last batch has one, so one process gets an empty shard."""
-    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--root", recordings]
-    config = TrainConfig(
-        "nmnist", str(recordings), hidden=(12,), n_time_bins=3, batch_size=13, lr=0.01, val_fraction=0, epochs=4
-    )
+    options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--data-root", recordings]
+    shared = {"dataset": "nmnist", "data_root": recordings, "batch_size": 13, "val_fraction": 0}
+    config = Run(**shared, hidden=(12,), n_time_bins=3, lr=0.01, epochs=4)
     alone = train(config, tmp_path / "alone", progress=False)
     run = torchrun("train", *options, "--epochs", 2, "--out", tmp_path / "both", "--json")
     assert run.returncode == 0, run.stderr
@@ -45,7 +44,7 @@ def test_two_processes_train_like_one(recordings, tmp_path):  # noqa: F811
 
 def test_a_folder_in_use_is_refused(recordings, tmp_path):  # noqa: F811
     (tmp_path / "file").touch()
-    run = torchrun("train", *SMALL, "--root", recordings, "--out", tmp_path)
+    run = torchrun("train", *SMALL, "--data-root", recordings, "--out", tmp_path)
     assert run.returncode != 0
     assert "expected a new or empty folder" in run.stderr
     assert os.listdir(tmp_path) == ["file"]
@@ -54,7 +53,7 @@ def test_a_folder_in_use_is_refused(recordings, tmp_path):  # noqa: F811
 def test_folds_are_refused_under_torchrun(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="folds: not supported under torchrun; pass fold=K"):
-        train_folds(TrainConfig(folds=2), tmp_path / "out")
+        train_folds(Run(folds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

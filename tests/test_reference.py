@@ -93,4 +93,4 @@ def test_the_reference_test_can_fail():
 
     assert missing(Half) == ["Example", "scale", "forward", "untold"]
     assert {"htaf_snn.HTAF", "htaf_snn.nn.Leaky", "neuromorphic_datasets.load"} <= set(public())
-    assert "lr" in parameters(public()["htaf_snn.training.TrainConfig"])
+    assert "lr" in parameters(public()["htaf_snn.training.Run"])

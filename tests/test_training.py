@@ -11,12 +11,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import run
 
 from htaf_snn import hardening, models, register, surrogate, training, unregister
 from htaf_snn import nn as hnn
-from htaf_snn.cli import app
-from htaf_snn.training import TrainConfig
+from htaf_snn.training import Run
 
 SMALL = ["--dataset", "nmnist", "--hidden", "12", "--n-time-bins", "3", "--batch-size", "8", "--lr", "0.01"]
 
@@ -43,10 +42,6 @@ def recordings(tmp_path_factory):
 def unregistered():
     yield
     unregister()
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
 
 
 def metrics(folder):
@@ -84,7 +79,7 @@ def interrupted(epochs):
 )
 def test_trains_in_either_library(recordings, tmp_path, library, surrogate, model):
     out = tmp_path / "run"
-    options = ["--library", library, "--surrogate", surrogate, "--model", model, "--root", recordings]
+    options = ["--library", library, "--surrogate", surrogate, "--model", model, "--data-root", recordings]
     hidden = [] if model == "mlp" else ["--hidden", "4"]
     shown = run("train", *SMALL, *hidden, *options, "--epochs", 6, "--out", out, "--json")
     assert shown.exit_code == 0, shown.output
@@ -93,6 +88,7 @@ def test_trains_in_either_library(recordings, tmp_path, library, surrogate, mode
     assert sorted(p.name for p in out.iterdir()) == [
         "checkpoint.safetensors",
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "result.json",
     ]
@@ -103,7 +99,7 @@ def test_trains_in_either_library(recordings, tmp_path, library, surrogate, mode
 
 
 def test_deterministic_and_resumes_exactly(recordings, tmp_path):
-    options = ["train", *SMALL, "--root", recordings]
+    options = ["train", *SMALL, "--data-root", recordings]
     run(*options, "--epochs", 4, "--out", tmp_path / "whole")
     run(*options, "--epochs", 4, "--out", tmp_path / "again")
     run(*options, "--epochs", 2, "--out", tmp_path / "parts")
@@ -121,9 +117,9 @@ def test_deterministic_and_resumes_exactly(recordings, tmp_path):
 
 def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):
     out = tmp_path / "run"
-    arguments = ["train", *SMALL, "--root", str(recordings), "--epochs", "5000", "--out", str(out)]
+    arguments = ["train", *SMALL, "--data-root", str(recordings), "--epochs", "5000", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "htaf_snn.cli", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "htaf_snn", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (out.is_dir() and len(_lines(out)) >= 2):
@@ -145,7 +141,7 @@ def _lines(out):
 
 
 def test_folds_pool_everything(recordings, tmp_path):
-    options = ["--root", recordings, "--epochs", 4, "--folds", 2, "--val-fraction", 0]
+    options = ["--data-root", recordings, "--epochs", 4, "--folds", 2, "--val-fraction", 0]
     shown = run("train", *SMALL, *options, "--out", tmp_path / "run", "--json")
     result = json.loads(shown.stdout)
     assert len(result["fold_accuracy"]) == 2
@@ -174,7 +170,7 @@ def test_checkpoint_round_trip(tmp_path):
 @pytest.fixture
 def finished(recordings, tmp_path):
     out = tmp_path / "finished"
-    run("train", *SMALL, "--root", recordings, "--epochs", 1, "--out", out)
+    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--out", out)
     return out
 
 
@@ -203,19 +199,19 @@ def assert_one_error(shown, *words):
         (["--hidden", "0"], ["hidden"]),
         (["--epochs", "0"], ["epochs"]),
         (["--lr", "nan"], ["lr", "nan"]),
-        (["--val-fraction", "1"], ["val_fraction"]),
-        (["--root", "missing"], ["missing"]),
+        (["--val-fraction", "1"], ["val-fraction"]),
+        (["--data-root", "missing"], ["missing"]),
         (["--resume"], ["out"]),
     ],
 )
 def test_bad_input_is_one_line(recordings, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    assert_one_error(run("train", *SMALL, "--root", recordings, *arguments), *words)
+    assert_one_error(run("train", *SMALL, "--data-root", recordings, *arguments), *words)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_folders_are_one_line(recordings, finished, tmp_path):
-    small = ["train", *SMALL, "--root", recordings]
+    small = ["train", *SMALL, "--data-root", recordings]
     file = tmp_path / "file"
     file.write_text("")
     assert_one_error(run(*small, "--out", file / "run"), str(file))
@@ -224,14 +220,14 @@ def test_bad_folders_are_one_line(recordings, finished, tmp_path):
     assert_one_error(run("train", "--resume", "--out", finished, "--seed", 3), "seed", "0", "3")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert_one_error(run("train", *SMALL, "--root", empty), str(empty))
+    assert_one_error(run("train", *SMALL, "--data-root", empty), str(empty))
 
 
 def test_truncated_recording_is_one_line(tmp_path):
     for part in ("Train", "Test"):
         (tmp_path / part / "3").mkdir(parents=True)
         (tmp_path / part / "3" / "00001.bin").write_bytes(b"1234567")
-    assert_one_error(run("train", *SMALL, "--root", tmp_path), "00001.bin", "byte 5")
+    assert_one_error(run("train", *SMALL, "--data-root", tmp_path), "00001.bin", "byte 5")
 
 
 def test_checkpoint_of_another_shape_is_one_line(finished):
@@ -248,9 +244,14 @@ def test_checkpoint_of_another_shape_is_one_line(finished):
 
 def test_a_loss_that_is_not_finite_is_reported(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(training.loop, "cross_entropy", lambda scores, labels: scores.sum() * float("nan"))
-    shown = run("train", *SMALL, "--root", recordings, "--out", tmp_path / "run")
+    shown = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "run")
     assert shown.exit_code == 1 and "error: the loss is nan in epoch 0, step 0" in shown.stderr
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [training.CHECKPOINT, "config.json", "metrics.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        training.CHECKPOINT,
+        "config.json",
+        "data.json",
+        "metrics.jsonl",
+    ]
 
 
 def test_spike_rate_is_the_mean_of_the_output():
@@ -283,7 +284,7 @@ def test_unusable_device_is_named():
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a GPU")
     with pytest.raises(ValueError, match="device"):
-        training.train(TrainConfig(device="cuda"), "never")
+        training.train(Run(device="cuda"), "never")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +315,7 @@ def test_profile_command(tmp_path):
 
 
 def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypatch):
-    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "2", "--folds", "3", "--out"]
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "2", "--folds", "3", "--out"]
     run(*arguments, tmp_path / "whole")
     trained, train = [], training.train
 
@@ -351,13 +352,13 @@ def test_interrupt_before_the_training_leaves_nothing(recordings, tmp_path, monk
 
     monkeypatch.setattr(training.runs, "make_loaders", interrupt)
     for folds in ([], ["--folds", "2"]):
-        result = run("train", *SMALL, "--root", recordings, "--out", tmp_path / "deep" / "run", *folds)
+        result = run("train", *SMALL, "--data-root", recordings, "--out", tmp_path / "deep" / "run", *folds)
         assert result.exit_code == 130 and "nothing was written" in result.stderr
         assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_without_a_checkpoint_restarts(recordings, tmp_path):
-    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out"]
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out"]
     run(*arguments, tmp_path / "whole")
     run(*arguments, tmp_path / "early")
     for name in ("metrics.jsonl", "checkpoint.safetensors", "result.json"):
@@ -370,7 +371,7 @@ def test_a_run_without_a_checkpoint_restarts(recordings, tmp_path):
 def test_a_trained_network_can_be_loaded(recordings, tmp_path):
     for model in ("mlp", "cnn"):
         out = tmp_path / model
-        run("train", *SMALL, "--root", recordings, "--epochs", "1", "--model", model, "--out", out)
+        run("train", *SMALL, "--data-root", recordings, "--epochs", "1", "--model", model, "--out", out)
         net = training.load(out)
         test_loader = training.make_loaders(training.read_config(out))[2]
         expected = json.loads((out / "result.json").read_text())["test_accuracy"]
@@ -380,7 +381,7 @@ def test_a_trained_network_can_be_loaded(recordings, tmp_path):
 @pytest.mark.parametrize("library", ["snntorch", "fused"])
 def test_the_hardening_gap_is_reported(recordings, tmp_path, library):
     out = tmp_path / "run"
-    arguments = ["train", *SMALL, "--root", recordings, "--epochs", "1", "--out", out, "--library", library]
+    arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "1", "--out", out, "--library", library]
     shown = run(*arguments, "--surrogate", "htaf(hardness=0.0)", "--anneal", "alpha", "--alpha-end", 2)
     result = json.loads((out / "result.json").read_text())
     assert f"{result['test_accuracy']:.4f}, hardening gap {result['hardening_gap']:.4f}" in shown.stdout
@@ -415,7 +416,7 @@ def test_damaged_runs_are_one_line(finished, recordings):
 
 
 def test_another_device_and_folder_may_be_named(recordings, finished):
-    result = run("train", "--resume", "--out", finished, "--device", "cpu", "--root", recordings, "--epochs", "2")
+    result = run("train", "--resume", "--out", finished, "--device", "cpu", "--data-root", recordings, "--epochs", "2")
     assert result.exit_code == 0, result.stderr
 
 

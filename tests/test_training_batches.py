@@ -124,7 +124,7 @@ def test_frames_with_the_batch_first(tmp_path):
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_loaded_network_knows_its_frames(recordings, tmp_path, model):  # noqa: F811
-    run("train", *SMALL, "--root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
+    run("train", *SMALL, "--data-root", recordings, "--epochs", 1, "--model", model, "--out", tmp_path / "a")
     net = training.load(tmp_path / "a")
     assert net(torch.rand(3, 5, 2, 34, 34)).shape == (5, 10)
     for shape in ((5, 3, 2, 34, 34), (3, 5, 34, 34, 2), (3, 2, 34, 34), (3, 5, 2, 33, 34), (3,)):
@@ -137,7 +137,7 @@ def test_a_loaded_network_knows_its_frames(recordings, tmp_path, model):  # noqa
 
 
 def test_a_loaded_network_knows_its_images(tmp_path):
-    config = training.TrainConfig(model="bnn", hidden=(4,), epochs=1, batch_size=256)
+    config = training.Run(model="bnn", hidden=(4,), epochs=1, batch_size=256)
     training.train(config, tmp_path, progress=False)
     net = training.load(tmp_path)
     assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
@@ -199,7 +199,7 @@ def _with_weights(net):
 
 
 def test_rates_of_two_levels_are_shares_of_the_upper_one(tmp_path):
-    config = training.TrainConfig(model="bnn", hidden=(16,), epochs=1, batch_size=256)
+    config = training.Run(model="bnn", hidden=(16,), epochs=1, batch_size=256)
     training.train(config, tmp_path, progress=False)
     assert 0.2 < metrics(tmp_path)[0]["spike_rate"][0] < 0.8
     net = nn.Module()
@@ -225,10 +225,10 @@ def test_statistics_stay_without_data_to_measure_them():
 
 def test_a_fold_belongs_to_folds(tmp_path):
     for wrong in ({"fold": 1}, {"fold": 3, "folds": 3}, {"fold": -1, "folds": 3}, {"fold": True, "folds": 3}):
-        with pytest.raises(ValueError, match=r"^fold: expected a fold of"):
-            training.TrainConfig(**wrong)
+        with pytest.raises(ValueError, match=r"^fold: expected (a fold of|an integer or None)"):
+            training.Run(**wrong)
     with pytest.raises(ValueError, match=r"^fold: expected None, as all folds are trained, got 1"):
-        training.train_folds(training.TrainConfig(folds=2, fold=1), tmp_path / "run")
+        training.train_folds(training.Run(folds=2, fold=1), tmp_path / "run")
 
 
 class Pairs(Sampler):

@@ -5,14 +5,15 @@ import math
 
 import pytest
 import torch
+from commands import run
 from safetensors.torch import load_file
 from test_processes import torchrun
-from test_training import interrupted, metrics, run
+from test_training import interrupted, metrics
 from torch import nn
 
 from htaf_snn import deploy, hardening, models, training
 from htaf_snn import nn as hnn
-from htaf_snn.training import TrainConfig, recipe
+from htaf_snn.training import Run, recipe
 
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMALL = {"hidden": (16,), "batch_size": 256, "epochs": 2, "lr": 0.01}
@@ -29,7 +30,7 @@ def options(settings):
         {"model": "relu"},
         {"model": "bnn", "surrogate": "clipped_ste", "weight_surrogate": "magnitude_aware"},
         {"model": "bnn", "surrogate": SMOOTH, "schedule": "cosine", "anneal": "alpha"},
-        {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bfloat16"},
+        {"model": "dhn", "surrogate": "snntorch.atan", "precision": "bf16"},
         {"model": "dhn", "surrogate": SMOOTH, "val_fraction": 0.0},
         {"model": "dhn", "surrogate": SMOOTH, "anneal": "hardness"},
         {"model": "dhn", "anneal": "hardness", "norm": "none", "train_fraction": 0.5},
@@ -38,7 +39,7 @@ def options(settings):
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
 def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
-    config = TrainConfig(**SMALL, **settings)
+    config = Run(**SMALL, **settings)
     assert config.dataset == "digits"
     whole = training.train(config, tmp_path / "whole", progress=False)
 
@@ -72,7 +73,7 @@ def test_training_is_resumed_exactly_and_loaded(tmp_path, settings):
 
 
 def test_a_trained_network_can_be_packed(tmp_path):
-    config = TrainConfig(model="bnn", **SMALL)
+    config = Run(model="bnn", **SMALL)
     training.train(config, tmp_path / "run", progress=False)
     net, (_, _, test_loader) = training.load(tmp_path / "run"), training.make_loaders(config)
     packed = deploy.pack(net)
@@ -101,21 +102,21 @@ def test_the_command_takes_the_offline_images(tmp_path):
         ),
         ({"folds": 3}, "folds: expected None for a model of images, got 3"),
         ({"weight_surrogate": "magic"}, "unknown surrogate 'magic'"),
-        ({"library": "fused"}, "library: 'fused' has no effect on the model bnn, only on mlp, cnn"),
-        ({"n_time_bins": 5}, "n_time_bins: 5 has no effect on the model bnn"),
+        ({"library": "snntorch"}, "library: 'snntorch' has no effect on the model bnn, only on mlp, cnn"),
+        ({"n_time_bins": 5}, "n-time-bins: 5 has no effect on the model bnn"),
         (
             {"model": "dhn", "weight_surrogate": "ede"},
-            "weight_surrogate: 'ede' has no effect on the model dhn, only on bnn",
+            "weight-surrogate: 'ede' has no effect on the model dhn, only on bnn",
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
-        ({"alpha_end": 9}, "alpha_end: 9.0 has no effect with anneal='none', only with alpha"),
+        ({"alpha_end": 9}, "alpha-end: 9.0 has no effect with anneal='none', only with alpha"),
         (
             {"anneal": "hardness", "alpha_end": 9},
-            "alpha_end: 9.0 has no effect with anneal='hardness', only with alpha",
+            "alpha-end: 9.0 has no effect with anneal='hardness', only with alpha",
         ),
         ({"surrogate": "snntorch.atan", "anneal": "hardness"}, "without a hardness below 1, got 'hardness'"),
         ({"surrogate": "sigmoid", "anneal": "alpha"}, "without an alpha that is a number, got 'alpha'"),
-        ({"norm": "layer"}, "norm: expected one of auto, batch, none"),
+        ({"norm": "layer"}, 'Invalid value "layer" for --norm. Choose from: "auto", "batch", "none"'),
         ({"norm": "none"}, "norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
         ({"identity": 1}, "identity: 1.0 has no effect on the model bnn, only on mlp, dhn, relu"),
         (
@@ -123,13 +124,13 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "identity: 1.0 has no effect without two hidden layers of the",
         ),
         ({"model": "dhn", "identity": -1}, "identity: expected a number in [0, 1e6], got -1.0"),
-        ({"train_fraction": 0}, "train_fraction: expected a number in (0, 1]"),
+        ({"train_fraction": 0}, "train-fraction: expected a number in (0, 1]"),
         ({"surrogate": "magic"}, "magic"),
-        ({"schedule": "linear"}, "schedule: expected one of constant, cosine"),
-        ({"anneal": "linear"}, "anneal: expected one of none, hardness, alpha"),
-        ({"precision": "float16"}, "precision: expected one of float32, bfloat16"),
-        ({"alpha_end": 0}, "alpha_end: expected a number in"),
-        ({"batch_size": 1}, "batch_size: BatchNorm expects two samples"),
+        ({"schedule": "linear"}, '"linear" for --schedule. Choose from: "constant", "cosine"'),
+        ({"anneal": "linear"}, '"linear" for --anneal. Choose from: "none", "hardness", "alpha"'),
+        ({"precision": "float16"}, "--precision"),
+        ({"alpha_end": 0}, "alpha-end: expected a number in"),
+        ({"batch_size": 1}, "batch-size: BatchNorm expects two samples"),
     ],
     ids=lambda wrong: str(wrong),
 )
@@ -142,13 +143,13 @@ def test_bad_input_is_one_line(tmp_path, wrong, words):
 
 def test_a_last_batch_of_one_is_left_out(tmp_path):
     """1293 images in batches of 76 leave one, too few for BatchNorm."""
-    result = training.train(TrainConfig(model="relu", hidden=(4,), batch_size=76, epochs=1), tmp_path, progress=False)
+    result = training.train(Run(model="relu", hidden=(4,), batch_size=76, epochs=1), tmp_path, progress=False)
     assert result["epochs"] == 1
 
 
 def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
     """Loading a run gives the network that its figures describe."""
-    config = TrainConfig(model="dhn", surrogate=SMOOTH, anneal="alpha", hidden=(4,), batch_size=76, epochs=2)
+    config = Run(model="dhn", surrogate=SMOOTH, anneal="alpha", hidden=(4,), batch_size=76, epochs=2)
     alphas, at = [], hardening.Anneal.at
 
     def noted(self, number):
@@ -163,7 +164,7 @@ def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
 
 def test_a_compiled_network_learns_as_well(tmp_path):
     results = [
-        training.train(TrainConfig(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)
+        training.train(Run(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)
         for compiled in (False, True)
     ]
     assert results[1]["test_loss"] == pytest.approx(results[0]["test_loss"], rel=0.05)
@@ -178,7 +179,7 @@ class Step(nn.Module):
 
 def test_the_recipe_step_by_step():
     settings = {"epochs": 3, "lr": 0.5, "schedule": "cosine", "anneal": "alpha", "alpha_end": 32.0}
-    config, model = TrainConfig(model="dhn", **settings), Step()
+    config, model = Run(model="dhn", **settings), Step()
     optimizer = torch.optim.Adam(model.parameters())
     prepare = recipe.before_step(config, model, 10)
     rates, alphas = [], []
@@ -199,7 +200,7 @@ def test_the_recipe_step_by_step():
 
 
 def test_the_hardness_is_annealed_to_1_step_by_step():
-    config, model = TrainConfig(model="dhn", epochs=2, anneal="hardness"), Step()
+    config, model = Run(model="dhn", epochs=2, anneal="hardness"), Step()
     model.activation.surrogate.hardness = 0.5
     prepare = recipe.before_step(config, model, 5)
     hardnesses = []

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from htaf_snn import concepts, training
 from htaf_snn.compare.statistics import compare_to, summarise
-from htaf_snn.training.folder import read_settings
 
 from . import sparse_heads
 
@@ -27,7 +26,7 @@ class ConceptClaim:
 
     Attributes:
         name, question: as in `Claim`.
-        recipes: settings of `htaf_snn.concepts.Config`, by the data set.
+        recipes: settings of `htaf_snn.concepts.ConceptRun`, by the data set.
         arms: settings that differ, by the name of the arm; the first is the baseline.
         lrs: learning rates, of which each arm gets that of its best validation accuracy with the first seed.
         seeds: number of seeds that are compared, besides the first, which selects.
@@ -49,7 +48,7 @@ class Job(NamedTuple):
     """One run: its arm, settings and folder."""
 
     arm: str
-    config: concepts.Config
+    config: concepts.ConceptRun
     out: Path
 
 
@@ -57,11 +56,11 @@ def trained(job: Job) -> dict:
     """Return the figures of a run, started or continued if it is not finished, and its validation accuracy."""
     torch.set_num_threads(1)
     if (job.out / "result.json").is_file():
-        if read_settings(job.out, concepts.Config) != job.config:
+        if training.read_config(job.out) != job.config:
             raise ValueError(f"{job.out}: expected a run of {job.config}; remove it, or choose another --out")
         result = json.loads((job.out / "result.json").read_text())
     else:
-        result = concepts.run(job.config, job.out, resume=(job.out / "config.json").is_file(), progress=False)
+        result = concepts.train(job.config, job.out, resume=(job.out / "config.json").is_file(), progress=False)
     last = json.loads((job.out / training.loop.METRICS).read_text().splitlines()[-1])
     return {**result, "val_accuracy": last["val_accuracy"]}
 
@@ -70,9 +69,9 @@ def run_part(claim: ConceptClaim, recipe: dict, root: str | None, out: Path, wor
     """Return the table of a data set, with what is missing of its runs done first."""
 
     def job(arm: str, lr: float, seed: int) -> Job:
-        settings = {"root": root, "batch_size": 128, **recipe, **claim.arms[arm]}
+        settings = {"data_root": root, "batch_size": 128, **recipe, **claim.arms[arm]}
         folder = out / f"{arm}-{lr:g}-{seed}".replace(" ", "-")
-        return Job(arm, concepts.Config(**settings, lr=lr, seed=seed), folder)
+        return Job(arm, concepts.ConceptRun(**settings, lr=lr, seed=seed), folder)
 
     dataset = recipe["dataset"]
     first = run_all([job(arm, lr, 0) for arm in claim.arms for lr in claim.lrs], dataset, workers)
@@ -99,7 +98,7 @@ def run_all(jobs: list[Job], name: str, workers: int) -> dict[Job, dict]:
 
 def _rows(claim: ConceptClaim, lrs: dict[str, float], results: dict[Job, dict]) -> list[dict]:
     by_arm = {arm: [result for job, result in results.items() if job.arm == arm] for arm in claim.arms}
-    accuracies = {arm: [result["hard_accuracy"] for result in own] for arm, own in by_arm.items()}
+    accuracies = {arm: [result["test_accuracy"] for result in own] for arm, own in by_arm.items()}
     baseline = next(iter(claim.arms))
     tests = compare_to(accuracies[baseline], {arm: own for arm, own in accuracies.items() if arm != baseline})
     rows = []
@@ -118,7 +117,7 @@ def _stability(jobs: list[Job]) -> dict[str, float]:
     """Return how far the concepts of the seeds agree on the test images."""
     found = []
     for job in jobs:
-        model, loader = concepts.load(job.out), _loaders(job)[1]
+        model, loader = training.load(job.out), _loaders(job)[1]
         found.append(
             concepts.codes(model, loader) if model.is_binary else sparse_heads.features_of(model, loader).concepts
         )
@@ -127,7 +126,7 @@ def _stability(jobs: list[Job]) -> dict[str, float]:
 
 
 def _loaders(job: Job) -> tuple:
-    train, _, test = training.image_loaders(replace(job.config, batch_size=500))
+    train, _, test = training.make_loaders(replace(job.config, batch_size=500))
     return train, test
 
 
@@ -136,7 +135,7 @@ def _heads(results: dict[Job, dict], most: int) -> list[dict]:
     rows = []
     for name, (arm, head) in sparse_heads.HEADS.items():
         try:
-            found = [head(concepts.load(job.out), *_loaders(job), most) for job in results if job.arm == arm]
+            found = [head(training.load(job.out), *_loaders(job), most) for job in results if job.arm == arm]
         except ImportError as error:
             rows.append({"features": name, "not_measured": str(error)})
             continue

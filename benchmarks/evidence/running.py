@@ -37,7 +37,7 @@ def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Sett
     if dataset not in OFFLINE and quick:
         chosen = replace(chosen, dataset=(training.OFFLINE[chosen.model],))
     elif dataset not in OFFLINE:
-        chosen = replace(chosen, root=_folder(claim, dataset, data))
+        chosen = replace(chosen, data_root=_folder(claim, dataset, data))
     return chosen
 
 
@@ -117,7 +117,7 @@ def result_of(study: Study) -> dict[str, Any]:
     data = {"train": len(train.dataset), "test": len(test.dataset), "hash": report.data_hash(study.settings, dataset)}
     return {
         "data": data,
-        "settings": asdict(study.settings) | {"root": None if study.settings.root is None else "DIR"},
+        "settings": asdict(study.settings) | {"data_root": None if study.settings.data_root is None else "DIR"},
         "table": study.table(),
         "failures": [
             {name: failure["config"][name] for name in _IDENTITY} | {"error": failure["error"]}

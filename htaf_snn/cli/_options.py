@@ -1,34 +1,111 @@
-"""Options shared by commands."""
+"""The options of a command, made from a dataclass of settings."""
 
-from typing import Annotated
+from __future__ import annotations
 
-import typer
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args, get_origin, get_type_hints
 
-Download = Annotated[bool, typer.Option("--download", help="Fetch the data set if it is missing.")]
-Resize = Annotated[
-    str | None,
-    typer.Option(help="Resize images in files to this side, or to HEIGHT,WIDTH; default: all have one size."),
-]
-WeightSurrogate = Annotated[str, typer.Option(help="Surrogate of the bnn's weights; or magnitude_aware.")]
-Epochs = Annotated[int, typer.Option(help="Passes over the training data.")]
-BatchSize = Annotated[int, typer.Option(help="Samples per batch.")]
-NTimeBins = Annotated[int, typer.Option(help="Frames, that is time steps, per recording.")]
-Lr = Annotated[float, typer.Option(help="Learning rate of Adam.")]
-Schedule = Annotated[str, typer.Option(help="Schedule of the learning rate: constant or cosine.")]
-Norm = Annotated[str, typer.Option(help="batch (BatchNorm), none, or auto: batch for images, none for spikes.")]
-Identity = Annotated[float, typer.Option(help="Multiple of the identity in the weights at the start.")]
-Anneal = Annotated[
-    str,
-    typer.Option(
-        help="none; hardness: trained from smooth (0) to hard (1); alpha: smooth, and steeper up to --alpha-end."
-    ),
-]
-AlphaEnd = Annotated[float, typer.Option(help="Final alpha, with --anneal alpha.")]
-Precision = Annotated[str, typer.Option(help="float32, or bfloat16 for mixed precision.")]
-Compiled = Annotated[bool, typer.Option("--compiled", help="Train through torch.compile.")]
-Seed = Annotated[int, typer.Option(help="Seed for weights, order and split.")]
-TrainFraction = Annotated[float, typer.Option(help="Fraction of the training data left after validation that is used.")]
-ValFraction = Annotated[float, typer.Option(help="Fraction of the training data held out for validation.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, exactly as if never interrupted.")]
-ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the contents of result.json as one line of JSON.")]
+from cyclopts import CoercionError, Group, Parameter, Token
+from docstring_parser import parse
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    # What a command gets: the settings that its options set.
+    Chosen = dict[str, Any]
+
+Flag = Parameter(show_default=False)
+Json = Annotated[bool, Flag, Parameter(help="Print the result as one line of JSON.")]
+
+
+def options(kind: type[DataclassInstance]) -> Any:
+    """Return the type of a command's argument that takes the fields of a dataclass as options, each with its text.
+
+    The argument is a dict of those that the user sets; they are grouped by the class that documents them.
+    """
+    documented = _documented(kind)
+    groups = list(dict.fromkeys(owner for owner, _ in documented.values()))
+    hints = get_type_hints(kind, include_extras=True)
+    made = {}
+    for field in fields(kind):
+        owner, text = documented[field.name]
+        group = Group(owner.__name__, sort_key=groups.index(owner) + 1)
+        made[field.name] = _option(hints[field.name], field, text, group)
+    # Called, as a class statement cannot take fields that are made.
+    typed_dict: Any = TypedDict
+    return Annotated[typed_dict(f"{kind.__name__}Options", made, total=False), Parameter(name="*")]
+
+
+def _documented(kind: type) -> dict[str, tuple[type, str]]:
+    """Return the class that documents each field of a dataclass, and its text."""
+    found: dict[str, tuple[type, str]] = {}
+    for owner in reversed(kind.__mro__):
+        for parameter in parse(owner.__doc__ or "").params:
+            before = found.get(parameter.arg_name, (owner, ""))[0]
+            found[parameter.arg_name] = (before, " ".join((parameter.description or "").split()))
+    return found
+
+
+def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    extras: dict[str, Any] = {}
+    listed = next((kind for kind in (plain, *get_args(plain)) if get_origin(kind) is tuple), None)
+    if listed is not None:
+        plain, extras = listed, {"converter": _listed, "n_tokens": 1, "metavar": "A,B,…"}
+    shown = f"{text[:1].upper()}{text[1:]}{_default(field.default)}"
+    return Annotated[plain, Parameter(help=shown, group=group, **extras)]
+
+
+def _default(value: object) -> str:
+    """Return how a help text shows a default; nothing for those that a text describes."""
+    if value is None or value is False or value is MISSING:
+        return ""
+    return f" [default: {','.join(map(str, value)) if isinstance(value, tuple) else value}]"
+
+
+def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
+    """Split a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
+    kind, text = get_args(hint)[0], tokens[-1].value
+    try:
+        return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
+    except ValueError:
+        words = "integers" if kind is int else "numbers"
+        message = f"{tokens[-1].keyword}: expected {words} separated by commas, got {text!r}"
+        raise CoercionError(message) from None
+
+
+def settled(chosen: Chosen) -> Chosen:
+    """Return what the options set, with whole paths, so that a run can be resumed elsewhere."""
+    chosen = dict(chosen)
+    if "data_root" in chosen:
+        chosen["data_root"] = str(Path(chosen["data_root"]).expanduser().resolve())
+    if isinstance(chosen.get("dataset"), str):
+        chosen["dataset"] = _source(chosen["dataset"])
+    elif "dataset" in chosen:
+        whole = _source(",".join(chosen["dataset"]))  # the path of a folder may have commas
+        chosen["dataset"] = (whole,) if Path(whole).is_dir() else tuple(map(_source, chosen["dataset"]))
+    if "resize" in chosen and len(chosen["resize"]) == 1:
+        (chosen["resize"],) = chosen["resize"]
+    return chosen
+
+
+@cache
+def _published() -> tuple[str, ...]:
+    import neuromorphic_datasets as nd
+
+    return (*nd.names(), *nd.images.names())
+
+
+def _source(text: str) -> str:
+    """Return a folder or FILE.py:NAME with its whole path; others as given."""
+    text = text.strip()
+    if text in _published():
+        return text
+    if Path(text).expanduser().is_dir():
+        return str(Path(text).expanduser().resolve())
+    path, _, name = text.rpartition(":")
+    return f"{Path(path).expanduser().resolve()}:{name}" if path.endswith(".py") else text

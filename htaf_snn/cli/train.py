@@ -1,113 +1,143 @@
-"""`htaf-snn train`."""
+"""`htaf-snn train` and `htaf-snn icbm`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+import json as json_format
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
-from .. import training
-from . import _options as shared
-from ._app import IS_MAIN, app, given_options, interruptible, one_line_errors, run_folder
+from ..configuration import ConceptRun, Run, read_file
+from ._app import IS_MAIN, command, interruptible, run_folder
+from ._options import Flag, Json, options, settled
 
-_DEFAULTS = training.TrainConfig()
+if TYPE_CHECKING:
+    RunOptions = dict[str, Any]
+    ConceptOptions = dict[str, Any]
+else:
+    RunOptions, ConceptOptions = options(Run), options(ConceptRun)
+
+_Recipe = Annotated[
+    Path | None,
+    Parameter(help="Configuration file, TOML or another run's config.json; options override it."),
+]
+_Out = Annotated[
+    Path | None, Parameter(help="New folder for the results; by default one in runs/, named after the time.")
+]
+_Resume = Annotated[bool, Flag, Parameter(help="Continue the run in --out, exactly as if never interrupted.")]
+_Force = Annotated[bool, Flag, Parameter(help="Start over in --out: delete the run that is there.")]
 
 
-@app.command(
+@command(
+    "train",
+    "train --library norse --surrogate 'htaf(alpha=0.5, beta=8)' --out runs/norse",
+    "train --dataset nmnist --data-root data/nmnist --folds 5",
+    "train --dataset my_recordings/ --n-time-bins 20",
+    "train --model dhn --schedule cosine --anneal hardness",
+    "train --recipe runs/norse/config.json --lr 2e-3",
+    "train --resume --out runs/norse --epochs 40",
     name="train",
-    epilog=(
-        "[bold]Examples[/bold]\n\n"
-        "htaf-snn train\n\n"
-        'htaf-snn train --library norse --surrogate "htaf(alpha=0.5, beta=8)" --out runs/norse\n\n'
-        "htaf-snn train --dataset nmnist --root data/nmnist --folds 5\n\n"
-        "htaf-snn train --dataset my_recordings/ --n-time-bins 20\n\n"
-        "htaf-snn train --model dhn --schedule cosine --anneal hardness\n\n"
-        "htaf-snn train --resume --out runs/norse --epochs 20\n\n"
-        "torchrun --nproc-per-node 4 --no-python htaf-snn train    (four processes train one network)"
-    ),
 )
 def train_command(
-    context: typer.Context,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "One of `htaf-snn datasets list`; for models of images digits, mnist, fashion-mnist or cifar10; or a "
-                "folder of your own with class folders; or FILE.py:NAME of your own data set."
-            ),
-            show_default="saccade-digits or, for images, digits",
-        ),
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
-    download: shared.Download = False,
-    resize: shared.Resize = None,
-    library: Annotated[
-        str, typer.Option(help="Neuron implementation: snntorch, norse or fused (same results as snntorch, faster).")
-    ] = _DEFAULTS.library,
-    surrogate: Annotated[str, typer.Option(help='For example "htaf(beta=8)" or snntorch.atan.')] = _DEFAULTS.surrogate,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Spiking: mlp, cnn; of images: bnn (binary), dhn (deep Heaviside), relu (their floating-point twin)."
-        ),
-    ] = _DEFAULTS.model,
-    weight_surrogate: shared.WeightSurrogate = _DEFAULTS.weight_surrogate,
-    norm: shared.Norm = _DEFAULTS.norm,
-    identity: shared.Identity = _DEFAULTS.identity,
-    hidden: Annotated[
-        str, typer.Option(help="Neurons, or channels of the cnn, per hidden layer, comma-separated.")
-    ] = ",".join(map(str, _DEFAULTS.hidden)),
-    epochs: shared.Epochs = _DEFAULTS.epochs,
-    batch_size: shared.BatchSize = _DEFAULTS.batch_size,
-    n_time_bins: shared.NTimeBins = _DEFAULTS.n_time_bins,
-    lr: shared.Lr = _DEFAULTS.lr,
-    schedule: shared.Schedule = _DEFAULTS.schedule,
-    anneal: shared.Anneal = _DEFAULTS.anneal,
-    alpha_end: shared.AlphaEnd = _DEFAULTS.alpha_end,
-    precision: shared.Precision = _DEFAULTS.precision,
-    compiled: shared.Compiled = False,
-    seed: shared.Seed = _DEFAULTS.seed,
-    val_fraction: shared.ValFraction = _DEFAULTS.val_fraction,
-    train_fraction: shared.TrainFraction = _DEFAULTS.train_fraction,
-    folds: Annotated[
-        int | None, typer.Option(help="Pool all recordings; train and test on each of this many stratified folds.")
-    ] = None,
-    device: shared.Device = _DEFAULTS.device,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for the results; by default one in runs/, named after the time.")
-    ] = None,
-    resume: shared.Resume = False,
-    as_json: shared.ResultAsJson = False,
+    *,
+    recipe: _Recipe = None,
+    out: _Out = None,
+    resume: _Resume = False,
+    force: _Force = False,
+    json: Json = False,
+    chosen: RunOptions = {},  # noqa: B006
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
-    Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out.
+    Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out. Under torchrun all
+    processes train one network: `torchrun --nproc-per-node 4 --no-python htaf-snn train`.
     """
-    with one_line_errors():
-        chosen = given_options(context, training.TrainConfig)
-        if "hidden" in chosen:
-            chosen["hidden"] = _sizes(chosen["hidden"])
-        out = run_folder(out, resume, "%Y%m%d-%H%M%S")
-        config = replace(training.read_config(out), **chosen) if resume else training.TrainConfig(**chosen)
+    out = run_folder(out, resume, "%Y%m%d-%H%M%S")
+    config = _configured(Run, recipe, out, resume, chosen)
+
+    def trained(config: Run, out: Path, resume: bool) -> dict:
+        from .. import training
+
         run = training.train_folds if config.folds and config.fold is None else training.train
-        with interruptible(out, "train"):
-            result = run(config, out, resume=resume)
+        return run(config, out, resume=resume)
+
+    result = _run("train", trained, config, out, resume, force)
     if not IS_MAIN:
         return
-    if as_json:
-        typer.echo(json.dumps(result))
+    if json:
+        print(json_format.dumps(result))
         return
     if "fold_accuracy" in result:
-        typer.echo("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
+        print("folds: " + ", ".join(f"{accuracy:.4f}" for accuracy in result["fold_accuracy"]))
     gap = f", hardening gap {result['hardening_gap']:.4f}" if "hardening_gap" in result else ""
-    typer.echo(f"test accuracy {result['test_accuracy']:.4f}{gap}, results in {result['out']}")
+    print(f"test accuracy {result['test_accuracy']:.4f}{gap}, results in {result['out']}")
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"hidden: expected integers separated by commas, such as 256,256, got {text!r}") from None
+@command(
+    "icbm",
+    "icbm --anneal hardness",
+    "icbm --dataset fashion-mnist --data-root data/fashion --width 32 --out runs/icbm --json",
+    "icbm --dataset my_images/ --max-concepts-per-class 8",
+    name="icbm",
+)
+def icbm_command(
+    *,
+    recipe: _Recipe = None,
+    out: _Out = None,
+    resume: _Resume = False,
+    force: _Force = False,
+    json: Json = False,
+    chosen: ConceptOptions = {},  # noqa: B006
+) -> None:
+    """Train a concept bottleneck model on images, measure it, and write a page for exploring its concepts.
+
+    Writes atlas.html, codes.npz, result.json and a checkpoint to the folder --out.
+    """
+    out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
+    config = _configured(ConceptRun, recipe, out, resume, chosen)
+
+    def trained(config: ConceptRun, out: Path, resume: bool) -> dict:
+        from .. import concepts
+
+        return concepts.train(config, out, resume=resume)
+
+    result = _run("icbm", trained, config, out, resume, force)
+    if not IS_MAIN:
+        return
+    if json:
+        print(json_format.dumps(result))
+        return
+    gap, dead = result["hardening_gap"], result["dead"]
+    print(f"test accuracy {result['test_accuracy']:.4f}, hardening gap {gap:.4f}, {dead} dead concepts")
+    if "dense_accuracy" in result:
+        print(f"with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
+    if (out / "atlas.html").is_file():
+        print(f"atlas: {out / 'atlas.html'}")
+
+
+def _configured(kind: type, recipe: Path | None, out: Path, resume: bool, chosen: dict[str, Any]) -> Any:
+    """Return the configuration: that of the run to resume, or a file's, or the defaults, with the options given."""
+    base: dict[str, Any] = {}
+    if resume:
+        from ..training import read_config
+
+        if recipe is not None:
+            raise ValueError("recipe: expected none with --resume, which takes the run's own configuration")
+        base = asdict(read_config(out, kind))
+    elif recipe is not None:
+        base = read_file(recipe, kind)
+    return kind(**(base | settled(chosen)))
+
+
+def _run(name: str, train: Callable, config: Any, out: Path, resume: bool, force: bool) -> dict:
+    if resume and force:
+        raise ValueError("force: expected either --resume or --force, got both")
+    if force and IS_MAIN:
+        from ..training.folder import remove_run
+
+        remove_run(out)
+    with interruptible(out, f"{name} --resume --out"):
+        return train(config, out, resume)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 from .. import profile
 from .._checks import check_choice
+from ..configuration import Match
 from ..surrogate import Rescaled, Surrogate, SurrogateLike, resolve
-
-MATCHES = ("none", "peak", "half_width", "area")
 
 
 def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slope: float = 1.0) -> Rescaled:
@@ -36,7 +36,7 @@ def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slo
         >>> matched.stretch, round(matched.gain, 9)
         (1.0, 0.5)
     """
-    check_choice("match", match, MATCHES)
+    check_choice("match", match, get_args(Match))
     if not 0 < slope < math.inf:
         raise ValueError(f"slope: expected a positive finite number, got {slope!r}")
     surrogate = resolve(surrogate)

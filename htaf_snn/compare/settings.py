@@ -6,60 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from .. import hardening, training
 from .._checks import check_choice
+from ..configuration import ANNEALED_BY, AnnealOf, Compared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
-from ..training.folder import device_of, is_count, is_number, make_plain, require
-from ..training.recipe import ANNEALED_BY, ANNEALS, check_annealing
+from ..training.folder import device_of
+from ..training.recipe import check_annealing
 from . import trial
-from .matching import MATCHES
 
-MODELS = ("mlp", *training.BINARY)
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
 BINARY_SURROGATES = ("htaf", "clipped_ste", "approx_sign", "swish_sign", "ede")
-SELECTIONS = ("none", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(trial.Shared):
-    """What a study compares: all combinations of the values below.
+class Settings(StudySettings):
+    """The settings of a study; the attributes are those of `configuration.StudySettings`.
 
     A surrogate, what is annealed and the identity in the weights are an arm of the study. Arms are compared with the
-    first one, either at the same slope and learning rate, or each at those with which it has the best validation
-    accuracy.
-
-    Attributes:
-        model: a spiking "mlp", or for images "bnn" or "dhn", as in `training.TrainConfig`.
-        dataset: names from `neuromorphic_datasets.names()`, for images from `neuromorphic_datasets.images.names()`, or
-            data of your own, as in `training.TrainConfig`; one or several. None for saccade-digits or, for images,
-            digits.
-        root: folder of the data set, or None for the default place. With several data sets, a folder with a subfolder
-            named after each data set that is not in the default place.
-        surrogates: specifications as in `htaf_snn.surrogate.resolve`; the first is the baseline of the tests. For
-            images also "relu", the floating-point twin of the network, at slope 1 and without annealing. None
-            for `SPIKING_SURROGATES` or, for images, `BINARY_SURROGATES`.
-        anneal: what is annealed, as in `training.TrainConfig`; one or several. A combination with a surrogate that has
-            no smooth step or no alpha, such as another library's, is left out.
-        identity: multiples of the identity in the weights at the start, as in `training.TrainConfig`; one or several.
-        slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
-        depths: numbers of hidden layers.
-        lrs: learning rates.
-        seeds: number of seeds; they are 0, 1, ….
-        select: "none" to compare arms at each slope and learning rate; "val" to compare each at the slope and learning
-            rate of its best mean validation accuracy, by depth and data set.
-        select_seeds: with "val", the number of seeds that select; the others are then trained at the selected places
-            alone, and they alone are compared. None for all seeds.
-        match: the quantity of each surrogate that is made equal to the reference's: "none", "peak", "half_width" or
-            "area".
-        reference: the surrogate that the others are matched to, and whose gradient theirs is compared with.
-        width: neurons per hidden layer.
-        folds: pool the parts of the data set, and test on fold ``seed % folds`` of this many; None keeps the parts.
-        resize, weight_surrogate, norm, epochs, batch_size, n_time_bins, schedule: as in `training.TrainConfig`.
-        alpha_end, train_fraction, device: likewise.
+    first one, either at the same slope and learning rate, or each at those with which it has the best mean validation
+    accuracy, by depth and data set. A combination of an annealing and a surrogate that has no smooth step or no alpha,
+    such as another library's, is left out; so are slopes and annealing of relu, the twin.
 
     Raises:
         ValueError: if a value is out of range, or repeated.
@@ -70,21 +40,8 @@ class Settings(trial.Shared):
         (30, ('saccade-digits',))
     """
 
-    # `__post_init__` replaces None by the defaults of the model.
-    dataset: tuple[str, ...] = None  # type: ignore[assignment]  # None is replaced in __post_init__
-    surrogates: tuple[str, ...] = None  # type: ignore[assignment]  # likewise
-    anneal: tuple[str, ...] = ("none",)
-    identity: tuple[float, ...] = (0.0,)
-    slopes: tuple[float, ...] = (1.0,)
-    depths: tuple[int, ...] = (2,)
-    lrs: tuple[float, ...] = (1e-3,)
-    seeds: int = 5
-    select: str = "none"
-    select_seeds: int | None = None
-
     def __post_init__(self):
-        make_plain(self)
-        check_choice("model", self.model, MODELS)
+        super().__post_init__()
         spiking = self.model in training.SPIKING
         if self.dataset is None or isinstance(self.dataset, str):
             object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
@@ -104,21 +61,17 @@ class Settings(trial.Shared):
             if not all(is_number(value) and 0 < value < float("inf") for value in getattr(self, name)):
                 raise ValueError(f"{name}: expected positive finite numbers, got {list(getattr(self, name))}")
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        counts = {"seeds": self.seeds, "width": self.width}
-        counts |= {f"depths, number {i + 1}": depth for i, depth in enumerate(self.depths)}
-        for name, value in counts.items():
-            require(name, value, "an integer >= 1", is_count)
-        check_choice("match", self.match, MATCHES)
+        for i, depth in enumerate(self.depths):
+            require(f"depths, number {i + 1}", depth, "an integer >= 1", is_count)
         for anneal in self.anneal:
-            check_choice("anneal", anneal, ANNEALS)
-        check_choice("select", self.select, SELECTIONS)
+            check_choice("anneal", anneal, get_args(AnnealOf))
         if self.select_seeds is not None:
             allowed = f"None or 1 to {self.seeds}" if self.select == "val" else "None without select='val'"
             valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
         if trial.TWIN in self.surrogates and spiking:
             raise ValueError(
-                f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for {', '.join(MODELS[1:])}"
+                f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for {', '.join(training.BINARY)}"
             )
         self._check_arms()
         self._check_effects()
@@ -173,7 +126,7 @@ class Settings(trial.Shared):
             # Refuses an unknown weight surrogate.
             first = next((config for config in configs.values() if config.surrogate != trial.TWIN), None)
             if first is not None:
-                training.binary_network(first.trained(), 1, 2, "htaf")
+                training.make_model(first.trained(), (1, 1, 1), 2, "htaf")
 
     @property
     def selecting_seeds(self) -> int:
@@ -212,8 +165,8 @@ class Settings(trial.Shared):
     def _seeds(
         self, seeds: range, dataset: str, arm: Sequence, depth: int, slope: float, lr: float
     ) -> list[trial.Config]:
-        shared = {field.name: getattr(self, field.name) for field in fields(trial.Shared)}
-        shared |= {"dataset": dataset, "root": self.root_of(dataset)}
+        shared = {field.name: getattr(self, field.name) for field in fields(Compared)}
+        shared |= {"dataset": dataset, "data_root": self.root_of(dataset)}
         shared |= dict(zip(("surrogate", "anneal", "identity"), arm, strict=True))
         shared |= {name: getattr(trial.Config, name) for name, anneals in ANNEALED_BY.items() if arm[1] not in anneals}
         return [trial.Config(**shared, slope=slope, depth=depth, lr=lr, seed=seed) for seed in seeds]
@@ -233,9 +186,9 @@ class Settings(trial.Shared):
 
     def root_of(self, dataset: str) -> str | None:
         """Return the folder of one of the data sets; None for the default place."""
-        if self.root is None or len(self.dataset) == 1:
-            return self.root
-        folder = Path(self.root, dataset)
+        if self.data_root is None or len(self.dataset) == 1:
+            return self.data_root
+        folder = Path(self.data_root, dataset)
         is_name = Path(dataset).name == dataset and ":" not in dataset
         return str(folder) if is_name and folder.is_dir() else None
 

@@ -8,12 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .. import hardening, training
 from .. import nn as hnn
+from ..configuration import Compared, Run
 from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
 from .matching import rescaled
@@ -24,32 +26,7 @@ TWIN = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What all trials of a study have in common; the fields are those of `compare.Settings`."""
-
-    model: str = "mlp"
-    dataset: str | tuple[str, ...] | None = None
-    root: str | None = None
-    resize: int | tuple[int, int] | None = None
-    match: str = "peak"
-    reference: str = "htaf"
-    width: int = 128
-    weight_surrogate: str = "clipped_ste"
-    norm: str = "auto"
-    identity: float | tuple[float, ...] = 0.0
-    epochs: int = 8
-    batch_size: int = 32
-    n_time_bins: int = 10
-    schedule: str = "constant"
-    anneal: str | tuple[str, ...] = "none"
-    alpha_end: float = 20.0
-    train_fraction: float = 1.0
-    folds: int | None = None
-    device: str = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(Shared):
+class Config(Compared):
     """The configuration of one trial: one of each of the values that `compare.Settings` lists."""
 
     dataset: str = "saccade-digits"
@@ -61,16 +38,14 @@ class Config(Shared):
     lr: float = 1e-3
     seed: int = 0
 
-    def trained(self) -> training.TrainConfig:
+    def trained(self) -> Run:
         """Return the configuration of the trial's training."""
-        shared = {field.name for field in fields(training.TrainConfig)} & {field.name for field in fields(Config)}
+        shared = {field.name for field in fields(Run)} & {field.name for field in fields(Config)}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
-        if self.model in training.SPIKING:
-            values["library"] = "fused"
         if self.surrogate == TWIN:
-            values |= {"model": TWIN, "weight_surrogate": training.TrainConfig.weight_surrogate}
+            values |= {"model": TWIN, "weight_surrogate": Run.weight_surrogate}
         fold = None if self.folds is None else self.seed % self.folds
-        return training.TrainConfig(**values, hidden=(self.width,) * self.depth, fold=fold)
+        return Run(**values, hidden=(self.width,) * self.depth, fold=fold)
 
 
 def surrogate_of(config: Config) -> Rescaled | None:
@@ -195,7 +170,7 @@ def times(train: Sized, seconds: float, curves: list[dict], device: torch.device
 
 def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
     shape, n_classes = training.sample_shape(samples), len(samples.classes)
-    return training.runs.make_model(config.trained(), shape, n_classes, surrogate)
+    return cast(Network, training.make_model(config.trained(), shape, n_classes, surrogate))
 
 
 def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .._checks import index_of
+from ..configuration import is_count, require
 from ..models import ICBM
 from ..nn._batches import check_in_order
 from ..nn._modes import in_eval
-from ..training.folder import is_count, require
 from .coding import Codes
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
 
@@ -14,46 +13,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .. import training
+from ..configuration import ConceptRecipe
 from ..models import ICBM
 from ..nn._batches import check_labels, unpack
 from ..nn._modes import in_eval
-from ..training.folder import check_same_data, check_same_run, is_number, read_settings, require, write_json
+from ..training.folder import CONFIG, DATA, check_same_data, check_same_run, read_config, write_json
 from ..training.loop import check_no_run
 from ..training.recipe import check_annealing
 
 _RATES = 0.05, 0.95
-
-
-@dataclass(frozen=True)
-class Recipe(training.recipe.Recipe):
-    """Settings of a training.
-
-    Attributes:
-        epochs, lr, schedule, anneal, alpha_end: as in `training.TrainConfig`.
-        activity, decorrelation, entropy: weights of the penalties, see `penalties`; at least 0.
-
-    Raises:
-        ValueError: if a value is out of range.
-
-    Example:
-        >>> Recipe(epochs=5, entropy=0.5).schedule
-        'cosine'
-        >>> Recipe(activity=-1.0)
-        Traceback (most recent call last):
-            ...
-        ValueError: activity: expected a number >= 0, got -1.0
-    """
-
-    lr: float = 8e-3
-    schedule: str = "cosine"
-    activity: float = 1.0
-    decorrelation: float = 0.01
-    entropy: float = 0.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("activity", "decorrelation", "entropy"):
-            require(name, getattr(self, name), "a number >= 0", lambda v: is_number(v) and 0 <= v < float("inf"))
 
 
 def penalties(concepts: Tensor) -> dict[str, Tensor]:
@@ -89,29 +57,24 @@ def penalties(concepts: Tensor) -> dict[str, Tensor]:
     }
 
 
-class _Penalty:
-    """The weighted penalties of the last forward pass."""
+@contextmanager
+def penalised(model: nn.Module, recipe: ConceptRecipe) -> Iterator[Callable[[], Tensor]]:
+    """Within the block, the function gives the weighted penalties of the model's last forward pass."""
+    weights = {name: getattr(recipe, name) for name in ("activity", "decorrelation", "entropy")}
+    last: list[Tensor] = []
 
-    _concepts: Tensor  # set by each forward pass
+    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        last[:] = [output]
 
-    def __init__(self, recipe: Recipe):
-        names = ("activity", "decorrelation", "entropy")
-        self._weights = {name: getattr(recipe, name) for name in names if getattr(recipe, name) > 0}
+    def total() -> Tensor:
+        values = penalties(last[0])
+        return sum((weight * values[name] for name, weight in weights.items() if weight), torch.zeros(()))
 
-    @contextmanager
-    def watching(self, activation: nn.Module) -> Iterator[None]:
-        def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            self._concepts = output
-
-        handle = activation.register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def __call__(self) -> Tensor:
-        values = penalties(self._concepts)
-        return sum((weight * values[name] for name, weight in self._weights.items()), torch.zeros(()))
+    handle = model.get_submodule("concept_layer.activation").register_forward_hook(keep)
+    try:
+        yield total
+    finally:
+        handle.remove()
 
 
 def fit(
@@ -120,13 +83,10 @@ def fit(
     val_loader: DataLoader | None = None,
     *,
     out: str | PathLike,
-    recipe: Recipe | None = None,
-    epochs: int | None = None,
+    recipe: ConceptRecipe | None = None,
     resume: bool = False,
     progress: bool = True,
     processes: training.Processes | None = None,
-    precision: str = "float32",
-    compiled: bool = False,
 ) -> list[dict]:
     """Train a model, by default with concepts that are 0 or 1 from the start.
 
@@ -134,15 +94,13 @@ def fit(
         model: on the device to train it on.
         train_loader: of (images, labels), all images of one shape.
         val_loader: likewise, or None.
-        out: folder for `config.json`, `metrics.jsonl` and the checkpoint; created if missing. It must not hold another
-            run, unless resuming. `concepts.load(out, model)` loads the weights into a model of the same structure.
+        out: folder for `config.json`, `data.json`, `metrics.jsonl` and the checkpoint; created if missing. It must not
+            hold another run, unless resuming. `training.load(out, model)` loads the weights into a model of the same
+            structure.
         recipe: settings of the training; None for the defaults.
-        epochs: overrides the recipe's.
         resume: continue the run in the folder, exactly as if never interrupted.
         progress: show a progress bar on standard error.
         processes: those that share the work, as in `training.fit`.
-        precision: "float32", or "bfloat16" for mixed precision.
-        compiled: train through `torch.compile`.
 
     Returns:
         The metrics of all epochs, as in `training.fit`; "spike_rate" is the concepts' mean.
@@ -159,35 +117,32 @@ def fit(
         >>> train, val, _ = images.loaders("digits", batch_size=256)
         >>> model = ICBM(nn.Flatten(), n_concepts=16, n_classes=10, in_features=64)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     metrics = fit(model, train, val, out=folder, recipe=Recipe(epochs=2), progress=False)
+        ...     metrics = fit(model, train, val, out=folder, recipe=ConceptRecipe(epochs=2), progress=False)
         >>> len(metrics), {"train_loss", "val_accuracy", "val_hardening_gap"} <= set(metrics[-1])
         (2, True)
     """
     if not isinstance(model, ICBM):
         raise TypeError(f"model: expected an ICBM, got {type(model).__name__}")
-    recipe = recipe or Recipe()
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
-    out, penalty = Path(out), _Penalty(recipe)
+    recipe = recipe or ConceptRecipe()
+    out = Path(out)
     surrogate = getattr(model.concept_layer.activation, "surrogate", None)
     start = surrogate.numbers() if surrogate else {}  # without addresses of callables, which differ between processes
-    own = Recipe(**{field.name: getattr(recipe, field.name) for field in fields(Recipe)})
+    own = ConceptRecipe(**{field.name: getattr(recipe, field.name) for field in fields(ConceptRecipe)})
     check_annealing(own, model)
-    writes = processes is None or processes.is_main
-    resumes = writes and resume and (out / "config.json").is_file()
+    is_main = processes is None or processes.is_main
+    resumes = is_main and resume and (out / CONFIG).is_file()
     if resumes:
-        check_same_run(own, read_settings(out, Recipe))
-    with _shape_restored_on_error(model), penalty.watching(model.concept_layer.activation):
+        check_same_run(own, read_config(out))
+    with _shape_restored_on_error(model), penalised(model, recipe) as penalty:
         check_first_batch(model, train_loader)
-        data = {"image_shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": start}
+        data = {"shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": start}
         if resumes:
             check_same_data(out, data)
-        if writes:
+        if is_main:
             out.mkdir(parents=True, exist_ok=True)
             check_no_run(out, resume)
-            path = out / "config.json"  # of `run`, which has more settings
-            before = json.loads(path.read_text()) if path.is_file() else {}
-            write_json(path, {**before, **asdict(own), **data})
+            write_json(out / CONFIG, asdict(own))
+            write_json(out / DATA, data)
         return training.fit(
             model,
             train_loader,
@@ -198,8 +153,8 @@ def fit(
             resume=resume,
             progress=progress,
             processes=processes,
-            precision=precision,
-            compiled=compiled,
+            precision=recipe.precision,
+            compiled=recipe.compiled,
             before_step=training.before_step(recipe, model, training.steps_in_epoch(model, train_loader, processes)),
             penalty=penalty,
         )

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ..configuration import is_count, require
 from ..models import ICBM
 from ..nn._batches import check_labels
-from ..training.folder import is_count, require
 from .coding import codes
 
 _TOLERANCE = 1e-4  # of a gradient, relative to the penalty

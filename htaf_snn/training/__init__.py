@@ -1,27 +1,17 @@
 """Training with progress, metrics, atomic checkpoints and exact resumption.
 
-A run's folder holds `config.json`, `metrics.jsonl` (one line per epoch), `checkpoint.safetensors` (model, optimizer and
-random state after the last finished epoch) and, once finished, `result.json`.
+A run's folder holds `config.json`, `data.json` (shape, classes and numbers of samples), `metrics.jsonl` (one line per
+epoch), `checkpoint.safetensors` (model, optimizer and random state after the last finished epoch) and, once finished,
+`result.json`.
 """
 
+from ..configuration import BINARY, OFFLINE, SPIKING, Run
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from .folder import read_config
 from .loop import evaluate, fit, steps_in_epoch
 from .processes import Processes
 from .recipe import before_step
-from .runs import (
-    BINARY,
-    OFFLINE,
-    SPIKING,
-    TrainConfig,
-    binary_network,
-    image_loaders,
-    load,
-    make_loaders,
-    read_config,
-    sample_shape,
-    train,
-    train_folds,
-)
+from .runs import load, make_loaders, make_model, sample_shape, train, train_folds
 
 __all__ = [
     "BINARY",
@@ -29,15 +19,14 @@ __all__ = [
     "OFFLINE",
     "SPIKING",
     "Processes",
-    "TrainConfig",
+    "Run",
     "before_step",
-    "binary_network",
     "evaluate",
     "fit",
-    "image_loaders",
     "load",
     "load_checkpoint",
     "make_loaders",
+    "make_model",
     "read_config",
     "sample_shape",
     "save_checkpoint",

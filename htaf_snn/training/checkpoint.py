@@ -49,13 +49,13 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"epoch": str(epoch)})
 
 
-def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
     """Restore model, optimizer and random state from a file of `save_checkpoint`, in place, on the model's device.
 
     Args:
         path: file to read.
         model: a model of the same structure.
-        optimizer: an Adam over its parameters.
+        optimizer: an Adam over its parameters; None to restore the model alone.
 
     Returns:
         The number of finished epochs.
@@ -94,6 +94,8 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
     except ValueError as error:  # of another surrogate
         model.load_state_dict(before)
         raise ValueError(f"{path}: {error}") from error
+    if optimizer is None:
+        return epoch
     for name, parameter in model.named_parameters():
         stored = _with_prefix(tensors, f"optimizer.{name}.")
         if stored:

@@ -1,65 +1,29 @@
-"""A run's folder and its settings, checked before anything is written, so that no folder stays half written."""
+"""A run's folder and its configuration, checked before anything is written, so that no folder stays half written."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from .._files import replacing
-from .checkpoint import CHECKPOINT
+from ..configuration import ConceptRecipe, ConceptRun, Run
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    Settings = TypeVar("Settings", bound=DataclassInstance)
-
-
-def is_count(value: object) -> bool:
-    """Return whether the value is an integer of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def is_number(value: object) -> bool:
-    """Return whether the value is a real number and no boolean."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_pair(value: object) -> bool:
-    """Return whether a value is a tuple of two positive integers."""
-    return isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
-
-
-def make_plain(config: DataclassInstance) -> None:
-    """Store a configuration's values as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
-    for field in fields(config):
-        object.__setattr__(config, field.name, _plain(getattr(config, field.name)))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_plain, value))
-    return str(value) if isinstance(value, PathLike) else value
-
-
-def require(name: str, value: object, expected: str, is_valid: Callable[[Any], object]) -> None:
-    """Raise ValueError naming the expected values unless this one is valid."""
-    try:
-        valid = is_valid(value)
-    except TypeError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+CONFIG = "config.json"
+DATA = "data.json"
+_WRITERS = {Run: "a run of htaf-snn train", ConceptRun: "one of htaf-snn icbm", ConceptRecipe: "one of concepts.fit"}
+RESULT = "result.json"
 
 
 def device_of(name: str) -> torch.device:
@@ -69,53 +33,70 @@ def device_of(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def read_settings(out: str | PathLike, kind: type[Settings]) -> Settings:
-    """Return the configuration of the run in a folder, a dataclass of that kind.
+def read_config(out: str | PathLike, expected: Any = None) -> Any:
+    """Return the configuration of the run in a folder.
+
+    Args:
+        out: folder of a run.
+        expected: the kind of its configuration; None for any.
+
+    Returns:
+        A `configuration.Run`, `ConceptRun` or, if `concepts.fit` wrote the folder, `ConceptRecipe`.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if `config.json` is damaged, or belongs to another command, which is named.
+        ValueError: if `config.json` is damaged or lacks a setting, or is of another kind.
+
+    Example:
+        >>> import tempfile
+        >>> from htaf_snn.training import Run, train
+        >>> run = Run(model="dhn", hidden=(16,), epochs=1, batch_size=256)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = train(run, folder, progress=False)
+        ...     read_config(folder) == run
+        True
     """
-    out = Path(out)
-    path = out / "config.json"
+    path = Path(out, CONFIG)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected the configuration of a run, got no file{_hint_without_settings(out)}"
-        )
+        hint = ""
+        if Path(out, "study.json").is_file():
+            hint = "; this is a study of htaf-snn compare, which stores no networks: open it with compare.Study(out)"
+        raise FileNotFoundError(f"{path}: expected the configuration of a run, got no file{hint}")
     try:
         values = json.loads(path.read_text())
-        missing = [field.name for field in fields(kind) if field.name not in values]
-        if not missing:
-            return kind(**{field.name: values[field.name] for field in fields(kind)})
-    except (ValueError, TypeError) as error:
+        kind = Run if "model" in values else ConceptRun if "n_concepts" in values else ConceptRecipe
+        missing = {field.name for field in fields(kind)} - values.keys()
+        config = None if missing else kind(**values)
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected a configuration written by htaf-snn, got {error!r}") from error
-    raise ValueError(f"{path}: expected a configuration with {missing[0]!r}, got none{_hint_of_another(values)}")
+    if kind is not (expected or kind):
+        raise ValueError(f"{path}: expected {_WRITERS[expected]}, got {_WRITERS[kind]}")
+    if missing:
+        raise ValueError(f"{path}: expected a configuration with {min(missing)!r}, got none")
+    return config
 
 
-def _hint_without_settings(out: Path) -> str:
-    """Return how to use a folder that has no configuration of a run."""
-    if (out / "study.json").is_file():
-        return "; this is a study of htaf-snn compare, which stores no networks: open it with compare.Study(out)"
-    if (out / CHECKPOINT).is_file():
-        return f"; its {CHECKPOINT} is from training.fit: rebuild the network and use training.load_checkpoint"
-    return ""
+def read_data(out: str | PathLike) -> dict[str, Any]:
+    """Return what a run's `data.json` says of its training data.
 
-
-def _hint_of_another(values: dict) -> str:
-    """Return which command wrote a configuration, and how to load its run."""
-    if "n_concepts" in values:
-        return "; this is a run of htaf-snn icbm: load it with concepts.load(out)"
-    if "decorrelation" in values:
-        return "; this is a run of concepts.fit: load it with concepts.load(out, model), where model has its structure"
-    if "library" in values:
-        return "; this is a run of htaf-snn train: load it with training.load(out)"
-    return ""
+    Raises:
+        FileNotFoundError, ValueError: if the file is missing or damaged.
+    """
+    path = Path(out, DATA)
+    if not path.is_file():
+        folds = sorted(Path(out).glob("fold*"))
+        hint = f"; load one of its folds, such as {folds[0]}" if folds else ""
+        raise FileNotFoundError(f"{path}: expected what the run was trained on, got no file{hint}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a file written by htaf-snn, got {error!r}") from error
 
 
 def check_folder(config: DataclassInstance, out: Path, resume: bool) -> None:
     """Raise ValueError unless the folder is new or empty or, to resume, has a run of the same settings."""
     if resume:
-        check_same_run(config, read_settings(out, type(config)))
+        check_same_run(config, read_config(out, type(config)))
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f"out: expected a new or empty folder, got {out}, which has files; resume it or name another")
 
@@ -145,8 +126,8 @@ def write_json(path: Path, values: dict) -> None:
 
 
 def check_same_data(out: Path, data: dict) -> None:
-    """Raise ValueError if the run in a folder was trained on other data, as its `config.json` describes them."""
-    before = json.loads((out / "config.json").read_text())
+    """Raise ValueError if the run in a folder was trained on other data than these, as `data.json` describes them."""
+    before = read_data(out)
     for name, value in json.loads(json.dumps(data)).items():
         if name in before and before[name] != value:
             raise ValueError(f"{name}: expected {before[name]}, as in the run to resume, got {value}")
@@ -156,7 +137,19 @@ def check_same_run(config: DataclassInstance, before: DataclassInstance) -> None
     """Raise ValueError if a setting differs from that of the run to resume, unless resuming may change it."""
     for field in fields(config):
         value, expected = getattr(config, field.name), getattr(before, field.name)
-        if field.name in ("root", "download", "device") or (field.name == "epochs" and value >= expected):
+        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and value >= expected):
             continue
         if value != expected:
             raise ValueError(f"{field.name}: expected {expected!r}, as in the run to resume, got {value!r}")
+
+
+def remove_run(out: Path) -> None:
+    """Delete the folder of a run, so that it can be started over; nothing if it does not exist.
+
+    Raises:
+        ValueError: if the folder holds no run, so that nothing else is deleted by mistake.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    read_config(out)
+    shutil.rmtree(out)

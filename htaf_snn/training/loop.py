@@ -27,7 +27,7 @@ from .processes import Processes
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("fp32", "bf16")
 METRICS = "metrics.jsonl"
 
 
@@ -215,7 +215,7 @@ class _Training:
     ) -> None:
         """Update the parameters, and show the sums of the loss, correct answers and samples, over all processes."""
         self.before_step(number, self.optimizer)
-        with torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=self.precision == "bf16"):
             scores, labels = class_scores(self.model, batch, self.network)
         scores = scores.float()
         # A process whose shard is empty still takes part in averaging the gradients.
@@ -311,7 +311,7 @@ def fit(
     progress: bool = True,
     label: str = "",
     processes: Processes | None = None,
-    precision: str = "float32",
+    precision: str = "fp32",
     compiled: bool = False,
     before_step: Callable[[int, torch.optim.Optimizer], None] = lambda number, optimizer: None,
     penalty: Callable[[], Tensor] | None = None,
@@ -332,7 +332,7 @@ def fit(
         label: text in front of the progress bar.
         processes: the processes from `Processes.launched`, all of which call this and share every batch of
             `train_loader`. The main one's weights are used, and it alone reads and writes the folder.
-        precision: "float32", or "bfloat16" for mixed precision by autocast.
+        precision: "fp32", or "bf16" for mixed precision by autocast.
         compiled: train through `torch.compile`.
         before_step: called with the number of the step, counted from the start of the first epoch, and the optimizer,
             to set what changes during training. It must depend on the number alone, so that resuming is exact.

@@ -1,82 +1,17 @@
-"""The settings of a training, and what they change in its course: learning rate, annealing, clipped weights."""
+"""What a recipe changes in the course of a training: learning rate, annealing, clipped weights."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import nn
 
 from .. import hardening
 from .. import nn as hnn
-from ..models._chain import NORMS
-from .folder import is_count, is_number, is_pair, make_plain, require
-from .loop import PRECISIONS
-
-ANNEALS = ("none", "hardness", "alpha")
-# The annealings on which a setting has an effect.
-ANNEALED_BY = {"alpha_end": ("alpha",)}
-_CHOICES = {
-    "schedule": ("constant", "cosine"),
-    "anneal": ANNEALS,
-    "precision": PRECISIONS,
-    "norm": ("auto", *NORMS),
-    "device": ("auto", "cpu", "cuda"),
-}
-_COUNT = ("an integer of at least 1", is_count)
-_VALID: dict[str, tuple[str, Callable[[Any], object]]] = {
-    **dict.fromkeys(("epochs", "batch_size", "n_time_bins", "n_concepts", "width"), _COUNT),
-    "hidden": ("one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v))),
-    "folds": ("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1)),
-    **dict.fromkeys(("lr", "alpha_end"), ("a number in (0, 1e6]", lambda v: is_number(v) and 0 < v <= 1e6)),
-    "val_fraction": ("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1),
-    "train_fraction": ("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1),
-    "identity": ("a number in [0, 1e6]", lambda v: is_number(v) and 0 <= v <= 1e6),
-    "resize": ("None, a side of at least 1 or (height, width)", lambda v: v is None or is_count(v) or is_pair(v)),
-    "seed": ("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63),
-    **{name: (f"one of {', '.join(choices)}", choices.__contains__) for name, choices in _CHOICES.items()},
-}
-
-
-@dataclass(frozen=True)
-class _Checked:
-    def __post_init__(self):
-        make_plain(self)
-        for field in fields(self):
-            if field.name in _VALID:
-                require(field.name, getattr(self, field.name), *_VALID[field.name])
-
-
-@dataclass(frozen=True)
-class Recipe(_Checked):
-    """How a network is trained; the fields are those of `TrainConfig`."""
-
-    epochs: int = 20
-    lr: float = 1e-3
-    schedule: str = "constant"
-    anneal: str = "none"
-    alpha_end: float = 20.0
-
-
-@dataclass(frozen=True)
-class Setup(_Checked):
-    """The data and the machine of a run; the fields are those of `TrainConfig`."""
-
-    dataset: str | None = None
-    root: str | None = None
-    download: bool = False
-    resize: int | tuple[int, int] | None = None
-    batch_size: int = 32
-    precision: str = "float32"
-    compiled: bool = False
-    seed: int = 0
-    val_fraction: float = 0.1
-    train_fraction: float = 1.0
-    device: str = "auto"
+from ..configuration import ANNEALED_BY, Recipe
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
@@ -129,7 +64,7 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
     """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
 
     Args:
-        recipe: a `TrainConfig`, or a `concepts.Recipe`.
+        recipe: such as a `Run`.
         model: the network to train.
         steps: training steps per epoch, see `steps_in_epoch`.
 
@@ -140,9 +75,9 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
         ValueError: as `htaf_snn.hardening.Anneal`, and if there is nothing to anneal.
 
     Example:
-        >>> from htaf_snn.training import TrainConfig
+        >>> from htaf_snn.training import Run
         >>> net = nn.Sequential(nn.Linear(2, 2), hnn.BinaryActivation("htaf"))
-        >>> prepare = before_step(TrainConfig(model="dhn", epochs=2, anneal="hardness"), net, steps=2)
+        >>> prepare = before_step(Run(model="dhn", epochs=2, anneal="hardness"), net, steps=2)
         >>> for number in range(4):
         ...     prepare(number, torch.optim.Adam(net.parameters()))
         ...     print(net[1].surrogate.hardness)

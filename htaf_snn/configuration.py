@@ -1,0 +1,503 @@
+"""The configuration of a run: its data, its network and its recipe.
+
+The fields are at once the options of the commands, the keys of configuration files and of a run's `config.json`, and
+what a study varies. Nothing here imports torch, so that a command shows its help at once.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from itertools import pairwise
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Settings = TypeVar("Settings", bound=DataclassInstance)
+
+SPIKING = ("mlp", "cnn")
+# Networks of images with binary activations.
+BINARY = ("bnn", "dhn")
+MODELS = (*SPIKING, *BINARY, "relu")
+OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
+
+
+def is_count(value: object) -> bool:
+    """Return whether the value is an integer of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_number(value: object) -> bool:
+    """Return whether the value is a real number and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_pair(value: object) -> bool:
+    """Return whether a value is a tuple of two positive integers."""
+    return isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
+
+
+class Valid(NamedTuple):
+    """Which values a field takes, in words and as a function."""
+
+    expected: str
+    is_valid: Callable[[Any], object]
+
+
+class Only(NamedTuple):
+    """The models on which a field has an effect."""
+
+    models: tuple[str, ...]
+
+
+def within(low: float, high: float, brackets: str = "[]") -> Valid:
+    """Return the constraint to an interval; brackets are those of mathematics."""
+
+    def is_valid(value: Any) -> bool:
+        below = value > low if brackets[0] == "(" else value >= low
+        return is_number(value) and below and (value < high if brackets[1] == ")" else value <= high)
+
+    return Valid(f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}".replace("e+06", "e6"), is_valid)
+
+
+Count = Annotated[int, Valid("an integer of at least 1", is_count)]
+Sizes = Annotated[
+    tuple[int, ...],
+    Valid("one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v))),
+]
+Positive = Annotated[float, within(0, 1e6, "(]")]
+NotNegative = Annotated[float, within(0, 1e6)]
+Seed = Annotated[int, Valid("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)]
+Resize = Annotated[
+    int | tuple[int, int] | None,
+    Valid("None, a side of at least 1 or (height, width)", lambda v: v is None or is_count(v) or is_pair(v)),
+]
+Folds = Annotated[int | None, Valid("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))]
+Schedule = Literal["constant", "cosine"]
+AnnealOf = Literal["none", "hardness", "alpha"]
+Norm = Literal["auto", "batch", "none"]
+Device = Literal["auto", "cpu", "cuda"]
+Match = Literal["none", "peak", "half_width", "area"]
+# The annealings on which a setting has an effect.
+ANNEALED_BY = {"alpha_end": ("alpha",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Settings whose values are made plain and checked."""
+
+    def __post_init__(self):
+        make_plain(self)
+        for name, valid in constraints(type(self)).items():  # type: ignore[arg-type]  # a class can be hashed
+            require(name, getattr(self, name), *valid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Checked):
+    """What a network is trained on.
+
+    Attributes:
+        dataset: a published set by its name; your own folder of class folders; or your own data set, FILE.py:NAME.
+            Without one, saccade-digits or, for images, digits, which need no download.
+        data_root: folder of a published set; otherwise its usual place.
+        download: fetch the set if it is missing.
+        resize: the side, or height and width, that images in files are brought to; otherwise all have one size.
+        batch_size: samples per batch.
+        val_fraction: fraction of the training samples held out for validation, in [0, 1).
+        train_fraction: fraction of the others that is trained on, in (0, 1].
+    """
+
+    dataset: Annotated[
+        str | None,
+        Valid(
+            "a name, a folder or FILE.py:NAME, as text (training.fit takes loaders of a set)",
+            lambda v: v is None or isinstance(v, str),
+        ),
+    ] = None
+    data_root: str | None = None
+    download: bool = False
+    resize: Resize = None
+    batch_size: Count = 32
+    val_fraction: Annotated[float, within(0, 1, "[)")] = 0.1
+    train_fraction: Annotated[float, within(0, 1, "(]")] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recordings(Data):
+    """What a spiking network is trained on; the other attributes are those of `Data`.
+
+    Attributes:
+        n_time_bins: frames, that is time steps, per recording.
+        folds: pool all recordings, and train and test on each of this many stratified folds.
+        fold: train and test on this fold alone, counted from 0.
+    """
+
+    n_time_bins: Annotated[int, Valid("an integer of at least 1", is_count), Only(SPIKING)] = 10
+    folds: Folds = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is trained.
+
+    Attributes:
+        model: spiking, mlp or cnn; of images, bnn (binary), dhn (deep Heaviside) or relu (their floating-point twin).
+        library: whose neurons a spiking network has: fused, this package's; snntorch, with the same results; or norse.
+        surrogate: a specification such as "htaf(beta=8)" or snntorch.atan.
+        weight_surrogate: surrogate of the bnn's weights, or magnitude_aware.
+        hidden: neurons, or channels of the cnn, per hidden layer.
+        norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
+        identity: multiple of the identity in the weights at the start, as in DiracNets.
+    """
+
+    model: Literal[MODELS] = "mlp"  # type: ignore[valid-type]  # the names stand once, above
+    library: Annotated[Literal["fused", "snntorch", "norse"], Only(SPIKING)] = "fused"
+    surrogate: Annotated[str, Only((*SPIKING, *BINARY))] = "htaf"
+    weight_surrogate: Annotated[str, Only(("bnn",))] = "clipped_ste"
+    hidden: Sizes = (256, 256)
+    norm: Annotated[Norm, Only(("mlp", "dhn", "relu"))] = "auto"
+    identity: Annotated[float, within(0, 1e6), Only(("mlp", "dhn", "relu"))] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training data.
+        lr: learning rate of Adam, in (0, 1e6].
+        schedule: of the learning rate: constant, or cosine, which rises in the first tenth of the steps and then falls
+            to 0.
+        anneal: none; hardness, from smooth (0, or the surrogate's own) to hard (1); or alpha, which makes a smooth
+            network steeper, up to the last alpha.
+        alpha_end: last alpha, with anneal alpha.
+        precision: fp32, or bf16 for mixed precision.
+        compiled: train through torch.compile.
+    """
+
+    epochs: Count = 20
+    lr: Positive = 1e-3
+    schedule: Schedule = "constant"
+    anneal: Annotated[AnnealOf, Only((*SPIKING, *BINARY))] = "none"
+    alpha_end: Annotated[float, within(0, 1e6, "(]"), Only((*SPIKING, *BINARY))] = 20.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Recipe, Network, Recordings):
+    """A run of `training.train`; the defaults take some 20 s on two cores.
+
+    The other attributes are those of `Recordings`, `Network` and `Recipe`.
+
+    Attributes:
+        seed: of weights, order and split.
+        device: auto, cpu or cuda.
+
+    Raises:
+        ValueError: if a value is out of range, or is not the default and has no effect on the model. `training.train`
+            refuses an unknown surrogate or data set.
+
+    Example:
+        >>> run = Run(model="dhn", hidden=(64, 64), schedule="cosine")
+        >>> run.dataset, run.epochs
+        ('digits', 20)
+        >>> Run(lr=0.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: lr: expected a number in (0, 1e6], got 0.0
+    """
+
+    seed: Seed = 0
+    device: Device = "auto"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_effects()
+        if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
+            raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
+        if self.dataset is None:
+            object.__setattr__(self, "dataset", OFFLINE[self.model])
+
+    def _check_effects(self) -> None:
+        """Raise ValueError if a value is no default and has no effect."""
+        if self.folds is not None and self.model not in SPIKING:
+            raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
+        if self.resize is not None and self.model in SPIKING:
+            raise ValueError(f"resize: {self.resize!r} has no effect on the model {self.model}, only on images")
+        for name, suited in effects(type(self)).items():  # type: ignore[arg-type]
+            value = getattr(self, name)
+            if self.model not in suited and value != getattr(type(self), name):
+                raise ValueError(
+                    f"{name}: {value!r} has no effect on the model {self.model}, only on {', '.join(suited)}"
+                )
+        if self.identity and all(a != b for a, b in pairwise(self.hidden)):
+            raise ValueError(
+                f"identity: {self.identity!r} has no effect without two hidden layers of the same width in a row, got "
+                f"hidden={self.hidden}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptRecipe(Recipe, Checked):
+    """How an ICBM is trained; the other attributes are those of `Recipe`.
+
+    Attributes:
+        activity: weight of the penalty on concept rates outside 5 to 95 %.
+        decorrelation: weight of the penalty on squared correlations between concepts.
+        entropy: weight of the penalty on concept rates away from one half.
+
+    Raises:
+        ValueError: if a value is out of range.
+
+    Example:
+        >>> ConceptRecipe(epochs=5, entropy=0.5).schedule
+        'cosine'
+        >>> ConceptRecipe(activity=-1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: activity: expected a number in [0, 1e6], got -1.0
+    """
+
+    lr: Positive = 8e-3
+    schedule: Schedule = "cosine"
+    activity: NotNegative = 1.0
+    decorrelation: NotNegative = 0.01
+    entropy: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptRun(ConceptRecipe, Data):
+    """A run of `concepts.train`; the other attributes are those of `Data` and `ConceptRecipe`.
+
+    Attributes:
+        n_concepts: number of concepts.
+        surrogate: a specification such as "htaf(beta=8)"; for comparison also relu or relaxed_bernoulli.
+        width: channels of the first stage of the backbone.
+        max_concepts_per_class: fit a sparse head with at most this many weights per class.
+        seed: of weights, order and split.
+        device: auto, cpu or cuda.
+
+    Raises:
+        ValueError: if a value is out of range; `concepts.train` refuses an unknown data set or surrogate.
+
+    Example:
+        >>> run = ConceptRun(n_concepts=32, max_concepts_per_class=4)
+        >>> run.dataset, run.epochs
+        ('digits', 20)
+        >>> ConceptRun(n_concepts=8, max_concepts_per_class=9)
+        Traceback (most recent call last):
+            ...
+        ValueError: max_concepts_per_class: expected None or 1 to 8, got 9
+    """
+
+    dataset: str = "digits"
+    batch_size: Count = 64
+    n_concepts: Count = 64
+    surrogate: str = "htaf(alpha=0.5)"
+    width: Count = 16
+    max_concepts_per_class: int | None = None
+    seed: Seed = 0
+    device: Device = "auto"
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            "max_concepts_per_class",
+            self.max_concepts_per_class,
+            "None" if self.surrogate == "relu" else f"None or 1 to {self.n_concepts}",
+            lambda v: v is None or (is_count(v) and v <= self.n_concepts and self.surrogate != "relu"),
+        )
+
+
+Several = tuple[str, ...]
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Checked):
+    """What all trials of a study have in common.
+
+    Attributes:
+        model: spiking, mlp; of images, bnn (binary) or dhn (deep Heaviside).
+        dataset: as in `Data`.
+        data_root: folder of a published set; with several, a folder with a subfolder for each, by name.
+        resize: as in `Data`.
+        match: quantity made equal for all surrogates: none, peak, half_width or area.
+        reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
+        width: neurons per hidden layer.
+        weight_surrogate: surrogate of the bnn's weights, or magnitude_aware.
+        norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
+        identity: multiple of the identity in the weights at the start.
+        epochs: passes over the training data.
+        batch_size: samples per batch.
+        n_time_bins: frames, that is time steps, per recording.
+        schedule: of the learning rate, constant or cosine, as in `Recipe`.
+        anneal: none, hardness or alpha, as in `Recipe`.
+        alpha_end: last alpha, with anneal alpha.
+        train_fraction: fraction of the training data left after validation that is trained on, in (0, 1].
+        folds: pool all recordings; seed s tests on fold s modulo this number of stratified folds.
+        device: auto, cpu or cuda; workers share a GPU.
+    """
+
+    model: Literal["mlp", *BINARY] = "mlp"  # type: ignore[valid-type]  # the names stand once, above
+    dataset: str | Several | None = None
+    data_root: str | None = None
+    resize: Resize = None
+    match: Match = "peak"
+    reference: str = "htaf"
+    width: Annotated[int, Valid("an integer >= 1", is_count)] = 128
+    weight_surrogate: str = "clipped_ste"
+    norm: Norm = "auto"
+    identity: float | Numbers = 0.0
+    epochs: Count = 8
+    batch_size: Count = 32
+    n_time_bins: Count = 10
+    schedule: Schedule = "constant"
+    anneal: str | Several = "none"
+    alpha_end: Positive = 20.0
+    train_fraction: Annotated[float, within(0, 1, "(]")] = 1.0
+    folds: Folds = None
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings(Compared):
+    """What a study compares: all combinations of the values below.
+
+    The other attributes are those of `Compared`.
+
+    Attributes:
+        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
+        surrogates: specifications such as "htaf(beta=8)" or snntorch.atan; the first is the baseline of the tests. For
+            images also relu, the floating-point twin. Without them, five of the field, others for images.
+        anneal: what is annealed, none, hardness or alpha; one or several.
+        identity: multiples of the identity in the weights at the start.
+        slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
+        depths: numbers of hidden layers.
+        lrs: learning rates.
+        seeds: number of seeds, 0, 1, …; at least 3 for a claim.
+        select: val, to compare each arm at the slope and learning rate that validation chose; or none.
+        select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
+            Without it, all select.
+    """
+
+    # `compare.Settings` replaces None by the defaults of the model.
+    dataset: Several = None  # type: ignore[assignment]
+    surrogates: Several = None  # type: ignore[assignment]
+    anneal: Several = ("none",)
+    identity: Numbers = (0.0,)
+    slopes: Numbers = (1.0,)
+    depths: tuple[int, ...] = (2,)
+    lrs: Numbers = (1e-3,)
+    seeds: Annotated[int, Valid("an integer >= 1", is_count)] = 5
+    select: Literal["none", "val"] = "none"
+    select_seeds: int | None = None
+
+
+@cache
+def constraints(kind: Any) -> dict[str, Valid]:
+    """Return which values each field of a dataclass takes: its `Valid`, its choices, or its type."""
+    found = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        plain, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+        valid = next((extra for extra in extras if isinstance(extra, Valid)), None)
+        found[name] = valid or (_one_of(get_args(plain)) if get_origin(plain) is Literal else _of_type(plain))
+    return found
+
+
+@cache
+def effects(kind: Any) -> dict[str, tuple[str, ...]]:
+    """Return the models on which each field that is marked with `Only` has an effect."""
+    hints = get_type_hints(kind, include_extras=True).items()
+    return {name: extra.models for name, hint in hints for extra in get_args(hint)[1:] if isinstance(extra, Only)}
+
+
+def _one_of(choices: Collection[str]) -> Valid:
+    return Valid(f"one of {', '.join(choices)}", choices.__contains__)
+
+
+def _of_type(hint: Any) -> Valid:
+    kinds = get_args(hint) or (hint,)
+    if any(get_origin(kind) is tuple for kind in (hint, *kinds)):  # the elements are checked where they are used
+        return Valid("", lambda value: True)
+    words = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "None"}
+    expected = " or ".join(words.get(kind, str(kind)) for kind in kinds)
+    return Valid(expected, lambda value: type(value) in kinds)
+
+
+def make_plain(settings: DataclassInstance) -> None:
+    """Store the values of settings as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return str(value) if isinstance(value, PathLike) else value
+
+
+def require(name: str, value: object, expected: str, is_valid: Callable[[Any], object]) -> None:
+    """Raise ValueError naming the expected values unless this one is valid."""
+    try:
+        valid = is_valid(value)
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}{did_you_mean(value, expected)}")
+
+
+def did_you_mean(value: object, expected: str) -> str:
+    """Return a hint at the one of the names after "one of" in a text that a value resembles, or an empty one."""
+    choices = expected.partition("one of ")[2].split(", ")
+    near = get_close_matches(value, choices, 1) if isinstance(value, str) else ()
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, Any]:
+    r"""Return the settings in a configuration file.
+
+    Args:
+        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields.
+        kind: the dataclass, such as `Run`, whose fields they are; not all have to be there.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or a key is no field.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "wide.toml"
+        ...     _ = path.write_text('model = "dhn"\nhidden = [512, 512]\n')
+        ...     Run(**read_file(path, Run)).hidden
+        (512, 512)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a configuration file, got no file")
+    try:
+        values = (json if path.suffix == ".json" else tomllib).loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected TOML, or JSON in a file named .json, got {error}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: expected settings, got {type(values).__name__}")
+    names = [field.name for field in fields(kind)]
+    for name in values:
+        if name not in names:
+            expected = f"one of {', '.join(names)}"
+            raise ValueError(f"{path}: expected {expected}, got {name!r}{did_you_mean(name, expected)}")
+    return dict(values)
