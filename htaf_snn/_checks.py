@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from ._hints import did_you_mean
+
 
 def describe(value: object) -> str:
     """Return a value as messages show it."""
@@ -55,7 +57,8 @@ def is_readable(x: Tensor) -> bool:
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError unless value is one of the choices."""
     if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+        expected = f"one of {', '.join(choices)}"
+        raise ValueError(f"{name}: expected {expected}, got {value!r}{did_you_mean(value, expected)}")
 
 
 def index_of(name: str, value: Any, size: int, kind: str = "") -> int:

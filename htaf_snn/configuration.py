@@ -10,7 +10,6 @@ import json
 import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from os import PathLike
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from ._hints import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -458,13 +459,6 @@ def require(name: str, value: object, expected: str, is_valid: Callable[[Any], o
         valid = False
     if not valid:
         raise ValueError(f"{name}: expected {expected}, got {value!r}{did_you_mean(value, expected)}")
-
-
-def did_you_mean(value: object, expected: str) -> str:
-    """Return a hint at the one of the names after "one of" in a text that a value resembles, or an empty one."""
-    choices = expected.partition("one of ")[2].split(", ")
-    near = get_close_matches(value, choices, 1) if isinstance(value, str) else ()
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from torch import nn
 
 from htaf_snn import HTAF, hardening, models, training
 from htaf_snn import nn as hnn
-from htaf_snn.models.neurons import LeakyOverTime
 from htaf_snn.surrogate import Foreign
 
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
@@ -106,13 +105,13 @@ def test_surrogates_are_named_by_their_layers():
     net = nn.ModuleDict(
         {
             "fused": hnn.Sequential(nn.Linear(2, 2), hnn.Leaky(0.9)),
-            "snntorch": LeakyOverTime("htaf"),
+            "snntorch": models.neuron("snntorch"),
             "icbm": models.ICBM(nn.Linear(2, 2), 2, 2, in_features=2),
             "own": OwnLayer(),
             "alone": HTAF(),
         }
     )
-    expected = ["fused.1", "snntorch.leaky", "icbm.concept_layer.activation", "own.my_surrogate", "alone"]
+    expected = ["fused.1", "snntorch.neuron", "icbm.concept_layer.activation", "own.my_surrogate", "alone"]
     assert list(hardening.annealable(net, "hardness")) == expected
     hardening.Anneal(net, "alpha", 1.0, 3.0, steps=1, ends=dict.fromkeys(expected, 2.0)).step()
     assert {surrogate.alpha for surrogate in hardening.surrogates(net).values()} == {2.0}

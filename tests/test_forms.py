@@ -11,6 +11,7 @@ from torch import nn
 import htaf_snn
 from htaf_snn import HTAF, functional, hardening, interop, models, profile, surrogate
 from htaf_snn import nn as hnn
+from htaf_snn.bench.peers import OutputOf
 from htaf_snn.compare.matching import rescaled
 
 
@@ -73,8 +74,8 @@ PARTS = {
     "models.ICBM": lambda s: nn.Sequential(
         nn.Flatten(0, 1), models.ICBM(nn.Flatten(), n_concepts=8, n_classes=8, in_features=8, surrogate=s)
     ),
-    "models.neuron, fused": lambda s: models.neuron("fused", s),
-    "models.neuron, snntorch": lambda s: models.neuron("snntorch", s),
+    "models.neuron, fused": lambda s: OutputOf(models.neuron("fused", s)),
+    "models.neuron, snntorch": lambda s: OutputOf(models.neuron("snntorch", s)),
     "compare.rescaled": lambda s: rescaled(s, "htaf", "none", slope=2.0),
     "profile.measure": lambda s: lambda x: x * profile.measure(s, deltas=[0.5]).peak,
     "interop.SurrogateFunction": lambda s: interop.SurrogateFunction(s),

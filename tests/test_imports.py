@@ -12,11 +12,12 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("triton", "numba", "snntorch", "norse", "tonic", "matplotlib", "scipy", "sklearn", "cyclopts")
 # What each part may import of this package, besides what those below it may.
 BELOW = {
-    "_checks": set(),
+    "_checks": {"_hints"},
     "_files": set(),
+    "_hints": set(),
     "_memory": set(),
     "_pages": set(),
-    "configuration": set(),
+    "configuration": {"_hints"},
     "surrogate": {"_checks", "_files"},
     "neurons": {"surrogate"},
     "kernels": {"neurons", "_files"},

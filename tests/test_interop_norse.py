@@ -15,10 +15,10 @@ from norse.torch.module import lif_adex_refrac as adex
 from norse.torch.module.encode import ConstantCurrentLIFEncoder, SpikeLatencyLIFEncoder
 
 import htaf_snn
-from htaf_snn import interop, surrogate
+from htaf_snn import interop, models, surrogate
 from htaf_snn.interop import norse as interop_norse
 from htaf_snn.interop import snntorch as interop_snntorch
-from htaf_snn.models.neurons import LIFOverTime
+from htaf_snn.models.neurons import over_time
 from htaf_snn.surrogate import Formula, Surrogate, formula, specifications
 
 MODULES = [
@@ -546,7 +546,7 @@ def test_a_method_that_norse_lacks_is_not_offered():
 @pytest.mark.parametrize("name", surrogate.names())
 def test_lif_over_time_computes_every_surrogate_as_it_is_while_registered(name):
     own = surrogate.resolve(name)
-    layer = LIFOverTime(own)
+    layer = models.neuron("norse", own)
     with pytest.raises(RuntimeError, match=r"Norse does not know '.*\(.*'; call htaf_snn.register\(\) first"):
         layer(torch.ones(3, 2, 4))
     x = (8 * torch.rand(6, 2, 4)).requires_grad_()
@@ -560,7 +560,7 @@ def test_lif_over_time_computes_every_surrogate_as_it_is_while_registered(name):
         expected.append(z)
     (grad,) = torch.autograd.grad(torch.stack(expected).sum(), x)
     with htaf_snn.register():
-        spikes = layer(x)
+        spikes, _ = layer(x)
         assert torch.equal(spikes, torch.stack(expected)) and 0 < spikes.mean() < 1
         torch.testing.assert_close(torch.autograd.grad(spikes.sum(), x)[0], grad)
     with pytest.raises(RuntimeError, match="Norse does not know"):
@@ -569,6 +569,7 @@ def test_lif_over_time_computes_every_surrogate_as_it_is_while_registered(name):
 
 @pytest.mark.parametrize("name", NORSE_METHODS)
 def test_lif_over_time_needs_no_register_for_norse_s_own(name):
-    layer, x = LIFOverTime(f"norse.{name}(alpha=1.0)"), 8 * torch.rand(6, 2, 4)
-    expected, _ = norse.LIF(norse.LIFParameters(method=name, alpha=torch.tensor(1.0), v_th=torch.tensor(0.3)))(x)
-    assert torch.equal(layer(x), expected) and bound() == ORIGINAL
+    neuron = norse.LIF(norse.LIFParameters(method=name, alpha=torch.tensor(1.0), v_th=torch.tensor(0.3)))
+    x = 8 * torch.rand(6, 2, 4)
+    layer, (expected, _) = over_time(neuron), neuron(x)
+    assert torch.equal(layer(x)[0], expected) and bound() == ORIGINAL

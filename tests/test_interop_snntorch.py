@@ -11,12 +11,11 @@ import torch
 from snntorch import utils
 
 import htaf_snn
-from htaf_snn import HTAF, surrogate
+from htaf_snn import HTAF, models, surrogate
 from htaf_snn import nn as hnn
 from htaf_snn.hardening import Anneal
 from htaf_snn.interop import snntorch as interop_snntorch
 from htaf_snn.interop import to_snntorch
-from htaf_snn.models.neurons import LeakyOverTime
 from htaf_snn.surrogate import Rescaled
 
 ALPHA, BETA = 0.8, 5.0
@@ -442,18 +441,18 @@ def test_parameters_are_learned_by_name(learn, names):
 def test_leaky_over_time_below_hardness_1_runs_registered_only_and_then_resets_hard(hardness):
     spec = f"htaf(hardness={hardness})"
     torch.manual_seed(6)
-    layer, x = LeakyOverTime(spec, beta=0.75), 3 * torch.rand(6, 2, 3)
+    layer, x = models.neuron("snntorch", spec, "leaky(beta=0.75)"), 3 * torch.rand(6, 2, 3)
     with pytest.raises(RuntimeError, match=r"hardness: below 1 .* call htaf_snn.register\(\)"):
         layer(x)
     with htaf_snn.register():
-        y = layer(x)
+        y, _ = layer(x)
     with pytest.raises(RuntimeError, match="hardness: below 1"):
         layer(x)
     torch.testing.assert_close(y, hnn.Leaky(0.75, surrogate=spec)(x)[0])
     mem, expected = torch.zeros_like(x[0]), []
     for current in x:
         mem = 0.75 * mem + current - (mem > 1).to(x)
-        expected.append(layer.leaky.spike_grad(mem - 1))
+        expected.append(layer.neuron.spike_grad(mem - 1))
     assert torch.equal(y, torch.stack(expected)) and ((y > 0.02) & (y < 0.98)).any() and (mem > 1).any()
 
 
@@ -482,29 +481,29 @@ def test_a_rescaled_surrogate_keeps_its_factors(delay, hardness):
         for current in x:
             spike, mem = neuron(current, mem)
             spikes.append(spike)
-        results = [torch.stack(spikes), *([LeakyOverTime(rescaled)(x)] if delay else [])]
+        results = [torch.stack(spikes), *([models.neuron("snntorch", rescaled)(x)[0]] if delay else [])]
     for result in results:
         torch.testing.assert_close(result, expected)
         torch.testing.assert_close(torch.autograd.grad(result.sum(), x)[0], grad)
     if hardness < 1:
         with pytest.raises(RuntimeError, match="hardness: below 1"):
-            LeakyOverTime(rescaled)(x)
+            models.neuron("snntorch", rescaled)(x)
 
 
 @pytest.mark.parametrize("surrogate", ["htaf", "snntorch.atan", torch.sigmoid])
 def test_leaky_over_time_runs_unregistered_at_hardness_1(surrogate):
-    assert LeakyOverTime(surrogate)(torch.rand(3, 2, 4)).shape == (3, 2, 4)
+    assert models.neuron("snntorch", surrogate)(torch.rand(3, 2, 4))[0].shape == (3, 2, 4)
 
 
 def test_another_s_htaf_in_snntorch_is_not_taken_for_hard_resets(monkeypatch):
     monkeypatch.setattr(snn.surrogate, "htaf", snn.surrogate.atan, raising=False)
     with pytest.raises(RuntimeError, match="hardness: below 1"):
-        LeakyOverTime("htaf(hardness=0.3)")(torch.rand(3, 2, 4))
+        models.neuron("snntorch", "htaf(hardness=0.3)")(torch.rand(3, 2, 4))
 
 
 @pytest.mark.usefixtures("registered")
 def test_annealing_the_hardness_compiles_nothing_again():
-    layer, x, graphs = LeakyOverTime("htaf"), 2 * torch.rand(3, 2, 4), []
+    layer, x, graphs = models.neuron("snntorch"), 2 * torch.rand(3, 2, 4), []
     anneal = Anneal(layer, "hardness", start=0.1, end=0.9, steps=20)
     torch._dynamo.reset()
     compiled = torch.compile(layer, backend=lambda graph, inputs: graphs.append(graph) or graph)

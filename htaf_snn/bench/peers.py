@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from ..interop import sinabs, spikingjelly, to_norse, to_snntorch
-from ..models.neurons import LeakyOverTime, LIFOverTime
+from ..models.neurons import neuron
 from ..surrogate import HTAF, ATan, FastSigmoid
 
 
@@ -39,7 +39,7 @@ class _SteppedByIndex(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.leaky = LeakyOverTime("snntorch.atan").leaky
+        self.leaky = neuron("snntorch", "snntorch.atan").get_submodule("neuron")
 
     def forward(self, currents: Tensor) -> Tensor:
         mem = torch.zeros_like(currents[0])
@@ -80,8 +80,8 @@ _LIF = {
     "hnn.LIF": _ours(lambda: hnn.LIF(surrogate=HTAF())),
     "hnn.LIF, FastSigmoid": _ours(lambda: hnn.LIF(surrogate=FastSigmoid(100.0))),
     "snn.Leaky, stepped": Peer(_SteppedByIndex, "snntorch"),
-    "snn.Leaky, stepped, unbound": Peer(lambda: LeakyOverTime("snntorch.atan"), "snntorch"),
-    "norse.LIF": Peer(lambda: LIFOverTime("norse.super(alpha=100.0)", v_th=1.0), "norse"),
+    "snn.Leaky, stepped, unbound": Peer(lambda: _OutputOfTheirs(neuron("snntorch", "snntorch.atan")), "snntorch"),
+    "norse.LIF": Peer(lambda: _OutputOfTheirs(neuron("norse", "norse.super(alpha=100.0)", "lif")), "norse"),
     "sinabs.LIF": Peer(lambda: sinabs.LIFOverTime(), "sinabs"),
     "SpikingJelly": Peer(spikingjelly.LIFOverTime, "spikingjelly"),
 }

@@ -60,6 +60,7 @@ def activity(model: Network, loader: Iterable[tuple[Tensor, Tensor]]) -> dict:
 
     def spikes(number: int) -> Callable[[nn.Module, tuple, Tensor], None]:
         def hook(module, inputs, output):
+            output = output[0] if isinstance(output, tuple) else output  # with the state
             counts[number] = counts[number] + (output > 0).flatten(0, batch_dims - 1).sum(0).flatten()
 
         return hook

@@ -121,7 +121,7 @@ def _scores(net: Network, weights: dict[str, Tensor], frames: Tensor) -> tuple[T
     for number, (layer, neuron) in enumerate(zip(net.layers, net.neurons, strict=True)):
         currents = _over_seeds(layer, weights, f"layers.{number}.", x.transpose(0, 1).flatten(1, 2))
         currents = currents.unflatten(1, (steps, batch)).transpose(0, 1)
-        x = neuron(currents.flatten(1, 2)).unflatten(1, (seeds, batch))
+        x = neuron(currents.flatten(1, 2))[0].unflatten(1, (seeds, batch))
         rates.append(x.detach().transpose(0, 1).flatten(1).mean(1))
     return _over_seeds(net.get_submodule("readout"), weights, "readout.", x.mean(0)), torch.stack(rates)
 

@@ -2,9 +2,10 @@
 
 from .binarizing import binarize
 from .binary import BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, summary
+from .deep import PLIFNet, SEWResNet, Spikformer, SpikingVGG11
 from .icbm import ICBM, ImageEncoder
 from .neurons import neuron
-from .spiking import SpikingCNN, SpikingMLP
+from .spiking import SpikingCNN, SpikingMLP, SpikingNet
 
 __all__ = [
     "ICBM",
@@ -12,9 +13,14 @@ __all__ = [
     "BinaryResNet",
     "DeepHeavisideNet",
     "ImageEncoder",
+    "PLIFNet",
     "ReLUNet",
+    "SEWResNet",
+    "Spikformer",
     "SpikingCNN",
     "SpikingMLP",
+    "SpikingNet",
+    "SpikingVGG11",
     "binarize",
     "neuron",
     "summary",

@@ -2,44 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .. import nn as hnn
 from .._checks import check_floating
 from ..nn.events import EventLinear
 from ._chain import add_identity, check_sizes, check_start
+from .neurons import Alone, NorseOverTime, SteppedNeuron, over_time
 
 
-class _SpikingNet(nn.Module):
-    """Stateless layers, applied to all time steps at once, alternating with neurons, which go through time."""
+class SpikingNet(nn.Module):
+    """The base class of spiking networks: features of every time step, and a linear readout of their mean.
+
+    Attributes:
+        frame_shape: (T, C, H, W) of the training frames, as `training.load` sets it; frames of another (C, H, W) are
+            then refused, and so are those whose second size is T while their first is not, as they look batch-first.
+            Other numbers of time steps are accepted. None before; set it to None to try other frames.
+        readout: a linear map of features.
+
+    Shape:
+        frames (T, B, C, H, W), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): the readout of the
+        mean features over each sample's first `lengths` time steps. On a GPU lengths are not checked: where one is out
+        of range, the scores are NaN.
+
+    Raises:
+        ValueError: in the forward pass, if the frames do not fit `frame_shape`, a length is out of range, or lengths
+            are passed and there is BatchNorm, which would count time steps beyond them.
+        TypeError: in the forward pass, if the frames are not floating-point.
+    """
 
     frame_shape: tuple[int, ...] | None = None
+    readout: nn.Module
 
-    def __init__(self, layers: Sequence[nn.Module], neurons: Sequence[nn.Module], readout: nn.Module):
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.neurons = nn.ModuleList(neurons)
-        self.readout = readout
+    def features(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the features (T, B, *features), and the state, given that of the part before or None."""
+        raise NotImplementedError
+
+    @property
+    def neurons(self) -> Sequence[nn.Module]:
+        """The spiking neurons, from the first layer to the last."""
+        return list(_neurons_in(self))
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         self._check(frames)
         if lengths is not None:
             self._check_lengths(lengths, *frames.shape[:2])
-            if any(isinstance(module, _BatchNorm) for module in self.layers.modules()):
+            if any(isinstance(module, _BatchNorm) for module in self.modules()):
                 raise ValueError("lengths: expected none for a network with BatchNorm, which would count padding")
-        x = frames
-        for layer, neuron in zip(self.layers, self.neurons, strict=True):
-            x = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
-            if isinstance(x, tuple):
-                raise TypeError(
-                    "neuron: expected a module that returns spikes alone, got a tuple from "
-                    f"{type(neuron).__name__}; wrap it in hnn.Sequential"
-                )
+        x, _ = self.features(frames)
         return self.readout(x.mean(0) if lengths is None else _mean(x, lengths))
+
+    def stream(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the class scores of every time step (T, B, n_classes), and the state to go on from.
+
+        The mean of the scores over all time steps is what the forward pass returns, within rounding.
+
+        Args:
+            frames: a part of a sequence, as for the forward pass.
+            state: what the call for the part before has returned; at rest by default. For truncated backpropagation
+                through time pass `hnn.detached(state)`.
+
+        Raises:
+            TypeError, ValueError: as in the forward pass; TypeError also for neurons that start from rest in each call.
+        """
+        self._check(frames)
+        for neuron in self.neurons:
+            if isinstance(neuron, Alone) and not neuron.streams:
+                got = type(neuron.module).__name__
+                raise TypeError(f"neuron: expected one that takes and returns its state, such as hnn.Leaky, got {got}")
+        x, state = self.features(frames, state)
+        return self.readout(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
 
     def _check_lengths(self, lengths: Tensor, steps: int, batch: int) -> None:
         whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
@@ -60,14 +98,41 @@ class _SpikingNet(nn.Module):
             raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
 
 
-def _neurons(make: Callable[[], nn.Module], count: int) -> list[nn.Module]:
+def _neurons_in(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if isinstance(child, (hnn.NeuronLayer, SteppedNeuron, NorseOverTime, Alone)):
+            yield child
+        else:
+            yield from _neurons_in(child)
+
+
+def new_neurons(make: Callable[[], nn.Module], count: int) -> list[hnn.OverTime]:
+    """Return neurons made by a user's function; TypeError if it makes none."""
     if isinstance(make, nn.Module) or not callable(make):
         got = type(make).__name__ if isinstance(make, nn.Module) else repr(make)
         raise TypeError(f"neuron: expected a function that makes a spiking layer, such as lambda: …, got {got}")
     neurons = [make() for _ in range(count)]
     if not isinstance(neurons[0], nn.Module):
         raise TypeError(f"neuron: expected a function that makes a module, got one that makes {neurons[0]!r}")
-    return neurons
+    return [over_time(neuron) for neuron in neurons]
+
+
+class Layered(SpikingNet):
+    """Stateless layers, applied to all time steps at once, alternating with neurons, which go through time."""
+
+    def __init__(self, layers: Sequence[nn.Module], neurons: Sequence[nn.Module], readout: nn.Module):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.spiking = nn.ModuleList(neurons)
+        self.readout = readout
+
+    def features(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        x, after = frames, []
+        before = [None] * len(self.spiking) if state is None else state
+        for layer, neuron, start in zip(self.layers, self.spiking, before, strict=True):
+            x, last = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]), start)
+            after.append(last)
+        return x, after
 
 
 def _mean(x: Tensor, lengths: Tensor) -> Tensor:
@@ -82,33 +147,25 @@ def _mean(x: Tensor, lengths: Tensor) -> Tensor:
     return (x * own.view(steps, batch, *features)).sum(0) / counts.view(batch, *features)
 
 
-class SpikingMLP(_SpikingNet):
+class SpikingMLP(Layered):
     """Fully connected spiking network.
 
     Args:
         in_features: values in a frame, C * H * W.
         hidden: neurons in each hidden layer.
         n_classes: number of classes.
-        neuron: makes a spiking layer: a module that maps currents of shape (T, B, *features) to spikes of that shape.
+        neuron: makes a spiking layer: of `htaf_snn.nn`, such as ``lambda: hnn.Leaky(beta=0.9)``, of snnTorch or Norse,
+            or any module from currents of shape (T, B, *features) to spikes of that shape.
         norm: "batch" for BatchNorm of every neuron's current over samples and time steps, or "none".
         identity: as in `DeepHeavisideNet`.
 
-    Attributes:
-        frame_shape: (T, C, H, W) of the training frames, as `training.load` sets it; frames of another (C, H, W) are
-            then refused, and so are those whose second size is T while their first is not, as they look batch-first.
-            Other numbers of time steps are accepted. None before; set it to None to try other frames.
-
     Shape:
-        frames (T, B, *features), and optionally lengths (B,), 0 to T, to class scores (B, n_classes): a linear map of
-        the last layer's spike rates over each sample's first `lengths` time steps. On a GPU lengths are not checked:
-        where one is out of range, the scores are NaN.
+        As `SpikingNet`, from frames (T, B, *features).
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative; in the
-            forward pass, if the frames do not fit `frame_shape`, a length is out of range, or lengths are passed and
-            there is BatchNorm, which would count time steps beyond them.
-        TypeError: if `neuron` makes no module; in the forward pass, if the frames are not floating-point, or a neuron
-            returns more than spikes, as `nn.Leaky` does.
+        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative, and as
+            `SpikingNet`.
+        TypeError: if `neuron` makes no module, and as `SpikingNet`.
 
     Example:
         >>> import torch
@@ -138,10 +195,10 @@ class SpikingMLP(_SpikingNet):
         layers: list[nn.Module] = [nn.Sequential(nn.Flatten(), first), *rest]
         if norm == "batch":
             layers = [nn.Sequential(layer, nn.BatchNorm1d(size)) for layer, size in zip(layers, hidden, strict=True)]
-        super().__init__(layers, _neurons(neuron, len(hidden)), nn.Linear(sizes[-1], n_classes))
+        super().__init__(layers, new_neurons(neuron, len(hidden)), nn.Linear(sizes[-1], n_classes))
 
 
-class SpikingCNN(_SpikingNet):
+class SpikingCNN(Layered):
     """Convolutional spiking network: 5x5 convolutions, each followed by neurons, halving the resolution.
 
     Args:
@@ -150,11 +207,8 @@ class SpikingCNN(_SpikingNet):
         n_classes: number of classes.
         neuron: as in `SpikingMLP`.
 
-    Attributes:
-        frame_shape: as in `SpikingMLP`.
-
     Shape:
-        frames (T, B, C, H, W), and optionally lengths (B,), to class scores (B, n_classes), as in `SpikingMLP`.
+        As `SpikingNet`.
 
     Raises:
         TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.
@@ -176,6 +230,6 @@ class SpikingCNN(_SpikingNet):
             height, width = (height + 1) // 2, (width + 1) // 2
         super().__init__(
             [nn.Conv2d(a, b, 5, stride=2, padding=2) for a, b in pairwise(widths)],
-            _neurons(neuron, len(channels)),
+            new_neurons(neuron, len(channels)),
             nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * height * width, n_classes)),
         )

@@ -24,6 +24,7 @@ from .recurrent import (
     RLeaky,
     RSynaptic,
 )
+from .residual import Dropout, Residual
 from .sequential import Sequential, TimeDistributed, detached
 from .spiking import (
     IAF,
@@ -42,6 +43,7 @@ from .spiking import (
     LIFEx,
     LIFRefrac,
     NeuronLayer,
+    OverTime,
     ParametricLIF,
     StateLeaky,
     Synaptic,
@@ -59,6 +61,7 @@ __all__ = [
     "BinaryLinear",
     "CobaLIF",
     "ConceptLayer",
+    "Dropout",
     "EventLinear",
     "HeavisideConv2d",
     "HeavisideLinear",
@@ -79,6 +82,7 @@ __all__ = [
     "Lapicque",
     "Leaky",
     "NeuronLayer",
+    "OverTime",
     "ParametricLIF",
     "QuantizeInput",
     "RLeaky",
@@ -86,6 +90,7 @@ __all__ = [
     "RSynaptic",
     "RecurrentLayer",
     "RelaxedBernoulli",
+    "Residual",
     "Sequential",
     "StateLeaky",
     "Synaptic",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import describe
 from ._graphs import has_hooks
-from .spiking import NeuronLayer
+from .spiking import OverTime
 
 # Attributes that only neurons of other libraries have. Applied to T * B rows at once they would lose time.
 _NEURON_ATTRIBUTES = ("_memories", "init_hidden", "is_state_initialised", "state_fallback")
@@ -147,7 +147,7 @@ def _chain(
         where, last = f"{prefix}{name}", None
         # A subclass or an instance of nn.Sequential with its own forward pass is no chain.
         forward = getattr(layer.forward, "__func__", None)
-        if isinstance(getattr(layer, "_orig_mod", layer), NeuronLayer):  # compiled by itself or not
+        if isinstance(getattr(layer, "_orig_mod", layer), OverTime):  # compiled by itself or not
             x, last = layer(x, start)
         elif not _takes_sequences(layer):
             x = _over_steps(layer, x, where)
@@ -156,7 +156,7 @@ def _chain(
         elif forward is nn.Sequential.forward:
             got = "a plain one with hooks, which would not run"
             raise TypeError(f"layer {where!r} (Sequential): expected htaf_snn.nn.Sequential around neurons, got {got}")
-        elif streams and any(isinstance(module, NeuronLayer) for module in layer.modules()):
+        elif streams and any(isinstance(module, OverTime) for module in layer.modules()):
             expected = "a chain without hooks around neurons that stream"
             got = "a module whose forward pass loses their state"
             raise TypeError(f"layer {where!r} ({type(layer).__name__}): expected {expected}, got {got}")
@@ -181,7 +181,8 @@ def _states(layers: nn.Sequential, state: Sequence | None, prefix: str) -> Seque
 
 
 def _takes_sequences(layer: nn.Module) -> bool:
-    return any(isinstance(module, (NeuronLayer, Sequential, TimeDistributed)) for module in layer.modules())
+    over_time = OverTime, Sequential, TimeDistributed
+    return any(isinstance(module, over_time) for module in layer.modules())
 
 
 def _over_steps(layer: nn.Module, x: Tensor, where: str) -> Tensor:

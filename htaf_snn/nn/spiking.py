@@ -85,7 +85,15 @@ def _signature(cls: type[NeuronLayer]) -> inspect.Signature:
     return inspect.Signature([*first, *parameters, *named])
 
 
-class NeuronLayer(nn.Module):
+class OverTime(nn.Module):
+    """A module over sequences that can be run in parts: `module(x, state)` returns its output and its state.
+
+    The base class of neurons and of what else carries something from one time step to the next. `state` is what the
+    call for the part before has returned, or None for rest.
+    """
+
+
+class NeuronLayer(OverTime):
     """Neurons of one kind over a sequence; the base class of all their layers.
 
     Args:
