@@ -25,10 +25,16 @@ if TYPE_CHECKING:
 
     Settings = TypeVar("Settings", bound=DataclassInstance)
 
-SPIKING = ("mlp", "cnn")
+# Spiking networks whose layers are listed, and those of the literature.
+SHALLOW = ("mlp", "cnn")
+DEEP = ("plif-net", "spiking-vgg11", "sew-resnet18", "sew-resnet34", "spikformer")
+SPIKING = (*SHALLOW, *DEEP)
 # Networks of images with binary activations.
-BINARY = ("bnn", "dhn")
+BINARY = ("bnn", "binary-cnn", "binary-resnet20", "dhn")
 MODELS = (*SPIKING, *BINARY, "relu")
+# The neuron of each library. Norse's LIF integrates only a fifth of a current in its first two time steps, so its
+# threshold is lower than Norse's 1.
+NEURONS = {"fused": "leaky(beta=0.9)", "snntorch": "leaky(beta=0.9)", "norse": "lif(v_th=0.3)"}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
 
 
@@ -71,10 +77,20 @@ def within(low: float, high: float, brackets: str = "[]") -> Valid:
 
 
 Count = Annotated[int, Valid("an integer of at least 1", is_count)]
-Sizes = Annotated[
-    tuple[int, ...],
-    Valid("one or more positive integers", lambda v: isinstance(v, tuple) and v and all(map(is_count, v))),
-]
+Sizes = tuple[int, ...]
+# Not within the annotations, where a lambda would look names up in the class.
+_SIZES = Valid(
+    "one or more positive integers",
+    lambda v: v is None or (isinstance(v, tuple) and v and all(map(is_count, v))),
+)
+_MAYBE_COUNT = Valid("None or an integer of at least 1", lambda v: v is None or is_count(v))
+_MAYBE_POSITIVE = Valid("None or a number in (0, 1e6]", lambda v: v is None or within(0, 1e6, "(]").is_valid(v))
+_MAYBE_DECAY = Valid("None or a number in (0, 1)", lambda v: v is None or within(0, 1, "()").is_valid(v))
+AUGMENTATIONS = ("flip", "shift", "cutout")
+_AUGMENT = Valid(
+    f"none, one or more of {', '.join(AUGMENTATIONS)}",
+    lambda v: isinstance(v, tuple) and set(v) <= set(AUGMENTATIONS) and len(set(v)) == len(v),
+)
 Positive = Annotated[float, within(0, 1e6, "(]")]
 NotNegative = Annotated[float, within(0, 1e6)]
 Seed = Annotated[int, Valid("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)]
@@ -152,47 +168,107 @@ class Network:
     """What is trained.
 
     Attributes:
-        model: spiking, mlp or cnn; of images, bnn (binary), dhn (deep Heaviside) or relu (their floating-point twin).
+        model: spiking, mlp, cnn or a network of the literature; of images, fully connected or convolutional: binary
+            (bnn, binary-cnn, binary-resnet20), deep Heaviside (dhn) or relu (the floating-point twin).
         library: whose neurons a spiking network has: fused, this package's; snntorch, with the same results; or norse.
+        neuron: a neuron of the library with its parameters; "leaky(beta=0.9)", for norse "lif(v_th=0.3)", and for
+            plif-net "parametric_lif" with a time constant that is learned.
         surrogate: a specification such as "htaf(beta=8)" or snntorch.atan.
-        weight_surrogate: surrogate of the bnn's weights, or magnitude_aware.
-        hidden: neurons, or channels of the cnn, per hidden layer.
+        weight_surrogate: surrogate of binary weights, or magnitude_aware.
+        hidden: neurons per hidden layer, or channels of the cnn and the binary-cnn; by default 256,256 and 32,64.
+        width: channels of a network of the literature, or features of the spikformer; by default as in its paper.
+        dropout: probability, of one mask per sequence, in plif-net and spiking-vgg11.
         norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
         identity: multiple of the identity in the weights at the start, as in DiracNets.
     """
 
     model: Literal[MODELS] = "mlp"  # type: ignore[valid-type]  # the names stand once, above
     library: Annotated[Literal["fused", "snntorch", "norse"], Only(SPIKING)] = "fused"
+    neuron: Annotated[str | None, Only(SPIKING)] = None
     surrogate: Annotated[str, Only((*SPIKING, *BINARY))] = "htaf"
-    weight_surrogate: Annotated[str, Only(("bnn",))] = "clipped_ste"
-    hidden: Sizes = (256, 256)
+    weight_surrogate: Annotated[str, Only(("bnn", "binary-cnn", "binary-resnet20"))] = "clipped_ste"
+    # `Run` replaces None by the model's default.
+    hidden: Annotated[Sizes, _SIZES, Only((*SHALLOW, "bnn", "binary-cnn", "dhn", "relu"))] = None  # type: ignore[assignment]
+    width: Annotated[
+        int | None,
+        _MAYBE_COUNT,
+        Only(("plif-net", "sew-resnet18", "sew-resnet34", "spikformer", "binary-resnet20")),
+    ] = None
+    dropout: Annotated[float, within(0, 1, "[)"), Only(("plif-net", "spiking-vgg11"))] = 0.5
     norm: Annotated[Norm, Only(("mlp", "dhn", "relu"))] = "auto"
     identity: Annotated[float, within(0, 1e6), Only(("mlp", "dhn", "relu"))] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """How a network is trained.
 
     Attributes:
         epochs: passes over the training data.
-        lr: learning rate of Adam, in (0, 1e6].
-        schedule: of the learning rate: constant, or cosine, which rises in the first tenth of the steps and then falls
-            to 0.
+        lr: learning rate, in (0, 1e6].
+        optimizer: adam, adamw, or sgd with momentum 0.9.
+        weight_decay: of the optimizer, in [0, 1e6].
+        schedule: of the learning rate: constant, or cosine, which rises during the warm-up and then falls to 0.
+        warmup: fraction of the steps in which a cosine rises, in [0, 1).
         anneal: none; hardness, from smooth (0, or the surrogate's own) to hard (1); or alpha, which makes a smooth
             network steeper, up to the last alpha.
         alpha_end: last alpha, with anneal alpha.
-        precision: fp32, or bf16 for mixed precision.
+        loss: cross-entropy of the mean scores over time; tet, the mean cross-entropy of every time step's scores; or
+            mse, the squared distance of the mean scores, such as spike rates, from 0 and 1.
+        label_smoothing: share of the cross-entropy's target that is spread over all classes, in [0, 1).
+        clip_gradient: largest norm of all gradients together; by default they are not clipped.
+        accumulate: batches whose gradients are added up for one step of the optimizer.
+        tbptt: time steps after which the gradient is cut off (truncated backpropagation through time).
+        ema: decay per step of an exponential moving average of the weights, which is then tested; in (0, 1).
+        augment: changes of the training samples, at random: flip (left and right), shift (up to an eighth of a side),
+            cutout (a rectangle is erased).
+        precision: fp32, or bf16 or fp16 for mixed precision.
         compiled: train through torch.compile.
+        early_stopping: epochs without a better validation accuracy after which the training ends.
+        keep: the network that is tested and loaded, of the last epoch or of that with the best validation accuracy; by
+            default best with early stopping, otherwise last.
+
+    Raises:
+        ValueError: if a value is out of range.
+
+    Reference:
+        Deng et al. 2022, "Temporal efficient training of spiking neural network via gradient re-weighting", ICLR, arXiv
+        2202.11946, for tet.
+
+    Example:
+        >>> Recipe(epochs=3, early_stopping=10).keep
+        'best'
     """
 
     epochs: Count = 20
     lr: Positive = 1e-3
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: NotNegative = 0.0
     schedule: Schedule = "constant"
+    warmup: Annotated[float, within(0, 1, "[)")] = 0.1
     anneal: Annotated[AnnealOf, Only((*SPIKING, *BINARY))] = "none"
     alpha_end: Annotated[float, within(0, 1e6, "(]"), Only((*SPIKING, *BINARY))] = 20.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    loss: Literal["cross-entropy", "tet", "mse"] = "cross-entropy"
+    label_smoothing: Annotated[float, within(0, 1, "[)")] = 0.0
+    clip_gradient: Annotated[float | None, _MAYBE_POSITIVE] = None
+    accumulate: Count = 1
+    tbptt: Annotated[int | None, _MAYBE_COUNT, Only(SPIKING)] = None
+    ema: Annotated[float | None, _MAYBE_DECAY] = None
+    augment: Annotated[tuple[str, ...], _AUGMENT] = ()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compiled: bool = False
+    early_stopping: Annotated[int | None, _MAYBE_COUNT] = None
+    keep: Literal["last", "best"] | None = None
+
+    def __post_init__(self):
+        if self.keep is None:
+            object.__setattr__(self, "keep", "last" if self.early_stopping is None else "best")
+        super().__post_init__()
+        if self.label_smoothing and self.loss == "mse":
+            raise ValueError(f"label_smoothing: {self.label_smoothing!r} has no effect with loss='mse'")
+        if self.compiled and (self.loss == "tet" or self.tbptt is not None):
+            cause = "loss='tet'" if self.loss == "tet" else f"tbptt={self.tbptt}"
+            raise ValueError(f"compiled: expected False with {cause}, which takes every time step's scores, got True")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +299,23 @@ class Run(Recipe, Network, Recordings):
     device: Device = "auto"
 
     def __post_init__(self):
+        for name, value in self._by_model().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         super().__post_init__()
         self._check_effects()
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
-        if self.dataset is None:
-            object.__setattr__(self, "dataset", OFFLINE[self.model])
+
+    def _by_model(self) -> dict[str, Any]:
+        """Return the defaults that depend on the model."""
+        found: dict[str, Any] = {"dataset": OFFLINE.get(self.model)}
+        if self.model in effects(Run).get("hidden", ()):
+            found["hidden"] = (32, 64) if self.model in ("cnn", "binary-cnn") else (256, 256)
+        if self.model in SPIKING:
+            of_plif = self.model == "plif-net" and self.library == "fused"
+            found["neuron"] = "parametric_lif(learn=('w',))" if of_plif else NEURONS.get(self.library)
+        return found
 
     def _check_effects(self) -> None:
         """Raise ValueError if a value is no default and has no effect."""
@@ -236,6 +323,12 @@ class Run(Recipe, Network, Recordings):
             raise ValueError(f"folds: expected None for a model of images, got {self.folds}")
         if self.resize is not None and self.model in SPIKING:
             raise ValueError(f"resize: {self.resize!r} has no effect on the model {self.model}, only on images")
+        if self.loss == "tet" and self.model not in SPIKING:
+            raise ValueError(f"loss: 'tet' has no effect on the model {self.model}, only on spiking ones")
+        if self.early_stopping is not None and not self.val_fraction:
+            raise ValueError("early_stopping: expected None without validation data, for val_fraction=0")
+        if self.keep == "best" and not self.val_fraction:
+            raise ValueError("keep: expected 'last' without validation data, for val_fraction=0, got 'best'")
         for name, suited in effects(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             if self.model not in suited and value != getattr(type(self), name):
@@ -250,7 +343,7 @@ class Run(Recipe, Network, Recordings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptRecipe(Recipe, Checked):
+class ConceptRecipe(Recipe):
     """How an ICBM is trained; the other attributes are those of `Recipe`.
 
     Attributes:
@@ -351,7 +444,7 @@ class Compared(Checked):
         device: auto, cpu or cuda; workers share a GPU.
     """
 
-    model: Literal["mlp", *BINARY] = "mlp"  # type: ignore[valid-type]  # the names stand once, above
+    model: Literal["mlp", "bnn", "dhn"] = "mlp"
     dataset: str | Several | None = None
     data_root: str | None = None
     resize: Resize = None
@@ -430,6 +523,9 @@ def _one_of(choices: Collection[str]) -> Valid:
 
 def _of_type(hint: Any) -> Valid:
     kinds = get_args(hint) or (hint,)
+    choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None)
+    if choices:
+        return Valid(f"None or one of {', '.join(choices)}", (None, *choices).__contains__)
     if any(get_origin(kind) is tuple for kind in (hint, *kinds)):  # the elements are checked where they are used
         return Valid("", lambda value: True)
     words = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "None"}

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import neuromorphic_datasets as nd
 from htaf_snn import HTAF, concepts, deploy, functional, models, training
 from htaf_snn import nn as hnn
+from htaf_snn.configuration import Recipe
 from htaf_snn.neurons import NEURONS
 from htaf_snn.training import Run
 
@@ -65,7 +66,12 @@ def test_training_does_not_wait_for_the_gpu(tmp_path):
 
     try:
         lines = training.fit(
-            net, DataLoader(data, 32, pin_memory=True), out=tmp_path, epochs=1, progress=False, before_step=before
+            net,
+            DataLoader(data, 32, pin_memory=True),
+            out=tmp_path,
+            recipe=Recipe(epochs=1),
+            progress=False,
+            before_step=before,
         )
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -84,7 +90,7 @@ def test_what_is_not_finite_is_reported_with_its_step(what, tmp_path):
 
     loader = DataLoader(TensorDataset(x, torch.randint(3, (512,))), 32, pin_memory=True)
     with pytest.raises(FloatingPointError, match=f"^{what}.* in epoch 0, step 3"):
-        training.fit(net, loader, out=tmp_path, epochs=1, progress=False, before_step=before)
+        training.fit(net, loader, out=tmp_path, recipe=Recipe(epochs=1), progress=False, before_step=before)
 
 
 def test_concepts_on_a_gpu(tmp_path):

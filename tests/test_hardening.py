@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from htaf_snn import HTAF, hardening, models, training
 from htaf_snn import nn as hnn
+from htaf_snn.configuration import Recipe
 
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMOOTH_NEURON = "htaf(hardness=0.0)"
@@ -274,7 +275,7 @@ def test_the_hardening_gap_is_that_of_the_accuracies():
 def test_training_and_evaluation_measure_the_same_gap(name, tmp_path):
     net, x = network(name)
     train, val = batches(x), batches(torch.rand_like(x))
-    figures = training.fit(net, train, val, out=tmp_path, epochs=1, lr=0.05, progress=False)[-1]
+    figures = training.fit(net, train, val, out=tmp_path, recipe=Recipe(epochs=1, lr=0.05), progress=False)[-1]
     result = hardening.evaluate(net, train, val)
     assert figures["val_hardening_gap"] == result.gap
     assert (figures["val_accuracy"], figures["val_smooth_accuracy"]) == (result.hard, result.smooth)

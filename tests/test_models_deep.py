@@ -152,7 +152,6 @@ def test_dropout_has_one_mask_per_sequence():
         (lambda: models.PLIFNet((2, 8, 8), 3, leaky, n_blocks=4), "in_shape: expected frames of 16 pixels or more"),
         (lambda: models.SpikingVGG11((2, 31, 40), 3, leaky), "in_shape: expected frames of 32 pixels or more"),
         (lambda: models.SEWResNet(50, (2, 34, 34), 3, leaky), "depth: expected 18 or 34, got 50"),
-        (lambda: models.Spikformer((2, 30, 32), 3, leaky), "in_shape: expected sides that are multiples of 4"),
         (lambda: models.Spikformer((2, 32, 32), 3, leaky, dim=20), "dim: expected a multiple of 8 and of the 8 heads"),
         (lambda: models.neuron("fused", "htaf", "leeky(beta=0.9)"), "neuron: .* got 'leeky'; did you mean leaky"),
         (lambda: models.neuron("norse", "htaf", "leaky"), "neuron: expected one of lif, lif_adex, lif_ex of norse"),

@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from htaf_snn import training
-from htaf_snn.training.loop import adam
+from htaf_snn.configuration import Recipe
+from htaf_snn.training.step import optimizer_of
 
 
 def channels_last():
@@ -36,7 +37,7 @@ def trained(make, folder, *epochs):
     net = make()
     folder.mkdir()
     for number, until in enumerate(epochs):
-        training.fit(net, loader(), out=folder, epochs=until, lr=0.01, progress=False, resume=number > 0)
+        training.fit(net, loader(), out=folder, recipe=Recipe(epochs=until, lr=0.01), progress=False, resume=number > 0)
     return [parameter.detach().clone() for parameter in net.parameters()]
 
 
@@ -62,4 +63,5 @@ def test_training_does_not_depend_on_strides(make, tmp_path):
 def test_adam_is_fused_where_it_can_be():
     plain, turned = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 2).T)
     whole = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    assert [adam(parts, 0.1).defaults["fused"] for parts in ([plain], [plain, turned], [whole])] == [True, False, False]
+    nets = [nn.ParameterList(parts) for parts in ([plain], [plain, turned], [whole])]
+    assert [optimizer_of(net, Recipe()).defaults["fused"] for net in nets] == [True, False, False]

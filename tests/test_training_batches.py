@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, SubsetRandomS
 import neuromorphic_datasets as nd
 from htaf_snn import deploy, hardening, models, training
 from htaf_snn import nn as hnn
+from htaf_snn.configuration import Recipe
+from htaf_snn.nn._batches import mean_over_time
 
 CLASSES, BATCH, STEPS = 3, 4, 6
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -34,7 +36,7 @@ def uses(model, x, labels, tmp_path, dim=0):
     """Yield a call of every function that runs a network over a loader."""
     yield lambda: training.evaluate(model, loader(x, labels, dim))
     yield lambda: hardening.evaluate(model, loader(x, labels, dim), loader(x, labels, dim))
-    yield lambda: training.fit(model, loader(x, labels, dim), out=tmp_path, epochs=1, progress=False)
+    yield lambda: training.fit(model, loader(x, labels, dim), out=tmp_path, recipe=Recipe(epochs=1), progress=False)
 
 
 class Ends(nn.Module):
@@ -75,7 +77,7 @@ def test_labels(tmp_path, labels, message):
 def test_labels_of_any_integers(tmp_path, dtype):
     results = [training.evaluate(LINEAR, loader(IMAGES, labels)) for labels in (LABELS, LABELS.to(dtype))]
     assert results[0] == results[1]
-    training.fit(LINEAR, loader(IMAGES, LABELS.to(dtype)), out=tmp_path, epochs=1, progress=False)
+    training.fit(LINEAR, loader(IMAGES, LABELS.to(dtype)), out=tmp_path, recipe=Recipe(epochs=1), progress=False)
 
 
 def test_images_of_eight_bits(tmp_path):
@@ -95,11 +97,7 @@ def test_images_of_eight_bits(tmp_path):
 @pytest.mark.parametrize(
     ("end", "error", "message"),
     [
-        (
-            nn.Identity(),
-            ValueError,
-            r"got \(6, 4, 3\); for a sequence \(T, B, n_classes\) return the mean over time, scores.mean",
-        ),
+        (lambda x: x[1:], ValueError, r"or \(T, 4, n_classes\), for inputs \(6, 4, 5\), got \(5, 4, 3\)"),
         (hnn.Leaky(beta=0.5), TypeError, r"got a tuple of 2, .* return the mean over time, spikes.mean\(0\)"),
         (lambda x: x.mean(1), ValueError, r"for inputs \(6, 4, 5\), got \(6, 3\)"),
         (lambda x: x.mean((0, 2)), ValueError, r"got \(4,\)"),
@@ -115,7 +113,7 @@ def test_networks_that_return_no_class_scores(tmp_path, end, error, message):
 
 def test_frames_with_the_batch_first(tmp_path):
     net = Ends(lambda x: x.mean(0))
-    training.fit(net, loader(FRAMES, LABELS, dim=1), out=tmp_path, epochs=1, progress=False)
+    training.fit(net, loader(FRAMES, LABELS, dim=1), out=tmp_path, recipe=Recipe(epochs=1), progress=False)
     with pytest.raises(
         ValueError, match=r"got \(6, 3\); if it takes frames \(T, B, …\), write frames.transpose\(0, 1\)"
     ):
@@ -154,10 +152,10 @@ def test_padded_steps_do_not_count():
     for number, length in enumerate(lengths.tolist()):
         alone = net(frames[:length, number : number + 1]) if length else net.readout(torch.zeros(1, 7))
         torch.testing.assert_close(scores[number : number + 1], alone)
-    with training.loop._SpikeRates(net) as rates:
-        rates.batch = training.loop.Batch(frames, LABELS, lengths)
+    with training.readings.SpikeRates(net) as rates:
+        rates.batch = training.readings.Batch(frames, LABELS, lengths)
         net(frames, lengths)
-    with training.loop._SpikeRates(net) as separate:
+    with training.readings.SpikeRates(net) as separate:
         for number, length in enumerate(lengths.tolist()):
             net(frames[:length, number : number + 1], None) if length else None
     found, expected = (one.mean(one.sums().tolist(), one.sizes()) for one in (rates, separate))
@@ -172,7 +170,7 @@ def test_recordings_of_any_length_are_trained_on(recordings, tmp_path):  # noqa:
     assert len(next(iter(train))) == 3
     torch.manual_seed(0)
     net = models.SpikingMLP(2 * 34 * 34, [12], 2, neuron=lambda: hnn.Sequential(hnn.Leaky(beta=0.9)))
-    lines = training.fit(net, train, val, out=tmp_path, epochs=4, lr=0.01, progress=False)
+    lines = training.fit(net, train, val, out=tmp_path, recipe=Recipe(epochs=4, lr=0.01), progress=False)
     assert lines[-1]["train_loss"] < lines[0]["train_loss"] and training.evaluate(net, test)["accuracy"] > 0.8
     whole = training.evaluate(net, test)
     apart = [
@@ -204,7 +202,7 @@ def test_rates_of_two_levels_are_shares_of_the_upper_one(tmp_path):
     assert 0.2 < metrics(tmp_path)[0]["spike_rate"][0] < 0.8
     net = nn.Module()
     net.neurons = [hnn.BinaryActivation("htaf")]
-    with training.loop._SpikeRates(net) as rates:
+    with training.readings.SpikeRates(net) as rates:
         net.neurons[0](torch.tensor([-1.0, -2.0, -3.0, 1.0]))
     assert rates.mean(rates.sums().tolist(), rates.sizes()) == [0.25]
 
@@ -254,7 +252,7 @@ def test_batchnorm_sees_every_sample_of_any_sampler(tmp_path):
         net, seen = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), []
         net[1].register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
         (tmp_path / str(number)).mkdir()
-        training.fit(net, batches, out=tmp_path / str(number), epochs=1, progress=False)
+        training.fit(net, batches, out=tmp_path / str(number), recipe=Recipe(epochs=1), progress=False)
         assert seen == sizes
 
 
@@ -265,7 +263,7 @@ def test_a_loader_without_a_length_is_refused(tmp_path):
 
     for net in (nn.Linear(3, 2), nn.BatchNorm1d(3)):
         with pytest.raises(TypeError, match=r"^train_loader: expected one with a length, .* a __len__"):
-            training.fit(net, DataLoader(Stream(), 2), out=tmp_path, epochs=1, progress=False)
+            training.fit(net, DataLoader(Stream(), 2), out=tmp_path, recipe=Recipe(epochs=1), progress=False)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -307,7 +305,7 @@ def test_other_errors_are_not_blamed_on_bytes(tmp_path):
 def test_lengths_out_of_range_have_no_mean():
     """A CPU refuses them; on a GPU, to avoid a synchronisation, the scores are NaN."""
     x, lengths = torch.ones(STEPS, BATCH, 2, 3), torch.tensor([STEPS, STEPS + 1, 0, -1])
-    mean = models.spiking._mean(x, lengths)
+    mean = mean_over_time(x, lengths)
     assert mean[::2].tolist() == torch.tensor([1.0, 0.0])[:, None, None].expand(2, 2, 3).tolist()
     assert mean[1::2].isnan().all()
 

@@ -270,7 +270,7 @@ def test_weights_start_with_the_identity_where_the_width_stays():
 def test_a_spiking_network_with_batchnorm_normalises_over_samples_and_time():
     net = models.SpikingMLP(6, [5, 4], 2, nn.Identity, norm="batch")
     frames, currents = torch.randn(7, 3, 6), []
-    net.neurons[0].register_forward_hook(lambda module, inputs, output: currents.append(output))
+    net.neurons[0].register_forward_hook(lambda module, inputs, output: currents.append(output[0]))
     assert net(frames).shape == (3, 2)
     assert currents[0].mean((0, 1)).abs().max() < 1e-5
     torch.testing.assert_close(currents[0].var((0, 1), correction=0), torch.ones(5), atol=1e-3, rtol=0)

@@ -51,7 +51,10 @@ def test_settings_take_numpy_numbers(kind):
     values |= {"seed": np.uint8(4)} if kind is not ConceptRecipe else {"entropy": np.float16(2)}
     values |= {"hidden": [np.int64(3), 4]} if kind is Run else {}
     plain = asdict(kind(**values))
-    assert json.loads(json.dumps(plain)) | {"hidden": (3, 4)} == plain | {"hidden": (3, 4)}
+    assert json.loads(json.dumps(plain)) | {"hidden": (3, 4), "augment": ()} == plain | {
+        "hidden": (3, 4),
+        "augment": (),
+    }
     assert {name: plain[name] for name in values} == {**values, **({"hidden": (3, 4)} if kind is Run else {})}
     assert {type(plain[name]) for name in values} <= {int, float, tuple}
 

@@ -70,9 +70,7 @@ class Settings(StudySettings):
             valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
         if trial.TWIN in self.surrogates and spiking:
-            raise ValueError(
-                f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for {', '.join(training.BINARY)}"
-            )
+            raise ValueError(f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for bnn, dhn")
         self._check_arms()
         self._check_effects()
         for config in self.configs():

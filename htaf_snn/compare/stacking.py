@@ -54,7 +54,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
     """Train the networks in place; return each one's metrics as `training.fit` does, with a share of the time."""
     config, nets = trials[0].config, [prepared.model for prepared in trials]
     weights, _ = stack_module_state([*nets])
-    optimizer = training.loop.adam(weights.values(), config.lr)
+    optimizer = torch.optim.Adam(list(weights.values()), lr=config.lr, fused=True)
 
     def before_step(number: int) -> None:
         for prepared in trials:

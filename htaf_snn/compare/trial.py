@@ -40,7 +40,7 @@ class Config(Compared):
 
     def trained(self) -> Run:
         """Return the configuration of the trial's training."""
-        shared = {field.name for field in fields(Run)} & {field.name for field in fields(Config)}
+        shared = {field.name for field in fields(Run)} & {field.name for field in fields(Config)} - {"width"}
         values = {name: getattr(self, name) for name in shared - {"surrogate"}}
         if self.surrogate == TWIN:
             values |= {"model": TWIN, "weight_surrogate": Run.weight_surrogate}
@@ -64,6 +64,7 @@ class Prepared:
     loaders: tuple
     batch: tuple[Tensor, Tensor]
     measured: dict
+    recipe: Run
     before_step: Callable[[int, torch.optim.Optimizer], None]
 
 
@@ -96,12 +97,10 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
                 model,
                 train,
                 val,
+                prepared.recipe,
                 out=out,
-                epochs=config.epochs,
-                lr=config.lr,
                 progress=False,
                 processes=processes,
-                before_step=prepared.before_step,
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
@@ -132,7 +131,7 @@ def prepare(config: Config, processes: training.Processes | None = None) -> Prep
         "gradient_steps": before["steps"],
         "cosine_start": _agreement(model, config, before["flat"], *batch),
     }
-    return Prepared(config, model, loaders, batch, measured, before_step)
+    return Prepared(config, model, loaders, batch, measured, trained, before_step)
 
 
 def finish(prepared: Prepared, curves: list[dict]) -> dict:

@@ -147,15 +147,11 @@ def fit(
             model,
             train_loader,
             val_loader,
+            recipe,
             out=out,
-            epochs=recipe.epochs,
-            lr=recipe.lr,
             resume=resume,
             progress=progress,
             processes=processes,
-            precision=recipe.precision,
-            compiled=recipe.compiled,
-            before_step=training.before_step(recipe, model, training.steps_in_epoch(model, train_loader, processes)),
             penalty=penalty,
         )
 

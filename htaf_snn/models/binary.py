@@ -85,6 +85,50 @@ class BinaryMLP(_Layered):
         super().__init__(*layers, hnn.HeavisideLinear([in_features, *hidden][-1], n_classes))
 
 
+class BinaryCNN(_Layered):
+    """Convolutional network with weights and activations of -1 and +1; the first convolution and the readout are real.
+
+    Args:
+        in_shape: (C, H, W) of an image.
+        channels: of each 3x3 convolution; every convolution but the first halves the resolution.
+        n_classes: number of classes.
+        surrogate, weight_surrogate: as in `BinaryMLP`.
+
+    Shape:
+        Images (B, C, H, W) to class scores (B, n_classes).
+
+    Raises:
+        TypeError, ValueError, ImportError: as `BinaryMLP`.
+
+    Example:
+        >>> import torch
+        >>> BinaryCNN((1, 28, 28), [8, 16], 10)(torch.rand(3, 1, 28, 28)).shape
+        torch.Size([3, 10])
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        channels: Sequence[int],
+        n_classes: int,
+        *,
+        surrogate: SurrogateLike = "htaf",
+        weight_surrogate: SurrogateLike = "clipped_ste",
+    ):
+        check_sizes(channels)
+        new_surrogate = copies(surrogate)
+        widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
+        layers: list[nn.Module] = []
+        for number, (a, b) in enumerate(pairwise(widths)):
+            stride = 2 if number else 1
+            height, width = -(-height // stride), -(-width // stride)
+            conv: nn.Module = nn.Conv2d(a, b, 3, stride, 1, bias=False)
+            if number:
+                conv = hnn.BinaryConv2d(a, b, 3, stride, 1, surrogate=copy.deepcopy(weight_surrogate))
+            layers += [conv, nn.BatchNorm2d(b), hnn.BinaryActivation(new_surrogate())]
+        super().__init__(*layers, nn.Flatten(), hnn.HeavisideLinear(widths[-1] * height * width, n_classes))
+
+
 class DeepHeavisideNet(_Layered):
     """Network with real weights whose hidden activations are 0 and 1.
 

@@ -265,7 +265,7 @@ class Spikformer(_Deep):
     """A small spiking transformer: a stem of convolutions, and blocks of spiking self-attention and two linear maps.
 
     Args:
-        in_shape: (C, H, W) of a frame; H and W are multiples of 4.
+        in_shape: (C, H, W) of a frame; a token is seen in 4 x 4 pixels.
         n_classes: number of classes.
         neuron: as in `SpikingMLP`.
         dim: features of a token, a multiple of 8 and of the heads.
@@ -277,7 +277,7 @@ class Spikformer(_Deep):
         As `SpikingNet`.
 
     Raises:
-        ValueError: if `dim` or the sides of a frame are no multiples as above.
+        ValueError: if `dim` is no multiple as above.
         TypeError, ValueError: as `SpikingNet`.
 
     Reference:
@@ -302,8 +302,6 @@ class Spikformer(_Deep):
     ):
         if dim % 8 or dim % n_heads:
             raise ValueError(f"dim: expected a multiple of 8 and of the {n_heads} heads, got {dim}")
-        if in_shape[1] % 4 or in_shape[2] % 4:
-            raise ValueError(f"in_shape: expected sides that are multiples of 4, got {in_shape}")
         neurons = iter(new_neurons(neuron, 5 + 2 * depth))
         widths = [in_shape[0], dim // 8, dim // 4, dim // 2, dim]
         body: list[nn.Module] = []

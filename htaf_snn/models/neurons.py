@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from .. import nn as hnn
 from .._checks import check_choice
 from .._hints import did_you_mean
+from ..configuration import NEURONS
 from ..surrogate import Surrogate, SurrogateLike, resolve
 from ..surrogate.libraries.norse import as_method, is_extended
 from ..surrogate.libraries.snntorch import as_spike_grad, check_reset
 from ..surrogate.specifications import parse
 
-LIBRARIES = ("snntorch", "norse", "fused")
-# The neuron of each library. Norse's LIF integrates only a fifth of a current in its first two time steps, so its
-# threshold is lower than Norse's 1.
-DEFAULTS = {"snntorch": "leaky(beta=0.9)", "norse": "lif(v_th=0.3)", "fused": "leaky(beta=0.9)"}
+LIBRARIES = tuple(NEURONS)
 
 
 class SteppedNeuron(hnn.OverTime):
@@ -178,7 +176,7 @@ def neuron(library: str, surrogate: SurrogateLike = "htaf", kind: str | None = N
         raise ImportError(f"library: {library} is not installed; pip install {library}")
     resolved = resolve(surrogate)
     _check_usable(resolved, surrogate)
-    name, parameters = _read(DEFAULTS[library] if kind is None else kind)
+    name, parameters = _read(NEURONS[library] if kind is None else kind)
     cls = _layers(library).get(name)
     if cls is None:
         expected = f"one of {', '.join(_layers(library))}"

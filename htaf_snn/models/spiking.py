@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
 from .._checks import check_floating
+from ..nn._batches import mean_over_time
 from ..nn.events import EventLinear
 from ._chain import add_identity, check_sizes, check_start
 from .neurons import Alone, NorseOverTime, SteppedNeuron, over_time
@@ -56,7 +57,7 @@ class SpikingNet(nn.Module):
             if any(isinstance(module, _BatchNorm) for module in self.modules()):
                 raise ValueError("lengths: expected none for a network with BatchNorm, which would count padding")
         x, _ = self.features(frames)
-        return self.readout(x.mean(0) if lengths is None else _mean(x, lengths))
+        return self.readout(mean_over_time(x, lengths))
 
     def stream(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the class scores of every time step (T, B, n_classes), and the state to go on from.
@@ -133,18 +134,6 @@ class Layered(SpikingNet):
             x, last = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]), start)
             after.append(last)
         return x, after
-
-
-def _mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Return the mean (B, *features) of x (T, B, *features) over each sample's own time steps; 0 if it has none.
-
-    It is NaN where a length is out of range: on a GPU lengths are not read, as that would stall it.
-    """
-    steps, batch = x.shape[:2]
-    features, lengths = [1] * (x.ndim - 2), lengths.to(x.device)
-    own = torch.arange(steps, device=x.device)[:, None] < lengths
-    counts = lengths.clamp(min=1).to(x).masked_fill((lengths < 0) | (lengths > steps), torch.nan)
-    return (x * own.view(steps, batch, *features)).sum(0) / counts.view(batch, *features)
 
 
 class SpikingMLP(Layered):

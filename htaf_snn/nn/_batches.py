@@ -99,17 +99,47 @@ def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Modul
         raise
 
 
-def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-    """Return class scores (B, n_classes) and labels (B,), on the model's device; `network` as in `apply`.
+def scores_of(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> Tensor:
+    """Return a model's checked class scores (B, n_classes), or (T, B, n_classes) if it gives those of every time step.
 
     Raises:
-        TypeError, ValueError: if the model returns anything else, a label is out of range, or the model does not take
-            lengths.
+        TypeError, ValueError: if the model returns anything else, or does not take lengths.
     """
-    scores = apply(model, batch.x, batch.lengths, network)
-    _check_scores(scores, batch)
+    # A model that gives the scores of every time step need not know the lengths: they are heeded afterwards.
+    lengths = batch.lengths if _takes_lengths(model) else None
+    scores = apply(model, batch.x, lengths, network)
+    if batch.lengths is not None and not (isinstance(scores, Tensor) and scores.ndim == 3):
+        _check_takes_lengths(model)
+    check_scores(scores, batch)
+    return scores
+
+
+def class_scores(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    """Return class scores (B, n_classes), their mean over time, and labels (B,), on the model's device.
+
+    Raises:
+        TypeError, ValueError: as `scores_of`, and if a label is out of range.
+    """
+    scores = mean_over_time(scores_of(model, batch, network), batch.lengths)
     check_labels(batch.labels, scores.shape[1])
     return scores, sent(batch.labels, scores.device)
+
+
+def mean_over_time(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return the mean (B, *features) of x (T, B, *features) over each sample's own time steps; x itself without time.
+
+    It is 0 for a sample without time steps, and NaN where a length is out of range: on a GPU lengths are not read, as
+    that would stall it.
+    """
+    if x.ndim == 2:
+        return x
+    if lengths is None:
+        return x.mean(0)
+    steps, batch = x.shape[:2]
+    features, lengths = [1] * (x.ndim - 2), lengths.to(x.device)
+    own = torch.arange(steps, device=x.device)[:, None] < lengths
+    counts = lengths.clamp(min=1).to(x).masked_fill((lengths < 0) | (lengths > steps), torch.nan)
+    return (x * own.view(steps, batch, *features)).sum(0) / counts.view(batch, *features)
 
 
 class Shards(Protocol):
@@ -139,9 +169,13 @@ def loss_and_accuracy(model: nn.Module, loader: Iterable, processes: Shards | No
     return loss / count, correct / count
 
 
-def _check_takes_lengths(model: nn.Module) -> None:
+def _takes_lengths(model: nn.Module) -> bool:
     parameters = inspect.signature(model.forward).parameters.values()
-    if not any(p.name == "lengths" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    return any(p.name == "lengths" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _check_takes_lengths(model: nn.Module) -> None:
+    if not _takes_lengths(model):
         raise TypeError(
             "model: expected forward(frames, lengths) for a loader of (frames, labels, lengths), so that padding does "
             f"not count, got {type(model).__name__} without lengths; add the argument, or give the loader n_time_bins "
@@ -149,9 +183,10 @@ def _check_takes_lengths(model: nn.Module) -> None:
         )
 
 
-def _check_scores(scores: object, batch: Batch) -> None:
+def check_scores(scores: Any, batch: Batch) -> None:
+    """Raise TypeError or ValueError unless scores are of a batch's samples, or of its time steps and samples."""
     samples, shape = len(batch.labels), tuple(batch.x.shape)
-    expected = f"model: expected class scores ({samples}, n_classes) for inputs {shape}"
+    expected = f"model: expected class scores ({samples}, n_classes), or (T, {samples}, n_classes), for inputs {shape}"
     if isinstance(scores, tuple):
         raise TypeError(
             f"{expected}, got a tuple of {len(scores)}, such as a neuron's spikes and state; return the mean over "
@@ -159,12 +194,11 @@ def _check_scores(scores: object, batch: Batch) -> None:
         )
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         raise TypeError(f"{expected}, got {scores.dtype if isinstance(scores, Tensor) else type(scores).__name__}")
-    if scores.ndim == 2 and len(scores) == samples:
+    is_sequence = scores.ndim == 3 and len(shape) > 2 and scores.shape[:2] == shape[:2] and shape[1] == samples
+    if is_sequence or (scores.ndim == 2 and len(scores) == samples):
         return
     remedy = ""
-    if scores.ndim == 3:
-        remedy = "; for a sequence (T, B, n_classes) return the mean over time, scores.mean(0)"
-    elif len(shape) > 2 and shape[0] == samples:
+    if len(shape) > 2 and shape[0] == samples:
         remedy = "; if it takes frames (T, B, …), write frames.transpose(0, 1)"
     raise ValueError(f"{expected}, got {tuple(scores.shape)}{remedy}")
 

@@ -5,7 +5,7 @@ epoch), `checkpoint.safetensors` (model, optimizer and random state after the la
 `result.json`.
 """
 
-from ..configuration import BINARY, OFFLINE, SPIKING, Run
+from ..configuration import BINARY, OFFLINE, SPIKING, Recipe, Run
 from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from .folder import read_config
 from .loop import evaluate, fit, steps_in_epoch
@@ -19,6 +19,7 @@ __all__ = [
     "OFFLINE",
     "SPIKING",
     "Processes",
+    "Recipe",
     "Run",
     "before_step",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -11,16 +12,25 @@ from torch import Tensor, nn
 from .._files import replacing
 
 CHECKPOINT = "checkpoint.safetensors"
+# Of the network that a run is judged by, where it is not that of the last epoch.
+NETWORK = "network.safetensors"
 
 
-def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+def save_checkpoint(
+    path: str | PathLike,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    epoch: int,
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write model, optimizer and random state to a safetensors file, atomically.
 
     Args:
         path: file to write.
         model: its `state_dict` is stored under "model.".
-        optimizer: its tensors are stored under "optimizer.", by parameter name.
+        optimizer: its tensors are stored under "optimizer.", by parameter name; None for a model alone.
         epoch: number of finished epochs.
+        extra: further tensors, stored under "extra.".
 
     Raises:
         OSError: if the file cannot be written; an existing one is left unchanged.
@@ -40,8 +50,9 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+        for key, value in ({} if optimizer is None else optimizer.state.get(parameter, {})).items():
             tensors[f"optimizer.{name}.{key}"] = value
+    tensors |= {f"extra.{name}": value for name, value in (extra or {}).items()}
     tensors["rng"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng_cuda"] = torch.cuda.get_rng_state()
@@ -49,13 +60,19 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"epoch": str(epoch)})
 
 
-def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
+def load_checkpoint(
+    path: str | PathLike,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> int:
     """Restore model, optimizer and random state from a file of `save_checkpoint`, in place, on the model's device.
 
     Args:
         path: file to read.
         model: a model of the same structure.
-        optimizer: an Adam over its parameters; None to restore the model alone.
+        optimizer: of the kind that was saved, over its parameters; None to restore the model alone.
+        extra: tensors into which those that were saved with these names are copied.
 
     Returns:
         The number of finished epochs.
@@ -87,7 +104,9 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
         raise ValueError(f"{path}: expected a checkpoint of htaf-snn, got a damaged or other file ({error})") from error
     state = _with_prefix(tensors, "model.")
     _check_shapes(path, state, model.state_dict())
-    _check_optimizer(path, tensors, model, epoch)
+    if optimizer is not None:
+        _check_optimizer(path, tensors, model, optimizer, epoch)
+        _check_shapes(path, _with_prefix(tensors, "extra."), dict(extra or {}))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         model.load_state_dict(state)
@@ -104,6 +123,8 @@ def load_checkpoint(path: str | PathLike, model: nn.Module, optimizer: torch.opt
                 key: v.to(parameter.device) if optimizer.defaults.get("fused") or v.shape == parameter.shape else v
                 for key, v in stored.items()
             }
+    for name, value in (extra or {}).items():
+        value.copy_(tensors[f"extra.{name}"])
     torch.set_rng_state(tensors["rng"])
     if "rng_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng_cuda"])
@@ -114,8 +135,10 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _check_optimizer(path: str | PathLike, tensors: dict[str, Tensor], model: nn.Module, epoch: int) -> None:
-    """Raise ValueError unless random state and, after an epoch, Adam's are there, in the parameters' shapes."""
+def _check_optimizer(
+    path: str | PathLike, tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+) -> None:
+    """Raise ValueError unless the random state and, after an epoch, the optimizer's are there, in their shapes."""
     if "rng" not in tensors:
         raise ValueError(f"{path}: expected the random state, rng, got none")
     states = {name: _with_prefix(tensors, f"optimizer.{name}.") for name, _ in model.named_parameters()}
@@ -124,6 +147,8 @@ def _check_optimizer(path: str | PathLike, tensors: dict[str, Tensor], model: nn
     for name, parameter in model.named_parameters():
         if states[name]:
             expected = {"step": torch.empty(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            if isinstance(optimizer, torch.optim.SGD):
+                expected = {"momentum_buffer": parameter}
             _check_shapes(path, states[name], expected)
 
 

@@ -4,120 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Sized
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, DataLoader
 
 from .. import hardening
-from .._checks import check_choice
 from .._files import replacing
-from ..nn._batches import Batch, class_scores, device_of, loss_and_accuracy, sent, unpack
-from .checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from ..configuration import Recipe
+from ..nn._batches import device_of, loss_and_accuracy, unpack
+from .checkpoint import CHECKPOINT, NETWORK, load_checkpoint, save_checkpoint
 from .processes import Processes
+from .readings import Readings, SpikeRates
+from .recipe import before_step as changes_of
+from .step import Trainer
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-PRECISIONS = ("fp32", "bf16")
 METRICS = "metrics.jsonl"
-
-
-class _SpikeRates:
-    """Mean output of each of a model's `neurons`, collected by forward hooks within the block.
-
-    For activations with levels -1 and 1 it is the share of the upper level. In a batch with lengths, outputs
-    (T, B, …) beyond them do not count.
-    """
-
-    def __init__(self, model: nn.Module):
-        self._neurons: list[nn.Module] = list(getattr(model, "neurons", ()))
-        self.batch: Batch | None = None
-
-    def __enter__(self) -> _SpikeRates:
-        self._sums: list[float | Tensor] = [0.0] * len(self._neurons)
-        self._sizes = [0] * len(self._neurons)
-        self._hooks = [neuron.register_forward_hook(self._add_to(i)) for i, neuron in enumerate(self._neurons)]
-        return self
-
-    def _add_to(self, i: int) -> Callable:
-        def hook(module, inputs, output):
-            # The neurons of snnTorch and Norse return their spikes and their state.
-            output = (output[0] if isinstance(output, tuple) else output).detach()
-            size, batch = output.numel(), self.batch
-            if batch is not None and batch.lengths is not None and output.shape[:2] == batch.x.shape[:2]:
-                size = int(batch.lengths.sum()) * output[0, 0].numel()
-                output = _without_padding(output, batch.lengths)
-            self._sums[i] = self._sums[i] + output.sum(dtype=torch.float64)
-            self._sizes[i] += size
-
-        return hook
-
-    def __exit__(self, *exception):
-        for hook in self._hooks:
-            hook.remove()
-
-    def sums(self) -> Tensor:
-        """Return the sums so far, float64, on the device of the outputs."""
-        made = [total for total in self._sums if isinstance(total, Tensor)]
-        if not made:
-            return torch.zeros(len(self._sums), dtype=torch.float64)
-        return torch.stack([total if isinstance(total, Tensor) else torch.zeros_like(made[0]) for total in self._sums])
-
-    def sizes(self) -> list[float]:
-        return [float(size) for size in self._sizes]
-
-    def mean(self, sums: list[float], sizes: list[float]) -> list[float]:
-        """Return the means of sums and sizes, as shares of the upper level."""
-        levels = [getattr(neuron, "levels", (0, 1)) for neuron in self._neurons]
-        return [
-            (s / max(size, 1) - low) / (high - low) for s, size, (low, high) in zip(sums, sizes, levels, strict=True)
-        ]
-
-
-class _Readings:
-    """Reads numbers of a step: at once, or from a GPU one step late, so that training never waits for it."""
-
-    def __init__(self, is_late: bool):
-        self._is_late = is_late
-        self._waiting: list[tuple[torch.cuda.Event, Tensor, Callable]] = []
-
-    def read(self, numbers: Tensor, use: Callable[[list[float]], None]) -> None:
-        """Call `use` with the numbers; it may raise."""
-        if not self._is_late:
-            use(numbers.tolist())
-            return
-        here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-        here.copy_(numbers, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(numbers.device))
-        self._waiting.append((event, here, use))
-        if len(self._waiting) > 1:
-            self._use_first()
-
-    def finish(self) -> None:
-        """Use the numbers that wait."""
-        while self._waiting:
-            self._use_first()
-
-    def _use_first(self) -> None:
-        event, numbers, use = self._waiting.pop(0)
-        event.synchronize()
-        use(numbers.tolist())
-
-
-def _without_padding(output: Tensor, lengths: Tensor) -> Tensor:
-    """Return outputs (T, B, …) with 0 beyond each sample's length."""
-    valid = torch.arange(len(output), device=output.device)[:, None] < sent(lengths, output.device)
-    return output.where(valid.view(*valid.shape, *[1] * (output.ndim - 2)), 0)
 
 
 def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = None) -> dict[str, float]:
@@ -166,83 +78,72 @@ def validate(
     return {}
 
 
-@dataclass
-class _Training:
-    """What `fit` trains, and how; `network` is the model, possibly wrapped by Fabric and compiled."""
+def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar: tqdm) -> dict:
+    """Train for one epoch, the `epoch`-th counted from 0, and return its metrics."""
+    model, processes, every = trainer.model, trainer.processes, trainer.recipe.accumulate
+    model.train()
+    total = [0.0, 0.0, 0.0]  # of loss, correct answers and samples
+    min_samples, n_updates = _min_samples(model), updates_in_epoch(steps, trainer.recipe)
+    batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
+    readings = Readings(device_of(model).type == "cuda" and processes is None)
+    with SpikeRates(model) as rates:
 
-    model: nn.Module
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    processes: Processes | None
-    precision: str
-    before_step: Callable[[int, torch.optim.Optimizer], None]
-    penalty: Callable[[], Tensor] | None
+        def show(figures: list[float], sums: list[float], sizes: list[float]) -> None:
+            total[:] = [a + b for a, b in zip(total, figures, strict=True)]
+            loss, correct = total[0] / total[2], total[1] / total[2]
+            spike_rate = rates.mean(sums, sizes)
+            mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
+            bar.set_postfix_str(f"loss {loss:.3f}, acc {correct:.3f}, rate {mean_rate:.3f}", refresh=False)
+            bar.update()
 
-    def epoch(self, loader: Iterable, epoch: int, bar: tqdm) -> dict:
-        """Train for one epoch and return its metrics."""
-        self.model.train()
-        total = [0.0, 0.0, 0.0]  # of loss, correct answers and samples
-        min_samples = _min_samples(self.model)
-        batches = (batch for batch in map(unpack, loader) if len(batch.labels) >= min_samples)
-        readings = _Readings(device_of(self.model).type == "cuda" and self.processes is None)
-        with _SpikeRates(self.model) as rates:
+        step = -1
+        try:
+            for step, batch in enumerate(batches):
+                rates.batch = batch
+                if not step % every:
+                    trainer.begin(epoch * n_updates + step // every)
+                figures, count = trainer.add_gradients(batch)
+                _read(trainer, figures, count, f"in epoch {epoch + 1}, step {step + 1}", rates, readings, show)
+                if step % every == every - 1:
+                    trainer.update()
+            if (step + 1) % every:
+                trainer.update()
+        finally:
+            readings.finish()  # an error of the step before explains one of this
+    if not total[2]:
+        raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
+    sums, sizes = rates.sums().tolist(), rates.sizes()
+    if processes is not None:
+        processes.average_statistics(model)
+        sums, sizes = processes.sum(*sums), processes.sum(*sizes)
+    loss, correct, count = total
+    return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(sums, sizes)}
 
-            def show(figures: list[float], sums: list[float], sizes: list[float]) -> None:
-                total[:] = [a + b for a, b in zip(total, figures, strict=True)]
-                loss, correct = total[0] / total[2], total[1] / total[2]
-                spike_rate = rates.mean(sums, sizes)
-                mean_rate = sum(spike_rate) / max(len(spike_rate), 1)
-                bar.set_postfix_str(f"loss {loss:.3f}, acc {correct:.3f}, rate {mean_rate:.3f}", refresh=False)
-                bar.update()
 
-            try:
-                for step, batch in enumerate(batches):
-                    rates.batch = batch
-                    self._step(batch, epoch * bar.total + step, f"in epoch {epoch}, step {step}", rates, readings, show)
-            finally:
-                readings.finish()  # an error of the step before explains one of this
-        if not total[2]:
-            raise ValueError(f"train_loader: expected a batch of {max(min_samples, 1)} samples or more, got none")
-        sums, sizes = rates.sums().tolist(), rates.sizes()
-        if self.processes is not None:
-            self.processes.average_statistics(self.model)
-            sums, sizes = self.processes.sum(*sums), self.processes.sum(*sizes)
-        loss, correct, count = total
-        return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(sums, sizes)}
+def _read(
+    trainer: Trainer, figures: Tensor, count: float, when: str, rates: SpikeRates, readings: Readings, show: Callable
+) -> None:
+    """Check that a batch's loss and gradients are finite, and show the sums of its figures, maybe one batch later."""
+    # In float16 the scaler leaves out steps whose gradients are not finite.
+    largest = {} if trainer.scaler.is_enabled() else _largest_gradients(trainer.model)
+    sums, sizes = rates.sums().to(figures.device), rates.sizes()
 
-    def _step(
-        self, batch: Batch, number: int, when: str, rates: _SpikeRates, readings: _Readings, show: Callable
-    ) -> None:
-        """Update the parameters, and show the sums of the loss, correct answers and samples, over all processes."""
-        self.before_step(number, self.optimizer)
-        with torch.autocast(device_of(self.model).type, torch.bfloat16, enabled=self.precision == "bf16"):
-            scores, labels = class_scores(self.model, batch, self.network)
-        scores = scores.float()
-        # A process whose shard is empty still takes part in averaging the gradients.
-        loss = cross_entropy(scores, labels) if len(labels) else scores.sum()
-        right, count, share = (scores.argmax(1) == labels).sum(), float(len(labels)), 1.0
-        figures = torch.stack([loss.detach(), right.to(loss.dtype)])
-        if self.processes is not None:
-            own_loss, own_right = figures.tolist()
-            total_loss, total_right, count = self.processes.sum(own_loss * count, own_right, count)
-            figures = figures.new_tensor([total_loss / count, total_right], dtype=torch.float64)
-            share = self.processes.world_size * len(labels) / count
-        self.optimizer.zero_grad()
-        (loss * share + (0.0 if self.penalty is None else self.penalty())).backward()
-        largest, sums, sizes = _largest_gradients(self.model), rates.sums().to(figures.device), rates.sizes()
+    def use(numbers: list[float]) -> None:
+        loss, right, *others = numbers
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} {when}; try a smaller lr")
+        for name, value in reversed([*zip(largest, others, strict=False)]):  # that nearest to the loss
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name}: {'NaN' if math.isnan(value) else 'infinite'} gradient {when}")
+        show([loss * count, right, count], others[len(largest) :], sizes)
 
-        def use(numbers: list[float]) -> None:
-            loss, right, *others = numbers
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} {when}; try a smaller lr")
-            for name, value in reversed([*zip(largest, others, strict=False)]):  # that nearest to the loss
-                if not math.isfinite(value):
-                    raise FloatingPointError(f"{name}: {'NaN' if math.isnan(value) else 'infinite'} gradient {when}")
-            show([loss * count, right, count], others[len(largest) :], sizes)
+    values = [value.to(figures) for value in largest.values()]
+    readings.read(torch.cat([figures, *([torch.stack(values)] if values else []), sums]), use)
 
-        values = [value.to(figures) for value in largest.values()]
-        readings.read(torch.cat([figures, *([torch.stack(values)] if values else []), sums]), use)
-        self.optimizer.step()
+
+def updates_in_epoch(steps: int, recipe: Recipe) -> int:
+    """Return the optimizer's steps in an epoch of so many batches."""
+    return -(-steps // recipe.accumulate)
 
 
 def _min_samples(model: nn.Module, processes: Processes | None = None) -> int:
@@ -303,50 +204,50 @@ def fit(
     model: nn.Module,
     train_loader: DataLoader,
     val_loader: Iterable | None = None,
+    recipe: Recipe | None = None,
     *,
     out: str | PathLike,
-    epochs: int,
-    lr: float = 1e-3,
     resume: bool = False,
     progress: bool = True,
     label: str = "",
     processes: Processes | None = None,
-    precision: str = "fp32",
-    compiled: bool = False,
     before_step: Callable[[int, torch.optim.Optimizer], None] = lambda number, optimizer: None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> list[dict]:
-    """Train a classifier with Adam, writing metrics and a checkpoint after every epoch.
+    """Train a classifier, writing metrics and a checkpoint after every epoch.
 
     Args:
-        model: maps a loader's inputs to class scores (B, n_classes); the mean output of the modules in `model.neurons`
-            is recorded as the spike rate, for levels -1 and 1 the share of 1. It is trained on its own device.
+        model: maps a loader's inputs to class scores (B, n_classes), or frames (T, B, …) to the scores of every time
+            step (T, B, n_classes), whose mean counts; the mean output of the modules in `model.neurons` is recorded as
+            the spike rate, for levels -1 and 1 the share of 1. It is trained on its own device, and ends as the network
+            that the recipe keeps.
         train_loader: batches as in `evaluate`; if its sampler has `set_epoch`, that is called with the number of the
             epoch.
         val_loader: likewise, or None.
+        recipe: how to train; None for the defaults. For a loss of every time step ("tet") the model returns their
+            scores, or has a `stream` as `models.SpikingNet`; `tbptt` needs the latter.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
-        epochs: total, including earlier epochs of a resumed run.
-        lr: learning rate, > 0.
-        resume: continue from the folder's checkpoint, exactly as if never interrupted.
-        progress: show a progress bar on standard error.
+        resume: continue from the folder's checkpoint, exactly as if never interrupted. The recipe's epochs include
+            those of the run before.
+        progress: show a progress bar on standard error, or, where that is no terminal, a line per epoch.
         label: text in front of the progress bar.
         processes: the processes from `Processes.launched`, all of which call this and share every batch of
             `train_loader`. The main one's weights are used, and it alone reads and writes the folder.
-        precision: "fp32", or "bf16" for mixed precision by autocast.
-        compiled: train through `torch.compile`.
-        before_step: called with the number of the step, counted from the start of the first epoch, and the optimizer,
-            to set what changes during training. It must depend on the number alone, so that resuming is exact.
+        before_step: called with the number of the optimizer's step, counted from the start of the first epoch, and the
+            optimizer, to set what changes during training besides what the recipe changes. It must depend on the number
+            alone, so that resuming is exact.
         penalty: called after each forward pass; its value is added to the loss that is minimised, not to the one that
             is reported.
 
     Returns:
-        The metrics of all epochs, as in `metrics.jsonl`: {"epoch", "train_loss", "train_accuracy", "spike_rate": one
-        per module in `model.neurons`, "val_loss", "val_accuracy", "val_smooth_accuracy", "val_hardening_gap",
-        "seconds"}. Validation figures are those of `hardening.evaluate`.
+        The metrics of all epochs, as in `metrics.jsonl`: {"epoch": counted from 1, "train_loss", "train_accuracy",
+        "spike_rate": one per module in `model.neurons`, "val_loss", "val_accuracy", "val_smooth_accuracy",
+        "val_hardening_gap", "seconds"}. Validation figures are those of `hardening.evaluate`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.
-        ValueError: if the folder has a run and `resume` is False, the precision is unknown, or as `steps_in_epoch`.
+        ValueError: if the folder has a run and `resume` is False, the recipe needs validation data and there are none,
+            there is nothing to anneal, or as `steps_in_epoch`.
         TypeError, ValueError: as `evaluate`, for inputs, labels and scores.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite; on a GPU after one more
             step, as training does not wait for it.
@@ -357,64 +258,99 @@ def fit(
         >>> x = torch.randn(64, 2)
         >>> loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), batch_size=16)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     metrics = fit(nn.Linear(2, 2), loader, out=folder, epochs=3, lr=0.1, progress=False)
+        ...     metrics = fit(nn.Linear(2, 2), loader, recipe=Recipe(epochs=3, lr=0.1), out=folder, progress=False)
         >>> len(metrics), metrics[-1]["train_loss"] < metrics[0]["train_loss"]
         (3, True)
     """
     from tqdm import tqdm
 
-    out, is_main = Path(out), processes is None or processes.is_main
-    check_choice("precision", precision, PRECISIONS)
+    out, is_main, recipe = Path(out), processes is None or processes.is_main, recipe or Recipe()
+    if val_loader is None and (recipe.keep == "best" or recipe.early_stopping is not None):
+        raise ValueError("val_loader: expected validation data for early_stopping and keep='best', got None")
     if is_main:
         check_no_run(out, resume)
-    optimizer = adam(model.parameters(), lr)
-    done, metrics = restore(out, model, optimizer) if resume and is_main else (0, [])
-    network, batches = model, train_loader
-    if processes is not None:
-        done, metrics, state = processes.broadcast((done, metrics, optimizer.state_dict()))
-        optimizer.load_state_dict(state)
-        network = processes.setup(model)
-        batches = processes.shard(train_loader, _min_samples(model, processes))
-    if compiled:
-        network = torch.compile(network)  # type: ignore[assignment]  # a module for a module, whatever its stub says
     steps = steps_in_epoch(model, train_loader, processes)
-    training = _Training(model, network, optimizer, processes, precision, before_step, penalty)
+    # Before a checkpoint is restored, as an annealing starts from the surrogates' own hardness and parameters.
+    changes = changes_of(recipe, model, updates_in_epoch(steps, recipe))
+
+    def prepare(number: int, optimizer: torch.optim.Optimizer) -> None:
+        changes(number, optimizer)
+        before_step(number, optimizer)
+
+    trainer = Trainer(model, recipe, prepare, processes, penalty)
+    done, metrics = restore(out, model, trainer.optimizer, trainer.extra()) if resume and is_main else (0, [])
+    batches = train_loader
+    if processes is not None:
+        done, metrics = processes.broadcast((done, metrics))
+        trainer.share(processes)
+        batches = processes.shard(train_loader, _min_samples(model, processes))
     if done:  # the settings of the previous step, in all processes
-        before_step(done * steps - 1, optimizer)
+        prepare(done * updates_in_epoch(steps, recipe) - 1, trainer.optimizer)
     if is_main:
         _write_metrics(out, metrics)
         if not done:
-            save_checkpoint(out / CHECKPOINT, model, optimizer, 0)
-    for epoch in range(done, epochs):
+            save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, 0, trainer.extra())
+    is_bar = progress and is_main and sys.stderr.isatty()
+    for epoch in range(done, recipe.epochs):
+        if is_stopped(metrics, recipe):
+            break
         set_epoch = getattr(getattr(train_loader, "sampler", None), "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch)
         start = time.perf_counter()
-        with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{epochs}", disable=not (progress and is_main)) as bar:
-            line = {"epoch": epoch, **training.epoch(batches, epoch, bar)}
-            line |= validate(model, train_loader, val_loader, processes)
+        with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{recipe.epochs}", disable=not is_bar) as bar:
+            if epoch == done:
+                bar.set_postfix_str("first step: loads data and compiles kernels")
+            line = {"epoch": epoch + 1, **train_epoch(trainer, batches, epoch, steps, bar)}
+            with trainer.tested_weights(train_loader):
+                line |= validate(model, train_loader, val_loader, processes)
+                metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
+                if is_main and trainer.has_network and (recipe.keep == "last" or best_epoch(metrics) == epoch + 1):
+                    save_checkpoint(out / NETWORK, model, None, epoch + 1)
             if val_loader is not None:
                 bar.set_postfix_str(f"{bar.postfix}, val acc {line['val_accuracy']:.3f}")
-        metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
+        if progress and is_main and not is_bar:
+            print(f"{label}{_line(metrics[-1], recipe)}", file=sys.stderr, flush=True)
         if is_main:
             _write_metrics(out, metrics)
-            save_checkpoint(out / CHECKPOINT, model, optimizer, epoch + 1)
+            save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, epoch + 1, trainer.extra())
+    if trainer.has_network and metrics:
+        _keep(out, model, processes)
     return metrics
 
 
-def adam(parameters: Iterable[Tensor], lr: float) -> torch.optim.Adam:
-    """Return an Adam over the parameters, fused where it can be: it then takes a tenth of the time on a CPU."""
-    parameters = list(parameters)
-    # The fused one walks through memory, whatever the strides, and takes no complex numbers.
-    fused = all(p.is_contiguous() and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.Adam(parameters, lr=lr, fused=fused)
+def _keep(out: Path, model: nn.Module, processes: Processes | None) -> None:
+    """Give the model the weights of the network that the recipe keeps."""
+    if processes is None or processes.is_main:
+        load_checkpoint(out / NETWORK, model)
+    if processes is not None:
+        model.load_state_dict(processes.broadcast(model.state_dict()))
 
 
-def restore(out: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+def _line(line: dict[str, Any], recipe: Recipe) -> str:
+    """Return an epoch's metrics as one line of text."""
+    val = f", val acc {line['val_accuracy']:.3f}" if "val_accuracy" in line else ""
+    figures = f"loss {line['train_loss']:.3f}, acc {line['train_accuracy']:.3f}{val}"
+    return f"epoch {line['epoch']}/{recipe.epochs}: {figures}, {line['seconds']:.1f} s"
+
+
+def best_epoch(metrics: list[dict]) -> int:
+    """Return the first epoch with the best validation accuracy, counted from 1."""
+    return max(metrics, key=lambda line: line["val_accuracy"])["epoch"]
+
+
+def is_stopped(metrics: list[dict], recipe: Recipe) -> bool:
+    """Return whether a training has gone on for long enough without a better validation accuracy."""
+    return bool(recipe.early_stopping and metrics and len(metrics) - best_epoch(metrics) >= recipe.early_stopping)
+
+
+def restore(
+    out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor] | None = None
+) -> tuple[int, list[dict]]:
     """Return the finished epochs and their metrics; none if the run stopped before its first checkpoint."""
     if not _has_run(out):
         return 0, []
-    done = load_checkpoint(out / CHECKPOINT, model, optimizer)
+    done = load_checkpoint(out / CHECKPOINT, model, optimizer, extra)
     try:
         metrics = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     except (OSError, ValueError) as error:

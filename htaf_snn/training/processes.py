@@ -74,7 +74,10 @@ class Processes:
         with warnings.catch_warnings():
             # Torch 2.15 renames the option; 2.11 does not know the new name.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            return self._fabric.setup(model)
+            network = self._fabric.setup(model)
+        if hasattr(model, "stream"):  # its gradients are averaged as those of the forward pass
+            network.mark_forward_method("stream")
+        return network
 
     def sum(self, *values: float) -> list[float]:
         """Return the sums of the values over all processes, the same in each."""

@@ -66,7 +66,7 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
     Args:
         recipe: such as a `Run`.
         model: the network to train.
-        steps: training steps per epoch, see `steps_in_epoch`.
+        steps: steps of the optimizer per epoch, see `steps_in_epoch`.
 
     Returns:
         A function of the step's number, counted from the start of the first epoch, and the optimizer.
@@ -95,12 +95,12 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
             anneal.at(number + 1)
         if recipe.schedule == "cosine":
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _one_cycle(number, total)
+                group["lr"] = recipe.lr * _one_cycle(number, total, recipe.warmup)
 
     return prepare
 
 
-def _one_cycle(number: int, total: int) -> float:
-    """Return a factor that rises linearly in the first tenth of the steps and falls to 0 as half a cosine."""
-    rise = min(1.0, (number + 1) / (0.1 * total + 1))
-    return rise * (0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - 0.1) / 0.9))
+def _one_cycle(number: int, total: int, warmup: float) -> float:
+    """Return a factor that rises linearly in the first part of the steps and falls to 0 as half a cosine."""
+    rise = min(1.0, (number + 1) / (warmup * total + 1))
+    return rise * (0.5 + 0.5 * math.cos(math.pi * max(0.0, number / total - warmup) / (1 - warmup)))

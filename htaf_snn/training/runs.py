@@ -22,7 +22,7 @@ from ..models.neurons import needs_register
 from ..nn._batches import class_scores, unpack
 from ..nn._modes import in_eval
 from ..surrogate import SurrogateLike
-from .checkpoint import CHECKPOINT, load_checkpoint
+from .checkpoint import CHECKPOINT, NETWORK, load_checkpoint
 from .folder import (
     CONFIG,
     DATA,
@@ -35,9 +35,10 @@ from .folder import (
     read_data,
     write_json,
 )
-from .loop import fit, restore, steps_in_epoch
+from .loop import fit, restore
 from .processes import Processes
-from .recipe import before_step, check_annealing
+from .recipe import check_annealing
+from .step import Trainer
 
 SPARSE_HEAD = "sparse-head.safetensors"
 Loaders = tuple[Any, Any, Any]  # DataLoaders whose data sets have classes; that for validation may be None
@@ -110,22 +111,41 @@ def make_model(
     if isinstance(config, ConceptRun):
         encoder = models.ImageEncoder(shape[0], config.width)
         return models.ICBM(encoder, config.n_concepts, n_classes, in_features=encoder.out_features, surrogate=surrogate)
-    in_features = torch.Size(shape).numel()
+    if config.model in SPIKING:
+        return _spiking(
+            config, shape, n_classes, lambda: models.neuron(config.library, copy.deepcopy(surrogate), config.neuron)
+        )
+    surrogates: dict[str, Any] = {"surrogate": surrogate, "weight_surrogate": config.weight_surrogate}
     start: dict[str, Any] = {"norm": norm_of(config), "identity": config.identity}
+    in_features = torch.Size(shape).numel()
     if config.model == "relu":
         return models.ReLUNet(in_features, config.hidden, n_classes, **start)
     if config.model == "dhn":
         return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate, **start)
     if config.model == "bnn":
-        surrogates = {"surrogate": surrogate, "weight_surrogate": config.weight_surrogate}
         return models.BinaryMLP(in_features, config.hidden, n_classes, **surrogates)
+    if config.model == "binary-cnn":
+        return models.BinaryCNN(shape, config.hidden, n_classes, **surrogates)
+    return models.BinaryResNet(20, shape[0], n_classes, **surrogates, width=config.width or 16)
 
-    def neuron() -> nn.Module:
-        return models.neuron(config.library, copy.deepcopy(surrogate))
 
+def _spiking(
+    config: Run, shape: tuple[int, int, int], n_classes: int, neuron: Callable[[], nn.Module]
+) -> models.SpikingNet:
     if config.model == "cnn":
         return models.SpikingCNN(shape, config.hidden, n_classes, neuron)
-    return models.SpikingMLP(in_features, config.hidden, n_classes, neuron, **start)
+    if config.model == "mlp":
+        start: dict[str, Any] = {"norm": norm_of(config), "identity": config.identity}
+        return models.SpikingMLP(torch.Size(shape).numel(), config.hidden, n_classes, neuron, **start)
+    if config.model == "spiking-vgg11":
+        return models.SpikingVGG11(shape, n_classes, neuron, dropout=config.dropout)
+    if config.model == "plif-net":
+        width = {"channels": config.width} if config.width else {}
+        return models.PLIFNet(shape, n_classes, neuron, dropout=config.dropout, **width)
+    if config.model == "spikformer":
+        return models.Spikformer(shape, n_classes, neuron, dim=config.width or 256)
+    depth = int(config.model.removeprefix("sew-resnet"))
+    return models.SEWResNet(depth, shape, n_classes, neuron, width=config.width or 64)
 
 
 def norm_of(config: Network) -> str:
@@ -179,7 +199,7 @@ def load(out: str | PathLike, model: nn.Module | None = None) -> nn.Module:
     if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()) and shape:
         with torch.no_grad(), in_eval(model):
             model(torch.zeros(1, *shape))
-    load_checkpoint(out / CHECKPOINT, model)
+    load_checkpoint(out / (NETWORK if (out / NETWORK).is_file() else CHECKPOINT), model)
     if (out / SPARSE_HEAD).is_file():
         _load_head(out / SPARSE_HEAD, model)
     if isinstance(config, Run) and config.model in SPIKING:
@@ -268,7 +288,7 @@ def complete(
     processes = Processes.launched(device.type)
     is_main = processes is None or processes.is_main
     # Quick checks come first: an unknown surrogate or an unusable folder is refused before data are read.
-    check_annealing(config, make_model(config, (1, 8, 8), 2))
+    check_annealing(config, make_model(config, (1, 32, 32), 2))
     if is_main:
         check_folder(config, out, resume)
     with new_folder(out) if is_main else nullcontext():
@@ -276,14 +296,12 @@ def complete(
         classes, shape = list(loaders[0].dataset.classes), sample_shape(loaders[0].dataset)
         samples = [len(loader.dataset) if loader else 0 for loader in loaders]
         model = make_model(config, shape, len(classes)).to(device if processes is None else processes.device)
-        # Before a checkpoint is restored, as it starts from the configuration's hardness and parameters.
-        prepare = before_step(config, model, steps_in_epoch(model, loaders[0], processes))
         _try(model, loaders[2])
         if is_main:
             data = {"shape": shape, "classes": classes, "samples": samples}
             if resume:
                 check_same_data(out, data)
-                restore(out, model, torch.optim.Adam(model.parameters()))
+                _check_restorable(out, model, config)
             for name in results:
                 (out / name).unlink(missing_ok=True)
             write_json(out / CONFIG, asdict(config))
@@ -294,16 +312,12 @@ def complete(
             model,
             loaders[0],
             loaders[1],
+            config,
             out=out,
-            epochs=config.epochs,
-            lr=config.lr,
             resume=resume,
             progress=progress,
             label="" if fold is None else f"fold {fold + 1}, ",
             processes=processes,
-            precision=config.precision,
-            compiled=config.compiled,
-            before_step=prepare,
             penalty=added,
         )
     result = {
@@ -322,6 +336,14 @@ def complete(
     if processes is not None:
         processes.shutdown()
     return result
+
+
+def _check_restorable(out: Path, model: nn.Module, config: Run | ConceptRun) -> None:
+    """Restore a checkpoint into a copy: annealing starts from the configuration's hardness and parameters."""
+    copied = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        trainer = Trainer(copied, config, lambda number, optimizer: None, None, None)
+        restore(out, copied, trainer.optimizer, trainer.extra())
 
 
 def _try(model: nn.Module, loader: DataLoader) -> None:
@@ -382,7 +404,7 @@ def train_folds(config: Run, out: str | PathLike, *, resume: bool = False, progr
         raise ValueError("folds: expected an integer of at least 2, got None")
     require("fold", config.fold, "None, as all folds are trained", lambda v: v is None)
     out = Path(out)
-    models.neuron(config.library, config.surrogate)
+    models.neuron(config.library, config.surrogate, config.neuron)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("folds: not supported under torchrun; pass fold=K to train one fold")
     check_folder(config, out, resume)

@@ -1,0 +1,239 @@
+"""What a recipe can ask of a training: its losses, its optimizers, and what it keeps."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from htaf_snn import models, training
+from htaf_snn import nn as hnn
+from htaf_snn.configuration import Recipe
+from htaf_snn.nn._batches import Batch
+from htaf_snn.training.augmenting import augmented
+from htaf_snn.training.step import Trainer, loss_of
+
+STEPS, BATCH, CLASSES = 7, 6, 3
+FRAMES = 3 * torch.rand(STEPS, BATCH, 5, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+DATA = {"model": "dhn", "hidden": (8,), "batch_size": 256}
+
+
+def spiking(seed=0):
+    torch.manual_seed(seed)
+    return models.SpikingMLP(5, [9], CLASSES, neuron=lambda: hnn.Leaky(beta=0.9))
+
+
+def gradients(net, recipe, *batches):
+    trainer = Trainer(net, recipe, lambda number, optimizer: None, None, None)
+    trainer.begin(0)
+    figures = [trainer.add_gradients(batch)[0] for batch in batches]
+    updates = net.state_dict() if recipe.accumulate == 1 else None
+    trainer.update()
+    assert updates is not None or recipe.accumulate > 1
+    return [p.grad.clone() for p in net.parameters()], figures
+
+
+def test_batches_that_are_accumulated_equal_one():
+    whole, [figures] = gradients(spiking(), Recipe(), Batch(FRAMES, LABELS, None))
+    parts = [Batch(FRAMES[:, a:b], LABELS[a:b], None) for a, b in ((0, 1), (1, 4), (4, 6))]
+    found, _ = gradients(spiking(), Recipe(accumulate=3), *parts)
+    torch.testing.assert_close(found, whole)
+    assert figures[0] == pytest.approx(cross_entropy(spiking()(FRAMES), LABELS).item())
+
+
+def test_a_truncated_gradient_is_that_of_detached_states():
+    net = spiking()
+    expected = spiking()
+    first, state = expected.stream(FRAMES[:4])
+    rest, _ = expected.stream(FRAMES[4:], hnn.detached(state))
+    loss = 4 / 7 * cross_entropy(first.mean(0), LABELS) + 3 / 7 * cross_entropy(rest.mean(0), LABELS)
+    loss.backward()
+    found, [figures] = gradients(net, Recipe(tbptt=4), Batch(FRAMES, LABELS, None))
+    torch.testing.assert_close(found, [p.grad for p in expected.parameters()])
+    assert figures[0].item() == pytest.approx(loss.item())
+    whole, _ = gradients(spiking(), Recipe(), Batch(FRAMES, LABELS, None))
+    longer, _ = gradients(spiking(), Recipe(tbptt=STEPS), Batch(FRAMES, LABELS, None))
+    torch.testing.assert_close(longer, whole)
+    assert not torch.allclose(found[0], whole[0])
+
+
+def test_the_losses():
+    scores = torch.randn(STEPS, BATCH, CLASSES, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([7, 1, 2, 3, 4, 5])
+    each = torch.stack([cross_entropy(step, LABELS, reduction="none") for step in scores])
+    assert loss_of(scores, LABELS, None, Recipe(loss="tet")).item() == pytest.approx(each.mean().item())
+    own = torch.stack([each[:length, i].mean() for i, length in enumerate(lengths)]).mean()
+    assert loss_of(scores, LABELS, lengths, Recipe(loss="tet")).item() == pytest.approx(own.item())
+    mean = torch.stack([scores[:length, i].mean(0) for i, length in enumerate(lengths)])
+    found = loss_of(scores, LABELS, lengths, Recipe(label_smoothing=0.1))
+    assert found.item() == pytest.approx(cross_entropy(mean, LABELS, label_smoothing=0.1).item())
+    target = torch.eye(CLASSES)[LABELS]
+    found = loss_of(scores.mean(0), LABELS, None, Recipe(loss="mse"))
+    assert found.item() == pytest.approx((scores.mean(0) - target).square().mean().item())
+
+
+def test_the_loss_of_every_time_step_trains_a_network_through_its_stream():
+    net, expected = spiking(), spiking()
+    found, _ = gradients(net, Recipe(loss="tet"), Batch(FRAMES, LABELS, None))
+    loss_of(expected.stream(FRAMES)[0], LABELS, None, Recipe(loss="tet")).backward()
+    torch.testing.assert_close(found, [p.grad for p in expected.parameters()])
+
+
+class Steps(nn.Module):
+    """A network of a user's own, with the scores of every time step, and without lengths."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = hnn.Sequential(nn.Linear(5, CLASSES), hnn.Leaky(beta=0.9))
+
+    def forward(self, frames):
+        return self.net(frames)
+
+
+def test_scores_of_every_time_step_are_trained_on_and_evaluated(tmp_path):
+    lengths = torch.tensor([7, 1, 2, 3, 4, 5])
+    net, loader = Steps(), [(FRAMES, LABELS, lengths)]
+    mean = torch.stack([net(FRAMES)[:length, i].mean(0) for i, length in enumerate(lengths)])
+    assert training.evaluate(net, loader)["loss"] == pytest.approx(cross_entropy(mean, LABELS).item())
+    data = DataLoader(TensorDataset(FRAMES.transpose(0, 1), LABELS), BATCH, collate_fn=frames_first)
+    for loss in ("cross-entropy", "tet"):
+        (tmp_path / loss).mkdir()
+        lines = training.fit(net, data, recipe=Recipe(epochs=2, loss=loss), out=tmp_path / loss, progress=False)
+        assert len(lines) == 2
+    with pytest.raises(TypeError, match=r"^model: expected one with stream\(frames, state\) for tbptt"):
+        gradients(net, Recipe(tbptt=2), Batch(FRAMES, LABELS, None))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(5, CLASSES))
+    with pytest.raises(ValueError, match=r"^model: expected the scores of every time step .* for loss='tet'"):
+        gradients(flat, Recipe(loss="tet"), Batch(FRAMES[0], LABELS, None))
+    with pytest.raises(ValueError, match=r"^tbptt: expected sequences of one length"):
+        gradients(spiking(), Recipe(tbptt=2), Batch(FRAMES, LABELS, lengths))
+
+
+def frames_first(samples):
+    frames, labels = zip(*samples, strict=True)
+    return torch.stack(frames, 1), torch.stack(labels)
+
+
+def test_gradients_are_clipped_together():
+    free, _ = gradients(spiking(), Recipe(), Batch(FRAMES, LABELS, None))
+    norm = torch.stack([g.norm() for g in free]).norm()
+    clipped, _ = gradients(spiking(), Recipe(clip_gradient=norm.item() / 2), Batch(FRAMES, LABELS, None))
+    torch.testing.assert_close(clipped, [g / 2 for g in free])
+    untouched, _ = gradients(spiking(), Recipe(clip_gradient=2 * norm.item()), Batch(FRAMES, LABELS, None))
+    torch.testing.assert_close(untouched, free)
+
+
+RUNS = {
+    "sgd": {"optimizer": "sgd", "weight_decay": 1e-3, "lr": 0.05},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "clip_gradient": 1.0},
+    "ema": {"ema": 0.9},
+    "fp16": {"precision": "fp16"},
+    "augment": {"augment": ("flip", "shift", "cutout")},
+    "accumulate": {"accumulate": 2, "schedule": "cosine", "warmup": 0.3, "label_smoothing": 0.1},
+    "best": {"early_stopping": 2, "ema": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resumes_exactly(tmp_path, name):
+    config = training.Run(**DATA, epochs=4, **RUNS[name] | {"lr": RUNS[name].get("lr", 0.01)})
+    whole = training.train(config, tmp_path / "whole", progress=False)
+    training.train(replace(config, epochs=2), tmp_path / "parts", progress=False) if name != "accumulate" else None
+    if name == "accumulate":  # a cosine depends on the number of epochs, so the first part stops by itself
+        stop_after(2, config, tmp_path / "parts")
+    parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
+    assert {**parts, "seconds": 0, "out": ""} == {**whole, "seconds": 0, "out": ""}
+    for file in ("checkpoint.safetensors", "network.safetensors"):
+        if (tmp_path / "whole" / file).is_file():
+            one, other = (load_file(tmp_path / part / file) for part in ("whole", "parts"))
+            assert all(torch.equal(value, other[key]) for key, value in one.items())
+    net, loader = training.load(tmp_path / "parts"), training.make_loaders(config)[2]
+    assert training.evaluate(net, loader)["accuracy"] == whole["test_accuracy"]
+
+
+def stop_after(epochs, config, folder):
+    train_epoch, calls = training.loop.train_epoch, []
+
+    def stopped(*positional, **named):
+        if len(calls) == epochs:
+            raise KeyboardInterrupt
+        calls.append(None)
+        return train_epoch(*positional, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.loop, "train_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, folder, progress=False)
+
+
+def test_averaged_weights_are_those_that_are_tested(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Linear(5, CLASSES)
+    seen = []
+    loader = DataLoader(TensorDataset(FRAMES[0], LABELS), 2)
+    training.fit(
+        net,
+        loader,
+        recipe=Recipe(epochs=2, ema=0.5, lr=0.1),
+        out=tmp_path,
+        progress=False,
+        before_step=lambda number, optimizer: seen.append(net.weight.detach().clone()),
+    )
+    # After the first step the average is the weight itself, as torch defines it.
+    last = load_file(tmp_path / "checkpoint.safetensors")["model.weight"]
+    average = seen[1]
+    for weight in (*seen[2:], last):
+        average = 0.5 * average + 0.5 * weight
+    torch.testing.assert_close(net.weight.detach(), average)
+    assert not torch.allclose(last, average)
+
+
+def test_a_training_stops_without_progress_and_keeps_its_best_network(tmp_path):
+    config = training.Run(**DATA, epochs=60, early_stopping=3, lr=0.05)
+    result = training.train(config, tmp_path, progress=False)
+    accuracies = [json.loads(line)["val_accuracy"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    best = accuracies.index(max(accuracies))
+    assert len(accuracies) == result["epochs"] == best + 1 + 3 < 60
+    _, val, _ = training.make_loaders(config)
+    assert training.evaluate(training.load(tmp_path), val)["accuracy"] == max(accuracies)
+    again = training.train(config, tmp_path, resume=True, progress=False)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    with pytest.raises(ValueError, match=r"^early_stopping: expected None without validation data"):
+        replace(config, val_fraction=0)
+    with pytest.raises(ValueError, match=r"^val_loader: expected validation data for early_stopping"):
+        training.fit(nn.Linear(5, 3), DataLoader(TensorDataset(FRAMES[0], LABELS)), None, config, out=tmp_path / "x")
+
+
+def test_samples_are_changed_alike_at_all_time_steps():
+    torch.manual_seed(0)
+    x = torch.rand(1, 40, 2, 8, 8).expand(5, 40, 2, 8, 8)
+    for names in (("flip",), ("shift",), ("cutout",), ("flip", "shift", "cutout")):
+        y = augmented(Batch(x, torch.zeros(40).long(), None), names).x
+        assert y.shape == x.shape and torch.equal(y, y[:1].expand_as(y))
+        changed = [not torch.equal(y[0, i], x[0, i]) for i in range(40)]
+        assert 5 < sum(changed) <= 40
+    flipped = augmented(Batch(x, torch.zeros(40).long(), None), ("flip",)).x
+    assert all(torch.equal(b, a) or torch.equal(b, a.flip(-1)) for a, b in zip(x[0], flipped[0], strict=True))
+    with pytest.raises(ValueError, match=r"^augment: expected frames \(T, B, C, H, W\) or images"):
+        augmented(Batch(FRAMES, LABELS, None), ("flip",))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss": "tet"}, "loss: 'tet' has no effect on the model dhn, only on spiking ones"),
+        ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing: 0.1 has no effect with loss='mse'"),
+        ({"model": "mlp", "hidden": (8,), "loss": "tet", "compiled": True}, "compiled: expected False with loss='tet'"),
+        ({"augment": ("flip", "flip")}, "augment: expected none, one or more of flip, shift, cutout"),
+        ({"ema": 1.0}, r"ema: expected None or a number in \(0, 1\), got 1.0"),
+        ({"optimizer": "adma"}, "optimizer: expected one of adam, adamw, sgd, got 'adma'; did you mean adam?"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        training.Run(**DATA | wrong)
