@@ -143,8 +143,7 @@ def _class_folders(folder: Path, classes: list[str], resize: Size | None) -> Par
     files, labels = all_by_class(folder, classes, _ENDINGS, "images")
     images: list[np.ndarray] = []
     for path in files:
-        pixels = _pixels(path)
-        pixels = pixels if resize is None else _resized(pixels, resize)
+        pixels = pixels_of(path, resize)
         first = images[0] if images else pixels
         if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
             hint = "; resize= makes sizes equal" if pixels.shape[:2] != first.shape[:2] else ""
@@ -154,6 +153,12 @@ def _class_folders(folder: Path, classes: list[str], resize: Size | None) -> Par
             )
         images.append(pixels)
     return checked(folder, np.stack(images), np.array(labels), len(classes), None)
+
+
+def pixels_of(path: Path, resize: Size | None) -> np.ndarray:
+    """Read an image as `_pixels` does, and bring it to (height, width) unless that is None."""
+    pixels = _pixels(path)
+    return pixels if resize is None else _resized(pixels, resize)
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -27,12 +27,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from . import _checks
 from ._cache import user_folder
 from ._events import described
-from ._image_files import DTYPES, MOST_CHANNELS, Part, checked_labels, of_copy, of_folder, of_torchvision
+from ._image_files import DTYPES, MOST_CHANNELS, Part, checked_labels, of_copy, of_folder, of_torchvision, pixels_of
 from ._loaders import Samples, loader
 from ._sources import of_code, unknown
 from ._splits import divided, fixed_test_part
 
-__all__ = ["Images", "load", "loaders", "names"]
+__all__ = ["Images", "load", "loaders", "names", "read"]
 
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 _CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -132,6 +132,37 @@ class _Batches(Images):
 
 def _collated(samples: Sequence) -> Sequence[torch.Tensor]:
     return samples.batch if isinstance(samples, Samples) else default_collate(list(samples))
+
+
+def read(path: str | PathLike, *, resize: int | tuple[int, int] | None = None) -> torch.Tensor:
+    """Read one image as a data set reads its files.
+
+    Args:
+        path: an image file, grey of 8 or 16 bits or with eight bits per colour.
+        resize: the side, or (height, width), that it is brought to; None leaves it as it is.
+
+    Returns:
+        float32 (C, H, W) within [0, 1], with one channel or three.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such image, or `resize` is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4), 255).save(f"{folder}/white.png")
+        ...     image = read(f"{folder}/white.png", resize=8)
+        >>> image.shape, image.max().item()
+        (torch.Size([1, 8, 8]), 1.0)
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected an image, got no file")
+    size = None if resize is None else _checks.sides("resize", resize)
+    pixels = pixels_of(Path(path), size)
+    channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return Images(np.ascontiguousarray(channels)[None], [0], ["any"])[0][0]
 
 
 def load(

@@ -32,10 +32,12 @@ BELOW = {
     "bench": {"interop", "deploy"},
     "compare": {"training", "profile", "_pages", "_memory"},
     "concepts": {"training", "_pages"},
-    "cli": {"configuration", "training", "profile", "bench", "compare", "concepts", "deploy"},
+    "plots": {"_checks"},
+    "evaluation": {"compare", "plots"},
+    "cli": {"configuration", "evaluation", "training", "profile", "bench", "compare", "concepts", "deploy"},
 }
 # Only these may touch what changes other libraries.
-USERS_OF_INTEROP = {"__init__", "interop", "training", "bench", "compare", "cli"}
+USERS_OF_INTEROP = {"__init__", "interop", "training", "evaluation", "bench", "compare", "cli"}
 ONLY_IN = {
     "snntorch": {
         f"htaf_snn/{name}.py" for name in ("interop/snntorch", "models/neurons", "surrogate/libraries/snntorch")
@@ -44,13 +46,13 @@ ONLY_IN = {
     "spikingjelly": {f"htaf_snn/{name}/spikingjelly.py" for name in ("interop", "surrogate/libraries")},
     "sinabs": {f"htaf_snn/{name}/sinabs.py" for name in ("interop", "surrogate/libraries")},
     "cyclopts": {
-        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "compare", "event_data", "measure")
+        f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "use", "compare", "event_data", "measure")
     },
     "tonic": {"neuromorphic_datasets/_tonic.py"},
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
     "requests": {"neuromorphic_datasets/_download.py"},
     "torchvision": {"neuromorphic_datasets/_image_files.py", "htaf_snn/training/augmenting.py"},
-    "matplotlib": {f"htaf_snn/{name}.py" for name in ("profile", "compare/figures", "surrogate/suggestions")},
+    "matplotlib": {f"htaf_snn/{name}.py" for name in ("plots", "profile", "compare/figures", "surrogate/suggestions")},
     "optuna": {"htaf_snn/compare/study.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},
     "onnxruntime": {"htaf_snn/deploy/export.py"},
@@ -160,7 +162,7 @@ def test_arrows_point_one_way(path):
     assert upward(path, names) == []
     if path.relative_to(ROOT).with_suffix("").parts[1] not in USERS_OF_INTEROP:
         assert "interop" not in map(part, names)
-    if path.parent.name not in ("training", "compare", "concepts", "cli"):
+    if path.parent.name not in ("training", "compare", "concepts", "evaluation", "cli"):
         assert not [name for name in names if name.startswith("neuromorphic_datasets")]
 
 

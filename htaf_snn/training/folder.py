@@ -16,6 +16,7 @@ import torch
 
 from .._files import replacing
 from ..configuration import ConceptRecipe, ConceptRun, Run
+from .checkpoint import CHECKPOINT
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -151,5 +152,6 @@ def remove_run(out: Path) -> None:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    read_config(out)
+    if not any((out / name).is_file() for name in (CONFIG, CHECKPOINT)):
+        raise ValueError(f"out: expected the folder of a run to start over, got {out}, which has other files")
     shutil.rmtree(out)
