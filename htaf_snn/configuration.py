@@ -103,6 +103,7 @@ Schedule = Literal["constant", "cosine"]
 AnnealOf = Literal["none", "hardness", "alpha"]
 Norm = Literal["auto", "batch", "none"]
 Device = Literal["auto", "cpu", "cuda"]
+Log = Literal["none", "tensorboard"]
 Match = Literal["none", "peak", "half_width", "area"]
 # The annealings on which a setting has an effect.
 ANNEALED_BY = {"alpha_end": ("alpha",)}
@@ -280,6 +281,7 @@ class Run(Recipe, Network, Recordings):
     Attributes:
         seed: of weights, order and split.
         device: auto, cpu or cuda.
+        log: none, or tensorboard, into the folder of the run.
 
     Raises:
         ValueError: if a value is out of range, or is not the default and has no effect on the model. `training.train`
@@ -297,6 +299,7 @@ class Run(Recipe, Network, Recordings):
 
     seed: Seed = 0
     device: Device = "auto"
+    log: Log = "none"
 
     def __post_init__(self):
         for name, value in self._by_model().items():
@@ -381,6 +384,7 @@ class ConceptRun(ConceptRecipe, Data):
         max_concepts_per_class: fit a sparse head with at most this many weights per class.
         seed: of weights, order and split.
         device: auto, cpu or cuda.
+        log: none, or tensorboard, into the folder of the run.
 
     Raises:
         ValueError: if a value is out of range; `concepts.train` refuses an unknown data set or surrogate.
@@ -403,6 +407,7 @@ class ConceptRun(ConceptRecipe, Data):
     max_concepts_per_class: int | None = None
     seed: Seed = 0
     device: Device = "auto"
+    log: Log = "none"
 
     def __post_init__(self):
         super().__post_init__()
@@ -561,7 +566,8 @@ def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, 
     r"""Return the settings in a configuration file.
 
     Args:
-        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields.
+        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields; or the name of one of
+            this package's recipes, such as "dvsgesture".
         kind: the dataclass, such as `Run`, whose fields they are; not all have to be there.
 
     Raises:
@@ -577,8 +583,13 @@ def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, 
         (512, 512)
     """
     path = Path(path)
+    shipped = {file.stem: file for file in (Path(__file__).parent / "recipes").glob("*.toml")}
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a configuration file, got no file")
+        path = shipped.get(str(path), path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: expected a configuration file, or one of {', '.join(sorted(shipped))}, got none"
+        )
     try:
         values = (json if path.suffix == ".json" else tomllib).loads(path.read_text())
     except ValueError as error:

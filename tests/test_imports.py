@@ -28,7 +28,7 @@ BELOW = {
     "profile": {"functional", "_files"},
     "hardening": {"models"},
     "deploy": {"models", "_files"},
-    "training": {"hardening", "interop", "_files", "configuration"},
+    "training": {"hardening", "interop", "_files", "configuration", "plots"},
     "bench": {"interop", "deploy"},
     "compare": {"training", "profile", "_pages", "_memory"},
     "concepts": {"training", "_pages"},

@@ -88,7 +88,9 @@ def test_trains_in_either_library(recordings, tmp_path, library, surrogate, mode
     assert sorted(p.name for p in out.iterdir()) == [
         "checkpoint.safetensors",
         "config.json",
+        "confusion.svg",
         "data.json",
+        "learning_curves.svg",
         "metrics.jsonl",
         "result.json",
     ]

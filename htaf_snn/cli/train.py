@@ -22,7 +22,10 @@ else:
 
 _Recipe = Annotated[
     Path | None,
-    Parameter(help="Configuration file, TOML or another run's config.json; options override it."),
+    Parameter(
+        help="Configuration file: TOML, another run's config.json, or a name of ours: dvsgesture, cifar10dvs, "
+        "ncaltech101, shd. Options override it."
+    ),
 ]
 _Out = Annotated[
     Path | None, Parameter(help="New folder for the results; by default one in runs/, named after the time.")

@@ -11,7 +11,6 @@ from torch import nn
 from .._files import replacing
 from ..configuration import ConceptRun
 from ..training import Processes, evaluate
-from ..training.folder import RESULT
 from ..training.runs import SPARSE_HEAD, Loaders, complete
 from .atlas import write_atlas
 from .coding import codes
@@ -65,7 +64,7 @@ def train(config: ConceptRun, out: str | PathLike, *, resume: bool = False, prog
         resume=resume,
         progress=progress,
         penalty=partial(penalised, recipe=config),
-        results=(RESULT, SPARSE_HEAD, CODES, ATLAS),
+        results=(SPARSE_HEAD, CODES, ATLAS),
     )
 
 

@@ -20,9 +20,10 @@ from ..compare.measures import Network, activity
 from ..configuration import SPIKING, ConceptRun, Run
 from ..models.neurons import needs_register
 from ..models.spiking import SpikingNet
-from ..nn._batches import class_scores, device_of, unpack
+from ..nn._batches import device_of
 from ..training.folder import device_of as named_device
 from ..training.folder import read_data, write_json
+from ..training.logs import confusion
 
 FIGURES = "evaluation.json"
 PAGE = "evaluation.html"
@@ -84,12 +85,8 @@ def _extended(config: Run | ConceptRun):
     return nullcontext()
 
 
-@torch.no_grad()
 def _answers(net: nn.Module, loader: DataLoader, classes: list[str]) -> dict[str, Any]:
-    counts = torch.zeros(len(classes), len(classes), dtype=torch.int64)
-    for batch in map(unpack, loader):
-        scores, labels = class_scores(net, batch)
-        counts.index_put_((labels.cpu(), scores.argmax(1).cpu()), torch.ones(len(labels), dtype=torch.int64), True)
+    counts = torch.tensor(confusion(net, loader, len(classes)))
     right, totals = counts.diagonal().tolist(), counts.sum(1).tolist()
     if not sum(totals):
         raise ValueError("dataset: expected at least one test sample, got none")

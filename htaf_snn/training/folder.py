@@ -138,7 +138,7 @@ def check_same_run(config: DataclassInstance, before: DataclassInstance) -> None
     """Raise ValueError if a setting differs from that of the run to resume, unless resuming may change it."""
     for field in fields(config):
         value, expected = getattr(config, field.name), getattr(before, field.name)
-        if field.name in ("data_root", "download", "device") or (field.name == "epochs" and value >= expected):
+        if field.name in ("data_root", "download", "device", "log") or (field.name == "epochs" and value >= expected):
             continue
         if value != expected:
             raise ValueError(f"{field.name}: expected {expected!r}, as in the run to resume, got {value!r}")

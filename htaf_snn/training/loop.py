@@ -212,6 +212,7 @@ def fit(
     label: str = "",
     processes: Processes | None = None,
     before_step: Callable[[int, torch.optim.Optimizer], None] = lambda number, optimizer: None,
+    on_epoch: Callable[[dict], None] = lambda line: None,
     penalty: Callable[[], Tensor] | None = None,
 ) -> list[dict]:
     """Train a classifier, writing metrics and a checkpoint after every epoch.
@@ -236,6 +237,7 @@ def fit(
         before_step: called with the number of the optimizer's step, counted from the start of the first epoch, and the
             optimizer, to set what changes during training besides what the recipe changes. It must depend on the number
             alone, so that resuming is exact.
+        on_epoch: called with the metrics of each epoch, by the main process.
         penalty: called after each forward pass; its value is added to the loss that is minimised, not to the one that
             is reported.
 
@@ -312,6 +314,7 @@ def fit(
         if progress and is_main and not is_bar:
             print(f"{label}{_line(metrics[-1], recipe)}", file=sys.stderr, flush=True)
         if is_main:
+            on_epoch(metrics[-1])
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, epoch + 1, trainer.extra())
     if trainer.has_network and metrics:

@@ -35,6 +35,7 @@ from .folder import (
     read_data,
     write_json,
 )
+from .logs import CONFUSION, CURVES, draw, logger
 from .loop import fit, restore
 from .processes import Processes
 from .recipe import check_annealing
@@ -274,7 +275,7 @@ def complete(
     penalty: Callable[[nn.Module], AbstractContextManager[Callable[[], torch.Tensor] | None]] = lambda model: (
         nullcontext()
     ),
-    results: tuple[str, ...] = (RESULT,),
+    results: tuple[str, ...] = (),
 ) -> dict:
     """Train a run's network into its folder and write its result: the life of every kind of run.
 
@@ -282,7 +283,7 @@ def complete(
         config, out, resume, progress: as for `train`.
         figures: called by all processes with the trained network and the data; its figures begin the result.
         penalty: makes, of the network, a context that gives the `penalty` of `fit`, or None.
-        results: files of the folder that are older than a training that goes on, and are removed.
+        results: further files that `figures` writes: those that are older than a training that goes on are removed.
     """
     device = device_of(config.device)
     processes = Processes.launched(device.type)
@@ -302,11 +303,12 @@ def complete(
             if resume:
                 check_same_data(out, data)
                 _check_restorable(out, model, config)
-            for name in results:
+            for name in (RESULT, CURVES, CONFUSION, *results):
                 (out / name).unlink(missing_ok=True)
             write_json(out / CONFIG, asdict(config))
             write_json(out / DATA, data)
     fold = getattr(config, "fold", None)
+    on_epoch = logger(config.log if is_main else "none", out)
     with penalty(model) as added:
         metrics = fit(
             model,
@@ -318,6 +320,7 @@ def complete(
             progress=progress,
             label="" if fold is None else f"fold {fold + 1}, ",
             processes=processes,
+            on_epoch=on_epoch,
             penalty=added,
         )
     result = {
@@ -333,6 +336,7 @@ def complete(
     }
     if is_main:
         write_json(out / RESULT, result)
+        draw(out, model, loaders[2], classes)
     if processes is not None:
         processes.shutdown()
     return result
