@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from htaf_snn import hardening, models
+from htaf_snn import deploy, hardening, models
 from htaf_snn import nn as hnn
 from htaf_snn.nn.binary import exact_grid
 
@@ -261,7 +261,7 @@ def test_channels_are_recognised_or_refused(make):
 )
 def test_images_out_of_range_are_refused(images, training):
     net = models.BinaryMLP(16, [8], 3).train(training)
-    with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got .*; scale the images to \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got .*; scale the images"):
         net(images)
     with pytest.raises(TypeError, match=r"torch\.uint8 .*; write x\.float\(\) \(8-bit images: x\.float\(\) / 255"):
         net((255 * torch.rand(4, 16)).to(torch.uint8))
@@ -310,3 +310,28 @@ def test_half_precision_has_scores_in_eval(make, dtype):
     net, x = make().eval(), torch.rand(32, 16)
     scores = net.to(dtype)(x.to(dtype)).float()
     assert scores.isfinite().all() and scores.std() > 0
+
+
+def test_inputs_of_another_range_are_quantized_and_packed(tmp_path):
+    torch.manual_seed(0)
+    net = models.BinaryMLP(6, (16,), 3, input_range=(-3, 3))
+    x = 6 * torch.rand(50, 2, 3) - 3
+    for _ in range(3):
+        net(x)
+    packed, scores = deploy.pack(net.eval()), net(x)
+    assert torch.equal(packed(x), scores)
+    deploy.save(packed, tmp_path / "net.safetensors")
+    assert torch.equal(deploy.load(tmp_path / "net.safetensors")(x), scores)
+    levels = (255 * (x + 3) / 6).round() / 256
+    assert torch.equal(net[1](x), levels)
+    leaf = x.clone().requires_grad_()
+    net[1](leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.full_like(x, 1 / 6))
+    for use in (net, packed):
+        with pytest.raises(ValueError, match=r"^x: expected values within \[-3, 3\], got .* give QuantizeInput their"):
+            use(x + 1)
+    found = hnn.QuantizeInput.of_data([(x[:25], None), (x[25:], None)])
+    assert (found.low, found.high) == (x.min().item(), x.max().item())
+    for wrong in ((1, 1), (0, float("inf")), (2, 1)):
+        with pytest.raises(ValueError, match=r"^input_range: expected finite low < high, got"):
+            models.BinaryMLP(6, (16,), 3, input_range=wrong)

@@ -245,7 +245,7 @@ def test_bad_inputs(saved, x, error, message):
 
 def _rewritten(path, change):
     tensors = load_file(path)
-    about = {"format": "htaf-snn packed network", "version": "2", "network": _network(path)}
+    about = {"format": "htaf-snn packed network", "version": "3", "network": _network(path)}
     save_file(tensors, path, {key: value for key, value in change(tensors, about).items() if value is not None})
 
 
@@ -258,7 +258,7 @@ def _network(path):
     ("change", "message"),
     [
         (lambda tensors, about: about | {"format": "other"}, "got another safetensors file"),
-        (lambda tensors, about: about | {"version": "9"}, "expected version 2 of the format, got 9"),
+        (lambda tensors, about: about | {"version": "9"}, "expected version 3 of the format, got 9"),
         (lambda tensors, about: about | {"network": "{"}, "got a damaged file"),
         (lambda tensors, about: about | {"network": about["network"].replace("Quantize", "System")}, "damaged file"),
         (

@@ -30,7 +30,7 @@ from .steps import (
     rebuilt,
 )
 
-FORMAT, VERSION = "htaf-snn packed network", "2"
+FORMAT, VERSION = "htaf-snn packed network", "3"
 _PACKED: tuple[type[Step], ...] = (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)
 _OWN = {cls.__name__: cls for cls in _PACKED}
 _KNOWN = {cls.__name__ for cls in MODULES}

@@ -165,7 +165,7 @@ class _Packing:
         elif isinstance(module, nn.Flatten):
             self._append(node, "flatten")
         elif isinstance(module, hnn.QuantizeInput):
-            self._append(node, steps.Quantize())
+            self._append(node, steps.Quantize(module.low, module.high))
             self._levels[node] = _INPUT_LEVELS
         elif isinstance(module, hnn.BinaryActivation):
             self._append(node, steps.Threshold(module.levels, _copy(module.shift)))

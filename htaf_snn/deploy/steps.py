@@ -21,7 +21,7 @@ from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, linear_of_bits, windows
 from ..nn.binary import by_channel
-from ..nn.quantizing import INPUT_STEP, check_unit_range
+from ..nn.quantizing import INPUT_STEP, check_range
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,23 @@ class Step(nn.Module):
 
 
 class Quantize(Step):
-    """Conversion of images within [0, 1] to 256 levels."""
+    """Conversion of images to 256 levels.
+
+    Args:
+        low, high: the range of the images.
+    """
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self.quantize = hnn.QuantizeInput(low, high)
+
+    def options(self) -> dict[str, object]:
+        return {"low": self.quantize.low, "high": self.quantize.high}
 
     def forward(self, value: Value) -> Tensor:
         x = as_float(value)
-        check_unit_range(x)
-        return hnn.QuantizeInput.levels_of(x)
+        check_range(x, self.quantize.low, self.quantize.high, self.quantize.text)
+        return self.quantize.levels_of(x)
 
 
 class Threshold(Step):

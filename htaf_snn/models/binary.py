@@ -53,9 +53,10 @@ class BinaryMLP(_Layered):
         n_classes: number of classes.
         surrogate: surrogate of the activations, in any form, see `htaf_snn.surrogate.resolve`; each has its own copy.
         weight_surrogate: surrogate of the weights, as in `nn.BinaryLinear`.
+        input_range: (low, high) of the images, as in `nn.QuantizeInput`.
 
     Shape:
-        Images (B, *features) within [0, 1] to class scores (B, n_classes).
+        Images (B, *features) within the range to class scores (B, n_classes).
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
@@ -75,10 +76,11 @@ class BinaryMLP(_Layered):
         *,
         surrogate: SurrogateLike = "htaf",
         weight_surrogate: SurrogateLike = "clipped_ste",
+        input_range: tuple[float, float] = (0.0, 1.0),
     ):
         check_sizes(hidden)
         new_surrogate = copies(surrogate)
-        layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput()]
+        layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput(*input_range)]
         for a, b in pairwise([in_features, *hidden]):
             layers += [hnn.BinaryLinear(a, b, surrogate=copy.deepcopy(weight_surrogate)), nn.BatchNorm1d(b)]
             layers += [hnn.BinaryActivation(new_surrogate())]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -10,50 +13,58 @@ from .._checks import check_floating, is_readable
 INPUT_STEP = 2.0**-8
 # A quarter of a level: resampled images overshoot by a few units in the last place.
 _SLACK = 0.25 / 255
-_RANGE = "x: expected values within [0, 1]"
-_REMEDY = "scale the images to [0, 1], or start with a real layer such as nn.Linear, as DeepHeavisideNet does"
+_REMEDY = (
+    "scale the images to it, give QuantizeInput their range, or start with a real layer such as nn.Linear, as "
+    "DeepHeavisideNet does"
+)
 
 
-def check_unit_range(x: Tensor) -> None:
-    """Raise ValueError unless all of x lies within [0, 1], give or take a quarter of a level.
+def check_range(x: Tensor, low: float, high: float, text: str) -> None:
+    """Raise ValueError unless all of x lies within [low, high], give or take a quarter of a level.
 
     Where the values cannot be read, as under a compiler or in a CUDA graph, the check becomes an assertion in the
-    graph, which fails with a RuntimeError.
+    graph, which fails with a RuntimeError. The range's text is given, as compilers do not format numbers.
     """
-    bounds = None if isinstance(x, fx.Proxy) else _bounds(x.detach())
+    message, slack = f"x: expected values within {text}", _SLACK * (high - low)
+    bounds = None if isinstance(x, fx.Proxy) else _bounds(x.detach(), low, high)
     if bounds is None:
-        torch._assert_async(((x >= -_SLACK) & (x <= 1 + _SLACK)).all(), f"{_RANGE}; {_REMEDY}")
-    elif not (bounds[0] >= -_SLACK and bounds[1] <= 1 + _SLACK):
-        raise ValueError(f"{_RANGE}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
+        torch._assert_async(((x >= low - slack) & (x <= high + slack)).all(), f"{message}; {_REMEDY}")
+    elif not (bounds[0] >= low - slack and bounds[1] <= high + slack):
+        raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
 
 
-def _bounds(x: Tensor) -> tuple[float, float] | None:
+def _bounds(x: Tensor, low: float, high: float) -> tuple[float, float] | None:
     """Return the least and the greatest value; None if they are only symbols."""
     if not is_readable(x) or torch.jit.is_tracing():
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(x):  # under vmap a value cannot become a Python float
         x = torch._C._functorch.get_unwrapped(x)
     if x.is_meta or not x.numel():
-        return 0.0, 1.0
-    try:
-        low, high = torch.stack(x.aminmax()).tolist()
         return low, high
+    try:
+        least, greatest = torch.stack(x.aminmax()).tolist()
+        return least, greatest
     except RuntimeError:  # from fake tensors and tracers
         return None
 
 
 class QuantizeInput(nn.Module):
-    """Rounding of images within [0, 1] to 256 levels, n / 256 with n = round(255 x), whose sums are exact in float32.
+    """Rounding of images to 256 levels, n / 256 with n = round(255 (x - low) / (high - low)), whose sums are exact.
 
     It precedes the first layer of a binary network, whose packed form then counts the bits of eight planes. Images
-    outside [0, 1] are refused, in training too, as in the packed form.
+    outside the range are refused, in training too, as in the packed form.
+
+    Args:
+        low, high: the range of the images, finite, low < high; `of_data` finds it.
 
     Shape:
-        Any floating-point tensor within [0, 1]; the output has its shape and dtype. The gradient is the identity's.
+        Any floating-point tensor within [low, high]; the output has its shape and dtype. The gradient is that of
+        (x - low) / (high - low).
 
     Raises:
+        ValueError: if the range is empty or not finite.
         TypeError: in the forward pass, if x is not floating-point.
-        ValueError: in the forward pass, if a value is NaN or outside [0, 1] by more than a quarter of a level. Under
+        ValueError: in the forward pass, if a value is NaN or outside the range by more than a quarter of a level. Under
             `torch.compile` and in a program of `torch.export` an assertion fails with a RuntimeError instead. An ONNX
             file does not check, it clamps.
 
@@ -61,15 +72,50 @@ class QuantizeInput(nn.Module):
         >>> import torch
         >>> QuantizeInput()(torch.tensor([0.0, 0.5, 1.0]))
         tensor([0.0000, 0.5000, 0.9961])
+        >>> QuantizeInput(-3.0, 3.0)(torch.tensor([-3.0, 0.0, 3.0]))
+        tensor([0.0000, 0.5000, 0.9961])
     """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0):
+        super().__init__()
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"input_range: expected finite low < high, got {low!r} and {high!r}")
+        self.low, self.high = float(low), float(high)
+        self.text = f"[{low:g}, {high:g}]"
+
+    @classmethod
+    def of_data(cls, loader: Iterable) -> QuantizeInput:
+        """Return a layer for the range of a loader's images, from the least value to the greatest.
+
+        Args:
+            loader: batches of (images, labels).
+
+        Raises:
+            ValueError: if all values are equal, or there are none.
+
+        Example:
+            >>> import torch
+            >>> QuantizeInput.of_data([(torch.tensor([[-1.0, 2.0]]), torch.tensor([0]))])
+            QuantizeInput(low=-1, high=2)
+        """
+        bounds = [batch[0].aminmax() for batch in loader]
+        if not bounds:
+            raise ValueError("loader: expected at least one batch, got none")
+        return cls(min(one.min.item() for one in bounds), max(one.max.item() for one in bounds))
 
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
-        check_unit_range(x)
+        check_range(x, self.low, self.high, self.text)
+        unit = self._unit(x)
         # The difference is exactly 0; it carries the gradient.
-        return self.levels_of(x).to(x.dtype) * INPUT_STEP + (x - x.detach())
+        return self.levels_of(x).to(x.dtype) * INPUT_STEP + (unit - unit.detach())
 
-    @staticmethod
-    def levels_of(x: Tensor) -> Tensor:
-        """Return the numbers n, uint8, in the shape of x; values outside [0, 1] are clamped."""
-        return torch.round(x.clamp(0, 1) * 255).to(torch.uint8)
+    def levels_of(self, x: Tensor) -> Tensor:
+        """Return the numbers n, uint8, in the shape of x; values outside the range are clamped."""
+        return torch.round(self._unit(x).clamp(0, 1) * 255).to(torch.uint8)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return x if (self.low, self.high) == (0.0, 1.0) else (x - self.low) / (self.high - self.low)
+
+    def extra_repr(self) -> str:
+        return "" if (self.low, self.high) == (0.0, 1.0) else f"low={self.low:g}, high={self.high:g}"
