@@ -227,7 +227,7 @@ class Recipe(Checked):
         compiled: train through torch.compile.
         early_stopping: epochs without a better validation accuracy after which the training ends.
         keep: the network that is tested and loaded, of the last epoch or of that with the best validation accuracy; by
-            default best with early stopping, otherwise last.
+            default best with early stopping, otherwise last, see `keeps_best`.
 
     Raises:
         ValueError: if a value is out of range.
@@ -237,8 +237,8 @@ class Recipe(Checked):
         2202.11946, for tet.
 
     Example:
-        >>> Recipe(epochs=3, early_stopping=10).keep
-        'best'
+        >>> Recipe(epochs=30, early_stopping=10).keeps_best
+        True
     """
 
     epochs: Count = 20
@@ -262,14 +262,28 @@ class Recipe(Checked):
     keep: Literal["last", "best"] | None = None
 
     def __post_init__(self):
-        if self.keep is None:
-            object.__setattr__(self, "keep", "last" if self.early_stopping is None else "best")
         super().__post_init__()
+        if self.warmup != type(self).warmup and self.schedule == "constant":
+            raise ValueError(f"warmup: {self.warmup!r} has no effect with schedule='constant', only with cosine")
         if self.label_smoothing and self.loss == "mse":
             raise ValueError(f"label_smoothing: {self.label_smoothing!r} has no effect with loss='mse'")
         if self.compiled and (self.loss == "tet" or self.tbptt is not None):
             cause = "loss='tet'" if self.loss == "tet" else f"tbptt={self.tbptt}"
             raise ValueError(f"compiled: expected False with {cause}, which takes every time step's scores, got True")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the network with the best validation accuracy is kept, rather than the last."""
+        return self.early_stopping is not None if self.keep is None else self.keep == "best"
+
+    def _check_validation(self, val_fraction: float) -> None:
+        """Raise ValueError if validation data are needed and there are none."""
+        if val_fraction:
+            return
+        if self.early_stopping is not None:
+            raise ValueError("early_stopping: expected None without validation data, for val_fraction=0")
+        if self.keeps_best:
+            raise ValueError("keep: expected 'last' without validation data, for val_fraction=0, got 'best'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,10 +342,9 @@ class Run(Recipe, Network, Recordings):
             raise ValueError(f"resize: {self.resize!r} has no effect on the model {self.model}, only on images")
         if self.loss == "tet" and self.model not in SPIKING:
             raise ValueError(f"loss: 'tet' has no effect on the model {self.model}, only on spiking ones")
-        if self.early_stopping is not None and not self.val_fraction:
-            raise ValueError("early_stopping: expected None without validation data, for val_fraction=0")
-        if self.keep == "best" and not self.val_fraction:
-            raise ValueError("keep: expected 'last' without validation data, for val_fraction=0, got 'best'")
+        if self.tbptt is not None and self.tbptt >= self.n_time_bins:
+            raise ValueError(f"tbptt: {self.tbptt} has no effect with n_time_bins={self.n_time_bins}, only below")
+        self._check_validation(self.val_fraction)
         for name, suited in effects(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             if self.model not in suited and value != getattr(type(self), name):
@@ -372,6 +385,12 @@ class ConceptRecipe(Recipe):
     decorrelation: NotNegative = 0.01
     entropy: NotNegative = 0.0
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss == "tet" or self.tbptt is not None:
+            name, value = ("loss", "tet") if self.loss == "tet" else ("tbptt", self.tbptt)
+            raise ValueError(f"{name}: {value!r} has no effect on an ICBM, only on spiking networks")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptRun(ConceptRecipe, Data):
@@ -411,6 +430,7 @@ class ConceptRun(ConceptRecipe, Data):
 
     def __post_init__(self):
         super().__post_init__()
+        self._check_validation(self.val_fraction)
         require(
             "max_concepts_per_class",
             self.max_concepts_per_class,
@@ -560,6 +580,25 @@ def require(name: str, value: object, expected: str, is_valid: Callable[[Any], o
         valid = False
     if not valid:
         raise ValueError(f"{name}: expected {expected}, got {value!r}{did_you_mean(value, expected)}")
+
+
+def freed(values: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
+    """Return a run's values without the defaults that follow from what is changed, which are then found anew.
+
+    Args:
+        values: the fields of a `Run`.
+        changed: names of fields that get other values.
+
+    Example:
+        >>> values = {"model": "mlp", "library": "fused", "neuron": "leaky(beta=0.9)", "lr": 0.1}
+        >>> freed(values, ["library"])
+        {'model': 'mlp', 'library': 'fused', 'lr': 0.1}
+    """
+    if not {"model", "library"} & set(changed) or "model" not in values:
+        return dict(values)
+    derived = Run(**{name: values[name] for name in ("model", "library") if name in values})
+    names = "dataset", "hidden", "neuron"
+    return {k: v for k, v in values.items() if k not in names or _plain(v) != getattr(derived, k)}
 
 
 def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, Any]:

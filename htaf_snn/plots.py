@@ -21,12 +21,12 @@ def raster(spikes: Tensor, sample: int = 0) -> Figure:
     """Draw when each neuron spikes.
 
     Args:
-        spikes: (T, B, *features), or (T, *features) of one sample; a neuron spikes where they are above 0.
+        spikes: (T, B, *features), or (T, features) of one sample; a neuron spikes where they are above 0.
         sample: the sample of a batch to draw.
 
     Raises:
         TypeError: if the spikes are no tensor.
-        ValueError: if they have fewer than two dimensions.
+        ValueError: if they have fewer than two dimensions, or there is no such sample.
 
     Example:
         >>> raster((torch.rand(20, 1, 50) > 0.9).float()).axes[0].get_xlabel()
@@ -46,7 +46,7 @@ def traces(potentials: Tensor, sample: int = 0, *, threshold: float | None = Non
     """Draw the potentials of neurons over time.
 
     Args:
-        potentials: (T, B, *features), or (T, *features) of one sample.
+        potentials: (T, B, *features), or (T, features) of one sample.
         sample: the sample of a batch to draw.
         threshold: drawn as a line; None for none.
         most: the neurons that are drawn, from the first on.
@@ -74,6 +74,9 @@ def _rows(name: str, values: object, sample: int) -> Tensor:
         raise TypeError(f"{name}: expected a tensor, got {type(values).__name__}")
     if values.ndim < 2:
         raise ValueError(f"{name}: expected (T, B, *features) or (T, features), got {describe(values)}")
+    batch = 1 if values.ndim == 2 else values.shape[1]
+    if not 0 <= sample < batch:
+        raise ValueError(f"sample: expected 0 to {batch - 1}, got {sample!r}")
     values = values.detach().cpu().float()
     return values if values.ndim == 2 else values[:, sample].flatten(1)
 

@@ -54,6 +54,10 @@ def test_options_override_a_file_and_a_run_is_one(tmp_path):
     again = ["--recipe", tmp_path / "one" / "config.json", "--seed", 3, "--out", tmp_path / "two"]
     assert run("train", *again).exit_code == 0
     assert asdict(training.read_config(tmp_path / "two")) == asdict(config) | {"seed": 3}
+    assert run("train", *again[:2], "--model", "relu", "--out", tmp_path / "three").exit_code == 0
+    (tmp_path / "mlp.json").write_text(json.dumps(asdict(Run())))
+    assert run("train", "--recipe", tmp_path / "mlp.json", *SMALL, "--out", tmp_path / "four").exit_code == 0
+    assert training.read_config(tmp_path / "four").dataset == "digits"
     shown = run("train", *file, "--resume", "--out", tmp_path / "one")
     assert shown.exit_code == 2 and "recipe: expected none with --resume" in shown.stderr
 
@@ -95,11 +99,23 @@ def test_a_run_is_started_over_only_where_there_is_one(tmp_path):
     assert training.read_config(tmp_path / "run").seed == 1
     shown = run("train", "--force", "--resume", *out)
     assert shown.exit_code == 2 and "either --resume or --force" in shown.stderr
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    assert run("train", *SMALL, "--surrogate", "hatf", "--force", *out).exit_code == 2
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     shown = run("train", *SMALL, "--force", "--out", tmp_path / "mine")
     assert shown.exit_code == 2 and "which has other files" in shown.stderr
     assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_an_icbm_has_no_time():
+    for wrong in ({"loss": "tet"}, {"tbptt": 3}):
+        with pytest.raises(ValueError, match=r"has no effect on an ICBM, only on spiking networks"):
+            ConceptRun(**wrong)
+    with pytest.raises(ValueError, match=r"^early_stopping: expected None without validation data"):
+        ConceptRun(early_stopping=3, val_fraction=0)
 
 
 @pytest.mark.parametrize("kind", [Run, ConceptRun, StudySettings])

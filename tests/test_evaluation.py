@@ -96,6 +96,12 @@ def test_a_stream_is_answered_in_parts(spiking, recordings, monkeypatch):  # noq
     assert list(parts["scores"].values()) == pytest.approx(list(whole["scores"].values()), abs=1e-5)
 
 
+def test_a_network_of_one_time_step_is_streamed_too():
+    net = training.make_model(training.Run(n_time_bins=1, hidden=(4,)), (2, 5, 5), 3)
+    net.frame_shape = (1, 2, 5, 5)
+    assert net.stream(torch.zeros(6, 1, 2, 5, 5))[0].shape == (6, 1, 3)
+
+
 def test_images_are_answered(of_images, tmp_path):
     _, test = nd.images.load("digits")
     pixels = (test.images[0, 0].float() * 255 / test.white).round().byte().numpy()
@@ -139,6 +145,10 @@ def test_plots(of_images):
     for wrong, error in ((torch.rand(3), ValueError), ([[1]], TypeError)):
         with pytest.raises(error, match=r"^spikes: expected"):
             plots.raster(wrong)
+    with pytest.raises(ValueError, match=r"^sample: expected 0 to 1, got 2"):
+        plots.raster(spikes, sample=2)
+    with pytest.raises(ValueError, match=r"^sample: expected 0 to 0, got 1"):
+        plots.raster(spikes[:, 0], sample=1)
     with pytest.raises(FileNotFoundError, match="expected the metrics of a run"):
         plots.learning_curves("nowhere")
     with pytest.raises(ValueError, match=r"^counts: expected 3 rows and columns"):

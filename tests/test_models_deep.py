@@ -149,6 +149,7 @@ def test_dropout_has_one_mask_per_sequence():
     ("make", "message"),
     [
         (lambda: models.PLIFNet((2, 1, 9), 3, leaky), "in_shape: expected frames of 2 pixels or more"),
+        (lambda: models.PLIFNet((2, 8, 8), 3, leaky, n_blocks=0), "n_blocks: expected at least 1, got 0"),
         (lambda: models.PLIFNet((2, 8, 8), 3, leaky, n_blocks=4), "in_shape: expected frames of 16 pixels or more"),
         (lambda: models.SpikingVGG11((2, 31, 40), 3, leaky), "in_shape: expected frames of 32 pixels or more"),
         (lambda: models.SEWResNet(50, (2, 34, 34), 3, leaky), "depth: expected 18 or 34, got 50"),

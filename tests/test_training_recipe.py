@@ -223,6 +223,70 @@ def test_samples_are_changed_alike_at_all_time_steps():
         augmented(Batch(FRAMES, LABELS, None), ("flip",))
 
 
+SOFT = {"surrogate": "htaf(hardness=0.5)", "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SOFT,
+        SOFT | {"keep": "best", "lr": 0.05},
+        SOFT | {"early_stopping": 1, "epochs": 20, "lr": 0.05},
+        {"model": "bnn", "weight_surrogate": "magnitude_aware", "lr": 0.3, "epochs": 2},
+    ],
+    ids=str,
+)
+def test_a_finished_run_that_is_resumed_has_the_same_figures(tmp_path, settings):
+    config = training.Run(**DATA | {"batch_size": 64} | settings)
+    first = training.train(config, tmp_path, progress=False)
+    again = training.train(config, tmp_path, resume=True, progress=False)
+    assert {**again, "seconds": 0} == {**first, "seconds": 0}
+    loader = training.make_loaders(config)[2]
+    found = training.evaluate(training.load(tmp_path), loader)
+    assert (found["accuracy"], found["loss"]) == (first["test_accuracy"], pytest.approx(first["test_loss"], rel=1e-6))
+
+
+def test_a_run_that_was_killed_while_it_began_can_be_resumed(tmp_path):
+    config = training.Run(**DATA, epochs=1)
+    whole = training.train(config, tmp_path / "whole", progress=False)
+    for written in (("data.json", "config.json"), ("data.json", "config.json", "checkpoint.safetensors")):
+        parts = tmp_path / str(len(written))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training.loop, "_write_metrics", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                training.train(config, parts, progress=False)
+        for path in parts.iterdir():
+            if path.name not in written:
+                path.unlink()
+        again = training.train(config, parts, resume=True, progress=False)
+        assert {**again, "seconds": 0, "out": ""} == {**whole, "seconds": 0, "out": ""}
+
+
+def test_the_network_of_another_continuation_is_not_taken(tmp_path):
+    net, loader = nn.Linear(5, CLASSES), DataLoader(TensorDataset(FRAMES[0], LABELS), 2)
+    recipe = Recipe(epochs=2, keep="best")
+    training.fit(net, loader, loader, recipe, out=tmp_path, progress=False)
+    kept = tmp_path / "network.safetensors"
+    epoch = training.load_checkpoint(kept, nn.Linear(5, CLASSES))
+    training.save_checkpoint(kept, net, None, epoch + 1)
+    with pytest.raises(ValueError, match=rf"expected the network of epoch {epoch}, got that of epoch {epoch + 1}"):
+        training.fit(net, loader, loader, recipe, out=tmp_path, progress=False, resume=True)
+    training.fit(net, loader, loader, Recipe(epochs=3, keep="last"), out=tmp_path, progress=False, resume=True)
+    assert not kept.exists()
+    assert torch.equal(training.load(tmp_path, nn.Linear(5, CLASSES)).weight, net.weight)
+
+
+def test_an_empty_shard_is_not_changed():
+    empty = Batch(torch.zeros(3, 0, 2, 8, 8), torch.zeros(0).long(), None)
+    assert augmented(empty, ("flip",)) is empty
+
+
+def test_padding_is_refused_by_batchnorm_whatever_the_loss():
+    net = models.SpikingMLP(5, [9], CLASSES, neuron=lambda: hnn.Leaky(beta=0.9), norm="batch")
+    with pytest.raises(ValueError, match=r"^lengths: expected none for a network with BatchNorm"):
+        gradients(net, Recipe(loss="tet"), Batch(FRAMES, LABELS, torch.tensor([7, 1, 2, 3, 4, 5])))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -230,6 +294,9 @@ def test_samples_are_changed_alike_at_all_time_steps():
         ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing: 0.1 has no effect with loss='mse'"),
         ({"model": "mlp", "hidden": (8,), "loss": "tet", "compiled": True}, "compiled: expected False with loss='tet'"),
         ({"augment": ("flip", "flip")}, "augment: expected none, one or more of flip, shift, cutout"),
+        ({"warmup": 0.5}, "warmup: 0.5 has no effect with schedule='constant', only with cosine"),
+        ({"keep": "best", "val_fraction": 0}, "keep: expected 'last' without validation data"),
+        ({"model": "mlp", "hidden": (8,), "tbptt": 10}, "tbptt: 10 has no effect with n_time_bins=10, only below"),
         ({"ema": 1.0}, r"ema: expected None or a number in \(0, 1\), got 1.0"),
         ({"optimizer": "adma"}, "optimizer: expected one of adam, adamw, sgd, got 'adma'; did you mean adam?"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,6 +99,28 @@ def run_folder(out: Path | None, resume: bool, name: str) -> Path:
     if resume and out is None:
         raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
     return out or Path("runs") / datetime.now().strftime(name)
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[None]:
+    """Within the block the run in a folder is out of the way; it is gone afterwards, or back if no other was started.
+
+    Raises:
+        ValueError: if the folder holds no run, so that nothing else is deleted by mistake.
+    """
+    if not out.is_dir() or not any(out.iterdir()):
+        yield
+        return
+    if not any((out / name).is_file() for name in ("config.json", "checkpoint.safetensors")):
+        raise ValueError(f"out: expected the folder of a run to start over, got {out}, which has other files")
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.resolve().parent)) / out.name
+    out.rename(old)
+    try:
+        yield
+    finally:
+        if not (out / "config.json").is_file():
+            old.rename(out)
+        shutil.rmtree(old.parent)
 
 
 @contextmanager

@@ -81,14 +81,14 @@ def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
 def settled(chosen: Chosen) -> Chosen:
     """Return what the options set, with whole paths, so that a run can be resumed elsewhere."""
     chosen = dict(chosen)
-    if "data_root" in chosen:
+    if chosen.get("data_root") is not None:
         chosen["data_root"] = str(Path(chosen["data_root"]).expanduser().resolve())
     if isinstance(chosen.get("dataset"), str):
         chosen["dataset"] = _source(chosen["dataset"])
-    elif "dataset" in chosen:
+    elif chosen.get("dataset") is not None:
         whole = _source(",".join(chosen["dataset"]))  # the path of a folder may have commas
         chosen["dataset"] = (whole,) if Path(whole).is_dir() else tuple(map(_source, chosen["dataset"]))
-    if "resize" in chosen and len(chosen["resize"]) == 1:
+    if isinstance(chosen.get("resize"), tuple) and len(chosen["resize"]) == 1:
         (chosen["resize"],) = chosen["resize"]
     return chosen
 

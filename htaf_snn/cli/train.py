@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..configuration import ConceptRun, Run, read_file
-from ._app import IS_MAIN, command, interruptible, run_folder
+from ..configuration import ConceptRun, Run, freed, read_file
+from ._app import IS_MAIN, aside, command, interruptible, run_folder
 from ._options import Flag, Json, options, settled
 
 if TYPE_CHECKING:
@@ -131,16 +132,12 @@ def _configured(kind: type, recipe: Path | None, out: Path, resume: bool, chosen
             raise ValueError("recipe: expected none with --resume, which takes the run's own configuration")
         base = asdict(read_config(out, kind))
     elif recipe is not None:
-        base = read_file(recipe, kind)
-    return kind(**(base | settled(chosen)))
+        base = settled(read_file(recipe, kind))
+    return kind(**(freed(base, chosen) | settled(chosen)))
 
 
 def _run(name: str, train: Callable, config: Any, out: Path, resume: bool, force: bool) -> dict:
     if resume and force:
         raise ValueError("force: expected either --resume or --force, got both")
-    if force and IS_MAIN:
-        from ..training.folder import remove_run
-
-        remove_run(out)
-    with interruptible(out, f"{name} --resume --out"):
+    with aside(out) if force and IS_MAIN else nullcontext(), interruptible(out, f"{name} --resume --out"):
         return train(config, out, resume)

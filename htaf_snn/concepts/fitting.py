@@ -67,6 +67,8 @@ def penalised(model: nn.Module, recipe: ConceptRecipe) -> Iterator[Callable[[], 
         last[:] = [output]
 
     def total() -> Tensor:
+        if not len(last[0]):  # an empty shard
+            return last[0].sum()
         values = penalties(last[0])
         return sum((weight * values[name] for name, weight in weights.items() if weight), torch.zeros(()))
 
@@ -100,7 +102,7 @@ def fit(
         recipe: settings of the training; None for the defaults.
         resume: continue the run in the folder, exactly as if never interrupted.
         progress: show a progress bar on standard error.
-        processes: those that share the work, as in `training.fit`.
+        processes: those that share the work, as in `training.fit`; the penalties are those of each one's shard.
 
     Returns:
         The metrics of all epochs, as in `training.fit`; "spike_rate" is the concepts' mean.
@@ -132,7 +134,7 @@ def fit(
     is_main = processes is None or processes.is_main
     resumes = is_main and resume and (out / CONFIG).is_file()
     if resumes:
-        check_same_run(own, read_config(out))
+        check_same_run(own, read_config(out, ConceptRecipe))
     with _shape_restored_on_error(model), penalised(model, recipe) as penalty:
         check_first_batch(model, train_loader)
         data = {"shape": model.image_shape, "activation": activation_of(model), "surrogate_at_start": start}

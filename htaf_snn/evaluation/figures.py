@@ -18,6 +18,7 @@ from .._files import replacing
 from .._pages import render
 from ..compare.measures import Network, activity
 from ..configuration import SPIKING, ConceptRun, Run
+from ..models.deep import SelfAttention
 from ..models.neurons import needs_register
 from ..models.spiking import SpikingNet
 from ..nn._batches import device_of
@@ -60,16 +61,14 @@ def evaluate_run(
         >>> figures["accuracy"] == result["test_accuracy"], len(figures["confusion"])
         (True, 10)
     """
-    out, config = Path(out), training.read_config(out)
-    if not isinstance(config, (Run, ConceptRun)):
-        raise ValueError(f"{out}: expected a run whose configuration names its data, got one of concepts.fit")
+    out, config = Path(out), config_of(out)
     net = training.load(out).to(named_device(device))
     if data_root is not None:
         config = replace(config, data_root=str(data_root))
     loader, classes = training.make_loaders(config)[2], read_data(out)["classes"]
     if list(loader.dataset.classes) != classes:
         raise ValueError(f"data_root: expected the classes of the training, {classes}, got {loader.dataset.classes}")
-    with _extended(config):
+    with extended(config):
         figures = {**_answers(net, loader, classes), **_operations(net, loader), **_latency(net, loader)}
     write_json(out / FIGURES, figures)
     if page:
@@ -78,7 +77,15 @@ def evaluate_run(
     return figures
 
 
-def _extended(config: Run | ConceptRun):
+def config_of(out: str | PathLike) -> Run | ConceptRun:
+    """Return the configuration of a run of a command; ValueError for one of `concepts.fit`, which names no data."""
+    config = training.read_config(out)
+    if not isinstance(config, (Run, ConceptRun)):
+        raise ValueError(f"{out}: expected a run whose configuration names its data, got one of concepts.fit")
+    return config
+
+
+def extended(config: Run | ConceptRun):
     """Return a context in which the libraries know this package's surrogates, where the network needs it."""
     if isinstance(config, Run) and config.model in SPIKING and needs_register(config.library, config.surrogate):
         return interop.register()
@@ -103,7 +110,7 @@ def _operations(net: nn.Module, loader: DataLoader) -> dict[str, Any]:
     if not hasattr(net, "neurons"):
         return {}
     found = activity(cast(Network, net), loader)
-    attends = any(type(module).__name__ == "_SelfAttention" for module in net.modules())
+    attends = any(isinstance(module, SelfAttention) for module in net.modules())
     return found | (dict.fromkeys(("acs", "macs", "energy_nj")) if attends else {})
 
 

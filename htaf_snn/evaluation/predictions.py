@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import training
-from ..configuration import SPIKING, ConceptRun, Run
+from ..configuration import SPIKING, Run
 from ..models.spiking import SpikingNet
 from ..nn import detached
 from ..training.folder import device_of, read_data
-from .figures import _extended
+from .figures import config_of, extended
 
 # Frames of a stream that are in memory at once.
 _CHUNK = 64
@@ -33,11 +33,8 @@ class Predictor:
     """
 
     def __init__(self, out: str | PathLike, device: str = "auto"):
-        config = training.read_config(out)
-        if not isinstance(config, (Run, ConceptRun)):
-            raise ValueError(f"{out}: expected a run whose configuration names its data, got one of concepts.fit")
-        self.config: Run | ConceptRun = config
-        self.net, self.device = training.load(out).to(device_of(device)), device_of(device)
+        self.config, self.device = config_of(out), device_of(device)
+        self.net = training.load(out).to(self.device)
         data = read_data(out)
         self.classes, self.shape = data["classes"], tuple(data["shape"])
 
@@ -48,7 +45,7 @@ class Predictor:
             if time_window is not None:
                 raise ValueError("time_window: expected None for a network of images")
             return {"file": str(path), **self._answer(self._of_image(path))}
-        with _extended(self.config), torch.no_grad():
+        with extended(self.config), torch.no_grad():
             parts = self._frames(path) if time_window is None else self._stream(path, time_window)
             return {"file": str(path), **self._over_time(parts)}
 

@@ -92,8 +92,10 @@ class PLIFNet(_Deep):
     ):
         width, (h, w) = in_shape[0], in_shape[1:]
         most = int(math.log2(max(min(h, w), 1)))
-        blocks = min(5, most) if n_blocks is None else n_blocks
-        _check_sides(in_shape, 2 ** max(blocks, 1))
+        blocks = max(min(5, most), 1) if n_blocks is None else n_blocks
+        if blocks < 1:
+            raise ValueError(f"n_blocks: expected at least 1, got {blocks}")
+        _check_sides(in_shape, 2**blocks)
         neurons = iter(new_neurons(neuron, blocks + 2))
         body: list[nn.Module] = []
         for _ in range(blocks):
@@ -229,7 +231,7 @@ def _check_sides(in_shape: tuple[int, int, int], least: int) -> None:
         raise ValueError(f"in_shape: expected frames of {least} pixels or more a side, got {in_shape}")
 
 
-class _SelfAttention(hnn.OverTime):
+class SelfAttention(hnn.OverTime):
     """Spiking self-attention: the product of query, key and value spikes, scaled, without a softmax."""
 
     def __init__(self, dim: int, n_heads: int, neuron: NewNeuron):
@@ -313,5 +315,5 @@ class Spikformer(_Deep):
             mixing = hnn.Sequential(
                 *_tokens(dim, ratio * dim), next(neurons), *_tokens(ratio * dim, dim), next(neurons)
             )
-            body += [hnn.Residual(_SelfAttention(dim, n_heads, neuron)), hnn.Residual(mixing)]
+            body += [hnn.Residual(SelfAttention(dim, n_heads, neuron)), hnn.Residual(mixing)]
         super().__init__([*body, nn.AdaptiveAvgPool1d(1), nn.Flatten()], nn.Linear(dim, n_classes))

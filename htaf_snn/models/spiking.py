@@ -53,9 +53,7 @@ class SpikingNet(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         self._check(frames)
         if lengths is not None:
-            self._check_lengths(lengths, *frames.shape[:2])
-            if any(isinstance(module, _BatchNorm) for module in self.modules()):
-                raise ValueError("lengths: expected none for a network with BatchNorm, which would count padding")
+            self.check_lengths(lengths, frames)
         x, _ = self.features(frames)
         return self.readout(mean_over_time(x, lengths))
 
@@ -72,7 +70,7 @@ class SpikingNet(nn.Module):
         Raises:
             TypeError, ValueError: as in the forward pass; TypeError also for neurons that start from rest in each call.
         """
-        self._check(frames)
+        self._check(frames, is_whole=False)
         for neuron in self.neurons:
             if isinstance(neuron, Alone) and not neuron.streams:
                 got = type(neuron.module).__name__
@@ -80,19 +78,23 @@ class SpikingNet(nn.Module):
         x, state = self.features(frames, state)
         return self.readout(x.flatten(0, 1)).unflatten(0, x.shape[:2]), state
 
-    def _check_lengths(self, lengths: Tensor, steps: int, batch: int) -> None:
+    def check_lengths(self, lengths: Tensor, frames: Tensor) -> None:
+        """Raise ValueError unless lengths (B,) fit frames (T, B, …) and the network, see the class."""
+        steps, batch = frames.shape[:2]
+        if any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise ValueError("lengths: expected none for a network with BatchNorm, which would count padding")
         whole = not lengths.is_floating_point() and lengths.dtype != torch.bool
         if not whole or lengths.shape != (batch,):
             raise ValueError(f"lengths: expected integers ({batch},), got {lengths.dtype} {tuple(lengths.shape)}")
         if batch and lengths.device.type == "cpu" and not 0 <= lengths.min() <= lengths.max() <= steps:
             raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
 
-    def _check(self, frames: Tensor) -> None:
+    def _check(self, frames: Tensor, is_whole: bool = True) -> None:
         check_floating("frames", frames)
         if self.frame_shape is None:
             return
         steps, *frame = self.frame_shape
-        swapped = frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
+        swapped = is_whole and frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
         if swapped or list(frames.shape[2:]) != frame:
             remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
             expected = ", ".join(map(str, ("T", "B", *frame)))

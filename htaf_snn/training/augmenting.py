@@ -20,7 +20,7 @@ def augmented(batch: Batch, names: Collection[str]) -> Batch:
     Raises:
         ValueError: if the inputs are no frames or images.
     """
-    if not names:
+    if not names or not len(batch.labels):
         return batch
     x = batch.x
     if x.ndim not in (4, 5):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import torch
 
 from .._files import replacing
 from ..configuration import ConceptRecipe, ConceptRun, Run
-from .checkpoint import CHECKPOINT
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -142,16 +140,3 @@ def check_same_run(config: DataclassInstance, before: DataclassInstance) -> None
             continue
         if value != expected:
             raise ValueError(f"{field.name}: expected {expected!r}, as in the run to resume, got {value!r}")
-
-
-def remove_run(out: Path) -> None:
-    """Delete the folder of a run, so that it can be started over; nothing if it does not exist.
-
-    Raises:
-        ValueError: if the folder holds no run, so that nothing else is deleted by mistake.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not any((out / name).is_file() for name in (CONFIG, CHECKPOINT)):
-        raise ValueError(f"out: expected the folder of a run to start over, got {out}, which has other files")
-    shutil.rmtree(out)

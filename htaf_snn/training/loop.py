@@ -78,8 +78,20 @@ def validate(
     return {}
 
 
-def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar: tqdm) -> dict:
-    """Train for one epoch, the `epoch`-th counted from 0, and return its metrics."""
+def _shared_seed(processes: Processes | None) -> int | None:
+    """Seed all processes alike, so that their loaders draw one order, and return the seed; None for one process.
+
+    It comes from the main process's random state, which a checkpoint holds.
+    """
+    if processes is None:
+        return None
+    seed = int(processes.broadcast(int(torch.randint(2**62, ()))))
+    torch.manual_seed(seed)
+    return seed
+
+
+def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar: tqdm, seed: int | None = None) -> dict:
+    """Train for one epoch, the `epoch`-th counted from 0, and return its metrics; `seed` as of `_shared_seed`."""
     model, processes, every = trainer.model, trainer.processes, trainer.recipe.accumulate
     model.train()
     total = [0.0, 0.0, 0.0]  # of loss, correct answers and samples
@@ -100,6 +112,8 @@ def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar:
         try:
             for step, batch in enumerate(batches):
                 rates.batch = batch
+                if not step and seed is not None and processes is not None:
+                    torch.manual_seed(seed + 1 + processes.rank)  # for dropout and augmentation, after the order
                 if not step % every:
                     trainer.begin(epoch * n_updates + step // every)
                 figures, count = trainer.add_gradients(batch)
@@ -267,7 +281,7 @@ def fit(
     from tqdm import tqdm
 
     out, is_main, recipe = Path(out), processes is None or processes.is_main, recipe or Recipe()
-    if val_loader is None and (recipe.keep == "best" or recipe.early_stopping is not None):
+    if val_loader is None and (recipe.keeps_best or recipe.early_stopping is not None):
         raise ValueError("val_loader: expected validation data for early_stopping and keep='best', got None")
     if is_main:
         check_no_run(out, resume)
@@ -275,8 +289,8 @@ def fit(
     # Before a checkpoint is restored, as an annealing starts from the surrogates' own hardness and parameters.
     changes = changes_of(recipe, model, updates_in_epoch(steps, recipe))
 
-    def prepare(number: int, optimizer: torch.optim.Optimizer) -> None:
-        changes(number, optimizer)
+    def prepare(number: int, optimizer: torch.optim.Optimizer, clips: bool = True) -> None:
+        changes(number, optimizer, clips)
         before_step(number, optimizer)
 
     trainer = Trainer(model, recipe, prepare, processes, penalty)
@@ -286,28 +300,29 @@ def fit(
         done, metrics = processes.broadcast((done, metrics))
         trainer.share(processes)
         batches = processes.shard(train_loader, _min_samples(model, processes))
-    if done:  # the settings of the previous step, in all processes
-        prepare(done * updates_in_epoch(steps, recipe) - 1, trainer.optimizer)
+    if done:  # the settings of the previous step, in all processes; its weights are as that step left them
+        prepare(done * updates_in_epoch(steps, recipe) - 1, trainer.optimizer, False)
     if is_main:
-        _write_metrics(out, metrics)
         if not done:
             save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, 0, trainer.extra())
+        if not done or not trainer.has_network:
+            (out / NETWORK).unlink(missing_ok=True)
+        _write_metrics(out, metrics)
     is_bar = progress and is_main and sys.stderr.isatty()
     for epoch in range(done, recipe.epochs):
         if is_stopped(metrics, recipe):
             break
-        set_epoch = getattr(getattr(train_loader, "sampler", None), "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
+        _set_epoch(train_loader, epoch)
         start = time.perf_counter()
         with tqdm(total=steps, desc=f"{label}epoch {epoch + 1}/{recipe.epochs}", disable=not is_bar) as bar:
             if epoch == done:
                 bar.set_postfix_str("first step: loads data and compiles kernels")
-            line = {"epoch": epoch + 1, **train_epoch(trainer, batches, epoch, steps, bar)}
+            seed = _shared_seed(processes)
+            line = {"epoch": epoch + 1, **train_epoch(trainer, batches, epoch, steps, bar, seed)}
             with trainer.tested_weights(train_loader):
                 line |= validate(model, train_loader, val_loader, processes)
                 metrics.append({**line, "seconds": round(time.perf_counter() - start, 3)})
-                if is_main and trainer.has_network and (recipe.keep == "last" or best_epoch(metrics) == epoch + 1):
+                if is_main and trainer.has_network and (not recipe.keeps_best or best_epoch(metrics) == epoch + 1):
                     save_checkpoint(out / NETWORK, model, None, epoch + 1)
             if val_loader is not None:
                 bar.set_postfix_str(f"{bar.postfix}, val acc {line['val_accuracy']:.3f}")
@@ -317,15 +332,28 @@ def fit(
             on_epoch(metrics[-1])
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, epoch + 1, trainer.extra())
+    _set_epoch(train_loader, len(metrics) - 1)  # where a finished run is resumed, so that it is tested as before
     if trainer.has_network and metrics:
-        _keep(out, model, processes)
+        _keep(out, model, best_epoch(metrics) if recipe.keeps_best else len(metrics), processes)
     return metrics
 
 
-def _keep(out: Path, model: nn.Module, processes: Processes | None) -> None:
-    """Give the model the weights of the network that the recipe keeps."""
+def _set_epoch(loader: DataLoader, epoch: int) -> None:
+    """Tell a loader's sampler, if it asks, whose epoch's order to draw."""
+    set_epoch = getattr(getattr(loader, "sampler", None), "set_epoch", None)
+    if set_epoch is not None:
+        set_epoch(max(epoch, 0))
+
+
+def _keep(out: Path, model: nn.Module, epoch: int, processes: Processes | None) -> None:
+    """Give the model the weights of the network that the recipe keeps, that of the epoch counted from 1."""
     if processes is None or processes.is_main:
-        load_checkpoint(out / NETWORK, model)
+        found = load_checkpoint(out / NETWORK, model)
+        if found != epoch:
+            raise ValueError(
+                f"{out / NETWORK}: expected the network of epoch {epoch}, got that of epoch {found}, which was written "
+                "before the run was cut off and continued differently; start over"
+            )
     if processes is not None:
         model.load_state_dict(processes.broadcast(model.state_dict()))
 
@@ -351,11 +379,12 @@ def restore(
     out: Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor] | None = None
 ) -> tuple[int, list[dict]]:
     """Return the finished epochs and their metrics; none if the run stopped before its first checkpoint."""
-    if not _has_run(out):
+    if not (out / CHECKPOINT).exists() and not ((out / METRICS).exists() and (out / METRICS).read_text()):
         return 0, []
     done = load_checkpoint(out / CHECKPOINT, model, optimizer, extra)
     try:
-        metrics = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+        text = (out / METRICS).read_text() if done or (out / METRICS).exists() else ""
+        metrics = [json.loads(line) for line in text.splitlines()]
     except (OSError, ValueError) as error:
         raise ValueError(f"{out / METRICS}: expected the metrics of a run to resume, got {error}") from error
     if len(metrics) < done:

@@ -25,6 +25,7 @@ class Processes:
 
     Attributes:
         world_size: number of processes on all machines.
+        rank: number of this process among them.
         is_main: whether this is the process that reads and writes files.
         device: this process's device.
 
@@ -38,7 +39,8 @@ class Processes:
 
     def __init__(self, fabric: Fabric):
         self._fabric = fabric
-        self.world_size, self.is_main, self.device = fabric.world_size, fabric.is_global_zero, fabric.device
+        self.world_size, self.rank = fabric.world_size, fabric.global_rank
+        self.is_main, self.device = fabric.is_global_zero, fabric.device
 
     @classmethod
     def launched(cls, device: str = "cpu") -> Processes | None:

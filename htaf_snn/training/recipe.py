@@ -60,7 +60,7 @@ def check_annealing(recipe: Recipe, model: nn.Module) -> None:
             )
 
 
-def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, torch.optim.Optimizer], None]:
+def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[..., None]:
     """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
 
     Args:
@@ -69,7 +69,8 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
         steps: steps of the optimizer per epoch, see `steps_in_epoch`.
 
     Returns:
-        A function of the step's number, counted from the start of the first epoch, and the optimizer.
+        A function of the step's number, counted from the start of the first epoch, and the optimizer; a third argument
+        of False leaves the weights unclipped.
 
     Raises:
         ValueError: as `htaf_snn.hardening.Anneal`, and if there is nothing to anneal.
@@ -89,8 +90,9 @@ def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[[int, 
     total = recipe.epochs * steps
     anneal = annealing(recipe, model, total)
 
-    def prepare(number: int, optimizer: torch.optim.Optimizer) -> None:
-        hnn.clip_weights(model)
+    def prepare(number: int, optimizer: torch.optim.Optimizer, clips: bool = True) -> None:
+        if clips:
+            hnn.clip_weights(model)
         if anneal is not None:
             anneal.at(number + 1)
         if recipe.schedule == "cosine":

@@ -22,7 +22,7 @@ from ..models.neurons import needs_register
 from ..nn._batches import class_scores, unpack
 from ..nn._modes import in_eval
 from ..surrogate import SurrogateLike
-from .checkpoint import CHECKPOINT, NETWORK, load_checkpoint
+from .checkpoint import CHECKPOINT, NETWORK, load_checkpoint, save_checkpoint
 from .folder import (
     CONFIG,
     DATA,
@@ -257,12 +257,16 @@ def train(config: Run, out: str | PathLike, *, resume: bool = False, progress: b
     """
 
     def figures(model: nn.Module, loaders: Loaders, processes: Processes | None) -> dict:
-        return test(model, loaders[0], loaders[2], processes)
+        found = test(model, loaders[0], loaders[2], processes)
+        if (processes is None or processes.is_main) and (folder / NETWORK).is_file():
+            _save_tested(folder / NETWORK, model)
+        return found
 
+    folder = Path(out)
     is_annealed = config.anneal != "none"
     is_extended = config.model in SPIKING and needs_register(config.library, config.surrogate, is_annealed)
     with interop.register() if is_extended else nullcontext():
-        return complete(config, Path(out), figures, resume=resume, progress=progress)
+        return complete(config, folder, figures, resume=resume, progress=progress)
 
 
 def complete(
@@ -290,6 +294,7 @@ def complete(
     is_main = processes is None or processes.is_main
     # Quick checks come first: an unknown surrogate or an unusable folder is refused before data are read.
     check_annealing(config, make_model(config, (1, 32, 32), 2))
+    on_epoch = logger(config.log if is_main else "none", out)
     if is_main:
         check_folder(config, out, resume)
     with new_folder(out) if is_main else nullcontext():
@@ -305,10 +310,9 @@ def complete(
                 _check_restorable(out, model, config)
             for name in (RESULT, CURVES, CONFUSION, *results):
                 (out / name).unlink(missing_ok=True)
-            write_json(out / CONFIG, asdict(config))
             write_json(out / DATA, data)
+            write_json(out / CONFIG, asdict(config))  # last, as it makes the folder that of a run
     fold = getattr(config, "fold", None)
-    on_epoch = logger(config.log if is_main else "none", out)
     with penalty(model) as added:
         metrics = fit(
             model,
@@ -340,6 +344,12 @@ def complete(
     if processes is not None:
         processes.shutdown()
     return result
+
+
+def _save_tested(path: Path, model: nn.Module) -> None:
+    """Write the network again, with the statistics of BatchNorm that it was tested with."""
+    epoch = load_checkpoint(path, copy.deepcopy(model))
+    save_checkpoint(path, model, None, epoch)
 
 
 def _check_restorable(out: Path, model: nn.Module, config: Run | ConceptRun) -> None:
@@ -428,7 +438,7 @@ def train_folds(config: Run, out: str | PathLike, *, resume: bool = False, progr
         "test_accuracy": statistics.fmean(accuracies),
         "test_accuracy_std": statistics.stdev(accuracies),
         "fold_accuracy": accuracies,
-        "epochs": config.epochs,
+        "epochs": [result["epochs"] for result in of_folds],
         "seconds": sum(result["seconds"] for result in of_folds),
         "out": str(out),
     }

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import hardening
 from ..configuration import Recipe
+from ..models import SpikingNet
 from ..nn import detached
 from ..nn._batches import Batch, check_labels, check_scores, device_of, mean_over_time, scores_of, sent
 from .augmenting import augmented
@@ -53,7 +54,7 @@ class Trainer:
     @property
     def has_network(self) -> bool:
         """Whether the network that is tested is another than that of the last step."""
-        return self.average is not None or self.recipe.keep == "best"
+        return self.average is not None or self.recipe.keeps_best
 
     def share(self, processes: Processes) -> None:
         """Train with other processes from now on, from the main one's state."""
@@ -128,6 +129,8 @@ class Trainer:
                 raise TypeError(
                     f"model: expected one with stream(frames, state) for tbptt, as hnn.Sequential, got {got}"
                 )
+            if batch.lengths is not None and isinstance(self.model, SpikingNet):
+                self.model.check_lengths(batch.lengths, batch.x)
             scores, state = self.network.stream(sent(batch.x, device_of(self.model)), state)
         else:
             scores = scores_of(self.model, batch, self.network)
