@@ -29,6 +29,7 @@ def raster(spikes: Tensor, sample: int = 0) -> Figure:
         ValueError: if they have fewer than two dimensions, or there is no such sample.
 
     Example:
+        >>> import torch
         >>> raster((torch.rand(20, 1, 50) > 0.9).float()).axes[0].get_xlabel()
         'time step'
     """
@@ -55,6 +56,7 @@ def traces(potentials: Tensor, sample: int = 0, *, threshold: float | None = Non
         TypeError, ValueError: as `raster`.
 
     Example:
+        >>> import torch
         >>> len(traces(torch.rand(20, 1, 50), most=3).axes[0].lines)
         3
     """
@@ -115,6 +117,7 @@ def learning_curves(out: str | PathLike) -> Figure:
             if values and values[0] is not None:
                 axes.plot([line["epoch"] for line in lines], values, style, marker=".", label=part)
         axes.set_xlabel("epoch")
+        _whole_steps(axes)
         axes.set_ylabel(quantity)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
@@ -164,8 +167,16 @@ def over_time(accuracies: Sequence[float]) -> Figure:
     """
     figure, axes = _figure("time steps seen", "accuracy")
     axes.plot(range(1, len(accuracies) + 1), accuracies, marker=".")
+    _whole_steps(axes)
     axes.set_ylim(0, 1.02)
     return figure
+
+
+def _whole_steps(axes: Any) -> None:
+    """Use whole numbers alone on an axis of steps or epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _figure(x: str, y: str, size: tuple[float, float] = (6.0, 3.2)) -> tuple[Figure, Any]:

@@ -482,7 +482,7 @@ class WithoutGradient(Rescaled):
 
 def test_the_guard_names_layer_and_surrogate(monkeypatch):
     monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
-    message = r"layers\.1\.bias: NaN gradient in epoch 0, step 0, behind the surrogate htaf"
+    message = r"layers\.1\.bias: NaN gradient in epoch 1, step 1, behind the surrogate htaf"
     with pytest.raises(FloatingPointError, match=message):
         trial.run(Config(**SMALL))
 
@@ -521,5 +521,5 @@ def test_seeds_that_cannot_be_stacked_are_run_separately(tmp_path, monkeypatch):
 
 def test_a_gradient_that_is_not_finite_is_not_stacked(monkeypatch):
     monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
-    with pytest.raises(stacking.StackingError, match="not finite in epoch 0"):
+    with pytest.raises(stacking.StackingError, match="not finite in epoch 1"):
         stacking.run([Config(seed=seed, **SMALL) for seed in (0, 1)])

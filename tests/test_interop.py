@@ -208,7 +208,7 @@ def test_neurons_of_every_library_train(library):
 
 
 def test_an_unknown_library_is_refused():
-    with pytest.raises(ValueError, match="library: expected one of snntorch, norse, fused, got 'brian'"):
+    with pytest.raises(ValueError, match="library: expected one of fused, snntorch, norse, got 'brian'"):
         models.neuron("brian")
 
 

@@ -218,7 +218,6 @@ DDP = """
     import torch
     import torch.distributed as dist
     from htaf_snn import nn as hnn
-from htaf_snn.bench.peers import OutputOf
     rank, path = int(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     torch.manual_seed(0)

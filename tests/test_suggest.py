@@ -358,7 +358,7 @@ def test_compiled_networks():
 def test_lengths():
     net = models.SpikingMLP(20, [16], CLASSES, neuron=lambda: hnn.Sequential(hnn.Leaky(0.9)))
     x, labels = frames()
-    assert suggest(net, (3 * x, labels, torch.full((64,), 5))).layers[0].name == "neurons.0.0"
+    assert suggest(net, (3 * x, labels, torch.full((64,), 5))).layers[0].name == "neurons.0.module.0"
     with pytest.raises(ValueError, match="lengths"):
         suggest(net, (x, labels, torch.full((64,), 9)))
 

@@ -69,7 +69,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
                 for name, parameter in prepared.model.named_parameters():
                     parameter.copy_(weights[name][number])
             validated = training.loop.validate(prepared.model, *prepared.loaders[:2])
-            lines.append({"epoch": epoch, **metrics[number], **validated})
+            lines.append({"epoch": epoch + 1, **metrics[number], **validated})
         seconds = (time.perf_counter() - start) / len(trials)
         for lines in curves:
             lines[-1]["seconds"] = seconds
@@ -99,7 +99,7 @@ def _epoch(
         loss.sum().backward()
         gradients = [value.grad for value in weights.values() if value.grad is not None]
         if not torch.nn.utils.get_total_norm(gradients).isfinite():
-            raise StackingError(f"the gradient is not finite in epoch {epoch}")
+            raise StackingError(f"the gradient is not finite in epoch {epoch + 1}")
         optimizer.step()
         size = labels.shape[1]
         losses, samples = losses + loss.detach().double() * size, samples + size

@@ -46,7 +46,7 @@ def train(config: ConceptRun, out: str | PathLike, *, resume: bool = False, prog
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = train(ConceptRun(n_concepts=8, width=2, epochs=1, batch_size=256), folder, progress=False)
-        ...     sorted(path.name for path in Path(folder).iterdir() if path.suffix != ".json")
+        ...     sorted(path.name for path in Path(folder).iterdir() if path.suffix not in (".json", ".svg"))
         ['atlas.html', 'checkpoint.safetensors', 'codes.npz', 'metrics.jsonl']
         >>> 0 <= result["dead"] <= 8
         True

@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from .. import nn as hnn
+from .neurons import Alone, NorseOverTime, SteppedNeuron
 from .spiking import SpikingNet, new_neurons
 
 NewNeuron = Callable[[], nn.Module]
@@ -24,8 +25,21 @@ class _Deep(SpikingNet):
         self.body = hnn.Sequential(*body)
         self.readout = readout
 
+    @property
+    def neurons(self) -> list[nn.Module]:  # type: ignore[override]  # found, not stored
+        """The spiking neurons, from the first layer to the last."""
+        return list(_neurons_in(self))
+
     def features(self, frames: Tensor, state: list | None = None) -> tuple[Tensor, list]:
         return self.body.stream(frames, state)
+
+
+def _neurons_in(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if isinstance(child, (hnn.NeuronLayer, SteppedNeuron, NorseOverTime, Alone)):
+            yield child
+        else:
+            yield from _neurons_in(child)
 
 
 class Voting(nn.Module):
@@ -38,6 +52,7 @@ class Voting(nn.Module):
         (N, n_classes * n_votes) to (N, n_classes).
 
     Example:
+        >>> import torch
         >>> Voting(2)(torch.tensor([[0.0, 1.0, 1.0, 1.0]]))
         tensor([[0.5000, 1.0000]])
     """
@@ -74,6 +89,7 @@ class PLIFNet(_Deep):
         networks", ICCV, arXiv 2007.05785.
 
     Example:
+        >>> import torch
         >>> net = PLIFNet((2, 32, 32), 11, hnn.ParametricLIF, channels=8)
         >>> net(torch.zeros(4, 3, 2, 32, 32)).shape
         torch.Size([3, 11])
@@ -129,6 +145,7 @@ class SpikingVGG11(_Deep):
         layers.
 
     Example:
+        >>> import torch
         >>> net = SpikingVGG11((2, 32, 32), 10, lambda: hnn.Leaky(beta=0.9), pool=1, n_hidden=64)
         >>> net(torch.zeros(2, 1, 2, 32, 32)).shape
         torch.Size([1, 10])
@@ -182,6 +199,7 @@ class SEWResNet(_Deep):
         Fang et al. 2021, "Deep residual learning in spiking neural networks", NeurIPS, arXiv 2102.04159.
 
     Example:
+        >>> import torch
         >>> net = SEWResNet(18, (2, 34, 34), 10, lambda: hnn.Leaky(beta=0.9), width=8)
         >>> net(torch.zeros(2, 1, 2, 34, 34)).shape
         torch.Size([1, 10])
@@ -286,6 +304,7 @@ class Spikformer(_Deep):
         Zhou et al. 2023, "Spikformer: when spiking neural network meets transformer", ICLR, arXiv 2209.15425.
 
     Example:
+        >>> import torch
         >>> net = Spikformer((2, 32, 32), 10, lambda: hnn.Leaky(beta=0.5), dim=32, n_heads=4, depth=1)
         >>> net(torch.zeros(2, 1, 2, 32, 32)).shape
         torch.Size([1, 10])

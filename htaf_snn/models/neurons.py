@@ -131,8 +131,8 @@ def over_time(module: nn.Module) -> hnn.OverTime:
         ValueError: as `SteppedNeuron`.
 
     Example:
-        >>> over_time(hnn.Leaky(beta=0.9))
-        Leaky(backend='auto')
+        >>> type(over_time(hnn.Leaky(beta=0.9))).__name__, type(over_time(nn.Identity())).__name__
+        ('Leaky', 'Alone')
     """
     if isinstance(module, hnn.OverTime):
         return module

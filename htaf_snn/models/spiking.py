@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from .._checks import check_floating
 from ..nn._batches import mean_over_time
 from ..nn.events import EventLinear
 from ._chain import add_identity, check_sizes, check_start
-from .neurons import Alone, NorseOverTime, SteppedNeuron, over_time
+from .neurons import Alone, over_time
 
 
 class SpikingNet(nn.Module):
@@ -36,19 +36,24 @@ class SpikingNet(nn.Module):
         ValueError: in the forward pass, if the frames do not fit `frame_shape`, a length is out of range, or lengths
             are passed and there is BatchNorm, which would count time steps beyond them.
         TypeError: in the forward pass, if the frames are not floating-point.
+
+    Example:
+        >>> import torch
+        >>> net, frames = SpikingMLP(4, [8], 3, lambda: hnn.Leaky(beta=0.9)), torch.rand(6, 2, 4)
+        >>> first, state = net.stream(frames[:2])
+        >>> rest, state = net.stream(frames[2:], state)
+        >>> torch.allclose(torch.cat([first, rest]).mean(0), net(frames), atol=1e-6), len(net.neurons)
+        (True, 1)
     """
 
     frame_shape: tuple[int, ...] | None = None
     readout: nn.Module
+    # The spiking neurons, from the first layer to the last.
+    neurons: Sequence[nn.Module]
 
     def features(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Return the features (T, B, *features), and the state, given that of the part before or None."""
         raise NotImplementedError
-
-    @property
-    def neurons(self) -> Sequence[nn.Module]:
-        """The spiking neurons, from the first layer to the last."""
-        return list(_neurons_in(self))
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         self._check(frames)
@@ -101,14 +106,6 @@ class SpikingNet(nn.Module):
             raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
 
 
-def _neurons_in(module: nn.Module) -> Iterator[nn.Module]:
-    for child in module.children():
-        if isinstance(child, (hnn.NeuronLayer, SteppedNeuron, NorseOverTime, Alone)):
-            yield child
-        else:
-            yield from _neurons_in(child)
-
-
 def new_neurons(make: Callable[[], nn.Module], count: int) -> list[hnn.OverTime]:
     """Return neurons made by a user's function; TypeError if it makes none."""
     if isinstance(make, nn.Module) or not callable(make):
@@ -126,13 +123,13 @@ class Layered(SpikingNet):
     def __init__(self, layers: Sequence[nn.Module], neurons: Sequence[nn.Module], readout: nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.spiking = nn.ModuleList(neurons)
+        self.neurons = nn.ModuleList(neurons)  # type: ignore[assignment]  # a sequence of modules
         self.readout = readout
 
     def features(self, frames: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         x, after = frames, []
-        before = [None] * len(self.spiking) if state is None else state
-        for layer, neuron, start in zip(self.layers, self.spiking, before, strict=True):
+        before = [None] * len(self.neurons) if state is None else state
+        for layer, neuron, start in zip(self.layers, self.neurons, before, strict=True):
             x, last = neuron(layer(x.flatten(0, 1)).unflatten(0, x.shape[:2]), start)
             after.append(last)
         return x, after

@@ -90,6 +90,15 @@ class OverTime(nn.Module):
 
     The base class of neurons and of what else carries something from one time step to the next. `state` is what the
     call for the part before has returned, or None for rest.
+
+    Example:
+        >>> class Sum(OverTime):
+        ...     def forward(self, x, state=None):
+        ...         total = x.cumsum(0) if state is None else state + x.cumsum(0)
+        ...         return total, total[-1]
+        >>> first, state = Sum()(torch.ones(2, 1))
+        >>> Sum()(torch.ones(2, 1), state)[0].flatten()
+        tensor([3., 4.])
     """
 
 
