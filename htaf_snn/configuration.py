@@ -290,6 +290,9 @@ class Recipe(Checked):
 class Run(Recipe, Network, Recordings):
     """A run of `training.train`; the defaults take some 20 s on two cores.
 
+    What depends on the model is settled when a run is made: `dataclasses.replace(run, model=…, hidden=None)` finds it
+    anew, which without None stays that of the other model. So it is with `dataset` and, by library, `neuron`.
+
     The other attributes are those of `Recordings`, `Network` and `Recipe`.
 
     Attributes:
