@@ -14,7 +14,7 @@ from functools import cache
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from ._hints import did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-    Settings = TypeVar("Settings", bound=DataclassInstance)
 
 # Spiking networks whose layers are listed, and those of the literature.
 SHALLOW = ("mlp", "cnn")
@@ -184,7 +182,7 @@ class Network:
     """
 
     model: Literal[MODELS] = "mlp"  # type: ignore[valid-type]  # the names stand once, above
-    library: Annotated[Literal["fused", "snntorch", "norse"], Only(SPIKING)] = "fused"
+    library: Annotated[Literal[tuple(NEURONS)], Only(SPIKING)] = "fused"  # type: ignore[valid-type]  # likewise
     neuron: Annotated[str | None, Only(SPIKING)] = None
     surrogate: Annotated[str, Only((*SPIKING, *BINARY))] = "htaf"
     weight_surrogate: Annotated[str, Only(("bnn", "binary-cnn", "binary-resnet20"))] = "clipped_ste"

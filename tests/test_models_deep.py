@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from htaf_snn import models
 from htaf_snn import nn as hnn
@@ -34,9 +35,10 @@ def test_a_network_learns_in_parts_as_in_whole(name):
     net, x = SMALL[name](leaky), frames(5)
     net(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-    assert net.body[0].weight.grad.any() and net.readout is not None
+    assert net.body[0].weight.grad.any()
     for module in net.modules():  # statistics of these frames, so that neurons spike
-        module.momentum = None
+        if isinstance(module, _BatchNorm):
+            module.momentum = None
     with torch.no_grad():
         net(x)
         net.eval()

@@ -131,6 +131,14 @@ def load_checkpoint(
     return epoch
 
 
+def epoch_of(path: str | PathLike) -> int:
+    """Return the number of finished epochs of a file of `save_checkpoint`."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["epoch"])
+
+
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 

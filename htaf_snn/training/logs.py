@@ -36,14 +36,11 @@ def logger(log: str, out: Path) -> Callable[[dict[str, Any]], None]:
         # A writer per epoch: of a resumed run, what was logged from that epoch on is hidden.
         with SummaryWriter(str(out / TENSORBOARD), purge_step=line["epoch"]) as writer:
             for name, value in line.items():
-                values = (
-                    {f"{name}/{i + 1}": one for i, one in enumerate(value)}
-                    if isinstance(value, list)
-                    else {name: value}
-                )
-                for key, one in values.items():
-                    if name != "epoch":
-                        writer.add_scalar(key, one, line["epoch"])
+                if isinstance(value, list):
+                    for layer, one in enumerate(value, 1):
+                        writer.add_scalar(f"{name}/{layer}", one, line["epoch"])
+                elif name != "epoch":
+                    writer.add_scalar(name, value, line["epoch"])
 
     return write
 

@@ -293,7 +293,7 @@ def fit(
         changes(number, optimizer, clips)
         before_step(number, optimizer)
 
-    trainer = Trainer(model, recipe, prepare, processes, penalty)
+    trainer = Trainer(model, recipe, prepare, penalty)
     done, metrics = restore(out, model, trainer.optimizer, trainer.extra()) if resume and is_main else (0, [])
     batches = train_loader
     if processes is not None:
@@ -371,7 +371,7 @@ def best_epoch(metrics: list[dict]) -> int:
 
 
 def is_stopped(metrics: list[dict], recipe: Recipe) -> bool:
-    """Return whether a training has gone on for long enough without a better validation accuracy."""
+    """Return whether the validation accuracy has not improved for as many epochs as the recipe waits."""
     return bool(recipe.early_stopping and metrics and len(metrics) - best_epoch(metrics) >= recipe.early_stopping)
 
 

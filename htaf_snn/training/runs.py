@@ -17,12 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import hardening, interop, models
-from ..configuration import MODELS, OFFLINE, SPIKING, ConceptRun, Network, Run, require
+from ..configuration import MODELS, SPIKING, ConceptRun, Network, Run, require
 from ..models.neurons import needs_register
 from ..nn._batches import class_scores, unpack
 from ..nn._modes import in_eval
 from ..surrogate import SurrogateLike
-from .checkpoint import CHECKPOINT, NETWORK, load_checkpoint, save_checkpoint
+from .checkpoint import CHECKPOINT, NETWORK, epoch_of, load_checkpoint, save_checkpoint
 from .folder import (
     CONFIG,
     DATA,
@@ -66,7 +66,7 @@ def make_loaders(config: Run | ConceptRun) -> Loaders:
     """
     import neuromorphic_datasets as nd
 
-    dataset = config.dataset or OFFLINE["relu"]
+    dataset = str(config.dataset)  # a run has one
     names = "download", "batch_size", "val_fraction", "train_fraction", "seed"
     shared: dict[str, Any] = {"root": config.data_root} | {name: getattr(config, name) for name in names}
     if isinstance(config, Run):
@@ -276,9 +276,7 @@ def complete(
     *,
     resume: bool,
     progress: bool,
-    penalty: Callable[[nn.Module], AbstractContextManager[Callable[[], torch.Tensor] | None]] = lambda model: (
-        nullcontext()
-    ),
+    penalty: Penalty = lambda model: nullcontext(),
     results: tuple[str, ...] = (),
 ) -> dict:
     """Train a run's network into its folder and write its result: the life of every kind of run.
@@ -348,15 +346,14 @@ def complete(
 
 def _save_tested(path: Path, model: nn.Module) -> None:
     """Write the network again, with the statistics of BatchNorm that it was tested with."""
-    epoch = load_checkpoint(path, copy.deepcopy(model))
-    save_checkpoint(path, model, None, epoch)
+    save_checkpoint(path, model, None, epoch_of(path))
 
 
 def _check_restorable(out: Path, model: nn.Module, config: Run | ConceptRun) -> None:
     """Restore a checkpoint into a copy: annealing starts from the configuration's hardness and parameters."""
     copied = copy.deepcopy(model)
     with torch.random.fork_rng():
-        trainer = Trainer(copied, config, lambda number, optimizer: None, None, None)
+        trainer = Trainer(copied, config, lambda number, optimizer: None, None)
         restore(out, copied, trainer.optimizer, trainer.extra())
 
 

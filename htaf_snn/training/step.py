@@ -37,7 +37,6 @@ class Trainer:
         model: nn.Module,
         recipe: Recipe,
         before_step: Callable[[int, torch.optim.Optimizer], None],
-        processes: Processes | None,
         penalty: Callable[[], Tensor] | None,
     ):
         self.model, self.recipe = model, recipe
@@ -48,7 +47,7 @@ class Trainer:
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
-        self.network: Any = torch.compile(model) if recipe.compiled and processes is None else model
+        self.network: Any = torch.compile(model) if recipe.compiled else model
         self._samples = 0.0
 
     @property
@@ -132,9 +131,9 @@ class Trainer:
             if batch.lengths is not None and isinstance(self.model, SpikingNet):
                 self.model.check_lengths(batch.lengths, batch.x)
             scores, state = self.network.stream(sent(batch.x, device_of(self.model)), state)
+            check_scores(scores, batch)
         else:
             scores = scores_of(self.model, batch, self.network)
-        check_scores(scores, batch)
         check_labels(batch.labels, scores.shape[-1])
         if self.recipe.loss == "tet" and scores.ndim == 2:
             raise ValueError("model: expected the scores of every time step (T, B, n_classes) for loss='tet'")
