@@ -1,4 +1,4 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and blocks that no signal interrupts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Defer Ctrl-C to the end of the block: between two lines it could leave the temporary file behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupts: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append((number, frame)))
+def uninterrupted(*numbers: int) -> Iterator[Callable[[], None]]:
+    """Defer these signals to the end of the block, or until the function that the block is given is called."""
+    handlers: dict[int, Any] = {}
+    pending: list[tuple[int, FrameType | None]] = []
+
+    def allow() -> None:
+        deferred = dict(handlers)
+        while handlers:
+            signal.signal(*handlers.popitem())
+        for number, frame in pending:
+            if callable(deferred.get(number)):
+                deferred[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():  # only there Python runs handlers
+        for number in numbers:
+            handlers[number] = signal.signal(number, lambda *caught: pending.append(caught))
     try:
-        yield
+        yield allow
     finally:
-        signal.signal(signal.SIGINT, before)
-        if interrupts and callable(before):
-            before(*interrupts[0])
+        allow()
 
 
 @contextmanager
 def replacing(path: str | PathLike) -> Iterator[Path]:
     """Yield a temporary path in the same folder, with the same suffix, that replaces `path` if the block succeeds."""
-    with _uninterrupted(), _temporary(Path(path)) as temporary:
+    # Between two lines Ctrl-C could leave the temporary file behind.
+    with uninterrupted(signal.SIGINT), _temporary(Path(path)) as temporary:
         yield temporary
 
 

@@ -292,6 +292,20 @@ def test_an_interrupted_study_requeues_its_trials(tmp_path):
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, number):
+    Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
+    stopped = (
+        "import os, signal, sys; from htaf_snn.compare import study; took = study.Study._take\n"
+        f"def take(self, stack): taken = took(self, stack); os.kill(os.getpid(), {int(number)}); return taken\n"
+        "study.Study._take = take; signal.signal(signal.SIGTERM, study._exit)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); study.Study(sys.argv[1]).work()"
+    )
+    worker = subprocess.run([*PYTHON, stopped, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert worker.returncode != 0, worker.stderr
+    assert Study(tmp_path).counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}, worker.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_device_is_reported_at_the_start(tmp_path):
     with pytest.raises(ValueError, match=r"^device: expected a usable GPU"):

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -256,7 +256,7 @@ class Study:
                 processes.shutdown()
                 return
             if taken is not None:
-                self._try([taken], processes)
+                self._try([taken], processes=processes)
             else:
                 with contextlib.suppress(Exception):  # rank 0 records it
                     trial.run(trial.Config(**config), processes)
@@ -277,13 +277,15 @@ class Study:
         """Run waiting trials in this process until none is waiting or running; `stack_seeds` as in `run`."""
         while True:
             self._requeue_stale()
-            taken = self._take(stack_seeds)
-            if taken:
-                self._try(taken)
-            elif self.counts()["running"] == 0:
+            # A signal after the trial is taken and before `_try` can requeue it would leave it running.
+            with _files.uninterrupted(signal.SIGINT, signal.SIGTERM) as allow_signals:
+                taken = self._take(stack_seeds)
+                if taken:
+                    self._try(taken, allow_signals)
+                    continue
+            if self.counts()["running"] == 0:
                 return
-            else:
-                time.sleep(_POLL_S)
+            time.sleep(_POLL_S)
 
     def _requeue_stale(self) -> None:
         import optuna
@@ -319,13 +321,20 @@ class Study:
                         taken.append(entry)
         return taken
 
-    def _try(self, taken: list[FrozenTrial], processes: Processes | None = None) -> None:
+    def _try(
+        self,
+        taken: list[FrozenTrial],
+        allow_signals: Callable[[], None] = lambda: None,
+        processes: Processes | None = None,
+    ) -> None:
         """Run the trials that this process has taken, stacked if there is more than one."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         remaining = [*taken]
         with _heartbeats(self._storage, [entry._trial_id for entry in taken]):
             try:
+                allow_signals()
                 if len(taken) > 1:
                     with contextlib.suppress(stacking.StackingError):
                         results = stacking.run([self._config(entry) for entry in taken])
@@ -339,8 +348,9 @@ class Study:
                 if isinstance(stopped, SystemExit):  # of a worker, by `_stop`
                     signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 for entry in remaining:
-                    self._storage.set_trial_state_values(entry._trial_id, TrialState.FAIL)
-                    _requeue(self._study, entry)
+                    with contextlib.suppress(UpdateFinishedTrialError):  # it had just finished
+                        self._storage.set_trial_state_values(entry._trial_id, TrialState.FAIL)
+                        _requeue(self._study, entry)
                 raise
 
     def _config(self, entry: FrozenTrial) -> trial.Config:
