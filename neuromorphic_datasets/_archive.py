@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
+from ._progress import bar
 
 _CHUNK = 1 << 20
 
@@ -87,7 +87,7 @@ def _summary(file: Path) -> list[int]:
 def damaged_files(manifest: Path) -> list[str]:
     """Return the names of the files in a manifest that are missing or changed."""
     files = json.loads(manifest.read_text())["files"]
-    progress = tqdm(files.items(), desc=f"checking {manifest.name[1:-5]}", unit="file", delay=1)
+    progress = bar(files.items(), desc=f"checking {manifest.name[1:-5]}", unit="file", delay=1)
     return [name for name, summary in progress if _state(manifest.parent / name) != summary]
 
 
@@ -116,7 +116,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
             _check_name(archive, member.filename)
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise UnsafeArchiveError(f"{archive}: {member.filename} is a link")
-        for member in tqdm(members, desc=f"unpacking {archive.name}", unit="file", delay=1):
+        for member in bar(members, desc=f"unpacking {archive.name}", unit="file", delay=1):
             if not member.is_dir() and not member.filename.startswith("__MACOSX/"):
                 with source.open(member) as stream:
                     _write(stream, folder / member.filename)
@@ -124,7 +124,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as source:
-        for member in tqdm(source, desc=f"unpacking {archive.name}", unit="file", delay=1):
+        for member in bar(source, desc=f"unpacking {archive.name}", unit="file", delay=1):
             _check_name(archive, member.name)
             if not (member.isfile() or member.isdir()):
                 raise UnsafeArchiveError(f"{archive}: {member.name} is a link or a device")

@@ -306,7 +306,7 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
         '/00002.bin: byte 0: expected words of 5 bytes to the end, got 4 more'
         >>> folder.cleanup()
     """
-    from tqdm import tqdm
+    from ._progress import bar
 
     entry = info(name)
     root = _checks.folder("root", root) or user_folder()
@@ -317,7 +317,7 @@ def verify(name: str, *, root: str | PathLike | None = None) -> list[str]:
     faults = []
     for split in _present_splits(entry, root):
         recordings = load(name, split, root=root)
-        for position in tqdm(range(len(recordings)), desc=f"reading {name} {split}", unit="recording", delay=1):
+        for position in bar(range(len(recordings)), desc=f"reading {name} {split}", unit="recording", delay=1):
             try:
                 recordings.events(position)
             except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from ._progress import bar
 
 _ATTEMPTS = 5
 _BACKOFF_S = 0.5
@@ -201,7 +201,7 @@ def _write(response: Any, file: RemoteFile, partial: Path, have: int, missing: i
     import requests
 
     total, received = None if missing is None else have + missing, 0
-    progress = tqdm(total=total, initial=have, desc=file.name, unit="B", unit_scale=True)
+    progress = bar(total=total, initial=have, desc=file.name, unit="B", unit_scale=True)
     with progress, open(partial, "ab" if have else "wb") as stream:
         try:
             for chunk in response.iter_content(_PIECE):

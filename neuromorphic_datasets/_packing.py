@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
 from ._events import RecordingError
 from ._frames import count, slices
+from ._progress import bar
 
 # For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
@@ -147,7 +147,7 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     )
     writer, damaged = _cache.Writer(file, recordings.sensor_size), []
     dropped, first_dropped = 0, ""
-    progress = tqdm(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
+    progress = bar(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
         fault = recording if isinstance(recording, str) else ""
         try:
@@ -183,6 +183,6 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
 
     dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)
-    for position in tqdm(range(len(events)), desc="packing frames", unit="recording", delay=1):
+    for position in bar(range(len(events)), desc="packing frames", unit="recording", delay=1):
         writer.add_frames(frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position]))
     writer.finish((n_time_bins, polarities, height, width), dtype, events.note, events.dropped)

@@ -135,12 +135,12 @@ def write(file: BinaryIO, name: str, labels: np.ndarray, batches: Batches, num_w
     Raises:
         ValueError: an image gives no event, naming it.
     """
-    from tqdm import tqdm
+    from ._progress import bar
 
     workers = num_workers if num_workers is not None else (os.cpu_count() or 1) if len(labels) >= _FEW else 0
     loader = DataLoader(batches, batch_size=None, num_workers=workers, collate_fn=_unchanged)
     writer, number = _cache.Writer(file, (batches._camera.width, batches._camera.height, 2)), 0
-    with tqdm(total=len(labels), desc=f"simulating {name}", unit="recording") as progress:
+    with bar(total=len(labels), desc=f"simulating {name}", unit="recording") as progress:
         for made in loader:
             for events in made:
                 try:

@@ -1,5 +1,7 @@
 """Spiking networks of the literature's sizes: beside SpikingJelly's own, in parts, and with any neuron."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from htaf_snn import models
 from htaf_snn import nn as hnn
+from htaf_snn.configuration import Recipe
+from htaf_snn.training.step import optimizer_of
 
 
 def leaky():
@@ -48,11 +52,39 @@ def test_a_network_learns_in_parts_as_in_whole(name):
         torch.testing.assert_close(torch.cat([first, rest]).mean(0), net(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_keeps_channels_last():
+    net, seen = SMALL["plif"](parametric), []
+    for layer in net.body:
+        layer.register_forward_hook(lambda layer, taken, given: seen.append(given))
+    net(frames())
+    for given in seen[:12]:  # up to the last frames of more than a pixel
+        output = given[0] if isinstance(given, tuple) else given
+        assert output.flatten(0, -4).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_fused_and_plain_optimizers_train_alike():
+    net = SMALL["sew18"](parametric)
+    nets = net, copy.deepcopy(net)
+    ours, plain = optimizer_of(nets[0], Recipe()), torch.optim.Adam(nets[1].parameters(), lr=Recipe().lr, fused=False)
+    assert ours.defaults["fused"] and not nets[0].body[0].weight.is_contiguous()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for parameters in zip(*(net.parameters() for net in nets), strict=True):
+            gradient = torch.randn(parameters[0].shape, generator=generator)
+            for parameter in parameters:
+                parameter.grad = None
+                (parameter * gradient).sum().backward()
+        ours.step()
+        plain.step()
+    for (name, a), b in zip(nets[0].named_parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, msg=name)
+
+
 @pytest.mark.parametrize("library", ["snntorch", "norse", "fused"])
 def test_a_network_takes_the_neurons_of_any_library(library):
     surrogate = "norse.super" if library == "norse" else "snntorch.atan"
     net = models.PLIFNet((2, 16, 16), 3, lambda: models.neuron(library, surrogate), channels=4, n_hidden=8)
-    assert net(frames(side=16)).shape == (2, 3) and len(net.neurons) == 6
+    assert net(frames(side=16)).shape == (2, 3) and len(net.neurons) == 4
 
 
 def counts(net):

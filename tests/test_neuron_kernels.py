@@ -161,6 +161,36 @@ def test_what_is_not_contiguous(backend, name, layout):
         torch.testing.assert_close(grad, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item())
 
 
+@pytest.mark.parametrize("surrogate", ["htaf", lambda shift: resolve("htaf")(shift)])
+@pytest.mark.parametrize("backend", KERNELS)
+def test_channels_last_is_kept(backend, surrogate):
+    generator = torch.Generator().manual_seed(0)
+    x, v0, factor = (
+        torch.randn(shape, generator=generator) for shape in [(5, 3, 4, 6, 2), (3, 4, 6, 2), (5, 3, 4, 6, 2)]
+    )
+    beta = torch.rand(4, 1, 1, generator=generator)
+
+    def results(layout, backend):
+        inputs = {"x": layout(x), "v0": layout(v0), "beta": beta.clone()}
+        inputs = {name: value.detach().requires_grad_() for name, value in inputs.items()}
+        spikes, v, states = functional.run(
+            NEURONS["leaky"], inputs["x"], state=inputs["v0"], beta=inputs["beta"], surrogate=surrogate,
+            return_states=True, backend=backend,
+        )  # fmt: skip
+        loss = (spikes * factor).sum() + (states * factor).sum() + v.sum()
+        return (spikes, v, states), torch.autograd.grad(loss, list(inputs.values()))
+
+    def last(value):
+        return value.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+    outputs, grads = results(last, backend)
+    expected, expected_grads = results(torch.clone, "torch")
+    assert all(output.movedim(-3, -1).is_contiguous() for output in (*outputs, *grads[:2]))
+    torch.testing.assert_close(outputs, expected)
+    for name, grad, exact in zip(("x", "v0", "beta"), grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, exact, rtol=1e-4, atol=1e-5 * exact.abs().max().item(), msg=name)
+
+
 @pytest.mark.parametrize("case", NEURON_CASES, ids=str)
 @pytest.mark.parametrize("backend", KERNELS)
 def test_nan_stays_in_its_neuron(backend, case):

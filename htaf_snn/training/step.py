@@ -211,11 +211,16 @@ def loss_of(scores: Tensor, labels: Tensor, lengths: Tensor | None, recipe: Reci
     return cross_entropy(mean, labels, label_smoothing=recipe.label_smoothing)
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the fused optimizers can walk through a parameter's memory as through its gradient's."""
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.is_contiguous() or last
+
+
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return a recipe's optimizer, fused where it can be: it then takes a tenth of the time on a CPU."""
     parameters = list(model.parameters())
-    # The fused one walks through memory, whatever the strides, and takes no complex numbers.
-    fused = all(p.is_contiguous() and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    fused = all(_is_dense(p) and p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=0.9, **options)

@@ -83,9 +83,39 @@ def _values(surrogate: Surrogate | None) -> Tensor:
     return torch.stack([one * number for number in numbers])
 
 
-def _flat(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return a parameter as one number, or one per neuron."""
-    return tensor.reshape(()) if tensor.numel() == 1 else tensor.expand(shape).reshape(-1)
+class _Rows:
+    """Neurons (B, ...) as rows of the kernels, in the order in which the inputs (T, B, ...) lie in memory.
+
+    The kernels treat all neurons alike, so inputs of a convolution in channels-last format need not be copied.
+    """
+
+    def __init__(self, x: Tensor):
+        order = list(range(1, x.ndim))
+        if not x.is_contiguous() and not _is_traced(x):
+            strides = x.stride()
+            dense = sorted(order, key=lambda axis: (-strides[axis], axis))
+            order = dense if x.permute(0, *dense).is_contiguous() else order
+        self.order = [axis - 1 for axis in order]
+        self.shape = torch.Size(x.shape[axis] for axis in order)
+        self.inner = x.shape[1:]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """Return values of each neuron (B, ...) as (N,)."""
+        return tensor.expand(self.inner).permute(self.order).reshape(-1)
+
+    def of_steps(self, tensor: Tensor) -> Tensor:
+        """Return values (T, B, ...) as (T, N)."""
+        return tensor.permute(0, *(axis + 1 for axis in self.order)).flatten(1)
+
+    def of_parameter(self, tensor: Tensor) -> Tensor:
+        """Return a parameter as one number, or one per neuron."""
+        return tensor.reshape(()) if tensor.numel() == 1 else self.of(tensor)
+
+    def restored(self, rows: Tensor) -> Tensor:
+        """Return rows (..., N) as (..., B, ...)."""
+        first = rows.ndim - 1
+        inverse = (first + self.order.index(axis) for axis in range(len(self.order)))
+        return rows.unflatten(-1, self.shape).permute(*range(first), *inverse)
 
 
 def _kernel(
@@ -112,7 +142,8 @@ def sources(
     save_dtype: torch.dtype | None, is_recurrent: bool, backend: str,
 ) -> Sources:  # fmt: skip
     """Return the texts of the kernels by which a neuron with these parameters runs."""
-    given = [_flat(parameters[name], parameters[name].shape) for name in definition.prepared]
+    given = [parameters[name].flatten() if parameters[name].numel() > 1 else parameters[name].reshape(())
+             for name in definition.prepared]  # fmt: skip
     flags = {"is_recurrent": True} if is_recurrent else {}
     kernel, _ = _kernel(definition, given, options, surrogate, save_dtype, **flags)
     return kernel.sources(kernel.scalars(given), backend)
@@ -133,9 +164,9 @@ def run(
     Returns:
         The output (T, B, ...) in the dtype of x, the last states, each (B, ...), and if `keep` those after each step.
     """
-    inner, shape = x.shape[1:], x.shape
-    flat, start = x.flatten(1), [state.expand(inner).reshape(-1) for state in states]
-    given = [_flat(parameters[name], inner) for name in definition.prepared]
+    rows = _Rows(x)
+    flat, start = rows.of_steps(x), [rows.of(state) for state in states]
+    given = [rows.of_parameter(parameters[name]) for name in definition.prepared]
     kernel, values = _kernel(definition, given, options, surrogate, save_dtype, keeps=keep)
     if not kernel.is_given:
         if _is_traced(flat, *start, *given):
@@ -146,15 +177,15 @@ def run(
         assert surrogate is not None
         with torch.no_grad():
             shift, saved, trajectory, end = neuron(flat, start, given, str(kernel), values, backend)
-        spikes, slopes = _over_potentials(surrogate, shift.view(shape))
+        spikes, slopes = _over_potentials(surrogate, rows.restored(shift))
         output, trajectory, end = NeuronWith.apply(
-            flat, spikes.reshape(flat.shape), saved, slopes.reshape(flat.shape), trajectory, end, str(kernel),
+            flat, rows.of_steps(spikes), saved, rows.of_steps(slopes), trajectory, end, str(kernel),
             tuple(definition.prepared.index(name) for name in kernel.learned), values, backend, len(start), *start,
             *given,
         )  # fmt: skip
         output = output.to(x.dtype)
-    kept = trajectory.view(len(states), *shape).unbind() if keep else ()
-    return output.view(shape), *end.view(len(states), *inner).unbind(), *kept
+    kept = rows.restored(trajectory).unbind() if keep else ()
+    return rows.restored(output), *rows.restored(end).unbind(), *kept
 
 
 def run_recurrent(
@@ -168,8 +199,8 @@ def run_recurrent(
             f"surrogate: expected one of htaf_snn with numbers as parameters, such as 'htaf', for recurrent neurons, "
             f"whose spikes return before the next potentials are known, got {surrogate!r}; or backend='torch'"
         )
-    inner = x.shape[1:]
-    start = [state.expand(inner).reshape(-1) for state in states]
-    given = [_flat(parameters[name], inner) for name in definition.prepared]
+    rows = _Rows(x.contiguous())
+    start = [rows.of(state) for state in states]
+    given = [rows.of_parameter(parameters[name]) for name in definition.prepared]
     kernel, values = _kernel(definition, given, options, surrogate, save_dtype, is_recurrent=True)
     return recurrent.run_fused(x, spikes, start, given, kernel, values, weight, bias, kind, keep, backend)
