@@ -1,27 +1,32 @@
-"""The configuration of a run: its data, its network and its recipe.
-
-The fields are at once the options of the commands, the keys of configuration files and of a run's `config.json`, and
-what a study varies. Nothing here imports torch, so that a command shows its help at once.
-"""
+"""A run: its data, its network and its recipe."""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
-from functools import cache
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
-import numpy as np
-
-from ._hints import did_you_mean
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from .checking import Checked, Only, Valid, effects, is_count, plain, require, within
+from .fields import (
+    AUGMENT,
+    MAYBE_COUNT,
+    MAYBE_DECAY,
+    MAYBE_POSITIVE,
+    SIZES,
+    AnnealOf,
+    Count,
+    Device,
+    Folds,
+    Log,
+    Norm,
+    NotNegative,
+    Positive,
+    Resize,
+    Schedule,
+    Seed,
+    Sizes,
+)
 
 # Spiking networks whose layers are listed, and those of the literature.
 SHALLOW = ("mlp", "cnn")
@@ -34,87 +39,6 @@ MODELS = (*SPIKING, *BINARY, "relu")
 # threshold is lower than Norse's 1.
 NEURONS = {"fused": "leaky(beta=0.9)", "snntorch": "leaky(beta=0.9)", "norse": "lif(v_th=0.3)"}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
-
-
-def is_count(value: object) -> bool:
-    """Return whether the value is an integer of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def is_number(value: object) -> bool:
-    """Return whether the value is a real number and no boolean."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_pair(value: object) -> bool:
-    """Return whether a value is a tuple of two positive integers."""
-    return isinstance(value, tuple) and len(value) == 2 and all(map(is_count, value))
-
-
-class Valid(NamedTuple):
-    """Which values a field takes, in words and as a function."""
-
-    expected: str
-    is_valid: Callable[[Any], object]
-
-
-class Only(NamedTuple):
-    """The models on which a field has an effect."""
-
-    models: tuple[str, ...]
-
-
-def within(low: float, high: float, brackets: str = "[]") -> Valid:
-    """Return the constraint to an interval; brackets are those of mathematics."""
-
-    def is_valid(value: Any) -> bool:
-        below = value > low if brackets[0] == "(" else value >= low
-        return is_number(value) and below and (value < high if brackets[1] == ")" else value <= high)
-
-    return Valid(f"a number in {brackets[0]}{low:g}, {high:g}{brackets[1]}".replace("e+06", "e6"), is_valid)
-
-
-Count = Annotated[int, Valid("an integer of at least 1", is_count)]
-Sizes = tuple[int, ...]
-# Not within the annotations, where a lambda would look names up in the class.
-_SIZES = Valid(
-    "one or more positive integers",
-    lambda v: v is None or (isinstance(v, tuple) and v and all(map(is_count, v))),
-)
-_MAYBE_COUNT = Valid("None or an integer of at least 1", lambda v: v is None or is_count(v))
-_MAYBE_POSITIVE = Valid("None or a number in (0, 1e6]", lambda v: v is None or within(0, 1e6, "(]").is_valid(v))
-_MAYBE_DECAY = Valid("None or a number in (0, 1)", lambda v: v is None or within(0, 1, "()").is_valid(v))
-AUGMENTATIONS = ("flip", "shift", "cutout")
-_AUGMENT = Valid(
-    f"none, one or more of {', '.join(AUGMENTATIONS)}",
-    lambda v: isinstance(v, tuple) and set(v) <= set(AUGMENTATIONS) and len(set(v)) == len(v),
-)
-Positive = Annotated[float, within(0, 1e6, "(]")]
-NotNegative = Annotated[float, within(0, 1e6)]
-Seed = Annotated[int, Valid("an integer from 0 to 2^63 - 1", lambda v: type(v) is int and 0 <= v < 2**63)]
-Resize = Annotated[
-    int | tuple[int, int] | None,
-    Valid("None, a side of at least 1 or (height, width)", lambda v: v is None or is_count(v) or is_pair(v)),
-]
-Folds = Annotated[int | None, Valid("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))]
-Schedule = Literal["constant", "cosine"]
-AnnealOf = Literal["none", "hardness", "alpha"]
-Norm = Literal["auto", "batch", "none"]
-Device = Literal["auto", "cpu", "cuda"]
-Log = Literal["none", "tensorboard"]
-Match = Literal["none", "peak", "half_width", "area"]
-# The annealings on which a setting has an effect.
-ANNEALED_BY = {"alpha_end": ("alpha",)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """Settings whose values are made plain and checked."""
-
-    def __post_init__(self):
-        make_plain(self)
-        for name, valid in constraints(type(self)).items():  # type: ignore[arg-type]  # a class can be hashed
-            require(name, getattr(self, name), *valid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +111,10 @@ class Network:
     surrogate: Annotated[str, Only((*SPIKING, *BINARY))] = "htaf"
     weight_surrogate: Annotated[str, Only(("bnn", "binary-cnn", "binary-resnet20"))] = "clipped_ste"
     # `Run` replaces None by the model's default.
-    hidden: Annotated[Sizes, _SIZES, Only((*SHALLOW, "bnn", "binary-cnn", "dhn", "relu"))] = None  # type: ignore[assignment]
+    hidden: Annotated[Sizes, SIZES, Only((*SHALLOW, "bnn", "binary-cnn", "dhn", "relu"))] = None  # type: ignore[assignment]
     width: Annotated[
         int | None,
-        _MAYBE_COUNT,
+        MAYBE_COUNT,
         Only(("plif-net", "sew-resnet18", "sew-resnet34", "spikformer", "binary-resnet20")),
     ] = None
     dropout: Annotated[float, within(0, 1, "[)"), Only(("plif-net", "spiking-vgg11"))] = 0.5
@@ -249,14 +173,14 @@ class Recipe(Checked):
     alpha_end: Annotated[float, within(0, 1e6, "(]"), Only((*SPIKING, *BINARY))] = 20.0
     loss: Literal["cross-entropy", "tet", "mse"] = "cross-entropy"
     label_smoothing: Annotated[float, within(0, 1, "[)")] = 0.0
-    clip_gradient: Annotated[float | None, _MAYBE_POSITIVE] = None
+    clip_gradient: Annotated[float | None, MAYBE_POSITIVE] = None
     accumulate: Count = 1
-    tbptt: Annotated[int | None, _MAYBE_COUNT, Only(SPIKING)] = None
-    ema: Annotated[float | None, _MAYBE_DECAY] = None
-    augment: Annotated[tuple[str, ...], _AUGMENT] = ()
+    tbptt: Annotated[int | None, MAYBE_COUNT, Only(SPIKING)] = None
+    ema: Annotated[float | None, MAYBE_DECAY] = None
+    augment: Annotated[tuple[str, ...], AUGMENT] = ()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compiled: bool = False
-    early_stopping: Annotated[int | None, _MAYBE_COUNT] = None
+    early_stopping: Annotated[int | None, MAYBE_COUNT] = None
     keep: Literal["last", "best"] | None = None
 
     def __post_init__(self):
@@ -440,149 +364,6 @@ class ConceptRun(ConceptRecipe, Data):
         )
 
 
-Several = tuple[str, ...]
-Numbers = tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared(Checked):
-    """What all trials of a study have in common.
-
-    Attributes:
-        model: spiking, mlp; of images, bnn (binary) or dhn (deep Heaviside).
-        dataset: as in `Data`.
-        data_root: folder of a published set; with several, a folder with a subfolder for each, by name.
-        resize: as in `Data`.
-        match: quantity made equal for all surrogates: none, peak, half_width or area.
-        reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
-        width: neurons per hidden layer.
-        weight_surrogate: surrogate of the bnn's weights, or magnitude_aware.
-        norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
-        identity: multiple of the identity in the weights at the start.
-        epochs: passes over the training data.
-        batch_size: samples per batch.
-        n_time_bins: frames, that is time steps, per recording.
-        schedule: of the learning rate, constant or cosine, as in `Recipe`.
-        anneal: none, hardness or alpha, as in `Recipe`.
-        alpha_end: last alpha, with anneal alpha.
-        train_fraction: fraction of the training data left after validation that is trained on, in (0, 1].
-        folds: pool all recordings; seed s tests on fold s modulo this number of stratified folds.
-        device: auto, cpu or cuda; workers share a GPU.
-    """
-
-    model: Literal["mlp", "bnn", "dhn"] = "mlp"
-    dataset: str | Several | None = None
-    data_root: str | None = None
-    resize: Resize = None
-    match: Match = "peak"
-    reference: str = "htaf"
-    width: Annotated[int, Valid("an integer >= 1", is_count)] = 128
-    weight_surrogate: str = "clipped_ste"
-    norm: Norm = "auto"
-    identity: float | Numbers = 0.0
-    epochs: Count = 8
-    batch_size: Count = 32
-    n_time_bins: Count = 10
-    schedule: Schedule = "constant"
-    anneal: str | Several = "none"
-    alpha_end: Positive = 20.0
-    train_fraction: Annotated[float, within(0, 1, "(]")] = 1.0
-    folds: Folds = None
-    device: Device = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudySettings(Compared):
-    """What a study compares: all combinations of the values below.
-
-    The other attributes are those of `Compared`.
-
-    Attributes:
-        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
-        surrogates: specifications such as "htaf(beta=8)" or snntorch.atan; the first is the baseline of the tests. For
-            images also relu, the floating-point twin. Without them, five of the field, others for images.
-        anneal: what is annealed, none, hardness or alpha; one or several.
-        identity: multiples of the identity in the weights at the start.
-        slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
-        depths: numbers of hidden layers.
-        lrs: learning rates.
-        seeds: number of seeds, 0, 1, …; at least 3 for a claim.
-        select: val, to compare each arm at the slope and learning rate that validation chose; or none.
-        select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
-            Without it, all select.
-    """
-
-    # `compare.Settings` replaces None by the defaults of the model.
-    dataset: Several = None  # type: ignore[assignment]
-    surrogates: Several = None  # type: ignore[assignment]
-    anneal: Several = ("none",)
-    identity: Numbers = (0.0,)
-    slopes: Numbers = (1.0,)
-    depths: tuple[int, ...] = (2,)
-    lrs: Numbers = (1e-3,)
-    seeds: Annotated[int, Valid("an integer >= 1", is_count)] = 5
-    select: Literal["none", "val"] = "none"
-    select_seeds: int | None = None
-
-
-@cache
-def constraints(kind: Any) -> dict[str, Valid]:
-    """Return which values each field of a dataclass takes: its `Valid`, its choices, or its type."""
-    found = {}
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        plain, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
-        valid = next((extra for extra in extras if isinstance(extra, Valid)), None)
-        found[name] = valid or (_one_of(get_args(plain)) if get_origin(plain) is Literal else _of_type(plain))
-    return found
-
-
-@cache
-def effects(kind: Any) -> dict[str, tuple[str, ...]]:
-    """Return the models on which each field that is marked with `Only` has an effect."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return {name: extra.models for name, hint in hints for extra in get_args(hint)[1:] if isinstance(extra, Only)}
-
-
-def _one_of(choices: Collection[str]) -> Valid:
-    return Valid(f"one of {', '.join(choices)}", choices.__contains__)
-
-
-def _of_type(hint: Any) -> Valid:
-    kinds = get_args(hint) or (hint,)
-    choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), None)
-    if choices:
-        return Valid(f"None or one of {', '.join(choices)}", (None, *choices).__contains__)
-    if any(get_origin(kind) is tuple for kind in (hint, *kinds)):  # the elements are checked where they are used
-        return Valid("", lambda value: True)
-    words = {str: "text", bool: "true or false", int: "an integer", float: "a number", type(None): "None"}
-    expected = " or ".join(words.get(kind, str(kind)) for kind in kinds)
-    return Valid(expected, lambda value: type(value) in kinds)
-
-
-def make_plain(settings: DataclassInstance) -> None:
-    """Store the values of settings as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
-    for field in fields(settings):
-        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_plain, value))
-    return str(value) if isinstance(value, PathLike) else value
-
-
-def require(name: str, value: object, expected: str, is_valid: Callable[[Any], object]) -> None:
-    """Raise ValueError naming the expected values unless this one is valid."""
-    try:
-        valid = is_valid(value)
-    except TypeError:
-        valid = False
-    if not valid:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}{did_you_mean(value, expected)}")
-
-
 def freed(values: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
     """Return a run's values without the defaults that follow from what is changed, which are then found anew.
 
@@ -599,46 +380,4 @@ def freed(values: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]
         return dict(values)
     derived = Run(**{name: values[name] for name in ("model", "library") if name in values})
     names = "dataset", "hidden", "neuron"
-    return {k: v for k, v in values.items() if k not in names or _plain(v) != getattr(derived, k)}
-
-
-def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, Any]:
-    r"""Return the settings in a configuration file.
-
-    Args:
-        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields; or the name of one of
-            this package's recipes, such as "dvsgesture".
-        kind: the dataclass, such as `Run`, whose fields they are; not all have to be there.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or a key is no field.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "wide.toml"
-        ...     _ = path.write_text('model = "dhn"\nhidden = [512, 512]\n')
-        ...     Run(**read_file(path, Run)).hidden
-        (512, 512)
-    """
-    path = Path(path)
-    shipped = {file.stem: file for file in (Path(__file__).parent / "recipes").glob("*.toml")}
-    if not path.is_file():
-        path = shipped.get(str(path), path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: expected a configuration file, or one of {', '.join(sorted(shipped))}, got none"
-        )
-    try:
-        values = (json if path.suffix == ".json" else tomllib).loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected TOML, or JSON in a file named .json, got {error}") from error
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path}: expected settings, got {type(values).__name__}")
-    names = [field.name for field in fields(kind)]
-    for name in values:
-        if name not in names:
-            expected = f"one of {', '.join(names)}"
-            raise ValueError(f"{path}: expected {expected}, got {name!r}{did_you_mean(name, expected)}")
-    return dict(values)
+    return {k: v for k, v in values.items() if k not in names or plain(v) != getattr(derived, k)}
