@@ -73,7 +73,7 @@ def test_a_sparse_autoencoder(model):
 
 def test_the_claim_about_concepts(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sae_lens", None)
-    claim = replace(claims.named("concepts"), lrs=(8e-3, 16e-3), seeds=2, most=4)
+    claim = replace(claims.named("concepts-fashion-mnist"), lrs=(8e-3, 16e-3), seeds=2, most=4)
     arms = {name: claim.arms[name] for name in ("htaf", "relu")}
     path = running.run(replace(claim, arms=arms), quick=True, data=None, out=tmp_path, workers=1)
     result = json.loads(path.read_text())

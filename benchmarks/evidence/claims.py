@@ -47,6 +47,18 @@ SATURATIONS = CHOSEN | {"surrogates": ("htaf", "htaf(beta=2)", "htaf(beta=8)")}
 WIDER = CHOSEN | {"surrogates": ("htaf",), "slopes": (0.5,), "identity": 1.0}
 WIDER_DEEP = DEEP | SUBSET | WIDER | {"depths": (8, 16, 32), "lrs": (5e-4, 1e-3)}
 WIDER_SPIKING = EVENTS | WIDER | {"dataset": "saccade-digits", "depths": (5, 10)}
+UNPENALISED = {"activity": 0.0, "decorrelation": 0.0}
+CONCEPTS: dict[str, dict] = {
+    "htaf": {"surrogate": "htaf(alpha=0.5)"},
+    "htaf, α = 1": {"surrogate": "htaf"},
+    "htaf, hardness annealed": {"surrogate": "htaf(alpha=0.5)", "anneal": "hardness"},
+    "htaf, no penalties": {"surrogate": "htaf(alpha=0.5)"} | UNPENALISED,
+    # The penalties are on the rates of concepts, which real features do not have.
+    "relu": {"surrogate": "relu"} | UNPENALISED,
+    "sigmoid": {"surrogate": "sigmoid(slope=1)"},
+    "clipped_ste": {"surrogate": "clipped_ste"},
+    "relaxed_bernoulli": {"surrogate": "relaxed_bernoulli"},
+}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
@@ -164,25 +176,16 @@ CLAIMS: list[Claim | ConceptClaim] = [
         QUICK | {"select_seeds": None, "slopes": (0.25, 0.5), "depths": (3,)},
         suggests=True,
     ),
-    ConceptClaim(
-        "concepts",
-        "Concept models: how much accuracy do bits cost, and do they carry all that the concepts know?",
-        {
-            "fashion-mnist": {"dataset": "fashion-mnist", "epochs": 5, "n_concepts": 256},
-            "cifar10": {"dataset": "cifar10", "epochs": 10, "n_concepts": 256},
-        },
-        {
-            "htaf": {"surrogate": "htaf(alpha=0.5)"},
-            "htaf, α = 1": {"surrogate": "htaf"},
-            "htaf, hardness annealed": {"surrogate": "htaf(alpha=0.5)", "anneal": "hardness"},
-            # The penalties are on the rates of concepts, which real features do not have.
-            "relu": {"surrogate": "relu", "activity": 0.0, "decorrelation": 0.0},
-            "sigmoid": {"surrogate": "sigmoid(slope=1)"},
-            "clipped_ste": {"surrogate": "clipped_ste"},
-            "relaxed_bernoulli": {"surrogate": "relaxed_bernoulli"},
-        },
-        lrs=(4e-3, 8e-3, 16e-3),
-        quick={"digits": {"dataset": "digits", "epochs": 3, "n_concepts": 16, "width": 4}},
+    *(
+        ConceptClaim(
+            f"concepts-{dataset}",
+            "Concept models: how much accuracy do bits cost, and do they carry all that the concepts know?",
+            {dataset: {"dataset": dataset, "epochs": epochs, "n_concepts": 256}},
+            CONCEPTS,
+            lrs=(4e-3, 8e-3, 16e-3, 32e-3),
+            quick={"digits": {"dataset": "digits", "epochs": 3, "n_concepts": 16, "width": 4}},
+        )
+        for dataset, epochs in (("fashion-mnist", 5), ("cifar10", 10))
     ),
 ]  # fmt: skip
 
