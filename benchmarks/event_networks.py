@@ -69,7 +69,7 @@ def spikingjelly(model: str, side: int) -> nn.Module:
 
 def _plif_layers(layer, spiking: Callable, side: int, options: dict) -> list[nn.Module]:
     layers, width = [], 2
-    blocks = min(side.bit_length() - 3, 5)
+    blocks = min(max(side.bit_length() - 3, 1), 5)
     for _ in range(blocks):
         layers += [layer.Conv2d(width, 128, 3, padding=1, bias=False), layer.BatchNorm2d(128), spiking(**options)]
         layers.append(layer.MaxPool2d(2, 2))
@@ -98,7 +98,12 @@ def measured(who: str, arguments: argparse.Namespace) -> dict:
         optimizer.step()
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"median_ms": round(1e3 * statistics.median(seconds[3:]), 1), "peak_mib": round(peak)}
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return {
+        "parameters": parameters,
+        "median_ms": round(1e3 * statistics.median(seconds[3:]), 1),
+        "peak_mib": round(peak),
+    }
 
 
 def in_own_process(who: str, arguments: argparse.Namespace) -> dict:
@@ -125,6 +130,8 @@ def main() -> None:
         print(json.dumps(measured(arguments.measure, arguments)))
         return
     results = {who: in_own_process(who, arguments) for who in ("ours", "spikingjelly")}
+    if results["ours"]["parameters"] != results["spikingjelly"]["parameters"]:
+        raise SystemExit(f"parameters: expected the same number in both networks, got {results}")
     ratio = round(results["spikingjelly"]["median_ms"] / results["ours"]["median_ms"], 2)
     if arguments.json:
         machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}

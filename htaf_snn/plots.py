@@ -60,6 +60,8 @@ def traces(potentials: Tensor, sample: int = 0, *, threshold: float | None = Non
         >>> len(traces(torch.rand(20, 1, 50), most=3).axes[0].lines)
         3
     """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ValueError(f"most: expected an integer of at least 1, got {most!r}")
     rows = _rows("potentials", potentials, sample)
     figure, axes = _figure("time step", "potential")
     for neuron in range(min(most, rows.shape[1])):
@@ -77,8 +79,10 @@ def _rows(name: str, values: object, sample: int) -> Tensor:
     if values.ndim < 2:
         raise ValueError(f"{name}: expected (T, B, *features) or (T, features), got {describe(values)}")
     batch = 1 if values.ndim == 2 else values.shape[1]
-    if not 0 <= sample < batch:
-        raise ValueError(f"sample: expected 0 to {batch - 1}, got {sample!r}")
+    if not batch:
+        raise ValueError(f"{name}: expected one sample or more, got {describe(values)}")
+    if isinstance(sample, bool) or not isinstance(sample, int) or not 0 <= sample < batch:
+        raise ValueError(f"sample: expected an integer from 0 to {batch - 1}, got {sample!r}")
     values = values.detach().cpu().float()
     return values if values.ndim == 2 else values[:, sample].flatten(1)
 
@@ -110,18 +114,34 @@ def learning_curves(out: str | PathLike) -> Figure:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:
         raise ValueError(f"{path}: expected the metrics of a run, got {error}") from error
+    loss = _loss(Path(out, "config.json"))
     figure = _empty((8, 3.2))
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, style in (("train", "--"), ("val", "-")):
+            of_recipe = quantity == "loss" and part == "train" and loss != "cross-entropy"
             values = [line.get(f"{part}_{quantity}") for line in lines]
             if values and values[0] is not None:
-                axes.plot([line["epoch"] for line in lines], values, style, marker=".", label=part)
+                axes.plot(
+                    [line["epoch"] for line in lines],
+                    values,
+                    style,
+                    marker=".",
+                    label=f"{part}, {loss}" if of_recipe else part,
+                )
         axes.set_xlabel("epoch")
         _whole_steps(axes)
         axes.set_ylabel(quantity)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
+
+
+def _loss(config: Path) -> str:
+    """Return the loss that a run is trained with; validation always reports the cross-entropy."""
+    if not config.is_file():
+        return "cross-entropy"
+    values = json.loads(config.read_text())
+    return "smoothed" if values.get("label_smoothing") else values.get("loss", "cross-entropy")
 
 
 def confusion(counts: Sequence[Sequence[int]] | np.ndarray, classes: Sequence[str]) -> Figure:

@@ -32,17 +32,25 @@ def loader():
     return DataLoader(TensorDataset(x, (x.mean((1, 2, 3)) > 0).long()), batch_size=16)
 
 
-def trained(make, folder, *epochs):
+def trained(make, folder, *epochs, optimizer="adam"):
     torch.manual_seed(0)
     net = make()
     folder.mkdir()
     for number, until in enumerate(epochs):
-        training.fit(net, loader(), out=folder, recipe=Recipe(epochs=until, lr=0.01), progress=False, resume=number > 0)
+        training.fit(
+            net,
+            loader(),
+            out=folder,
+            recipe=Recipe(epochs=until, lr=0.01, optimizer=optimizer),
+            progress=False,
+            resume=number > 0,
+        )
     return [parameter.detach().clone() for parameter in net.parameters()]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("make", [channels_last, transposed, with_gaps])
-def test_training_does_not_depend_on_strides(make, tmp_path):
+def test_training_does_not_depend_on_strides(make, optimizer, tmp_path):
     def contiguous():
         net = make()
         for module in net.modules():
@@ -51,9 +59,9 @@ def test_training_does_not_depend_on_strides(make, tmp_path):
         return net
 
     runs = {
-        "straight": trained(make, tmp_path / "straight", 4),
-        "resumed": trained(make, tmp_path / "resumed", 2, 4),
-        "contiguous": trained(contiguous, tmp_path / "contiguous", 4),
+        "straight": trained(make, tmp_path / "straight", 4, optimizer=optimizer),
+        "resumed": trained(make, tmp_path / "resumed", 2, 4, optimizer=optimizer),
+        "contiguous": trained(contiguous, tmp_path / "contiguous", 4, optimizer=optimizer),
     }
     for one, other, plain in zip(*runs.values(), strict=True):
         assert torch.equal(one, other)
@@ -63,5 +71,19 @@ def test_training_does_not_depend_on_strides(make, tmp_path):
 def test_adam_is_fused_where_it_can_be():
     plain, turned = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 2).T)
     whole = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-    nets = [nn.ParameterList(parts) for parts in ([plain], [plain, turned], [whole])]
+    last = nn.Parameter(torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last))
+    nets = [nn.ParameterList(parts) for parts in ([plain, last], [plain, turned], [whole])]
     assert [optimizer_of(net, Recipe()).defaults["fused"] for net in nets] == [True, False, False]
+
+
+def test_sgd_survives_first_steps_that_float16_leaves_out(tmp_path):
+    """A fused one would go on with momenta that were never written."""
+    generator = torch.Generator().manual_seed(0)
+    x = 30 * torch.randn(64, 200, generator=generator)
+    loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 16)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(200, 300), nn.ReLU(), nn.Linear(300, 2))
+    recipe = Recipe(epochs=4, optimizer="sgd", precision="fp16", lr=1e-5)
+    assert not optimizer_of(net, recipe).defaults["fused"]
+    losses = [line["train_loss"] for line in training.fit(net, loader, recipe=recipe, out=tmp_path, progress=False)]
+    assert losses[-1] < losses[0] < 10

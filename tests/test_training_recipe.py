@@ -46,6 +46,18 @@ def test_batches_that_are_accumulated_equal_one():
     assert figures[0] == pytest.approx(cross_entropy(spiking()(FRAMES), LABELS).item())
 
 
+def test_accumulated_gradients_stay_of_the_order_of_one_batch():
+    """In float16 larger ones overflow."""
+    batch, recipe = Batch(FRAMES, LABELS, None), Recipe(accumulate=2)
+    trainer = Trainer(spiking(), recipe, lambda number, optimizer: None, None)
+    trainer.begin(0)
+    trainer.add_gradients(batch)
+    once = [p.grad.clone() for p in trainer.model.parameters()]
+    trainer.add_gradients(batch)
+    torch.testing.assert_close([p.grad / 2 for p in trainer.model.parameters()], once)
+    torch.testing.assert_close(once, gradients(spiking(), Recipe(), batch)[0])
+
+
 def test_a_truncated_gradient_is_that_of_detached_states():
     net = spiking()
     expected = spiking()
@@ -128,6 +140,7 @@ def test_gradients_are_clipped_together():
     torch.testing.assert_close(untouched, free)
 
 
+SMALL_DEEP = {"hidden": None, "width": 4, "n_time_bins": 3, "batch_size": 32, "train_fraction": 0.1}
 RUNS = {
     "sgd": {"optimizer": "sgd", "weight_decay": 1e-3, "lr": 0.05},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "clip_gradient": 1.0},
@@ -136,12 +149,15 @@ RUNS = {
     "augment": {"augment": ("flip", "shift", "cutout")},
     "accumulate": {"accumulate": 2, "schedule": "cosine", "warmup": 0.3, "label_smoothing": 0.1},
     "best": {"early_stopping": 2, "ema": 0.5},
+    # Their weights are in channels-last order, which fused optimizers follow in memory.
+    "plif-net": {"optimizer": "sgd"} | SMALL_DEEP | {"model": "plif-net"},
+    "sew-resnet18": SMALL_DEEP | {"model": "sew-resnet18"},
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_resumes_exactly(tmp_path, name):
-    config = training.Run(**DATA, epochs=4, **RUNS[name] | {"lr": RUNS[name].get("lr", 0.01)})
+    config = training.Run(**{**DATA, "epochs": 4, "lr": 0.01, **RUNS[name]})
     whole = training.train(config, tmp_path / "whole", progress=False)
     with interrupted(2), pytest.raises(KeyboardInterrupt):
         training.train(config, tmp_path / "parts", progress=False)

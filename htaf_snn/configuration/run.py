@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from .checking import Checked, Only, Valid, effects, is_count, plain, require, within
 from .fields import (
+    ANNEALED_BY,
     AUGMENT,
     MAYBE_COUNT,
     MAYBE_DECAY,
@@ -187,6 +188,12 @@ class Recipe(Checked):
         super().__post_init__()
         if self.warmup != type(self).warmup and self.schedule == "constant":
             raise ValueError(f"warmup: {self.warmup!r} has no effect with schedule='constant', only with cosine")
+        for name, anneals in ANNEALED_BY.items():
+            value = getattr(self, name)
+            if self.anneal not in anneals and value != getattr(type(self), name):
+                raise ValueError(
+                    f"{name}: {value!r} has no effect with anneal={self.anneal!r}, only with {' or '.join(anneals)}"
+                )
         if self.label_smoothing and self.loss == "mse":
             raise ValueError(f"label_smoothing: {self.label_smoothing!r} has no effect with loss='mse'")
         if self.compiled and (self.loss == "tet" or self.tbptt is not None):
@@ -246,6 +253,8 @@ class Run(Recipe, Network, Recordings):
                 object.__setattr__(self, name, value)
         super().__post_init__()
         self._check_effects()
+        if self.fold is not None and self.folds is None:
+            raise ValueError(f"fold: expected None without folds, got {self.fold!r}")
         if self.fold is not None and not (self.folds and type(self.fold) is int and 0 <= self.fold < self.folds):
             raise ValueError(f"fold: expected a fold of {self.folds} folds, counted from 0, got {self.fold!r}")
 

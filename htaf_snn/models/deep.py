@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as hnn
+from .._checks import describe
+from ..configuration import is_count
 from .neurons import Alone, NorseOverTime, SteppedNeuron
 from .spiking import SpikingNet, new_neurons
 
@@ -21,8 +23,12 @@ _VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512,
 class _Deep(SpikingNet):
     """A chain from frames to features, and a readout of their mean over time."""
 
-    def __init__(self, body: Sequence[nn.Module], readout: nn.Module):
+    # Whether it takes frames of one height and width alone.
+    _has_sides = False
+
+    def __init__(self, in_shape: tuple[int, int, int], body: Sequence[nn.Module], readout: nn.Module):
         super().__init__()
+        self.in_shape = tuple(in_shape)
         self.body = hnn.Sequential(*body)
         self.readout = readout
         # In this format convolutions, BatchNorm and pooling are faster on a CPU, and all layers keep it.
@@ -34,6 +40,10 @@ class _Deep(SpikingNet):
         return list(_neurons_in(self))
 
     def features(self, frames: Tensor, state: list | None = None) -> tuple[Tensor, list]:
+        channels, *sides = self.in_shape
+        if frames.ndim != 5 or frames.shape[2] != channels or (self._has_sides and list(frames.shape[3:]) != sides):
+            expected = ", ".join(map(str, ("T", "B", channels, *(sides if self._has_sides else ("H", "W")))))
+            raise ValueError(f"frames: expected shape ({expected}), got {describe(frames)}")
         rows = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return self.body.stream(rows.unflatten(0, frames.shape[:2]), state)
 
@@ -100,6 +110,8 @@ class PLIFNet(_Deep):
         torch.Size([3, 11])
     """
 
+    _has_sides = True
+
     def __init__(
         self,
         in_shape: tuple[int, int, int],
@@ -111,10 +123,10 @@ class PLIFNet(_Deep):
         n_hidden: int = 512,
         dropout: float = 0.5,
     ):
+        _check_counts(n_classes=n_classes, channels=channels, n_hidden=n_hidden)
         width, (h, w) = in_shape[0], in_shape[1:]
         blocks = min(max(int(math.log2(max(min(h, w), 1) / 4)), 1), 5) if n_blocks is None else n_blocks
-        if blocks < 1:
-            raise ValueError(f"n_blocks: expected at least 1, got {blocks}")
+        _check_counts(n_blocks=blocks)
         _check_sides(in_shape, 2**blocks)
         neurons = iter(new_neurons(neuron, blocks + 2))
         body: list[nn.Module] = []
@@ -124,7 +136,7 @@ class PLIFNet(_Deep):
         features = channels * (h >> blocks) * (w >> blocks)
         body += [nn.Flatten(), hnn.Dropout(dropout), nn.Linear(features, n_hidden), next(neurons)]
         body += [hnn.Dropout(dropout), nn.Linear(n_hidden, 10 * n_classes), next(neurons)]
-        super().__init__(body, Voting(10))
+        super().__init__(in_shape, body, Voting(10))
 
 
 class SpikingVGG11(_Deep):
@@ -165,6 +177,7 @@ class SpikingVGG11(_Deep):
         n_hidden: int = 4096,
         dropout: float = 0.5,
     ):
+        _check_counts(n_classes=n_classes, pool=pool, n_hidden=n_hidden)
         _check_sides(in_shape, 32)
         width, body, neurons = in_shape[0], list[nn.Module](), iter(new_neurons(neuron, 10))
         for layer in _VGG11:
@@ -178,7 +191,7 @@ class SpikingVGG11(_Deep):
         body += [nn.AdaptiveAvgPool2d(pool), nn.Flatten()]
         for features in (width * pool * pool, n_hidden):
             body += [nn.Linear(features, n_hidden), next(neurons), hnn.Dropout(dropout)]
-        super().__init__(body, nn.Linear(n_hidden, n_classes))
+        super().__init__(in_shape, body, nn.Linear(n_hidden, n_classes))
 
 
 class SEWResNet(_Deep):
@@ -221,6 +234,7 @@ class SEWResNet(_Deep):
     ):
         if depth not in _BLOCKS:
             raise ValueError(f"depth: expected 18 or 34, got {depth!r}")
+        _check_counts(n_classes=n_classes, width=width)
         blocks = [(stage, number) for stage, count in enumerate(_BLOCKS[depth]) for number in range(count)]
         neurons = iter(new_neurons(neuron, 1 + 2 * len(blocks) + len(_BLOCKS[depth]) - 1))
         body = [*_conv(in_shape[0], width, 7, 2), next(neurons), nn.MaxPool2d(3, 2, 1)]
@@ -229,7 +243,8 @@ class SEWResNet(_Deep):
             wider, stride = width << stage, 2 if stage and not number else 1
             body.append(_sew_block(channels, wider, stride, neurons, join))
             channels = wider
-        super().__init__([*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()], nn.Linear(channels, n_classes))
+        pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(in_shape, [*body, *pooled], nn.Linear(channels, n_classes))
 
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -246,6 +261,12 @@ def _conv(a: int, b: int, size: int, stride: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(a, b, size, stride, size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return [conv, nn.BatchNorm2d(b)]
+
+
+def _check_counts(**counts: object) -> None:
+    for name, count in counts.items():
+        if not is_count(count):
+            raise ValueError(f"{name}: expected an integer of at least 1, got {count!r}")
 
 
 def _check_sides(in_shape: tuple[int, int, int], least: int) -> None:
@@ -325,6 +346,7 @@ class Spikformer(_Deep):
         depth: int = 2,
         ratio: int = 4,
     ):
+        _check_counts(n_classes=n_classes, dim=dim, n_heads=n_heads, depth=depth, ratio=ratio)
         if dim % 8 or dim % n_heads:
             raise ValueError(f"dim: expected a multiple of 8 and of the {n_heads} heads, got {dim}")
         neurons = iter(new_neurons(neuron, 5 + 2 * depth))
@@ -339,4 +361,5 @@ class Spikformer(_Deep):
                 *_tokens(dim, ratio * dim), next(neurons), *_tokens(ratio * dim, dim), next(neurons)
             )
             body += [hnn.Residual(SelfAttention(dim, n_heads, neuron)), hnn.Residual(mixing)]
-        super().__init__([*body, nn.AdaptiveAvgPool1d(1), nn.Flatten()], nn.Linear(dim, n_classes))
+        pooled = nn.AdaptiveAvgPool1d(1), nn.Flatten()
+        super().__init__(in_shape, [*body, *pooled], nn.Linear(dim, n_classes))

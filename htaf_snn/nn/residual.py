@@ -86,7 +86,7 @@ class Dropout(OverTime):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        if not 0 <= p < 1:
+        if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p < 1:
             raise ValueError(f"p: expected a number in [0, 1), got {p!r}")
         self.p = p
 

@@ -1,8 +1,9 @@
 """Training with progress, metrics, atomic checkpoints and exact resumption.
 
 A run's folder holds `config.json`, `data.json` (shape, classes and numbers of samples), `metrics.jsonl` (one line per
-epoch), `checkpoint.safetensors` (model, optimizer and random state after the last finished epoch) and, once finished,
-`result.json`.
+epoch), `checkpoint.safetensors` (model, optimizer and random state after the last finished epoch),
+`network.safetensors` where the recipe keeps another network than that of the last step, and, once finished,
+`result.json` and pictures of the learning curves and the confusion matrix.
 """
 
 from ..configuration import BINARY, OFFLINE, SPIKING, Recipe, Run

@@ -118,17 +118,21 @@ def load_checkpoint(
     for name, parameter in model.named_parameters():
         stored = _with_prefix(tensors, f"optimizer.{name}.")
         if stored:
-            optimizer.state[parameter] = {
-                # Adam counts steps on the CPU, a fused one on the device.
-                key: v.to(parameter.device) if optimizer.defaults.get("fused") or v.shape == parameter.shape else v
-                for key, v in stored.items()
-            }
+            optimizer.state[parameter] = {key: _placed(key, v, parameter, optimizer) for key, v in stored.items()}
     for name, value in (extra or {}).items():
         value.copy_(tensors[f"extra.{name}"])
     torch.set_rng_state(tensors["rng"])
     if "rng_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng_cuda"])
     return epoch
+
+
+def _placed(key: str, value: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Return a value of an optimizer's state where the optimizer keeps it."""
+    if key == "step":  # which Adam counts on the CPU, a fused one on the device
+        return value.to(parameter.device) if optimizer.defaults.get("fused") else value
+    # In the parameter's order in memory: a fused optimizer walks through both without looking at the strides.
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def epoch_of(path: str | PathLike) -> int:

@@ -243,7 +243,7 @@ def fit(
             scores, or has a `stream` as `models.SpikingNet`; `tbptt` needs the latter.
         out: existing folder for `metrics.jsonl` and the checkpoint; without those of another run, unless resuming.
         resume: continue from the folder's checkpoint, exactly as if never interrupted. The recipe's epochs include
-            those of the run before.
+            those of the run before; if they are more, an annealing and a cosine schedule are stretched to them.
         progress: show a progress bar on standard error, or, where that is no terminal, a line per epoch.
         label: text in front of the progress bar.
         processes: the processes from `Processes.launched`, all of which call this and share every batch of
@@ -258,7 +258,8 @@ def fit(
     Returns:
         The metrics of all epochs, as in `metrics.jsonl`: {"epoch": counted from 1, "train_loss", "train_accuracy",
         "spike_rate": one per module in `model.neurons`, "val_loss", "val_accuracy", "val_smooth_accuracy",
-        "val_hardening_gap", "seconds"}. Validation figures are those of `hardening.evaluate`.
+        "val_hardening_gap", "seconds"}. "train_loss" is the recipe's loss, "val_loss" the cross-entropy. Validation
+        figures are those of `hardening.evaluate`.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`, when resuming.

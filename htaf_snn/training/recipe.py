@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import hardening
 from .. import nn as hnn
-from ..configuration import ANNEALED_BY, Recipe
+from ..configuration import Recipe
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
@@ -50,14 +50,8 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
 
 
 def check_annealing(recipe: Recipe, model: nn.Module) -> None:
-    """Raise ValueError if nothing can be annealed as set, or a setting of it is no default and has no effect."""
+    """Raise ValueError if nothing can be annealed as set."""
     annealing(recipe, copy.deepcopy(model), steps=1)
-    for name, anneals in ANNEALED_BY.items():
-        value = getattr(recipe, name)
-        if recipe.anneal not in anneals and value != getattr(type(recipe), name):
-            raise ValueError(
-                f"{name}: {value!r} has no effect with anneal={recipe.anneal!r}, only with {' or '.join(anneals)}"
-            )
 
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[..., None]:

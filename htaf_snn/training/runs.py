@@ -231,14 +231,15 @@ def train(config: Run, out: str | PathLike, *, resume: bool = False, progress: b
     Args:
         config: what to train, on which data, and how.
         out: folder of the run; new or empty, unless resuming.
-        resume: continue the run in the folder. The config must be that of the run, except for a larger `epochs` and
-            another `data_root` or `device`; the data must have the same classes, shape and numbers of samples.
+        resume: continue the run in the folder. The config must be that of the run, except for a larger `epochs`, to
+            whose length an annealing and a cosine schedule are then stretched, and another `data_root` or `device`; the
+            data must have the same classes, shape and numbers of samples.
         progress: show progress bars on standard error.
 
     Returns:
         {"test_accuracy", "test_loss", "smooth_test_accuracy", "hardening_gap", "epochs", "spike_rate" (mean output per
         layer in the last epoch), "seconds", "torch", "threads", "device", "processes", "out"}, also in `result.json`.
-        The test figures are those of the hard network after the last epoch, and the gap is that of
+        The test figures are those of the hard network that the recipe keeps, and the gap is that of
         `hardening.evaluate`.
 
     Raises:
@@ -420,6 +421,7 @@ def train_folds(config: Run, out: str | PathLike, *, resume: bool = False, progr
         raise ValueError("folds: not supported under torchrun; pass fold=K to train one fold")
     check_folder(config, out, resume)
     with new_folder(out):
+        (out / RESULT).unlink(missing_ok=True)
         write_json(out / CONFIG, asdict(config))
         of_folds: list[dict] = []
         try:
