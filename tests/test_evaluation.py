@@ -145,10 +145,16 @@ def test_plots(of_images):
     for wrong, error in ((torch.rand(3), ValueError), ([[1]], TypeError)):
         with pytest.raises(error, match=r"^spikes: expected"):
             plots.raster(wrong)
-    with pytest.raises(ValueError, match=r"^sample: expected 0 to 1, got 2"):
+    with pytest.raises(ValueError, match=r"^sample: expected an integer from 0 to 1, got 2"):
         plots.raster(spikes, sample=2)
-    with pytest.raises(ValueError, match=r"^sample: expected 0 to 0, got 1"):
+    with pytest.raises(ValueError, match=r"^sample: expected an integer from 0 to 0, got 1"):
         plots.raster(spikes[:, 0], sample=1)
+    with pytest.raises(ValueError, match=r"^sample: expected an integer from 0 to 1, got True"):
+        plots.raster(spikes, sample=True)
+    with pytest.raises(ValueError, match=r"^most: expected an integer of at least 1, got 0"):
+        plots.traces(spikes, most=0)
+    with pytest.raises(ValueError, match=r"^spikes: expected one sample or more"):
+        plots.raster(spikes[:, :0])
     with pytest.raises(FileNotFoundError, match="expected the metrics of a run"):
         plots.learning_curves("nowhere")
     with pytest.raises(ValueError, match=r"^counts: expected 3 rows and columns"):

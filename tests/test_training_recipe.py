@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from htaf_snn import models, training
+from htaf_snn import models, plots, training
 from htaf_snn import nn as hnn
 from htaf_snn.configuration import Recipe
 from htaf_snn.nn._batches import Batch
@@ -260,6 +260,19 @@ def test_a_run_that_was_killed_while_it_began_can_be_resumed(tmp_path):
                 path.unlink()
         again = training.train(config, parts, resume=True, progress=False)
         assert {**again, "seconds": 0, "out": ""} == {**whole, "seconds": 0, "out": ""}
+
+
+def test_curves_name_a_loss_that_validation_does_not_have(tmp_path):
+    training.train(training.Run(**DATA, epochs=1, loss="mse"), tmp_path, progress=False)
+    assert [line.get_label() for line in plots.learning_curves(tmp_path).axes[0].lines] == ["train, mse", "val"]
+
+
+def test_longer_folds_begin_without_the_old_result(tmp_path):
+    config = training.Run(hidden=(4,), n_time_bins=2, epochs=1, folds=2, val_fraction=0.0, batch_size=256)
+    training.train_folds(config, tmp_path, progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        training.train_folds(replace(config, epochs=3), tmp_path, resume=True, progress=False)
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_the_network_of_another_continuation_is_not_taken(tmp_path):

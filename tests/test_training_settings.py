@@ -10,7 +10,7 @@ from commands import run
 from PIL import Image
 
 from htaf_snn.compare import Settings
-from htaf_snn.configuration import ConceptRecipe, ConceptRun
+from htaf_snn.configuration import ConceptRecipe, ConceptRun, Recipe
 from htaf_snn.training import Run
 
 
@@ -82,3 +82,8 @@ def test_a_data_set_is_named_by_text():
         ValueError, match=r"^dataset: expected a name, a folder or FILE\.py:NAME, as text .* got \('a', 'b'\)"
     ):
         Run(dataset=("a", "b"))
+
+
+def test_alpha_end_needs_an_annealing_of_alpha():
+    with pytest.raises(ValueError, match=r"^alpha_end: 5\.0 has no effect with anneal='none', only with alpha"):
+        Recipe(alpha_end=5.0)
