@@ -130,5 +130,7 @@ def test_readme_commands(command, tmp_path, monkeypatch):
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments}:
         brief += ["--n-time-bins", "2"]
+    if {"plif-net", "sew-resnet18"} & {*arguments}:
+        brief = ["--width", "4", "--train-fraction", "0.05", "--epochs", "1", "--n-time-bins", "2"]
     result = run(*arguments, *brief)
     assert result.exit_code == 0, result.output
