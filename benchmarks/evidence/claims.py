@@ -179,7 +179,7 @@ CLAIMS: list[Claim | ConceptClaim] = [
     *(
         ConceptClaim(
             f"concepts-{dataset}",
-            "Concept models: how much accuracy do bits cost, and do they carry all that the concepts know?",
+            f"Concept models, {dataset}: how much accuracy do bits cost, and do they carry all that the concepts know?",
             {dataset: {"dataset": dataset, "epochs": epochs, "n_concepts": 256}},
             CONCEPTS,
             lrs=(4e-3, 8e-3, 16e-3, 32e-3),
