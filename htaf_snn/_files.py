@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 
@@ -18,19 +17,17 @@ from typing import Any
 def uninterrupted(*numbers: int) -> Iterator[Callable[[], None]]:
     """Defer these signals to the end of the block, or until the function that the block is given is called."""
     handlers: dict[int, Any] = {}
-    pending: list[tuple[int, FrameType | None]] = []
+    pending: list[int] = []
 
     def allow() -> None:
-        deferred = dict(handlers)
         while handlers:
             signal.signal(*handlers.popitem())
-        for number, frame in pending:
-            if callable(deferred.get(number)):
-                deferred[number](number, frame)
+        while pending:
+            signal.raise_signal(pending.pop())
 
     if threading.current_thread() is threading.main_thread():  # only there Python runs handlers
         for number in numbers:
-            handlers[number] = signal.signal(number, lambda *caught: pending.append(caught))
+            handlers[number] = signal.signal(number, lambda number, frame: pending.append(number))
     try:
         yield allow
     finally:

@@ -105,6 +105,7 @@ def make_plain(settings: DataclassInstance) -> None:
 
 
 def plain(value: object) -> object:
+    """Return a value as JSON can store it, with tuples for lists."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
