@@ -183,9 +183,11 @@ class ImageEncoder(Chain):
             layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.out_features = 4 * width
+        # Else torch's pooling alone takes half the time of a training step on a CPU.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         channels = self[0].in_channels
         if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < 8:
             raise ValueError(f"x: expected images (B, {channels}, H, W) of 8 x 8 at least, got {tuple(x.shape)}")
-        return super().forward(x)
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
