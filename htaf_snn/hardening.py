@@ -334,10 +334,10 @@ def evaluate(
             )
     with _keeping_statistics(model):
         with smooth(model):
-            recalibrate(model, train_loader)
+            recalibrate(model, train_loader, processes=processes)
             _, of_smooth = loss_and_accuracy(model, loader, processes)
         with hard(model):
-            recalibrate(model, train_loader)
+            recalibrate(model, train_loader, processes=processes)
             loss, of_hard = loss_and_accuracy(model, loader, processes)
             hard_statistics = _statistics(model)
     if keep_hard_statistics:
@@ -375,7 +375,9 @@ def _samples(batch) -> int:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
+def recalibrate(
+    model: nn.Module, loader: Iterable, batches: int = 50, *, processes: Shards | None = None
+) -> None:
     """Measure the statistics of BatchNorm layers again, for the network as it is in `eval()`.
 
     Those from training are of activations as they were trained; those of hard activations differ.
@@ -385,6 +387,7 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
             statistics are those of smooth or hard activations.
         loader: of (inputs, labels); batches of one sample are left out.
         batches: the largest number of batches to use; the statistics are their mean.
+        processes: processes that all call this; each measures batches of its own order, and all get the mean.
 
     Raises:
         ValueError: if there is no batch of two samples or more; the statistics are then as before.
@@ -421,3 +424,5 @@ def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50) -> None:
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
+    if processes is not None:
+        processes.average_statistics(model)

@@ -15,10 +15,10 @@ from htaf_snn.training import Processes, Run, train, train_folds
 pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
 
 
-def torchrun(*arguments, count=2):
+def torchrun(*arguments, count=2, program=("-m", "htaf_snn")):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += ["-m", "htaf_snn", *arguments]
+    command += [*program, *arguments]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env=environment)
 
 
@@ -55,6 +55,35 @@ def test_folds_are_refused_under_torchrun(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="folds: not supported under torchrun; pass fold=K"):
         train_folds(Run(folds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+MEASURES = """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from htaf_snn import hardening
+from htaf_snn.nn import BinaryActivation
+from htaf_snn.training import Processes
+
+processes = Processes.launched()
+torch.manual_seed(0)
+net = torch.nn.Sequential(BinaryActivation("htaf(hardness=0.0)"), torch.nn.BatchNorm1d(3))
+loader = DataLoader(TensorDataset(torch.randn(300, 3), torch.zeros(300).long()), 4, shuffle=True)
+torch.manual_seed(processes.rank)
+hardening.recalibrate(net, loader)
+own = net[1].running_var.tolist()
+torch.manual_seed(processes.rank)
+hardening.recalibrate(net, loader, processes=processes)
+mean = [value / 2 for value in processes.sum(*own)]
+both = net[1].running_var.tolist()
+assert both != own and all(abs(a - b) < 1e-6 for a, b in zip(both, mean)), (both, own, mean)
+processes.shutdown()
+"""
+
+
+def test_processes_that_draw_other_batches_measure_the_same_statistics(tmp_path):
+    (tmp_path / "measures.py").write_text(MEASURES)
+    run = torchrun(program=[tmp_path / "measures.py"])
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_process_alone_has_no_peers():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,17 @@ def test_deterministic_and_resumes_exactly(recordings, tmp_path):
         ).read_bytes()
     run(*options, "--epochs", 4, "--seed", 1, "--out", tmp_path / "other")
     assert metrics(tmp_path / "other") != metrics(tmp_path / "whole")
+
+
+def test_a_run_cut_off_before_its_first_checkpoint_resumes(recordings, tmp_path):
+    options = [*SMALL, "--data-root", recordings, "--epochs", 1]
+    run("train", *options, "--out", tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    shutil.copy(tmp_path / "whole" / "config.json", tmp_path / "cut")
+    assert run("train", "--resume", "--out", tmp_path / "cut").exit_code == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    (tmp_path / "cut" / "data.json").unlink()
+    assert_one_error(run("train", "--resume", "--out", tmp_path / "cut"), "data.json")
 
 
 def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):

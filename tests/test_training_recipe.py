@@ -171,6 +171,14 @@ def test_a_run_resumes_exactly(tmp_path, name):
     assert training.evaluate(net, loader)["accuracy"] == whole["test_accuracy"]
 
 
+def test_a_training_whose_steps_float16_leaves_out_is_an_error(tmp_path):
+    net = nn.Linear(5, CLASSES)
+    net.weight.register_hook(lambda gradient: gradient * torch.inf)
+    loader = DataLoader(TensorDataset(FRAMES[0].repeat(9, 1), LABELS.repeat(9)), 2)
+    with pytest.raises(FloatingPointError, match="in fp16 were NaN or infinite again and again in epoch 1"):
+        training.fit(net, loader, recipe=Recipe(precision="fp16"), out=tmp_path, progress=False)
+
+
 def test_averaged_weights_are_those_that_are_tested(tmp_path):
     torch.manual_seed(0)
     net = nn.Linear(5, CLASSES)

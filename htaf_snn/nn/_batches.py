@@ -149,6 +149,8 @@ class Shards(Protocol):
 
     def sum(self, *values: float) -> list[float]: ...
 
+    def average_statistics(self, model: nn.Module) -> None: ...
+
 
 def loss_and_accuracy(model: nn.Module, loader: Iterable, processes: Shards | None = None) -> tuple[float, float]:
     """Return the mean cross-entropy in nats and the accuracy of a classifier in eval mode, see `training.evaluate`."""

@@ -74,7 +74,7 @@ def validate(
         return {"val_loss": loss, "val_accuracy": hard, "val_smooth_accuracy": smooth, "val_hardening_gap": gap}
     if not hardening.is_hard(model):
         with hardening.hard(model):
-            hardening.recalibrate(model, train_loader)
+            hardening.recalibrate(model, train_loader, processes=processes)
     return {}
 
 
@@ -130,6 +130,7 @@ def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar:
     if processes is not None:
         processes.average_statistics(model)
         sums, sizes = processes.sum(*sums), processes.sum(*sizes)
+    trainer.check_scale(f"in epoch {epoch + 1}")
     loss, correct, count = total
     return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(sums, sizes)}
 

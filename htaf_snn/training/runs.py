@@ -304,13 +304,14 @@ def complete(
         _try(model, loaders[2])
         if is_main:
             data = {"shape": shape, "classes": classes, "samples": samples}
-            if resume:
+            if resume and ((out / DATA).is_file() or (out / CHECKPOINT).is_file()):
                 check_same_data(out, data)
+            if resume:
                 _check_restorable(out, model, config)
             for name in (RESULT, CURVES, CONFUSION, *results):
                 (out / name).unlink(missing_ok=True)
+            write_json(out / CONFIG, asdict(config))  # first, as it makes the folder that of a run, which can be resumed
             write_json(out / DATA, data)
-            write_json(out / CONFIG, asdict(config))  # last, as it makes the folder that of a run
     fold = getattr(config, "fold", None)
     with penalty(model) as added:
         metrics = fit(

@@ -155,6 +155,14 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
+    def check_scale(self, when: str) -> None:
+        """Raise FloatingPointError if the scale of float16 has fallen so far that hardly a step was made."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            raise FloatingPointError(
+                f"the gradients in fp16 were NaN or infinite again and again {when}, and such steps are left out; try "
+                "precision bf16 or fp32"
+            )
+
     @contextmanager
     def tested_weights(self, train_loader: Iterable) -> Iterator[None]:
         """Within the block the model has the averaged weights, if any, and BatchNorm's statistics for them."""
@@ -167,7 +175,7 @@ class Trainer:
                 mine.copy_(averaged)
         try:
             if hardening.is_hard(self.model):
-                hardening.recalibrate(self.model, train_loader)
+                hardening.recalibrate(self.model, train_loader, processes=self.processes)
             yield
         finally:
             self.model.load_state_dict(own, strict=False)
