@@ -375,9 +375,7 @@ def _samples(batch) -> int:
 
 
 @torch.no_grad()
-def recalibrate(
-    model: nn.Module, loader: Iterable, batches: int = 50, *, processes: Shards | None = None
-) -> None:
+def recalibrate(model: nn.Module, loader: Iterable, batches: int = 50, *, processes: Shards | None = None) -> None:
     """Measure the statistics of BatchNorm layers again, for the network as it is in `eval()`.
 
     Those from training are of activations as they were trained; those of hard activations differ.

@@ -1,14 +1,13 @@
 """Studies whose arms are each compared at their own learning rate and slope, as validation chooses them."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 import torch
+from studies import one_trial
 
 from htaf_snn.compare import Settings, Study, report, selection
 from htaf_snn.compare import trial as trial_module
-from htaf_snn.compare.trial import Config
 
 SMALL = {"model": "dhn", "width": 8, "epochs": 1, "batch_size": 256}
 SELECTING = {"anneal": ["none", "hardness"], "lrs": [1e-3, 1e-2], "slopes": [0.5, 1.0], "select": "val"}
@@ -31,22 +30,22 @@ def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-
 
 
 def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_choose():
-    settings = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2, select="val")
+    settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.9), seed) for seed in (0, 1)] + [trial((0.6, 0.1), seed, lr=1e-2) for seed in (0, 1)]
     assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
     assert [one["config"]["lr"] for one in selection.at_chosen(settings, trials)] == [1e-2, 1e-2]
-    every = Settings(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2)
+    every = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2)
     assert selection.at_chosen(every, trials) == trials
 
 
 def test_a_place_with_a_failed_seed_is_not_chosen():
-    settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val")
+    settings = Settings.of(lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.5), seed) for seed in (0, 1)] + [trial((0.9, 0.9), 0, lr=1e-2)]
     assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-3)}
 
 
 def test_only_the_seeds_that_select_count():
-    settings = Settings(lrs=[1e-3, 1e-2], seeds=2, select="val", select_seeds=1)
+    settings = Settings.of(lrs=[1e-3, 1e-2], seeds=2, select="val", select_seeds=1)
     trials = [trial((0.5, 0.5)), trial((0.6, 0.5), lr=1e-2), trial((1.0, 0.5), seed=1)]
     assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
     compared = [*trials, trial((0.1, 0.7), seed=1, lr=1e-2)]
@@ -54,7 +53,7 @@ def test_only_the_seeds_that_select_count():
 
 
 def test_the_plateau_is_a_row_of_learning_rates_around_the_best():
-    settings = Settings(lrs=[1e-4, 1e-3, 2e-3, 4e-3, 1e-1], select="val")
+    settings = Settings.of(lrs=[1e-4, 1e-3, 2e-3, 4e-3, 1e-1], select="val")
     places = {(1.0, 1e-4): 0.9, (1.0, 1e-3): 0.5, (1.0, 2e-3): 0.89, (1.0, 4e-3): 0.9, (0.5, 1e-1): 0.9}
     assert selection.plateau(settings, places | {(1.0, 4e-3): 0.905}) == (2.0, False)
     assert selection.plateau(settings, places | {(1.0, 1e-3): 0.95}) == (1.0, False)
@@ -63,20 +62,20 @@ def test_the_plateau_is_a_row_of_learning_rates_around_the_best():
 
 
 def test_combinations_without_effect_are_left_out():
-    settings = Settings(
+    settings = Settings.of(
         model="bnn", surrogates=["htaf", "sigmoid", "snntorch.atan", "relu"], anneal=["none", "hardness", "alpha"],
         slopes=[0.5, 2.0], alpha_end=8.0, weight_surrogate="ede", seeds=1,
     )  # fmt: skip
     combined = ("none", "hardness", "alpha")
     expected = [("htaf", anneal, 0.0) for anneal in combined] + [("sigmoid", anneal, 0.0) for anneal in combined[:2]]
     assert settings.arms() == [*expected, ("snntorch.atan", "none", 0.0), ("relu", "none", 0.0)]
-    both = Settings(surrogates=["htaf"], identity=[0, 1], seeds=1)
+    both = Settings.of(surrogates=["htaf"], identity=[0, 1], seeds=1)
     assert both.arms() == [("htaf", "none", 0.0), ("htaf", "none", 1.0)]
-    assert [config.trained().identity for config in both.configs()] == [0.0, 1.0]
-    assert [config.slope for config in settings.configs() if config.surrogate == "relu"] == [1.0]
-    for config in settings.configs():
-        assert (config.alpha_end == 8.0) == (config.anneal == "alpha")
-        assert (config.trained().weight_surrogate == "ede") == (config.surrogate != "relu")
+    assert [config.run.identity for config in both.trials()] == [0.0, 1.0]
+    assert [config.slope for config in settings.trials() if config.surrogate == "relu"] == [1.0]
+    for config in settings.trials():
+        assert (config.run.alpha_end == 8.0) == (config.run.anneal == "alpha")
+        assert (config.run.weight_surrogate == "ede") == (config.surrogate != "relu")
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +129,16 @@ def test_the_page_says_how_arms_were_chosen(finished):
 
 
 def test_a_selection_may_be_changed_afterwards(finished):
-    other = Study(finished.out, **asdict(finished.settings) | {"select": "none", "select_seeds": None})
+    other = Study(finished.out, **finished.settings.as_dict() | {"select": "none", "select_seeds": None})
     assert other.settings.select == "none"
     assert other.counts()["waiting"] == 30 - 16
-    Study(finished.out, **asdict(finished.settings))
+    Study(finished.out, **finished.settings.as_dict())
 
 
 def test_gradients_are_measured_before_and_after_the_training(finished):
     for entry in finished.results():
         before, after = entry["result"]["gradient_layers"], entry["result"]["gradient_layers_end"]
-        assert len(before) == len(after) == Config(**entry["config"]).depth
+        assert len(before) == len(after) == entry["config"]["depth"]
         assert before != after and min(after) > 0
 
 
@@ -155,7 +154,7 @@ def test_an_annealed_network_is_measured_as_it_begins(finished):
 
 
 def test_alpha_ends_where_it_is_told_to_whatever_the_slope():
-    config = Config(**SMALL, dataset="digits", anneal="alpha", alpha_end=8.0, slope=0.5)
+    config = one_trial(**SMALL, dataset="digits", anneal="alpha", alpha_end=8.0, slope=0.5)
     prepared = trial_module.prepare(config)
     surrogates = [neuron.surrogate for neuron in prepared.model.neurons]
     assert {(own.stretch, own.function.alpha, own.function.hardness) for own in surrogates} == {(0.5, 1.0, 0.0)}
@@ -164,8 +163,8 @@ def test_alpha_ends_where_it_is_told_to_whatever_the_slope():
 
 
 def test_a_row_without_a_partner_is_no_baseline():
-    settings = Settings(model="dhn", surrogates=["htaf", "relu"], slopes=[0.5, 2.0], seeds=1, width=4, epochs=1)
-    results = [{"config": asdict(config), "result": RESULT} for config in settings.configs()]
+    settings = Settings.of(model="dhn", surrogates=["htaf", "relu"], slopes=[0.5, 2.0], seeds=1, width=4, epochs=1)
+    results = [{"config": config.config(), "result": RESULT} for config in settings.trials()]
     claims = {(row["surrogate"], row["slope"]): row["claim"] for row in report.table(settings, results)}
     assert claims == {("htaf", 0.5): "baseline", ("htaf", 2.0): "baseline", ("relu", 1.0): "not compared"}
     assert report.ranks(settings, results) == {}
@@ -173,7 +172,7 @@ def test_a_row_without_a_partner_is_no_baseline():
 
 def test_a_selection_that_still_runs_has_no_report(tmp_path):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, select_seeds=1, **SELECTING, **SMALL)
-    results = [{"config": asdict(config), "result": RESULT} for config in study.settings.configs()[:2]]
+    results = [{"config": config.config(), "result": RESULT} for config in study.settings.trials()[:2]]
     with pytest.raises(ValueError, match="expected the trials that select to have ended"):
         report.write(tmp_path, study.settings, results, [], study.counts())
 
@@ -198,5 +197,5 @@ def test_the_second_stage_is_run_too_if_another_machine_added_it(tmp_path):
 
 
 def test_a_command_repeats_slopes_exactly():
-    settings = Settings(slopes=[2**0.5, 0.5])
+    settings = Settings.of(slopes=[2**0.5, 0.5])
     assert f"--slopes {2**0.5!r},0.5" in report.command(settings)

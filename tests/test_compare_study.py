@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,12 +22,12 @@ import pytest
 import torch
 from browser import probe
 from commands import run
+from studies import one_trial
 from test_training import recordings  # noqa: F401
 
 from htaf_snn.compare import Settings, Study, report, stacking, trial
 from htaf_snn.compare import study as study_module
 from htaf_snn.compare.study import SETTINGS
-from htaf_snn.compare.trial import Config
 from htaf_snn.surrogate import Rescaled
 
 STILL = {"width": 8, "epochs": 1, "batch_size": 256}
@@ -60,16 +60,17 @@ def without_times(results):
 
 
 def test_every_combination_is_tried_once(finished):
-    configs = [Config(**trial["config"]) for trial in finished.results()]
-    assert configs == finished.settings.configs()
+    configs = [trial["config"] for trial in finished.results()]
+    assert configs == json.loads(json.dumps([trial.config() for trial in finished.settings.trials()]))
     states = [entry.state.name for entry in finished._study.get_trials()]
     assert states == ["COMPLETE"] * 18
 
 
 def test_a_trial_is_a_function_of_its_configuration(finished, one_thread):
-    config = asdict(Config(surrogate="norse.super", slope=2.0, seed=1, match="peak", **SMALL))
+    one = one_trial("norse.super", slope=2.0, seed=1, match="peak", **SMALL)
+    config = json.loads(json.dumps(one.config()))
     [expected] = [entry["result"] for entry in finished.results() if entry["config"] == config]
-    again = trial.run(Config(**config))
+    again = trial.run(one)
     assert json.loads(json.dumps({**again, "times": None})) == {**expected, "times": None}
 
 
@@ -89,7 +90,7 @@ def test_other_settings_are_refused_and_shown(finished):
     before = (finished.out / SETTINGS).read_text()
     elsewhere = Study(finished.out, surrogates=SURROGATES, slopes=[0.5, 2.0], seeds=3, device="cpu", **SMALL)
     assert elsewhere.counts()["finished"] == len(elsewhere.results()) == 18
-    assert Study(finished.out).settings.device == "cpu"
+    assert Study(finished.out).settings.shared.device == "cpu"
     (finished.out / SETTINGS).write_text(before)
 
 
@@ -127,7 +128,7 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
         for name, values in scores.items()
     }
     del cells["set", 2, "b", "none", 0.0, 1.0, 1e-3][0], cells["set", 2, "c", "none", 0.0, 1.0, 1e-3][1]
-    comparisons = report._comparisons(Settings(surrogates=["htaf", "atan"]), cells)
+    comparisons = report._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
     lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
 
@@ -219,7 +220,7 @@ def test_a_failed_trial_is_kept_and_the_rest_go_on(tmp_path, monkeypatch):
     run = trial.run
 
     def fails_once(config, processes):
-        if (config.surrogate, config.seed) == ("atan", 1):
+        if (config.surrogate, config.run.seed) == ("atan", 1):
             raise FloatingPointError("layer 2: NaN gradient behind the surrogate atan")
         return run(config, processes)
 
@@ -253,7 +254,7 @@ RUN = "import sys; from htaf_snn.compare import Study; Study(sys.argv[1]).run(wo
 def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, monkeypatch, one_thread):
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 3)):
         monkeypatch.setattr(study_module, name, seconds)
-    Study(tmp_path, **asdict(finished.settings))
+    Study(tmp_path, **finished.settings.as_dict())
     for moment in (5.0, random.Random(0).uniform(4, 8)):
         process = subprocess.Popen([*PYTHON, RUN, str(tmp_path)], start_new_session=True)
         time.sleep(moment)
@@ -317,7 +318,9 @@ def test_a_missing_device_is_reported_at_the_start(tmp_path):
 @pytest.mark.parametrize(("model", "dataset"), [("mlp", "saccade-digits"), ("dhn", "digits")])
 def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
     small = SMALL if model == "mlp" else STILL
-    on_gpu, on_cpu = (trial.run(Config(model=model, dataset=dataset, device=name, **small)) for name in ("cuda", "cpu"))
+    on_gpu, on_cpu = (
+        trial.run(one_trial(model=model, dataset=dataset, device=name, **small)) for name in ("cuda", "cpu")
+    )
     _assert_close(on_gpu["gradient_layers"], on_cpu["gradient_layers"])
     assert on_gpu["test_accuracy"] == pytest.approx(on_cpu["test_accuracy"], abs=0.1)
 
@@ -414,7 +417,7 @@ def postgres(tmp_path_factory):
 
 def test_two_machines_share_a_server(postgres, finished, tmp_path):
     """Each has its own folder; no trial is run twice."""
-    settings = {**asdict(finished.settings), "slopes": (2.0,)}
+    settings = {**finished.settings.as_dict(), "slopes": (2.0,)}
     code = "import json, sys; from htaf_snn.compare import Study; "
     code += "Study(sys.argv[1], storage=sys.argv[2], **json.loads(sys.argv[3])).run(progress=False)"
     options = [postgres, json.dumps(settings)]
@@ -495,15 +498,15 @@ class WithoutGradient(Rescaled):
 
 
 def test_the_guard_names_layer_and_surrogate(monkeypatch):
-    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
+    monkeypatch.setattr(trial.Trial, "rescaled", lambda self: WithoutGradient("htaf"))
     message = r"layers\.1\.bias: NaN gradient in epoch 1, step 1, behind the surrogate htaf"
     with pytest.raises(FloatingPointError, match=message):
-        trial.run(Config(**SMALL))
+        trial.run(one_trial(**SMALL))
 
 
 def test_stacked_seeds_equal_separate_runs(finished, tmp_path, one_thread):
     """Within rounding: a spike moved by rounding may change the class of a few recordings."""
-    study = Study(tmp_path, **asdict(finished.settings))
+    study = Study(tmp_path, **finished.settings.as_dict())
     study.run(workers=2, progress=False, stack_seeds=True)
     assert [trial["config"] for trial in study.results()] == [trial["config"] for trial in finished.results()]
     for stacked, separate in zip(study.results(), finished.results(), strict=True):
@@ -533,7 +536,42 @@ def test_seeds_that_cannot_be_stacked_are_run_separately(tmp_path, monkeypatch):
     assert study.counts()["finished"] == 2
 
 
+@pytest.mark.parametrize(("name", "value"), [("loss", "tet"), ("optimizer", "sgd"), ("clip_gradient", 1.0)])
+def test_what_a_stack_does_not_heed_is_refused(name, value):
+    with pytest.raises(stacking.StackingError, match=f"^{name}: expected .* in a stack of seeds, got {value!r}"):
+        stacking.run([one_trial(seed=seed, **SMALL, **{name: value}) for seed in (0, 1)])
+
+
+def test_a_study_takes_the_fields_of_a_run(tmp_path):
+    fields = {"neuron": "lif(v_th=0.3)", "optimizer": "adamw", "weight_decay": 0.1, "clip_gradient": 1.0}
+    study = Study(tmp_path, surrogates=["htaf"], seeds=1, keep="best", **SMALL | {"epochs": 2}, **fields)
+    study.work()
+    [entry] = study.results()
+    assert entry["config"] | fields == entry["config"]
+    command = report.command(study.settings)
+    assert "--clip-gradient 1 " in command + " " and "--keep best" in command and "--precision" not in command
+    options = shlex.split(command)[4:]
+    assert run("compare", "--out", tmp_path, *options).exit_code == 0
+
+
+def test_a_study_is_the_same_wherever_its_data_are(tmp_path, recordings):  # noqa: F811
+    (tmp_path / "data").symlink_to(recordings)
+    settings = {"dataset": "nmnist", "surrogates": ["htaf"], "seeds": 1, **SMALL}
+    study = Study(tmp_path / "out", data_root=str(recordings), **settings)
+    study.work()
+    assert Study(tmp_path / "out", data_root=str(tmp_path / "data"), **settings).counts()["finished"] == 1
+
+
+def test_a_study_of_an_earlier_version_says_what_to_do(tmp_path):
+    study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
+    study_module._add(study._study, {"dataset": "saccade-digits", "width": 8, "depth": 2})
+    with pytest.raises(
+        ValueError, match="expected a study of this version, got an earlier one's; repeat htaf-snn compare"
+    ):
+        Study(tmp_path)
+
+
 def test_a_gradient_that_is_not_finite_is_not_stacked(monkeypatch):
-    monkeypatch.setattr(trial, "surrogate_of", lambda config: WithoutGradient("htaf"))
+    monkeypatch.setattr(trial.Trial, "rescaled", lambda self: WithoutGradient("htaf"))
     with pytest.raises(stacking.StackingError, match="not finite in epoch 1"):
-        stacking.run([Config(seed=seed, **SMALL) for seed in (0, 1)])
+        stacking.run([one_trial(seed=seed, **SMALL) for seed in (0, 1)])

@@ -4,11 +4,10 @@
 
 import pytest
 import torch
+from studies import one_trial
 from test_compare_study import SMALL, STILL, one_thread  # noqa: F401
 
-from htaf_snn import surrogate
 from htaf_snn.compare import Study, figures, measures, trial
-from htaf_snn.compare.trial import Config
 
 
 class _Recordings:
@@ -17,7 +16,7 @@ class _Recordings:
 
 
 def test_activity_counts_by_hand():
-    model = trial._network(Config(width=3, depth=1), _Recordings(), surrogate.resolve("htaf"))
+    model = trial.network(one_trial(width=3, depth=1), _Recordings())
     with torch.no_grad():
         linear = model.layers[0][1]
         linear.weight.zero_()
@@ -36,7 +35,7 @@ def test_activity_counts_by_hand():
 
 def test_gradients_and_their_cosine():
     torch.manual_seed(0)
-    model = trial._network(Config(width=6), _Recordings(), surrogate.resolve("htaf"))
+    model = trial.network(one_trial(width=6), _Recordings())
     frames, labels = torch.rand(3, 4, 2, 5, 5), torch.tensor([0, 1, 2, 0])
     gradient = measures.batch_gradient(model, frames, labels)
     torch.nn.functional.cross_entropy(model(frames), labels).backward()
@@ -51,15 +50,15 @@ def test_gradients_and_their_cosine():
 
 
 def test_folds_test_every_recording_once():
-    results = [trial.run(Config(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
+    results = [trial.run(one_trial(seed=seed, folds=2, **SMALL)) for seed in (0, 1, 2)]
     assert results[0]["test_accuracy"] != results[1]["test_accuracy"]
     assert results[0]["gradient_layers"] != results[2]["gradient_layers"]
 
 
 def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
-    result = trial.run(Config(surrogate="htaf(hardness=0.0)", **SMALL))
+    result = trial.run(one_trial("htaf(hardness=0.0)", **SMALL))
     assert result["hardening_gap"] == pytest.approx(result["smooth_test_accuracy"] - result["test_accuracy"])
-    assert trial.run(Config(surrogate="htaf", **SMALL))["hardening_gap"] == 0.0
+    assert trial.run(one_trial("htaf", **SMALL))["hardening_gap"] == 0.0
 
 
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
@@ -90,7 +89,7 @@ def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
 def test_another_librarys_surrogate_works_in_a_binary_network(one_thread):
     """snnTorch's atan equals this package's, so both train the same network."""
     small = STILL | {"model": "dhn", "dataset": "digits", "slope": 2.0, "match": "peak"}
-    ours, theirs = (trial.run(Config(surrogate=name, **small)) for name in ("atan", "snntorch.atan"))
+    ours, theirs = (trial.run(one_trial(name, **small)) for name in ("atan", "snntorch.atan"))
     for name in ("test_loss", "spike_rate", "gradient_layers", "gain"):
         assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
     assert ours["gain"] == pytest.approx(0.5)
@@ -101,7 +100,7 @@ def test_activity_of_images_counts_by_hand():
     class Images:
         images, classes = torch.zeros(1, 1, 1, 4), ("0", "1", "2")
 
-    model = trial._network(Config(width=2, depth=1, model="bnn"), Images(), trial.surrogate_of(Config())).eval()
+    model = trial.network(one_trial(width=2, depth=1, model="bnn"), Images()).eval()
     norm = model[3]
     norm.bias.data = torch.tensor([9.0, -9.0])
     measured = measures.activity(
@@ -132,8 +131,8 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
     class Images:
         images, classes = torch.zeros(1, 1, 2, 2), ("0", "1")
 
-    config = Config(surrogate="htaf(learn=('alpha', 'beta'))", model="dhn")
-    model = trial._network(config, Images(), trial.surrogate_of(config))
+    config = one_trial("htaf(learn=('alpha', 'beta'))", model="dhn")
+    model = trial.network(config, Images())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradient = measures.batch_gradient(model, torch.rand(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -175,6 +174,9 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"model": "bnn", "norm": "none"}, "^norm: 'none' has no effect on the model bnn, only on mlp, dhn, relu"),
         ({"model": "bnn", "data_root": "data"}, "^root: expected None, as digits are generated, got"),
         ({"schedule": "linear"}, "^schedule: expected one of constant"),
+        ({"val_fraction": 0.0}, "^val_fraction: expected more than 0 for a study"),
+        ({"loss": "tet", "model": "dhn"}, "^loss: 'tet' has no effect on the model dhn"),
+        ({"neuron": "magic"}, "^neuron: expected"),
     ],
 )
 def test_wrong_settings_of_binary_studies(tmp_path, settings, message):
@@ -191,8 +193,8 @@ def test_the_time_per_step_is_that_of_the_fastest_epoch(monkeypatch, one_thread)
         return [{**line, "seconds": seconds} for line, seconds in zip(curves, (9, 2, 3), strict=True)]
 
     monkeypatch.setattr(trial.training, "fit", fit)
-    config = Config(**SMALL | {"epochs": 3})
-    steps = len(trial.training.make_loaders(config.trained())[0])
+    config = one_trial(**SMALL | {"epochs": 3})
+    steps = len(trial.training.make_loaders(config.run)[0])
     assert trial.run(config)["times"]["ms_per_step"] == 2000 / steps
 
 

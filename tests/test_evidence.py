@@ -20,7 +20,7 @@ STUDIES = [claim for claim in claims.CLAIMS if isinstance(claim, claims.Claim)]
 @pytest.mark.parametrize("claim", STUDIES, ids=lambda claim: claim.name)
 def test_settings_are_valid_and_quick_ones_need_no_data(claim):
     for part in claim.studies:
-        settings = Settings(**claim.studies[part])
+        settings = Settings.of(**claim.studies[part])
         assert settings.seeds >= 5 and (settings.select == "val") != claim.suggests
         assert set(running.settings_of(claim, part, quick=True, data=None).dataset) <= set(running.OFFLINE)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from studies import one_trial
 from test_training import interrupted, metrics, recordings  # noqa: F401
 
 from htaf_snn import hardening, interop, models, register, training
 from htaf_snn import nn as hnn
 from htaf_snn.compare import Study, stacking, trial
-from htaf_snn.compare.trial import Config
 from htaf_snn.functional import events
 from htaf_snn.training import Run, loop, recipe
 
@@ -180,9 +180,9 @@ def test_a_study_resets_hard_at_any_hardness():
     class Recordings:
         sensor_size, classes = (5, 5, 2), ("0", "1", "2")
 
-    config = Config(surrogate=SMOOTH, **SMALL)
-    net = trial._network(config, Recordings(), trial.surrogate_of(config))
-    torch.manual_seed(config.seed)
+    config = one_trial(SMOOTH, **SMALL)
+    net = trial.network(config, Recordings())
+    torch.manual_seed(config.run.seed)
     expected = models.SpikingMLP(50, (8, 8), 3, lambda: hnn.Sequential(hnn.Leaky(beta=0.9, surrogate=SMOOTH)))
     frames = torch.rand(9, 4, 2, 5, 5) * 20
     outputs, others = net(frames), expected(frames)
@@ -207,7 +207,7 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
     # Wide, as rounding decides more spikes of a steep activation.
     wide = {"slope": 0.25, "alpha_end": 5.0} if anneal == "alpha" else {"slope": 0.25}
     settings = {**SMALL, "epochs": 2, "lr": 0.01, "anneal": anneal, "schedule": "cosine", **wide}
-    configs = [Config(surrogate=SMOOTH, seed=seed, **settings) for seed in (0, 1)]
+    configs = [one_trial(SMOOTH, seed=seed, **settings) for seed in (0, 1)]
     together, alone = stacking.run(configs), [trial.run(config) for config in configs]
     for net, other in zip(nets[:2], nets[2:], strict=True):
         for weights, others in zip(net.parameters(), other.parameters(), strict=True):
@@ -224,10 +224,10 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
 
 
 def test_seeds_whose_surrogates_learn_are_not_stacked():
-    configs = [Config(surrogate="htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
+    configs = [one_trial("htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^surrogate: expected one without parameters that learn"):
         stacking.run(configs)
-    configs = [Config(norm="batch", seed=seed, **SMALL) for seed in (0, 1)]
+    configs = [one_trial(norm="batch", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^norm: expected none, as BatchNorm's statistics are not"):
         stacking.run(configs)
 

@@ -68,13 +68,15 @@ def test_settings_that_are_no_numbers(kind, wrong):
 
 
 def test_a_study_takes_numpy_numbers():
-    settings = Settings(depths=np.arange(1, 3), lrs=np.logspace(-3, -2, 2), slopes=[np.float32(0.5)], seeds=np.int64(3))
-    plain = asdict(settings)
+    settings = Settings.of(
+        depths=np.arange(1, 3), lrs=np.logspace(-3, -2, 2), slopes=[np.float32(0.5)], seeds=np.int64(3)
+    )
+    plain = settings.as_dict()
     assert json.loads(json.dumps(plain))["lrs"] == [0.001, 0.01]
     assert (settings.depths, settings.slopes, settings.seeds) == ((1, 2), (0.5,), 3)
     for wrong in ({"lrs": [True]}, {"depths": [1.5]}, {"seeds": True}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}"):
-            Settings(**wrong)
+            Settings.of(**wrong)
 
 
 def test_a_data_set_is_named_by_text():

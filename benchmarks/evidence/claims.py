@@ -17,7 +17,7 @@ class Claim:
     Attributes:
         name: of the command and of the files.
         question: what is asked, for the results page.
-        studies: settings of `htaf_snn.compare.Settings`, by the name of the part.
+        studies: settings of `htaf_snn.compare.Settings.of`, by the name of the part.
         quick: settings that replace those of every part with `--quick`; an offline data set replaces one that is not.
         suggests: add the slope that `surrogate.suggest` gives for the first seed's network to the slopes.
     """

@@ -184,7 +184,8 @@ def _setting(part: dict) -> str:
         count = settings["select_seeds"] or settings["seeds"]
         choices += f", chosen with {count} of {settings['seeds']} seeds"
     others = ("norm", "schedule", "train_fraction", "alpha_end", "folds", "n_time_bins", "match")
-    given = [f"{name} {settings[name]}" for name in others if settings[name] != getattr(Settings, name, None)]
+    defaults = Settings().as_dict()
+    given = [f"{name} {settings[name]}" for name in others if settings[name] != defaults[name]]
     return (
         f"{', '.join(settings['dataset'])} ({data['train']} training, {data['test']} test samples), {sizes}; {choices}"
         f"{'; ' if given else ''}{', '.join(given)}."

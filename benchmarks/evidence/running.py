@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,18 @@ def settings_of(claim: Claim, part: str, quick: bool, data: Path | None) -> Sett
     Raises:
         FileNotFoundError: if its data set is neither offline nor in the folder of the data.
     """
-    chosen = Settings(**{**claim.studies[part], **(claim.quick if quick else {})})
-    [dataset] = chosen.dataset
+    values = {**claim.studies[part], **(claim.quick if quick else {})}
+    dataset = values["dataset"]
     if dataset not in OFFLINE and quick:
-        chosen = replace(chosen, dataset=(training.OFFLINE[chosen.model],))
+        values["dataset"] = training.OFFLINE[values["model"]]
     elif dataset not in OFFLINE:
-        chosen = replace(chosen, data_root=_folder(claim, dataset, data))
-    return chosen
+        values["data_root"] = _folder(claim, dataset, data)
+    return Settings.of(**values)
 
 
 def suggested_slope(settings: Settings) -> float:
     """Return the stretch that `surrogate.suggest` gives for the network of the first seed, with two digits."""
-    prepared = trial.prepare(settings.configs()[0])
+    prepared = trial.prepare(settings.trials()[0])
     return float(f"{surrogate.suggest(prepared.model, prepared.batch, settings.reference).stretch:.2g}")
 
 
@@ -96,8 +95,8 @@ def _studies(claim: Claim, quick: bool, data: Path | None, folder: Path, workers
     for part, settings in chosen.items():
         slope = suggested_slope(settings) if claim.suggests else None
         if slope is not None and slope not in settings.slopes:
-            settings = replace(settings, slopes=(*settings.slopes, slope))
-        study = Study(folder / part.replace(" ", "-"), **asdict(settings))
+            settings = Settings.of(**settings.as_dict() | {"slopes": (*settings.slopes, slope)})
+        study = Study(folder / part.replace(" ", "-"), **settings.as_dict())
         study.run(workers)
         study.report()
         parts[part] = result_of(study) | {"suggested_slope": slope}
@@ -112,12 +111,13 @@ def result_of(study: Study) -> dict[str, Any]:
         | {"seconds": round(entry["result"]["times"]["seconds"], 1)}
         for entry in study.results()
     ]
-    train, _, test = training.make_loaders(study.settings.configs()[0].trained())
+    settings = study.settings.as_dict()
+    train, _, test = training.make_loaders(study.settings.trials()[0].run)
     [dataset] = study.settings.dataset
     data = {"train": len(train.dataset), "test": len(test.dataset), "hash": report.data_hash(study.settings, dataset)}
     return {
         "data": data,
-        "settings": asdict(study.settings) | {"data_root": None if study.settings.data_root is None else "DIR"},
+        "settings": settings | {"data_root": None if settings["data_root"] is None else "DIR"},
         "table": study.table(),
         "failures": [
             {name: failure["config"][name] for name in _IDENTITY} | {"error": failure["error"]}

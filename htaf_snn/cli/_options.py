@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import cache
 from pathlib import Path
@@ -22,16 +22,19 @@ Flag = Parameter(show_default=False)
 Json = Annotated[bool, Flag, Parameter(help="Print the result as one line of JSON.")]
 
 
-def options(kind: type[DataclassInstance]) -> Any:
-    """Return the type of a command's argument that takes the fields of a dataclass as options, each with its text.
+def options(kind: type[DataclassInstance], names: Collection[str] | None = None) -> Any:
+    """Return the type of a command's argument that takes fields of a dataclass as options, each with its text.
 
-    The argument is a dict of those that the user sets; they are grouped by the class that documents them.
+    The argument is a dict of those that the user sets; they are grouped by the class that documents them. The names are
+    those of the fields; None for all.
     """
     documented = _documented(kind)
     groups = list(dict.fromkeys(owner for owner, _ in documented.values()))
     hints = get_type_hints(kind, include_extras=True)
     made = {}
     for field in fields(kind):
+        if names is not None and field.name not in names:
+            continue
         owner, text = documented[field.name]
         group = Group(owner.__name__, sort_key=groups.index(owner) + 1)
         made[field.name] = _option(hints[field.name], field, text, group)
@@ -62,7 +65,7 @@ def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
 
 def _default(value: object) -> str:
     """Return how a help text shows a default; nothing for those that a text describes."""
-    if value is None or value is False or value is MISSING:
+    if value is None or value is False or value is MISSING or value == ():
         return ""
     return f" [default: {','.join(map(str, value)) if isinstance(value, tuple) else value}]"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..configuration import StudySettings
+from ..configuration import SHARED, Shared, StudySettings
 from ._app import IS_MAIN, command, interruptible
 from ._options import Flag, options, settled
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ..compare import Study
 
     StudyOptions = dict[str, Any]
+    SharedOptions = dict[str, Any]
 else:
-    StudyOptions = options(StudySettings)
+    StudyOptions, SharedOptions = options(StudySettings), options(Shared, SHARED)
 
 _Json = Annotated[bool, Flag, Parameter(help="Print the table as JSON, one object per row.")]
 
@@ -43,6 +44,7 @@ def compare_command(
     out: Annotated[Path, Parameter(help="Folder of the study; an existing study is continued.")] = Path("runs/compare"),
     json: _Json = False,
     chosen: StudyOptions = {},  # noqa: B006
+    shared: SharedOptions = {},  # noqa: B006
 ) -> None:
     """Compare surrogates over seeds, with statistics and a report (report.html in --out).
 
@@ -51,7 +53,7 @@ def compare_command(
     """
     from ..compare import Study
 
-    study = Study(out, storage=storage, **settled(chosen))
+    study = Study(out, storage=storage, **settled({**chosen, **shared}))
     counts = study.counts()
     if IS_MAIN and (counts["finished"] or counts["failed"]):
         progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)

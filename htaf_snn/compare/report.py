@@ -8,13 +8,13 @@ import io
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .. import _files, _pages, surrogate, training
+from ..configuration import Shared
 from . import figures, selection, statistics
 from .settings import Settings
 from .trial import TWIN
@@ -173,7 +173,7 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
         raise ValueError(f"{out}: expected a finished trial, got none{reason}")
     cells = grid(trials)
     results = {
-        "settings": asdict(settings),
+        "settings": settings.as_dict(),
         "table": rows,
         "grid": cells,
         "ranks": ranks(settings, trials),
@@ -310,10 +310,11 @@ def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
 def command(settings: Settings) -> str:
     """Return the command that repeats the study."""
     parts = ["htaf-snn", "compare", "--out", "DIR"]
-    for name, value in asdict(settings).items():
-        if value is not None:
+    default = Shared(model=settings.shared.model)
+    for name, value in settings.as_dict().items():
+        if value is not None and (name == "model" or value != getattr(default, name, None)):
             values = value if isinstance(value, tuple) else (value,)
-            parts += [f"--{name.replace('_', '-')}", ",".join(map(_exactly, values))]
+            parts += [f"--{name.replace('_', '-')}", *([] if value is True else [",".join(map(_exactly, values))])]
     return shlex.join(parts)
 
 
@@ -326,7 +327,7 @@ def data_hash(settings: Settings, dataset: str) -> str:
     """Return digits that identify a data set: from its files' names, sizes and times, or from its images."""
     try:
         data = settings.data(dataset)
-        if settings.model in training.SPIKING:
+        if settings.shared.model in training.SPIKING:
             if not data.fingerprint:
                 return "not available (a data set without a fingerprint)"
             content = [f"{data.fingerprint} {len(data)}".encode()]

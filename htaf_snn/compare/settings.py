@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -12,11 +12,11 @@ import torch
 
 from .. import hardening, training
 from .._checks import check_choice
-from ..configuration import ANNEALED_BY, AnnealOf, Compared, StudySettings, is_count, is_number, require
+from ..configuration import SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing
-from . import trial
+from .trial import TWIN, Trial
 
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
 BINARY_SURROGATES = ("htaf", "clipped_ste", "approx_sign", "swish_sign", "ede")
@@ -24,27 +24,54 @@ BINARY_SURROGATES = ("htaf", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(StudySettings):
-    """The settings of a study; the attributes are those of `configuration.StudySettings`.
+    """The settings of a study; the other attributes are those of `configuration.StudySettings`.
 
     A surrogate, what is annealed and the identity in the weights are an arm of the study. Arms are compared with the
     first one, either at the same slope and learning rate, or each at those with which it has the best mean validation
     accuracy, by depth and data set. A combination of an annealing and a surrogate that has no smooth step or no alpha,
     such as another library's, is left out; so are slopes and annealing of relu, the twin.
 
+    Attributes:
+        shared: the configuration that all trials have in common.
+
     Raises:
         ValueError: if a value is out of range, or repeated.
 
     Example:
-        >>> settings = Settings(surrogates=("htaf", "atan"), slopes=(0.5, 1.0, 2.0), seeds=5)
-        >>> len(settings.configs()), settings.dataset
-        (30, ('saccade-digits',))
+        >>> settings = Settings.of(surrogates=("htaf", "atan"), slopes=(0.5, 1.0, 2.0), seeds=5, epochs=3)
+        >>> len(settings.trials()), settings.dataset, settings.shared.epochs
+        (30, ('saccade-digits',), 3)
     """
+
+    shared: Shared = field(default_factory=Shared)
+
+    @classmethod
+    def of(cls, **values: Any) -> Settings:
+        """Return the settings of these values: the study's own, and fields of a `Run` that all trials share.
+
+        Raises:
+            TypeError: if there is no such setting.
+            ValueError: as for the class.
+        """
+        own = {field.name for field in fields(StudySettings)}
+        unknown = values.keys() - own - {*SHARED}
+        if unknown:
+            raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
+        shared = Shared(**{name: value for name, value in values.items() if name not in own})
+        return cls(**{name: value for name, value in values.items() if name in own}, shared=shared)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values of which `of` makes these settings."""
+        values = asdict(self)
+        shared = values.pop("shared")
+        return {"model": shared["model"]} | values | {name: shared[name] for name in SHARED}
 
     def __post_init__(self):
         super().__post_init__()
-        spiking = self.model in training.SPIKING
+        model = self.shared.model
+        spiking = model in training.SPIKING
         if self.dataset is None or isinstance(self.dataset, str):
-            object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[self.model],))
+            object.__setattr__(self, "dataset", (self.dataset or training.OFFLINE[model],))
         if isinstance(self.anneal, str):
             object.__setattr__(self, "anneal", (self.anneal,))
         if is_number(self.identity):
@@ -69,12 +96,14 @@ class Settings(StudySettings):
             allowed = f"None or 1 to {self.seeds}" if self.select == "val" else "None without select='val'"
             valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
-        if trial.TWIN in self.surrogates and spiking:
-            raise ValueError(f"surrogates: {trial.TWIN!r}, the floating-point twin, is only for bnn, dhn")
+        if TWIN in self.surrogates and spiking:
+            raise ValueError(f"surrogates: {TWIN!r}, the floating-point twin, is only for bnn, dhn")
+        if not self.shared.val_fraction:
+            raise ValueError("val_fraction: expected more than 0 for a study, which shows validation accuracies, got 0")
         self._check_arms()
-        self._check_effects()
-        for config in self.configs():
-            config.trained()  # checks the settings of the training
+        if self.alpha_end != type(self).alpha_end and "alpha" not in self.anneal:
+            raise ValueError(f"alpha_end: {self.alpha_end!r} has no effect without anneal=alpha")
+        self.trials()  # whose runs check their settings
 
     def _check_arms(self) -> None:
         """Raise ValueError if a surrogate or an annealing has no arm, or nothing can be selected."""
@@ -88,15 +117,8 @@ class Settings(StudySettings):
             raise ValueError(f"surrogates: expected {expected}, for anneal={','.join(self.anneal)}, got {surrogate!r}")
         if self.select == "val" and len(self.slopes) * len(self.lrs) == 1:
             raise ValueError("select: expected 'none' with one slope and one learning rate, got 'val'")
-        if self.select == "val" and self.folds is not None:
+        if self.select == "val" and self.shared.folds is not None:
             raise ValueError("select: expected 'none' with folds, as one seed trains on what another tests, got 'val'")
-
-    def _check_effects(self) -> None:
-        """Raise ValueError if a setting is no default and has no effect on any arm."""
-        for name, anneals in ANNEALED_BY.items():
-            value = getattr(self, name)
-            if value != getattr(type(self), name) and not set(anneals) & set(self.anneal):
-                raise ValueError(f"{name}: {value!r} has no effect without anneal={' or '.join(anneals)}")
 
     def check(self) -> None:
         """Try every surrogate, and check that the data sets are known.
@@ -106,25 +128,25 @@ class Settings(StudySettings):
         """
         import neuromorphic_datasets as nd
 
-        device_of(self.device)
-        known = nd.names() if self.model in training.SPIKING else nd.images.names()
+        model = self.shared.model
+        device_of(self.shared.device)
+        known = nd.names() if model in training.SPIKING else nd.images.names()
         for name in self.dataset:
             if name == "digits" or name not in known:  # a fault in them would fail every trial
                 try:
                     self.data(name)
                 except ValueError as error:
                     raise ValueError(str(error).replace("name:", "dataset:", 1)) from None
-        configs = {(config.surrogate, config.slope, config.anneal): config for config in self.configs()}
-        for config in configs.values():
-            surrogate = trial.surrogate_of(config)
+        trials = {(trial.surrogate, trial.slope, trial.run.anneal): trial for trial in self.trials()}
+        for trial in trials.values():
+            surrogate = trial.rescaled()
             if surrogate is not None:
-                check_annealing(config.trained(), surrogate)
+                check_annealing(trial.run, surrogate)
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
-        if self.model in training.BINARY:
-            # Refuses an unknown weight surrogate.
-            first = next((config for config in configs.values() if config.surrogate != trial.TWIN), None)
-            if first is not None:
-                training.make_model(first.trained(), (1, 1, 1), 2, "htaf")
+        # Refuses an unknown neuron, or surrogate of weights.
+        first = next((trial for trial in trials.values() if trial.surrogate != TWIN), None)
+        if first is not None:
+            training.make_model(first.run, (1, 1, 1), 2, "htaf")
 
     @property
     def selecting_seeds(self) -> int:
@@ -136,38 +158,43 @@ class Settings(StudySettings):
         combined = [
             (name, anneal)
             for name in self.surrogates
-            for anneal in (("none",) if name == trial.TWIN else self.anneal)
+            for anneal in (("none",) if name == TWIN else self.anneal)
             if _anneals(name, anneal)
         ]
         return [(*pair, float(identity)) for pair, identity in product(combined, self.identity)]
 
-    def configs(self) -> list[trial.Config]:
-        """Return the configuration of every trial, with the seeds of each combination in a row.
+    def trials(self) -> list[Trial]:
+        """Return every trial, with the seeds of each combination in a row.
 
         Those of the seeds that do not select are left out, see `further`.
         """
-        configs = []
+        trials = []
         for dataset, arm, depth in product(self.dataset, self.arms(), self.depths):
-            slopes = (1.0,) if arm[0] == trial.TWIN else self.slopes
+            slopes = (1.0,) if arm[0] == TWIN else self.slopes
             for slope, lr in product(slopes, self.lrs):
-                configs += self._seeds(range(self.selecting_seeds), dataset, arm, depth, slope, lr)
-        return configs
+                trials += self._seeds(range(self.selecting_seeds), dataset, arm, depth, slope, lr)
+        return trials
 
-    def further(self, chosen: Mapping[tuple, tuple]) -> list[trial.Config]:
-        """Return the configurations of the other seeds, at the (slope, lr) chosen for each setting and arm."""
-        seeds, configs = range(self.selecting_seeds, self.seeds), []
+    def further(self, chosen: Mapping[tuple, tuple]) -> list[Trial]:
+        """Return the trials of the other seeds, at the (slope, lr) chosen for each setting and arm."""
+        seeds, trials = range(self.selecting_seeds, self.seeds), []
         for (dataset, depth, *arm), (slope, lr) in chosen.items():
-            configs += self._seeds(seeds, dataset, arm, depth, slope, lr)
-        return configs
+            trials += self._seeds(seeds, dataset, arm, depth, slope, lr)
+        return trials
 
-    def _seeds(
-        self, seeds: range, dataset: str, arm: Sequence, depth: int, slope: float, lr: float
-    ) -> list[trial.Config]:
-        shared = {field.name: getattr(self, field.name) for field in fields(Compared)}
-        shared |= {"dataset": dataset, "data_root": self.root_of(dataset)}
-        shared |= dict(zip(("surrogate", "anneal", "identity"), arm, strict=True))
-        shared |= {name: getattr(trial.Config, name) for name, anneals in ANNEALED_BY.items() if arm[1] not in anneals}
-        return [trial.Config(**shared, slope=slope, depth=depth, lr=lr, seed=seed) for seed in seeds]
+    def _seeds(self, seeds: range, dataset: str, arm: Sequence, depth: int, slope: float, lr: float) -> list[Trial]:
+        values = {name: getattr(self.shared, name) for name in SHARED}
+        values |= {"dataset": dataset, "data_root": self.root_of(dataset), "hidden": (self.width,) * depth, "lr": lr}
+        surrogate, values["anneal"], values["identity"] = arm
+        if values["anneal"] == "alpha":
+            values["alpha_end"] = self.alpha_end
+        if surrogate == TWIN:
+            values |= {"model": TWIN, "weight_surrogate": Run.weight_surrogate}
+        else:
+            values["surrogate"] = surrogate
+        folds = self.shared.folds
+        runs = [Run(**values, seed=seed, fold=None if folds is None else seed % folds) for seed in seeds]
+        return [Trial(run=run, slope=slope, match=self.match, reference=self.reference) for run in runs]
 
     def data(self, dataset: str) -> Any:
         """Return all recordings of one of the data sets, or its training and test images.
@@ -178,15 +205,16 @@ class Settings(StudySettings):
         import neuromorphic_datasets as nd
 
         root = self.root_of(dataset)
-        if self.model in training.SPIKING:
+        if self.shared.model in training.SPIKING:
             return nd.load(dataset, "all", root=root)
-        return nd.images.load(dataset, root=root, resize=self.resize)
+        return nd.images.load(dataset, root=root, resize=self.shared.resize)
 
     def root_of(self, dataset: str) -> str | None:
         """Return the folder of one of the data sets; None for the default place."""
-        if self.data_root is None or len(self.dataset) == 1:
-            return self.data_root
-        folder = Path(self.data_root, dataset)
+        root = self.shared.data_root
+        if root is None or len(self.dataset) == 1:
+            return root
+        folder = Path(root, dataset)
         is_name = Path(dataset).name == dataset and ":" not in dataset
         return str(folder) if is_name and folder.is_dir() else None
 

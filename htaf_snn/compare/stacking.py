@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -11,57 +12,72 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from .. import training
+from ..configuration import Recipe
 from . import trial
 from .measures import Network
+from .trial import Prepared, Trial
+
+_HEEDED = ("epochs", "lr", "schedule", "warmup", "anneal", "alpha_end")
 
 
 class StackingError(ValueError):
     """The networks cannot be trained as one, or not to the end."""
 
 
-def run(configs: Sequence[trial.Config]) -> list[dict]:
-    """`trial.run` of configurations that differ in the seed alone; equal to separate runs within rounding.
+def run(trials: Sequence[Trial]) -> list[dict]:
+    """`trial.run` of trials that differ in the seed alone; equal to separate runs within rounding.
 
     Returns:
-        One result per configuration, each with an equal share of the time.
+        One result per trial, each with an equal share of the time.
 
     Raises:
-        StackingError: if the networks are not spiking ones, have BatchNorm or surrogates that learn, the seeds' parts
-            of the data have different sizes, or a gradient is not finite; separate runs then report which seed's.
+        StackingError: if the networks are not spiking ones, have BatchNorm or neurons that learn, are trained with more
+            than Adam, the seeds' parts of the data have different sizes, or a gradient is not finite; separate runs
+            then report which seed's.
     """
     start = time.perf_counter()
-    if configs[0].model != "mlp":
-        raise StackingError(f"model: expected mlp, got {configs[0].model}")
-    if configs[0].norm == "batch":
-        raise StackingError("norm: expected none, as BatchNorm's statistics are not stacked, got batch")
-    trials = [trial.prepare(config) for config in configs]
-    if any(True for neuron in trials[0].model.neurons for _ in neuron.parameters()):
-        raise StackingError(f"surrogate: expected one without parameters that learn, got {configs[0].surrogate}")
-    sizes = [len(prepared.loaders[0].dataset) for prepared in trials]
+    _check(trials[0])
+    stacked = [trial.prepare(one) for one in trials]
+    if any(True for neuron in stacked[0].model.neurons for _ in neuron.parameters()):
+        raise StackingError(f"surrogate: expected one without parameters that learn, got {trials[0].surrogate}")
+    sizes = [len(prepared.loaders[0].dataset) for prepared in stacked]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
-    curves = _train(trials)
-    results = [trial.finish(prepared, lines) for prepared, lines in zip(trials, curves, strict=True)]
-    share = (time.perf_counter() - start) / len(configs)
-    device = next(trials[0].model.parameters()).device
+    curves = _train(stacked)
+    results = [trial.finish(prepared, lines) for prepared, lines in zip(stacked, curves, strict=True)]
+    share = (time.perf_counter() - start) / len(trials)
+    device = next(stacked[0].model.parameters()).device
     return [
         {**result, "times": trial.times(prepared.loaders[0], share, lines, device)}
-        for prepared, result, lines in zip(trials, results, curves, strict=True)
+        for prepared, result, lines in zip(stacked, results, curves, strict=True)
     ]
 
 
-def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
+def _check(first: Trial) -> None:
+    """Raise StackingError for a network or a recipe that a stack does not heed."""
+    recipe = first.run
+    if recipe.model != "mlp":
+        raise StackingError(f"model: expected mlp, got {recipe.model}")
+    if recipe.norm == "batch":
+        raise StackingError("norm: expected none, as BatchNorm's statistics are not stacked, got batch")
+    for field in fields(Recipe):
+        value = getattr(recipe, field.name)
+        if field.name not in _HEEDED and value != field.default:
+            raise StackingError(f"{field.name}: expected {field.default!r} in a stack of seeds, got {value!r}")
+
+
+def _train(trials: Sequence[Prepared]) -> list[list[dict]]:
     """Train the networks in place; return each one's metrics as `training.fit` does, with a share of the time."""
-    config, nets = trials[0].config, [prepared.model for prepared in trials]
+    recipe, nets = trials[0].recipe, [prepared.model for prepared in trials]
     weights, _ = stack_module_state([*nets])
-    optimizer = torch.optim.Adam(list(weights.values()), lr=config.lr, fused=True)
+    optimizer = torch.optim.Adam(list(weights.values()), lr=recipe.lr, fused=True)
 
     def before_step(number: int) -> None:
         for prepared in trials:
             prepared.before_step(number, optimizer)
 
     curves: list[list[dict]] = [[] for _ in nets]
-    for epoch in range(config.epochs):
+    for epoch in range(recipe.epochs):
         start = time.perf_counter()
         metrics = _epoch(trials, weights, optimizer, epoch, before_step)
         for number, (prepared, lines) in enumerate(zip(trials, curves, strict=True)):
@@ -77,7 +93,7 @@ def _train(trials: Sequence[trial.Prepared]) -> list[list[dict]]:
 
 
 def _epoch(
-    trials: Sequence[trial.Prepared],
+    trials: Sequence[Prepared],
     weights: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     epoch: int,

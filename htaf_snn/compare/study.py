@@ -20,7 +20,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
 from datetime import datetime
 from importlib.metadata import version
 from os import PathLike
@@ -35,6 +34,7 @@ from ..training import Processes
 from ..training.folder import device_of
 from . import report, selection, stacking, trial
 from .settings import Settings
+from .trial import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 SETTINGS = "study.json"
 _NAME = "htaf-snn compare"
+# What may differ between the machines that share a study; the device changes results only by rounding.
+_ELSEWHERE = ("device", "data_root", "download")
 _HEARTBEAT_S = 5
 _GRACE_S = 20
 _POLL_S = 0.3
@@ -58,11 +60,12 @@ class Study:
         out: the folder; created if it does not exist. A study in it is continued.
         storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None for an
             SQLite file in the folder.
-        **settings: as in `Settings`; without any, the study in the folder is continued with its own settings.
+        **settings: as in `Settings.of`; without any, the study in the folder is continued with its own settings.
 
     Raises:
         ValueError: if a setting is wrong, or the folder contains something else or a study with other settings; the
-            message shows the difference. More seeds extend a study, and the device and the selection may differ.
+            message shows the difference. More seeds extend a study, and the device, the place of the data and the
+            selection may differ.
         ImportError: if a library is not installed.
         OSError: if the folder or the database cannot be used.
 
@@ -89,16 +92,14 @@ class Study:
         before = _read_settings(path) if path.is_file() else None
         if before is not None and not values:
             return before
-        unknown = set(values) - {field.name for field in fields(Settings)}
-        if unknown:
-            raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
-        settings = Settings(**values)
-        free = {name: getattr(settings, name) for name in ("device", "select", "select_seeds")}
-        if before is not None and settings != replace(before, seeds=max(settings.seeds, before.seeds), **free):
-            now, then = asdict(settings), asdict(before)
+        settings = Settings.of(**values)
+        if before is not None:
+            now, then = settings.as_dict(), before.as_dict()
+            free = {*_ELSEWHERE, "select", "select_seeds", *(["seeds"] if settings.seeds > before.seeds else [])}
             names = [name for name in now if now[name] != then[name] and name not in free]
-            changed = [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
-            raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed))
+            if names:
+                changed = [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
+                raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed))
         if before is None and self.out.is_dir():
             names = sorted(path.name for path in self.out.iterdir() if not path.name.startswith((".", "study.")))
             if names:
@@ -110,7 +111,7 @@ class Study:
                 overtaken = path.is_file() and _read_settings(path) != before  # by another start at the same time
                 if not overtaken:
                     with _files.replacing(path) as temporary:
-                        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+                        temporary.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
             if overtaken:
                 return self._settle(values)
         return settings
@@ -140,26 +141,32 @@ class Study:
         from filelock import FileLock
 
         with FileLock(self.out / ".study.lock"):
-            known = {_key(entry) for entry in self._study.get_trials(deepcopy=False)}
-            wanted = {_digest(asdict(config)): asdict(config) for config in self._configs()}
-            for key, config in wanted.items():
+            entries = self._study.get_trials(deepcopy=False)
+            if any("hidden" not in entry.user_attrs["config"] for entry in entries):
+                repeated = report.command(self.settings)
+                raise ValueError(
+                    f"{self.out}: expected a study of this version, got an earlier one's; repeat {repeated}"
+                )
+            known = {_key(entry) for entry in entries}
+            wanted = {_digest(trial.config()): trial for trial in self._wanted_trials()}
+            for key, trial in wanted.items():
                 if key not in known:
-                    _add(self._study, config)
+                    _add(self._study, trial.config())
         # A study that selects otherwise now may have more trials in the database.
-        self._wanted = set(wanted)
+        self._wanted = wanted
         return not wanted.keys() <= known
 
-    def _configs(self) -> list[trial.Config]:
-        """Return the configurations of all trials: of those that select, and once these have ended, of the others."""
-        configs, entries = self.settings.configs(), self._trials()
-        keys = [_digest(asdict(config)) for config in configs]
+    def _wanted_trials(self) -> list[Trial]:
+        """Return all trials that are to run: those that select, and once these have ended, the others."""
+        trials, entries = self.settings.trials(), self._entries()
+        keys = [_digest(trial.config()) for trial in trials]
         if self.settings.select == "none" or not all(
             key in entries and entries[key].state.name in ("COMPLETE", "FAIL") for key in keys
         ):
-            return configs
-        return configs + self.settings.further(selection.chosen(self.settings, self._finished(configs)))
+            return trials
+        return trials + self.settings.further(selection.chosen(self.settings, self._finished(trials)))
 
-    def _trials(self) -> dict[str, FrozenTrial]:
+    def _entries(self) -> dict[str, FrozenTrial]:
         """Return one entry per combination: the first that was not requeued, as `_take` does."""
         entries: dict[str, FrozenTrial] = {}
         for entry in self._study.get_trials(deepcopy=False):
@@ -171,7 +178,7 @@ class Study:
         """Return the numbers of waiting, running, finished and failed trials."""
         names = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
         counts = dict.fromkeys(names.values(), 0)
-        for key, entry in self._trials().items():
+        for key, entry in self._entries().items():
             if key in self._wanted:
                 counts[names[entry.state.name]] += 1
         return counts
@@ -197,7 +204,7 @@ class Study:
             RuntimeError: if a worker itself fails.
             ValueError: if stack_seeds is set under `torchrun`.
         """
-        processes = Processes.launched(device_of(self.settings.device).type)
+        processes = Processes.launched(device_of(self.settings.shared.device).type)
         if processes is not None:
             if stack_seeds:
                 raise ValueError("stack_seeds: not supported under torchrun; leave it out")
@@ -247,11 +254,11 @@ class Study:
         from tqdm import tqdm
 
         signal.signal(signal.SIGTERM, _exit)
-        bar = tqdm(total=len(self.settings.configs()), unit="trial", disable=not (progress and processes.is_main))
+        bar = tqdm(total=len(self.settings.trials()), unit="trial", disable=not (progress and processes.is_main))
         while True:
             taken = self._next(bar) if processes.is_main else None
-            config = processes.broadcast(None if taken is None else taken.user_attrs["config"])
-            if config is None:
+            shared = processes.broadcast(None if taken is None else self._wanted[_key(taken)])
+            if shared is None:
                 bar.close()
                 processes.shutdown()
                 return
@@ -259,7 +266,7 @@ class Study:
                 self._try([taken], processes=processes)
             else:
                 with contextlib.suppress(Exception):  # rank 0 records it
-                    trial.run(trial.Config(**config), processes)
+                    trial.run(shared, processes)
 
     def _next(self, bar: tqdm) -> FrozenTrial | None:
         """Take the next trial; None when nothing is left to run here or elsewhere."""
@@ -337,7 +344,7 @@ class Study:
                 allow_signals()
                 if len(taken) > 1:
                     with contextlib.suppress(stacking.StackingError):
-                        results = stacking.run([self._config(entry) for entry in taken])
+                        results = stacking.run([self._wanted[_key(entry)] for entry in taken])
                         while remaining:
                             self._keep(remaining[0], results[-len(remaining)])
                             del remaining[0]
@@ -353,14 +360,11 @@ class Study:
                         _requeue(self._study, entry)
                 raise
 
-    def _config(self, entry: FrozenTrial) -> trial.Config:
-        return replace(_config(entry), device=self.settings.device)
-
     def _run_one(self, entry: FrozenTrial, processes: Processes | None) -> None:
         from optuna.trial import TrialState
 
         try:
-            result = trial.run(self._config(entry), processes)
+            result = trial.run(self._wanted[_key(entry)], processes)
         except Exception as error:
             self._storage.set_trial_user_attr(entry._trial_id, "error", f"{type(error).__name__}: {error}")
             self._storage.set_trial_user_attr(entry._trial_id, "traceback", traceback.format_exc())
@@ -389,32 +393,32 @@ class Study:
         return report.write(self.out, self.settings, self.results(), self.failures(), self.counts())
 
     def results(self) -> list[dict]:
-        """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.configs`."""
-        return self._finished(self._configs())
+        """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""
+        return self._finished(self._wanted_trials())
 
-    def _finished(self, configs: Sequence[trial.Config]) -> list[dict]:
-        entries = self._trials()
-        keys = [_digest(asdict(config)) for config in configs]
+    def _finished(self, trials: Sequence[Trial]) -> list[dict]:
+        entries = self._entries()
+        keys = [_digest(trial.config()) for trial in trials]
         finished = [entries[key] for key in keys if key in entries and entries[key].state.name == "COMPLETE"]
         return [{name: entry.user_attrs[name] for name in ("config", "result", "versions")} for entry in finished]
 
     def failures(self) -> list[dict]:
         """Return the failed trials, {"config", "error"}."""
-        entries = [entry for key, entry in self._trials().items() if key in self._wanted]
+        entries = [entry for key, entry in self._entries().items() if key in self._wanted]
         failed = [entry for entry in entries if entry.state.name == "FAIL"]
         return [{name: entry.user_attrs[name] for name in ("config", "error")} for entry in failed]
 
 
 def _read_settings(path: Path) -> Settings:
     try:
-        return Settings(**json.loads(path.read_text()))
+        return Settings.of(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected the settings of a study, got {error}") from error
 
 
 def _digest(config: dict) -> str:
-    """Return digits that identify a trial; the device, which changes results only by rounding, does not count."""
-    identity = {name: value for name, value in config.items() if name != "device"}
+    """Return digits that identify a trial, on whatever machine it runs."""
+    identity = {name: value for name, value in config.items() if name not in _ELSEWHERE}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -422,12 +426,8 @@ def _key(entry: FrozenTrial) -> str:
     return _digest(entry.user_attrs["config"])
 
 
-def _config(entry: FrozenTrial) -> trial.Config:
-    return trial.Config(**entry.user_attrs["config"])
-
-
-def _without_seed(entry: FrozenTrial) -> trial.Config:
-    return replace(_config(entry), seed=0)
+def _without_seed(entry: FrozenTrial) -> str:
+    return _digest(entry.user_attrs["config"] | {"seed": 0, "fold": None})
 
 
 def _is_requeued(entry: FrozenTrial) -> bool:

@@ -7,15 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, fields, replace
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .. import hardening, training
-from .. import nn as hnn
-from ..configuration import Compared, Run
+from ..configuration import Run
 from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
 from .matching import rescaled
@@ -26,40 +25,39 @@ TWIN = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Compared):
-    """The configuration of one trial: one of each of the values that `compare.Settings` lists."""
+class Trial:
+    """A run of a study, whose hidden layers have one width, and what is done to its surrogate.
 
-    dataset: str = "saccade-digits"
-    surrogate: str = "htaf"
-    anneal: str = "none"
-    identity: float = 0.0
+    Attributes:
+        run: what is trained.
+        slope, match, reference: as for `matching.rescaled`.
+    """
+
+    run: Run
     slope: float = 1.0
-    depth: int = 2
-    lr: float = 1e-3
-    seed: int = 0
+    match: str = "none"
+    reference: str = "htaf"
 
-    def trained(self) -> Run:
-        """Return the configuration of the trial's training."""
-        shared = {field.name for field in fields(Run)} & {field.name for field in fields(Config)} - {"width"}
-        values = {name: getattr(self, name) for name in shared - {"surrogate"}}
-        if self.surrogate == TWIN:
-            values |= {"model": TWIN, "weight_surrogate": Run.weight_surrogate}
-        fold = None if self.folds is None else self.seed % self.folds
-        return Run(**values, hidden=(self.width,) * self.depth, fold=fold)
+    @property
+    def surrogate(self) -> str:
+        """The surrogate's specification, or `TWIN`."""
+        return TWIN if self.run.model == TWIN else self.run.surrogate
 
+    def rescaled(self) -> Rescaled | None:
+        """Return the surrogate, stretched and matched; None for the twin, which has none."""
+        return None if self.surrogate == TWIN else rescaled(self.surrogate, self.reference, self.match, self.slope)
 
-def surrogate_of(config: Config) -> Rescaled | None:
-    """Return the surrogate of a trial, stretched and matched; None for the twin, which has none."""
-    if config.surrogate == TWIN:
-        return None
-    return rescaled(config.surrogate, config.reference, config.match, config.slope)
+    def config(self) -> dict[str, Any]:
+        """Return all that the result depends on, by the names of the fields, and the depth."""
+        own = {name: getattr(self, name) for name in ("surrogate", "slope", "match", "reference")}
+        return {**asdict(self.run), **own, "depth": len(self.run.hidden)}
 
 
 @dataclass
 class Prepared:
     """A trial's network and data, and the measurements before the training."""
 
-    config: Config
+    trial: Trial
     model: Network
     loaders: tuple
     batch: tuple[Tensor, Tensor]
@@ -68,11 +66,11 @@ class Prepared:
     before_step: Callable[[int, torch.optim.Optimizer], None]
 
 
-def run(config: Config, processes: training.Processes | None = None) -> dict:
+def run(trial: Trial, processes: training.Processes | None = None) -> dict:
     """Train, test and measure; on a CPU deterministic for a given number of threads, except for "times".
 
     Args:
-        config: the trial.
+        trial: what to train.
         processes: the processes that train the network together, as in `training.fit`; the result is rank 0's.
 
     Returns:
@@ -89,7 +87,7 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
         FloatingPointError: if a gradient or the loss is not finite; the message names the layer and the surrogate.
     """
     start = time.perf_counter()
-    prepared = prepare(config, processes)
+    prepared = prepare(trial, processes)
     model, (train, val, _) = prepared.model, prepared.loaders
     with tempfile.TemporaryDirectory() as out:
         try:
@@ -103,24 +101,24 @@ def run(config: Config, processes: training.Processes | None = None) -> dict:
                 processes=processes,
             )
         except FloatingPointError as error:
-            raise FloatingPointError(f"{error}, behind the surrogate {config.surrogate}") from None
+            raise FloatingPointError(f"{error}, behind the surrogate {trial.surrogate}") from None
     result = finish(prepared, curves)
     device = next(model.parameters()).device
     return {**result, "times": times(train, time.perf_counter() - start, curves, device)}
 
 
-def prepare(config: Config, processes: training.Processes | None = None) -> Prepared:
+def prepare(trial: Trial, processes: training.Processes | None = None) -> Prepared:
     """Make the data and the network of a trial, as it begins its training: smooth if its hardness is annealed."""
-    device = device_of(config.device) if processes is None else processes.device
+    recipe, surrogate = trial.run, trial.rescaled()
+    device = device_of(recipe.device) if processes is None else processes.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    surrogate, loaders = surrogate_of(config), training.make_loaders(config.trained())
+    loaders = training.make_loaders(recipe)
     train = loaders[0]
-    model = _network(config, train.dataset, surrogate).to(device)
-    trained = config.trained()
-    if surrogate is not None and config.anneal == "alpha":  # the final alpha is that of the stretched surrogate
-        trained = replace(trained, alpha_end=trained.alpha_end / surrogate.stretch)
-    before_step = training.before_step(trained, model, training.steps_in_epoch(model, train, processes))
+    model = network(trial, train.dataset).to(device)
+    if surrogate is not None and recipe.anneal == "alpha":  # the final alpha is that of the stretched surrogate
+        recipe = replace(recipe, alpha_end=recipe.alpha_end / surrogate.stretch)
+    before_step = training.before_step(recipe, model, training.steps_in_epoch(model, train, processes))
     x, labels = next(iter(train))
     batch = x.to(device), labels.to(device)
     before = batch_gradient(model, *batch)
@@ -129,14 +127,14 @@ def prepare(config: Config, processes: training.Processes | None = None) -> Prep
         "gain": None if surrogate is None else surrogate.gain,
         "gradient_layers": before["layers"],
         "gradient_steps": before["steps"],
-        "cosine_start": _agreement(model, config, before["flat"], *batch),
+        "cosine_start": _agreement(model, trial, before["flat"], *batch),
     }
-    return Prepared(config, model, loaders, batch, measured, trained, before_step)
+    return Prepared(trial, model, loaders, batch, measured, recipe, before_step)
 
 
 def finish(prepared: Prepared, curves: list[dict]) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
-    config, model = prepared.config, prepared.model
+    model = prepared.model
     train, _, test = prepared.loaders
     after = batch_gradient(model, *prepared.batch)
     tested = training.runs.test(model, train, test)
@@ -150,7 +148,7 @@ def finish(prepared: Prepared, curves: list[dict]) -> dict:
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,
         "gradient_layers_end": after["layers"],
-        "cosine_end": _agreement(model, config, after["flat"], *prepared.batch),
+        "cosine_end": _agreement(model, prepared.trial, after["flat"], *prepared.batch),
     }
 
 
@@ -167,18 +165,20 @@ def times(train: Sized, seconds: float, curves: list[dict], device: torch.device
     }
 
 
-def _network(config: Config, samples, surrogate: Rescaled | None) -> Network:
+def network(trial: Trial, samples) -> Network:
+    """Return the network of a trial for samples such as a loader's `dataset`, with new weights."""
     shape, n_classes = training.sample_shape(samples), len(samples.classes)
-    return cast(Network, training.make_model(config.trained(), shape, n_classes, surrogate))
+    return cast(Network, training.make_model(trial.run, shape, n_classes, trial.rescaled()))
 
 
-def _agreement(model: Network, config: Config, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
+def _agreement(model: Network, trial: Trial, gradient: Tensor, x: Tensor, labels: Tensor) -> float | None:
     """Return the cosine of a gradient with that of the same network with the reference surrogate."""
-    if config.surrogate == TWIN:
+    if trial.surrogate == TWIN:
         return None
-    holders = [(m, m.surrogate) for m in model.modules() if isinstance(m, (hnn.Leaky, hnn.BinaryActivation))]
+    held = [(m, getattr(m, "surrogate", None)) for m in model.modules()]
+    holders = [(holder, own) for holder, own in held if isinstance(own, Rescaled)]
     for holder, own in holders:
-        holder.surrogate = resolve(config.reference).to(x.device)
+        holder.surrogate = resolve(trial.reference).to(x.device)
         if holder.surrogate.formula is not None:
             holder.surrogate.hardness = own.function.hardness
     try:

@@ -24,7 +24,7 @@ from .run import (
     Run,
     freed,
 )
-from .study import Compared, StudySettings
+from .study import SHARED, Shared, StudySettings
 
 __all__ = [
     "ANNEALED_BY",
@@ -35,9 +35,9 @@ __all__ = [
     "NEURONS",
     "OFFLINE",
     "SHALLOW",
+    "SHARED",
     "SPIKING",
     "AnnealOf",
-    "Compared",
     "ConceptRecipe",
     "ConceptRun",
     "Data",
@@ -46,6 +46,7 @@ __all__ = [
     "Recipe",
     "Recordings",
     "Run",
+    "Shared",
     "StudySettings",
     "constraints",
     "freed",

@@ -2,79 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from .checking import Checked, Valid, is_count, within
-from .fields import Count, Device, Folds, Match, Norm, Positive, Resize, Schedule
+from .checking import Checked, Only, Valid, is_count
+from .fields import Count, Match, Positive
+from .run import SPIKING, Run
 
 Several = tuple[str, ...]
 Numbers = tuple[float, ...]
+_VARIED = ("dataset", "surrogate", "anneal", "alpha_end", "identity", "hidden", "width", "lr", "seed", "fold")
+# The cosine with the reference's gradient needs this package's neurons; curves are averaged over trials.
+_UNUSED = ("library", "dropout", "early_stopping", "log")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared(Checked):
-    """What all trials of a study have in common.
+class Shared(Run):
+    """What all trials of a study have in common; the other attributes are those of `Run`.
 
     Attributes:
         model: spiking, mlp; of images, bnn (binary) or dhn (deep Heaviside).
-        dataset: as in `Data`.
-        data_root: folder of a published set; with several, a folder with a subfolder for each, by name.
-        resize: as in `Data`.
-        match: quantity made equal for all surrogates: none, peak, half_width or area.
-        reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
-        width: neurons per hidden layer.
-        weight_surrogate: surrogate of the bnn's weights, or magnitude_aware.
-        norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
-        identity: multiple of the identity in the weights at the start.
+        neuron: of the spiking network, with its parameters, such as "lif(v_th=0.3)"; by default leaky(beta=0.9).
         epochs: passes over the training data.
-        batch_size: samples per batch.
-        n_time_bins: frames, that is time steps, per recording.
-        schedule: of the learning rate, constant or cosine, as in `Recipe`.
-        anneal: none, hardness or alpha, as in `Recipe`.
-        alpha_end: last alpha, with anneal alpha.
-        train_fraction: fraction of the training data left after validation that is trained on, in (0, 1].
-        folds: pool all recordings; seed s tests on fold s modulo this number of stratified folds.
-        device: auto, cpu or cuda; workers share a GPU.
     """
 
     model: Literal["mlp", "bnn", "dhn"] = "mlp"
-    dataset: str | Several | None = None
-    data_root: str | None = None
-    resize: Resize = None
-    match: Match = "peak"
-    reference: str = "htaf"
-    width: Annotated[int, Valid("an integer >= 1", is_count)] = 128
-    weight_surrogate: str = "clipped_ste"
-    norm: Norm = "auto"
-    identity: float | Numbers = 0.0
+    neuron: Annotated[str | None, Only(SPIKING)] = None
     epochs: Count = 8
-    batch_size: Count = 32
-    n_time_bins: Count = 10
-    schedule: Schedule = "constant"
-    anneal: str | Several = "none"
-    alpha_end: Positive = 20.0
-    train_fraction: Annotated[float, within(0, 1, "(]")] = 1.0
-    folds: Folds = None
-    device: Device = "auto"
+
+
+SHARED = tuple(field.name for field in fields(Shared) if field.name not in (*_VARIED, *_UNUSED))
+"""The fields of a run that a study takes as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings(Compared):
+class StudySettings(Checked):
     """What a study compares: all combinations of the values below.
 
-    The other attributes are those of `Compared`.
-
     Attributes:
-        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
+        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits. With several, the
+            `data_root` is a folder with a subfolder for each, by name.
         surrogates: specifications such as "htaf(beta=8)" or snntorch.atan; the first is the baseline of the tests. For
             images also relu, the floating-point twin. Without them, five of the field, others for images.
         anneal: what is annealed, none, hardness or alpha; one or several.
+        alpha_end: last alpha, with anneal alpha.
         identity: multiples of the identity in the weights at the start.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.
         depths: numbers of hidden layers.
+        width: neurons per hidden layer.
         lrs: learning rates.
-        seeds: number of seeds, 0, 1, …; at least 3 for a claim.
+        match: quantity made equal for all surrogates: none, peak, half_width or area.
+        reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
+        seeds: number of seeds, 0, 1, …; at least 3 for a claim. With folds, seed s tests on fold s modulo their number.
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
         select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
             Without it, all select.
@@ -84,10 +63,14 @@ class StudySettings(Compared):
     dataset: Several = None  # type: ignore[assignment]
     surrogates: Several = None  # type: ignore[assignment]
     anneal: Several = ("none",)
+    alpha_end: Positive = 20.0
     identity: Numbers = (0.0,)
     slopes: Numbers = (1.0,)
     depths: tuple[int, ...] = (2,)
+    width: Annotated[int, Valid("an integer >= 1", is_count)] = 128
     lrs: Numbers = (1e-3,)
+    match: Match = "peak"
+    reference: str = "htaf"
     seeds: Annotated[int, Valid("an integer >= 1", is_count)] = 5
     select: Literal["none", "val"] = "none"
     select_seeds: int | None = None
