@@ -310,9 +310,8 @@ def complete(
                 _check_restorable(out, model, config)
             for name in (RESULT, CURVES, CONFUSION, *results):
                 (out / name).unlink(missing_ok=True)
-            write_json(
-                out / CONFIG, asdict(config)
-            )  # first, as it makes the folder that of a run, which can be resumed
+            # First, as it makes the folder that of a run, which can be resumed.
+            write_json(out / CONFIG, asdict(config))
             write_json(out / DATA, data)
     fold = getattr(config, "fold", None)
     with penalty(model) as added:
