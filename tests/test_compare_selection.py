@@ -6,7 +6,7 @@ import pytest
 import torch
 from studies import one_trial
 
-from htaf_snn.compare import Settings, Study, report, selection
+from htaf_snn.compare import Settings, Study, findings, report, selection
 from htaf_snn.compare import trial as trial_module
 
 SMALL = {"model": "dhn", "width": 8, "epochs": 1, "batch_size": 256}
@@ -110,13 +110,13 @@ def test_the_table_has_one_row_per_arm(finished):
     assert all(row["plateau"] in (1.0, 10.0) for row in rows)
     assert (rows[2]["stretch"], rows[2]["cosine_end"], rows[2]["at_zero"], rows[2]["slope"]) == (None, None, None, 1.0)
     for row in rows:
-        own = [entry["result"] for entry in trials if selection.pick(entry["config"], report._KEY) == tuple(
-            row[name] for name in report._KEY)]  # fmt: skip
+        own = [entry["result"] for entry in trials if selection.pick(entry["config"], findings.KEY) == tuple(
+            row[name] for name in findings.KEY)]  # fmt: skip
         accuracies = [result["test_accuracy"] for result in own]
         assert row["mean"] == pytest.approx(sum(accuracies[1:]) / 2)
         assert row["hardening_gap"] == 0.0
-    assert len(report.grid(trials)) == 10
-    assert set(report.ranks(finished.settings, trials)) == {"htaf", "htaf, hardness annealed", "relu"}
+    assert len(findings.grid(trials)) == 10
+    assert set(findings.ranks(finished.settings, trials)) == {"htaf", "htaf, hardness annealed", "relu"}
 
 
 def test_the_page_says_how_arms_were_chosen(finished):
@@ -165,9 +165,9 @@ def test_alpha_ends_where_it_is_told_to_whatever_the_slope():
 def test_a_row_without_a_partner_is_no_baseline():
     settings = Settings.of(model="dhn", surrogates=["htaf", "relu"], slopes=[0.5, 2.0], seeds=1, width=4, epochs=1)
     results = [{"config": config.config(), "result": RESULT} for config in settings.trials()]
-    claims = {(row["surrogate"], row["slope"]): row["claim"] for row in report.table(settings, results)}
+    claims = {(row["surrogate"], row["slope"]): row["claim"] for row in findings.table(settings, results)}
     assert claims == {("htaf", 0.5): "baseline", ("htaf", 2.0): "baseline", ("relu", 1.0): "not compared"}
-    assert report.ranks(settings, results) == {}
+    assert findings.ranks(settings, results) == {}
 
 
 def test_a_selection_that_still_runs_has_no_report(tmp_path):
@@ -182,8 +182,8 @@ def test_trials_of_another_selection_are_left_alone(tmp_path):
     assert study.counts()["waiting"] == 24
     study = Study(tmp_path, surrogates=["htaf"], seeds=3, select_seeds=1, **SELECTING, **SMALL)
     assert study.counts()["waiting"] == 8
-    taken = [study._take()[0] for _ in range(8)]
-    assert {entry.user_attrs["config"]["seed"] for entry in taken} == {0} and study._take() == []
+    taken = [study.queue.take(study._wanted)[0] for _ in range(8)]
+    assert {entry.config["seed"] for entry in taken} == {0} and study.queue.take(study._wanted) == []
 
 
 def test_the_second_stage_is_run_too_if_another_machine_added_it(tmp_path):

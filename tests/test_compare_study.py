@@ -25,8 +25,7 @@ from commands import run
 from studies import one_trial
 from test_training import recordings  # noqa: F401
 
-from htaf_snn.compare import Settings, Study, report, stacking, trial
-from htaf_snn.compare import study as study_module
+from htaf_snn.compare import Settings, Study, findings, queue, report, stacking, trial
 from htaf_snn.compare.study import SETTINGS
 from htaf_snn.surrogate import Rescaled
 
@@ -62,7 +61,7 @@ def without_times(results):
 def test_every_combination_is_tried_once(finished):
     configs = [trial["config"] for trial in finished.results()]
     assert configs == json.loads(json.dumps([trial.config() for trial in finished.settings.trials()]))
-    states = [entry.state.name for entry in finished._study.get_trials()]
+    states = [entry.state.name for entry in finished.queue._study.get_trials()]
     assert states == ["COMPLETE"] * 18
 
 
@@ -80,7 +79,7 @@ def test_continuing_changes_nothing(finished):
     assert again.settings == finished.settings
     assert again.run(workers=2, progress=False)["finished"] == 18
     assert without_times(again.results()) == before
-    assert len(again._study.get_trials()) == 18
+    assert len(again.queue._study.get_trials()) == 18
 
 
 def test_other_settings_are_refused_and_shown(finished):
@@ -113,8 +112,8 @@ def test_the_table(finished):
         assert row["gain"] == pytest.approx(1 / row["slope"], rel=1e-6)
     assert {row["surrogate"] for row in rows if row["fault"]} == {"snntorch.atan", "norse.super"}
     assert (
-        set(report.ranks(finished.settings, finished.results()))
-        == set(report.areas(finished.settings, rows))
+        set(findings.ranks(finished.settings, finished.results()))
+        == set(findings.areas(finished.settings, rows))
         == set(SURROGATES)
     )
 
@@ -128,7 +127,7 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
         for name, values in scores.items()
     }
     del cells["set", 2, "b", "none", 0.0, 1.0, 1e-3][0], cells["set", 2, "c", "none", 0.0, 1.0, 1e-3][1]
-    comparisons = report._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
+    comparisons = findings._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
     lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
 
@@ -253,7 +252,7 @@ RUN = "import sys; from htaf_snn.compare import Study; Study(sys.argv[1]).run(wo
 
 def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, monkeypatch, one_thread):
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 3)):
-        monkeypatch.setattr(study_module, name, seconds)
+        monkeypatch.setattr(queue, name, seconds)
     Study(tmp_path, **finished.settings.as_dict())
     for moment in (5.0, random.Random(0).uniform(4, 8)):
         process = subprocess.Popen([*PYTHON, RUN, str(tmp_path)], start_new_session=True)
@@ -265,18 +264,18 @@ def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, mo
     killed = Study(tmp_path)
     killed.work()
     assert without_times(killed.results()) == without_times(finished.results())
-    states = [entry.state.name for entry in killed._study.get_trials()]
+    states = [entry.state.name for entry in killed.queue._study.get_trials()]
     assert states.count("COMPLETE") == 18
 
 
 def test_a_trial_of_a_process_killed_before_its_first_step_is_requeued(tmp_path, monkeypatch):
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 1)):
-        monkeypatch.setattr(study_module, name, seconds)
+        monkeypatch.setattr(queue, name, seconds)
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
-    assert len(study._take()) == 1
+    assert len(study.queue.take(study._wanted)) == 1
     assert study.counts()["running"] == 1
     time.sleep(2.1)
-    study._requeue_stale()
+    study.queue.requeue_stale()
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
@@ -297,9 +296,9 @@ def test_an_interrupted_study_requeues_its_trials(tmp_path):
 def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, number):
     Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
     stopped = (
-        "import os, signal, sys; from htaf_snn.compare import study; took = study.Study._take\n"
-        f"def take(self, stack): taken = took(self, stack); os.kill(os.getpid(), {int(number)}); return taken\n"
-        "study.Study._take = take; signal.signal(signal.SIGTERM, study._exit)\n"
+        "import os, signal, sys; from htaf_snn.compare import queue, study; took = queue.Queue.take\n"
+        f"def take(*given): taken = took(*given); os.kill(os.getpid(), {int(number)}); return taken\n"
+        "queue.Queue.take = take; signal.signal(signal.SIGTERM, study.stop)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler); study.Study(sys.argv[1]).work()"
     )
     worker = subprocess.run([*PYTHON, stopped, str(tmp_path)], stderr=subprocess.PIPE, text=True)
@@ -424,7 +423,7 @@ def test_two_machines_share_a_server(postgres, finished, tmp_path):
     both = [subprocess.Popen([*PYTHON, code, str(tmp_path / name), *options]) for name in "ab"]
     assert [process.wait(120) for process in both] == [0, 0]
     study = Study(tmp_path / "a", storage=postgres)
-    assert [entry.state.name for entry in study._study.get_trials()].count("COMPLETE") == 9
+    assert [entry.state.name for entry in study.queue._study.get_trials()].count("COMPLETE") == 9
     expected = [trial for trial in finished.results() if trial["config"]["slope"] == 2.0]
     assert without_times(study.results()) == without_times(expected)
 
@@ -564,7 +563,7 @@ def test_a_study_is_the_same_wherever_its_data_are(tmp_path, recordings):  # noq
 
 def test_a_study_of_an_earlier_version_says_what_to_do(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
-    study_module._add(study._study, {"dataset": "saccade-digits", "width": 8, "depth": 2})
+    queue._add(study.queue._study, {"dataset": "saccade-digits", "width": 8, "depth": 2})
     with pytest.raises(
         ValueError, match="expected a study of this version, got an earlier one's; repeat htaf-snn compare"
     ):

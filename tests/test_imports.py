@@ -53,7 +53,7 @@ ONLY_IN = {
     "requests": {"neuromorphic_datasets/_download.py"},
     "torchvision": {"neuromorphic_datasets/_image_files.py", "htaf_snn/training/augmenting.py"},
     "matplotlib": {f"htaf_snn/{name}.py" for name in ("plots", "profile", "compare/figures", "surrogate/suggestions")},
-    "optuna": {"htaf_snn/compare/study.py"},
+    "optuna": {"htaf_snn/compare/queue.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},
     "onnxruntime": {"htaf_snn/deploy/export.py"},
     "onnxscript": {"htaf_snn/deploy/export.py"},

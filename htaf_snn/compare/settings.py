@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
@@ -16,6 +17,7 @@ from ..configuration import SHARED, AnnealOf, Run, Shared, StudySettings, is_cou
 from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing
+from .queue import ELSEWHERE
 from .trial import TWIN, Trial
 
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
@@ -59,6 +61,25 @@ class Settings(StudySettings):
             raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
         shared = Shared(**{name: value for name, value in values.items() if name not in own})
         return cls(**{name: value for name, value in values.items() if name in own}, shared=shared)
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Return the settings in a study's file.
+
+        Raises:
+            ValueError: if the file is damaged.
+        """
+        try:
+            return cls.of(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: expected the settings of a study, got {error}") from error
+
+    def changes(self, before: Settings) -> list[str]:
+        """Return in words what makes another study of these settings than of those before; more seeds do not."""
+        now, then = self.as_dict(), before.as_dict()
+        free = {*ELSEWHERE, "select", "select_seeds", *(["seeds"] if self.seeds > before.seeds else [])}
+        names = [name for name in now if now[name] != then[name] and name not in free]
+        return [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values of which `of` makes these settings."""

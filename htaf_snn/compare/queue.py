@@ -1,0 +1,229 @@
+"""The trials of a study in a database, taken by workers. Optuna, and its private names, stand here alone.
+
+A worker takes a waiting trial by setting its state, in which only one worker can succeed, and sends heartbeats while it
+trains. When they stop, other workers requeue the trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
+STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
+# What may differ between the machines that share a study; the device changes results only by rounding.
+ELSEWHERE = ("device", "data_root", "download")
+_NAME = "htaf-snn compare"
+_HEARTBEAT_S = 5
+_GRACE_S = 20
+
+
+class Entry(NamedTuple):
+    """A trial in the database.
+
+    Attributes:
+        number: of the entry.
+        key: digits that identify the trial, see `key_of`.
+        config: as `trial.Trial.config` gives it.
+        state: waiting, running, finished or failed.
+        found: what was stored of a trial that ended: "result", "versions" and "finished", or "error" and "traceback".
+    """
+
+    number: int
+    key: str
+    config: dict[str, Any]
+    state: str
+    found: dict[str, Any]
+
+
+def key_of(config: Mapping[str, Any]) -> str:
+    """Return digits that identify the trial of a configuration, on whatever machine it runs."""
+    identity = {name: value for name, value in config.items() if name not in ELSEWHERE}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Queue:
+    """The trials of a study.
+
+    Args:
+        url: of the database.
+        lock: path of a file that processes of one machine lock.
+
+    Within `database_errors` faults of the database are reported in one line.
+    """
+
+    def __init__(self, url: str, lock: Path):
+        import optuna
+
+        self._lock = lock
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            timeout = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
+            with self._locked():
+                self._storage = optuna.storages.RDBStorage(
+                    url,
+                    engine_kwargs=timeout,
+                    heartbeat_interval=_HEARTBEAT_S,
+                    grace_period=_GRACE_S,
+                    heartbeat_stale_trial_callback=_requeue,
+                )
+                self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
+
+    def _locked(self) -> contextlib.AbstractContextManager:
+        from filelock import FileLock
+
+        return FileLock(self._lock)
+
+    def entries(self) -> dict[str, Entry]:
+        """Return one entry per trial, by its key: the first that was not requeued.
+
+        Two machines that started at the same time may both have added a trial; only the first entry counts.
+        """
+        entries: dict[str, Entry] = {}
+        for frozen in self._study.get_trials(deepcopy=False):
+            found = frozen.user_attrs
+            is_requeued = frozen.state.name == "FAIL" and "error" not in found
+            key = key_of(found["config"])
+            if not is_requeued and key not in entries:
+                entries[key] = Entry(frozen._trial_id, key, found["config"], STATES[frozen.state.name], found)
+        return entries
+
+    def add_missing(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Add the trials, by their keys, that are not in the database; return whether there were any."""
+        with self._locked():
+            known = {key_of(frozen.user_attrs["config"]) for frozen in self._study.get_trials(deepcopy=False)}
+            missing = [config for key, config in configs.items() if key not in known]
+            for config in missing:
+                _add(self._study, config)
+        return bool(missing)
+
+    def take(self, keys: Collection[str], stacks: bool = False) -> list[Entry]:
+        """Take a waiting trial with one of the keys for this process alone; if asked, also its other seeds."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        taken: list[Entry] = []
+        # A server locks the trial's row; SQLite cannot, so two workers could both see it waiting.
+        with self._locked():
+            for entry in self.entries().values():
+                if entry.state != "waiting" or entry.key not in keys:
+                    continue
+                if taken and not (stacks and _without_seed(entry) == _without_seed(taken[0])):
+                    continue
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    # Before the state is set: without a heartbeat nobody would notice if this process were killed.
+                    self._storage.record_heartbeat(entry.number)
+                    if self._storage.set_trial_state_values(entry.number, TrialState.RUNNING):
+                        taken.append(entry)
+        return taken
+
+    def finish(self, entry: Entry, result: dict[str, Any]) -> None:
+        """Store the result of a trial, with the versions of the packages."""
+        from optuna.trial import TrialState
+
+        finished = datetime.now().isoformat(timespec="seconds")
+        self._store(entry, result=result, finished=finished, versions=versions())
+        self._storage.set_trial_state_values(entry.number, TrialState.COMPLETE, [result["test_accuracy"]])
+
+    def fail(self, entry: Entry, error: str, traceback: str) -> None:
+        """Store why a trial failed; it is not repeated."""
+        from optuna.trial import TrialState
+
+        self._store(entry, error=error, traceback=traceback)
+        self._storage.set_trial_state_values(entry.number, TrialState.FAIL)
+
+    def _store(self, entry: Entry, **values: Any) -> None:
+        for name, value in values.items():
+            self._storage.set_trial_user_attr(entry.number, name, value)
+
+    def requeue(self, entry: Entry) -> None:
+        """Let others run a trial that this process has taken, unless it has just ended."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(entry.number, TrialState.FAIL)
+            _add(self._study, entry.config)
+
+    def requeue_stale(self) -> None:
+        """Let others run the trials whose heartbeats have stopped."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)
+
+    @contextlib.contextmanager
+    def heartbeats(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Send heartbeats immediately, and then every few seconds while the block runs."""
+        done = threading.Event()
+
+        def beat() -> None:
+            for entry in entries:
+                self._storage.record_heartbeat(entry.number)
+
+        def beats() -> None:
+            while not done.wait(_HEARTBEAT_S):
+                beat()
+
+        beat()
+        thread = threading.Thread(target=beats, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def _without_seed(entry: Entry) -> str:
+    return key_of(entry.config | {"seed": 0, "fold": None})
+
+
+def _add(study: optuna.Study, config: Mapping[str, Any]) -> None:
+    import optuna
+
+    waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"config": dict(config)})
+    study.add_trial(waiting)
+
+
+def _requeue(study: optuna.Study, frozen: FrozenTrial) -> None:
+    """Add a trial again; Optuna calls this once for each trial whose heartbeats have stopped."""
+    _add(study, frozen.user_attrs["config"])
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the packages that results depend on."""
+    installed = {}
+    for package in PACKAGES:
+        with contextlib.suppress(ImportError):
+            installed[package] = version(package)
+    return installed
+
+
+@contextlib.contextmanager
+def database_errors(url: str) -> Iterator[None]:
+    """Report a damaged, locked or unreachable database in one line."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except ImportError as error:
+        remedy = '; pip install "htaf-snn[postgres]"' if url.startswith("postgresql") else ""
+        raise OSError(f"storage: the database {url} cannot be used: {error}{remedy}") from error
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise OSError(f"storage: the database {url} cannot be used: {reason}") from error
