@@ -341,7 +341,7 @@ def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
         ({"device": "tpu"}, ValueError, "^device: expected one of auto, cpu, cuda, got 'tpu'"),
         ({"match": "size"}, ValueError, "^match: expected one of none"),
         ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
-        ({"colour": "red"}, TypeError, "unknown settings colour"),
+        ({"colour": "red"}, TypeError, "^colour: expected one of .*, got an unknown setting"),
         ({"model": "dhn", "surrogates": ["htaf"], "alpha_end": 4.0}, ValueError, "^alpha_end: 4.0 has no effect"),
     ],
 )
@@ -551,6 +551,20 @@ def test_a_study_takes_the_fields_of_a_run(tmp_path):
     assert "--clip-gradient 1 " in command + " " and "--keep best" in command and "--precision" not in command
     options = shlex.split(command)[4:]
     assert run("compare", "--out", tmp_path, *options).exit_code == 0
+
+
+def test_a_number_is_the_same_as_an_integer(tmp_path):
+    settings = {"surrogates": ["htaf"], "seeds": 1, **SMALL}
+    Study(tmp_path, clip_gradient=1, weight_decay=0, **settings)
+    again = Study(tmp_path, clip_gradient=1.0, weight_decay=0.0, **settings)
+    assert again.settings.shared.clip_gradient == 1.0 and len(again.queue.entries()) == 1
+
+
+def test_the_place_of_the_data_is_kept_where_it_is_not_given(tmp_path, recordings):  # noqa: F811
+    settings = {"dataset": "nmnist", "surrogates": ["htaf"], "seeds": 1, **SMALL}
+    Study(tmp_path, data_root=str(recordings), device="cpu", **settings)
+    shared = Study(tmp_path, **settings).settings.shared
+    assert (shared.data_root, shared.device) == (str(recordings), "cpu")
 
 
 def test_a_study_is_the_same_wherever_its_data_are(tmp_path, recordings):  # noqa: F811

@@ -7,7 +7,8 @@ import torch
 from studies import one_trial
 from test_compare_study import SMALL, STILL, one_thread  # noqa: F401
 
-from htaf_snn.compare import Study, figures, measures, trial
+from htaf_snn.compare import Settings, Study, figures, measures, trial
+from htaf_snn.configuration import Shared
 
 
 class _Recordings:
@@ -66,7 +67,9 @@ def test_surrogates_of_binary_networks_are_compared(tmp_path, model):
     small = STILL | {"batch_size": 64, "schedule": "cosine"}
     study = Study(tmp_path, model=model, seeds=1, anneal=["none", "alpha"], **small)
     assert study.settings.dataset == ("digits",)
-    assert study.run(workers=1, progress=False, stack_seeds=True)["finished"] == len(study.settings.arms()) == 7
+    with pytest.raises(ValueError, match=f"^stack_seeds: model: expected mlp, got {model}"):
+        study.run(stack_seeds=True)
+    assert study.run(workers=1, progress=False)["finished"] == len(study.settings.arms()) == 7
     table = study.table()
     assert all(row["hardening_gap"] == 0.0 for row in table if row["anneal"] == "none")
     [row] = [row for row in table if (row["surrogate"], row["anneal"]) == ("htaf", "alpha")]
@@ -164,7 +167,7 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ),
         ({"select": "val"}, "^select: expected 'none' with one slope and one learning rate, got 'val'"),
         ({"select": "val", "lrs": [1e-3, 1e-2], "folds": 5}, "^select: expected 'none' with folds"),
-        ({"identity": -1}, r"^identity: expected finite numbers >= 0, got \[-1\]"),
+        ({"identity": -1}, r"^identity: expected finite numbers >= 0, got \[-1.0\]"),
         ({"identity": [0, 1], "depths": [1]}, "^identity: 1.0 has no effect without two hidden layers"),
         ({"model": "bnn", "surrogates": ["relu", "htaf"], "weight_surrogate": "magic"}, "magic"),
         ({"surrogates": ["htaf", "relu"]}, "^surrogates: 'relu', the floating-point twin, is only for bnn, dhn"),
@@ -177,12 +180,31 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
         ({"val_fraction": 0.0}, "^val_fraction: expected more than 0 for a study"),
         ({"loss": "tet", "model": "dhn"}, "^loss: 'tet' has no effect on the model dhn"),
         ({"neuron": "magic"}, "^neuron: expected"),
+        ({"neuron": "lif_refrac"}, "^surrogate: expected one of htaf_snn .* for lif_refrac"),
     ],
 )
 def test_wrong_settings_of_binary_studies(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         Study(tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_study_varies_is_not_shared():
+    for field in ({"lr": 0.5}, {"library": "snntorch"}, {"early_stopping": 3}):
+        with pytest.raises(ValueError, match=f"^shared: expected no {next(iter(field))}, which a study varies"):
+            Settings(shared=Shared(**field))
+
+
+def test_validation_is_of_the_network_that_is_tested(one_thread):
+    result = trial.run(one_trial(keep="best", **SMALL | {"epochs": 4, "lr": 0.1}))
+    accuracies = [line["val_accuracy"] for line in result["curves"]]
+    assert result["val_accuracy"] == max(accuracies) != accuracies[-1]
+
+
+def test_a_check_leaves_the_random_state_alone(tmp_path):
+    before = torch.get_rng_state()
+    Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_time_per_step_is_that_of_the_fastest_epoch(monkeypatch, one_thread):
@@ -195,7 +217,7 @@ def test_the_time_per_step_is_that_of_the_fastest_epoch(monkeypatch, one_thread)
     monkeypatch.setattr(trial.training, "fit", fit)
     config = one_trial(**SMALL | {"epochs": 3})
     steps = len(trial.training.make_loaders(config.run)[0])
-    assert trial.run(config)["times"]["ms_per_step"] == 2000 / steps
+    assert trial.run(config)["times"]["ms_per_batch"] == 2000 / steps
 
 
 def test_the_memory_of_a_gpu_is_its_own(monkeypatch):

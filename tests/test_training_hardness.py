@@ -225,7 +225,9 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
 
 def test_seeds_whose_surrogates_learn_are_not_stacked():
     configs = [one_trial("htaf(learn=('alpha',))", seed=seed, **SMALL) for seed in (0, 1)]
-    with pytest.raises(stacking.StackingError, match=r"^surrogate: expected one without parameters that learn"):
+    with pytest.raises(
+        stacking.StackingError, match=r"^surrogate, neuron: expected them without parameters that learn"
+    ):
         stacking.run(configs)
     configs = [one_trial(norm="batch", seed=seed, **SMALL) for seed in (0, 1)]
     with pytest.raises(stacking.StackingError, match=r"^norm: expected none, as BatchNorm's statistics are not"):

@@ -20,9 +20,9 @@ COLUMNS = {
     "anneal": ("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
     "identity": ("identity", "multiple of the identity in the weights at the start"),
     "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
-    "lr": ("lr", "learning rate of Adam"),
+    "lr": ("lr", "learning rate"),
     "seeds": ("seeds", "finished trials"),
-    "mean": ("test accuracy", "mean over seeds, after the last epoch"),
+    "mean": ("test accuracy", "mean over seeds, of the network that is kept: by default that of the last epoch"),
     "t_low": ("95 % from", "lower end of Student's t interval of the mean, which may extend beyond 0 to 1"),
     "t_high": ("to", "upper end of Student's t interval of the mean"),
     "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
@@ -39,24 +39,30 @@ COLUMNS = {
     "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
     "effect": ("effect d", "Cohen's d of the paired differences"),
     "claim": ("claim", "conclusion at the 5 % level"),
-    "val_accuracy": ("val.", "validation accuracy after the last epoch"),
+    "val_accuracy": ("val.", "validation accuracy of that network"),
     "spike_rate": ("spike rate", "fraction of outputs above 0 over neurons and time steps, on the test part"),
     "dead": ("dead", "fraction of neurons whose output is never above 0 on the test part"),
     "saturated": ("saturated", "fraction of neurons whose output is above 0 in at least 95 % of the time steps"),
-    "gradient_ratio": ("first / last gradient", "ratio of the norms at the first and the last layer, before training"),
-    "cosine_end": ("cosine", "between the gradients after training of this and the reference surrogate, on one batch"),
+    "gradient_ratio": (
+        "first / last gradient",
+        "ratio of the norms of the cross-entropy's gradient at the first and the last layer, before training",
+    ),
+    "cosine_end": (
+        "cosine",
+        "between the cross-entropy's gradients after training of this and the reference surrogate, on one batch",
+    ),
     "acs": ("ACs", "accumulations per sample, NeuroBench's effective operations"),
     "energy_nj": ("energy, nJ", "per sample, at 0.9 pJ per AC and 4.6 pJ per MAC (45 nm, Horowitz 2014)"),
     "hardening_gap": ("hardening gap", "accuracy at the surrogate's hardness minus that of the hard network"),
     "stretch": ("stretch", "factor of the argument that matched the surrogate to the reference"),
     "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
     "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),
-    "ms_per_step": ("ms per step", "time per training step in the fastest epoch, validation included"),
+    "ms_per_batch": ("ms per batch", "time per batch of the fastest epoch, validation included"),
     "peak_mb": ("peak MB", "peak memory: of tensors on the GPU, or of the worker's process so far"),
     "fault": ("known fault", "a fault of the library's surrogate"),
 }
 """Heading and meaning of each column of the table."""
-TIMES = ("ms_per_step", "peak_mb")
+TIMES = ("ms_per_batch", "peak_mb")
 """Columns that are not reproducible."""
 
 

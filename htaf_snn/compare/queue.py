@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
 STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
 # What may differ between the machines that share a study; the device changes results only by rounding.
-ELSEWHERE = ("device", "data_root", "download")
+ELSEWHERE = ("device", "data_root")
 _NAME = "htaf-snn compare"
 _HEARTBEAT_S = 5
 _GRACE_S = 20

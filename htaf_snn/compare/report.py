@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import _files, _pages, training
-from ..configuration import Shared
+from ..configuration import SHARED, Shared
 from . import figures, findings, selection, statistics
 from .settings import Settings
 
@@ -135,7 +135,8 @@ def command(settings: Settings) -> str:
     parts = ["htaf-snn", "compare", "--out", "DIR"]
     default = Shared(model=settings.shared.model)
     for name, value in settings.as_dict().items():
-        if value is not None and (name == "model" or value != getattr(default, name, None)):
+        is_default = name in SHARED and name != "model" and value == getattr(default, name)
+        if value is not None and not is_default:
             values = value if isinstance(value, tuple) else (value,)
             parts += [f"--{name.replace('_', '-')}", *([] if value is True else [",".join(map(_exactly, values))])]
     return shlex.join(parts)

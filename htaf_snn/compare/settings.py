@@ -13,6 +13,7 @@ import torch
 
 from .. import hardening, training
 from .._checks import check_choice
+from .._hints import did_you_mean
 from ..configuration import SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
 from ..training.folder import device_of
@@ -51,14 +52,17 @@ class Settings(StudySettings):
     def of(cls, **values: Any) -> Settings:
         """Return the settings of these values: the study's own, and fields of a `Run` that all trials share.
 
+        The fields of a run are `configuration.SHARED`: all but those that a study varies, and library, dropout,
+        early_stopping, log and download.
+
         Raises:
             TypeError: if there is no such setting.
             ValueError: as for the class.
         """
         own = {field.name for field in fields(StudySettings)}
-        unknown = values.keys() - own - {*SHARED}
-        if unknown:
-            raise TypeError(f"Study: unknown settings {', '.join(sorted(unknown))}")
+        for name in values.keys() - own - {*SHARED}:
+            known = ", ".join(sorted({*own, *SHARED}))
+            raise TypeError(f"{name}: expected one of {known}, got an unknown setting{did_you_mean(name, known)}")
         shared = Shared(**{name: value for name, value in values.items() if name not in own})
         return cls(**{name: value for name, value in values.items() if name in own}, shared=shared)
 
@@ -85,6 +89,7 @@ class Settings(StudySettings):
         """Return the values of which `of` makes these settings."""
         values = asdict(self)
         shared = values.pop("shared")
+        # The model first, as the rest depends on it.
         return {"model": shared["model"]} | values | {name: shared[name] for name in SHARED}
 
     def __post_init__(self):
@@ -119,6 +124,9 @@ class Settings(StudySettings):
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
         if TWIN in self.surrogates and spiking:
             raise ValueError(f"surrogates: {TWIN!r}, the floating-point twin, is only for bnn, dhn")
+        for name, value in asdict(self.shared).items():
+            if name not in SHARED and value != getattr(Shared(model=model), name):
+                raise ValueError(f"shared: expected no {name}, which a study varies or does not use, got {value!r}")
         if not self.shared.val_fraction:
             raise ValueError("val_fraction: expected more than 0 for a study, which shows validation accuracies, got 0")
         self._check_arms()
@@ -164,10 +172,12 @@ class Settings(StudySettings):
             if surrogate is not None:
                 check_annealing(trial.run, surrogate)
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
-        # Refuses an unknown neuron, or surrogate of weights.
+        # A neuron, or a surrogate of weights, may be unknown, or not take a surrogate that is stretched.
         first = next((trial for trial in trials.values() if trial.surrogate != TWIN), None)
         if first is not None:
-            training.make_model(first.run, (1, 1, 1), 2, "htaf")
+            with torch.random.fork_rng(), torch.no_grad():
+                net = training.make_model(first.run, (1, 1, 1), 2, first.rescaled()).eval()
+                net(torch.zeros(1, 1, 1, 1, 1) if model in training.SPIKING else torch.zeros(1, 1, 1, 1))
 
     @property
     def selecting_seeds(self) -> int:

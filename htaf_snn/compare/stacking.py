@@ -31,15 +31,16 @@ def run(trials: Sequence[Trial]) -> list[dict]:
         One result per trial, each with an equal share of the time.
 
     Raises:
-        StackingError: if the networks are not spiking ones, have BatchNorm or neurons that learn, are trained with more
-            than Adam, the seeds' parts of the data have different sizes, or a gradient is not finite; separate runs
-            then report which seed's.
+        StackingError: if the networks are not spiking ones, have BatchNorm or neurons that learn, are trained by
+            another recipe than plain Adam, the seeds' parts of the data have different sizes, or a gradient is not
+            finite; separate runs then report which seed's.
     """
     start = time.perf_counter()
-    _check(trials[0])
+    check(trials[0])
     stacked = [trial.prepare(one) for one in trials]
     if any(True for neuron in stacked[0].model.neurons for _ in neuron.parameters()):
-        raise StackingError(f"surrogate: expected one without parameters that learn, got {trials[0].surrogate}")
+        neuron = f"{trials[0].surrogate} in {trials[0].run.neuron}"
+        raise StackingError(f"surrogate, neuron: expected them without parameters that learn, got {neuron}")
     sizes = [len(prepared.loaders[0].dataset) for prepared in stacked]
     if len(set(sizes)) > 1:
         raise StackingError(f"seeds: expected training parts of one size, got {sizes}")
@@ -53,7 +54,7 @@ def run(trials: Sequence[Trial]) -> list[dict]:
     ]
 
 
-def _check(first: Trial) -> None:
+def check(first: Trial) -> None:
     """Raise StackingError for a network or a recipe that a stack does not heed."""
     recipe = first.run
     if recipe.model != "mlp":

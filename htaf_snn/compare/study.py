@@ -20,7 +20,7 @@ from .. import _files
 from ..training import Processes
 from ..training.folder import device_of
 from . import findings, report, selection, stacking, trial
-from .queue import Entry, Queue, database_errors, key_of
+from .queue import ELSEWHERE, Entry, Queue, database_errors, key_of
 from .settings import Settings
 from .trial import Trial
 
@@ -62,7 +62,8 @@ class Study:
         self.storage = storage or f"sqlite:///{self.out.resolve() / 'study.db'}"
         with database_errors(self.storage):
             self.queue = Queue(self.storage, self.out / ".study.lock")
-            if any("hidden" not in entry.config for entry in self.queue.entries().values()):
+            names = self.settings.trials()[0].config().keys()
+            if any(entry.config.keys() != names for entry in self.queue.entries().values()):
                 again = report.command(self.settings)
                 raise ValueError(f"{out}: expected a study of this version, got an earlier one's; repeat {again}")
             self._add_missing()
@@ -75,6 +76,8 @@ class Study:
         before = Settings.read(path) if path.is_file() else None
         if before is not None and not values:
             return before
+        if before is not None:
+            values = {name: value for name, value in before.as_dict().items() if name in ELSEWHERE} | values
         settings = Settings.of(**values)
         changed = [] if before is None else settings.changes(before)
         if changed:
@@ -98,13 +101,13 @@ class Study:
     def _add_missing(self) -> bool:
         """Add the trials that are to run and are not in the database yet; return whether there were any."""
         # A study that selects otherwise now may have more trials in the database.
-        self._wanted = {key_of(trial.config()): trial for trial in self._trials()}
-        return self.queue.add_missing({key: trial.config() for key, trial in self._wanted.items()})
+        self._wanted = {key_of(one.config()): one for one in self._trials()}
+        return self.queue.add_missing({key: one.config() for key, one in self._wanted.items()})
 
     def _trials(self) -> list[Trial]:
         """Return all trials that are to run: those that select, and once these have ended, the others."""
         trials, entries = self.settings.trials(), self.queue.entries()
-        keys = [key_of(trial.config()) for trial in trials]
+        keys = [key_of(one.config()) for one in trials]
         ended = (key in entries and entries[key].state in ("finished", "failed") for key in keys)
         if self.settings.select == "none" or not all(ended):
             return trials
@@ -137,8 +140,13 @@ class Study:
 
         Raises:
             RuntimeError: if a worker itself fails.
-            ValueError: if stack_seeds is set under `torchrun`.
+            ValueError: if stack_seeds is set under `torchrun`, or the trials cannot be stacked, see `stacking.run`.
         """
+        if stack_seeds:
+            try:
+                stacking.check(self.settings.trials()[0])
+            except stacking.StackingError as error:
+                raise ValueError(f"stack_seeds: {error}") from None
         processes = Processes.launched(device_of(self.settings.shared.device).type)
         if processes is not None:
             if stack_seeds:
@@ -284,7 +292,7 @@ class Study:
         return self._found("failed", [*self._wanted.values()], "config", "error")
 
     def _found(self, state: str, trials: Sequence[Trial], *names: str) -> list[dict]:
-        entries, keys = self.queue.entries(), [key_of(trial.config()) for trial in trials]
+        entries, keys = self.queue.entries(), [key_of(one.config()) for one in trials]
         own = [entries[key] for key in keys if key in entries and entries[key].state == state]
         return [{name: entry.found[name] for name in names} for entry in own]
 

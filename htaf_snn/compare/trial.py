@@ -17,6 +17,7 @@ from .. import hardening, training
 from ..configuration import Run
 from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
+from ..training.loop import best_epoch
 from .matching import rescaled
 from .measures import Network, activity, batch_gradient, cosine
 
@@ -34,9 +35,9 @@ class Trial:
     """
 
     run: Run
-    slope: float = 1.0
-    match: str = "none"
-    reference: str = "htaf"
+    slope: float
+    match: str
+    reference: str
 
     @property
     def surrogate(self) -> str:
@@ -80,7 +81,7 @@ def run(trial: Trial, processes: training.Processes | None = None) -> dict:
         "gradient_layers_end": after it;
         "cosine_start", "cosine_end": cosine with the gradient of the reference surrogate before and after training, on
         one batch, None for the twin; "smooth_test_accuracy", "hardening_gap"; "times":
-        {"seconds", "ms_per_step": in the fastest epoch, as the first ones compile, validation included, "peak_mb"}}.
+        {"seconds", "ms_per_batch": in the fastest epoch, as the first ones compile, validation included, "peak_mb"}}.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: if the surrogate, the data set or the training raises it.
@@ -102,7 +103,7 @@ def run(trial: Trial, processes: training.Processes | None = None) -> dict:
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {trial.surrogate}") from None
-    result = finish(prepared, curves)
+    result = finish(prepared, curves, processes)
     device = next(model.parameters()).device
     return {**result, "times": times(train, time.perf_counter() - start, curves, device)}
 
@@ -132,17 +133,18 @@ def prepare(trial: Trial, processes: training.Processes | None = None) -> Prepar
     return Prepared(trial, model, loaders, batch, measured, recipe, before_step)
 
 
-def finish(prepared: Prepared, curves: list[dict]) -> dict:
+def finish(prepared: Prepared, curves: list[dict], processes: training.Processes | None = None) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
+    kept = best_epoch(curves) if prepared.recipe.keeps_best else len(curves)
     model = prepared.model
     train, _, test = prepared.loaders
     after = batch_gradient(model, *prepared.batch)
-    tested = training.runs.test(model, train, test)
+    tested = training.runs.test(model, train, test, processes)
     with hardening.hard(model):
         active = activity(model, test)
     return {
-        "train_accuracy": curves[-1]["train_accuracy"],
-        "val_accuracy": curves[-1]["val_accuracy"],
+        "train_accuracy": curves[kept - 1]["train_accuracy"],
+        "val_accuracy": curves[kept - 1]["val_accuracy"],
         **tested,
         **active,
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
@@ -160,7 +162,7 @@ def times(train: Sized, seconds: float, curves: list[dict], device: torch.device
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "seconds": seconds,
-        "ms_per_step": 1e3 * min(line["seconds"] for line in curves) / len(train),
+        "ms_per_batch": 1e3 * min(line["seconds"] for line in curves) / len(train),
         "peak_mb": peak_mb,
     }
 

@@ -5,7 +5,7 @@ what a study varies. Nothing here imports torch, so that a command shows its hel
 """
 
 from .checking import constraints, is_count, is_number, require
-from .fields import ANNEALED_BY, AUGMENTATIONS, AnnealOf, Match
+from .fields import AUGMENTATIONS, AnnealOf, Match
 from .files import read_file
 from .run import (
     BINARY,
@@ -27,7 +27,6 @@ from .run import (
 from .study import SHARED, Shared, StudySettings
 
 __all__ = [
-    "ANNEALED_BY",
     "AUGMENTATIONS",
     "BINARY",
     "DEEP",

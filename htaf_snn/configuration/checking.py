@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, fields
 from functools import cache
 from os import PathLike
@@ -64,11 +64,15 @@ class Checked:
             require(name, getattr(self, name), *valid)
 
 
+def _hints(kind: Any) -> Iterable[tuple[str, Any]]:
+    return get_type_hints(kind, include_extras=True).items()
+
+
 @cache
 def constraints(kind: Any) -> dict[str, Valid]:
     """Return which values each field of a dataclass takes: its `Valid`, its choices, or its type."""
     found = {}
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    for name, hint in _hints(kind):
         plain, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
         valid = next((extra for extra in extras if isinstance(extra, Valid)), None)
         found[name] = valid or (_one_of(get_args(plain)) if get_origin(plain) is Literal else _of_type(plain))
@@ -78,8 +82,9 @@ def constraints(kind: Any) -> dict[str, Valid]:
 @cache
 def effects(kind: Any) -> dict[str, tuple[str, ...]]:
     """Return the models on which each field that is marked with `Only` has an effect."""
-    hints = get_type_hints(kind, include_extras=True).items()
-    return {name: extra.models for name, hint in hints for extra in get_args(hint)[1:] if isinstance(extra, Only)}
+    return {
+        name: extra.models for name, hint in _hints(kind) for extra in get_args(hint)[1:] if isinstance(extra, Only)
+    }
 
 
 def _one_of(choices: Collection[str]) -> Valid:
@@ -98,10 +103,20 @@ def _of_type(hint: Any) -> Valid:
     return Valid(expected, lambda value: type(value) in kinds)
 
 
+@cache
+def _floats(kind: Any) -> tuple[str, ...]:
+    """Return the fields of a dataclass that take a number that need not be an integer."""
+    hints = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in _hints(kind)}
+    return tuple(name for name, hint in hints.items() if float in (hint, *get_args(hint)))
+
+
 def make_plain(settings: DataclassInstance) -> None:
     """Store the values of settings as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
     for field in fields(settings):
-        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
+        value = plain(getattr(settings, field.name))
+        if type(value) is int and field.name in _floats(type(settings)):
+            value = float(value)  # else equal settings would be stored in two ways
+        object.__setattr__(settings, field.name, value)
 
 
 def plain(value: object) -> object:

@@ -35,5 +35,3 @@ Norm = Literal["auto", "batch", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Log = Literal["none", "tensorboard"]
 Match = Literal["none", "peak", "half_width", "area"]
-# The annealings on which a setting has an effect.
-ANNEALED_BY = {"alpha_end": ("alpha",)}

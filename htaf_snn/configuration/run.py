@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from .checking import Checked, Only, Valid, effects, is_count, plain, require, within
 from .fields import (
-    ANNEALED_BY,
     AUGMENT,
     MAYBE_COUNT,
     MAYBE_DECAY,
@@ -188,12 +187,10 @@ class Recipe(Checked):
         super().__post_init__()
         if self.warmup != type(self).warmup and self.schedule == "constant":
             raise ValueError(f"warmup: {self.warmup!r} has no effect with schedule='constant', only with cosine")
-        for name, anneals in ANNEALED_BY.items():
-            value = getattr(self, name)
-            if self.anneal not in anneals and value != getattr(type(self), name):
-                raise ValueError(
-                    f"{name}: {value!r} has no effect with anneal={self.anneal!r}, only with {' or '.join(anneals)}"
-                )
+        if self.alpha_end != type(self).alpha_end and self.anneal != "alpha":
+            raise ValueError(
+                f"alpha_end: {self.alpha_end!r} has no effect with anneal={self.anneal!r}, only with alpha"
+            )
         if self.label_smoothing and self.loss == "mse":
             raise ValueError(f"label_smoothing: {self.label_smoothing!r} has no effect with loss='mse'")
         if self.compiled and (self.loss == "tet" or self.tbptt is not None):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from .checking import Checked, Only, Valid, is_count
+from .checking import Checked, Valid, is_count
 from .fields import Count, Match, Positive
-from .run import SPIKING, Run
+from .run import Run
 
 Several = tuple[str, ...]
 Numbers = tuple[float, ...]
 _VARIED = ("dataset", "surrogate", "anneal", "alpha_end", "identity", "hidden", "width", "lr", "seed", "fold")
-# The cosine with the reference's gradient needs this package's neurons; curves are averaged over trials.
-_UNUSED = ("library", "dropout", "early_stopping", "log")
+# The cosine with the reference's gradient needs this package's neurons, curves are averaged over trials, no model here
+# has dropout, and trials have neither a folder nor the time to fetch data.
+_UNUSED = ("library", "early_stopping", "dropout", "log", "download")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +23,16 @@ class Shared(Run):
 
     Attributes:
         model: spiking, mlp; of images, bnn (binary) or dhn (deep Heaviside).
+        data_root: folder of a published set; with several, a folder with a subfolder for each, by name.
+        val_fraction: fraction of the training samples held out for validation, in (0, 1).
+        folds: pool all recordings; seed s tests on fold s modulo this number of stratified folds.
+        keep: the network that is tested, of the last epoch or of that with the best validation accuracy.
+        device: auto, cpu or cuda; workers share a GPU.
         neuron: of the spiking network, with its parameters, such as "lif(v_th=0.3)"; by default leaky(beta=0.9).
         epochs: passes over the training data.
     """
 
     model: Literal["mlp", "bnn", "dhn"] = "mlp"
-    neuron: Annotated[str | None, Only(SPIKING)] = None
     epochs: Count = 8
 
 
@@ -40,8 +45,7 @@ class StudySettings(Checked):
     """What a study compares: all combinations of the values below.
 
     Attributes:
-        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits. With several, the
-            `data_root` is a folder with a subfolder for each, by name.
+        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
         surrogates: specifications such as "htaf(beta=8)" or snntorch.atan; the first is the baseline of the tests. For
             images also relu, the floating-point twin. Without them, five of the field, others for images.
         anneal: what is annealed, none, hardness or alpha; one or several.
@@ -53,7 +57,7 @@ class StudySettings(Checked):
         lrs: learning rates.
         match: quantity made equal for all surrogates: none, peak, half_width or area.
         reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
-        seeds: number of seeds, 0, 1, …; at least 3 for a claim. With folds, seed s tests on fold s modulo their number.
+        seeds: number of seeds, 0, 1, …; at least 3 for a claim.
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
         select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
             Without it, all select.

@@ -93,6 +93,7 @@ def _shared_seed(processes: Processes | None) -> int | None:
 def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar: tqdm, seed: int | None = None) -> dict:
     """Train for one epoch, the `epoch`-th counted from 0, and return its metrics; `seed` as of `_shared_seed`."""
     model, processes, every = trainer.model, trainer.processes, trainer.recipe.accumulate
+    scale = trainer.scaler.get_scale()
     model.train()
     total = [0.0, 0.0, 0.0]  # of loss, correct answers and samples
     min_samples, n_updates = _min_samples(model), updates_in_epoch(steps, trainer.recipe)
@@ -130,7 +131,7 @@ def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar:
     if processes is not None:
         processes.average_statistics(model)
         sums, sizes = processes.sum(*sums), processes.sum(*sizes)
-    trainer.check_scale(f"in epoch {epoch + 1}")
+    trainer.check_scale(scale, updates_in_epoch(step + 1, trainer.recipe), f"in epoch {epoch + 1}")
     loss, correct, count = total
     return {"train_loss": loss / count, "train_accuracy": correct / count, "spike_rate": rates.mean(sums, sizes)}
 
@@ -268,7 +269,7 @@ def fit(
             there is nothing to anneal, or as `steps_in_epoch`.
         TypeError, ValueError: as `evaluate`, for inputs, labels and scores.
         FloatingPointError: if the loss or a gradient, which is named, becomes NaN or infinite; on a GPU after one more
-            step, as training does not wait for it.
+            step, as training does not wait for it. In fp16, where such a step is left out, if hardly one is made.
 
     Example:
         >>> import tempfile

@@ -155,12 +155,13 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def check_scale(self, when: str) -> None:
-        """Raise FloatingPointError if the scale of float16 has fallen so far that hardly a step was made."""
-        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+    def check_scale(self, before: float, updates: int, when: str) -> None:
+        """Raise FloatingPointError if float16 left out every step since its scale was `before`, or nearly every one."""
+        # It halves with every step that is left out.
+        if self.scaler.is_enabled() and self.scaler.get_scale() <= max(before / 2**updates, 0.5):
             raise FloatingPointError(
-                f"the gradients in fp16 were NaN or infinite again and again {when}, and such steps are left out; try "
-                "precision bf16 or fp32"
+                "in fp16 steps were left out again and again, as gradients were NaN or infinite (try bf16 or fp32), "
+                f"{when}"
             )
 
     @contextmanager
