@@ -2,32 +2,52 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from htaf_snn.compare import statistics
 
 
-def test_intervals_are_scipys():
+def test_intervals_are_scipys_on_the_scale_of_the_odds():
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 12):
         scores = rng.normal(0.9, 0.02, n)
         summary = statistics.summarise(scores)
-        expected = stats.ttest_1samp(scores, 0).confidence_interval()
-        np.testing.assert_allclose([summary.t_low, summary.t_high], expected, rtol=1e-12)
+        # The half width in accuracy, taken to the logit by its slope at the mean.
+        half = np.ptp(stats.ttest_1samp(scores, 0).confidence_interval()) / 2 / (summary.mean * (1 - summary.mean))
+        expected = special.expit(special.logit(summary.mean) + np.array([-half, half]))
+        np.testing.assert_allclose([summary.low, summary.high], expected, rtol=1e-12)
         np.testing.assert_allclose([summary.mean, summary.std], [scores.mean(), scores.std(ddof=1)], rtol=1e-12)
         if n >= 3:
             assert summary.bootstrap_low <= summary.mean <= summary.bootstrap_high
-            assert summary.bootstrap_high - summary.bootstrap_low < 1.5 * (summary.t_high - summary.t_low)
+            assert summary.bootstrap_high - summary.bootstrap_low < 1.5 * (summary.high - summary.low)
         else:
             assert np.isnan(summary.bootstrap_low)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.5, 0.03), (0.97, 0.01), (0.95, 0.04)])
+def test_the_interval_covers_the_mean_and_stays_within_0_and_1(mean, spread):
+    """Two seeds, as more take the bootstrap's time; the coverage does not depend on their number."""
+    rng = np.random.default_rng(4)
+    weight = mean * (1 - mean) / spread**2 - 1
+    draws = rng.beta(mean * weight, (1 - mean) * weight, (4000, 2))
+    intervals = np.array([(summary.low, summary.high) for summary in map(statistics.summarise, draws)])
+    assert intervals.min() >= 0 and intervals.max() <= 1
+    assert 0.93 < ((intervals[:, 0] <= mean) & (mean <= intervals[:, 1])).mean() < 0.97
+
+
+def test_an_accuracy_is_within_0_and_1():
+    with pytest.raises(ValueError, match=r"^accuracies: expected numbers within 0 and 1, got \[0\.5, 1\.5\]"):
+        statistics.summarise([0.5, 1.5])
+    ones = statistics.summarise([1.0, 1.0])
+    assert ones.low == ones.high == 1.0
 
 
 def test_bootstrap_covers_the_mean():
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(60):
-        summary = statistics.summarise(rng.exponential(1.0, 30))
-        covered += summary.bootstrap_low <= 1 <= summary.bootstrap_high
+        summary = statistics.summarise(rng.beta(8, 2, 30))
+        covered += summary.bootstrap_low <= 0.8 <= summary.bootstrap_high
     assert covered >= 50
 
 
@@ -92,7 +112,7 @@ def test_equal_scores():
     assert (same["b"].p, same["b"].effect, same["b"].claim) == (0.0, np.inf, "better")
     assert same["b"].as_dict()["effect"] is None
     flat = statistics.summarise([0.5, 0.5, 0.5])
-    assert flat.bootstrap_low == flat.bootstrap_high == flat.t_low == 0.5
+    assert flat.bootstrap_low == flat.bootstrap_high == flat.low == 0.5
 
 
 def test_ranks_and_areas():

@@ -104,7 +104,7 @@ def test_the_table(finished):
             if (trial["config"]["surrogate"], trial["config"]["slope"]) == (row["surrogate"], row["slope"])
         ]
         assert row["mean"] == pytest.approx(sum(scores) / 3)
-        assert row["t_low"] <= row["mean"] <= row["t_high"]
+        assert row["low"] <= row["mean"] <= row["high"]
         assert (row["seeds"], row["at_zero"]) == (3, "no")
         claims = ["baseline"] if row["surrogate"] == "htaf" else ["better", "worse", "no difference shown"]
         assert row["claim"] in claims
@@ -211,7 +211,7 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
     study.run(workers=1, progress=False)
     assert "no claim can be made" in study.report().read_text()
     assert [row["claim"] for row in study.table()] == ["baseline", "too few seeds"]
-    assert study.table()[0]["t_low"] is None
+    assert study.table()[0]["low"] is None
 
 
 def test_a_failed_trial_is_kept_and_the_rest_go_on(tmp_path, monkeypatch):

@@ -27,11 +27,11 @@ _HEAD = f"""# Results
 Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. An arm is a surrogate, what is
 annealed and the identity in the weights. Each has the learning rate and the slope, a factor of the surrogate's
 argument, with which it was best on validation data, among those listed; the twin, relu, has no slope. Test accuracies
-are those of seeds that did not take part in the choice. Differences are to the first arm, paired by seed, with 95 %
-intervals by Student's t and p-values of paired t-tests after Holm's correction within a data set and depth. The plateau
-is the factor between the ends of the learning rates, in a row, whose validation accuracy is within
-{100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of those tried. The gap is the
-accuracy that is lost when smooth steps are made hard after training.
+are those of seeds that did not take part in the choice, with 95 % intervals by Student's t on the scale of the
+log-odds. Differences are to the first arm, paired by seed, with intervals by Student's t and p-values of paired t-tests
+after Holm's correction within a data set and depth. The plateau is the factor between the ends of the learning rates,
+in a row, whose validation accuracy is within {100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end
+of those tried. The gap is the accuracy that is lost when smooth steps are made hard after training.
 """
 
 
@@ -164,7 +164,7 @@ def _concept_cells(row: dict[str, Any]) -> list[str]:
     return [
         row["arm"],
         f"{row['mean']:.3f}",
-        _interval(row["t_low"], row["t_high"]),
+        _interval(row["low"], row["high"]),
         f"{compared['difference']:+.3f}" if compared else "",
         _interval(compared["low"], compared["high"], "+") if compared else "",
         f"{compared['p_holm']:.2g}" if compared and compared["p_holm"] is not None else "",
@@ -270,7 +270,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         label(pick(row, ARM)),
         str(row["seeds"]),
         f"{row['mean']:.3f}",
-        _interval(row["t_low"], row["t_high"]),
+        _interval(row["low"], row["high"]),
         "" if difference is None else f"{difference:+.3f}",
         "" if difference is None else _interval(row["difference_low"], row["difference_high"], "+"),
         "" if p is None else f"{p:.2g}",
@@ -293,7 +293,7 @@ def _short(part: dict) -> str:
 
 
 def _mean(row: dict[str, Any]) -> str:
-    interval = _interval(row["t_low"], row["t_high"])
+    interval = _interval(row["low"], row["high"])
     return f"{row['mean']:.3f}{f' ({interval})' if interval else ''}"
 
 

@@ -89,7 +89,7 @@ def _report(study: Study, as_json: bool) -> None:
         return
     for row in rows:
         setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
-        interval = "" if row["t_low"] is None else f" [{row['t_low']:.3f}, {row['t_high']:.3f}]"
+        interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
         print(f"{label(pick(row, ARM)):<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"

@@ -85,11 +85,11 @@ def accuracy(rows: list[dict]) -> Figure:
 
     def draw(axes) -> None:
         for place, row in enumerate(reversed(rows)):
-            if row["t_low"] is not None:
-                axes[0][0].plot([row["t_low"], row["t_high"]], [place, place], color=COLOURS[0], lw=2)
+            if row["low"] is not None:
+                axes[0][0].plot([row["low"], row["high"]], [place, place], color=COLOURS[0], lw=2)
             axes[0][0].plot(row["mean"], place, "o", color=COLOURS[0])
         axes[0][0].set_yticks(range(len(rows)), [_label(row, rows) for row in reversed(rows)])
-        axes[0][0].set_xlabel("test accuracy, mean and 95 % interval (t)")
+        axes[0][0].set_xlabel("test accuracy, mean and 95 % interval")
         axes[0][0].margins(x=0.08, y=0.5 / len(rows))
         axes[0][0].grid(axis="x", alpha=0.3)
 

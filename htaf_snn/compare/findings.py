@@ -23,8 +23,8 @@ COLUMNS = {
     "lr": ("lr", "learning rate"),
     "seeds": ("seeds", "finished trials"),
     "mean": ("test accuracy", "mean over seeds, of the network that is kept: by default that of the last epoch"),
-    "t_low": ("95 % from", "lower end of Student's t interval of the mean, which may extend beyond 0 to 1"),
-    "t_high": ("to", "upper end of Student's t interval of the mean"),
+    "low": ("95 % from", "lower end of the interval of the mean by Student's t on the scale of the log-odds"),
+    "high": ("to", "upper end of that interval"),
     "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
     "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
     "plateau": (

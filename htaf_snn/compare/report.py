@@ -79,7 +79,7 @@ def as_markdown(rows: Sequence[dict]) -> str:
 
 def as_latex(rows: Sequence[dict]) -> str:
     """Return a LaTeX table of the main columns, for the package booktabs."""
-    main = (*findings.KEY, "seeds", "mean", "t_low", "t_high", "difference", "p_holm", "claim")
+    main = (*findings.KEY, "seeds", "mean", "low", "high", "difference", "p_holm", "claim")
     escapes = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 
     def escaped(text: str) -> str:

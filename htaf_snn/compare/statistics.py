@@ -21,22 +21,23 @@ Name = TypeVar("Name", bound=Hashable)
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean, spread and intervals of the scores.
+    """Mean, spread and intervals of accuracies.
 
     Attributes:
         n: number of seeds.
-        mean: mean of the scores.
+        mean: their mean.
         std: sample standard deviation; NaN for one seed.
-        t_low, t_high: 95 % interval of the mean by Student's t; NaN for one seed.
+        low, high: 95 % interval of the mean by Student's t on the scale of the log-odds, so that it stays within 0
+            and 1; NaN for one seed.
         bootstrap_low, bootstrap_high: 95 % interval of the mean by the bias-corrected bootstrap; NaN for fewer than
-            three seeds, and the mean itself if all scores are equal.
+            three seeds, and the mean itself if all accuracies are equal.
     """
 
     n: int
     mean: float
     std: float
-    t_low: float
-    t_high: float
+    low: float
+    high: float
     bootstrap_low: float
     bootstrap_high: float
 
@@ -45,33 +46,45 @@ class Summary:
         return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
-def summarise(scores: ArrayLike) -> Summary:
+def summarise(accuracies: ArrayLike) -> Summary:
     """Return mean and 95 % intervals.
 
     Raises:
-        ValueError: if there is no score, or one is not finite.
+        ValueError: if there is no accuracy, or one is not within 0 and 1.
 
     Example:
         >>> summary = summarise([0.90, 0.92, 0.94])
-        >>> summary.n, round(summary.mean, 3), round(summary.t_low, 3), round(summary.t_high, 3)
-        (3, 0.92, 0.87, 0.97)
+        >>> summary.n, round(summary.mean, 3), round(summary.low, 3), round(summary.high, 3)
+        (3, 0.92, 0.852, 0.958)
     """
-    from scipy import stats
+    from scipy import special, stats
 
-    values = _checked("scores", scores)
+    values = _checked("accuracies", accuracies)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"accuracies: expected numbers within 0 and 1, got {values.tolist()}")
     n, mean = len(values), float(values.mean())
     if n == 1:
         return Summary(1, mean, *[float("nan")] * 5)
     std = float(values.std(ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * std / n**0.5
-    low = high = float("nan")
     if np.ptp(values) == 0:
-        low = high = mean
-    elif n >= FEWEST_SEEDS:
+        return Summary(n, mean, std, mean, mean, mean, mean)
+    # The logit's slope at the mean, 1 / (mean (1 - mean)), takes the half width to its scale.
+    half = _t_half(values) / (mean * (1 - mean))
+    low, high = map(float, special.expit(special.logit(mean) + np.array([-half, half])))
+    of_bootstrap = float("nan"), float("nan")
+    if n >= FEWEST_SEEDS:
         rng = np.random.default_rng(0)
         bootstrap = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=_RESAMPLES, rng=rng)
-        low, high = map(float, bootstrap.confidence_interval)
-    return Summary(n, mean, std, mean - half, mean + half, low, high)
+        of_bootstrap = tuple(map(float, bootstrap.confidence_interval))
+    return Summary(n, mean, std, low, high, *of_bootstrap)
+
+
+def _t_half(values: np.ndarray) -> float:
+    """Return half the width of the 95 % interval of the mean by Student's t; NaN for one value."""
+    from scipy import stats
+
+    n = len(values)
+    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -166,18 +179,18 @@ def _holm(p: Mapping[Name, float]) -> dict[Name, float]:
 
 
 def _comparison(differences: np.ndarray, p: float, p_holm: float) -> Comparison:
-    summary = summarise(differences)
-    mean, effect = summary.mean, float("nan")
-    if summary.n > 1:
+    n, mean, effect = len(differences), float(differences.mean()), float("nan")
+    if n > 1:
         flat = np.ptp(differences) <= 1e-12
-        effect = (np.sign(mean) * np.inf if abs(mean) > 1e-12 else 0.0) if flat else mean / summary.std
-    if summary.n < FEWEST_SEEDS:
+        effect = (np.sign(mean) * np.inf if abs(mean) > 1e-12 else 0.0) if flat else mean / differences.std(ddof=1)
+    if n < FEWEST_SEEDS:
         claim = "too few seeds"
     elif p_holm < 0.05:
         claim = "better" if mean > 0 else "worse"
     else:
         claim = "no difference shown"
-    return Comparison(mean, summary.t_low, summary.t_high, p, p_holm, float(effect), claim)
+    half = _t_half(differences)
+    return Comparison(mean, mean - half, mean + half, p, p_holm, float(effect), claim)
 
 
 def mean_ranks(scores: Mapping[Name, ArrayLike]) -> dict[Name, float]:
