@@ -115,6 +115,14 @@ def test_equal_scores():
     assert flat.bootstrap_low == flat.bootstrap_high == flat.low == 0.5
 
 
+def test_whether_ranks_differ_is_scipys():
+    table = np.random.default_rng(5).normal(0.8, 0.1, (4, 6))
+    expected = stats.friedmanchisquare(*table).pvalue
+    assert statistics.ranks_differ(dict(zip("abcd", table, strict=True))) == expected
+    assert statistics.ranks_differ({"a": [0.1, 0.2, 0.3], "b": [0.1, 0.2, 0.3]}) is None
+    assert statistics.ranks_differ({key: [0.5, 0.5, 0.5] for key in "abc"}) is None
+
+
 def test_ranks_and_areas():
     ranks = statistics.mean_ranks({"a": [3, 3, 1], "b": [2, 3, 2], "c": [1, 1, 3]})
     assert ranks == pytest.approx({"a": (1 + 1.5 + 3) / 3, "b": (2 + 1.5 + 2) / 3, "c": (3 + 3 + 1) / 3})

@@ -112,7 +112,7 @@ def test_the_table(finished):
         assert row["gain"] == pytest.approx(1 / row["slope"], rel=1e-6)
     assert {row["surrogate"] for row in rows if row["fault"]} == {"snntorch.atan", "norse.super"}
     assert (
-        set(findings.ranks(finished.settings, finished.results()))
+        set(findings.ranks(finished.settings, finished.results())[0])
         == set(findings.areas(finished.settings, rows))
         == set(SURROGATES)
     )
@@ -130,6 +130,29 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
     comparisons = findings._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
     lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
+
+
+def _compared(name, claim, difference, slope=1.0):
+    arm = {"surrogate": name, "anneal": "none", "identity": 0.0, "slope": slope}
+    return arm | {"claim": claim, "difference": difference}
+
+
+def test_the_answer_comes_first():
+    rows = [
+        _compared("htaf", "baseline", None),
+        _compared("a", "better", 0.02),
+        _compared("a", "better", 0.03, slope=2.0),
+        _compared("b", "worse", -0.011),
+        _compared("b", "no difference shown", 0.001, slope=2.0),
+        _compared("c", "no difference shown", 0.0),
+    ]
+    shown, unclear = findings.answer(rows, "htaf")
+    a, b = "a is better in 2 of 2 settings, by 2.0 to 3.0 points", "b is worse in 1 of 2 settings, by 1.1 points"
+    assert shown == f"Beside htaf, {a}; {b}."
+    assert unclear == "Not shown to differ: c, which does not prove that they are equal."
+    assert findings.answer(rows[:2], "htaf")[1].startswith("Each arm is shown to differ")
+    assert findings.answer([_compared("a", "too few seeds", 0.1)], "htaf")[0].startswith("Fewer than 3 seeds")
+    assert findings.answer(rows[:1], "htaf")[0] == "There is nothing to compare."
 
 
 def test_the_files(finished):
@@ -180,7 +203,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
     page.feed(text)
     assert all(link.startswith(("data:", "#")) for link in page.fetched)
     assert "url(http" not in text
-    assert len(page.alternatives) == page.tags.count("figure") == 5
+    assert len(page.alternatives) == page.tags.count("figure") == 6
     assert all(len(words) > 20 for words in page.alternatives)
     command = "htaf-snn compare --out DIR --model mlp --dataset saccade-digits"
     assert text.count("accumulations per sample") == 2  # a heading's tooltip, and the list of columns

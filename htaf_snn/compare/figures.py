@@ -40,8 +40,10 @@ class Figure:
 def all_figures(settings: Settings, results: dict) -> list[Figure]:
     """Draw every figure for which there are data."""
     figures = [accuracy(results["table"]), curves(results["trials"]), gradients(results["trials"])]
+    if any(row["difference"] is not None for row in results["table"]):
+        figures.insert(0, differences(results["table"], label(settings.arms()[0])))
     if results["ranks"]:
-        figures.insert(1, ranks(results["ranks"]))
+        figures.insert(1, ranks(results["ranks"], results["ranks_p"]))
     if len(settings.lrs) > 1 and any(validated(settings, results["trials"]).values()):
         figures.insert(1, learning_rates(settings, results["trials"]))
     if len(settings.slopes) > 1:
@@ -80,6 +82,28 @@ def _label(row: dict, rows: list[dict]) -> str:
     return ", ".join([label(pick(row, ARM)), *settings])
 
 
+def differences(rows: list[dict], baseline: str) -> Figure:
+    """Draw the paired differences from the baseline with their intervals, best first."""
+    own = sorted((row for row in rows if row["difference"] is not None), key=lambda row: -row["difference"])
+
+    def draw(axes) -> None:
+        for place, row in enumerate(reversed(own)):
+            colour = COLOURS[0] if row["claim"] == "better" else COLOURS[1] if row["claim"] == "worse" else COLOURS[-1]
+            if row["difference_low"] is not None:
+                ends = [100 * row["difference_low"], 100 * row["difference_high"]]
+                axes[0][0].plot(ends, [place, place], color=colour, lw=2)
+            axes[0][0].plot(100 * row["difference"], place, "o", color=colour)
+        axes[0][0].axvline(0, color="#000000", lw=0.8)
+        axes[0][0].set_yticks(range(len(own)), [_label(row, rows) for row in reversed(own)])
+        axes[0][0].set_xlabel(f"points of test accuracy above {baseline}, paired by seed, with 95 % intervals")
+        axes[0][0].margins(x=0.08, y=0.5 / len(own))
+        axes[0][0].grid(axis="x", alpha=0.3)
+
+    text = "; ".join(f"{_label(row, rows)} {100 * row['difference']:+.1f}" for row in own)
+    what = f"Blue is shown to be better than {baseline}, red worse, grey neither. Points"
+    return Figure(f"Beside {baseline}", f"{what}: {text}.", _draw(draw, (7, 1 + 0.3 * len(own))))
+
+
 def accuracy(rows: list[dict]) -> Figure:
     """Draw mean test accuracies with their intervals."""
 
@@ -97,8 +121,8 @@ def accuracy(rows: list[dict]) -> Figure:
     return Figure("Test accuracy", f"Means over seeds. {means}.", _draw(draw, (7, 1 + 0.3 * len(rows))))
 
 
-def ranks(mean_ranks: dict[str, float]) -> Figure:
-    """Draw mean ranks, best first."""
+def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
+    """Draw mean ranks, best first; p is that of `findings.ranks`."""
     order = sorted(mean_ranks, key=lambda name: mean_ranks[name])
 
     def draw(axes) -> None:
@@ -106,7 +130,12 @@ def ranks(mean_ranks: dict[str, float]) -> Figure:
         axes[0][0].set_xlabel("mean rank over seeds and settings, 1 is best")
 
     text = ", ".join(f"{name} {mean_ranks[name]:.2f}" for name in order)
-    return Figure("Ranks", f"Mean ranks, best first: {text}.", _draw(draw, (7, 1 + 0.3 * len(order))))
+    shown = (
+        "are too few to be tested"
+        if p is None
+        else f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g})"
+    )
+    return Figure("Ranks", f"Mean ranks, best first: {text}. They {shown}.", _draw(draw, (7, 1 + 0.3 * len(order))))
 
 
 def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,55 +14,80 @@ from .settings import Settings
 from .trial import TWIN
 
 KEY = (*selection.SETTING, *selection.ARM, *selection.TUNED)
+
+
+class Column(NamedTuple):
+    """A column of the table: its heading, its meaning and, unless it is always shown, the group it belongs to."""
+
+    heading: str
+    meaning: str
+    group: str = ""
+
+
 COLUMNS = {
-    "dataset": ("data", "the data set"),
-    "depth": ("depth", "number of hidden layers"),
-    "surrogate": ("surrogate", "library and parameters as given; without a library, this package's"),
-    "anneal": ("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
-    "identity": ("identity", "multiple of the identity in the weights at the start"),
-    "slope": ("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
-    "lr": ("lr", "learning rate"),
-    "seeds": ("seeds", "finished trials"),
-    "mean": ("test accuracy", "mean over seeds, of the network that is kept: by default that of the last epoch"),
-    "low": ("95 % from", "lower end of the interval of the mean by Student's t on the scale of the log-odds"),
-    "high": ("to", "upper end of that interval"),
-    "bootstrap_low": ("bootstrap from", "lower end of the 95 % bootstrap interval of the mean"),
-    "bootstrap_high": ("to", "upper end of the 95 % bootstrap interval of the mean"),
-    "plateau": (
+    "dataset": Column("data", "the data set"),
+    "depth": Column("depth", "number of hidden layers"),
+    "surrogate": Column("surrogate", "library and parameters as given; without a library, this package's"),
+    "anneal": Column("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
+    "identity": Column("identity", "multiple of the identity in the weights at the start"),
+    "slope": Column("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
+    "lr": Column("lr", "learning rate"),
+    "seeds": Column("seeds", "finished trials"),
+    "mean": Column("test accuracy", "mean over seeds, of the network that is kept: by default that of the last epoch"),
+    "std": Column("±", "standard deviation over seeds"),
+    "rank": Column("rank", "mean rank in the setting over the seeds that all of its arms have finished, 1 is best"),
+    "difference": Column("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
+    "p_holm": Column("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
+    "claim": Column("claim", "conclusion at the 5 % level"),
+    "low": Column(
+        "95 % from", "lower end of the interval of the mean by Student's t on the scale of the log-odds", "intervals"
+    ),
+    "high": Column("to", "upper end of that interval", "intervals"),
+    "bootstrap_low": Column("bootstrap from", "lower end of the 95 % bootstrap interval of the mean", "intervals"),
+    "bootstrap_high": Column("to", "upper end of the 95 % bootstrap interval of the mean", "intervals"),
+    "difference_low": Column("95 % from", "lower end of Student's t interval of the difference", "intervals"),
+    "difference_high": Column("to", "upper end of Student's t interval of the difference", "intervals"),
+    "effect": Column("effect d", "Cohen's d of the paired differences", "intervals"),
+    "plateau": Column(
         "plateau",
         f"largest over smallest learning rate, in a row, with validation accuracy {selection.TOLERANCE:g} below best "
         "or better",
+        "selection",
     ),
-    "plateau_open": ("open", "whether the plateau reaches the end of the learning rates tried, and may go on"),
-    "difference": ("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
-    "difference_low": ("95 % from", "lower end of Student's t interval of the difference"),
-    "difference_high": ("to", "upper end of Student's t interval of the difference"),
-    "p_holm": ("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
-    "effect": ("effect d", "Cohen's d of the paired differences"),
-    "claim": ("claim", "conclusion at the 5 % level"),
-    "val_accuracy": ("val.", "validation accuracy of that network"),
-    "spike_rate": ("spike rate", "fraction of outputs above 0 over neurons and time steps, on the test part"),
-    "dead": ("dead", "fraction of neurons whose output is never above 0 on the test part"),
-    "saturated": ("saturated", "fraction of neurons whose output is above 0 in at least 95 % of the time steps"),
-    "gradient_ratio": (
+    "plateau_open": Column(
+        "open", "whether the plateau reaches the end of the learning rates tried, and may go on", "selection"
+    ),
+    "val_accuracy": Column("val.", "validation accuracy of that network", "selection"),
+    "spike_rate": Column(
+        "spike rate", "fraction of outputs above 0 over neurons and time steps, on the test part", "activity"
+    ),
+    "dead": Column("dead", "fraction of neurons whose output is never above 0 on the test part", "activity"),
+    "saturated": Column(
+        "saturated", "fraction of neurons whose output is above 0 in at least 95 % of the time steps", "activity"
+    ),
+    "hardening_gap": Column(
+        "hardening gap", "accuracy at the surrogate's hardness minus that of the hard network", "activity"
+    ),
+    "gradient_ratio": Column(
         "first / last gradient",
         "ratio of the norms of the cross-entropy's gradient at the first and the last layer, before training",
+        "gradients",
     ),
-    "cosine_end": (
+    "cosine_end": Column(
         "cosine",
         "between the cross-entropy's gradients after training of this and the reference surrogate, on one batch",
+        "gradients",
     ),
-    "acs": ("ACs", "accumulations per sample, NeuroBench's effective operations"),
-    "energy_nj": ("energy, nJ", "per sample, at 0.9 pJ per AC and 4.6 pJ per MAC (45 nm, Horowitz 2014)"),
-    "hardening_gap": ("hardening gap", "accuracy at the surrogate's hardness minus that of the hard network"),
-    "stretch": ("stretch", "factor of the argument that matched the surrogate to the reference"),
-    "gain": ("gain", "factor of the gradient that matched the surrogate to the reference"),
-    "at_zero": ("spike at 0", "whether a potential of exactly 0 spikes"),
-    "ms_per_batch": ("ms per batch", "time per batch of the fastest epoch, validation included"),
-    "peak_mb": ("peak MB", "peak memory: of tensors on the GPU, or of the worker's process so far"),
-    "fault": ("known fault", "a fault of the library's surrogate"),
+    "acs": Column("ACs", "accumulations per sample, NeuroBench's effective operations", "cost"),
+    "energy_nj": Column("energy, nJ", "per sample, at 0.9 pJ per AC and 4.6 pJ per MAC (45 nm, Horowitz 2014)", "cost"),
+    "ms_per_batch": Column("ms per batch", "time per batch of the fastest epoch, validation included", "cost"),
+    "peak_mb": Column("peak MB", "peak memory: of tensors on the GPU, or of the worker's process so far", "cost"),
+    "stretch": Column("stretch", "factor of the argument that matched the surrogate to the reference", "matching"),
+    "gain": Column("gain", "factor of the gradient that matched the surrogate to the reference", "matching"),
+    "at_zero": Column("spike at 0", "whether a potential of exactly 0 spikes", "matching"),
+    "fault": Column("known fault", "a fault of the library's surrogate", "matching"),
 }
-"""Heading and meaning of each column of the table."""
+"""The columns of the table."""
 TIMES = ("ms_per_batch", "peak_mb")
 """Columns that are not reproducible."""
 
@@ -81,10 +107,10 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
     if settings.select == "val":  # arms beside each other
         cells = dict(sorted(cells.items(), key=lambda cell: cell[0][:2]))
     comparisons = _comparisons(settings, cells)
-    validated = selection.validated(settings, trials)
+    validated, ranked = selection.validated(settings, trials), _ranks(settings, cells)
     rows = []
     for key, seeds in cells.items():
-        row = _row(key, list(seeds.values()), comparisons.get(key))
+        row = _row(key, list(seeds.values()), comparisons.get(key)) | {"rank": ranked.get(key)}
         if _arm(key) == settings.arms()[0]:
             row["claim"] = "baseline"
         if settings.select == "val" and len(settings.lrs) > 1:
@@ -111,12 +137,8 @@ def _cells(trials: Sequence[dict]) -> dict[tuple, dict[int, dict]]:
 def _comparisons(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
     """Return each cell's comparison with the first arm of its setting."""
     baseline = settings.arms()[0]
-    by_setting: dict[tuple, dict[tuple, dict[int, dict]]] = {}
-    for key, seeds in cells.items():
-        place = selection.setting(settings, dict(zip(KEY, key, strict=True)))
-        by_setting.setdefault(place, {})[key] = seeds
     comparisons: dict[tuple, statistics.Comparison] = {}
-    for arms in by_setting.values():
+    for arms in _by_setting(settings, cells):
         base: dict[int, dict] = next((seeds for key, seeds in arms.items() if _arm(key) == baseline), {})
         pairs: dict[tuple, tuple[list[float], list[float]]] = {}
         for key, seeds in arms.items():
@@ -126,6 +148,26 @@ def _comparisons(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dic
                 pairs[key] = theirs, own
         comparisons |= statistics.compare_pairs(pairs)
     return comparisons
+
+
+def _ranks(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, float]:
+    """Return each cell's mean rank among the arms of its setting, over the seeds that all have finished."""
+    found: dict[tuple, float] = {}
+    for arms in _by_setting(settings, cells):
+        shared = sorted(set.intersection(*map(set, arms.values())))
+        if shared and len(arms) > 1:
+            scores = {key: [seeds[seed]["test_accuracy"] for seed in shared] for key, seeds in arms.items()}
+            found |= statistics.mean_ranks(scores)
+    return found
+
+
+def _by_setting(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> list[dict[tuple, dict[int, dict]]]:
+    """Return the cells whose arms are compared with each other, together."""
+    found: dict[tuple, dict[tuple, dict[int, dict]]] = {}
+    for key, seeds in cells.items():
+        place = selection.setting(settings, dict(zip(KEY, key, strict=True)))
+        found.setdefault(place, {})[key] = seeds
+    return [*found.values()]
 
 
 def _arm(key: tuple) -> tuple:
@@ -146,6 +188,7 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
         "seeds": summary["n"],
         "plateau": None,
         "plateau_open": None,
+        "rank": None,
         **{name: summary[name] for name in summary if name in COLUMNS},
     }
     names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
@@ -162,8 +205,11 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     return {name: row[name] for name in COLUMNS}
 
 
-def ranks(settings: Settings, trials: Sequence[dict]) -> dict[str, float]:
-    """Return the mean rank of each arm, over the settings and seeds that all of them finished."""
+def ranks(settings: Settings, trials: Sequence[dict]) -> tuple[dict[str, float], float | None]:
+    """Return each arm's mean rank over the settings and seeds that all have finished, and whether ranks differ.
+
+    The latter is the p-value of `statistics.ranks_differ`, of the accuracies' means over settings.
+    """
     scores: dict[str, dict[tuple, float]] = {}
     at_one_slope = settings.select == "none" and len(settings.slopes) > 1
     for trial in selection.at_chosen(settings, trials):
@@ -175,8 +221,11 @@ def ranks(settings: Settings, trials: Sequence[dict]) -> dict[str, float]:
         scores.setdefault(arm, {})[place] = trial["result"]["test_accuracy"]
     shared = sorted(set.intersection(*map(set, scores.values()))) if scores else []
     if not shared or len(scores) < 2:
-        return {}
-    return statistics.mean_ranks({name: [own[place] for place in shared] for name, own in scores.items()})
+        return {}, None
+    accuracies = {name: np.array([own[place] for place in shared]) for name, own in scores.items()}
+    seeds = np.array([place[-1] for place in shared])
+    by_seed = {name: [own[seeds == seed].mean() for seed in np.unique(seeds)] for name, own in accuracies.items()}
+    return statistics.mean_ranks(accuracies), statistics.ranks_differ(by_seed)
 
 
 def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
@@ -190,3 +239,36 @@ def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
             values = [float(np.mean(of_slope)) for of_slope in means]
             by_arm[selection.label(arm)] = statistics.area_over_slopes(slopes, values)
     return by_arm
+
+
+def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
+    """Return in a sentence each what the table shows of the arms beside the baseline, and what it does not."""
+    compared = [row for row in rows if row["difference"] is not None]
+    if any(row["claim"] == "too few seeds" for row in compared):
+        fewest = statistics.FEWEST_SEEDS
+        return f"Fewer than {fewest} seeds: no claim can be made.", "Means alone say nothing about which arm is better."
+    shown, unclear = [], []
+    for name in dict.fromkeys(_name(row) for row in compared):
+        own = [row for row in compared if _name(row) == name]
+        claims = [_claimed(own, claim) for claim in ("better", "worse")]
+        shown += [f"{name} is {claim}" for claim in claims if claim]
+        unclear += [] if any(claims) else [name]
+    if not compared:
+        return "There is nothing to compare.", f"No arm has finished the seeds that {baseline} has."
+    first = f"Beside {baseline}, {'; '.join(shown)}." if shown else f"No difference from {baseline} is shown."
+    second = f"Not shown to differ: {'; '.join(unclear)}, which does not prove that they are equal."
+    return first, second if unclear else "Each arm is shown to differ at the 5 % level, after Holm's correction."
+
+
+def _name(row: dict) -> str:
+    return selection.label(selection.pick(row, selection.ARM))
+
+
+def _claimed(rows: Sequence[dict], claim: str) -> str:
+    """Return in how many of an arm's settings a claim is shown, and by how many points; nothing for none."""
+    points = sorted(100 * abs(row["difference"]) for row in rows if row["claim"] == claim)
+    if not points:
+        return ""
+    ends = dict.fromkeys(f"{point:.1f}" for point in (points[0], points[-1]))
+    where = f" in {len(points)} of {len(rows)} settings" if len(rows) > 1 else ""
+    return f"{claim}{where}, by {' to '.join(ends)} points"

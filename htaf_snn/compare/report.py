@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import _files, _pages, training
 from ..configuration import SHARED, Shared
-from . import figures, findings, selection, statistics
+from . import figures, findings, selection
 from .settings import Settings
 
 
@@ -25,11 +25,13 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
         reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
         raise ValueError(f"{out}: expected a finished trial, got none{reason}")
     cells = findings.grid(trials)
+    ranks, ranks_p = findings.ranks(settings, trials)
     results = {
         "settings": settings.as_dict(),
         "table": rows,
         "grid": cells,
-        "ranks": findings.ranks(settings, trials),
+        "ranks": ranks,
+        "ranks_p": ranks_p,
         "areas": findings.areas(settings, cells),
         "failures": failures,
         "trials": trials,
@@ -73,7 +75,7 @@ def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
 def as_markdown(rows: Sequence[dict]) -> str:
     """Return a Markdown table."""
     columns, cells = _lines(rows)
-    lines = [[findings.COLUMNS[name][0] for name in columns], ["---"] * len(columns), *cells]
+    lines = [[findings.COLUMNS[name].heading for name in columns], ["---"] * len(columns), *cells]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -85,7 +87,7 @@ def as_latex(rows: Sequence[dict]) -> str:
     def escaped(text: str) -> str:
         return "".join(escapes.get(sign, sign) for sign in text)
 
-    lines = [" & ".join(escaped(findings.COLUMNS[name][0]) for name in main), r"\midrule"]
+    lines = [" & ".join(escaped(findings.COLUMNS[name].heading) for name in main), r"\midrule"]
     lines += [" & ".join(escaped(_shown(row[name])) for name in main) for row in rows]
     body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
     return f"\\begin{{tabular}}{{l{'r' * (len(main) - 2)}l}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
@@ -95,18 +97,19 @@ def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
     """Return the page."""
     rows = results["table"]
     columns, cells = _lines(rows)
+    baseline = selection.label(settings.arms()[0])
     return _pages.render(
         "htaf_snn.compare",
         "report.html.jinja",
         settings=settings,
         counts=counts,
-        too_few=settings.seeds < statistics.FEWEST_SEEDS,
-        fewest=statistics.FEWEST_SEEDS,
-        headings=[findings.COLUMNS[name] for name in columns],
+        columns=[_column(name, rows) for name in columns],
+        groups=list(dict.fromkeys(group for name in columns if (group := _column(name, rows).group))),
+        kinds=[_kind(name, rows) for name in columns],
         cells=cells,
         arms=len(settings.arms()),
-        baseline=selection.label(settings.arms()[0]),
-        findings=_findings(rows, selection.label(settings.arms()[0])),
+        baseline=baseline,
+        answer=findings.answer(rows, baseline),
         figures=figures.all_figures(settings, results),
         areas=results["areas"],
         failures=results["failures"],
@@ -116,18 +119,17 @@ def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
     )
 
 
-def _findings(rows: Sequence[dict], baseline: str) -> list[str]:
-    """Return the conclusions, one sentence each."""
-    sentences = []
-    for row in rows:
-        if row["claim"] in ("better", "worse"):
-            setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
-            arm = selection.label(selection.pick(row, selection.ARM))
-            sentences.append(
-                f"{arm} is {row['claim']} than {baseline} by {abs(row['difference']):.3f} "
-                f"({setting}, p = {row['p_holm']:.3g} after Holm's correction)."
-            )
-    return sentences
+def _column(name: str, rows: Sequence[dict]) -> findings.Column:
+    """Return a column; one of the settings that is the same in all rows is not shown at first."""
+    column, values = findings.COLUMNS[name], {row[name] for row in rows}
+    is_same = name in findings.KEY and name != "surrogate" and len(values) == 1
+    return column._replace(group="settings") if is_same else column
+
+
+def _kind(name: str, rows: Sequence[dict]) -> str:
+    """Return the class of a column's cells on the page."""
+    group = _column(name, rows).group
+    return f"of-{group}" if group else name
 
 
 def command(settings: Settings) -> str:

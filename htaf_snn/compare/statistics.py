@@ -71,11 +71,11 @@ def summarise(accuracies: ArrayLike) -> Summary:
     # The logit's slope at the mean, 1 / (mean (1 - mean)), takes the half width to its scale.
     half = _t_half(values) / (mean * (1 - mean))
     low, high = map(float, special.expit(special.logit(mean) + np.array([-half, half])))
-    of_bootstrap = float("nan"), float("nan")
+    of_bootstrap = [float("nan")] * 2
     if n >= FEWEST_SEEDS:
         rng = np.random.default_rng(0)
         bootstrap = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=_RESAMPLES, rng=rng)
-        of_bootstrap = tuple(map(float, bootstrap.confidence_interval))
+        of_bootstrap = [*map(float, bootstrap.confidence_interval)]
     return Summary(n, mean, std, low, high, *of_bootstrap)
 
 
@@ -205,6 +205,21 @@ def mean_ranks(scores: Mapping[Name, ArrayLike]) -> dict[Name, float]:
     table = np.stack([_checked(name, values) for name, values in scores.items()])
     ranks = stats.rankdata(-table, axis=0).mean(axis=1)
     return dict(zip(scores, map(float, ranks), strict=True))
+
+
+def ranks_differ(scores: Mapping[Name, ArrayLike]) -> float | None:
+    """Return Friedman's p-value that all rank alike over seeds; None for fewer than three of them or three seeds.
+
+    Example:
+        >>> round(ranks_differ({"a": [0.9, 0.8, 0.9], "b": [0.8, 0.7, 0.8], "c": [0.1, 0.1, 0.2]}), 4)
+        0.0498
+    """
+    from scipy import stats
+
+    table = [_checked(name, values) for name, values in scores.items()]
+    if len(table) < 3 or len(table[0]) < FEWEST_SEEDS or np.ptp(table) == 0:
+        return None
+    return float(stats.friedmanchisquare(*table).pvalue)
 
 
 def area_over_slopes(slopes: ArrayLike, scores: ArrayLike) -> float:
