@@ -155,6 +155,20 @@ def test_the_answer_comes_first():
     assert findings.answer(rows[:1], "htaf")[0] == "There is nothing to compare."
 
 
+def test_the_best_is_bold_only_where_it_is_shown():
+    settings = Settings.of(surrogates=["htaf", "a", "b"])
+    place = {"dataset": "saccade-digits", "depth": 2, "lr": 1e-3, "std": 0.01}
+    rows = [
+        place | _compared(name, claim, None) | {"mean": mean}
+        for name, claim, mean in (("htaf", "baseline", 0.8), ("a", "worse", 0.7), ("b", "worse", 0.6))
+    ]
+    assert report.as_latex(settings, rows, ["mean"]).count("mathbf") == 1
+    rows[2] |= {"claim": "no difference shown"}
+    assert "mathbf" not in report.as_latex(settings, rows, ["mean"])
+    rows[2] |= {"claim": "better", "mean": 0.9}
+    assert r"$\mathbf{0.9000 \pm 0.0100}$" in report.as_latex(settings, rows, ["mean"])
+
+
 def test_the_files(finished):
     rows = finished.table()
     with open(finished.out / "table.csv") as file:
@@ -165,8 +179,18 @@ def test_the_files(finished):
     assert len({line.count("|") for line in markdown}) == 1
     latex = (finished.out / "table.tex").read_text()
     assert latex.startswith("\\begin{tabular}")
-    assert r"saccade-digits & 2 & norse.super & none & 0 & 2 & 0.001 & 3" in latex
+    assert r"surrogate & slope & seeds & test accuracy & rank & difference & p (Holm) & claim \\" in latex
+    row = next(row for row in rows if (row["surrogate"], row["slope"]) == ("norse.super", 2.0))
+    assert rf"norse.super & 2 & 3 & ${row['mean']:.4f} \pm {row['std']:.4f}$ & " in latex
     assert latex.count(r"\\") == 7
+    chosen = report.as_latex(finished.settings, rows, ["dataset", "acs"])
+    assert chosen.startswith("\\begin{tabular}{lr}") and chosen.count("&") == 7
+    with pytest.raises(ValueError, match=r"^columns: expected one of dataset, .*, got 'colour'"):
+        finished.report(["colour"])
+    names = {path.name for path in (finished.out / "figures").iterdir()}
+    assert {f"beside-the-baseline.{kind}" for kind in ("svg", "pdf", "csv")} <= names and len(names) == 18
+    with open(finished.out / "figures" / "test-accuracy.csv") as file:
+        assert [float(line["mean"]) for line in csv.DictReader(file)] == [row["mean"] for row in rows]
     results = json.loads((finished.out / "results.json").read_text())
     assert results["table"] == json.loads(json.dumps(rows))
     assert len(results["trials"]) == 18

@@ -52,7 +52,7 @@ ONLY_IN = {
     "faery": {"neuromorphic_datasets/readers/_aedat.py"},
     "requests": {"neuromorphic_datasets/_download.py"},
     "torchvision": {"neuromorphic_datasets/_image_files.py", "htaf_snn/training/augmenting.py"},
-    "matplotlib": {f"htaf_snn/{name}.py" for name in ("plots", "profile", "compare/figures", "surrogate/suggestions")},
+    "matplotlib": {f"htaf_snn/{name}.py" for name in ("plots", "profile", "compare/drawing", "surrogate/suggestions")},
     "optuna": {"htaf_snn/compare/queue.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},
     "onnxruntime": {"htaf_snn/deploy/export.py"},

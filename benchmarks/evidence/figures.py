@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from htaf_snn._files import replacing
-from htaf_snn.compare.figures import COLOURS
+from htaf_snn.compare.drawing import COLOURS
 from htaf_snn.compare.selection import ARM, SETTING, TUNED, label, pick
 
 _MARKERS = "osD^vPX"

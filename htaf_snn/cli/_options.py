@@ -58,7 +58,7 @@ def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
     extras: dict[str, Any] = {}
     listed = next((kind for kind in (plain, *get_args(plain)) if get_origin(kind) is tuple), None)
     if listed is not None:
-        plain, extras = listed, {"converter": _listed, "n_tokens": 1, "metavar": "A,B,…"}
+        plain, extras = listed, LISTED
     shown = f"{text[:1].upper()}{text[1:]}{_default(field.default)}"
     return Annotated[plain, Parameter(help=shown, group=group, **extras)]
 
@@ -79,6 +79,10 @@ def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
         words = "integers" if kind is int else "numbers"
         message = f"{tokens[-1].keyword}: expected {words} separated by commas, got {text!r}"
         raise CoercionError(message) from None
+
+
+LISTED: dict[str, Any] = {"converter": _listed, "n_tokens": 1, "metavar": "A,B,…"}
+"""What a parameter of values separated by commas needs."""
 
 
 def settled(chosen: Chosen) -> Chosen:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from ..configuration import SHARED, Shared, StudySettings
 from ._app import IS_MAIN, command, interruptible
-from ._options import Flag, options, settled
+from ._options import LISTED, Flag, options, settled
 
 if TYPE_CHECKING:
     from ..compare import Study
@@ -64,26 +64,34 @@ def compare_command(
         _report(study, json)
 
 
-@command("report runs/first", "report runs/first --json > table.json", name="report")
+@command(
+    "report runs/first",
+    "report runs/first --columns surrogate,mean,difference,p_holm",
+    "report runs/first --json > table.json",
+    name="report",
+)
 def report_command(
     out: Annotated[Path, Parameter(help="Folder of a study of `htaf-snn compare`.")],
     *,
     storage: Annotated[str | None, Parameter(help="URL of the study's database, if it is not in the folder.")] = None,
+    columns: Annotated[
+        tuple[str, ...], Parameter(help="Columns of table.tex, by their names in table.csv.", **LISTED)
+    ] = (),
     json: _Json = False,
 ) -> None:
-    """Write the report of a study's finished trials: report.html, table.csv, .md and .tex, results.json."""
+    """Write the report of a study's finished trials: report.html, table.csv, .md and .tex, results.json, figures/."""
     from ..compare import Study
     from ..compare.study import SETTINGS
 
     if not (out / SETTINGS).is_file():
         raise FileNotFoundError(f"{out}: expected the folder of a study, with {SETTINGS}")
-    _report(Study(out, storage=storage), json)
+    _report(Study(out, storage=storage), json, columns)
 
 
-def _report(study: Study, as_json: bool) -> None:
+def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
     from ..compare.selection import ARM, label, pick
 
-    page, rows = study.report(), study.table()
+    page, rows = study.report(columns), study.table()
     if as_json:
         print(json_format.dumps(rows, allow_nan=False))
         return

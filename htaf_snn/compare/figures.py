@@ -1,40 +1,13 @@
-"""The figures of a study's report: SVG in the page's text colour, each with a text alternative."""
+"""The figures of a study's report."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
+from .drawing import COLOURS, Figure, drawn
 from .selection import ARM, TUNED, label, pick, validated
 from .settings import Settings
 from .trial import TWIN
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
-
-# Distinct to colour-blind readers too, and legible on white and on black (Okabe and Ito, without yellow and black).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure.
-
-    Attributes:
-        title: the heading.
-        text: the message, in words and numbers.
-        svg: the drawing.
-    """
-
-    title: str
-    text: str
-    svg: str
 
 
 def all_figures(settings: Settings, results: dict) -> list[Figure]:
@@ -51,28 +24,6 @@ def all_figures(settings: Settings, results: dict) -> list[Figure]:
     if len(settings.slopes) > 1 and len(settings.lrs) > 1:
         figures.append(maps(settings, results["grid"]))
     return figures
-
-
-def _svg(drawing: Drawing) -> str:
-    text = io.StringIO()
-    drawing.savefig(text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
-    # The page sets the size; a fixed one would overflow a phone's screen.
-    start, end = svg.split(">", 1)
-    return re.sub(r' (?:width|height)="[^"]*"', "", start) + ">" + end
-
-
-def _draw(draw: Callable[[Any], None], figsize: tuple[float, float], columns: int = 1) -> str:
-    """Return the SVG of what `draw` puts on an array of axes (1, columns)."""
-    import matplotlib as mpl
-    import matplotlib.figure
-
-    # Not through pyplot, whose backend is the user's.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "htaf-snn", "font.size": 9}):
-        drawing = mpl.figure.Figure(layout="constrained", figsize=figsize)
-        draw(drawing.subplots(1, columns, squeeze=False))
-        return _svg(drawing)
 
 
 def _label(row: dict, rows: list[dict]) -> str:
@@ -101,7 +52,9 @@ def differences(rows: list[dict], baseline: str) -> Figure:
 
     text = "; ".join(f"{_label(row, rows)} {100 * row['difference']:+.1f}" for row in own)
     what = f"Blue is shown to be better than {baseline}, red worse, grey neither. Points"
-    return Figure(f"Beside {baseline}", f"{what}: {text}.", _draw(draw, (7, 1 + 0.3 * len(own))))
+    names = ("difference", "difference_low", "difference_high", "p_holm", "claim")
+    data = [{"arm": _label(row, rows), **{name: row[name] for name in names}} for row in own]
+    return Figure("Beside the baseline", f"{what}: {text}.", drawn(draw, (7, 1 + 0.3 * len(own))), data)
 
 
 def accuracy(rows: list[dict]) -> Figure:
@@ -118,7 +71,8 @@ def accuracy(rows: list[dict]) -> Figure:
         axes[0][0].grid(axis="x", alpha=0.3)
 
     means = "; ".join(f"{_label(row, rows)}: {row['mean']:.3f}" for row in rows)
-    return Figure("Test accuracy", f"Means over seeds. {means}.", _draw(draw, (7, 1 + 0.3 * len(rows))))
+    data = [{"arm": _label(row, rows), **{name: row[name] for name in ("mean", "low", "high")}} for row in rows]
+    return Figure("Test accuracy", f"Means over seeds. {means}.", drawn(draw, (7, 1 + 0.3 * len(rows))), data)
 
 
 def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
@@ -135,7 +89,10 @@ def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
         if p is None
         else f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g})"
     )
-    return Figure("Ranks", f"Mean ranks, best first: {text}. They {shown}.", _draw(draw, (7, 1 + 0.3 * len(order))))
+    data = [{"arm": name, "mean_rank": mean_ranks[name]} for name in order]
+    return Figure(
+        "Ranks", f"Mean ranks, best first: {text}. They {shown}.", drawn(draw, (7, 1 + 0.3 * len(order))), data
+    )
 
 
 def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:
@@ -147,12 +104,15 @@ def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:
 
 def curves(trials: list[dict]) -> Figure:
     """Draw validation accuracy and training loss over epochs, averaged over all trials of each arm."""
-    by_arm = _by_arm(trials)
+    fields = ("val_accuracy", "train_loss")
+    means = {
+        name: [np.mean([[line[field] for line in result["curves"]] for result in results], axis=0) for field in fields]
+        for name, results in _by_arm(trials).items()
+    }
 
     def draw(axes) -> None:
-        for i, (name, results) in enumerate(by_arm.items()):
-            for axis, field in zip(axes[0], ("val_accuracy", "train_loss"), strict=True):
-                mean = np.mean([[line[field] for line in result["curves"]] for result in results], axis=0)
+        for i, (name, both) in enumerate(means.items()):
+            for axis, mean in zip(axes[0], both, strict=True):
                 axis.plot(range(1, len(mean) + 1), mean, ".-", color=COLOURS[i % len(COLOURS)], label=name)
         for axis in axes[0]:
             axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -160,9 +120,14 @@ def curves(trials: list[dict]) -> Figure:
         axes[0][1].set(xlabel="epoch", ylabel="training loss")
         axes[0][1].legend(frameon=False)
 
-    last = {name: np.mean([r["curves"][-1]["val_accuracy"] for r in results]) for name, results in by_arm.items()}
-    text = ", ".join(f"{name} {value:.3f}" for name, value in last.items())
-    return Figure("Learning", f"Validation accuracy after the last epoch: {text}.", _draw(draw, (7, 3), columns=2))
+    text = ", ".join(f"{name} {accuracies[-1]:.3f}" for name, (accuracies, _) in means.items())
+    data = [
+        {"arm": name, "epoch": epoch, **dict(zip(fields, values, strict=True))}
+        for name, both in means.items()
+        for epoch, values in enumerate(zip(*both, strict=True), 1)
+    ]
+    drawing = drawn(draw, (7, 3), columns=2)
+    return Figure("Learning", f"Validation accuracy after the last epoch: {text}.", drawing, data)
 
 
 def gradients(trials: list[dict]) -> Figure:
@@ -186,7 +151,9 @@ def gradients(trials: list[dict]) -> Figure:
 
     text = ", ".join(f"{name} {values.mean():.3g}" for name, values in norms.items())
     over = "time steps at layer 1" if in_time else "layers"
-    return Figure("Gradients before training", f"Mean norm over {over}: {text}.", _draw(draw, (7, 3)))
+    place = "step" if in_time else "layer"
+    data = [{"arm": arm, place: i, "norm": norm} for arm, values in norms.items() for i, norm in enumerate(values, 1)]
+    return Figure("Gradients before training", f"Mean norm over {over}: {text}.", drawn(draw, (7, 3)), data)
 
 
 def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
@@ -213,8 +180,14 @@ def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
         best = {name: max(points, key=lambda point: point[1]) for name, points in by_arm.items()}
         shown = ", ".join(f"{name} {accuracy:.3f} at {lr:g}" for name, (lr, accuracy) in best.items())
         texts.append(f"{dataset}, depth {depth}: {shown}")
-    drawing = _draw(draw, (min(3.2 * len(lines), 12) + 1, 3.6), columns=len(lines))
-    return Figure("Accuracy over the learning rate", f"Best. {'; '.join(texts)}.", drawing)
+    drawing = drawn(draw, (min(3.2 * len(lines), 12) + 1, 3.6), columns=len(lines))
+    data = [
+        {"dataset": dataset, "depth": depth, "arm": name, "lr": lr, "val_accuracy": accuracy}
+        for (dataset, depth), by_arm in lines.items()
+        for name, points in by_arm.items()
+        for lr, accuracy in points
+    ]
+    return Figure("Accuracy over the learning rate", f"Best. {'; '.join(texts)}.", drawing, data)
 
 
 def _judged(settings: Settings) -> tuple[str, str]:
@@ -249,7 +222,12 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
         axes[0][0].legend(frameon=False)
 
     text = "; ".join(f"{name} from {values.min():.3f} to {values.max():.3f}" for name, values in best.items())
-    return Figure("Robustness to the slope", f"Accuracies over slopes: {text}.", _draw(draw, (7, 3)))
+    data = [
+        {"arm": name, "slope": slope, "accuracy": value}
+        for name, values in best.items()
+        for slope, value in zip(settings.slopes, values, strict=True)
+    ]
+    return Figure("Robustness to the slope", f"Accuracies over slopes: {text}.", drawn(draw, (7, 3)), data)
 
 
 def maps(settings: Settings, rows: list[dict]) -> Figure:
@@ -268,4 +246,10 @@ def maps(settings: Settings, rows: list[dict]) -> Figure:
 
     text = "; ".join(f"{name} at best {np.nanmax(values):.3f}" for name, values in means.items())
     size = (2.2 * len(means) + 1, 2.5)
-    return Figure("Slope and learning rate", f"Accuracies: {text}.", _draw(draw, size, columns=len(means)))
+    data = [
+        {"arm": name, "slope": slope, "lr": lr, "accuracy": values[i, j]}
+        for name, values in means.items()
+        for i, slope in enumerate(settings.slopes)
+        for j, lr in enumerate(settings.lrs)
+    ]
+    return Figure("Slope and learning rate", f"Accuracies: {text}.", drawn(draw, size, columns=len(means)), data)

@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import _files, _pages, training
+from .._checks import check_choice
 from ..configuration import SHARED, Shared
 from . import figures, findings, selection
+from .drawing import Figure
 from .settings import Settings
 
 
-def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict], counts: dict[str, int]) -> Path:
-    """Write the report's files into the study's folder, and return the page's path; see `Study.report`."""
+def write(
+    out: Path,
+    settings: Settings,
+    trials: list[dict],
+    failures: list[dict],
+    counts: dict[str, int],
+    columns: Sequence[str] = (),
+) -> Path:
+    """Write the report's files into a folder, and return the page's path; see `Study.report`."""
     rows = findings.table(settings, trials)
     if trials and not rows:
         raise ValueError(f"{out}: expected the trials that select to have ended, got a study that still runs them")
@@ -39,13 +48,17 @@ def write(out: Path, settings: Settings, trials: list[dict], failures: list[dict
     files = {
         "table.csv": as_csv(rows),
         "table.md": as_markdown(rows),
-        "table.tex": as_latex(rows),
+        "table.tex": as_latex(settings, rows, columns),
         "results.json": json.dumps(results, indent=1),
-        "report.html": as_html(settings, results, counts),
     }
+    drawn = figures.all_figures(settings, results)
+    files["report.html"] = as_html(settings, results, drawn, counts)
     for name, text in files.items():
         with _files.replacing(out / name) as temporary:
             temporary.write_text(text)
+    (out / "figures").mkdir(exist_ok=True)
+    for figure in drawn:
+        figure.save(out / "figures")
     return out / "report.html"
 
 
@@ -79,21 +92,59 @@ def as_markdown(rows: Sequence[dict]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def as_latex(rows: Sequence[dict]) -> str:
-    """Return a LaTeX table of the main columns, for the package booktabs."""
-    main = (*findings.KEY, "seeds", "mean", "low", "high", "difference", "p_holm", "claim")
-    escapes = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+def as_latex(settings: Settings, rows: Sequence[dict], columns: Sequence[str] = ()) -> str:
+    """Return a LaTeX table for the package booktabs.
 
-    def escaped(text: str) -> str:
-        return "".join(escapes.get(sign, sign) for sign in text)
+    Args:
+        settings: of the study.
+        rows: of `findings.table`.
+        columns: names of columns; without them, those that the page shows at first. "mean" is mean ± standard
+            deviation, in bold for the best arm of a setting if it is shown to be better than the baseline or, for the
+            baseline, all others to be worse.
 
-    lines = [" & ".join(escaped(findings.COLUMNS[name].heading) for name in main), r"\midrule"]
-    lines += [" & ".join(escaped(_shown(row[name])) for name in main) for row in rows]
+    Raises:
+        ValueError: if there is no such column.
+    """
+    for name in columns:
+        check_choice("columns", name, [*findings.COLUMNS])
+    names = [*columns] or [name for name in _lines(rows)[0] if not _column(name, rows).group and name != "std"]
+    best = [_is_shown_best(row, [other for other in rows if _setting(settings, other) == _setting(settings, row)])
+            for row in rows]  # fmt: skip
+    lines = [" & ".join(_escaped(findings.COLUMNS[name].heading) for name in names), r"\midrule"]
+    for row, bold in zip(rows, best, strict=True):
+        cells = [_mean(row, bold) if name == "mean" else _escaped(_shown(row[name])) for name in names]
+        lines.append(" & ".join(cells))
     body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
-    return f"\\begin{{tabular}}{{l{'r' * (len(main) - 2)}l}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+    kinds = "".join("l" if name in _WORDS else "r" for name in names)
+    return f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
+_WORDS = ("dataset", "surrogate", "anneal", "claim", "at_zero", "fault")
+_ESCAPES = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+
+
+def _escaped(text: str) -> str:
+    return "".join(_ESCAPES.get(sign, sign) for sign in text)
+
+
+def _mean(row: dict, bold: bool) -> str:
+    spread = "" if row["std"] is None else rf" \pm {row['std']:.4f}"
+    number = f"{row['mean']:.4f}{spread}"
+    return rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
+
+
+def _setting(settings: Settings, row: dict) -> tuple:
+    return selection.setting(settings, row)
+
+
+def _is_shown_best(row: dict, beside: Sequence[dict]) -> bool:
+    """Return whether a row has the best mean of its setting, and the tests show it."""
+    others = [other["claim"] for other in beside if other is not row]
+    shown = bool(others) and set(others) == {"worse"} if row["claim"] == "baseline" else row["claim"] == "better"
+    return shown and row["mean"] == max(other["mean"] for other in beside)
+
+
+def as_html(settings: Settings, results: dict, drawn: Sequence[Figure], counts: dict[str, int]) -> str:
     """Return the page."""
     rows = results["table"]
     columns, cells = _lines(rows)
@@ -110,7 +161,7 @@ def as_html(settings: Settings, results: dict, counts: dict[str, int]) -> str:
         arms=len(settings.arms()),
         baseline=baseline,
         answer=findings.answer(rows, baseline),
-        figures=figures.all_figures(settings, results),
+        figures=drawn,
         areas=results["areas"],
         failures=results["failures"],
         command=command(settings),

@@ -275,13 +275,16 @@ class Study:
         """Return one row per data set, arm, depth and, unless selected, slope and lr; see `findings.table`."""
         return findings.table(self.settings, self.results())
 
-    def report(self) -> Path:
-        """Write report.html, table.csv, table.md, table.tex and results.json into the folder; return the page's path.
+    def report(self, columns: Sequence[str] = ()) -> Path:
+        """Write report.html, table.csv, table.md, table.tex, results.json and figures/; return the page's path.
+
+        Args:
+            columns: of table.tex, by their names in table.csv; without them, those that the page shows at first.
 
         Raises:
-            ValueError: if no trial is finished.
+            ValueError: if no trial is finished, or there is no such column.
         """
-        return report.write(self.out, self.settings, self.results(), self.failures(), self.counts())
+        return report.write(self.out, self.settings, self.results(), self.failures(), self.counts(), columns)
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""
