@@ -156,7 +156,7 @@ def concept_lines(part: dict) -> list[str]:
     heads = [[row["features"], _mean(row) if "mean" in row else row["not_measured"]] for row in part["heads"]]
     title = f"With a sparse head of at most {settings['most']} features per class:"
     rows = _markdown(_CONCEPTS, [_concept_cells(row) for row in part["rows"]])
-    return [about, "", rows, title, "", _markdown(("features", "test accuracy"), heads)]
+    return [textwrap.fill(about, 120), "", rows, title, "", _markdown(("features", "test accuracy"), heads)]
 
 
 def _concept_cells(row: dict[str, Any]) -> list[str]:
