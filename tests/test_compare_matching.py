@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from htaf_snn import nn as hnn
-from htaf_snn import profile, surrogate
+from htaf_snn import profile, surrogate, training
 from htaf_snn.compare.matching import rescaled
 from htaf_snn.configuration import Match
-from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, Rescaled, StraightThrough
+from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, Rescaled, StraightThrough, resolve
 
 
 def gradient(surrogate, x):
@@ -68,6 +68,26 @@ def test_a_surrogate_without_width_or_area_cannot_be_matched():
 def test_surrogates_of_libraries_are_matched(spec):
     matched = rescaled(surrogate.resolve(spec), HTAF(), "peak", slope=2.0)
     assert profile.measure(matched).peak == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_rescaled_surrogate_has_a_specification():
+    found = resolve("rescaled(function='atan(alpha=3)', stretch=0.5, gain=2)")
+    x = torch.linspace(-2, 2, 9)
+    expected = gradient(Rescaled(ATan(alpha=3.0), stretch=0.5, gain=2), x)
+    torch.testing.assert_close(gradient(found, x), expected, rtol=0, atol=0)
+    for wrong, message in (
+        ("rescaled(stretch=2)", "function"),
+        ("rescaled(function='hat')", "unknown surrogate 'hat'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resolve(wrong)
+
+
+def test_a_run_with_a_rescaled_surrogate_is_loaded_again(tmp_path):
+    run = training.Run(model="dhn", hidden=(8,), epochs=1, surrogate="rescaled(function='htaf', stretch=0.5, gain=2)")
+    result = training.train(run, tmp_path, progress=False)
+    net = training.load(tmp_path)
+    assert training.evaluate(net, training.make_loaders(run)[2])["accuracy"] == result["test_accuracy"]
 
 
 def test_a_rescaled_surrogate_goes_into_the_fused_neuron():

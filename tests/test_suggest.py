@@ -12,7 +12,7 @@ from torch import nn
 
 from htaf_snn import HTAF, hardening, models, surrogate
 from htaf_snn import nn as hnn
-from htaf_snn.surrogate import MeasuredWidth, suggest
+from htaf_snn.surrogate import MeasuredWidth, resolve, suggest
 from htaf_snn.surrogate.steepness import Steepness
 
 CLASSES = 5
@@ -451,7 +451,9 @@ def test_table_json_and_plot(tmp_path):
     suggestion = suggest(deep(4), batch())
     lines = str(suggestion).splitlines()
     assert lines[0].startswith("Present:   htaf(alpha=1.0, beta=4.0). The gradient passes")
-    assert lines[2] == f"To use it, write {suggestion.surrogate!r}."
+    start, kept = lines[2].split("; with the height that it has now, ")
+    assert start == f"To use it, write {suggestion.surrogate!r}"
+    assert resolve(kept.strip('".')).gain == pytest.approx(1 / suggestion.stretch, rel=0.01)
     assert [line.split()[0] for line in lines[4:]] == ["layer", "3", "6", "9", "12"]
     values = json.loads(json.dumps(suggestion.as_dict(), allow_nan=False))
     assert values["verdict"] == "passes" and len(values["widths"]) == 5 and len(values["layers"]) == 4

@@ -10,7 +10,8 @@ from typing import Any
 
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings
-from htaf_snn.compare.selection import ARM, TOLERANCE, label, pick
+from htaf_snn.compare.selection import ARM, SETTING, TOLERANCE, TUNED, label, pick
+from htaf_snn.compare.statistics import Comparison, compare_to
 from htaf_snn.compare.trial import TWIN
 
 from .claims import CLAIMS
@@ -80,13 +81,22 @@ _CHOSEN = {
 }
 
 
+def _selected(part: dict, row: dict) -> float:
+    """Return the validation accuracy of a row's arm with the seeds that selected its slope and learning rate."""
+    names, count = (*SETTING, *ARM, *TUNED), part["settings"]["select_seeds"]
+    own = [trial for trial in part["trials"] if pick(trial, names) == pick(row, names) and trial["seed"] < count]
+    return sum(trial["val_accuracy"] for trial in own) / len(own)
+
+
 def defaults() -> str:
     """Return a table of the arm of HTAF with the best validation accuracy, by kind of network and depth."""
     lines = []
-    for kind, (claim, part) in _CHOSEN.items():
-        rows = [row for row in _parts(claim)[part]["table"] if row["surrogate"] == "htaf"]
+    for kind, (claim, name) in _CHOSEN.items():
+        part = _parts(claim)[name]
+        rows = [row for row in part["table"] if row["surrogate"] == "htaf"]
         for depth in dict.fromkeys(row["depth"] for row in rows):
-            best = max((row for row in rows if row["depth"] == depth), key=lambda row: row["val_accuracy"])
+            own = [row for row in rows if row["depth"] == depth]
+            best = max(own, key=lambda row, part=part: _selected(part, row))
             path = "spikes throughout" if best["anneal"] == "none" else f"{best['anneal']} annealed"
             numbers = (f"{best[name]:g}" for name in ("slope", "identity", "lr"))
             lines.append([kind, str(depth), path, *numbers, f"`{claim}`"])
@@ -111,7 +121,42 @@ def counts() -> str:
     return f"{textwrap.fill(text, 120)}\n"
 
 
-_SUMMARIES = {"defaults": defaults, "counts": counts}
+def paths() -> str:
+    """Return a table of what an annealing gains over spikes from the start, with and without the identity."""
+    part = _parts("dhn-paths")["fashion-mnist"]
+    rows = {(row["depth"], *pick(row, ARM)): row for row in part["table"]}
+    depths = sorted({row["depth"] for row in part["table"]})
+    lines = []
+    for identity in part["settings"]["identity"]:
+        for anneal in ("hardness", "alpha"):
+            tests = [
+                _paired(part, rows[depth, "htaf", "none", identity], rows[depth, "htaf", anneal, identity])
+                for depth in depths
+            ]
+            cells = [
+                f"{100 * test.difference:+.1f} ({100 * test.low:+.1f} to {100 * test.high:+.1f})" for test in tests
+            ]
+            lines.append([f"{anneal} annealed", f"{identity:g}", *cells])
+    return _markdown(("points", "identity", *(f"{depth} layers" for depth in depths)), lines)
+
+
+def _paired(part: dict, base: dict, other: dict) -> Comparison:
+    """Return the comparison of two rows of a part, over the seeds that did not select."""
+    names, count = (*SETTING, *ARM, *TUNED), part["settings"]["select_seeds"]
+    scores = [
+        {
+            trial["seed"]: trial["test_accuracy"]
+            for trial in part["trials"]
+            if pick(trial, names) == pick(row, names) and trial["seed"] >= count
+        }
+        for row in (base, other)
+    ]
+    seeds = sorted(set(scores[0]) & set(scores[1]))
+    first, second = ([own[seed] for seed in seeds] for own in scores)
+    return compare_to(first, {"other": second})["other"]
+
+
+_SUMMARIES = {"defaults": defaults, "counts": counts, "paths": paths}
 """What the README takes from several claims."""
 
 

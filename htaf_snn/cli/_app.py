@@ -44,7 +44,7 @@ OPTIONS = {
     field.name: f"--{field.name.replace('_', '-')}"
     for kind in (Run, ConceptRun, StudySettings)
     for field in fields(kind)
-} | {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot"}
+} | {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot", "stack_seeds": "--stack-seeds"}
 
 
 class RefusedError(Exception):

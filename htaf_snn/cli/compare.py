@@ -36,7 +36,7 @@ def compare_command(
     *,
     workers: Annotated[int, Parameter(help="Worker processes on this machine, with one thread each.")] = 2,
     stack_seeds: Annotated[
-        bool, Flag, Parameter(help="Train the seeds of a configuration as one network; for GPUs.")
+        bool, Flag, Parameter(help="Train the seeds of a spiking configuration as one network; for GPUs.")
     ] = False,
     storage: Annotated[
         str | None, Parameter(help="URL of a database shared by several machines; by default a file in the folder.")
@@ -51,9 +51,13 @@ def compare_command(
     Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
     same command with more --seeds extends it. Under torchrun all processes share each trial.
     """
-    from ..compare import Study
+    from ..compare import Settings, Study
+    from ..compare.study import check_stackable
 
-    study = Study(out, storage=storage, **settled({**chosen, **shared}))
+    settings = settled({**chosen, **shared})
+    if stack_seeds and settings:
+        check_stackable(Settings.of(**settings))  # before anything is written
+    study = Study(out, storage=storage, **settings)
     counts = study.counts()
     if IS_MAIN and (counts["finished"] or counts["failed"]):
         progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)

@@ -143,10 +143,7 @@ class Study:
             ValueError: if stack_seeds is set under `torchrun`, or the trials cannot be stacked, see `stacking.run`.
         """
         if stack_seeds:
-            try:
-                stacking.check(self.settings.trials()[0])
-            except stacking.StackingError as error:
-                raise ValueError(f"stack_seeds: {error}") from None
+            check_stackable(self.settings)
         processes = Processes.launched(device_of(self.settings.shared.device).type)
         if processes is not None:
             if stack_seeds:
@@ -298,6 +295,14 @@ class Study:
         entries, keys = self.queue.entries(), [key_of(one.config()) for one in trials]
         own = [entries[key] for key in keys if key in entries and entries[key].state == state]
         return [{name: entry.found[name] for name in names} for entry in own]
+
+
+def check_stackable(settings: Settings) -> None:
+    """Raise ValueError if the seeds of a study cannot be trained as one network."""
+    try:
+        stacking.check(settings.trials()[0])
+    except stacking.StackingError as error:
+        raise ValueError(f"stack_seeds: {error}") from None
 
 
 def _stop_all(workers: Sequence[subprocess.Popen]) -> None:

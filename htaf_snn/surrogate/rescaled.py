@@ -8,13 +8,14 @@ from collections.abc import Callable
 from torch import Tensor
 
 from .base import Foreign, Surrogate
-from .specifications import resolve
+from .specifications import WRAPPERS, resolve
 
 
 class Rescaled(Foreign):
     """A surrogate with another slope and height: surrogate(stretch * x), its gradient multiplied by gain.
 
-    Both factors are positive, so spikes are unchanged, and so is the hardness.
+    Both factors are positive, so spikes are unchanged, and so is the hardness. Its specification is
+    "rescaled(function='htaf', stretch=0.5, gain=2)".
 
     Args:
         function: the surrogate, in any form, see `resolve`.
@@ -53,3 +54,6 @@ class Rescaled(Foreign):
         y = surrogate(x if self.stretch == 1 else x * self.stretch)
         # The value is y, as the second term is 0; the gradient is that of y times the gain.
         return y if self.gain == 1 else y.detach() + self.gain * (y - y.detach())
+
+
+WRAPPERS["rescaled"] = Rescaled

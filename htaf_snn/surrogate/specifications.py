@@ -22,6 +22,8 @@ SurrogateLike = Surrogate | str | Callable[[Tensor], Tensor]
 """A surrogate in any form, as `resolve` takes it."""
 
 _CLASSES: dict[str, type[Surrogate]] = {}
+# Those around another surrogate, which is their first parameter.
+WRAPPERS: dict[str, Callable[..., Surrogate]] = {}
 # Names by which the literature on binary networks knows two of them.
 _SYNONYMS = {"superspike": "fast_sigmoid", "approx_sign": "triangle"}
 _Class = TypeVar("_Class", bound=type[Surrogate])
@@ -102,7 +104,7 @@ def _from_specification(specification: str) -> Surrogate:
         foreign = Foreign(libraries.make(*origin), name=specification.strip())
         foreign._origin = libraries.make, origin  # for unpickling
         return foreign
-    cls: Callable[..., Surrogate] | None = _CLASSES.get(_SYNONYMS.get(name, name))
+    cls: Callable[..., Surrogate] | None = WRAPPERS.get(name) or _CLASSES.get(_SYNONYMS.get(name, name))
     if cls is None:
         known = names()
         elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
@@ -122,8 +124,9 @@ def resolve(surrogate: SurrogateLike) -> Surrogate:
     Args:
         surrogate: a `Surrogate`, which is returned itself; a specification, that is one of `names()`, alone or with
             literal keyword arguments as the class takes them, such as "htaf(alpha=0.5, beta=8)", or another library's,
-            such as "snntorch.atan(alpha=2)", which that library's own code computes; or any callable from membrane
-            potential minus threshold to spikes of the same shape and dtype, which is wrapped in `Foreign`.
+            such as "snntorch.atan(alpha=2)", which that library's own code computes; one of these within "rescaled", as
+            in "rescaled(function='htaf', stretch=0.5, gain=2)", see `Rescaled`; or any callable from membrane potential
+            minus threshold to spikes of the same shape and dtype, which is wrapped in `Foreign`.
 
     Returns:
         A `Surrogate`; for a specification a new one.

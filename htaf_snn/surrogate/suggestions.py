@@ -159,7 +159,8 @@ class Suggestion:
             name, stretch = (self.surrogate, 1.0) if self.surrogate else ("…", self.stretch)
             return f"To use it, write surrogate.Rescaled({name!r}, stretch={stretch:.3g}, gain={self.gain:.3g})."
         if self.surrogate:
-            return f"To use it, write {self.surrogate!r}."
+            kept = f"rescaled(function={self.surrogate!r}, gain={1 / self.stretch:.3g})"
+            return f'To use it, write {self.surrogate!r}; with the height that it has now, "{kept}".'
         return f"To use it, write surrogate.Rescaled(…, stretch={self.stretch:.3g}) around the present one."
 
     def _table(self) -> list[str]:
