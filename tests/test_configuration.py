@@ -85,7 +85,7 @@ def test_names_that_are_misspelt_get_a_hint(tmp_path):
         (["train", "--model", "plifnet"], 'Did you mean "plif-net"?'),
         (["train", "--surrogate", "hatf"], "did you mean htaf?"),
         (["train", "--neuron", "laeky(beta=0.9)"], "did you mean leaky?"),
-        (["train", "--recipe", "dvsgestrue"], "expected a configuration file, or one of cifar10dvs, dvsgesture"),
+        (["train", "--recipe", "dvsgestrue"], "got nothing of that name; did you mean dvsgesture?"),
     ):
         shown = run(*arguments, *(["--out", tmp_path / "run"] if arguments[0] == "train" else []))
         assert shown.exit_code == 2 and hint in shown.stderr, shown.stderr

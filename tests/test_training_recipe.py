@@ -1,5 +1,6 @@
 """What a recipe can ask of a training: its losses, its optimizers, and what it keeps."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -179,6 +180,26 @@ def test_a_training_whose_steps_float16_leaves_out_is_an_error(tmp_path):
         training.fit(net, loader, recipe=Recipe(precision="fp16"), out=tmp_path, progress=False)
 
 
+def test_a_network_whose_modules_have_two_names_is_stored(tmp_path):
+    net = nn.Sequential(nn.Linear(5, 5))
+    net.alias = net[0]
+    loader = DataLoader(TensorDataset(FRAMES[0], LABELS), 2)
+    training.fit(net, loader, recipe=Recipe(epochs=1), out=tmp_path, progress=False)
+    other = copy.deepcopy(net)
+    nn.init.zeros_(other[0].weight)
+    assert torch.equal(training.load(tmp_path, other)[0].weight, net[0].weight)
+
+
+def test_a_training_that_failed_in_its_first_epoch_can_be_begun_again(tmp_path):
+    net, labels = nn.Linear(5, CLASSES), LABELS.float()
+    options = {"recipe": Recipe(epochs=1), "out": tmp_path, "progress": False}
+    with pytest.raises(ValueError, match="labels"):
+        training.fit(net, DataLoader(TensorDataset(FRAMES[0], labels), 2), **options)
+    assert len(training.fit(net, DataLoader(TensorDataset(FRAMES[0], LABELS), 2), **options)) == 1
+    with pytest.raises(ValueError, match="expected a folder without a run"):
+        training.fit(net, DataLoader(TensorDataset(FRAMES[0], LABELS), 2), **options)
+
+
 def test_averaged_weights_are_those_that_are_tested(tmp_path):
     torch.manual_seed(0)
     net = nn.Linear(5, CLASSES)
@@ -201,7 +222,7 @@ def test_averaged_weights_are_those_that_are_tested(tmp_path):
     assert not torch.allclose(last, average)
 
 
-def test_a_training_stops_without_progress_and_keeps_its_best_network(tmp_path):
+def test_a_training_stops_without_progress_and_keeps_its_best_network(tmp_path, capsys):
     config = training.Run(**DATA, epochs=60, early_stopping=3, lr=0.05)
     result = training.train(config, tmp_path, progress=False)
     accuracies = [json.loads(line)["val_accuracy"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -209,8 +230,10 @@ def test_a_training_stops_without_progress_and_keeps_its_best_network(tmp_path):
     assert len(accuracies) == result["epochs"] == best + 1 + 3 < 60
     _, val, _ = training.make_loaders(config)
     assert training.evaluate(training.load(tmp_path), val)["accuracy"] == max(accuracies)
-    again = training.train(config, tmp_path, resume=True, progress=False)
+    again = training.train(config, tmp_path, resume=True)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    assert again["kept_epoch"] == best + 1
+    assert f"stopped after epoch {best + 4}" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"^early_stopping: expected None without validation data"):
         replace(config, val_fraction=0)
     with pytest.raises(ValueError, match=r"^val_loader: expected validation data for early_stopping"):

@@ -24,8 +24,8 @@ else:
 _Recipe = Annotated[
     Path | None,
     Parameter(
-        help="Configuration file: TOML, another run's config.json, or a name of ours: dvsgesture, cifar10dvs, "
-        "ncaltech101, shd. Options override it."
+        help="Configuration file: TOML, another run's folder or config.json, or a name of ours: dvsgesture, "
+        "cifar10dvs, ncaltech101, shd. Options override it."
     ),
 ]
 _Out = Annotated[

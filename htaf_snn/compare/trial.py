@@ -17,7 +17,7 @@ from .. import hardening, training
 from ..configuration import Run
 from ..surrogate import Rescaled, resolve
 from ..training.folder import device_of
-from ..training.loop import best_epoch
+from ..training.loop import kept_epoch
 from .matching import rescaled
 from .measures import Network, activity, batch_gradient, cosine
 
@@ -135,7 +135,7 @@ def prepare(trial: Trial, processes: training.Processes | None = None) -> Prepar
 
 def finish(prepared: Prepared, curves: list[dict], processes: training.Processes | None = None) -> dict:
     """Test and measure a trained network; `curves` are the metrics of its epochs."""
-    kept = best_epoch(curves) if prepared.recipe.keeps_best else len(curves)
+    kept = kept_epoch(curves, prepared.recipe)
     model = prepared.model
     train, _, test = prepared.loaders
     after = batch_gradient(model, *prepared.batch)

@@ -10,7 +10,7 @@ Count = Annotated[int, Valid("an integer of at least 1", is_count)]
 Sizes = tuple[int, ...]
 # Not within the annotations, where a lambda would look names up in the class.
 SIZES = Valid(
-    "one or more positive integers",
+    "a list of one or more positive integers",
     lambda v: v is None or (isinstance(v, tuple) and v and all(map(is_count, v))),
 )
 MAYBE_COUNT = Valid("None or an integer of at least 1", lambda v: v is None or is_count(v))

@@ -20,8 +20,8 @@ def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, 
     r"""Return the settings in a configuration file.
 
     Args:
-        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields; or the name of one of
-            this package's recipes, such as "dvsgesture".
+        path: a TOML file, or a JSON file such as a run's `config.json`, whose keys are fields; the folder of a run; or
+            the name of one of this package's recipes, such as "dvsgesture".
         kind: the dataclass, such as `Run`, whose fields they are; not all have to be there.
 
     Raises:
@@ -39,11 +39,15 @@ def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, 
     """
     path = Path(path)
     shipped = {file.stem: file for file in (Path(__file__).parents[1] / "recipes").glob("*.toml")}
+    if path.is_dir():
+        path /= "config.json"
     if not path.is_file():
         path = shipped.get(str(path), path)
     if not path.is_file():
+        known = ", ".join(sorted(shipped))
         raise FileNotFoundError(
-            f"{path}: expected a configuration file, or one of {', '.join(sorted(shipped))}, got none"
+            f"{path}: expected a configuration file, a run's folder or one of {known}, got nothing of that name"
+            f"{did_you_mean(str(path), known)}"
         )
     try:
         values = (json if path.suffix == ".json" else tomllib).loads(path.read_text())

@@ -149,7 +149,7 @@ class Recipe(Checked):
         compiled: train through torch.compile.
         early_stopping: epochs without a better validation accuracy after which the training ends.
         keep: the network that is tested and loaded, of the last epoch or of that with the best validation accuracy; by
-            default best with early stopping, otherwise last, see `keeps_best`.
+            default best with early stopping, otherwise last.
 
     Raises:
         ValueError: if a value is out of range.

@@ -56,8 +56,10 @@ def save_checkpoint(
     tensors["rng"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng_cuda"] = torch.cuda.get_rng_state()
+    # Copies, as a module that is reachable under two names has its tensors twice.
+    copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     with replacing(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, {"epoch": str(epoch)})
+        save_file(copies, temporary, {"epoch": str(epoch)})
 
 
 def load_checkpoint(

@@ -97,7 +97,10 @@ def check_folder(config: DataclassInstance, out: Path, resume: bool) -> None:
     if resume:
         check_same_run(config, read_config(out, type(config)))
     elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"out: expected a new or empty folder, got {out}, which has files; resume it or name another")
+        raise ValueError(
+            f"out: expected a new or empty folder, got {out}, which has files; resume it, name "
+            "another or, on the command line, add --force"
+        )
 
 
 @contextmanager

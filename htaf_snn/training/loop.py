@@ -335,9 +335,15 @@ def fit(
             on_epoch(metrics[-1])
             _write_metrics(out, metrics)
             save_checkpoint(out / CHECKPOINT, model, trainer.optimizer, epoch + 1, trainer.extra())
+    if progress and is_main and is_stopped(metrics, recipe):
+        print(
+            f"{label}stopped after epoch {len(metrics)}, as the validation accuracy had not improved for "
+            f"{recipe.early_stopping} epochs; kept is the network of epoch {kept_epoch(metrics, recipe)}",
+            file=sys.stderr,
+        )
     _set_epoch(train_loader, len(metrics) - 1)  # where a finished run is resumed, so that it is tested as before
     if trainer.has_network and metrics:
-        _keep(out, model, best_epoch(metrics) if recipe.keeps_best else len(metrics), processes)
+        _keep(out, model, kept_epoch(metrics, recipe), processes)
     return metrics
 
 
@@ -373,6 +379,11 @@ def best_epoch(metrics: list[dict]) -> int:
     return max(metrics, key=lambda line: line["val_accuracy"])["epoch"]
 
 
+def kept_epoch(metrics: list[dict], recipe: Recipe) -> int:
+    """Return the epoch whose network the recipe keeps, counted from 1."""
+    return best_epoch(metrics) if recipe.keeps_best else len(metrics)
+
+
 def is_stopped(metrics: list[dict], recipe: Recipe) -> bool:
     """Return whether the validation accuracy has not improved for as many epochs as the recipe waits."""
     return bool(recipe.early_stopping and metrics and len(metrics) - best_epoch(metrics) >= recipe.early_stopping)
@@ -402,7 +413,9 @@ def check_no_run(out: Path, resume: bool) -> None:
 
 
 def _has_run(out: Path) -> bool:
-    return (out / CHECKPOINT).exists() or (out / METRICS).exists()
+    """Return whether the folder has a run with an epoch; one that failed before may be begun again."""
+    metrics = out / METRICS
+    return metrics.stat().st_size > 0 if metrics.is_file() else (out / CHECKPOINT).exists()
 
 
 def _write_metrics(out: Path, metrics: list[dict]) -> None:

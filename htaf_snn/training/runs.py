@@ -36,7 +36,7 @@ from .folder import (
     write_json,
 )
 from .logs import CONFUSION, CURVES, draw, logger
-from .loop import fit, restore
+from .loop import fit, kept_epoch, restore
 from .processes import Processes
 from .recipe import check_annealing
 from .step import Trainer
@@ -237,8 +237,9 @@ def train(config: Run, out: str | PathLike, *, resume: bool = False, progress: b
         progress: show progress bars on standard error.
 
     Returns:
-        {"test_accuracy", "test_loss", "smooth_test_accuracy", "hardening_gap", "epochs", "spike_rate" (mean output per
-        layer in the last epoch), "seconds", "torch", "threads", "device", "processes", "out"}, also in `result.json`.
+        {"test_accuracy", "test_loss", "smooth_test_accuracy", "hardening_gap", "epochs", "kept_epoch" (the one whose
+        network is tested), "spike_rate" (mean output per layer in the last epoch), "seconds", "torch", "threads",
+        "device", "processes", "out"}, also in `result.json`.
         The test figures are those of the hard network that the recipe keeps, and the gap is that of
         `hardening.evaluate`.
 
@@ -331,6 +332,7 @@ def complete(
     result = {
         **figures(model, loaders, processes),
         "epochs": len(metrics),
+        "kept_epoch": kept_epoch(metrics, config),
         "spike_rate": metrics[-1]["spike_rate"],
         "seconds": round(sum(line["seconds"] for line in metrics), 3),
         "torch": torch.__version__,
