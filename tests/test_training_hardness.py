@@ -202,7 +202,7 @@ def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
     monkeypatch.setattr(events, "_FEW", 1 << 60)
     finish, nets = trial.finish, []
     monkeypatch.setattr(
-        trial, "finish", lambda prepared, curves: (nets.append(prepared.model), finish(prepared, curves))[1]
+        trial, "finish", lambda prepared, *others: (nets.append(prepared.model), finish(prepared, *others))[1]
     )
     # Wide, as rounding decides more spikes of a steep activation.
     wide = {"slope": 0.25, "alpha_end": 5.0} if anneal == "alpha" else {"slope": 0.25}

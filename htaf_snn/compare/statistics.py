@@ -55,7 +55,7 @@ def summarise(accuracies: ArrayLike) -> Summary:
     Example:
         >>> summary = summarise([0.90, 0.92, 0.94])
         >>> summary.n, round(summary.mean, 3), round(summary.low, 3), round(summary.high, 3)
-        (3, 0.92, 0.852, 0.958)
+        (3, 0.92, 0.854, 0.958)
     """
     from scipy import special, stats
 
