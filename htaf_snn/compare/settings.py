@@ -62,7 +62,9 @@ class Settings(StudySettings):
         own = {field.name for field in fields(StudySettings)}
         for name in values.keys() - own - {*SHARED}:
             known = ", ".join(sorted({*own, *SHARED}))
-            raise TypeError(f"{name}: expected one of {known}, got an unknown setting{did_you_mean(name, known)}")
+            raise TypeError(
+                f"{name}: expected one of {known}, got an unknown setting{did_you_mean(name, f'one of {known}')}"
+            )
         shared = Shared(**{name: value for name, value in values.items() if name not in own})
         return cls(**{name: value for name, value in values.items() if name in own}, shared=shared)
 

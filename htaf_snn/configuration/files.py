@@ -47,7 +47,7 @@ def read_file(path: str | PathLike, kind: type[DataclassInstance]) -> dict[str, 
         known = ", ".join(sorted(shipped))
         raise FileNotFoundError(
             f"{path}: expected a configuration file, a run's folder or one of {known}, got nothing of that name"
-            f"{did_you_mean(str(path), known)}"
+            f"{did_you_mean(str(path), f'one of {known}')}"
         )
     try:
         values = (json if path.suffix == ".json" else tomllib).loads(path.read_text())
