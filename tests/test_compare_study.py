@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -17,7 +16,6 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from browser import probe
@@ -25,7 +23,7 @@ from commands import run
 from studies import one_trial
 from test_training import recordings  # noqa: F401
 
-from htaf_snn.compare import Settings, Study, findings, queue, report, stacking, trial
+from htaf_snn.compare import Study, findings, queue, report, stacking, trial
 from htaf_snn.compare.study import SETTINGS
 from htaf_snn.surrogate import Rescaled
 
@@ -116,57 +114,6 @@ def test_the_table(finished):
         == set(findings.areas(finished.settings, rows))
         == set(SURROGATES)
     )
-
-
-def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
-    """Surrogates that lack different seeds are compared with one baseline in one report."""
-    rng = np.random.default_rng(0)
-    scores = {name: 0.8 + shift + rng.normal(0, 0.01, 6) for name, shift in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
-    cells = {
-        ("set", 2, name, "none", 0.0, 1.0, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
-        for name, values in scores.items()
-    }
-    del cells["set", 2, "b", "none", 0.0, 1.0, 1e-3][0], cells["set", 2, "c", "none", 0.0, 1.0, 1e-3][1]
-    comparisons = findings._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
-    lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
-    assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
-
-
-def _compared(name, claim, difference, slope=1.0):
-    arm = {"surrogate": name, "anneal": "none", "identity": 0.0, "slope": slope}
-    return arm | {"claim": claim, "difference": difference}
-
-
-def test_the_answer_comes_first():
-    rows = [
-        _compared("htaf", "baseline", None),
-        _compared("a", "better", 0.02),
-        _compared("a", "better", 0.03, slope=2.0),
-        _compared("b", "worse", -0.011),
-        _compared("b", "no difference shown", 0.001, slope=2.0),
-        _compared("c", "no difference shown", 0.0),
-    ]
-    shown, unclear = findings.answer(rows, "htaf")
-    a, b = "a is better in 2 of 2 settings, by 2.0 to 3.0 points", "b is worse in 1 of 2 settings, by 1.1 points"
-    assert shown == f"Beside htaf, {a}; {b}."
-    assert unclear == "Not shown to differ: c, which does not prove that they are equal."
-    assert findings.answer(rows[:2], "htaf")[1].startswith("Each arm is shown to differ")
-    assert findings.answer([_compared("a", "too few seeds", 0.1)], "htaf")[0].startswith("Fewer than 3 seeds")
-    assert findings.answer(rows[:1], "htaf")[0] == "There is nothing to compare."
-
-
-def test_the_best_is_bold_only_where_it_is_shown():
-    settings = Settings.of(surrogates=["htaf", "a", "b"])
-    place = {"dataset": "saccade-digits", "depth": 2, "lr": 1e-3, "std": 0.01}
-    rows = [
-        place | _compared(name, claim, None) | {"mean": mean}
-        for name, claim, mean in (("htaf", "baseline", 0.8), ("a", "worse", 0.7), ("b", "worse", 0.6))
-    ]
-    assert report.as_latex(settings, rows, ["mean"]).count("mathbf") == 1
-    rows[2] |= {"claim": "no difference shown"}
-    assert "mathbf" not in report.as_latex(settings, rows, ["mean"])
-    rows[2] |= {"claim": "better", "mean": 0.9}
-    assert r"$\mathbf{0.9000 \pm 0.0100}$" in report.as_latex(settings, rows, ["mean"])
 
 
 def test_the_files(finished):
@@ -353,13 +300,6 @@ def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, numbe
     assert Study(tmp_path).counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}, worker.stderr
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_device_is_reported_at_the_start(tmp_path):
-    with pytest.raises(ValueError, match=r"^device: expected a usable GPU"):
-        Study(tmp_path / "study", device="cuda")
-    assert not (tmp_path / "study").exists()
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("model", "dataset"), [("mlp", "saccade-digits"), ("dhn", "digits")])
 def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
@@ -369,49 +309,6 @@ def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
     )
     _assert_close(on_gpu["gradient_layers"], on_cpu["gradient_layers"])
     assert on_gpu["test_accuracy"] == pytest.approx(on_cpu["test_accuracy"], abs=0.1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"surrogates": ["hat"]}, ValueError, "hat"),
-        ({"surrogates": ["brian.atan"]}, ValueError, "^library: expected one of snntorch"),
-        ({"surrogates": []}, ValueError, "^surrogates: expected one value or more"),
-        ({"surrogates": ["htaf", "htaf"]}, ValueError, "^surrogates: expected different values"),
-        ({"surrogates": ["snntorch.LSO"]}, (ValueError, TypeError), "."),
-        ({"dataset": "imagenet"}, ValueError, r"^dataset: expected one of \['asldvs'"),
-        ({"slopes": [0.0]}, ValueError, "^slopes: expected positive finite numbers"),
-        ({"lrs": ["fast"]}, ValueError, "^lrs: expected positive"),
-        ({"depths": [0]}, ValueError, "^depths, number 1: expected an integer >= 1, got 0"),
-        ({"seeds": 0}, ValueError, "^seeds: expected an integer >= 1, got 0"),
-        ({"folds": 1}, ValueError, "^folds: expected None or an integer of at least 2, got 1"),
-        ({"device": "tpu"}, ValueError, "^device: expected one of auto, cpu, cuda, got 'tpu'"),
-        ({"match": "size"}, ValueError, "^match: expected one of none"),
-        ({"match": "area", "surrogates": ["straight_through"]}, ValueError, "positive finite area"),
-        ({"colour": "red"}, TypeError, "^colour: expected one of .*, got an unknown setting"),
-        ({"model": "dhn", "surrogates": ["htaf"], "alpha_end": 4.0}, ValueError, "^alpha_end: 4.0 has no effect"),
-    ],
-)
-def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message):
-    with pytest.raises(error, match=message):
-        Study(tmp_path / "new", **settings)
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"^out: expected a new folder or a study's, got .* contains config\.json"):
-        Study(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_more_seeds_extend_a_study(tmp_path):
-    Study(tmp_path, surrogates=["htaf", "atan"], seeds=1, **SMALL).run(workers=1, progress=False)
-    longer = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, **SMALL)
-    assert longer.counts() == {"waiting": 4, "running": 0, "finished": 2, "failed": 0}
-    assert Study(tmp_path).settings.seeds == 3
-    with pytest.raises(ValueError, match="seeds: expected 3, got 2"):
-        Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
 
 
 def test_damaged_files_and_databases_are_reported(finished, tmp_path):
@@ -580,55 +477,6 @@ def test_seeds_that_cannot_be_stacked_are_run_separately(tmp_path, monkeypatch):
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
     study.work(stack_seeds=True)
     assert study.counts()["finished"] == 2
-
-
-@pytest.mark.parametrize(("name", "value"), [("loss", "tet"), ("optimizer", "sgd"), ("clip_gradient", 1.0)])
-def test_what_a_stack_does_not_heed_is_refused(name, value):
-    with pytest.raises(stacking.StackingError, match=f"^{name}: expected .* in a stack of seeds, got {value!r}"):
-        stacking.run([one_trial(seed=seed, **SMALL, **{name: value}) for seed in (0, 1)])
-
-
-def test_a_study_takes_the_fields_of_a_run(tmp_path):
-    fields = {"neuron": "lif(v_th=0.3)", "optimizer": "adamw", "weight_decay": 0.1, "clip_gradient": 1.0}
-    study = Study(tmp_path, surrogates=["htaf"], seeds=1, keep="best", **SMALL | {"epochs": 2}, **fields)
-    study.work()
-    [entry] = study.results()
-    assert entry["config"] | fields == entry["config"]
-    command = report.command(study.settings)
-    assert "--clip-gradient 1 " in command + " " and "--keep best" in command and "--precision" not in command
-    options = shlex.split(command)[4:]
-    assert run("compare", "--out", tmp_path, *options).exit_code == 0
-
-
-def test_a_number_is_the_same_as_an_integer(tmp_path):
-    settings = {"surrogates": ["htaf"], "seeds": 1, **SMALL}
-    Study(tmp_path, clip_gradient=1, weight_decay=0, **settings)
-    again = Study(tmp_path, clip_gradient=1.0, weight_decay=0.0, **settings)
-    assert again.settings.shared.clip_gradient == 1.0 and len(again.queue.entries()) == 1
-
-
-def test_the_place_of_the_data_is_kept_where_it_is_not_given(tmp_path, recordings):  # noqa: F811
-    settings = {"dataset": "nmnist", "surrogates": ["htaf"], "seeds": 1, **SMALL}
-    Study(tmp_path, data_root=str(recordings), device="cpu", **settings)
-    shared = Study(tmp_path, **settings).settings.shared
-    assert (shared.data_root, shared.device) == (str(recordings), "cpu")
-
-
-def test_a_study_is_the_same_wherever_its_data_are(tmp_path, recordings):  # noqa: F811
-    (tmp_path / "data").symlink_to(recordings)
-    settings = {"dataset": "nmnist", "surrogates": ["htaf"], "seeds": 1, **SMALL}
-    study = Study(tmp_path / "out", data_root=str(recordings), **settings)
-    study.work()
-    assert Study(tmp_path / "out", data_root=str(tmp_path / "data"), **settings).counts()["finished"] == 1
-
-
-def test_a_study_of_an_earlier_version_says_what_to_do(tmp_path):
-    study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
-    queue._add(study.queue._study, {"dataset": "saccade-digits", "width": 8, "depth": 2})
-    with pytest.raises(
-        ValueError, match="expected a study of this version, got an earlier one's; repeat htaf-snn compare"
-    ):
-        Study(tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_is_not_stacked(monkeypatch):

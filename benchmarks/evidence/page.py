@@ -83,9 +83,14 @@ _CHOSEN = {
 
 def _selected(part: dict, row: dict) -> float:
     """Return the validation accuracy of a row's arm with the seeds that selected its slope and learning rate."""
-    names, count = (*SETTING, *ARM, *TUNED), part["settings"]["select_seeds"]
-    own = [trial for trial in part["trials"] if pick(trial, names) == pick(row, names) and trial["seed"] < count]
-    return sum(trial["val_accuracy"] for trial in own) / len(own)
+    own = [trial["val_accuracy"] for trial in _trials(part, row) if trial["seed"] < part["settings"]["select_seeds"]]
+    return sum(own) / len(own)
+
+
+def _trials(part: dict, row: dict) -> list[dict]:
+    """Return the trials of a row's arm at its slope and learning rate."""
+    names = (*SETTING, *ARM, *TUNED)
+    return [trial for trial in part["trials"] if pick(trial, names) == pick(row, names)]
 
 
 def defaults() -> str:
@@ -142,16 +147,8 @@ def paths() -> str:
 
 def _paired(part: dict, base: dict, other: dict) -> Comparison:
     """Return the comparison of two rows of a part, over the seeds that did not select."""
-    names, count = (*SETTING, *ARM, *TUNED), part["settings"]["select_seeds"]
-    scores = [
-        {
-            trial["seed"]: trial["test_accuracy"]
-            for trial in part["trials"]
-            if pick(trial, names) == pick(row, names) and trial["seed"] >= count
-        }
-        for row in (base, other)
-    ]
-    seeds = sorted(set(scores[0]) & set(scores[1]))
+    scores = [{one["seed"]: one["test_accuracy"] for one in _trials(part, row)} for row in (base, other)]
+    seeds = [seed for seed in scores[0] if seed in scores[1] and seed >= part["settings"]["select_seeds"]]
     first, second = ([own[seed] for seed in seeds] for own in scores)
     return compare_to(first, {"other": second})["other"]
 

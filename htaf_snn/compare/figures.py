@@ -84,15 +84,12 @@ def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
         axes[0][0].set_xlabel("mean rank over seeds and settings, 1 is best")
 
     text = ", ".join(f"{name} {mean_ranks[name]:.2f}" for name in order)
-    shown = (
-        "are too few to be tested"
-        if p is None
-        else f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g})"
-    )
+    shown = "are too few to be tested"
+    if p is not None:
+        shown = f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g})"
     data = [{"arm": name, "mean_rank": mean_ranks[name]} for name in order]
-    return Figure(
-        "Ranks", f"Mean ranks, best first: {text}. They {shown}.", drawn(draw, (7, 1 + 0.3 * len(order))), data
-    )
+    drawing = drawn(draw, (7, 1 + 0.3 * len(order)))
+    return Figure("Ranks", f"Mean ranks, best first: {text}. They {shown}.", drawing, data)
 
 
 def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:

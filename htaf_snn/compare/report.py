@@ -108,10 +108,10 @@ def as_latex(settings: Settings, rows: Sequence[dict], columns: Sequence[str] = 
     for name in columns:
         check_choice("columns", name, [*findings.COLUMNS])
     names = [*columns] or [name for name in _lines(rows)[0] if not _column(name, rows).group and name != "std"]
-    best = [_is_shown_best(row, [other for other in rows if _setting(settings, other) == _setting(settings, row)])
-            for row in rows]  # fmt: skip
+    places = [selection.setting(settings, row) for row in rows]
     lines = [" & ".join(_escaped(findings.COLUMNS[name].heading) for name in names), r"\midrule"]
-    for row, bold in zip(rows, best, strict=True):
+    for row, place in zip(rows, places, strict=True):
+        bold = _is_shown_best(row, [other for other, its in zip(rows, places, strict=True) if its == place])
         cells = [_mean(row, bold) if name == "mean" else _escaped(_shown(row[name])) for name in names]
         lines.append(" & ".join(cells))
     body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
@@ -131,10 +131,6 @@ def _mean(row: dict, bold: bool) -> str:
     spread = "" if row["std"] is None else rf" \pm {row['std']:.4f}"
     number = f"{row['mean']:.4f}{spread}"
     return rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
-
-
-def _setting(settings: Settings, row: dict) -> tuple:
-    return selection.setting(settings, row)
 
 
 def _is_shown_best(row: dict, beside: Sequence[dict]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from os import PathLike
@@ -64,16 +64,18 @@ class Checked:
             require(name, getattr(self, name), *valid)
 
 
-def _hints(kind: Any) -> Iterable[tuple[str, Any]]:
-    return get_type_hints(kind, include_extras=True).items()
+def _hints(kind: Any) -> Iterator[tuple[str, Any, tuple]]:
+    """Yield the name of each field, its type, and what it is annotated with."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        is_annotated = get_origin(hint) is Annotated
+        yield name, get_args(hint)[0] if is_annotated else hint, get_args(hint)[1:] if is_annotated else ()
 
 
 @cache
 def constraints(kind: Any) -> dict[str, Valid]:
     """Return which values each field of a dataclass takes: its `Valid`, its choices, or its type."""
     found = {}
-    for name, hint in _hints(kind):
-        plain, extras = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
+    for name, plain, extras in _hints(kind):
         valid = next((extra for extra in extras if isinstance(extra, Valid)), None)
         found[name] = valid or (_one_of(get_args(plain)) if get_origin(plain) is Literal else _of_type(plain))
     return found
@@ -82,9 +84,7 @@ def constraints(kind: Any) -> dict[str, Valid]:
 @cache
 def effects(kind: Any) -> dict[str, tuple[str, ...]]:
     """Return the models on which each field that is marked with `Only` has an effect."""
-    return {
-        name: extra.models for name, hint in _hints(kind) for extra in get_args(hint)[1:] if isinstance(extra, Only)
-    }
+    return {name: extra.models for name, _, extras in _hints(kind) for extra in extras if isinstance(extra, Only)}
 
 
 def _one_of(choices: Collection[str]) -> Valid:
@@ -106,8 +106,7 @@ def _of_type(hint: Any) -> Valid:
 @cache
 def _floats(kind: Any) -> tuple[str, ...]:
     """Return the fields of a dataclass that take a number that need not be an integer."""
-    hints = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in _hints(kind)}
-    return tuple(name for name, hint in hints.items() if float in (hint, *get_args(hint)))
+    return tuple(name for name, plain, _ in _hints(kind) if float in (plain, *get_args(plain)))
 
 
 def make_plain(settings: DataclassInstance) -> None:

@@ -160,8 +160,7 @@ class Trainer:
         # It halves with every step that is left out.
         if self.scaler.is_enabled() and self.scaler.get_scale() <= max(before / 2**updates, 0.5):
             raise FloatingPointError(
-                "in fp16 steps were left out again and again, as gradients were NaN or infinite (try bf16 or fp32), "
-                f"{when}"
+                f"precision: expected bf16 or fp32, as nearly every gradient in fp16 was NaN or infinite {when}"
             )
 
     @contextmanager
