@@ -20,13 +20,17 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
-SMALL = {"hidden": (64,), "epochs": 2, "batch_size": 64}
+SMALL = {"epochs": 2, "batch_size": 64}
+MLP = {"hidden": (64,)}
+DEEP = {"library": "fused", "n_time_bins": 4, "train_fraction": 0.2, "width": 16, "lr": 1e-2, "epochs": 4}
 RUNS = {
-    "mlp": {"library": "fused", "n_time_bins": 5, "train_fraction": 0.2},
+    "mlp": MLP | {"library": "fused", "n_time_bins": 5, "train_fraction": 0.2},
     "cnn": {"library": "fused", "n_time_bins": 5, "train_fraction": 0.2, "hidden": (8, 16)},
-    "bnn": {},
-    "dhn": {},
-    "relu": {},
+    "bnn": MLP,
+    "dhn": MLP,
+    "relu": MLP,
+    "plif-net": DEEP | {"loss": "tet", "dropout": 0.0},
+    "sew-resnet18": DEEP | {"schedule": "cosine"},
 }
 
 
@@ -48,8 +52,10 @@ def test_training_in_mixed_precision_and_compiled(model, options, tmp_path):
     assert result["test_loss"] == pytest.approx(plain["test_loss"], rel=0.15)
 
 
-def test_a_run_continues(tmp_path):
-    config = Run(model="mlp", device="cuda", **SMALL | RUNS["mlp"])
+@pytest.mark.parametrize("model", ["mlp", "cnn", "sew-resnet18"])
+def test_a_run_continues(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    config = Run(model=model, device="cuda", **SMALL | RUNS[model] | {"schedule": "constant"})
     whole = training.train(config, tmp_path / "whole", progress=False)
     training.train(Run(**{**vars(config), "epochs": 1}), tmp_path / "parts", progress=False)
     parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
@@ -119,6 +125,33 @@ def test_packed_networks_are_captured_in_graphs():
     captured.zero_()
     graph.replay()
     assert torch.equal(captured, expected)
+
+
+@pytest.mark.parametrize("layer", [lambda: hnn.Leaky(0.9), lambda: hnn.LIF(save_dtype=torch.bfloat16)])
+def test_networks_are_trained_in_graphs(layer):
+    torch.manual_seed(0)
+    net = hnn.Sequential(nn.Linear(20, 65), layer(), nn.Linear(65, 10)).cuda()
+    x = torch.randn(7, 3, 20, device="cuda")
+
+    def run(module):
+        net.zero_grad()
+        output = module(x)
+        output.square().sum().backward()
+        return [output.detach().clone(), *(p.grad.clone() for p in net.parameters())]
+
+    expected = run(net)
+    for found, value in zip(run(torch.cuda.make_graphed_callables(net, (x,))), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_are_given_without_waiting():
+    x = torch.randn(5, 3, 65, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        spikes, _ = functional.leaky(x, beta=0.5, threshold=0.8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(spikes, functional.leaky(x, beta=0.5, threshold=0.8, backend="torch")[0])
 
 
 @pytest.mark.parametrize("name", NEURONS)

@@ -94,7 +94,8 @@ def _over_neurons(
     """
     if not isinstance(value, Tensor):
         check_number(name, value)
-        return torch.tensor(min(max(value, lowest), highest), dtype=dtype, device=x.device)
+        # A fill, as a copy to a GPU would wait for it and cannot be captured in a graph.
+        return torch.full((), min(max(value, lowest), highest), dtype=dtype, device=x.device)
     check_real(name, value)
     if value.device != x.device and value.ndim:
         raise ValueError(f"{name}: expected a tensor on {x.device}, as x is, got one on {value.device}")

@@ -89,6 +89,11 @@ def _run(function: Callable, source: Source, steps: int, size: int, arguments: d
     launch(function, size, *given, block=BLOCK, STAGES=stages(source))
 
 
+def _stacked(states: Sequence[Tensor]) -> Tensor:
+    """Return states (N,) as a contiguous (S, N)."""
+    return states[0].contiguous()[None] if len(states) == 1 else torch.stack(list(states))
+
+
 def forward(
     x: Tensor, start: Sequence[Tensor], parameters: Sequence[Tensor], kernel: Kernel, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,7 +106,7 @@ def forward(
     end = like.new_empty((len(start), size))
     saved = like.new_empty((sources.saved, *x.shape), dtype=kernel.saved_dtype(start))
     states = like.new_empty((len(start), *x.shape) if kernel.keeps else (0, 0, 0))
-    arguments |= {"x_all": x.contiguous(), "start_all": torch.stack(list(start)), "output_all": output, "end_all": end}
+    arguments |= {"x_all": x.contiguous(), "start_all": _stacked(start), "output_all": output, "end_all": end}
     arguments |= {"saved_all": saved, "states_all": states}
     _run(function, sources.forward, steps, size, arguments)
     return output, saved, states, end
@@ -121,7 +126,7 @@ def backward(
     grad_start = like.new_empty((len(start), size))
     grad_parameters = like.new_empty((len(kernel.learned), size))
     given = {"grad_output": grad_output, "grad_states": grad_states, "grad_end": grad_end, "slope": slopes, "x": x}
-    given |= {"start": torch.stack(list(start)) if "start_all" in sources.backward.arguments else None, "saved": saved}
+    given |= {"start": _stacked(start) if "start_all" in sources.backward.arguments else None, "saved": saved}
     arguments |= {f"{name}_all": tensor.contiguous() for name, tensor in given.items() if tensor is not None}
     arguments |= {"grad_x_all": grad_x, "grad_fired_all": grad_fired, "grad_start_all": grad_start}
     arguments |= {"grad_parameters_all": grad_parameters}
