@@ -1,8 +1,5 @@
 """The elementwise kernels against the reference."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from closed_forms import DERIVATIVES
@@ -21,12 +18,6 @@ def points(size, dtype):
     x = torch.randn(size, generator=torch.Generator().manual_seed(0)).mul(3)
     special = torch.tensor([0.0, -0.0, 1e30, -1e30, torch.inf, -torch.inf, torch.nan, 1e-30])
     return torch.cat([x, special]).to(dtype)
-
-
-@pytest.mark.parametrize("operator", ["primitive", "gradient"])
-def test_importing_the_functions_registers_the_kernels(operator):
-    query = f'torch._C._dispatch_has_kernel_for_dispatch_key("htaf_snn::{operator}", "CPU")'
-    subprocess.run([sys.executable, "-c", f"import torch, htaf_snn.functional; assert {query}"], check=True)
 
 
 # numpy, which Triton's interpreter computes with, warns of overflows in branches that are not taken.

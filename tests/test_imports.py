@@ -148,6 +148,12 @@ def test_import_loads_only_torch_and_numpy():
     assert loaded("import neuromorphic_datasets", ("tonic", "numba", "scipy", "sklearn", "matplotlib")) == []
 
 
+def test_a_surrogate_alone_has_its_kernels():
+    use = "import torch; from htaf_snn import HTAF; HTAF(hardness=0.0)(torch.zeros({}))"
+    kernels = ("htaf_snn.kernels.elementwise.numba_cpu",)
+    assert (loaded(use.format(2**15 - 1), kernels), loaded(use.format(2**15), kernels)) == ([], [*kernels])
+
+
 def test_commands_show_help_without_torch():
     assert loaded("import htaf_snn, htaf_snn.cli", ("torch", "neuromorphic_datasets")) == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._checks import check_floating
-from ..kernels import elementwise as _kernels  # noqa: F401  # registers them with torch
 from ..surrogate import HTAF, Surrogate, SurrogateLike, elementwise, resolve
 from ..surrogate.base import check_parameter
 from ..surrogate.formula import formula_named

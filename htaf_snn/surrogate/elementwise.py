@@ -8,6 +8,8 @@ second derivative has to see as operations, is computed as defined here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -111,13 +113,18 @@ def step(x: Tensor, formula: Formula, hardness: float | Tensor, *parameters: flo
 
 def _has_kernel(x: Tensor, formula: Formula, parameters: Sequence) -> bool:
     """Whether the operators compute: for plain numbers, where a kernel is worth its call."""
-    return not (
-        torch.compiler.is_compiling()
-        or is_transformed()
-        or x.numel() < _LARGE
-        or any(isinstance(p, Tensor) for p in parameters)
-        or not (formula.portable and formula.is_unchanged() and is_registered(formula))
-    )
+    if torch.compiler.is_compiling() or is_transformed() or x.numel() < _LARGE:
+        return False
+    if any(isinstance(p, Tensor) for p in parameters):
+        return False
+    _register_kernels()
+    return formula.portable and formula.is_unchanged() and is_registered(formula)
+
+
+@cache
+def _register_kernels() -> None:
+    # Who uses surrogates alone imports nothing else that would; the kernels themselves are built on this module.
+    import_module("..kernels.elementwise", __package__)
 
 
 class Step(torch.autograd.Function):
