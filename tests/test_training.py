@@ -450,8 +450,9 @@ def test_every_surrogate_drives_every_library(library, name):
     assert x.grad.isfinite().all() and x.grad.any()
 
 
-def test_numbers_are_read_one_step_late(monkeypatch):
-    """As from a GPU, whose events and pinned memory are stood in for."""
+@pytest.fixture
+def late_readings(monkeypatch):
+    """Readings as from a GPU, whose events and pinned memory are stood in for."""
 
     class Event:
         def record(self, stream):
@@ -464,10 +465,26 @@ def test_numbers_are_read_one_step_late(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options))
-    readings, seen = training.readings.Readings(True), []
+    return training.readings.Readings(True)
+
+
+def test_numbers_are_read_one_step_late(late_readings):
+    seen = []
     for step in range(3):
-        readings.read(torch.tensor([float(step)]), seen.append)
+        late_readings.read(torch.tensor([float(step)]), seen.append)
         assert seen == [[float(earlier)] for earlier in range(step)]
-    readings.finish()
-    readings.finish()
+    late_readings.finish()
+    late_readings.finish()
     assert seen == [[0.0], [1.0], [2.0]]
+
+
+def test_the_first_of_several_errors_is_reported(late_readings):
+    def use(numbers):
+        raise FloatingPointError(f"step {numbers[0]}")
+
+    with pytest.raises(FloatingPointError, match="step 0"):
+        try:
+            for step in range(3):
+                late_readings.read(torch.tensor([float(step)]), use)
+        finally:
+            late_readings.finish()

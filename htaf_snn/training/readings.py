@@ -90,7 +90,11 @@ class Readings:
     def _use_first(self) -> None:
         event, numbers, use = self._waiting.pop(0)
         event.synchronize()
-        use(numbers.tolist())
+        try:
+            use(numbers.tolist())
+        except FloatingPointError:
+            self._waiting.clear()  # what follows from it would hide it
+            raise
 
 
 def _without_padding(output: Tensor, lengths: Tensor) -> Tensor:
