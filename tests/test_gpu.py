@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from studies import one_trial
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import neuromorphic_datasets as nd
 from htaf_snn import HTAF, concepts, deploy, functional, models, training
 from htaf_snn import nn as hnn
+from htaf_snn.compare import stacking, trial
 from htaf_snn.configuration import Recipe
 from htaf_snn.neurons import NEURONS
 from htaf_snn.training import Run
@@ -43,7 +45,7 @@ def test_training_is_that_on_a_cpu(model, tmp_path):
     assert on_gpu["device"] == "cuda" and on_gpu["test_loss"] == pytest.approx(on_cpu["test_loss"], rel=0.1)
 
 
-@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"compiled": True}], ids=str)
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"compiled": True}], ids=str)
 @pytest.mark.parametrize("model", ["mlp", "bnn"])
 def test_training_in_mixed_precision_and_compiled(model, options, tmp_path):
     config = Run(model=model, device="cuda", **SMALL | RUNS[model] | options)
@@ -60,6 +62,12 @@ def test_a_run_continues(model, tmp_path, monkeypatch):
     training.train(Run(**{**vars(config), "epochs": 1}), tmp_path / "parts", progress=False)
     parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
     assert parts["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-3)
+
+
+def test_stacked_seeds_equal_separate_runs():
+    trials = [one_trial(seed=seed, device="cuda", epochs=2, train_fraction=0.2) for seed in (0, 1)]
+    for together, alone in zip(stacking.run(trials), map(trial.run, trials), strict=True):
+        assert together["test_loss"] == pytest.approx(alone["test_loss"], rel=0.1)
 
 
 def test_training_does_not_wait_for_the_gpu(tmp_path):
@@ -95,7 +103,7 @@ def test_what_is_not_finite_is_reported_with_its_step(what, tmp_path):
             handle = net[1].bias.register_hook(lambda grad: handle.remove() or grad * torch.nan)
 
     loader = DataLoader(TensorDataset(x, torch.randint(3, (512,))), 32, pin_memory=True)
-    with pytest.raises(FloatingPointError, match=f"^{what}.* in epoch 0, step 3"):
+    with pytest.raises(FloatingPointError, match=f"^{what}.* in epoch 1, step 4"):
         training.fit(net, loader, out=tmp_path, recipe=Recipe(epochs=1), progress=False, before_step=before)
 
 

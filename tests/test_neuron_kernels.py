@@ -166,9 +166,10 @@ def test_what_is_not_contiguous(backend, name, layout):
 def test_channels_last_is_kept(backend, surrogate):
     generator = torch.Generator().manual_seed(0)
     x, v0, factor = (
-        torch.randn(shape, generator=generator) for shape in [(5, 3, 4, 6, 2), (3, 4, 6, 2), (5, 3, 4, 6, 2)]
+        torch.randn(shape, generator=generator).to(DEVICES[backend])
+        for shape in [(5, 3, 4, 6, 2), (3, 4, 6, 2), (5, 3, 4, 6, 2)]
     )
-    beta = torch.rand(4, 1, 1, generator=generator)
+    beta = torch.rand(4, 1, 1, generator=generator).to(DEVICES[backend])
 
     def results(layout, backend):
         inputs = {"x": layout(x), "v0": layout(v0), "beta": beta.clone()}
