@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from ._splits import TEST_FRACTION, divided, fixed_test_part, fold_of
 from .transforms import ToFrames
 
 _N_TIME_BINS = 10
+_KEPT_BYTES = 1 << 27
+"""The size of the frames that are kept in memory for later epochs and trainings, at most; larger sets are counted."""
 
 
 def loaders(
@@ -387,8 +391,12 @@ class FrameDataset(Dataset):
         pairs = [index if isinstance(index, tuple) else (0, operator.index(index)) for index in indices]
         numbers = [index for _, index in pairs]
         labels = torch.from_numpy(self.targets[numbers])
-        if self._packed.shape is not None:
-            batch = self._stored(self._places[numbers])
+        places, kept = self._places[numbers], self._kept()
+        stored = None if self._packed.shape is None else self._packed.frames()
+        if kept is not None and kept.known[places].all():
+            stored = kept.frames
+        if stored is not None:
+            batch = _float32(stored[places])
             own = (batch[:, position].clone() for position in range(len(numbers)))
             return Samples((batch, labels), lambda: zip(own, labels.tolist(), strict=True))
         recordings = [self._events(epoch, index) for epoch, index in pairs]
@@ -403,6 +411,8 @@ class FrameDataset(Dataset):
                 with self._naming(pairs[position][1]):
                     wraps = self._framing.get("remainder") == "drop"
                     count(events, starts, ends, batch[: len(starts), position], wraps)
+            if kept is not None:
+                kept.add(places, batch)
             return torch.from_numpy(batch)
 
         if self._layout == "dense":
@@ -417,13 +427,15 @@ class FrameDataset(Dataset):
 
         return Samples((frames, labels, *counted), samples)
 
-    def _stored(self, places: np.ndarray) -> torch.Tensor:
-        """Return frames (T, B, C, H, W) from the packed file."""
-        stored = self._packed.frames()[places]
-        if stored.dtype != np.uint8:  # torch knows few unsigned types
-            stored = stored.astype(np.float32)
-        frames = torch.from_numpy(stored).transpose(0, 1)
-        return torch.empty(frames.shape).copy_(frames)  # float32 and contiguous in one pass
+    def _kept(self) -> "_Kept | None":
+        """Return the frames in memory, None if they change or are too large."""
+        changed = self._transform is not None or self._augment is not None or self._layout != "dense"
+        shape = (len(self._packed), self._framing.get("n_time_bins", 0), *self.sensor_size[::-1])
+        if changed or self._packed.shape is not None or not 0 < math.prod(shape) <= _KEPT_BYTES:
+            return None
+        file = self._packed.path.stat()
+        framing = tuple(sorted(self._framing.items()))
+        return _kept_frames(self._packed.path, (file.st_ino, file.st_mtime_ns), shape, framing)
 
     def _events(self, epoch: int, index: int) -> Events:
         """Return the events of one recording, transformed and augmented."""
@@ -447,6 +459,38 @@ class FrameDataset(Dataset):
             yield
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self._name}, recording {self._numbers[index]}: {error}") from error
+
+
+class _Kept:
+    """Frames that were counted before, a byte per value.
+
+    Attributes:
+        frames: uint8, (n, T, C, H, W).
+        known: whether the frames of a recording are there, bool of shape (n,).
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.frames, self.known = np.zeros(shape, np.uint8), np.zeros(shape[0], bool)
+
+    def add(self, places: np.ndarray, batch: np.ndarray) -> None:
+        """Keep the frames of a batch (T, B, C, H, W), but for recordings with a count beyond a byte."""
+        fits = batch.max((0, 2, 3, 4)) <= np.iinfo(np.uint8).max
+        self.frames[places[fits]] = batch[:, fits].swapaxes(0, 1)
+        self.known[places[fits]] = True
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_frames(path: Path, file: tuple[int, int], shape: tuple[int, ...], framing: tuple) -> _Kept:
+    """Return what is kept of a packed file's frames; of another file of that name nothing is."""
+    return _Kept(shape)
+
+
+def _float32(stored: np.ndarray) -> torch.Tensor:
+    """Return stored frames (B, T, C, H, W) as a contiguous float32 tensor (T, B, C, H, W)."""
+    if stored.dtype != np.uint8:  # torch knows few unsigned types
+        stored = stored.astype(np.float32)
+    frames = torch.from_numpy(stored).transpose(0, 1)
+    return torch.empty(frames.shape).copy_(frames)  # float32 and contiguous in one pass
 
 
 class _Order(DistributedSampler):

@@ -241,6 +241,39 @@ def test_counts_do_not_overflow(tmp_path, count, dtype):
     assert next(iter(train))[0][0, :, 0, 0, 0].tolist() == [count, count]
 
 
+def few_and_busy():
+    """Recordings whose events take less than their frames, one with a count beyond a byte."""
+    rng, busy = np.random.default_rng(2), np.zeros(300, EVENT_DTYPE)
+    busy["t"][-1] = 10
+    return Made([*(recording(rng) for _ in range(5)), busy], [0, 1, 0, 1, 0, 1])
+
+
+def test_frames_kept_in_memory_are_those_counted(tmp_path):
+    made = few_and_busy()
+    _, _, test = loaders(made, n_time_bins=5, cache=tmp_path, val_fraction=0, test_fraction=0.5, batch_size=2)
+    kept, numbers = test.dataset._kept(), test.dataset._numbers
+    for epoch in range(2):
+        for i in range(len(numbers)):
+            frames = test.dataset[i][0].numpy()
+            assert (frames == to_frames(made.events(numbers[i]), SIZE, n_time_bins=5)).all(), epoch
+    assert kept.known[numbers].tolist() == [len(made.recordings[i]) < 300 for i in numbers]
+
+
+def test_frames_are_kept_only_while_they_stay_the_same(tmp_path, monkeypatch):
+    made, place = few_and_busy(), {"cache": tmp_path, "val_fraction": 0, "test_fraction": 0.5}
+    train, _, test = loaders(made, n_time_bins=5, augment=lambda events, generator: events[:1], **place)
+    _, _, other = loaders(made, n_time_bins=5, remainder="drop", **place)
+    _, _, windows = loaders(made, time_window=100, **place)
+    assert train.dataset._kept() is None and windows.dataset._kept() is None
+    assert test.dataset._kept() is test.dataset._kept() is not other.dataset._kept()
+    before = test.dataset._kept()
+    path = test.dataset._packed.path
+    path.touch()
+    assert test.dataset._kept() is not before
+    monkeypatch.setattr("neuromorphic_datasets._loaders._KEPT_BYTES", 6 * 5 * 34 * 34 * 2 - 1)
+    assert test.dataset._kept() is None
+
+
 def test_short_recordings_keep_their_events(tmp_path):
     events = np.zeros(5, EVENT_DTYPE)
     events["t"] = [7, 7, 8, 8, 9]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +37,17 @@ class Figure:
     drawing: Drawing
     data: list[dict]
 
+    @cached_property
+    def _vectors(self) -> str:
+        text = io.StringIO()
+        with _style():
+            self.drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        return text.getvalue()
+
     @property
     def svg(self) -> str:
         """The drawing for a page, in the colour of the page's text."""
-        text = io.StringIO()
-        with _style():
-            self.drawing.savefig(text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-        svg = text.getvalue()
-        svg = svg[svg.index("<svg") :].replace("#000000", "currentColor")
+        svg = self._vectors[self._vectors.index("<svg") :].replace("#000000", "currentColor")
         # The page sets the size; a fixed one would overflow a phone's screen.
         start, end = svg.split(">", 1)
         return re.sub(r' (?:width|height)="[^"]*"', "", start) + ">" + end
@@ -51,10 +55,10 @@ class Figure:
     def save(self, folder: Path) -> None:
         """Write the drawing as SVG and PDF, and the data as CSV, into a folder."""
         name = re.sub(r"\W+", "-", self.title.lower()).strip("-")
-        with _style():
-            for kind, date in (("svg", "Date"), ("pdf", "CreationDate")):
-                with replacing(folder / f"{name}.{kind}") as temporary:
-                    self.drawing.savefig(temporary, bbox_inches="tight", metadata={date: None})
+        with replacing(folder / f"{name}.svg") as temporary:
+            temporary.write_text(self._vectors)
+        with _style(), replacing(folder / f"{name}.pdf") as temporary:
+            self.drawing.savefig(temporary, format="pdf", metadata={"CreationDate": None})
         with replacing(folder / f"{name}.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(self.data[0]), lineterminator="\n")
             writer.writeheader()

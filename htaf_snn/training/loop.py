@@ -212,8 +212,9 @@ def _largest_gradients(model: nn.Module) -> dict[str, Tensor]:
     """Return the largest magnitude in each parameter's gradient, which shows whether all of it is finite."""
     named = model.named_parameters()
     gradients = {name: p.grad for name, p in named if p.grad is not None and p.grad.numel()}
-    norms = torch._foreach_norm([*gradients.values()], math.inf) if gradients else ()
-    return dict(zip(gradients, norms, strict=True))
+    # Many times as quick on a CPU as their norms of order infinity.
+    largest = torch._foreach_max(torch._foreach_abs([*gradients.values()])) if gradients else ()
+    return dict(zip(gradients, largest, strict=True))
 
 
 def fit(

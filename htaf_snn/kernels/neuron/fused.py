@@ -37,8 +37,9 @@ def is_in_kernel(surrogate: Surrogate) -> bool:
 def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
     """Return a callable's spikes; raise ResetsDifferError unless the kernels reset by the same."""
     spikes = surrogate(shift)
+    found, strict = spikes.detach(), elementwise.heaviside(shift.detach())
     # Straight-through sums such as 1 + soft - soft.detach() are 1 but for rounding.
-    if not torch.allclose(spikes.detach(), elementwise.heaviside(shift.detach()), rtol=0, atol=1e-6):
+    if not (torch.equal(found, strict) or torch.allclose(found, strict, rtol=0, atol=1e-6)):
         expected = "1 above the threshold and else 0"
         raise ResetsDifferError(f"surrogate: expected {expected}, got other spikes; use backend='torch'")
     return spikes
