@@ -11,17 +11,19 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
     rng = np.random.default_rng(0)
     scores = {name: 0.8 + shift + rng.normal(0, 0.01, 6) for name, shift in (("htaf", 0), ("b", 0.02), ("c", 0.03))}
     cells = {
-        ("set", 2, name, "none", 0.0, 1.0, 1e-3): {seed: {"test_accuracy": value} for seed, value in enumerate(values)}
+        ("set", 2, "", name, "none", 0.0, "", 1.0, 1e-3): {
+            seed: {"test_accuracy": value} for seed, value in enumerate(values)
+        }
         for name, values in scores.items()
     }
-    del cells["set", 2, "b", "none", 0.0, 1.0, 1e-3][0], cells["set", 2, "c", "none", 0.0, 1.0, 1e-3][1]
+    del cells["set", 2, "", "b", "none", 0.0, "", 1.0, 1e-3][0], cells["set", 2, "", "c", "none", 0.0, "", 1.0, 1e-3][1]
     comparisons = findings._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
     lower, upper = sorted(comparisons.values(), key=lambda comparison: comparison.p)
     assert lower.p_holm == pytest.approx(2 * lower.p) and upper.p_holm == pytest.approx(max(2 * lower.p, upper.p))
 
 
 def _compared(name, claim, difference, slope=1.0):
-    arm = {"surrogate": name, "anneal": "none", "identity": 0.0, "slope": slope}
+    arm = {"surrogate": name, "anneal": "none", "identity": 0.0, "variant": "", "place": "", "slope": slope}
     return arm | {"claim": claim, "difference": difference}
 
 

@@ -23,7 +23,8 @@ RESULT = {
 
 
 def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-3, depth=2):
-    config = {"dataset": "digits", "depth": depth, "surrogate": surrogate, "anneal": anneal, "identity": 0.0}
+    arm = {"surrogate": surrogate, "anneal": anneal, "identity": 0.0, "variant": ""}
+    config = {"dataset": "digits", "depth": depth, "place": "", **arm}
     config |= {"slope": slope, "lr": lr}
     val, test = accuracies
     return {"config": config | {"seed": seed}, "result": {"val_accuracy": val, "test_accuracy": test}}
@@ -32,7 +33,7 @@ def trial(accuracies, seed=0, surrogate="htaf", anneal="none", slope=1.0, lr=1e-
 def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_choose():
     settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.9), seed) for seed in (0, 1)] + [trial((0.6, 0.1), seed, lr=1e-2) for seed in (0, 1)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "", "htaf", "none", 0.0, ""): (1.0, 1e-2)}
     assert [one["config"]["lr"] for one in selection.at_chosen(settings, trials)] == [1e-2, 1e-2]
     every = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], seeds=2)
     assert selection.at_chosen(every, trials) == trials
@@ -41,13 +42,13 @@ def test_an_arm_is_compared_where_validation_is_best_and_test_figures_do_not_cho
 def test_a_place_with_a_failed_seed_is_not_chosen():
     settings = Settings.of(lrs=[1e-3, 1e-2], seeds=2, select="val")
     trials = [trial((0.5, 0.5), seed) for seed in (0, 1)] + [trial((0.9, 0.9), 0, lr=1e-2)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-3)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "", "htaf", "none", 0.0, ""): (1.0, 1e-3)}
 
 
 def test_only_the_seeds_that_select_count():
     settings = Settings.of(lrs=[1e-3, 1e-2], seeds=2, select="val", select_seeds=1)
     trials = [trial((0.5, 0.5)), trial((0.6, 0.5), lr=1e-2), trial((1.0, 0.5), seed=1)]
-    assert selection.chosen(settings, trials) == {("digits", 2, "htaf", "none", 0.0): (1.0, 1e-2)}
+    assert selection.chosen(settings, trials) == {("digits", 2, "", "htaf", "none", 0.0, ""): (1.0, 1e-2)}
     compared = [*trials, trial((0.1, 0.7), seed=1, lr=1e-2)]
     assert selection.at_chosen(settings, compared) == compared[-1:]  # the choice favours the seed that selects
 
@@ -68,9 +69,9 @@ def test_combinations_without_effect_are_left_out():
     )  # fmt: skip
     combined = ("none", "hardness", "alpha")
     expected = [("htaf", anneal, 0.0) for anneal in combined] + [("sigmoid", anneal, 0.0) for anneal in combined[:2]]
-    assert settings.arms() == [*expected, ("snntorch.atan", "none", 0.0), ("relu", "none", 0.0)]
+    assert settings.arms() == [*expected, ("snntorch.atan", "none", 0.0, ""), ("relu", "none", 0.0, "")]
     both = Settings.of(surrogates=["htaf"], identity=[0, 1], seeds=1)
-    assert both.arms() == [("htaf", "none", 0.0), ("htaf", "none", 1.0)]
+    assert both.arms() == [("htaf", "none", 0.0, ""), ("htaf", "none", 1.0, "")]
     assert [config.run.identity for config in both.trials()] == [0.0, 1.0]
     assert [config.slope for config in settings.trials() if config.surrogate == "relu"] == [1.0]
     for config in settings.trials():
@@ -90,7 +91,7 @@ def finished(tmp_path_factory):
 
 def test_the_other_seeds_are_trained_at_the_chosen_places_alone(finished):
     chosen = selection.chosen(finished.settings, finished.results())
-    settings_arms = [("htaf", "none", 0.0), ("htaf", "hardness", 0.0), ("relu", "none", 0.0)]
+    settings_arms = [("htaf", "none", 0.0, ""), ("htaf", "hardness", 0.0, ""), ("relu", "none", 0.0, "")]
     assert set(chosen) == {("digits", 2, *arm) for arm in settings_arms}
     others = [entry["config"] for entry in finished.results() if entry["config"]["seed"]]
     assert len(others) == 6

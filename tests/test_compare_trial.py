@@ -119,7 +119,7 @@ def test_gradients_of_several_depths_are_drawn(steps):
     """Over time steps at the first layer of all depths, otherwise over the layers of the deepest networks."""
     trials = [
         {
-            "config": {"surrogate": name, "anneal": "none", "identity": 0.0},
+            "config": {"surrogate": name, "anneal": "none", "identity": 0.0, "variant": "", "place": ""},
             "result": {"gradient_steps": [[float(depth)] * steps] * depth},
         }
         for name in ("htaf", "atan")

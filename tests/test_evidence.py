@@ -53,7 +53,15 @@ def test_results_have_all_that_their_page_needs(measured):
 
 
 def test_a_finding_names_its_numbers():
-    row = {"dataset": "digits", "depth": 2, "anneal": "none", "identity": 0.0, "surrogate": "htaf", "claim": "baseline"}
+    row = {
+        "dataset": "digits",
+        "depth": 2,
+        "anneal": "none",
+        "identity": 0.0,
+        "variant": "",
+        "surrogate": "htaf",
+        "claim": "baseline",
+    }
     better = row | {"surrogate": "a", "claim": "better", "difference": 0.02}
     better |= {"difference_low": 0.011, "difference_high": 0.029}
     worse = better | {"surrogate": "c", "claim": "worse", "difference": -0.02}
@@ -88,7 +96,15 @@ def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):
 
 def test_what_the_readme_takes_from_several_claims(tmp_path, monkeypatch):
     def row(surrogate, claim, **more):
-        chosen = {"anneal": "none", "identity": 0.0, "slope": 0.5, "lr": 1e-3, "val_accuracy": 0.5}
+        chosen = {
+            "anneal": "none",
+            "identity": 0.0,
+            "variant": "",
+            "place": "",
+            "slope": 0.5,
+            "lr": 1e-3,
+            "val_accuracy": 0.5,
+        }
         return {"dataset": "digits", "surrogate": surrogate, "claim": claim, "depth": 2, **chosen, **more}
 
     settings = {"surrogates": ["htaf"], "anneal": ["none"], "identity": [0.0], "select_seeds": 1}

@@ -129,7 +129,7 @@ def counts() -> str:
 def paths() -> str:
     """Return a table of what an annealing gains over spikes from the start, with and without the identity."""
     part = _parts("dhn-paths")["fashion-mnist"]
-    rows = {(row["depth"], *pick(row, ARM)): row for row in part["table"]}
+    rows = {pick(row, ("depth", "surrogate", "anneal", "identity")): row for row in part["table"]}
     depths = sorted({row["depth"] for row in part["table"]})
     lines = []
     for identity in part["settings"]["identity"]:
@@ -267,7 +267,7 @@ def findings(part: dict) -> list[str]:
 def baseline_of(part: dict) -> tuple:
     """Return the first arm of a part's study."""
     settings = part["settings"]
-    return settings["surrogates"][0], settings["anneal"][0], settings["identity"][0]
+    return settings["surrogates"][0], settings["anneal"][0], settings["identity"][0], ""
 
 
 def _of_suggestion(part: dict) -> str:

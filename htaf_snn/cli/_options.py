@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import cache
@@ -56,6 +57,8 @@ def _documented(kind: type) -> dict[str, tuple[type, str]]:
 def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     extras: dict[str, Any] = {}
+    if get_origin(plain) is dict:
+        return Annotated[tuple[str, ...], Parameter(help=f"{text[:1].upper()}{text[1:]}", group=group, **NAMED)]
     listed = next((kind for kind in (plain, *get_args(plain)) if get_origin(kind) is tuple), None)
     if listed is not None:
         plain, extras = listed, LISTED
@@ -81,6 +84,30 @@ def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
         raise CoercionError(message) from None
 
 
+def _named(_hint: Any, tokens: Sequence[Token]) -> dict[str, tuple]:
+    """Read options such as NAME=1,2, one name each."""
+    found: dict[str, tuple] = {}
+    for token in tokens:
+        name, equals, values = token.value.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not values or name in found:
+            expected = "NAME=A,B with a new name each time" if equals and values else "NAME=A,B"
+            raise CoercionError(f"{token.keyword}: expected {expected}, got {token.value!r}")
+        found[name] = tuple(map(_plain, re.split(r",(?![^(]*\))", values)))
+    return found
+
+
+def _plain(text: str) -> object:
+    """Return a number, true or false as Python's, and other words as they are."""
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    return value if isinstance(value, (bool, int, float)) else text.strip()
+
+
+NAMED: dict[str, Any] = {"converter": _named, "metavar": "NAME=A,B,…"}
+"""What a parameter of named values needs, which can be repeated."""
 LISTED: dict[str, Any] = {"converter": _listed, "n_tokens": 1, "metavar": "A,B,…"}
 """What a parameter of values separated by commas needs."""
 

@@ -93,16 +93,18 @@ def report_command(
 
 
 def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
-    from ..compare.selection import ARM, label, pick
+    from ..compare.selection import ARM, SETTING, label, pick, place_name
 
     page, rows = study.report(columns), study.table()
     if as_json:
         print(json_format.dumps(rows, allow_nan=False))
         return
-    for row in rows:
-        setting = f"{row['dataset']}, slope {row['slope']:g}, depth {row['depth']}, lr {row['lr']:g}"
+    names = [label(pick(row, ARM)) for row in rows]
+    settings = [f"{place_name(*pick(row, SETTING))}, slope {row['slope']:g}, lr {row['lr']:g}" for row in rows]
+    for row, name, setting in zip(rows, names, settings, strict=True):
         interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-        print(f"{label(pick(row, ARM)):<34} {setting:<46}{row['mean']:.4f}{interval}  {row['claim']}")
+        start = f"{name:<{max(map(len, names))}}  {setting:<{max(map(len, settings))}}"
+        print(f"{start}  {row['mean']:.4f}{interval}  {row['claim']}")
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
         print(f"failed: {failed}", file=sys.stderr)

@@ -71,12 +71,12 @@ def _style() -> AbstractContextManager:
     return mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "htaf-snn", "font.size": 9})
 
 
-def drawn(draw: Callable[[Any], None], figsize: tuple[float, float], columns: int = 1) -> Drawing:
-    """Return the figure of what `draw` puts on an array of axes (1, columns)."""
+def drawn(draw: Callable[[Any], None], figsize: tuple[float, float], columns: int = 1, rows: int = 1) -> Drawing:
+    """Return the figure of what `draw` puts on an array of axes (rows, columns)."""
     import matplotlib.figure
 
     # Not through pyplot, whose backend is the user's.
     with _style():
         drawing = matplotlib.figure.Figure(layout="constrained", figsize=figsize)
-        draw(drawing.subplots(1, columns, squeeze=False))
+        draw(drawing.subplots(rows, columns, squeeze=False))
     return drawing

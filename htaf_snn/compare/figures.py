@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .drawing import COLOURS, Figure, drawn
-from .selection import ARM, TUNED, label, pick, validated
+from .maps import all_maps, judged, means, varied
+from .selection import ARM, SETTING, label, pick, place_name, validated
 from .settings import Settings
 from .trial import TWIN
 
@@ -21,15 +22,13 @@ def all_figures(settings: Settings, results: dict) -> list[Figure]:
         figures.insert(1, learning_rates(settings, results["trials"]))
     if len(settings.slopes) > 1:
         figures.append(slopes(settings, results["grid"]))
-    if len(settings.slopes) > 1 and len(settings.lrs) > 1:
-        figures.append(maps(settings, results["grid"]))
-    return figures
+    return figures + all_maps(settings, results["grid"])
 
 
 def _label(row: dict, rows: list[dict]) -> str:
     """Return the arm and those of data set, slope, depth and learning rate that differ between rows."""
-    varied = [name for name in ("dataset", "slope", "depth", "lr") if len({other[name] for other in rows}) > 1]
-    settings = (row[name] if name == "dataset" else f"{name} {row[name]:g}" for name in varied)
+    varied = [name for name in ("dataset", "place", "slope", "depth", "lr") if len({other[name] for other in rows}) > 1]
+    settings = (row[name] if name in ("dataset", "place") else f"{name} {row[name]:g}" for name in varied)
     return ", ".join([label(pick(row, ARM)), *settings])
 
 
@@ -46,7 +45,7 @@ def differences(rows: list[dict], baseline: str) -> Figure:
             axes[0][0].plot(100 * row["difference"], place, "o", color=colour)
         axes[0][0].axvline(0, color="#000000", lw=0.8)
         axes[0][0].set_yticks(range(len(own)), [_label(row, rows) for row in reversed(own)])
-        axes[0][0].set_xlabel(f"points of test accuracy above {baseline}, paired by seed, with 95 % intervals")
+        axes[0][0].set_xlabel("points of test accuracy above the baseline, paired by seed, with 95 % intervals")
         axes[0][0].margins(x=0.08, y=0.5 / len(own))
         axes[0][0].grid(axis="x", alpha=0.3)
 
@@ -93,9 +92,11 @@ def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
 
 
 def _by_arm(trials: list[dict]) -> dict[str, list[dict]]:
+    """Return the results of each arm, apart for each value of the axes, as time steps and epochs may differ."""
     results: dict[str, list[dict]] = {}
     for trial in trials:
-        results.setdefault(label(pick(trial["config"], ARM)), []).append(trial["result"])
+        names = filter(None, [label(pick(trial["config"], ARM)), trial["config"]["place"]])
+        results.setdefault(", ".join(names), []).append(trial["result"])
     return results
 
 
@@ -155,98 +156,60 @@ def gradients(trials: list[dict]) -> Figure:
 
 def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
     """Draw validation accuracy over the learning rate, at each arm's best slope, for each depth and data set."""
-    lines: dict[tuple, dict[str, list[tuple[float, float]]]] = {}
-    for (*place, surrogate, anneal, identity), accuracies in validated(settings, trials).items():
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for key, accuracies in validated(settings, trials).items():
         if accuracies:
             slope, _ = max(accuracies, key=lambda tuned: accuracies[tuned])
             points = sorted((lr, value) for (own, lr), value in accuracies.items() if own == slope)
-            lines.setdefault(tuple(place), {})[label((surrogate, anneal, identity))] = points
+            lines.setdefault(place_name(*key[: len(SETTING)]), {})[label(key[len(SETTING) :])] = points
     names = list(dict.fromkeys(name for by_arm in lines.values() for name in by_arm))
 
     def draw(axes) -> None:
-        for axis, ((dataset, depth), by_arm) in zip(axes[0], lines.items(), strict=True):
+        for axis, (place, by_arm) in zip(axes[0], lines.items(), strict=True):
             for name in names:
                 style = {"color": COLOURS[names.index(name) % len(COLOURS)], "label": name}
                 axis.semilogx(*zip(*by_arm.get(name, [(np.nan, np.nan)]), strict=True), "o-", **style)
-            axis.set(title=f"{dataset}, depth {depth}", xlabel="learning rate")
+            axis.set(title=place, xlabel="learning rate")
         axes[0][0].set_ylabel("validation accuracy, best slope")
         axes[0][0].figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     texts = []
-    for (dataset, depth), by_arm in lines.items():
+    for place, by_arm in lines.items():
         best = {name: max(points, key=lambda point: point[1]) for name, points in by_arm.items()}
         shown = ", ".join(f"{name} {accuracy:.3f} at {lr:g}" for name, (lr, accuracy) in best.items())
-        texts.append(f"{dataset}, depth {depth}: {shown}")
+        texts.append(f"{place}: {shown}")
     drawing = drawn(draw, (min(3.2 * len(lines), 12) + 1, 3.6), columns=len(lines))
     data = [
-        {"dataset": dataset, "depth": depth, "arm": name, "lr": lr, "val_accuracy": accuracy}
-        for (dataset, depth), by_arm in lines.items()
+        {"setting": place, "arm": name, "lr": lr, "val_accuracy": accuracy}
+        for place, by_arm in lines.items()
         for name, points in by_arm.items()
         for lr, accuracy in points
     ]
     return Figure("Accuracy over the learning rate", f"Best. {'; '.join(texts)}.", drawing, data)
 
 
-def _judged(settings: Settings) -> tuple[str, str]:
-    """Return the column by which slopes and learning rates are judged, and its name: no test data select."""
-    return ("val_accuracy", "validation accuracy") if settings.select == "val" else ("mean", "test accuracy")
-
-
-def _means(settings: Settings, rows: list[dict], arm: tuple) -> np.ndarray:
-    """Return mean accuracies (slopes, lrs) over data sets and depths; NaN where no trial is finished."""
-    means = np.full((len(settings.slopes), len(settings.lrs)), np.nan)
-    for i, slope in enumerate(settings.slopes):
-        for j, lr in enumerate(settings.lrs):
-            cells = [r[_judged(settings)[0]] for r in rows if pick(r, (*ARM, *TUNED)) == (*arm, slope, lr)]
-            means[i, j] = np.mean(cells) if cells else np.nan
-    return means
-
-
 def slopes(settings: Settings, rows: list[dict]) -> Figure:
     """Draw accuracy over the slope, at the best learning rate of each slope."""
-    best = {
-        label(arm): np.nanmax(_means(settings, rows, arm), axis=1, initial=0.0)
-        for arm in settings.arms()
-        if arm[0] != TWIN
-    }
+    column, quantity = judged(settings)
+    pair = [name for name in ("slope", "lr") if name in varied(settings)]
+    best = {}
+    for arm in settings.arms():
+        if arm[0] != TWIN:
+            found = means(settings, rows, arm, pair, lambda row: row[column])
+            best[label(arm)] = np.nanmax(found.reshape(len(settings.slopes), -1), axis=1, initial=0.0)
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
-            axes[0][0].semilogx(settings.slopes, values, "o-", color=COLOURS[i % len(COLOURS)], label=name)
+            axes[0][0].semilogx(sorted(settings.slopes), values, "o-", color=COLOURS[i % len(COLOURS)], label=name)
         axes[0][0].set_xticks(settings.slopes, [f"{slope:g}" for slope in settings.slopes])
         axes[0][0].set_xticks([], minor=True)
-        axes[0][0].set(xlabel="slope", ylabel=f"{_judged(settings)[1]}, best learning rate")
+        axes[0][0].set(xlabel="slope", ylabel=f"{quantity}, best learning rate")
         axes[0][0].legend(frameon=False)
 
     text = "; ".join(f"{name} from {values.min():.3f} to {values.max():.3f}" for name, values in best.items())
     data = [
         {"arm": name, "slope": slope, "accuracy": value}
         for name, values in best.items()
-        for slope, value in zip(settings.slopes, values, strict=True)
+        for slope, value in zip(sorted(settings.slopes), values, strict=True)
     ]
     return Figure("Robustness to the slope", f"Accuracies over slopes: {text}.", drawn(draw, (7, 3)), data)
-
-
-def maps(settings: Settings, rows: list[dict]) -> Figure:
-    """Draw a map of accuracy over slope and learning rate for each surrogate."""
-    means = {label(arm): _means(settings, rows, arm) for arm in settings.arms() if arm[0] != TWIN}
-    low, high = (extreme([extreme(values) for values in means.values()]) for extreme in (np.nanmin, np.nanmax))
-
-    def draw(axes) -> None:
-        for axis, (name, values) in zip(axes[0], means.items(), strict=True):
-            image = axis.imshow(values, vmin=low, vmax=high, aspect="auto", cmap="viridis")
-            axis.set_title(name)
-            axis.set_xticks(range(len(settings.lrs)), [f"{lr:g}" for lr in settings.lrs])
-            axis.set_yticks(range(len(settings.slopes)), [f"{slope:g}" for slope in settings.slopes])
-            axis.set(xlabel="lr", ylabel="slope")
-        axes[0][-1].figure.colorbar(image, ax=axes[0][-1], label=_judged(settings)[1])
-
-    text = "; ".join(f"{name} at best {np.nanmax(values):.3f}" for name, values in means.items())
-    size = (2.2 * len(means) + 1, 2.5)
-    data = [
-        {"arm": name, "slope": slope, "lr": lr, "accuracy": values[i, j]}
-        for name, values in means.items()
-        for i, slope in enumerate(settings.slopes)
-        for j, lr in enumerate(settings.lrs)
-    ]
-    return Figure("Slope and learning rate", f"Accuracies: {text}.", drawn(draw, size, columns=len(means)), data)

@@ -81,7 +81,7 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
     """Return the columns that are not empty, and their cells as text."""
-    columns = [name for name in findings.COLUMNS if any(row[name] is not None for row in rows)]
+    columns = [name for name in findings.COLUMNS if any(row[name] not in (None, "") for row in rows)]
     return columns, [[_shown(row[name]) for name in columns] for row in rows]
 
 
@@ -119,7 +119,7 @@ def as_latex(settings: Settings, rows: Sequence[dict], columns: Sequence[str] = 
     return f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
 
 
-_WORDS = ("dataset", "surrogate", "anneal", "claim", "at_zero", "fault")
+_WORDS = ("dataset", "place", "surrogate", "anneal", "variant", "claim", "at_zero", "fault")
 _ESCAPES = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
 
 
@@ -156,6 +156,7 @@ def as_html(settings: Settings, results: dict, drawn: Sequence[Figure], counts: 
         cells=cells,
         arms=len(settings.arms()),
         baseline=baseline,
+        beside="".join(f", {name}" for name in settings.axis) if settings.places() != [""] else "",
         answer=findings.answer(rows, baseline),
         figures=drawn,
         areas=results["areas"],
@@ -185,7 +186,9 @@ def command(settings: Settings) -> str:
     default = Shared(model=settings.shared.model)
     for name, value in settings.as_dict().items():
         is_default = name in SHARED and name != "model" and value == getattr(default, name)
-        if value is not None and not is_default:
+        if name == "axis":
+            parts += [f"--axis={own}={','.join(map(_exactly, values))}" for own, values in value.items()]
+        elif value is not None and not is_default:
             values = value if isinstance(value, tuple) else (value,)
             parts += [f"--{name.replace('_', '-')}", *([] if value is True else [",".join(map(_exactly, values))])]
     return shlex.join(parts)

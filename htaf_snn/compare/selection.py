@@ -8,8 +8,8 @@ import numpy as np
 
 from .settings import Settings
 
-SETTING = ("dataset", "depth")
-ARM = ("surrogate", "anneal", "identity")
+SETTING = ("dataset", "depth", "place")
+ARM = ("surrogate", "anneal", "identity", "variant")
 TUNED = ("slope", "lr")
 TOLERANCE = 0.02
 """Accuracy below the best within which a learning rate belongs to the plateau."""
@@ -21,10 +21,15 @@ def pick(config: dict, names: Iterable[str]) -> tuple:
 
 
 def label(arm: Sequence) -> str:
-    """Return the name of an arm, (surrogate, anneal, identity)."""
-    surrogate, anneal, identity = arm
+    """Return the name of an arm, the values of `ARM`."""
+    surrogate, anneal, identity, variant = arm
     parts = [surrogate, *([f"{anneal} annealed"] if anneal != "none" else [])]
-    return ", ".join([*parts, *([f"identity {identity:g}"] if identity else [])])
+    return ", ".join([*parts, *([f"identity {identity:g}"] if identity else []), *([variant] if variant else [])])
+
+
+def place_name(dataset: str, depth: int, place: str) -> str:
+    """Return the name of a setting, the values of `SETTING`."""
+    return ", ".join([dataset, f"depth {depth}", *([place] if place else [])])
 
 
 def setting(settings: Settings, config: dict) -> tuple:

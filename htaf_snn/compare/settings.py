@@ -14,7 +14,7 @@ import torch
 from .. import hardening, training
 from .._checks import check_choice
 from .._hints import did_you_mean
-from ..configuration import SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
+from ..configuration import AXES, SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing
@@ -131,19 +131,32 @@ class Settings(StudySettings):
                 raise ValueError(f"shared: expected no {name}, which a study varies or does not use, got {value!r}")
         if not self.shared.val_fraction:
             raise ValueError("val_fraction: expected more than 0 for a study, which shows validation accuracies, got 0")
+        self._check_axes()
         self._check_arms()
         if self.alpha_end != type(self).alpha_end and "alpha" not in self.anneal:
             raise ValueError(f"alpha_end: {self.alpha_end!r} has no effect without anneal=alpha")
         self.trials()  # whose runs check their settings
+
+    def _check_axes(self) -> None:
+        """Raise ValueError unless each axis is a field of a run that is not set otherwise, with different values."""
+        default = Shared(model=self.shared.model)
+        for name, values in self.axis.items():
+            if name not in AXES:
+                known = f"one of {', '.join(AXES)}"
+                raise ValueError(f"axis: expected {known}, got {name!r}{did_you_mean(name, known)}")
+            if getattr(self.shared, name) != getattr(default, name):
+                raise ValueError(f"axis: expected {name} only here or only by itself, got both")
+            if len(set(values)) < len(values):
+                raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
 
     def _check_arms(self) -> None:
         """Raise ValueError if a surrogate or an annealing has no arm, or nothing can be selected."""
         if not all(is_number(value) and 0 <= value < float("inf") for value in self.identity):
             raise ValueError(f"identity: expected finite numbers >= 0, got {list(self.identity)}")
         arms = self.arms()
-        for anneal in set(self.anneal) - {anneal for _, anneal, _ in arms}:
+        for anneal in set(self.anneal) - {anneal for _, anneal, *_ in arms}:
             raise ValueError(f"anneal: expected a surrogate with which {anneal!r} has an effect, got none")
-        for surrogate in set(self.surrogates) - {surrogate for surrogate, _, _ in arms}:
+        for surrogate in set(self.surrogates) - {surrogate for surrogate, *_ in arms}:
             expected = "one with a smooth step, and with an alpha for 'alpha'"
             raise ValueError(f"surrogates: expected {expected}, for anneal={','.join(self.anneal)}, got {surrogate!r}")
         if self.select == "val" and len(self.slopes) * len(self.lrs) == 1:
@@ -168,15 +181,14 @@ class Settings(StudySettings):
                     self.data(name)
                 except ValueError as error:
                     raise ValueError(str(error).replace("name:", "dataset:", 1)) from None
-        trials = {(trial.surrogate, trial.slope, trial.run.anneal): trial for trial in self.trials()}
+        trials = {(one.surrogate, one.slope, one.run.anneal, one.variant, one.place): one for one in self.trials()}
         for trial in trials.values():
             surrogate = trial.rescaled()
             if surrogate is not None:
                 check_annealing(trial.run, surrogate)
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
         # A neuron, or a surrogate of weights, may be unknown, or not take a surrogate that is stretched.
-        first = next((trial for trial in trials.values() if trial.surrogate != TWIN), None)
-        if first is not None:
+        for first in {(one.variant, one.place): one for one in trials.values() if one.surrogate != TWIN}.values():
             with torch.random.fork_rng(), torch.no_grad():
                 net = training.make_model(first.run, (1, 1, 1), 2, first.rescaled()).eval()
                 net(torch.zeros(1, 1, 1, 1, 1) if model in training.SPIKING else torch.zeros(1, 1, 1, 1))
@@ -186,15 +198,30 @@ class Settings(StudySettings):
         """The number of seeds with which all combinations are trained."""
         return self.select_seeds or self.seeds
 
-    def arms(self) -> list[tuple[str, str, float]]:
-        """Return the combinations of a surrogate, what is annealed and the identity that are compared."""
+    def arms(self) -> list[tuple[str, str, float, str]]:
+        """Return the combinations of a surrogate, what is annealed, the identity and maybe the axes' values."""
         combined = [
             (name, anneal)
             for name in self.surrogates
             for anneal in (("none",) if name == TWIN else self.anneal)
             if _anneals(name, anneal)
         ]
-        return [(*pair, float(identity)) for pair, identity in product(combined, self.identity)]
+        alone = [(*pair, float(identity), "") for pair, identity in product(combined, self.identity)]
+        return alone if len(alone) > 1 else [(*alone[0][:3], variant) for variant in self._along_axes()]
+
+    def _along_axes(self) -> dict[str, dict[str, Any]]:
+        """Return the combinations of the axes' values, by their names."""
+        combined = (dict(zip(self.axis, values, strict=True)) for values in product(*self.axis.values()))
+        return {", ".join(f"{name}={value}" for name, value in own.items()): own for own in combined}
+
+    def places(self) -> list[str]:
+        """Return the names of the axes' values at which arms are compared, the empty one if there is no such axis."""
+        return [""] if any(variant for *_, variant in self.arms()) else [*self._along_axes()]
+
+    def numbers_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the slope, learning rate, depth and axes' values of a row of the table."""
+        own = self._along_axes()[row["variant"] or row["place"]]
+        return {name: row[name] for name in ("slope", "lr", "depth")} | own
 
     def trials(self) -> list[Trial]:
         """Return every trial, with the seeds of each combination in a row.
@@ -202,23 +229,26 @@ class Settings(StudySettings):
         Those of the seeds that do not select are left out, see `further`.
         """
         trials = []
-        for dataset, arm, depth in product(self.dataset, self.arms(), self.depths):
+        for dataset, arm, depth, place in product(self.dataset, self.arms(), self.depths, self.places()):
             slopes = (1.0,) if arm[0] == TWIN else self.slopes
             for slope, lr in product(slopes, self.lrs):
-                trials += self._seeds(range(self.selecting_seeds), dataset, arm, depth, slope, lr)
+                trials += self._seeds(range(self.selecting_seeds), dataset, arm, depth, place, slope, lr)
         return trials
 
     def further(self, chosen: Mapping[tuple, tuple]) -> list[Trial]:
         """Return the trials of the other seeds, at the (slope, lr) chosen for each setting and arm."""
         seeds, trials = range(self.selecting_seeds, self.seeds), []
-        for (dataset, depth, *arm), (slope, lr) in chosen.items():
-            trials += self._seeds(seeds, dataset, arm, depth, slope, lr)
+        for (dataset, depth, place, *arm), (slope, lr) in chosen.items():
+            trials += self._seeds(seeds, dataset, arm, depth, place, slope, lr)
         return trials
 
-    def _seeds(self, seeds: range, dataset: str, arm: Sequence, depth: int, slope: float, lr: float) -> list[Trial]:
+    def _seeds(
+        self, seeds: range, dataset: str, arm: Sequence, depth: int, place: str, slope: float, lr: float
+    ) -> list[Trial]:
         values = {name: getattr(self.shared, name) for name in SHARED}
         values |= {"dataset": dataset, "data_root": self.root_of(dataset), "hidden": (self.width,) * depth, "lr": lr}
-        surrogate, values["anneal"], values["identity"] = arm
+        surrogate, values["anneal"], values["identity"], variant = arm
+        values |= self._along_axes()[variant or place]
         if values["anneal"] == "alpha":
             values["alpha_end"] = self.alpha_end
         if surrogate == TWIN:
@@ -227,7 +257,8 @@ class Settings(StudySettings):
             values["surrogate"] = surrogate
         folds = self.shared.folds
         runs = [Run(**values, seed=seed, fold=None if folds is None else seed % folds) for seed in seeds]
-        return [Trial(run=run, slope=slope, match=self.match, reference=self.reference) for run in runs]
+        own = {"slope": slope, "match": self.match, "reference": self.reference, "variant": variant, "place": place}
+        return [Trial(run=run, **own) for run in runs]
 
     def data(self, dataset: str) -> Any:
         """Return all recordings of one of the data sets, or its training and test images.

@@ -32,12 +32,15 @@ class Trial:
     Attributes:
         run: what is trained.
         slope, match, reference: as for `matching.rescaled`.
+        variant, place: names of the values of a study's axes, if these are what it compares or where it compares.
     """
 
     run: Run
     slope: float
     match: str
     reference: str
+    variant: str = ""
+    place: str = ""
 
     @property
     def surrogate(self) -> str:
@@ -50,7 +53,7 @@ class Trial:
 
     def config(self) -> dict[str, Any]:
         """Return all that the result depends on, by the names of the fields, and the depth."""
-        own = {name: getattr(self, name) for name in ("surrogate", "slope", "match", "reference")}
+        own = {name: getattr(self, name) for name in ("surrogate", "slope", "match", "reference", "variant", "place")}
         return {**asdict(self.run), **own, "depth": len(self.run.hidden)}
 
 

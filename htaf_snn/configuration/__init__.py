@@ -24,10 +24,11 @@ from .run import (
     Run,
     freed,
 )
-from .study import SHARED, Shared, StudySettings
+from .study import AXES, SHARED, Shared, StudySettings
 
 __all__ = [
     "AUGMENTATIONS",
+    "AXES",
     "BINARY",
     "DEEP",
     "MODELS",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from os import PathLike
@@ -124,6 +124,8 @@ def plain(value: object) -> object:
         value = value.tolist()
     if isinstance(value, (list, tuple)):
         return tuple(map(plain, value))
+    if isinstance(value, Mapping):
+        return {key: plain(own) for key, own in value.items()}
     return str(value) if isinstance(value, PathLike) else value
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 from .checking import Checked, Valid, is_count
@@ -10,6 +11,13 @@ from .fields import Count, Match, Positive
 from .run import Run
 
 Several = tuple[str, ...]
+Axis = Annotated[
+    dict[str, tuple],
+    Valid(
+        "fields of a run with several values each, such as {'n_time_bins': (5, 10)}",
+        lambda v: isinstance(v, Mapping) and all(isinstance(own, tuple) and own for own in v.values()),
+    ),
+]
 Numbers = tuple[float, ...]
 _VARIED = ("dataset", "surrogate", "anneal", "alpha_end", "identity", "hidden", "width", "lr", "seed", "fold")
 # The cosine with the reference's gradient needs this package's neurons, curves are averaged over trials, no model here
@@ -36,8 +44,10 @@ class Shared(Run):
     epochs: Count = 8
 
 
-SHARED = tuple(field.name for field in fields(Shared) if field.name not in (*_VARIED, *_UNUSED))
+SHARED = tuple(f.name for f in fields(Shared) if f.name not in (*_VARIED, *_UNUSED))
 """The fields of a run that a study takes as they are."""
+AXES = tuple(name for name in SHARED if name not in ("model", "data_root", "device", "folds"))
+"""Those of which it can take several values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,8 @@ class StudySettings(Checked):
         depths: numbers of hidden layers.
         width: neurons per hidden layer.
         lrs: learning rates.
+        axis: other fields of a run with several values each, such as n_time_bins=5,10 or neuron=lif,leaky(beta=0.9).
+            Arms are compared at each of them; if there is one arm alone, they are what is compared, with the first.
         match: quantity made equal for all surrogates: none, peak, half_width or area.
         reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
         seeds: number of seeds, 0, 1, …; at least 3 for a claim.
@@ -73,6 +85,7 @@ class StudySettings(Checked):
     depths: tuple[int, ...] = (2,)
     width: Annotated[int, Valid("an integer >= 1", is_count)] = 128
     lrs: Numbers = (1e-3,)
+    axis: Axis = field(default_factory=dict)
     match: Match = "peak"
     reference: str = "htaf"
     seeds: Annotated[int, Valid("an integer >= 1", is_count)] = 5

@@ -1,0 +1,100 @@
+"""Heat maps of a study: accuracy, and how much of the gradient survives, over each two numbers that vary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..configuration import is_number
+from .drawing import Figure, drawn
+from .selection import ARM, label, pick
+from .settings import Settings
+from .trial import TWIN
+
+_NAMES = {"slope": "slope", "lr": "learning rate", "depth": "depth"}
+
+
+def all_maps(settings: Settings, rows: Sequence[dict]) -> list[Figure]:
+    """Draw the maps of every two of slope, learning rate, depth and the axes that have numbers, if they vary.
+
+    Args:
+        settings: of the study.
+        rows: of `findings.grid`.
+    """
+    return [_map(settings, rows, pair) for pair in combinations(varied(settings), 2)]
+
+
+def varied(settings: Settings) -> dict[str, tuple]:
+    """Return the numbers of which a study has several values."""
+    found: dict[str, tuple] = {"slope": settings.slopes, "lr": settings.lrs, "depth": settings.depths}
+    if settings.places() != [""]:
+        found |= {name: values for name, values in settings.axis.items() if all(map(is_number, values))}
+    return {name: tuple(sorted(values)) for name, values in found.items() if len(values) > 1}
+
+
+def means(settings: Settings, rows: Sequence[dict], arm: tuple, pair: Sequence[str], value: Callable) -> np.ndarray:
+    """Return the mean of a value of an arm's rows over two numbers that vary; NaN where there is no row."""
+    points = varied(settings)
+    found = np.full([len(points[name]) for name in pair], np.nan)
+    own = [(settings.numbers_of(row), value(row)) for row in rows if pick(row, ARM) == arm]
+    for place in np.ndindex(*found.shape):
+        wanted = {name: points[name][i] for name, i in zip(pair, place, strict=True)}
+        cells = [number for at, number in own if number is not None and wanted.items() <= at.items()]
+        found[place] = np.mean(cells) if cells else np.nan
+    return found
+
+
+def judged(settings: Settings) -> tuple[str, str]:
+    """Return the column by which slopes and learning rates are judged, and its name: no test data select."""
+    return ("val_accuracy", "validation accuracy") if settings.select == "val" else ("mean", "test accuracy")
+
+
+def _survival(row: Mapping[str, Any]) -> float | None:
+    return None if not row["gradient_ratio"] else float(np.log10(row["gradient_ratio"]))
+
+
+def _map(settings: Settings, rows: Sequence[dict], pair: tuple[str, str]) -> Figure:
+    column, quantity = judged(settings)
+    arms = [arm for arm in settings.arms() if arm[0] != TWIN]
+    maps = {
+        quantity: [means(settings, rows, arm, pair, lambda row: row[column]) for arm in arms],
+        "log10 of first / last gradient": [means(settings, rows, arm, pair, _survival) for arm in arms],
+    }
+
+    def draw(axes) -> None:
+        for line, (name, values) in zip(axes, maps.items(), strict=True):
+            _draw(line, settings, pair, name, values, "viridis" if name == quantity else "RdBu")
+        for axis, arm in zip(axes[0], arms, strict=True):
+            axis.set_title(label(arm), fontsize=9)
+
+    best = "; ".join(f"{label(arm)} {np.nanmax(own):.3f}" for arm, own in zip(arms, maps[quantity], strict=True))
+    names = [_NAMES.get(name, name) for name in pair]
+    text = f"Highest {quantity}: {best}. Below, 0 is a gradient as large at the first layer as at the last."
+    points = varied(settings)
+    data = [
+        {"arm": label(arm), pair[0]: points[pair[0]][i], pair[1]: points[pair[1]][j]}
+        | {name: own[k][i, j] for name, own in maps.items()}
+        for k, arm in enumerate(arms)
+        for i, j in np.ndindex(*maps[quantity][k].shape)
+    ]
+    drawing = drawn(draw, (2.2 * len(arms) + 1.2, 4.6), columns=len(arms), rows=2)
+    return Figure(f"{names[0]} and {names[1]}".capitalize(), text, drawing, data)
+
+
+def _draw(line, settings: Settings, pair: Sequence[str], name: str, values: Sequence[np.ndarray], colours: str) -> None:
+    """Draw one quantity's map for each arm, in the same colours."""
+    finite = np.concatenate([own[np.isfinite(own)] for own in values])
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    if colours == "RdBu":  # white is 0
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    for axis, own in zip(line, values, strict=True):
+        image = axis.imshow(own, vmin=low, vmax=high, aspect="auto", cmap=colours)
+        for side, of in (("y", pair[0]), ("x", pair[1])):
+            shown = [f"{value:g}" for value in varied(settings)[of]]
+            axis.set(
+                **{f"{side}ticks": range(len(shown)), f"{side}ticklabels": shown, f"{side}label": _NAMES.get(of, of)}
+            )
+    line[-1].figure.colorbar(image, ax=line[-1], label=name)
