@@ -108,6 +108,18 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda w: F.event_linear(x.to_sparse_csr(), w).pow(2), weight)
 
 
+@pytest.mark.parametrize("bias", [None, torch.ones(5)])
+@pytest.mark.parametrize("learned", [True, False])
+def test_rows_have_the_gradient_of_dense_frames(bias, learned):
+    x, weight = frames(6, 9), torch.randn(5, 9, requires_grad=learned)
+    gradients = []
+    for given in (x.clone(), x.to_sparse_csr()):
+        (F.event_linear(given.requires_grad_(), weight, bias) + 1).square().sum().backward()
+        gradients.append(given.grad)
+    assert gradients[0].ne(0).all()
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_dense_inputs_and_those_that_need_gradients_are_dense(monkeypatch):
     monkeypatch.setattr(events, "event_product", lambda *arguments: pytest.fail("sparse"))
     weight = torch.randn(3, 9)

@@ -45,6 +45,7 @@ ONLY_IN = {
     "norse": {f"htaf_snn/{name}.py" for name in ("interop/norse", "models/neurons", "surrogate/libraries/norse")},
     "spikingjelly": {f"htaf_snn/{name}/spikingjelly.py" for name in ("interop", "surrogate/libraries")},
     "sinabs": {f"htaf_snn/{name}/sinabs.py" for name in ("interop", "surrogate/libraries")},
+    "neurobench": {"htaf_snn/interop/neurobench.py"},
     "cyclopts": {
         f"htaf_snn/cli/{name}.py" for name in ("_app", "_options", "train", "use", "compare", "event_data", "measure")
     },

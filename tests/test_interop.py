@@ -29,7 +29,8 @@ def test_only_register_changes_a_library_and_unregister_restores_it():
 
         finders = list(sys.meta_path)
         import htaf_snn, htaf_snn.interop, htaf_snn.models
-        assert not {"snntorch", "norse", "spikingjelly", "sinabs"} & {name.partition(".")[0] for name in sys.modules}
+        theirs = {"snntorch", "norse", "spikingjelly", "sinabs", "neurobench"}
+        assert not theirs & {name.partition(".")[0] for name in sys.modules}
         assert all(a is b for a, b in zip(finders, sys.meta_path, strict=True))
 
         import snntorch._neurons, snntorch.surrogate, norse.torch
@@ -254,3 +255,10 @@ def test_a_neuron_is_made_without_gradients_enabled():
     with torch.no_grad():
         assert models.neuron("snntorch", "snntorch.atan")(torch.rand(3, 2, 4))[0].shape == (3, 2, 4)
     assert interop.from_snntorch(models.neuron("snntorch", "snntorch.atan").neuron).beta == pytest.approx(0.9)
+
+
+def test_a_missing_neurobench_is_named_with_the_remedy(monkeypatch):
+    interop.neurobench._model_class.cache_clear()
+    monkeypatch.setitem(sys.modules, "neurobench.models", None)
+    with pytest.raises(ImportError, match=r'^neurobench.* is not installed; pip install "htaf-snn\[neurobench\]"'):
+        interop.to_neurobench(torch.nn.Identity())

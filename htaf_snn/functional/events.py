@@ -29,7 +29,7 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
         backend: of the sparse product: "auto", "torch", or "numba" (CPU, float32 and float64), see `backends`.
 
     Returns:
-        (…, O) or (R, O), dense. Its gradients are those of weight and bias; rows in CSR layout have none.
+        (…, O) or (R, O), dense. The gradient of rows in CSR layout is dense, too.
 
     Raises:
         TypeError: if x is not floating-point, or of another dtype than the weight.
@@ -57,6 +57,8 @@ def event_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend:
             raise ValueError(f"x: expected rows (R, F) in CSR layout, got shape {tuple(x.shape)}")
         if is_transformed() or torch.is_autocast_enabled(x.device.type):
             return functional.linear(x.to_dense(), weight, bias)
+        if x.requires_grad:
+            return functional.linear(x, weight, bias)
         rows = x.crow_indices(), x.col_indices(), x.values()
         out = event_product(*rows, weight, chosen)
         return out if bias is None else out + bias

@@ -7,6 +7,7 @@ from threading import RLock
 
 from . import norse, snntorch
 from .fusing import fuse
+from .neurobench import to_neurobench
 from .norse import from_norse, state_from_norse, state_to_norse, to_norse
 from .sinabs import SurrogateGradient
 from .snntorch import from_snntorch, state_from_snntorch, state_to_snntorch, to_snntorch
@@ -23,6 +24,7 @@ __all__ = [
     "state_from_snntorch",
     "state_to_norse",
     "state_to_snntorch",
+    "to_neurobench",
     "to_norse",
     "to_snntorch",
     "unregister",
