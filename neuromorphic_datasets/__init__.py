@@ -11,7 +11,8 @@
 * `images` provides still images for networks without time; `as_events` turns them into recordings.
 
 ``saccade-digits``, the offline default, needs no download: its recordings are simulated on first use and
-cached (see `neuromorphic_datasets.saccade_digits` for the model).
+cached (see `neuromorphic_datasets.saccade_digits` for the model). So are those of ``random-manifolds``, in which only
+spike times tell the classes apart; `RandomManifolds` makes others of its kind.
 
 Example:
     >>> import neuromorphic_datasets as nd
@@ -32,6 +33,7 @@ from ._simulated import as_events
 from ._streaming import stream
 from .event_folder import EventFolder
 from .event_list import EventList
+from .random_manifolds import RandomManifolds
 from .readers import RecordingError, read_events
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "EventFolder",
     "EventList",
     "Interval",
+    "RandomManifolds",
     "RecordingError",
     "as_events",
     "batch_to_frames",

@@ -68,9 +68,9 @@ def load(
             here: "test" is a fifth of each class, always the same; of published sets by the hashes of the names.
         root: the folder of the data; None is this package's folder in the user's cache. In it each set has the
             folder that Tonic would use, so that Tonic's downloads are found; for nmnist it may also be the folder
-            that holds Train/ and Test/, and a part of the set is enough. For saccade-digits it is the folder of its
-            single cache file.
-        download: whether to fetch missing data. saccade-digits is generated and never fetched.
+            that holds Train/ and Test/, and a part of the set is enough. For saccade-digits and random-manifolds it is
+            the folder of the cache file.
+        download: whether to fetch missing data. Generated sets are never fetched.
         transform: applied to the events of each recording, for example one of `transforms` or of Tonic.
 
     Returns:

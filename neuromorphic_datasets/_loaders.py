@@ -86,7 +86,7 @@ def loaders(
             as `htaf_snn.nn.EventLinear` takes them; row t * B + b is frame t of recording b.
         root: as in `load`; only with a name.
         cache: the folder of the packed files; None is this package's folder in the user's cache. It is not used for
-            sets that are already packed, saccade-digits and `EventFolder`.
+            sets that are already packed, saccade-digits, random-manifolds and `EventFolder`.
         download: as in `load`; only with a name.
         val_fraction: the stratified fraction of the training recordings used for validation, within [0, 1);
             with 0 there is no validation loader. Sets with a validation part of their own use that instead.

@@ -13,7 +13,7 @@ MODULES = [
     *(f"htaf_snn.{name}" for name in ("concepts", "compare", "profile", "interop")),
     "neuromorphic_datasets",
     *(f"neuromorphic_datasets.{name}" for name in ("transforms", "images", "readers", "event_folder")),
-    "neuromorphic_datasets.saccade_digits",
+    *(f"neuromorphic_datasets.{name}" for name in ("random_manifolds", "saccade_digits")),
 ]
 
 

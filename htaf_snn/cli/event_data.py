@@ -49,7 +49,7 @@ def datasets_list(*, json: _Json = False) -> None:
         return
     for info in map(nd.info, nd.names()):
         sensor = " x ".join(map(str, info.sensor_size))
-        print(f"{info.name:<16}{info.title:<32}{sensor:<16}{info.n_classes:>4} classes   {info.licence}")
+        print(f"{info.name:<17}{info.title:<32}{sensor:<16}{info.n_classes:>4} classes   {info.licence}")
 
 
 @_subcommand("info dvsgesture", "info nmnist --json")
