@@ -68,7 +68,8 @@ def test_combinations_without_effect_are_left_out():
         slopes=[0.5, 2.0], alpha_end=8.0, weight_surrogate="ede", seeds=1,
     )  # fmt: skip
     combined = ("none", "hardness", "alpha")
-    expected = [("htaf", anneal, 0.0) for anneal in combined] + [("sigmoid", anneal, 0.0) for anneal in combined[:2]]
+    expected = [("htaf", anneal, 0.0, "") for anneal in combined]
+    expected += [("sigmoid", anneal, 0.0, "") for anneal in combined[:2]]
     assert settings.arms() == [*expected, ("snntorch.atan", "none", 0.0, ""), ("relu", "none", 0.0, "")]
     both = Settings.of(surrogates=["htaf"], identity=[0, 1], seeds=1)
     assert both.arms() == [("htaf", "none", 0.0, ""), ("htaf", "none", 1.0, "")]
@@ -183,8 +184,8 @@ def test_trials_of_another_selection_are_left_alone(tmp_path):
     assert study.counts()["waiting"] == 24
     study = Study(tmp_path, surrogates=["htaf"], seeds=3, select_seeds=1, **SELECTING, **SMALL)
     assert study.counts()["waiting"] == 8
-    taken = [study.queue.take(study._wanted)[0] for _ in range(8)]
-    assert {entry.config["seed"] for entry in taken} == {0} and study.queue.take(study._wanted) == []
+    taken = [study.queue.take(study.wanted)[0] for _ in range(8)]
+    assert {entry.config["seed"] for entry in taken} == {0} and study.queue.take(study.wanted) == []
 
 
 def test_the_second_stage_is_run_too_if_another_machine_added_it(tmp_path):

@@ -266,7 +266,7 @@ def test_a_trial_of_a_process_killed_before_its_first_step_is_requeued(tmp_path,
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 1)):
         monkeypatch.setattr(queue, name, seconds)
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
-    assert len(study.queue.take(study._wanted)) == 1
+    assert len(study.queue.take(study.wanted)) == 1
     assert study.counts()["running"] == 1
     time.sleep(2.1)
     study.queue.requeue_stale()
@@ -290,9 +290,9 @@ def test_an_interrupted_study_requeues_its_trials(tmp_path):
 def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, number):
     Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
     stopped = (
-        "import os, signal, sys; from htaf_snn.compare import queue, study; took = queue.Queue.take\n"
+        "import os, signal, sys; from htaf_snn.compare import queue, study, working; took = queue.Queue.take\n"
         f"def take(*given): taken = took(*given); os.kill(os.getpid(), {int(number)}); return taken\n"
-        "queue.Queue.take = take; signal.signal(signal.SIGTERM, study.stop)\n"
+        "queue.Queue.take = take; signal.signal(signal.SIGTERM, working.stop)\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler); study.Study(sys.argv[1]).work()"
     )
     worker = subprocess.run([*PYTHON, stopped, str(tmp_path)], stderr=subprocess.PIPE, text=True)

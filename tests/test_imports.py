@@ -55,6 +55,7 @@ ONLY_IN = {
     "torchvision": {"neuromorphic_datasets/_image_files.py", "htaf_snn/training/augmenting.py"},
     "matplotlib": {f"htaf_snn/{name}.py" for name in ("plots", "profile", "compare/drawing", "surrogate/suggestions")},
     "optuna": {"htaf_snn/compare/queue.py"},
+    "submitit": {"htaf_snn/compare/launching.py"},
     "lightning_fabric": {"htaf_snn/training/processes.py"},
     "onnxruntime": {"htaf_snn/deploy/export.py"},
     "onnxscript": {"htaf_snn/deploy/export.py"},

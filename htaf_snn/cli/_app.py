@@ -40,11 +40,21 @@ app.register_install_completion_command(help="Complete commands and options in t
 # Of the processes that torchrun started, the main one alone prints results.
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 # Arguments of Python functions with which messages begin, and the options that set them.
-OPTIONS = {
-    field.name: f"--{field.name.replace('_', '-')}"
-    for kind in (Run, ConceptRun, StudySettings)
-    for field in fields(kind)
-} | {"name": "--dataset", "root": "--data-root", "deltas": "--delta", "plot": "--plot", "stack_seeds": "--stack-seeds"}
+OPTIONS = (
+    {
+        field.name: f"--{field.name.replace('_', '-')}"
+        for kind in (Run, ConceptRun, StudySettings)
+        for field in fields(kind)
+    }
+    | {
+        "name": "--dataset",
+        "root": "--data-root",
+        "deltas": "--delta",
+        "plot": "--plot",
+        "stack_seeds": "--stack-seeds",
+    }
+    | {name: f"--{name}" for name in ("launcher", "slurm", "storage")}
+)
 
 
 class RefusedError(Exception):

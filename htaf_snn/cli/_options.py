@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     # What a command gets: the settings that its options set.
     Chosen = dict[str, Any]
+    Named = dict[str, tuple]
+else:
+    Named = tuple[str, ...]  # as cyclopts reads it, before its converter
 
 Flag = Parameter(show_default=False)
 Json = Annotated[bool, Flag, Parameter(help="Print the result as one line of JSON.")]
@@ -58,7 +61,7 @@ def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     extras: dict[str, Any] = {}
     if get_origin(plain) is dict:
-        return Annotated[tuple[str, ...], Parameter(help=f"{text[:1].upper()}{text[1:]}", group=group, **NAMED)]
+        return Annotated[Named, Parameter(help=f"{text[:1].upper()}{text[1:]}", group=group, **NAMED)]
     listed = next((kind for kind in (plain, *get_args(plain)) if get_origin(kind) is tuple), None)
     if listed is not None:
         plain, extras = listed, LISTED

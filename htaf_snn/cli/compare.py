@@ -5,13 +5,13 @@ from __future__ import annotations
 import json as json_format
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ..configuration import SHARED, Shared, StudySettings
 from ._app import IS_MAIN, command, interruptible
-from ._options import LISTED, Flag, options, settled
+from ._options import LISTED, NAMED, Flag, Named, options, settled
 
 if TYPE_CHECKING:
     from ..compare import Study
@@ -29,7 +29,9 @@ _Json = Annotated[bool, Flag, Parameter(help="Print the table as JSON, one objec
     "compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first",
     "compare --model dhn --surrogates htaf,relu --anneal none,hardness --lrs 5e-4,2e-3 --select val --out runs/deep",
     "compare --out runs/first",
+    'compare --surrogates htaf --axis "neuron=leaky(beta=0.9),lif(v_th=0.3)" --out runs/neurons',
     "compare --out runs/first --storage postgresql+psycopg://host/name",
+    "compare --out runs/first --storage URL --launcher slurm --workers 16 --slurm timeout_min=60",
     name="compare",
 )
 def compare_command(
@@ -38,6 +40,12 @@ def compare_command(
     stack_seeds: Annotated[
         bool, Flag, Parameter(help="Train the seeds of a spiking configuration as one network; for GPUs.")
     ] = False,
+    launcher: Annotated[
+        Literal["local", "slurm"], Parameter(help="Where the workers run: here, or in jobs of a Slurm cluster.")
+    ] = "local",
+    slurm: Annotated[
+        Named, Flag, Parameter(help="Options of these jobs, such as timeout_min=60 or slurm_partition=gpu.", **NAMED)
+    ] = {},  # noqa: B006
     storage: Annotated[
         str | None, Parameter(help="URL of a database shared by several machines; by default a file in the folder.")
     ] = None,
@@ -63,7 +71,8 @@ def compare_command(
         progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         print(f"continuing the study in {out}: {progress}; --out DIR starts another", file=sys.stderr)
     with interruptible(out, "compare --out"):
-        study.run(workers=workers, stack_seeds=stack_seeds)
+        jobs = {name: values[0] for name, values in slurm.items()}
+        study.run(workers=workers, stack_seeds=stack_seeds, launcher=launcher, slurm=jobs)
     if IS_MAIN:
         _report(study, json)
 

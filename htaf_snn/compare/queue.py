@@ -110,6 +110,14 @@ class Queue:
                 _add(self._study, config)
         return bool(missing)
 
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings of the study that the database has, None if none were left there."""
+        return self._study.user_attrs.get("settings")
+
+    def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Leave the study's settings for the other machines."""
+        self._study.set_user_attr("settings", {**settings})
+
     def take(self, keys: Collection[str], stacks: bool = False) -> list[Entry]:
         """Take a waiting trial with one of the keys for this process alone; if asked, also its other seeds."""
         from optuna.exceptions import UpdateFinishedTrialError
@@ -212,6 +220,16 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(ImportError):
             installed[package] = version(package)
     return installed
+
+
+def stored_settings(url: str) -> dict[str, Any] | None:
+    """Return the settings that a database has, None if it has no study."""
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
+    except KeyError:  # nothing of that name
+        return None
 
 
 @contextlib.contextmanager

@@ -24,6 +24,9 @@ from .trial import TWIN, Trial
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
 BINARY_SURROGATES = ("htaf", "clipped_ste", "approx_sign", "swish_sign", "ede")
 
+FREE = (*ELSEWHERE, "select", "select_seeds")
+"""What may differ between the machines that share a study, and between its reports."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(StudySettings):
@@ -83,7 +86,7 @@ class Settings(StudySettings):
     def changes(self, before: Settings) -> list[str]:
         """Return in words what makes another study of these settings than of those before; more seeds do not."""
         now, then = self.as_dict(), before.as_dict()
-        free = {*ELSEWHERE, "select", "select_seeds", *(["seeds"] if self.seeds > before.seeds else [])}
+        free = {*FREE, *(["seeds"] if self.seeds > before.seeds else [])}
         names = [name for name in now if now[name] != then[name] and name not in free]
         return [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
 

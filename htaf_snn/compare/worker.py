@@ -8,7 +8,8 @@ import sys
 import torch
 
 from .._memory import keep_freed
-from .study import Study, stop
+from .study import Study
+from .working import stop
 
 
 def main(out: str, storage: str, *options: str) -> None:

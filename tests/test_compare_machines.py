@@ -1,0 +1,135 @@
+"""Studies on several machines: one identity in the database, and workers in jobs of a cluster."""
+
+import sys
+
+import pytest
+from commands import run
+
+from htaf_snn.compare import Study, launching, queue
+
+SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
+
+
+@pytest.fixture
+def database(tmp_path):
+    return f"sqlite:///{tmp_path / 'shared.db'}"
+
+
+def test_a_machine_joins_by_the_database_alone(tmp_path, database):
+    first = Study(tmp_path / "a", storage=database, surrogates=["htaf", "atan"], seeds=2, **SMALL)
+    second = Study(tmp_path / "b", storage=database)
+    assert second.settings == first.settings and len(second.wanted) == 4
+    assert (tmp_path / "b" / "study.json").read_text() == (tmp_path / "a" / "study.json").read_text()
+    assert len(second.queue.entries()) == 4
+
+
+def test_a_study_that_one_machine_extends_is_extended_for_all(tmp_path, database):
+    first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
+    second = Study(tmp_path / "b", storage=database, surrogates=["htaf"], seeds=3, **SMALL)
+    assert first.settings.seeds == 1
+    first.add_missing()
+    assert first.settings.seeds == 3 and Study(tmp_path / "a", storage=database).settings.seeds == 3
+    first.work()
+    pages = [study.report().read_text() for study in (first, second)]
+    assert pages[0] == pages[1] and "3 of 3 trials are finished" in pages[0]
+
+
+def test_a_machine_that_lacks_seeds_does_not_take_them_away(tmp_path, database):
+    Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=3, **SMALL)
+    late = Study(tmp_path / "b", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
+    assert late.settings.seeds == 3 and queue.stored_settings(database)["seeds"] == 3
+
+
+def test_another_study_in_the_database_is_refused(tmp_path, database):
+    Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
+    with pytest.raises(ValueError, match=r"shared.db: the study in this database has other settings; surrogates: "):
+        Study(tmp_path / "b", storage=database, surrogates=["atan"], seeds=1, **SMALL)
+    # What may differ between machines, or between their reports, is no other study.
+    data = {"device": "auto", "select": "val", "slopes": [0.5, 1.0], "surrogates": ["htaf"], "seeds": 1}
+    with pytest.raises(ValueError, match="slopes: expected"):
+        Study(tmp_path / "c", storage=database, **data, **SMALL)
+
+
+def test_an_empty_database_has_no_study_to_join(tmp_path, database):
+    assert queue.stored_settings(database) is None
+    assert Study(tmp_path / "a", storage=database).settings.surrogates[0] == "htaf"
+
+
+def test_jobs_of_a_cluster_work_on_a_study(tmp_path, monkeypatch):
+    """With submitit's executor for one machine in the place of a cluster's."""
+    monkeypatch.setattr(launching, "_CLUSTER", "local")
+    study = Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
+    counts = study.run(workers=2, progress=False, launcher="slurm", slurm={"timeout_min": 5})
+    assert counts == {"waiting": 0, "running": 0, "finished": 2, "failed": 0}
+    assert sorted((tmp_path / ".jobs").glob("*_submitted.pkl"))
+
+
+def test_a_job_that_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_CLUSTER", "local")
+    failing = [sys.executable, "-c", "raise SystemExit('no such disk')"]
+    workers = launching.launched("slurm", 1, failing, tmp_path, {})
+    with pytest.raises(RuntimeError, match=r"a worker failed: .*no such disk"):
+        launching.watch(workers, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"launcher": "pbs"}, "^launcher: expected local, slurm, got 'pbs'|^launcher: expected one of local, slurm"),
+        ({"slurm": {"timeout_min": 5}}, "^slurm: expected no options with the launcher local, got timeout_min"),
+        ({"launcher": "slurm"}, "^storage: expected the URL of a server, such as postgresql.*, got a file"),
+    ],
+)
+def test_what_launchers_do_not_take(tmp_path, options, message):
+    study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        study.run(**options)
+    assert study.counts()["waiting"] == 1
+
+
+def test_unknown_options_of_jobs_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_CLUSTER", "local")
+    with pytest.raises(ValueError, match=r"^slurm: expected options of a cluster's job, got \{'colour': 5\}"):
+        launching.launched("slurm", 1, ["true"], tmp_path, {"colour": 5})
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ImportError, match=r'slurm needs submitit; pip install "htaf-snn\[slurm\]"'):
+        launching.launched("slurm", 1, ["true"], tmp_path, {})
+
+
+def test_the_command_passes_the_launcher_on(tmp_path):
+    options = ("--surrogates", "htaf", "--seeds", "1", "--out", str(tmp_path / "a"))
+    result = run("compare", *options, "--slurm", "timeout_min=5")
+    assert result.exit_code == 2 and result.stderr.splitlines()[-1] == (
+        "error: --slurm: expected no options with the launcher local, got timeout_min"
+    )
+
+
+def test_workers_are_asked_to_stop_when_the_program_is(tmp_path):
+    """Until all have stopped, also if a signal was swallowed."""
+    asked = []
+
+    class Stubborn:
+        def is_done(self):
+            return len(asked) > 1
+
+        def problem(self):
+            return None
+
+        def ask_to_stop(self):
+            asked.append(self)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launching.watch([Stubborn()], interrupt)
+    assert len(asked) == 2
+
+
+def test_a_worker_process_tells_its_last_line(tmp_path):
+    failing = [sys.executable, "-c", "import sys; print('first', file=sys.stderr); sys.exit('last')"]
+    with pytest.raises(RuntimeError, match=r"^a worker failed: last$"):
+        launching.watch(launching.launched("local", 1, failing, tmp_path, {}), lambda: None)
