@@ -28,7 +28,7 @@ COLUMNS = {
     "dataset": Column("data", "the data set"),
     "depth": Column("depth", "number of hidden layers"),
     "surrogate": Column("surrogate", "library and parameters as given; without a library, this package's"),
-    "anneal": Column("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
+    "anneal": Column("annealed", "what is moved in the training: the hardness from 0 to 1, alpha, the width, or none"),
     "identity": Column("identity", "multiple of the identity in the weights at the start"),
     "slope": Column("slope", "factor of the surrogate's argument; a larger one makes it narrower"),
     "lr": Column("lr", "learning rate"),

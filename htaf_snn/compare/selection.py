@@ -23,7 +23,8 @@ def pick(config: dict, names: Iterable[str]) -> tuple:
 def label(arm: Sequence) -> str:
     """Return the name of an arm, (surrogate, anneal, identity)."""
     surrogate, anneal, identity = arm
-    parts = [surrogate, *([f"{anneal} annealed"] if anneal != "none" else [])]
+    moved = {"none": [], "width": ["width adapted"]}.get(anneal, [f"{anneal} annealed"])
+    parts = [surrogate, *moved]
     return ", ".join([*parts, *([f"identity {identity:g}"] if identity else [])])
 
 
