@@ -159,7 +159,7 @@ def test_measuring_gradients_leaves_the_network_as_it_was():
             "^alpha_end: 9.0 has no effect without anneal=alpha",
         ),
         ({"alpha_end": 9.0}, r"^alpha_end: 9.0 has no effect without anneal=alpha"),
-        ({"anneal": ["none", "beta"]}, "^anneal: expected one of none, hardness, alpha, got 'beta'"),
+        ({"anneal": ["none", "beta"]}, "^anneal: expected one of none, hardness, alpha, width, got 'beta'"),
         ({"surrogates": ["snntorch.atan"], "anneal": ["none", "hardness"]}, "^anneal: expected a surrogate with which"),
         (
             {"surrogates": ["htaf", "sigmoid"], "anneal": "alpha"},

@@ -33,7 +33,7 @@ def spiking(seed=0):
 def gradients(net, recipe, *batches):
     """The gradients of an optimizer's step, and the figures of its batches."""
     trainer = Trainer(net, recipe, lambda number, optimizer: None, None)
-    trainer.begin(0)
+    trainer.begin(0, batches[0])
     figures = [trainer.add_gradients(batch)[0] for batch in batches]
     trainer.update()
     return [p.grad.clone() for p in net.parameters()], figures
@@ -51,7 +51,7 @@ def test_accumulated_gradients_stay_of_the_order_of_one_batch():
     """In float16 larger ones overflow."""
     batch, recipe = Batch(FRAMES, LABELS, None), Recipe(accumulate=2)
     trainer = Trainer(spiking(), recipe, lambda number, optimizer: None, None)
-    trainer.begin(0)
+    trainer.begin(0, batch)
     trainer.add_gradients(batch)
     once = [p.grad.clone() for p in trainer.model.parameters()]
     trainer.add_gradients(batch)

@@ -29,7 +29,7 @@ COLUMNS = {
     "depth": Column("depth", "number of hidden layers"),
     "place": Column("at", "values of the axes"),
     "surrogate": Column("surrogate", "library and parameters as given; without a library, this package's"),
-    "anneal": Column("annealed", "what is moved during the training: the hardness from 0 to 1, alpha, or none"),
+    "anneal": Column("annealed", "what is moved in the training: the hardness from 0 to 1, alpha, the width, or none"),
     "identity": Column("identity", "multiple of the identity in the weights at the start"),
     "variant": Column("variant", "values of the axes, which are compared"),
     "slope": Column("slope", "factor of the surrogate's argument; a larger one makes it narrower"),

@@ -23,8 +23,9 @@ def pick(config: dict, names: Iterable[str]) -> tuple:
 def label(arm: Sequence) -> str:
     """Return the name of an arm, the values of `ARM`."""
     surrogate, anneal, identity, variant = arm
-    parts = [surrogate, *([f"{anneal} annealed"] if anneal != "none" else [])]
-    return ", ".join([*parts, *([f"identity {identity:g}"] if identity else []), *([variant] if variant else [])])
+    moved = {"none": [], "width": ["width adapted"]}.get(anneal, [f"{anneal} annealed"])
+    parts = [surrogate, *moved, *([f"identity {identity:g}"] if identity else [])]
+    return ", ".join([*parts, *([variant] if variant else [])])
 
 
 def place_name(dataset: str, depth: int, place: str) -> str:

@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 import torch
 
-from .. import hardening, training
+from .. import training
 from .._checks import check_choice
 from .._hints import did_you_mean
 from ..configuration import AXES, SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
 from ..training.folder import device_of
-from ..training.recipe import check_annealing
+from ..training.recipe import check_annealing, movable
 from .queue import ELSEWHERE
 from .trial import TWIN, Trial
 
@@ -34,8 +34,9 @@ class Settings(StudySettings):
 
     A surrogate, what is annealed and the identity in the weights are an arm of the study. Arms are compared with the
     first one, either at the same slope and learning rate, or each at those with which it has the best mean validation
-    accuracy, by depth and data set. A combination of an annealing and a surrogate that has no smooth step or no alpha,
-    such as another library's, is left out; so are slopes and annealing of relu, the twin.
+    accuracy, by depth and data set. A combination of an annealing and a surrogate that has no smooth step, no alpha or
+    no width, such as another library's, is left out; so are slopes and annealing of relu, the twin. A width that
+    follows the potentials is divided by the slope.
 
     Attributes:
         shared: the configuration that all trials have in common.
@@ -138,6 +139,10 @@ class Settings(StudySettings):
         self._check_arms()
         if self.alpha_end != type(self).alpha_end and "alpha" not in self.anneal:
             raise ValueError(f"alpha_end: {self.alpha_end!r} has no effect without anneal=alpha")
+        if "width" in self.anneal and self.match == "half_width":
+            raise ValueError(
+                "match: expected none, peak or area with anneal=width, which sets the half widths, got 'half_width'"
+            )
         self.trials()  # whose runs check their settings
 
     def _check_axes(self) -> None:
@@ -160,7 +165,7 @@ class Settings(StudySettings):
         for anneal in set(self.anneal) - {anneal for _, anneal, *_ in arms}:
             raise ValueError(f"anneal: expected a surrogate with which {anneal!r} has an effect, got none")
         for surrogate in set(self.surrogates) - {surrogate for surrogate, *_ in arms}:
-            expected = "one with a smooth step, and with an alpha for 'alpha'"
+            expected = "one with a smooth step, and with an alpha for 'alpha', a width for 'width'"
             raise ValueError(f"surrogates: expected {expected}, for anneal={','.join(self.anneal)}, got {surrogate!r}")
         if self.select == "val" and len(self.slopes) * len(self.lrs) == 1:
             raise ValueError("select: expected 'none' with one slope and one learning rate, got 'val'")
@@ -288,4 +293,4 @@ class Settings(StudySettings):
 
 def _anneals(surrogate: str, anneal: str) -> bool:
     """Return whether a surrogate can be trained with that annealing."""
-    return anneal == "none" or bool(hardening.annealable(resolve(surrogate), anneal))
+    return anneal == "none" or bool(movable(resolve(surrogate), anneal))

@@ -61,6 +61,8 @@ def check(first: Trial) -> None:
         raise StackingError(f"model: expected mlp, got {recipe.model}")
     if recipe.norm == "batch":
         raise StackingError("norm: expected none, as BatchNorm's statistics are not stacked, got batch")
+    if recipe.anneal == "width":
+        raise StackingError("anneal: expected no width, which follows each network's own potentials, got width")
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
         if field.name not in _HEEDED and value != field.default:

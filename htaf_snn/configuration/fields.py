@@ -30,7 +30,7 @@ Resize = Annotated[
 ]
 Folds = Annotated[int | None, Valid("None or an integer of at least 2", lambda v: v is None or (is_count(v) and v > 1))]
 Schedule = Literal["constant", "cosine"]
-AnnealOf = Literal["none", "hardness", "alpha"]
+AnnealOf = Literal["none", "hardness", "alpha", "width"]
 Norm = Literal["auto", "batch", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 Log = Literal["none", "tensorboard"]

@@ -133,8 +133,9 @@ class Recipe(Checked):
         weight_decay: of the optimizer, in [0, 1e6].
         schedule: of the learning rate: constant, or cosine, which rises during the warm-up and then falls to 0.
         warmup: fraction of the steps in which a cosine rises, in [0, 1).
-        anneal: none; hardness, from smooth (0, or the surrogate's own) to hard (1); or alpha, which makes a smooth
-            network steeper, up to the last alpha.
+        anneal: none; hardness, from smooth (0, or the surrogate's own) to hard (1); alpha, which makes a smooth network
+            steeper, up to the last alpha; or width, which in every step is twice the standard deviation of the layer's
+            potentials, see `surrogate.AdaptiveWidth`.
         alpha_end: last alpha, with anneal alpha.
         loss: cross-entropy of the mean scores over time; tet, the mean cross-entropy of every time step's scores; or
             mse, the squared distance of the mean scores, such as spike rates, from 0 and 1.
@@ -156,7 +157,7 @@ class Recipe(Checked):
 
     Reference:
         Deng et al. 2022, "Temporal efficient training of spiking neural network via gradient re-weighting", ICLR, arXiv
-        2202.11946, for tet.
+        2202.11946, for tet. Jiang et al. 2025, IJCAI, arXiv 2505.11863, for width.
 
     Example:
         >>> Recipe(epochs=30, early_stopping=10).keeps_best
@@ -273,6 +274,10 @@ class Run(Recipe, Network, Recordings):
             raise ValueError(f"resize: {self.resize!r} has no effect on the model {self.model}, only on images")
         if self.loss == "tet" and self.model not in SPIKING:
             raise ValueError(f"loss: 'tet' has no effect on the model {self.model}, only on spiking ones")
+        if self.anneal == "width" and self.library != "fused":
+            raise ValueError(
+                f"anneal: 'width' needs the potentials, expected library='fused' with it, got {self.library!r}"
+            )
         if self.tbptt is not None and self.tbptt >= self.n_time_bins:
             raise ValueError(f"tbptt: {self.tbptt} has no effect with n_time_bins={self.n_time_bins}, only below")
         self._check_validation(self.val_fraction)

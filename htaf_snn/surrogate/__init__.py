@@ -4,6 +4,7 @@ Every surrogate maps a floating-point tensor of any shape to one of the same sha
 mode alike. `resolve` reads a surrogate in any form.
 """
 
+from .adapting import AdaptiveWidth
 from .base import Foreign, Formula, Surrogate
 from .formulas.atan import ATan as ATan
 from .formulas.clipped_ste import ClippedSTE as ClippedSTE
@@ -23,8 +24,8 @@ from .specifications import SurrogateLike, fault, names, register, resolve
 from .suggesting import suggest
 from .suggestions import MeasuredLayer, MeasuredWidth, Suggestion
 
-__all__ = ["Foreign", "Formula", "MeasuredLayer", "MeasuredWidth", "Rescaled", "Suggestion", "Surrogate"]
-__all__ += ["SurrogateLike", "fault", "names", "register", "resolve", "suggest"]
+__all__ = ["AdaptiveWidth", "Foreign", "Formula", "MeasuredLayer", "MeasuredWidth", "Rescaled", "Suggestion"]
+__all__ += ["Surrogate", "SurrogateLike", "fault", "names", "register", "resolve", "suggest"]
 
 for _cls in Surrogate.__subclasses__():
     if _cls.formula is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -153,7 +153,7 @@ def _unchanged(net: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def _places(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Surrogate]]:
+def places(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Surrogate]]:
     """Yield each surrogate of potentials: the name of its layer, the module that holds it, as what, and itself."""
     for name, module in net.named_modules():
         if isinstance(module, Surrogate) or getattr(module, "surrogate_acts_on_weights", False):
@@ -167,30 +167,48 @@ def _places(net: nn.Module) -> Iterator[tuple[str, nn.Module, str, Surrogate]]:
 
 
 @contextmanager
-def probed(net: nn.Module, surrogate: Surrogate | None) -> Iterator[list[Probe]]:
-    """Put probes in place of a network's surrogates, and it into training mode, within the block.
+def replaced(net: nn.Module, stand_in: Callable[[str, str, Surrogate], Surrogate | None]) -> Iterator[None]:
+    """Put other surrogates in place of a network's own, and it into training mode, within the block.
 
     Args:
         net: restored afterwards, also after an error, like the state of the random number generators.
+        stand_in: called with the name of a layer, that of the attribute and the surrogate; None leaves the layer alone.
+    """
+    with ExitStack() as stack:
+        on_gpu = {tensor.device for tensor in (*net.parameters(), *net.buffers()) if tensor.is_cuda}
+        stack.enter_context(torch.random.fork_rng(list(on_gpu)))
+        stack.enter_context(_unchanged(net))
+        if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in net.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # it would compile what stands in
+        if not net.training:
+            net.train()
+        for name, module, key, own in list(places(net)):
+            other = stand_in(name, key, own)
+            if other is None:
+                continue
+            setattr(module, key, other)
+            if hasattr(module, "backend"):
+                module.backend = "torch"  # type: ignore[assignment]  # kernels call no surrogate
+        yield
+
+
+@contextmanager
+def probed(net: nn.Module, surrogate: Surrogate | None) -> Iterator[list[Probe]]:
+    """Put probes in place of a network's surrogates, as `replaced` does, within the block.
+
+    Args:
+        net: as for `replaced`.
         surrogate: probed in place of the network's own; None for those.
 
     Yields:
         A list that fills with the probes in the order of their first call.
     """
     order: list[Probe] = []
-    with ExitStack() as stack:
-        on_gpu = {tensor.device for tensor in (*net.parameters(), *net.buffers()) if tensor.is_cuda}
-        stack.enter_context(torch.random.fork_rng(list(on_gpu)))
-        stack.enter_context(_unchanged(net))
-        stack.enter_context(torch.enable_grad())
-        if any(hasattr(module, "_orig_mod") or module._compiled_call_impl for module in net.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # it would compile the probes
-        if not net.training:
-            net.train()
-        for name, module, key, own in list(_places(net)):
-            probe = Probe(own if surrogate is None else surrogate, layer=name)
-            probe.order = order
-            setattr(module, key, probe)
-            if hasattr(module, "backend"):
-                module.backend = "torch"  # type: ignore[assignment]  # kernels call no surrogate
+
+    def stand_in(name: str, key: str, own: Surrogate) -> Probe:
+        probe = Probe(own if surrogate is None else surrogate, layer=name)
+        probe.order = order
+        return probe
+
+    with torch.enable_grad(), replaced(net, stand_in):
         yield order

@@ -116,7 +116,7 @@ def train_epoch(trainer: Trainer, loader: Iterable, epoch: int, steps: int, bar:
                 if not step and seed is not None and processes is not None:
                     torch.manual_seed(seed + 1 + processes.rank)  # for dropout and augmentation, after the order
                 if not step % every:
-                    trainer.begin(epoch * n_updates + step // every)
+                    trainer.begin(epoch * n_updates + step // every, batch)
                 figures, count = trainer.add_gradients(batch)
                 _read(trainer, figures, count, f"in epoch {epoch + 1}, step {step + 1}", rates, readings, show)
                 if step % every == every - 1:

@@ -14,7 +14,7 @@ class SpikeRates:
     """Mean output of each of a model's `neurons`, collected by forward hooks within the block.
 
     For activations with levels -1 and 1 it is the share of the upper level. In a batch with lengths, outputs
-    (T, B, …) beyond them do not count.
+    (T, B, …) beyond them do not count, nor do passes without gradients, which measure something else.
     """
 
     def __init__(self, model: nn.Module):
@@ -29,6 +29,8 @@ class SpikeRates:
 
     def _add_to(self, i: int) -> Callable:
         def hook(module, inputs, output):
+            if not torch.is_grad_enabled():
+                return
             # The neurons of snnTorch and Norse return their spikes and their state.
             output = (output[0] if isinstance(output, tuple) else output).detach()
             size, batch = output.numel(), self.batch

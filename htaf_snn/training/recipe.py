@@ -12,10 +12,25 @@ from torch import nn
 from .. import hardening
 from .. import nn as hnn
 from ..configuration import Recipe
+from ..surrogate import Surrogate
+from ..surrogate.adapting import has_width
+
+_MISSING = {
+    "hardness": "a hardness below 1",
+    "alpha": "an alpha that is a number",
+    "width": "a number that sets the width",
+}
+
+
+def movable(model: nn.Module, anneal: str) -> dict[str, Surrogate]:
+    """Return the surrogates whose hardness, alpha or width can be moved, by the layer that holds them."""
+    if anneal == "width":
+        return {name: one for name, one in hardening.surrogates(model).items() if has_width(one)}
+    return hardening.annealable(model, anneal)
 
 
 def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal | None:
-    """Return the annealing of the hardness or of alpha over the steps; None if there is none.
+    """Return the annealing of the hardness or of alpha over the steps; None if there is none, as for the width.
 
     A network that is hard throughout starts smooth, at hardness 0; one with a hardness below 1 starts from what each of
     its surrogates has. While alpha rises, the hardness stays.
@@ -25,14 +40,15 @@ def annealing(recipe: Recipe, model: nn.Module, steps: int) -> hardening.Anneal 
     """
     if recipe.anneal == "none":
         return None
-    surrogates = hardening.annealable(model, recipe.anneal)
+    surrogates = movable(model, recipe.anneal)
     if not surrogates:
         present = ", ".join(sorted({repr(surrogate) for surrogate in hardening.surrogates(model).values()}))
         raise ValueError(
             f"anneal: expected 'none' for {present or 'neurons that hold no surrogate of this package'}, without "
-            f"{'a hardness below 1' if recipe.anneal == 'hardness' else 'an alpha that is a number'}, got "
-            f"{recipe.anneal!r}"
+            f"{_MISSING[recipe.anneal]}, got {recipe.anneal!r}"
         )
+    if recipe.anneal == "width":
+        return None
     if hardening.is_hard(model):
         for surrogate in hardening.annealable(model, "hardness").values():
             surrogate.hardness = 0.0
@@ -56,6 +72,8 @@ def check_annealing(recipe: Recipe, model: nn.Module) -> None:
 
 def before_step(recipe: Recipe, model: nn.Module, steps: int) -> Callable[..., None]:
     """Return the `before_step` of `fit` that clips latent weights, anneals, and sets the learning rate.
+
+    The width is not set by it but by `surrogate.AdaptiveWidth`, as it depends on the batch.
 
     Args:
         recipe: such as a `Run`.

@@ -265,7 +265,7 @@ def train(config: Run, out: str | PathLike, *, resume: bool = False, progress: b
         return found
 
     folder = Path(out)
-    is_annealed = config.anneal != "none"
+    is_annealed = config.anneal not in ("none", "width")  # which goes on from the surrogate's own hardness
     is_extended = config.model in SPIKING and needs_register(config.library, config.surrogate, is_annealed)
     with interop.register() if is_extended else nullcontext():
         return complete(config, folder, figures, resume=resume, progress=progress)

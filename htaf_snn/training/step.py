@@ -16,6 +16,7 @@ from ..configuration import Recipe
 from ..models import SpikingNet
 from ..nn import detached
 from ..nn._batches import Batch, check_labels, check_scores, device_of, mean_over_time, scores_of, sent
+from ..surrogate import AdaptiveWidth
 from .augmenting import augmented
 from .processes import Processes
 
@@ -48,6 +49,7 @@ class Trainer:
         if recipe.ema is not None:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
         self.network: Any = torch.compile(model) if recipe.compiled else model
+        self._width = AdaptiveWidth(model) if recipe.anneal == "width" else None
         self._samples, self._first = 0.0, 0.0
 
     @property
@@ -76,9 +78,12 @@ class Trainer:
             found |= {"scale": self.scaler._scale, "growth": self.scaler._growth_tracker}
         return found
 
-    def begin(self, number: int) -> None:
-        """Prepare the optimizer's step of that number."""
+    def begin(self, number: int, batch: Batch) -> None:
+        """Prepare the optimizer's step of that number, whose first batch this is."""
         self._before_step(number, self.optimizer)
+        if self._width is not None:
+            with self._width.measuring(None if self.processes is None else self.processes.sum):
+                scores_of(self.model, batch)
         self.optimizer.zero_grad()
         self._samples = 0.0
 
