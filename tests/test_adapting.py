@@ -258,10 +258,10 @@ def test_studies(tmp_path):
     )
     settings.check()
     assert settings.arms() == [
-        ("htaf", "none", 0.0), ("htaf", "width", 0.0), ("snntorch.atan", "none", 0.0),
-        ("rectangle", "none", 0.0), ("rectangle", "width", 0.0),
+        ("htaf", "none", 0.0, ""), ("htaf", "width", 0.0, ""), ("snntorch.atan", "none", 0.0, ""),
+        ("rectangle", "none", 0.0, ""), ("rectangle", "width", 0.0, ""),
     ]  # fmt: skip
-    assert selection.label(("htaf", "width", 0.0)) == "htaf, width adapted"
+    assert selection.label(("htaf", "width", 0.0, "")) == "htaf, width adapted"
     with pytest.raises(ValueError, match=r"^anneal: expected a surrogate with which 'width' has an effect, got none"):
         Settings.of(surrogates=["straight_through"], anneal=["width"], **TINY)
     with pytest.raises(ValueError, match=r"^match: expected none, peak or area with anneal=width"):

@@ -93,7 +93,7 @@ def finished(tmp_path_factory):
 def test_the_other_seeds_are_trained_at_the_chosen_places_alone(finished):
     chosen = selection.chosen(finished.settings, finished.results())
     settings_arms = [("htaf", "none", 0.0, ""), ("htaf", "hardness", 0.0, ""), ("relu", "none", 0.0, "")]
-    assert set(chosen) == {("digits", 2, *arm) for arm in settings_arms}
+    assert set(chosen) == {("digits", 2, "", *arm) for arm in settings_arms}
     others = [entry["config"] for entry in finished.results() if entry["config"]["seed"]]
     assert len(others) == 6
     for config in others:
