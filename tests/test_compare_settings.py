@@ -46,6 +46,11 @@ def test_wrong_settings_leave_nothing_behind(tmp_path, settings, error, message)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("surrogates", [["htaf", "snntorch.atan"], ["snntorch.atan", "htaf"]])
+def test_another_librarys_surrogate_may_be_at_any_place(tmp_path, surrogates):
+    assert Study(tmp_path, surrogates=surrogates, seeds=1, **SMALL).counts()["waiting"] == 2
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"^out: expected a new folder or a study's, got .* contains config\.json"):

@@ -197,8 +197,9 @@ class Settings(StudySettings):
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
         # A neuron, or a surrogate of weights, may be unknown, or not take a surrogate that is stretched.
         for first in {(one.variant, one.place): one for one in trials.values() if one.surrogate != TWIN}.values():
+            surrogate = first.rescaled()
             with torch.random.fork_rng(), torch.no_grad():
-                net = training.make_model(first.run, (1, 1, 1), 2, first.rescaled()).eval()
+                net = training.make_model(first.run, (1, 1, 1), 2, surrogate).eval()
                 net(torch.zeros(1, 1, 1, 1, 1) if model in training.SPIKING else torch.zeros(1, 1, 1, 1))
 
     @property
@@ -215,7 +216,7 @@ class Settings(StudySettings):
             if _anneals(name, anneal)
         ]
         alone = [(*pair, float(identity), "") for pair, identity in product(combined, self.identity)]
-        return alone if len(alone) > 1 else [(*alone[0][:3], variant) for variant in self._along_axes()]
+        return alone if len(alone) != 1 else [(*alone[0][:3], variant) for variant in self._along_axes()]
 
     def _along_axes(self) -> dict[str, dict[str, Any]]:
         """Return the combinations of the axes' values, by their names."""
