@@ -13,6 +13,7 @@ from torch import nn
 
 from htaf_snn import functional
 from htaf_snn import nn as hnn
+from htaf_snn.kernels.fingerprint import fingerprint
 from htaf_snn.kernels.neuron import cache
 from htaf_snn.neurons import NEURONS
 
@@ -47,6 +48,18 @@ def test_a_helper_that_is_defined_again_is_compiled_again(monkeypatch):
     assert equal(layer)
     monkeypatch.setitem(globals(), "decayed", lambda v: 0.1 * v)
     assert equal(layer)
+
+
+def test_functions_without_a_module_are_told_apart():
+    """Such as those that exec makes in a namespace without a name, which Python takes for builtins."""
+    found = []
+    for number in ("0.9", "0.1"):
+        names = {}
+        exec(f"def decayed(v):\n    return {number} * v", names)
+        outer = {"decayed": names["decayed"]}
+        exec("def outer(v):\n    return decayed(v)", outer)
+        found.append(fingerprint(outer["outer"]))
+    assert found[0] != found[1]
 
 
 def with_rate(holder):

@@ -36,7 +36,10 @@ def _is_fixed(value: object) -> bool:
     name = value.__name__ if isinstance(value, ModuleType) else getattr(type(value), "__module__", "")
     if isinstance(value, (BuiltinFunctionType, type)) or callable(value):
         name = getattr(value, "__module__", None) or name
-    return (name or "").partition(".")[0] in _FIXED and not isinstance(value, _PLAIN)
+    library = (name or "").partition(".")[0]
+    if library == "builtins" and isinstance(getattr(value, "py_func", value), FunctionType):
+        return False  # made by exec in a namespace without a name
+    return library in _FIXED and not isinstance(value, _PLAIN)
 
 
 class Reads:

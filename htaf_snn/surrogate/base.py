@@ -225,6 +225,10 @@ class Surrogate(_Initialised):
         """Return the hardness and the parameters that are numbers; under the compiler annealed ones are tensors."""
         return {name: self._value(name) for name in ("hardness", *self._defaults) if name in self.__dict__}
 
+    def in_kernels(self) -> tuple[Formula, dict[str, float | Tensor]] | None:
+        """Return the formula that kernels evaluate for the surrogate, with its numbers; None without one."""
+        return None if self.formula is None else (self.formula, self.numbers())
+
     def is_hard(self) -> bool:
         """Return whether the hardness is 1; False under the compiler if it is annealed, as it may then be any."""
         hardness = self._value("hardness")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import linecache
 import math
 from collections.abc import Callable
+from functools import cache
 
 from torch import Tensor
 
 from .base import Foreign, Surrogate
+from .formula import FORMULAS, Formula
 from .specifications import WRAPPERS, resolve
 
 
@@ -50,10 +53,40 @@ class Rescaled(Foreign):
         """Return the output at another hardness than the surrogate's own, see `Surrogate`."""
         return self._scaled(lambda scaled: self.function.at_hardness(hardness, scaled, **parameters), x)
 
+    def in_kernels(self) -> tuple[Formula, dict[str, float | Tensor]] | None:
+        """Return the rescaled formula, with its numbers; None of a surrogate without one, see `Surrogate`."""
+        own = self.function.in_kernels()
+        if own is None or type(self) is not Rescaled:  # a subclass may compute something else
+            return None
+        formula = _rescaled(own[0])
+        FORMULAS[formula.name] = formula
+        return formula, own[1] | {"stretch": float(self.stretch), "gain": float(self.gain)}
+
     def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         y = surrogate(x if self.stretch == 1 else x * self.stretch)
         # The value is y, as the second term is 0; the gradient is that of y times the gain.
         return y if self.gain == 1 else y.detach() + self.gain * (y - y.detach())
+
+
+_TEXT = """def primitive(x, {names}):
+    return own_primitive(stretch * x{own})
+
+def derivative(x, {names}):
+    return gain * (stretch * own_derivative(stretch * x{own}))
+"""
+
+
+@cache
+def _rescaled(formula: Formula) -> Formula:
+    """Return the formula of a rescaled surrogate, whose derivative is its primitive's times the gain."""
+    own = "".join(f", {name}" for name in formula.parameters)
+    text = _TEXT.format(names=", ".join((*formula.parameters, "stretch", "gain")), own=own)
+    name = f"rescaled_{formula.name}"
+    # Kernels are compiled from a function's text.
+    linecache.cache[f"<{name}>"] = (len(text), None, text.splitlines(keepends=True), f"<{name}>")
+    names: dict = {"__name__": __name__, "own_primitive": formula.primitive, "own_derivative": formula.derivative}
+    exec(compile(text, f"<{name}>", "exec"), names)
+    return Formula(name, names["primitive"], names["derivative"])
 
 
 WRAPPERS["rescaled"] = Rescaled

@@ -24,14 +24,12 @@ class ResetsDifferError(ValueError):
 
 def is_in_kernel(surrogate: Surrogate) -> bool:
     """Whether the kernels can evaluate a surrogate themselves."""
-    formula = surrogate.formula
-    return (
-        formula is not None
-        and formula.portable
-        and formula.is_unchanged()
-        and is_registered(formula)
-        and set(surrogate.numbers()) == {"hardness", *formula.parameters}
-    )
+    found = surrogate.in_kernels()
+    if found is None:
+        return False
+    formula, numbers = found
+    known = formula.portable and formula.is_unchanged() and is_registered(formula)
+    return known and set(numbers) == {"hardness", *formula.parameters}
 
 
 def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
@@ -74,10 +72,10 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
     return False
 
 
-def _values(surrogate: Surrogate | None) -> Tensor:
+def _values(named: Mapping[str, float | Tensor]) -> Tensor:
     """Return the hardness and the formula's parameters as the operators take them."""
     # Of all operations with a number the compiler keeps products variable, not the making of tensors.
-    numbers = (surrogate.numbers() if surrogate else {"hardness": 1.0}).values()
+    numbers = named.values()
     if not torch.compiler.is_compiling():
         return torch.tensor([float(number) for number in numbers], dtype=torch.float64, device="cpu")
     one = torch.ones((), dtype=torch.float64, device="cpu")
@@ -127,15 +125,20 @@ def _kernel(
     named = zip(definition.prepared, parameters, strict=True)
     learned = tuple(name for name, tensor in named if tensor.requires_grad and torch.is_grad_enabled())
     is_inside = surrogate is None or is_in_kernel(surrogate)
+    found = surrogate.in_kernels() if surrogate is not None and is_inside else None
+    numbers: Mapping[str, float | Tensor] = {"hardness": 1.0} if found is None else found[1]
     is_smooth = surrogate is not None and not surrogate.is_hard()
+    if found is not None:
+        hardness = numbers["hardness"]
+        is_smooth = isinstance(hardness, Tensor) or hardness != 1
     flags |= {"is_smooth": is_smooth and is_inside, "is_given": not is_inside}
     # Smooth spikes of a callable are computed from the potentials again, which must then be exact.
     flags |= {"is_rounded": save_dtype is not None and not (is_smooth and not is_inside)}
-    formula = surrogate.formula.name if surrogate is not None and surrogate.formula and is_inside else ""
+    formula = "" if found is None else found[0].name
     kernel = Kernel(
         definition.key, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
     )
-    return kernel, _values(surrogate if is_inside else None)
+    return kernel, _values(numbers)
 
 
 def sources(

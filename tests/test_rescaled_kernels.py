@@ -1,0 +1,52 @@
+"""Rescaled surrogates in the kernels of neurons, beside plain torch."""
+
+import pytest
+import torch
+from devices import DEVICES
+
+from htaf_snn import functional, surrogate
+from htaf_snn.kernels.neuron import fused
+from htaf_snn.surrogate import Foreign, Rescaled
+
+
+def leaky(rescaled, x, backend):
+    """Return spikes, the last potentials and the gradient of a weighted sum of both."""
+    x = x.to(DEVICES[backend]).requires_grad_()
+    spikes, v = functional.leaky(x, beta=0.9, surrogate=rescaled, backend=backend)
+    weights = torch.arange(x.shape[-1], device=x.device)
+    (grad,) = torch.autograd.grad((spikes * weights).sum() + v.sum(), x)
+    return spikes.detach().cpu(), v.detach().cpu(), grad.cpu()
+
+
+# numpy, which Triton's interpreter computes with, warns of overflows in branches that are not taken.
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+@pytest.mark.parametrize("hardness", [1.0, 0.3])
+@pytest.mark.parametrize("name", surrogate.names())
+@pytest.mark.parametrize("backend", ["numba", "triton"])
+def test_kernels_equal_plain_torch(backend, name, hardness):
+    rescaled = Rescaled(name, stretch=0.7, gain=1.3)
+    rescaled.function.hardness = hardness
+    x = torch.randn(6, 2, 65, generator=torch.Generator().manual_seed(0))
+    if name == "straight_through" and hardness != 1:
+        x = x.clamp(-0.5, 0.5)  # its smooth step, the identity, lets potentials grow
+    assert fused.is_in_kernel(rescaled)
+    expected, found = leaky(rescaled, x, "torch"), leaky(rescaled, x, backend)
+    for ours, theirs, what in zip(found, expected, ("spikes", "v", "x"), strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale, msg=lambda text, w=what: f"{w}: {text}")
+
+
+@pytest.mark.parametrize("rescaled", [
+    Rescaled(Foreign(surrogate.resolve("snntorch.atan"))), type("Other", (Rescaled,), {})("htaf"),
+])  # fmt: skip
+def test_what_kernels_cannot_know_stays_outside(rescaled):
+    assert rescaled.in_kernels() is None and not fused.is_in_kernel(rescaled)
+
+
+def test_the_formula_is_that_of_the_surrogate_rescaled():
+    formula, numbers = Rescaled("triangle", stretch=2.0, gain=3.0).in_kernels()
+    assert set(numbers) == {"hardness", *formula.parameters} and formula.parameters[-2:] == ("stretch", "gain")
+    x, own = torch.tensor([-0.3, 0.0, 0.2]), surrogate.resolve("triangle").formula
+    values = [numbers[name] for name in own.parameters]
+    assert torch.equal(formula.primitive(x, *values, 2.0, 3.0), own.primitive(2 * x, *values))
+    assert torch.equal(formula.derivative(x, *values, 2.0, 3.0), 6 * own.derivative(2 * x, *values))
