@@ -36,6 +36,17 @@ def test_kernels_equal_plain_torch(backend, name, hardness):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * scale, msg=lambda text, w=what: f"{w}: {text}")
 
 
+def test_a_rescaled_surrogate_is_rescaled_again():
+    once, twice = (
+        Rescaled("htaf", stretch=0.5, gain=3.0),
+        Rescaled(Rescaled("htaf", stretch=2.0, gain=1.5), stretch=0.25, gain=2.0),
+    )
+    x = torch.randn(6, 2, 65, generator=torch.Generator().manual_seed(0))
+    assert fused.is_in_kernel(twice)
+    for ours, theirs in zip(leaky(twice, x, "numba"), leaky(once, x, "torch"), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("rescaled", [
     Rescaled(Foreign(surrogate.resolve("snntorch.atan"))), type("Other", (Rescaled,), {})("htaf"),
 ])  # fmt: skip
@@ -45,7 +56,7 @@ def test_what_kernels_cannot_know_stays_outside(rescaled):
 
 def test_the_formula_is_that_of_the_surrogate_rescaled():
     formula, numbers = Rescaled("triangle", stretch=2.0, gain=3.0).in_kernels()
-    assert set(numbers) == {"hardness", *formula.parameters} and formula.parameters[-2:] == ("stretch", "gain")
+    assert set(numbers) == {"hardness", *formula.parameters} and formula.parameters[-2:] == ("_stretch", "_gain")
     x, own = torch.tensor([-0.3, 0.0, 0.2]), surrogate.resolve("triangle").formula
     values = [numbers[name] for name in own.parameters]
     assert torch.equal(formula.primitive(x, *values, 2.0, 3.0), own.primitive(2 * x, *values))

@@ -53,7 +53,7 @@ OPTIONS = (
         "plot": "--plot",
         "stack_seeds": "--stack-seeds",
     }
-    | {name: f"--{name}" for name in ("launcher", "slurm", "storage")}
+    | {name: f"--{name}" for name in ("launcher", "preset", "slurm", "storage")}
 )
 
 

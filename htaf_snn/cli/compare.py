@@ -28,6 +28,7 @@ _Json = Annotated[bool, Flag, Parameter(help="Print the table as JSON, one objec
     "compare",
     "compare --surrogates htaf,snntorch.atan,norse.super --slopes 0.5,1,2 --seeds 5 --out runs/first",
     "compare --model dhn --surrogates htaf,relu --anneal none,hardness --lrs 5e-4,2e-3 --select val --out runs/deep",
+    "compare --preset zenke-vogels-2021 --out runs/manifolds",
     "compare --out runs/first",
     'compare --surrogates htaf --axis "neuron=leaky(beta=0.9),lif(v_th=0.3)" --out runs/neurons',
     "compare --out runs/first --storage postgresql+psycopg://host/name",
@@ -40,6 +41,10 @@ def compare_command(
     stack_seeds: Annotated[
         bool, Flag, Parameter(help="Train the seeds of a spiking configuration as one network; for GPUs.")
     ] = False,
+    preset: Annotated[
+        str | None,
+        Parameter(help="Settings to start from, which options replace: depth, neuron or zenke-vogels-2021."),
+    ] = None,
     launcher: Annotated[
         Literal["local", "slurm"], Parameter(help="Where the workers run: here, or in jobs of a Slurm cluster.")
     ] = "local",
@@ -60,9 +65,10 @@ def compare_command(
     same command with more --seeds extends it. Under torchrun all processes share each trial.
     """
     from ..compare import Settings, Study
+    from ..compare import preset as settings_of
     from ..compare.study import check_stackable
 
-    settings = settled({**chosen, **shared})
+    settings = ({} if preset is None else settings_of(preset)) | settled({**chosen, **shared})
     if stack_seeds and settings:
         check_stackable(Settings.of(**settings))  # before anything is written
     study = Study(out, storage=storage, **settings)

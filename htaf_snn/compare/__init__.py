@@ -11,7 +11,8 @@ Example:
     >>> folder.cleanup()
 """
 
+from .presets import PRESETS, preset
 from .settings import Settings
 from .study import Study
 
-__all__ = ["Settings", "Study"]
+__all__ = ["PRESETS", "Settings", "Study", "preset"]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
-STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed"}
+STATES = {
+    "WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed", "PRUNED": "stopped",
+}  # fmt: skip
 # What may differ between the machines that share a study; the device changes results only by rounding.
 ELSEWHERE = ("device", "data_root")
 _NAME = "htaf-snn compare"
@@ -37,8 +39,9 @@ class Entry(NamedTuple):
         number: of the entry.
         key: digits that identify the trial, see `key_of`.
         config: as `trial.Trial.config` gives it.
-        state: waiting, running, finished or failed.
-        found: what was stored of a trial that ended: "result", "versions" and "finished", or "error" and "traceback".
+        state: waiting, running, finished, failed, or stopped by successive halving.
+        found: what was stored of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or
+            "epoch".
     """
 
     number: int
@@ -152,6 +155,42 @@ class Queue:
 
         self._store(entry, error=error, traceback=traceback)
         self._storage.set_trial_state_values(entry.number, TrialState.FAIL)
+
+    def give_up(self, entry: Entry, epoch: int) -> None:
+        """Store that a trial was ended after so many epochs, by successive halving."""
+        from optuna.trial import TrialState
+
+        self._store(entry, epoch=epoch)
+        self._storage.set_trial_state_values(entry.number, TrialState.PRUNED)
+
+    @contextlib.contextmanager
+    def halving(self, group: str) -> Iterator[Callable[[int, float], bool]]:
+        """Yield a function of a training's epoch, counted from 1, and its score, that tells whether it is to end.
+
+        It is to end after 1, 3, 9, … epochs unless it is among the best third of those of its group that came so far.
+        """
+        import optuna
+        from optuna.trial import TrialState
+
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+        study = optuna.create_study(
+            storage=self._storage, study_name=f"{_NAME}: {group}", pruner=pruner, direction="maximize",
+            load_if_exists=True,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")  # which this study does not need
+            trial = study.ask()
+
+        def is_to_end(epoch: int, score: float) -> bool:
+            trial.report(score, epoch)
+            return trial.should_prune()
+
+        ended = TrialState.FAIL
+        try:
+            yield is_to_end
+            ended = TrialState.PRUNED
+        finally:
+            study.tell(trial, state=ended)
 
     def _store(self, entry: Entry, **values: Any) -> None:
         for name, value in values.items():

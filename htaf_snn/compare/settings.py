@@ -128,6 +128,8 @@ class Settings(StudySettings):
             allowed = f"None or 1 to {self.seeds}" if self.select == "val" else "None without select='val'"
             valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
+        if self.budget == "halving" and self.select_seeds != 1:
+            raise ValueError("budget: expected 'full' without select='val' and select_seeds=1, got 'halving'")
         if TWIN in self.surrogates and spiking:
             raise ValueError(f"surrogates: {TWIN!r}, the floating-point twin, is only for bnn, dhn")
         for name, value in asdict(self.shared).items():

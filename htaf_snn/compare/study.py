@@ -119,15 +119,17 @@ class Study:
         """Return all trials that are to run: those that select, and once these have ended, the others."""
         trials, entries = self.settings.trials(), self.queue.entries()
         keys = [key_of(one.config()) for one in trials]
-        ended = (key in entries and entries[key].state in ("finished", "failed") for key in keys)
+        ended = (key in entries and entries[key].state not in ("waiting", "running") for key in keys)
         if self.settings.select == "none" or not all(ended):
             return trials
         found = self._found("finished", trials, "config", "result")
         return trials + self.settings.further(selection.chosen(self.settings, found))
 
     def counts(self) -> dict[str, int]:
-        """Return the numbers of waiting, running, finished and failed trials."""
+        """Return the numbers of waiting, running, finished and failed trials, and of those that halving stopped."""
         counts = {"waiting": 0, "running": 0, "finished": 0, "failed": 0}
+        if self.settings.budget == "halving":
+            counts["stopped"] = 0
         for key, entry in self.queue.entries().items():
             counts[entry.state] += key in self.wanted
         return counts
@@ -187,14 +189,14 @@ class Study:
         from tqdm import tqdm
 
         counts = self.counts()
-        done, count = counts["finished"] + counts["failed"], min(workers, counts["waiting"] + counts["running"])
+        done, count = working.ended(counts), min(workers, counts["waiting"] + counts["running"])
         own = launching.command(self.out, self.storage, stack_seeds)
         with tqdm(total=sum(counts.values()), initial=done, unit="trial", disable=not progress) as bar:
 
             def show() -> None:
                 counts = self.counts()
                 bar.set_postfix(failed=counts["failed"], refresh=False)
-                bar.update(counts["finished"] + counts["failed"] - bar.n)
+                bar.update(working.ended(counts) - bar.n)
 
             launching.watch(launching.launched(launcher, count, own, self.out / ".jobs", slurm), show)
 

@@ -70,12 +70,25 @@ class Prepared:
     before_step: Callable[[int, torch.optim.Optimizer], None]
 
 
-def run(trial: Trial, processes: training.Processes | None = None) -> dict:
+class StoppedError(Exception):
+    """A training was ended early, after so many epochs."""
+
+    def __init__(self, epoch: int):
+        super().__init__(f"ended after epoch {epoch}")
+        self.epoch = epoch
+
+
+def run(
+    trial: Trial,
+    processes: training.Processes | None = None,
+    is_to_end: Callable[[int, float], bool] = lambda epoch, score: False,
+) -> dict:
     """Train, test and measure; on a CPU deterministic for a given number of threads, except for "times".
 
     Args:
         trial: what to train.
         processes: the processes that train the network together, as in `training.fit`; the result is rank 0's.
+        is_to_end: whether the training is to end early, for an epoch counted from 1 and its validation accuracy.
 
     Returns:
         {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
@@ -89,7 +102,13 @@ def run(trial: Trial, processes: training.Processes | None = None) -> dict:
     Raises:
         ValueError, FileNotFoundError, ImportError: if the surrogate, the data set or the training raises it.
         FloatingPointError: if a gradient or the loss is not finite; the message names the layer and the surrogate.
+        StoppedError: if the training was ended early.
     """
+
+    def on_epoch(line: dict) -> None:
+        if line["epoch"] < trial.run.epochs and is_to_end(line["epoch"], line["val_accuracy"]):
+            raise StoppedError(line["epoch"])
+
     start = time.perf_counter()
     prepared = prepare(trial, processes)
     model, (train, val, _) = prepared.model, prepared.loaders
@@ -103,6 +122,7 @@ def run(trial: Trial, processes: training.Processes | None = None) -> dict:
                 out=out,
                 progress=False,
                 processes=processes,
+                on_epoch=on_epoch,
             )
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}, behind the surrogate {trial.surrogate}") from None

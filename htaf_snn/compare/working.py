@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .. import _files
 from ..training import Processes
-from . import stacking, trial
+from . import selection, stacking, trial
 from .queue import Entry
 
 if TYPE_CHECKING:
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 _POLL_S = 0.3
 
 
+def ended(counts: dict[str, int]) -> int:
+    """Return the number of trials that are neither waiting nor running."""
+    return sum(counts.values()) - counts["waiting"] - counts["running"]
+
+
 def work_together(study: Study, processes: Processes, progress: bool) -> None:
     """Run the remaining trials, each in all of these processes; rank 0 alone reads and writes the study."""
     from tqdm import tqdm
 
+    if study.settings.budget == "halving":
+        raise ValueError("budget: expected 'full' under torchrun, got 'halving'")
     signal.signal(signal.SIGTERM, stop)
     bar = tqdm(total=len(study.settings.trials()), unit="trial", disable=not (progress and processes.is_main))
     while True:
@@ -48,7 +55,7 @@ def _next(study: Study, bar: tqdm) -> Entry | None:
     while True:
         counts = study.counts()
         bar.total = sum(counts.values())
-        bar.update(counts["finished"] + counts["failed"] - bar.n)
+        bar.update(ended(counts) - bar.n)
         study.queue.requeue_stale()
         taken = next(iter(study.queue.take(study.wanted)), None)
         if taken is not None or not (study.add_missing() or study.counts()["running"]):
@@ -100,8 +107,18 @@ def _try(
 
 
 def _run_one(study: Study, entry: Entry, processes: Processes | None) -> None:
+    with contextlib.ExitStack() as stack:
+        halves = study.settings.budget == "halving" and entry.config["seed"] < study.settings.selecting_seeds
+        arm = (entry.config[name] for name in (*selection.SETTING, *selection.ARM))
+        watch = {"is_to_end": stack.enter_context(study.queue.halving(", ".join(map(str, arm))))} if halves else {}
+        _run_and_store(study, entry, processes, watch)
+
+
+def _run_and_store(study: Study, entry: Entry, processes: Processes | None, watch: dict) -> None:
     try:
-        result = trial.run(study.wanted[entry.key], processes)
+        result = trial.run(study.wanted[entry.key], processes, **watch)
+    except trial.StoppedError as stopped:
+        study.queue.give_up(entry, stopped.epoch)
     except Exception as error:
         study.queue.fail(entry, f"{type(error).__name__}: {error}", traceback.format_exc())
     else:

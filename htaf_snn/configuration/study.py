@@ -73,6 +73,8 @@ class StudySettings(Checked):
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
         select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
             Without it, all select.
+        budget: halving, to end trainings that select early by successive halving, of each arm all but the best third
+            after 1, 3, 9, … epochs; with select val and one seed that selects. They are in no test.
     """
 
     # `compare.Settings` replaces None by the defaults of the model.
@@ -91,3 +93,4 @@ class StudySettings(Checked):
     seeds: Annotated[int, Valid("an integer >= 1", is_count)] = 5
     select: Literal["none", "val"] = "none"
     select_seeds: int | None = None
+    budget: Literal["full", "halving"] = "full"

@@ -42,6 +42,8 @@ class Rescaled(Foreign):
 
     def __post_init__(self):
         self.function = resolve(self.function)
+        if not isinstance(self.name, str):
+            raise TypeError(f"name: expected text, got {self.name!r}; write stretch= and gain= before numbers")
         for name, value in (("stretch", self.stretch), ("gain", self.gain)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")
@@ -58,9 +60,13 @@ class Rescaled(Foreign):
         own = self.function.in_kernels()
         if own is None or type(self) is not Rescaled:  # a subclass may compute something else
             return None
-        formula = _rescaled(own[0])
+        formula, numbers = own
+        stretch, gain = float(self.stretch), float(self.gain)
+        if type(self.function) is Rescaled:
+            return formula, numbers | {"_stretch": stretch * numbers["_stretch"], "_gain": gain * numbers["_gain"]}
+        formula = _rescaled(formula)
         FORMULAS[formula.name] = formula
-        return formula, own[1] | {"stretch": float(self.stretch), "gain": float(self.gain)}
+        return formula, numbers | {"_stretch": stretch, "_gain": gain}
 
     def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         y = surrogate(x if self.stretch == 1 else x * self.stretch)
@@ -69,10 +75,10 @@ class Rescaled(Foreign):
 
 
 _TEXT = """def primitive(x, {names}):
-    return own_primitive(stretch * x{own})
+    return own_primitive(_stretch * x{own})
 
 def derivative(x, {names}):
-    return gain * (stretch * own_derivative(stretch * x{own}))
+    return _gain * (_stretch * own_derivative(_stretch * x{own}))
 """
 
 
@@ -80,7 +86,7 @@ def derivative(x, {names}):
 def _rescaled(formula: Formula) -> Formula:
     """Return the formula of a rescaled surrogate, whose derivative is its primitive's times the gain."""
     own = "".join(f", {name}" for name in formula.parameters)
-    text = _TEXT.format(names=", ".join((*formula.parameters, "stretch", "gain")), own=own)
+    text = _TEXT.format(names=", ".join((*formula.parameters, "_stretch", "_gain")), own=own)
     name = f"rescaled_{formula.name}"
     # Kernels are compiled from a function's text.
     linecache.cache[f"<{name}>"] = (len(text), None, text.splitlines(keepends=True), f"<{name}>")

@@ -1,0 +1,110 @@
+"""Studies that spend less on what selects: successive halving, and presets."""
+
+import json
+
+import optuna
+import pytest
+from commands import run
+
+from htaf_snn.compare import PRESETS, Settings, Study, preset, trial
+from htaf_snn.compare.queue import Queue
+
+SMALL = {"surrogates": ["htaf", "atan"], "epochs": 4, "seeds": 2, "select": "val", "select_seeds": 1}
+GRID = {"lrs": [1e-4, 1e-3, 1e-2], "slopes": [0.5, 1.0]}
+
+
+@pytest.fixture
+def queue(tmp_path):
+    return Queue(f"sqlite:///{tmp_path / 'study.db'}", tmp_path / ".lock")
+
+
+def reached(queue, group, scores):
+    """Return the epoch after which a training with these scores is to end, None if it is not."""
+    with queue.halving(group) as is_to_end:
+        return next((epoch for epoch, score in enumerate(scores, 1) if is_to_end(epoch, score)), None)
+
+
+def test_the_best_third_goes_on(queue):
+    assert reached(queue, "a", [0.5] * 9) is None  # nothing to compare it with
+    assert reached(queue, "a", [0.4] * 9) == 1
+    assert reached(queue, "a", [0.6, 0.6, 0.3, 0.9]) == 3  # of those after 3 epochs it is the worse one
+    assert reached(queue, "a", [0.7, 0.1, 0.8] + [0.1] * 6) == 9
+    assert reached(queue, "b", [0.1] * 9) is None  # another arm's trainings do not count
+
+
+def test_an_interrupted_training_counts_as_failed(queue):
+    with pytest.raises(KeyboardInterrupt), queue.halving("a"):
+        raise KeyboardInterrupt
+    (frozen,) = optuna.load_study(study_name="htaf-snn compare: a", storage=queue._storage).trials
+    assert frozen.state is optuna.trial.TrialState.FAIL
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Trainings that take no time, whose accuracy is best at a learning rate of 1e-3; one of them fails."""
+
+    def accuracy(one):
+        return {1e-4: 0.3, 1e-3: 0.9, 1e-2: 0.6}[one.run.lr] + 0.01 * one.slope
+
+    def quick(one, processes=None, is_to_end=lambda epoch, score: False):
+        if one.run.lr == 1e-2 and one.slope == 1.0:
+            raise FloatingPointError("the loss is nan")
+        for epoch in range(1, one.run.epochs):
+            if is_to_end(epoch, accuracy(one)):
+                raise trial.StoppedError(epoch)
+        ran.append((one.surrogate, one.run.lr, one.slope, one.run.seed))
+        return {"test_accuracy": accuracy(one), "val_accuracy": accuracy(one)}
+
+    ran = []
+    monkeypatch.setattr(trial, "run", quick)
+    return ran
+
+
+def test_what_halving_ends_is_chosen_nowhere(tmp_path, scored):
+    study = Study(tmp_path, **SMALL, **GRID, budget="halving")
+    study.work()
+    counts = study.counts()
+    assert counts["stopped"] > 0 and counts["failed"] == 2 and counts["finished"] + counts["stopped"] == 10
+    assert study.add_missing()
+    study.work()
+    assert [ran for ran in scored if ran[3] == 1] == [("htaf", 1e-3, 1.0, 1), ("atan", 1e-3, 1.0, 1)]
+    assert len(study.results()) == len(scored) == study.counts()["finished"]
+    assert {entry.found["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"} <= {1, 3}
+    before = len(scored)
+    Study(tmp_path).work()
+    assert len(scored) == before
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"select": "val", **GRID}, {"select": "val", "select_seeds": 2, **GRID},
+])  # fmt: skip
+def test_halving_needs_one_seed_that_selects(settings):
+    with pytest.raises(ValueError, match=r"^budget: expected 'full' without select='val' and select_seeds=1"):
+        Settings.of(budget="halving", **settings)
+
+
+def test_a_training_is_ended_after_its_epoch():
+    settings = Settings.of(surrogates=["htaf"], seeds=1, epochs=3, width=8, train_fraction=0.1, n_time_bins=3)
+    seen = []
+    with pytest.raises(trial.StoppedError, match="ended after epoch 2") as error:
+        trial.run(settings.trials()[0], is_to_end=lambda epoch, score: seen.append(score) or epoch == 2)
+    assert error.value.epoch == 2 and len(seen) == 2 and all(0 <= score <= 1 for score in seen)
+    # The last epoch is no early end.
+    assert trial.run(settings.trials()[0], is_to_end=lambda epoch, score: epoch == 3)["test_accuracy"] >= 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_studies(name):
+    settings = Settings.of(**preset(name))
+    settings.check()
+    assert settings.select == "val" and settings.seeds - settings.selecting_seeds >= 3
+
+
+def test_options_replace_those_of_a_preset(tmp_path):
+    small = ("--epochs", "1", "--seeds", "1", "--select", "none", "--slopes", "1", "--lrs", "1e-3", "--width", "8")
+    result = run("compare", "--preset", "neuron", "--out", str(tmp_path / "a"), *small, "--select-seeds", "1")
+    assert result.exit_code == 2 and "--select-seeds: expected None without select='val'" in result.stderr
+    result = run("compare", "--preset", "depths", "--out", str(tmp_path / "a"))
+    assert result.stderr.startswith("error: --preset: expected one of depth, neuron, zenke-vogels-2021, got 'depths'")
+    Study(tmp_path / "b", **preset("neuron") | {"seeds": 4})
+    assert json.loads((tmp_path / "b" / "study.json").read_text())["seeds"] == 4
