@@ -132,7 +132,8 @@ def test_readme_commands(command, tmp_path, monkeypatch):
     own_data(tmp_path)
     _, *arguments = shlex.split(command)
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
-    if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments}:
+    brief += ["--select-seeds", "1"] if "--preset" in arguments else []
+    if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments} and "n_time_bins=" not in command:
         brief += ["--n-time-bins", "2"]
     if {"plif-net", "sew-resnet18"} & {*arguments}:
         brief = ["--width", "4", "--train-fraction", "0.05", "--epochs", "1", "--n-time-bins", "2"]
