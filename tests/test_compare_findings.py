@@ -45,6 +45,15 @@ def test_the_answer_comes_first():
     assert findings.answer(rows[:1], "htaf")[0] == "There is nothing to compare."
 
 
+def test_the_ends_of_a_grid_are_told():
+    settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], slopes=[1.0], select="val")
+    rows = [{"surrogate": name, "slope": 1.0, "lr": 1e-2} for name in ("htaf", "a")]
+    (sentence,) = findings.at_the_ends(settings, rows)
+    assert sentence == "All arms are best at the largest learning rate tried, 0.01; beyond it they may be better."
+    assert findings.at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}]) == []
+    assert findings.at_the_ends(Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2]), rows) == []
+
+
 def test_the_best_is_bold_only_where_it_is_shown():
     settings = Settings.of(surrogates=["htaf", "a", "b"])
     place = {"dataset": "saccade-digits", "depth": 2, "lr": 1e-3, "std": 0.01}

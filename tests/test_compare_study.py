@@ -402,11 +402,12 @@ def test_the_command(tmp_path, finished):
     assert (result.exit_code, "expected the folder of a study" in result.stderr) == (2, True)
     result = run("report", str(finished.out))
     assert result.exit_code == 0
-    assert len(re.findall(r"slope (0\.5|2), depth 2", result.stdout)) == 6
+    assert len(re.findall(r"depth 2, slope (0\.5|2),", result.stdout)) == 6
 
 
-def test_the_page_in_a_browser(finished, tmp_path):
-    """Tables sort, figures are drawn, and the console stays empty."""
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_the_page_in_a_browser(finished, tmp_path, width):
+    """Tables sort, figures are drawn, what scrolls can be reached by keyboard, and the console stays empty."""
     script = """
       const column = [...document.querySelectorAll('th')].findIndex(h => h.textContent === 'test accuracy');
       const rows = document.querySelector('table').tBodies[0].rows;
@@ -416,9 +417,10 @@ def test_the_page_in_a_browser(finished, tmp_path):
       document.querySelectorAll('th button')[column].click();
       const down = values(), fallen = down.every((v, i) => !i || v <= down[i - 1]);
       const drawn = [...document.querySelectorAll('figure svg')].every(s => s.getBoundingClientRect().height > 50);
-      return {risen, fallen, drawn, fits: document.documentElement.scrollWidth <= innerWidth};"""
-    seen = probe((finished.out / "report.html").read_text(), script, tmp_path)
-    assert seen == {"risen": True, "fallen": True, "drawn": True, "fits": True}
+      const reached = [...document.querySelectorAll('.wide')].every(area => area.tabIndex === 0);
+      return {risen, fallen, drawn, reached, fits: document.documentElement.scrollWidth <= innerWidth};"""
+    seen = probe((finished.out / "report.html").read_text(), script, tmp_path, width)
+    assert seen == {"risen": True, "fallen": True, "drawn": True, "reached": True, "fits": True}
 
 
 class _NoGradient(torch.autograd.Function):

@@ -40,7 +40,7 @@ def options(kind: type[DataclassInstance], names: Collection[str] | None = None)
         if names is not None and field.name not in names:
             continue
         owner, text = documented[field.name]
-        group = Group(owner.__name__, sort_key=groups.index(owner) + 1)
+        group = Group(owner.__name__.removesuffix("Settings"), sort_key=groups.index(owner) + 1)
         made[field.name] = _option(hints[field.name], field, text, group)
     # Called, as a class statement cannot take fields that are made.
     typed_dict: Any = TypedDict

@@ -108,6 +108,7 @@ def report_command(
 
 
 def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
+    from ..compare.findings import at_the_ends
     from ..compare.selection import ARM, SETTING, label, pick, place_name
 
     page, rows = study.report(columns), study.table()
@@ -120,6 +121,8 @@ def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
         interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
         start = f"{name:<{max(map(len, names))}}  {setting:<{max(map(len, settings))}}"
         print(f"{start}  {row['mean']:.4f}{interval}  {row['claim']}")
+    for sentence in at_the_ends(study.settings, rows):
+        print(sentence, file=sys.stderr)
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"
         print(f"failed: {failed}", file=sys.stderr)

@@ -262,6 +262,17 @@ def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
     return first, second if unclear else "Each arm is shown to differ at the 5 % level, after Holm's correction."
 
 
+def at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
+    """Return in sentences that all arms were best at an end of the slopes or the learning rates tried."""
+    found = []
+    own = [row for row in rows if row["surrogate"] != TWIN] if settings.select == "val" else []
+    for name, words, tried in (("slope", "slope", settings.slopes), ("lr", "learning rate", settings.lrs)):
+        for end, what in ((max(tried), "largest"), (min(tried), "smallest")):
+            if len(tried) > 1 and own and all(row[name] == end for row in own):
+                found.append(f"All arms are best at the {what} {words} tried, {end:g}; beyond it they may be better.")
+    return found
+
+
 def _name(row: dict) -> str:
     return selection.label(selection.pick(row, selection.ARM))
 

@@ -158,6 +158,7 @@ def as_html(settings: Settings, results: dict, drawn: Sequence[Figure], counts: 
         baseline=baseline,
         beside="".join(f", {name}" for name in settings.axis) if settings.places() != [""] else "",
         answer=findings.answer(rows, baseline),
+        ends=findings.at_the_ends(settings, rows),
         figures=drawn,
         areas=results["areas"],
         failures=results["failures"],
