@@ -8,10 +8,11 @@ import pytest
 from commands import run
 
 from htaf_snn.compare import Settings, Study, findings, maps, report, selection
+from htaf_snn.compare.queue import key_of
 from htaf_snn.configuration import AXES, SHARED
 
 SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
-GRID = {"n_time_bins": (3, 5), "neuron": ("lif", "leaky(beta=0.5, threshold=0.8)")}
+GRID = {"n_time_bins": (3, 5), "neuron": ("lif", "lif_box(v_th=0.8, learn=('v_th',))")}
 
 
 def test_arms_are_compared_at_each_value():
@@ -33,7 +34,7 @@ def test_settings_with_an_axis_are_read_and_repeated():
     settings = Settings.of(surrogates=["htaf"], axis=GRID)
     assert Settings.of(**json.loads(json.dumps(settings.as_dict()))) == settings
     words = shlex.split(report.command(settings))
-    assert "--axis=n_time_bins=3,5" in words and "--axis=neuron=lif,leaky(beta=0.5, threshold=0.8)" in words
+    assert "--axis=n_time_bins=3,5" in words and f"--axis=neuron={','.join(GRID['neuron'])}" in words
     other = Settings.of(surrogates=["htaf"], axis={"n_time_bins": (3, 5)})
     assert other.changes(settings)[0].startswith("axis: expected {'n_time_bins': (3, 5), 'neuron'")
 
@@ -62,12 +63,15 @@ def test_wrong_axes(tmp_path, settings, message):
 
 def test_the_command_takes_several_axes(tmp_path):
     options = ("--surrogates", "htaf", "--seeds", "1", "--epochs", "1", "--train-fraction", "0.1", "--width", "8")
-    axes = ("--axis", "n-time-bins=3,5", "--axis", "neuron=lif,leaky(beta=0.5, threshold=0.8)")
+    axes = ("--axis", "n-time-bins=3,5", "--axis", f"neuron={','.join(GRID['neuron'])}")
     result = run("compare", *options, *axes, "--json", "--out", str(tmp_path / "study"))
     rows = json.loads(result.stdout)
     assert [row["variant"] for row in rows] == [
         f"n_time_bins={t}, neuron={n}" for t in GRID["n_time_bins"] for n in GRID["neuron"]
     ]
+    values = json.loads(run("compare", *options, "--axis", "compiled=false", "--axis", "clip_gradient=none,1", "--json",
+                            "--out", str(tmp_path / "none")).stdout)  # fmt: skip
+    assert [row["variant"] for row in values] == [f"clip_gradient={v}, compiled=False" for v in (None, 1.0)]
     for wrong, words in (("n_time_bins", "expected NAME=A,B, got"), ("n_time_bins=3", "with a new name each time")):
         result = run("compare", *axes, "--axis", wrong, "--out", str(tmp_path / "new"))
         assert result.exit_code == 2 and words in result.stderr
@@ -99,13 +103,39 @@ def test_maps_hold_the_means_of_what_is_not_shown():
         for slope in values["slope"] for depth in values["depth"] for bins in values["n_time_bins"]
         if (slope, depth) != (2.0, 2)
     ]  # fmt: skip
-    arm = settings.arms()[0]
-    found = maps.means(settings, rows, arm, ("slope", "depth"), lambda row: row["mean"])
+    found = maps.means(settings, rows, ("slope", "depth"), lambda row: row["mean"])
     np.testing.assert_allclose(found, [[410.5, 420.5], [412.0, np.nan]])
-    found = maps.means(settings, rows, arm, ("depth", "n_time_bins"), lambda row: row["mean"])
+    found = maps.means(settings, rows, ("depth", "n_time_bins"), lambda row: row["mean"])
     np.testing.assert_allclose(found, [[311.25, 511.25], [320.5, 520.5]])
 
 
+def test_a_single_arm_is_mapped_over_its_axes():
+    axis = {"n_time_bins": (3, 5), "batch_size": (8, 16), "neuron": ("lif", "iaf")}
+    settings = Settings.of(surrogates=["htaf"], axis=axis, seeds=1)
+    rows = [
+        {"surrogate": "htaf", "anneal": "none", "identity": 0.0, "variant": variant, "place": "", "slope": 1.0,
+         "lr": 1e-3, "depth": 2, "mean": 0.5, "gradient_ratio": 1.0}
+        for *_, variant in settings.arms()
+    ]  # fmt: skip
+    (figure,) = maps.all_maps(settings, rows)
+    assert figure.title == "Batch_size and n_time_bins" or figure.title == "N_time_bins and batch_size"
+    assert {point["arm"] for point in figure.data} == {"htaf, neuron=lif", "htaf, neuron=iaf"} and len(figure.data) == 8
+
+
+def test_a_twin_alone_has_no_maps():
+    settings = Settings.of(model="dhn", surrogates=["relu"], lrs=[1e-3, 1e-2], depths=[1, 2], seeds=1)
+    assert maps.all_maps(settings, [{"surrogate": "relu"}]) == []
+
+
+def test_equal_axes_are_one_study():
+    one = Settings.of(surrogates=["htaf"], axis={"train_fraction": (1, 0.5), "n_time_bins": (3, 5)}, seeds=1)
+    other = Settings.of(surrogates=["htaf"], axis={"n_time_bins": (3, 5), "train_fraction": (1.0, 0.5)}, seeds=1)
+    assert one == other and one.arms() == other.arms()
+    assert [key_of(trial.config()) for trial in one.trials()] == [key_of(trial.config()) for trial in other.trials()]
+
+
 def test_every_field_can_be_an_axis_but_those_that_are_not_compared():
-    assert set(SHARED) - set(AXES) == {"model", "data_root", "device", "folds"}
+    assert set(SHARED) - set(AXES) == {
+        "model", "data_root", "device", "folds", "val_fraction", "resize", "augment",
+    }  # fmt: skip
     assert {"place", "variant"} <= {*findings.COLUMNS}

@@ -2,41 +2,58 @@
 
 import json
 
-import optuna
 import pytest
 from commands import run
 
-from htaf_snn.compare import PRESETS, Settings, Study, preset, trial
-from htaf_snn.compare.queue import Queue
+from htaf_snn.compare import PRESETS, Settings, Study, preset, selection, trial
 
 SMALL = {"surrogates": ["htaf", "atan"], "epochs": 4, "seeds": 2, "select": "val", "select_seeds": 1}
 GRID = {"lrs": [1e-4, 1e-3, 1e-2], "slopes": [0.5, 1.0]}
 
 
 @pytest.fixture
-def queue(tmp_path):
-    return Queue(f"sqlite:///{tmp_path / 'study.db'}", tmp_path / ".lock")
+def study(tmp_path):
+    return Study(tmp_path, **SMALL, slopes=[1.0], lrs=[10.0**-k for k in range(1, 9)], budget="halving")
 
 
-def reached(queue, group, scores):
-    """Return the epoch after which a training with these scores is to end, None if it is not."""
-    with queue.halving(group) as is_to_end:
-        return next((epoch for epoch, score in enumerate(scores, 1) if is_to_end(epoch, score)), None)
+ARM = (*selection.SETTING, *selection.ARM)
 
 
-def test_the_best_third_goes_on(queue):
-    assert reached(queue, "a", [0.5] * 9) is None  # nothing to compare it with
-    assert reached(queue, "a", [0.4] * 9) == 1
-    assert reached(queue, "a", [0.6, 0.6, 0.3, 0.9]) == 3  # of those after 3 epochs it is the worse one
-    assert reached(queue, "a", [0.7, 0.1, 0.8] + [0.1] * 6) == 9
-    assert reached(queue, "b", [0.1] * 9) is None  # another arm's trainings do not count
+def reached(study, scores):
+    """Return the epoch after which the next training, with these scores, is to end; None if it is not."""
+    (entry,) = study.queue.take(study.wanted)
+    ends = (epoch for epoch, score in enumerate(scores, 1) if study.queue.is_to_end(entry, ARM, epoch, score))
+    epoch = next(ends, None)
+    study.queue.give_up(entry, epoch or len(scores))
+    return epoch
 
 
-def test_an_interrupted_training_counts_as_failed(queue):
-    with pytest.raises(KeyboardInterrupt), queue.halving("a"):
-        raise KeyboardInterrupt
-    (frozen,) = optuna.load_study(study_name="htaf-snn compare: a", storage=queue._storage).trials
-    assert frozen.state is optuna.trial.TrialState.FAIL
+def test_the_best_third_goes_on(study):
+    assert reached(study, [0.5] * 9) is None  # nothing to compare it with
+    assert reached(study, [0.4] * 9) == 1
+    assert reached(study, [0.6, 0.6, 0.3, 0.9]) == 3  # of those after 3 epochs it is the worse one
+    assert reached(study, [0.7, 0.1, 0.8] + [0.1] * 6) == 9
+    for _ in range(4):
+        reached(study, [0.1])
+    assert reached(study, [0.05] * 9) is None  # the first of the other arm
+
+
+def test_an_interrupted_training_counts_once(study):
+    (entry,) = study.queue.take(study.wanted)
+    assert not study.queue.is_to_end(entry, ARM, 1, 0.9)
+    study.queue.requeue(entry)
+    (other,) = study.queue.take(study.wanted)
+    assert other.key != entry.key and not study.queue.is_to_end(other, ARM, 1, 0.5)
+
+
+def test_a_trial_that_others_run_again_is_left_to_them(study):
+    """As after a pause that was longer than the heartbeats allow."""
+    (entry,) = study.queue.take(study.wanted)
+    study.queue.requeue(entry)
+    study.queue.finish(entry, {"test_accuracy": 1.0})
+    study.queue.fail(entry, "late", "")
+    study.queue.give_up(entry, 3)
+    assert study.queue.entries()[entry.key].state == "waiting"
 
 
 @pytest.fixture

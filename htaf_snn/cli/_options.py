@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, fields
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args, get_origi
 from cyclopts import CoercionError, Group, Parameter, Token
 from docstring_parser import parse
 
+from ..configuration import Run
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     # What a command gets: the settings that its options set.
     Chosen = dict[str, Any]
-    Named = dict[str, tuple]
+    Named = dict[str, Any]
 else:
     Named = tuple[str, ...]  # as cyclopts reads it, before its converter
 
@@ -80,7 +81,7 @@ def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
     """Split a comma-separated option; commas in parentheses belong to a surrogate's parameters."""
     kind, text = get_args(hint)[0], tokens[-1].value
     try:
-        return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
+        return tuple(kind(part.strip()) for part in _parted(text))
     except ValueError:
         words = "integers" if kind is int else "numbers"
         message = f"{tokens[-1].keyword}: expected {words} separated by commas, got {text!r}"
@@ -96,12 +97,35 @@ def _named(_hint: Any, tokens: Sequence[Token]) -> dict[str, tuple]:
         if not equals or not values or name in found:
             expected = "NAME=A,B with a new name each time" if equals and values else "NAME=A,B"
             raise CoercionError(f"{token.keyword}: expected {expected}, got {token.value!r}")
-        found[name] = tuple(map(_plain, re.split(r",(?![^(]*\))", values)))
+        found[name] = tuple(_plain(name, part) for part in _parted(values))
     return found
 
 
-def _plain(text: str) -> object:
-    """Return a number, true or false as Python's, and other words as they are."""
+def _parted(text: str) -> list[str]:
+    """Split at the commas that are not in parentheses."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        parts = [*parts, ""] if sign == "," and not depth else [*parts[:-1], parts[-1] + sign]
+    return parts
+
+
+def _single(hint: Any, tokens: Sequence[Token]) -> dict[str, object]:
+    """Read options such as NAME=VALUE, one name each; commas belong to the value."""
+    found = {}
+    for token in tokens:
+        name, equals, value = token.value.partition("=")
+        if not equals or not value or name in found:
+            raise CoercionError(f"{token.keyword}: expected NAME=VALUE with a new name each time, got {token.value!r}")
+        found[name.strip()] = _plain("", value)
+    return found
+
+
+def _plain(name: str, text: str) -> object:
+    """Return a number, true or false as Python's, none where a field of a run can be None, other words as they are."""
+    hint = get_type_hints(Run).get(name)
+    if text.strip() == "none" and type(None) in get_args(hint):
+        return None
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -111,6 +135,8 @@ def _plain(text: str) -> object:
 
 NAMED: dict[str, Any] = {"converter": _named, "metavar": "NAME=A,B,…"}
 """What a parameter of named values needs, which can be repeated."""
+SINGLE: dict[str, Any] = {"converter": _single, "metavar": "NAME=VALUE"}
+"""What a parameter of single named values needs, which can be repeated."""
 LISTED: dict[str, Any] = {"converter": _listed, "n_tokens": 1, "metavar": "A,B,…"}
 """What a parameter of values separated by commas needs."""
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from ..configuration import SHARED, Shared, StudySettings
 from ._app import IS_MAIN, command, interruptible
-from ._options import LISTED, NAMED, Flag, Named, options, settled
+from ._options import LISTED, SINGLE, Flag, Named, options, settled
 
 if TYPE_CHECKING:
     from ..compare import Study
@@ -49,7 +49,7 @@ def compare_command(
         Literal["local", "slurm"], Parameter(help="Where the workers run: here, or in jobs of a Slurm cluster.")
     ] = "local",
     slurm: Annotated[
-        Named, Flag, Parameter(help="Options of these jobs, such as timeout_min=60 or slurm_partition=gpu.", **NAMED)
+        Named, Flag, Parameter(help="Options of these jobs, such as timeout_min=60 or slurm_partition=gpu.", **SINGLE)
     ] = {},  # noqa: B006
     storage: Annotated[
         str | None, Parameter(help="URL of a database shared by several machines; by default a file in the folder.")
@@ -77,8 +77,7 @@ def compare_command(
         progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         print(f"continuing the study in {out}: {progress}; --out DIR starts another", file=sys.stderr)
     with interruptible(out, "compare --out"):
-        jobs = {name: values[0] for name, values in slurm.items()}
-        study.run(workers=workers, stack_seeds=stack_seeds, launcher=launcher, slurm=jobs)
+        study.run(workers=workers, stack_seeds=stack_seeds, launcher=launcher, slurm=slurm)
     if IS_MAIN:
         _report(study, json)
 

@@ -195,8 +195,11 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
     best = {}
     for arm in settings.arms():
         if arm[0] != TWIN:
-            found = means(settings, rows, arm, pair, lambda row: row[column])
-            best[label(arm)] = np.nanmax(found.reshape(len(settings.slopes), -1), axis=1, initial=0.0)
+            own = [row for row in rows if pick(row, ARM) == arm]
+            found = means(settings, own, pair, lambda row: row[column])
+            found = found.reshape(len(settings.slopes), -1)
+            found[np.isnan(found).all(axis=1)] = -np.inf  # a slope without a finished trial
+            best[label(arm)] = np.where(np.isinf(top := np.nanmax(found, axis=1)), np.nan, top)
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
@@ -206,7 +209,11 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
         axes[0][0].set(xlabel="slope", ylabel=f"{quantity}, best learning rate")
         axes[0][0].legend(frameon=False)
 
-    text = "; ".join(f"{name} from {values.min():.3f} to {values.max():.3f}" for name, values in best.items())
+    text = "; ".join(
+        f"{name} from {np.nanmin(values):.3f} to {np.nanmax(values):.3f}"
+        for name, values in best.items()
+        if np.isfinite(values).any()
+    )
     data = [
         {"arm": name, "slope": slope, "accuracy": value}
         for name, values in best.items()

@@ -107,7 +107,7 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
     """
     cells = _cells(selection.at_chosen(settings, trials))
     if settings.select == "val":  # arms beside each other
-        cells = dict(sorted(cells.items(), key=lambda cell: cell[0][:2]))
+        cells = dict(sorted(cells.items(), key=lambda cell: cell[0][: len(selection.SETTING)]))
     comparisons = _comparisons(settings, cells)
     validated, ranked = selection.validated(settings, trials), _ranks(settings, cells)
     rows = []
@@ -115,7 +115,7 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
         row = _row(key, list(seeds.values()), comparisons.get(key)) | {"rank": ranked.get(key)}
         if _arm(key) == settings.arms()[0]:
             row["claim"] = "baseline"
-        if settings.select == "val" and len(settings.lrs) > 1:
+        if settings.select == "val" and settings.budget == "full" and len(settings.lrs) > 1:
             own = selection.pick(row, (*selection.SETTING, *selection.ARM))
             row["plateau"], row["plateau_open"] = selection.plateau(settings, validated[own])
         rows.append(row)
@@ -231,10 +231,10 @@ def ranks(settings: Settings, trials: Sequence[dict]) -> tuple[dict[str, float],
 
 
 def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
-    """Return each arm's mean accuracy over the logarithm of the slope; {} for a single slope."""
+    """Return each arm's mean accuracy over the logarithm of the slope; {} for one slope, or if trainings were ended."""
     slopes = settings.slopes
     by_arm = {}
-    for arm in settings.arms() if len(slopes) > 1 else ():
+    for arm in settings.arms() if len(slopes) > 1 and settings.budget == "full" else ():
         own = [row for row in rows if selection.pick(row, selection.ARM) == arm]
         means = [[row["mean"] for row in own if row["slope"] == slope] for slope in slopes]
         if all(means):

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TextIO
 from .._checks import check_choice
 
 LAUNCHERS = ("local", "slurm")
-_CLUSTER = "slurm"
+_CLUSTER = "slurm"  # as submitit names it
 _POLL_S = 0.3
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -36,7 +36,7 @@ def check(launcher: str, storage: str, options: Mapping[str, Any]) -> None:
     check_choice("launcher", launcher, LAUNCHERS)
     if launcher == "local" and options:
         raise ValueError(f"slurm: expected no options with the launcher local, got {', '.join(options)}")
-    if launcher == _CLUSTER and storage.startswith("sqlite"):
+    if launcher == "slurm" and storage.startswith("sqlite"):
         expected = "the URL of a server, such as postgresql+psycopg://host/name"
         raise ValueError(f"storage: expected {expected}, which the machines of a cluster can share, got a file")
 
@@ -61,6 +61,8 @@ def launched(launcher: str, count: int, own: Sequence[str], folder: Path, option
         ValueError: if an option is unknown.
         ImportError: if submitit is not installed.
     """
+    if not count:
+        return []
     if launcher == "local":
         return [Process(own) for _ in range(count)]
     executor = executor_of(folder, options)
@@ -75,8 +77,11 @@ def executor_of(folder: Path, options: Mapping[str, Any]) -> Any:
         raise ImportError('launcher: slurm needs submitit; pip install "htaf-snn[slurm]"') from error
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=_CLUSTER)
+    except RuntimeError as error:
+        raise ValueError(f"launcher: expected a machine that can submit jobs to Slurm, got another: {error}") from error
+    try:
         executor.update_parameters(**{"name": "htaf-snn", "cpus_per_task": 1, "timeout_min": 24 * 60} | {**options})
-    except (NameError, RuntimeError, TypeError) as error:
+    except (NameError, TypeError) as error:
         raise ValueError(f"slurm: expected options of a cluster's job, got {dict(options)}: {error}") from error
     return executor
 

@@ -24,22 +24,22 @@ def all_maps(settings: Settings, rows: Sequence[dict]) -> list[Figure]:
         settings: of the study.
         rows: of `findings.grid`.
     """
-    return [_map(settings, rows, pair) for pair in combinations(varied(settings), 2)]
+    rows = [row for row in rows if row["surrogate"] != TWIN]
+    return [_map(settings, rows, pair) for pair in combinations(varied(settings), 2)] if rows else []
 
 
 def varied(settings: Settings) -> dict[str, tuple]:
     """Return the numbers of which a study has several values."""
     found: dict[str, tuple] = {"slope": settings.slopes, "lr": settings.lrs, "depth": settings.depths}
-    if settings.places() != [""]:
-        found |= {name: values for name, values in settings.axis.items() if all(map(is_number, values))}
+    found |= {name: values for name, values in settings.axis.items() if all(map(is_number, values))}
     return {name: tuple(sorted(values)) for name, values in found.items() if len(values) > 1}
 
 
-def means(settings: Settings, rows: Sequence[dict], arm: tuple, pair: Sequence[str], value: Callable) -> np.ndarray:
-    """Return the mean of a value of an arm's rows over two numbers that vary; NaN where there is no row."""
+def means(settings: Settings, rows: Sequence[dict], pair: Sequence[str], value: Callable) -> np.ndarray:
+    """Return the mean of a value of rows over numbers that vary; NaN where there is no row."""
     points = varied(settings)
     found = np.full([len(points[name]) for name in pair], np.nan)
-    own = [(settings.numbers_of(row), value(row)) for row in rows if pick(row, ARM) == arm]
+    own = [(settings.numbers_of(row), value(row)) for row in rows]
     for place in np.ndindex(*found.shape):
         wanted = {name: points[name][i] for name, i in zip(pair, place, strict=True)}
         cells = [number for at, number in own if number is not None and wanted.items() <= at.items()]
@@ -56,31 +56,40 @@ def _survival(row: Mapping[str, Any]) -> float | None:
     return None if not row["gradient_ratio"] else float(np.log10(row["gradient_ratio"]))
 
 
+def _panels(settings: Settings, rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """Return the rows of each arm, apart for the values of axes that are no numbers."""
+    panels: dict[str, list[dict]] = {}
+    others = settings.axis.keys() - varied(settings)
+    for row in rows:
+        words = (f"{name}={value}" for name, value in settings.numbers_of(row).items() if name in others)
+        panels.setdefault(label((*pick(row, ARM[:-1]), ", ".join(words))), []).append(row)
+    return panels
+
+
 def _map(settings: Settings, rows: Sequence[dict], pair: tuple[str, str]) -> Figure:
     column, quantity = judged(settings)
-    arms = [arm for arm in settings.arms() if arm[0] != TWIN]
+    panels = _panels(settings, rows)
     maps = {
-        quantity: [means(settings, rows, arm, pair, lambda row: row[column]) for arm in arms],
-        "log10 of first / last gradient": [means(settings, rows, arm, pair, _survival) for arm in arms],
+        quantity: [means(settings, own, pair, lambda row: row[column]) for own in panels.values()],
+        "log10 of first / last gradient": [means(settings, own, pair, _survival) for own in panels.values()],
     }
 
     def draw(axes) -> None:
         for line, (name, values) in zip(axes, maps.items(), strict=True):
             _draw(line, settings, pair, name, values, "viridis" if name == quantity else "RdBu")
-        for axis, arm in zip(axes[0], arms, strict=True):
-            axis.set_title(label(arm), fontsize=9)
+        for axis, name in zip(axes[0], panels, strict=True):
+            axis.set_title(name, fontsize=9)
 
-    best = "; ".join(f"{label(arm)} {np.nanmax(own):.3f}" for arm, own in zip(arms, maps[quantity], strict=True))
-    names = [_NAMES.get(name, name) for name in pair]
+    best = "; ".join(f"{name} {np.nanmax(own):.3f}" for name, own in zip(panels, maps[quantity], strict=True))
+    names, points = [_NAMES.get(name, name) for name in pair], varied(settings)
     text = f"Highest {quantity}: {best}. Below, 0 is a gradient as large at the first layer as at the last."
-    points = varied(settings)
     data = [
-        {"arm": label(arm), pair[0]: points[pair[0]][i], pair[1]: points[pair[1]][j]}
+        {"arm": panel, pair[0]: points[pair[0]][i], pair[1]: points[pair[1]][j]}
         | {name: own[k][i, j] for name, own in maps.items()}
-        for k, arm in enumerate(arms)
+        for k, panel in enumerate(panels)
         for i, j in np.ndindex(*maps[quantity][k].shape)
     ]
-    drawing = drawn(draw, (2.2 * len(arms) + 1.2, 4.6), columns=len(arms), rows=2)
+    drawing = drawn(draw, (2.2 * len(panels) + 1.2, 4.6), columns=len(panels), rows=2)
     return Figure(f"{names[0]} and {names[1]}".capitalize(), text, drawing, data)
 
 

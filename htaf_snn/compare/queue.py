@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +54,8 @@ class Entry(NamedTuple):
 
 def key_of(config: Mapping[str, Any]) -> str:
     """Return digits that identify the trial of a configuration, on whatever machine it runs."""
-    identity = {name: value for name, value in config.items() if name not in ELSEWHERE}
+    named = ("variant", "place")  # what these name is among the other values
+    identity = {name: value for name, value in config.items() if name not in (*ELSEWHERE, *named)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -62,7 +64,7 @@ class Queue:
 
     Args:
         url: of the database.
-        lock: path of a file that processes of one machine lock.
+        lock: path of a file that processes of one machine lock; for SQLite, one beside the database.
 
     Within `database_errors` faults of the database are reported in one line.
     """
@@ -70,7 +72,8 @@ class Queue:
     def __init__(self, url: str, lock: Path):
         import optuna
 
-        self._lock = lock
+        file = Path(url.removeprefix("sqlite:///"))
+        self._lock = file.with_name(f".{file.stem}.lock") if url.startswith("sqlite:///") else lock
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -143,58 +146,50 @@ class Queue:
 
     def finish(self, entry: Entry, result: dict[str, Any]) -> None:
         """Store the result of a trial, with the versions of the packages."""
-        from optuna.trial import TrialState
-
         finished = datetime.now().isoformat(timespec="seconds")
-        self._store(entry, result=result, finished=finished, versions=versions())
-        self._storage.set_trial_state_values(entry.number, TrialState.COMPLETE, [result["test_accuracy"]])
+        values = [result["test_accuracy"]]
+        self._end(entry, "COMPLETE", values, result=result, finished=finished, versions=versions())
 
     def fail(self, entry: Entry, error: str, traceback: str) -> None:
         """Store why a trial failed; it is not repeated."""
-        from optuna.trial import TrialState
-
-        self._store(entry, error=error, traceback=traceback)
-        self._storage.set_trial_state_values(entry.number, TrialState.FAIL)
+        self._end(entry, "FAIL", error=error, traceback=traceback)
 
     def give_up(self, entry: Entry, epoch: int) -> None:
         """Store that a trial was ended after so many epochs, by successive halving."""
-        from optuna.trial import TrialState
+        self._end(entry, "PRUNED", epoch=epoch)
 
-        self._store(entry, epoch=epoch)
-        self._storage.set_trial_state_values(entry.number, TrialState.PRUNED)
+    def is_to_end(self, entry: Entry, names: Sequence[str], epoch: int, score: float) -> bool:
+        """Whether successive halving ends a trial: after 1, 3, 9, … epochs, unless it is among the best third.
 
-    @contextlib.contextmanager
-    def halving(self, group: str) -> Iterator[Callable[[int, float], bool]]:
-        """Yield a function of a training's epoch, counted from 1, and its score, that tells whether it is to end.
+        Those are compared that have equal values of `names` in their configurations and came so far before; each
+        counts once, also if it was interrupted and is repeated. Optuna's pruner counts all attempts.
 
-        It is to end after 1, 3, 9, … epochs unless it is among the best third of those of its group that came so far.
+        Args:
+            entry: the trial, which is running.
+            names: of the configuration.
+            epoch: counted from 1.
+            score: of this epoch; higher is better.
         """
-        import optuna
+        if 3 ** round(math.log(epoch, 3)) != epoch:
+            return False
+        self._storage.set_trial_user_attr(entry.number, f"score after {epoch}", score)
+        scores = {
+            other.key: other.found[f"score after {epoch}"]
+            for other in self.entries().values()
+            if f"score after {epoch}" in other.found and all(other.config[n] == entry.config[n] for n in names)
+        } | {entry.key: score}
+        best = sorted(scores.values(), reverse=True)
+        return score < best[max(len(best) // 3, 1) - 1]
+
+    def _end(self, entry: Entry, state: str, values: list[float] | None = None, **found: Any) -> None:
+        """Store what was found of a trial, unless others run it again, as the heartbeats had stopped for long."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-        study = optuna.create_study(
-            storage=self._storage, study_name=f"{_NAME}: {group}", pruner=pruner, direction="maximize",
-            load_if_exists=True,
-        )  # fmt: skip
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")  # which this study does not need
-            trial = study.ask()
-
-        def is_to_end(epoch: int, score: float) -> bool:
-            trial.report(score, epoch)
-            return trial.should_prune()
-
-        ended = TrialState.FAIL
-        try:
-            yield is_to_end
-            ended = TrialState.PRUNED
-        finally:
-            study.tell(trial, state=ended)
-
-    def _store(self, entry: Entry, **values: Any) -> None:
-        for name, value in values.items():
-            self._storage.set_trial_user_attr(entry.number, name, value)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for name, value in found.items():
+                self._storage.set_trial_user_attr(entry.number, name, value)
+            self._storage.set_trial_state_values(entry.number, TrialState[state], values)
 
     def requeue(self, entry: Entry) -> None:
         """Let others run a trial that this process has taken, unless it has just ended."""

@@ -196,7 +196,9 @@ def command(settings: Settings) -> str:
 
 
 def _exactly(value: object) -> str:
-    """Return a number in the fewest digits from which it can be read again."""
+    """Return a value as the command reads it, a number in the fewest digits."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

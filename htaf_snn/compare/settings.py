@@ -15,6 +15,7 @@ from .. import training
 from .._checks import check_choice
 from .._hints import did_you_mean
 from ..configuration import AXES, SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
+from ..configuration.checking import float_fields
 from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing, movable
@@ -158,6 +159,11 @@ class Settings(StudySettings):
                 raise ValueError(f"axis: expected {name} only here or only by itself, got both")
             if len(set(values)) < len(values):
                 raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
+        # Equal studies in equal words, on which the report and the trials' names depend.
+        plain = {name: self.axis[name] for name in AXES if name in self.axis}
+        for name in plain.keys() & {*float_fields(Run)}:
+            plain[name] = tuple(float(value) if type(value) is int else value for value in plain[name])
+        object.__setattr__(self, "axis", plain)
 
     def _check_arms(self) -> None:
         """Raise ValueError if a surrogate or an annealing has no arm, or nothing can be selected."""

@@ -18,6 +18,8 @@ from .settings import Settings
 from .trial import Trial
 
 SETTINGS = "study.json"
+_OWN = {*ELSEWHERE, "seeds"}
+"""What can be given alone, for a study that has the rest."""
 
 
 class Study:
@@ -48,9 +50,8 @@ class Study:
     def __init__(self, out: str | PathLike, *, storage: str | None = None, **settings):
         self.out = Path(out)
         self.storage = storage or f"sqlite:///{self.out.resolve() / 'study.db'}"
-        if storage is not None and not settings and not (self.out / SETTINGS).is_file():
-            with database_errors(storage):
-                settings = stored_settings(storage) or {}
+        if storage is not None:
+            settings = self._joined(storage, settings)
         self.settings = self._settle(settings)
         with database_errors(self.storage):
             self.queue = Queue(self.storage, self.out / ".study.lock")
@@ -59,6 +60,26 @@ class Study:
                 again = report.command(self.settings)
                 raise ValueError(f"{out}: expected a study of this version, got an earlier one's; repeat {again}")
             self.add_missing()
+
+    def _joined(self, storage: str, values: dict) -> dict:
+        """Return the settings of a study in a database with what is of this machine, or `values` if they match.
+
+        Raises:
+            ValueError: if they do not, or there are neither.
+        """
+        with database_errors(storage):
+            stored = stored_settings(storage)
+        if (self.out / SETTINGS).is_file():
+            return values
+        if stored is None:
+            if not {*values} - {*ELSEWHERE}:
+                raise ValueError(f"storage: expected settings, or a database with a study, got {storage} without one")
+            return values
+        if not {*values} - _OWN:
+            return {name: value for name, value in stored.items() if name not in ELSEWHERE} | values
+        own, theirs = Settings.of(**values), Settings.of(**stored)
+        _refuse_changes(storage, replace(own, seeds=max(own.seeds, theirs.seeds)), theirs)
+        return values
 
     def _settle(self, values: dict) -> Settings:
         """Return the settings from `values` if they match the folder's or add seeds, or the folder's without values."""
@@ -69,7 +90,8 @@ class Study:
         if before is not None and not values:
             return before
         if before is not None:
-            values = {name: value for name, value in before.as_dict().items() if name in ELSEWHERE} | values
+            kept = before.as_dict()
+            values = {name: kept[name] for name in (ELSEWHERE if {*values} - _OWN else kept)} | values
         settings = Settings.of(**values)
         changed = [] if before is None else settings.changes(before)
         if changed:
@@ -100,9 +122,7 @@ class Study:
         if stored is not None:
             theirs = Settings.of(**stored)
             extended = replace(self.settings, seeds=max(self.settings.seeds, theirs.seeds))
-            changed = extended.changes(theirs)
-            if changed:
-                raise ValueError(f"{self.storage}: the study in this database has other settings; {'; '.join(changed)}")
+            _refuse_changes(self.storage, extended, theirs)
             if extended != self.settings:
                 self.settings = self._settle(extended.as_dict())
         if stored is None or self.settings.seeds > stored["seeds"]:
@@ -171,8 +191,9 @@ class Study:
             check_stackable(self.settings)
         processes = Processes.launched(device_of(self.settings.shared.device).type)
         if processes is not None:
-            if stack_seeds:
-                raise ValueError("stack_seeds: not supported under torchrun; leave it out")
+            if stack_seeds or launcher != "local":
+                name = "stack_seeds" if stack_seeds else "launcher"
+                raise ValueError(f"{name}: not supported under torchrun; leave it out")
             working.work_together(self, processes, progress)
             return self.counts()
         while True:
@@ -233,9 +254,17 @@ class Study:
         return [{name: entry.found[name] for name in names} for entry in own]
 
 
+def _refuse_changes(storage: str, settings: Settings, theirs: Settings) -> None:
+    """Raise ValueError unless settings are those of the study in a database."""
+    changed = settings.changes(theirs)
+    if changed:
+        raise ValueError(f"{storage}: the study in this database has other settings; {'; '.join(changed)}")
+
+
 def check_stackable(settings: Settings) -> None:
     """Raise ValueError if the seeds of a study cannot be trained as one network."""
     try:
-        stacking.check(settings.trials()[0])
+        for one in settings.trials():
+            stacking.check(one)
     except stacking.StackingError as error:
         raise ValueError(f"stack_seeds: {error}") from None

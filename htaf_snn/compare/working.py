@@ -107,16 +107,14 @@ def _try(
 
 
 def _run_one(study: Study, entry: Entry, processes: Processes | None) -> None:
-    with contextlib.ExitStack() as stack:
-        halves = study.settings.budget == "halving" and entry.config["seed"] < study.settings.selecting_seeds
-        arm = (entry.config[name] for name in (*selection.SETTING, *selection.ARM))
-        watch = {"is_to_end": stack.enter_context(study.queue.halving(", ".join(map(str, arm))))} if halves else {}
-        _run_and_store(study, entry, processes, watch)
+    is_watched = study.settings.budget == "halving" and entry.config["seed"] < study.settings.selecting_seeds
+    arm = (*selection.SETTING, *selection.ARM)
 
+    def is_to_end(epoch: int, score: float) -> bool:
+        return is_watched and study.queue.is_to_end(entry, arm, epoch, score)
 
-def _run_and_store(study: Study, entry: Entry, processes: Processes | None, watch: dict) -> None:
     try:
-        result = trial.run(study.wanted[entry.key], processes, **watch)
+        result = trial.run(study.wanted[entry.key], processes, is_to_end)
     except trial.StoppedError as stopped:
         study.queue.give_up(entry, stopped.epoch)
     except Exception as error:

@@ -104,7 +104,7 @@ def _of_type(hint: Any) -> Valid:
 
 
 @cache
-def _floats(kind: Any) -> tuple[str, ...]:
+def float_fields(kind: Any) -> tuple[str, ...]:
     """Return the fields of a dataclass that take a number that need not be an integer."""
     return tuple(name for name, plain, _ in _hints(kind) if float in (plain, *get_args(plain)))
 
@@ -113,7 +113,7 @@ def make_plain(settings: DataclassInstance) -> None:
     """Store the values of settings as JSON can: NumPy's numbers as Python's, lists as tuples, paths as text."""
     for field in fields(settings):
         value = plain(getattr(settings, field.name))
-        if type(value) is int and field.name in _floats(type(settings)):
+        if type(value) is int and field.name in float_fields(type(settings)):
             value = float(value)  # else equal settings would be stored in two ways
         object.__setattr__(settings, field.name, value)
 

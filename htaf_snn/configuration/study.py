@@ -46,8 +46,9 @@ class Shared(Run):
 
 SHARED = tuple(f.name for f in fields(Shared) if f.name not in (*_VARIED, *_UNUSED))
 """The fields of a run that a study takes as they are."""
-AXES = tuple(name for name in SHARED if name not in ("model", "data_root", "device", "folds"))
-"""Those of which it can take several values."""
+_FIXED = ("model", "data_root", "device", "folds", "val_fraction", "resize", "augment")
+AXES = tuple(name for name in SHARED if name not in _FIXED)
+"""Those of which it can take several values: not those that divide the data, or are lists themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)

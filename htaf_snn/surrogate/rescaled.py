@@ -6,11 +6,13 @@ import linecache
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 
+import torch
 from torch import Tensor
 
 from .base import Foreign, Surrogate
-from .formula import FORMULAS, Formula
+from .formula import FORMULAS, Formula, is_registered
 from .specifications import WRAPPERS, resolve
 
 
@@ -57,15 +59,15 @@ class Rescaled(Foreign):
 
     def in_kernels(self) -> tuple[Formula, dict[str, float | Tensor]] | None:
         """Return the rescaled formula, with its numbers; None of a surrogate without one, see `Surrogate`."""
-        own = self.function.in_kernels()
-        if own is None or type(self) is not Rescaled:  # a subclass may compute something else
+        own = self.function.in_kernels() if _is_plain(self) and _is_plain(self.function) else None
+        if own is None or torch.compiler.is_compiling() or not (is_registered(own[0]) and own[0].is_unchanged()):
             return None
         formula, numbers = own
         stretch, gain = float(self.stretch), float(self.gain)
         if type(self.function) is Rescaled:
             return formula, numbers | {"_stretch": stretch * numbers["_stretch"], "_gain": gain * numbers["_gain"]}
         formula = _rescaled(formula)
-        FORMULAS[formula.name] = formula
+        FORMULAS.setdefault(formula.name, formula)
         return formula, numbers | {"_stretch": stretch, "_gain": gain}
 
     def _scaled(self, surrogate: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -82,12 +84,19 @@ def derivative(x, {names}):
 """
 
 
+def _is_plain(surrogate: Surrogate) -> bool:
+    """Whether a surrogate computes its formula and nothing else, without a forward pass or hooks of its own."""
+    hooks = surrogate._forward_hooks or surrogate._forward_pre_hooks or surrogate._backward_hooks
+    return type(surrogate).forward in (Surrogate.forward, Rescaled.forward) and not hooks
+
+
 @cache
 def _rescaled(formula: Formula) -> Formula:
-    """Return the formula of a rescaled surrogate, whose derivative is its primitive's times the gain."""
+    """Return the formula of a rescaled surrogate. The derivative is that of the primitive, multiplied by the gain."""
     own = "".join(f", {name}" for name in formula.parameters)
     text = _TEXT.format(names=", ".join((*formula.parameters, "_stretch", "_gain")), own=own)
-    name = f"rescaled_{formula.name}"
+    # A name of its own, as a formula may be registered again under the same name.
+    name = f"rescaled_{formula.name}_{next(_NUMBERS)}"
     # Kernels are compiled from a function's text.
     linecache.cache[f"<{name}>"] = (len(text), None, text.splitlines(keepends=True), f"<{name}>")
     names: dict = {"__name__": __name__, "own_primitive": formula.primitive, "own_derivative": formula.derivative}
@@ -95,4 +104,5 @@ def _rescaled(formula: Formula) -> Formula:
     return Formula(name, names["primitive"], names["derivative"])
 
 
+_NUMBERS = count()
 WRAPPERS["rescaled"] = Rescaled

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...neurons.base import Neuron
 from ...surrogate import Surrogate, elementwise
-from ...surrogate.formula import is_registered
+from ...surrogate.formula import Formula, is_registered
 from . import recurrent
 from .autograd import EagerNeuron, NeuronWith, neuron
 from .kernel import Kernel, chosen
@@ -24,12 +24,15 @@ class ResetsDifferError(ValueError):
 
 def is_in_kernel(surrogate: Surrogate) -> bool:
     """Whether the kernels can evaluate a surrogate themselves."""
-    found = surrogate.in_kernels()
-    if found is None:
-        return False
-    formula, numbers = found
-    known = formula.portable and formula.is_unchanged() and is_registered(formula)
-    return known and set(numbers) == {"hardness", *formula.parameters}
+    return _in_kernel(surrogate) is not None
+
+
+def _in_kernel(surrogate: Surrogate) -> tuple[Formula, Mapping[str, float | Tensor]] | None:
+    """Return the formula that the kernels evaluate for a surrogate, with its numbers; None if they cannot."""
+    formula, numbers = surrogate.in_kernels() or (None, {})
+    if formula is None or not (formula.portable and formula.is_unchanged() and is_registered(formula)):
+        return None
+    return (formula, numbers) if set(numbers) == {"hardness", *formula.parameters} else None
 
 
 def _hard(surrogate: Surrogate, shift: Tensor) -> Tensor:
@@ -124,17 +127,16 @@ def _kernel(
     """Return the kernel of a neuron, and the surrogate's numbers, for parameters as the operators take them."""
     named = zip(definition.prepared, parameters, strict=True)
     learned = tuple(name for name, tensor in named if tensor.requires_grad and torch.is_grad_enabled())
-    is_inside = surrogate is None or is_in_kernel(surrogate)
-    found = surrogate.in_kernels() if surrogate is not None and is_inside else None
-    numbers: Mapping[str, float | Tensor] = {"hardness": 1.0} if found is None else found[1]
-    is_smooth = surrogate is not None and not surrogate.is_hard()
-    if found is not None:
-        hardness = numbers["hardness"]
-        is_smooth = isinstance(hardness, Tensor) or hardness != 1
+    inside = None if surrogate is None else _in_kernel(surrogate)
+    is_inside = surrogate is None or inside is not None
+    formula, numbers = ("", {"hardness": 1.0}) if inside is None else (inside[0].name, inside[1])
+    if inside is None:
+        is_smooth = surrogate is not None and not surrogate.is_hard()
+    else:
+        is_smooth = isinstance(numbers["hardness"], Tensor) or numbers["hardness"] != 1
     flags |= {"is_smooth": is_smooth and is_inside, "is_given": not is_inside}
     # Smooth spikes of a callable are computed from the potentials again, which must then be exact.
     flags |= {"is_rounded": save_dtype is not None and not (is_smooth and not is_inside)}
-    formula = "" if found is None else found[0].name
     kernel = Kernel(
         definition.key, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
     )
