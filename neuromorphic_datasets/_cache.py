@@ -47,6 +47,7 @@ class Pack:
 
     Attributes:
         path: the file.
+        identity: what tells it from another file of that name.
         sensor_size: (width, height, polarities).
         shape: (T, C, H, W) if the file holds frames, None if it holds events.
         labels: int64 of shape (n,).
@@ -60,7 +61,10 @@ class Pack:
 
     def __init__(self, path: Path):
         self.path = path
-        self._content = np.asarray(np.memmap(path, np.uint8, "r"))  # slices of a memmap take long
+        with open(path, "rb") as file:
+            self._content = np.asarray(np.memmap(file, np.uint8, "r"))  # slices of a memmap take long
+            status = os.fstat(file.fileno())
+        self.identity = status.st_dev, status.st_ino, status.st_mtime_ns
         index, description, _, _ = _trailer(self._content)
         self._index = self._content[index:description].view(_INDEX)
         values = json.loads(self._content[description : -_TRAILER.size].tobytes())

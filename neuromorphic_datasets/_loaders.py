@@ -433,9 +433,7 @@ class FrameDataset(Dataset):
         shape = (len(self._packed), self._framing.get("n_time_bins", 0), *self.sensor_size[::-1])
         if changed or self._packed.shape is not None or not 0 < math.prod(shape) <= _KEPT_BYTES:
             return None
-        file = self._packed.path.stat()
-        framing = tuple(sorted(self._framing.items()))
-        return _kept_frames(self._packed.path, (file.st_ino, file.st_mtime_ns), shape, framing)
+        return _kept_frames(self._packed.path, self._packed.identity, shape, tuple(sorted(self._framing.items())))
 
     def _events(self, epoch: int, index: int) -> Events:
         """Return the events of one recording, transformed and augmented."""
@@ -480,7 +478,7 @@ class _Kept:
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_frames(path: Path, file: tuple[int, int], shape: tuple[int, ...], framing: tuple) -> _Kept:
+def _kept_frames(path: Path, identity: tuple, shape: tuple[int, ...], framing: tuple) -> _Kept:
     """Return what is kept of a packed file's frames; of another file of that name nothing is."""
     return _Kept(shape)
 

@@ -52,7 +52,36 @@ def test_another_study_in_the_database_is_refused(tmp_path, database):
 
 def test_an_empty_database_has_no_study_to_join(tmp_path, database):
     assert queue.stored_settings(database) is None
-    assert Study(tmp_path / "a", storage=database).settings.surrogates[0] == "htaf"
+    with pytest.raises(ValueError, match=r"^storage: expected settings, or a database with a study, got sqlite"):
+        Study(tmp_path / "a", storage=database, device="cpu")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_refused_machine_can_join_afterwards(tmp_path, database):
+    first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=2, **SMALL)
+    with pytest.raises(ValueError, match="other settings"):
+        Study(tmp_path / "b", storage=database, surrogates=["atan"], seeds=1, **SMALL)
+    assert not (tmp_path / "b").exists()
+    assert Study(tmp_path / "b", storage=database).settings == first.settings
+
+
+def test_a_machine_joins_with_its_own_device_and_data(tmp_path, database):
+    Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=2, **SMALL)
+    second = Study(tmp_path / "b", storage=database, device="cpu", seeds=3)
+    assert second.settings.shared.device == "cpu" and second.settings.seeds == 3 and len(second.wanted) == 3
+    assert queue.stored_settings(database)["seeds"] == 3
+
+
+def test_seeds_alone_extend_a_study(tmp_path):
+    Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
+    assert Study(tmp_path, seeds=4).counts()["waiting"] == 4
+    with pytest.raises(ValueError, match="seeds: expected 4, got 3"):
+        Study(tmp_path, seeds=3)
+
+
+def test_two_folders_lock_one_database(tmp_path, database):
+    folders = [Study(tmp_path / name, storage=database, surrogates=["htaf"], seeds=1, **SMALL) for name in "ab"]
+    assert {study.queue._lock for study in folders} == {tmp_path / ".shared.lock"}
 
 
 def test_jobs_of_a_cluster_work_on_a_study(tmp_path, monkeypatch):
@@ -106,6 +135,15 @@ def test_the_command_passes_the_launcher_on(tmp_path):
     assert result.exit_code == 2 and result.stderr.splitlines()[-1] == (
         "error: --slurm: expected no options with the launcher local, got timeout_min"
     )
+
+
+def test_commas_belong_to_the_options_of_jobs(tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(Study, "run", lambda self, **options: given.update(options["slurm"]) or self.work())
+    own = ("--surrogates", "htaf", "--seeds", "1", "--epochs", "1", "--train-fraction", "0.1", "--width", "8")
+    options = ("--slurm", "slurm_partition=gpu,cpu", "--slurm", "timeout_min=5", "--out", str(tmp_path / "a"))
+    assert run("compare", *own, *options).exit_code == 0
+    assert given == {"slurm_partition": "gpu,cpu", "timeout_min": 5}
 
 
 def test_workers_are_asked_to_stop_when_the_program_is(tmp_path):

@@ -393,7 +393,7 @@ def test_the_command(tmp_path, finished):
     wrong = [*arguments[:-2], "--slopes", "a,b", "--out", str(tmp_path / "new")]
     result = run("compare", *wrong)
     assert (result.exit_code, "slopes: expected numbers separated by commas, got 'a,b'" in result.stderr) == (2, True)
-    result = run("compare", "--seeds", "9", "--out", str(finished.out))
+    result = run("compare", "--width", "9", "--out", str(finished.out))
     assert (result.exit_code, "the study in this folder has other settings" in result.stderr) == (2, True)
     message = f"continuing the study in {finished.out}: 18 finished; --out DIR starts another"
     result = run("compare", "--out", str(finished.out))
