@@ -12,8 +12,8 @@ All recordings have equally many spikes, so that only their times tell the class
 
 The paper's are the formula, and the defaults of its main experiments: 10 classes, 20 units, D = α = 1, 1000 points per
 class, of which 800 are for training and 100 each for validation and test, and spikes within 50 ms. Its networks run for
-100 steps of 1 ms. K is its 1000; as in the authors' code (https://github.com/fzenke/randman), terms with k^-α < 0.001
-are left out. Ours are the random numbers, and times in whole µs.
+100 steps of 1 ms. K is its 1000; as in the authors' code (https://github.com/fzenke/randman), terms beyond
+k = ⌈1000^(1/α)⌉ are left out. Ours are the random numbers, and times in whole µs.
 """
 
 import dataclasses

@@ -74,8 +74,9 @@ class StudySettings(Checked):
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
         select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
             Without it, all select.
-        budget: halving, to end trainings that select early by successive halving, of each arm all but the best third
-            after 1, 3, 9, … epochs; with select val and one seed that selects. They are in no test.
+        budget: full, or halving, which ends unpromising trainings of the seed that selects early: of each arm only the
+            best third goes on after 1, 3, 9, … epochs. What was ended is in no test. Needs select val and one seed
+            that selects.
     """
 
     # `compare.Settings` replaces None by the defaults of the model.

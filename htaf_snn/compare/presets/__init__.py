@@ -17,7 +17,7 @@ def preset(name: str) -> dict[str, Any]:
     """Return the settings of a preset, for `Settings.of` and `Study`, where others may replace some of them.
 
     Args:
-        name: one of `PRESETS`: "depth", what becomes of surrogates in deeper networks; "neuron", which neuron, with
+        name: one of `PRESETS`: "depth", how surrogates cope with depth; "neuron", which neuron, with
             HTAF; "zenke-vogels-2021", shape, scale and learning rate on random manifolds.
 
     Raises:
