@@ -37,7 +37,7 @@ Save = Callable[[Report], None]
 """Writes what a part has found so far."""
 
 TILES = [(16, 2, 32), (16, 4, 16), (16, 4, 32), (16, 8, 8), (256, 8, 8), (256, 16, 4), (256, 32, 2)]
-LIMITS = {"card": 30, "tests": 220, "neurons": 80, "bits": 30, "networks": 40, "tiles": 20, "runs": 130}
+LIMITS = {"card": 30, "tests": 220, "neurons": 80, "bits": 30, "networks": 40, "tiles": 40, "runs": 130}
 """Seconds that each part may take."""
 
 

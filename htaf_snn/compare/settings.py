@@ -204,7 +204,8 @@ class Settings(StudySettings):
                 check_annealing(trial.run, surrogate)
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
         # A neuron, or a surrogate of weights, may be unknown, or not take a surrogate that is stretched.
-        for first in {(one.variant, one.place): one for one in trials.values() if one.surrogate != TWIN}.values():
+        own = [one for one in trials.values() if one.surrogate != TWIN]
+        for first in {(one.surrogate, one.variant, one.place): one for one in own}.values():
             surrogate = first.rescaled()
             with torch.random.fork_rng(), torch.no_grad():
                 net = training.make_model(first.run, (1, 1, 1), 2, surrogate).eval()
