@@ -14,11 +14,11 @@ import torch
 from .. import training
 from .._checks import check_choice
 from .._hints import did_you_mean
-from ..configuration import AXES, SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
-from ..configuration.checking import float_fields
+from ..configuration import SHARED, AnnealOf, Run, Shared, StudySettings, is_count, is_number, require
 from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing, movable
+from . import axes
 from .queue import ELSEWHERE
 from .trial import TWIN, Trial
 
@@ -138,7 +138,7 @@ class Settings(StudySettings):
                 raise ValueError(f"shared: expected no {name}, which a study varies or does not use, got {value!r}")
         if not self.shared.val_fraction:
             raise ValueError("val_fraction: expected more than 0 for a study, which shows validation accuracies, got 0")
-        self._check_axes()
+        object.__setattr__(self, "axis", axes.checked(self.axis, self.shared))
         self._check_arms()
         if self.alpha_end != type(self).alpha_end and "alpha" not in self.anneal:
             raise ValueError(f"alpha_end: {self.alpha_end!r} has no effect without anneal=alpha")
@@ -147,23 +147,6 @@ class Settings(StudySettings):
                 "match: expected none, peak or area with anneal=width, which sets the half widths, got 'half_width'"
             )
         self.trials()  # whose runs check their settings
-
-    def _check_axes(self) -> None:
-        """Raise ValueError unless each axis is a field of a run that is not set otherwise, with different values."""
-        default = Shared(model=self.shared.model)
-        for name, values in self.axis.items():
-            if name not in AXES:
-                known = f"one of {', '.join(AXES)}"
-                raise ValueError(f"axis: expected {known}, got {name!r}{did_you_mean(name, known)}")
-            if getattr(self.shared, name) != getattr(default, name):
-                raise ValueError(f"axis: expected {name} only here or only by itself, got both")
-            if len(set(values)) < len(values):
-                raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
-        # Equal studies in equal words, on which the report and the trials' names depend.
-        plain = {name: self.axis[name] for name in AXES if name in self.axis}
-        for name in plain.keys() & {*float_fields(Run)}:
-            plain[name] = tuple(float(value) if type(value) is int else value for value in plain[name])
-        object.__setattr__(self, "axis", plain)
 
     def _check_arms(self) -> None:
         """Raise ValueError if a surrogate or an annealing has no arm, or nothing can be selected."""
@@ -225,20 +208,15 @@ class Settings(StudySettings):
             if _anneals(name, anneal)
         ]
         alone = [(*pair, float(identity), "") for pair, identity in product(combined, self.identity)]
-        return alone if len(alone) != 1 else [(*alone[0][:3], variant) for variant in self._along_axes()]
-
-    def _along_axes(self) -> dict[str, dict[str, Any]]:
-        """Return the combinations of the axes' values, by their names."""
-        combined = (dict(zip(self.axis, values, strict=True)) for values in product(*self.axis.values()))
-        return {", ".join(f"{name}={value}" for name, value in own.items()): own for own in combined}
+        return alone if len(alone) != 1 else [(*alone[0][:3], variant) for variant in axes.named(self.axis)]
 
     def places(self) -> list[str]:
         """Return the names of the axes' values at which arms are compared, the empty one if there is no such axis."""
-        return [""] if any(variant for *_, variant in self.arms()) else [*self._along_axes()]
+        return [""] if any(variant for *_, variant in self.arms()) else [*axes.named(self.axis)]
 
     def numbers_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the slope, learning rate, depth and axes' values of a row of the table."""
-        own = self._along_axes()[row["variant"] or row["place"]]
+        own = axes.named(self.axis)[row["variant"] or row["place"]]
         return {name: row[name] for name in ("slope", "lr", "depth")} | own
 
     def trials(self) -> list[Trial]:
@@ -266,7 +244,7 @@ class Settings(StudySettings):
         values = {name: getattr(self.shared, name) for name in SHARED}
         values |= {"dataset": dataset, "data_root": self.root_of(dataset), "hidden": (self.width,) * depth, "lr": lr}
         surrogate, values["anneal"], values["identity"], variant = arm
-        values |= self._along_axes()[variant or place]
+        values |= axes.named(self.axis)[variant or place]
         if values["anneal"] == "alpha":
             values["alpha_end"] = self.alpha_end
         if surrogate == TWIN:

@@ -1,0 +1,43 @@
+"""The axes of a study: fields of a run of which it takes several values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from .._hints import did_you_mean
+from ..configuration import AXES, Run, Shared
+from ..configuration.checking import float_fields
+
+
+def checked(axis: Mapping[str, tuple], shared: Shared) -> dict[str, tuple]:
+    """Return axes in the order of the fields, with numbers in their types, so that equal studies have equal names.
+
+    Raises:
+        ValueError: unless each is a field that can be one, is not set otherwise, and has different values.
+    """
+    default = Shared(model=shared.model)
+    for name, values in axis.items():
+        if name not in AXES:
+            known = f"one of {', '.join(AXES)}"
+            raise ValueError(f"axis: expected {known}, got {name!r}{did_you_mean(name, known)}")
+        if getattr(shared, name) != getattr(default, name):
+            raise ValueError(f"axis: expected {name} only here or only by itself, got both")
+        if len(set(values)) < len(values):
+            raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
+    plain = {name: axis[name] for name in AXES if name in axis}
+    for name in plain.keys() & {*float_fields(Run)}:
+        plain[name] = tuple(float(value) if type(value) is int else value for value in plain[name])
+    return plain
+
+
+def named(axis: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
+    """Return the combinations of the axes' values by their names; of no axes one, the empty name.
+
+    Example:
+        >>> named({"n_time_bins": (5, 10)})
+        {'n_time_bins=5': {'n_time_bins': 5}, 'n_time_bins=10': {'n_time_bins': 10}}
+    """
+    combined = (dict(zip(axis, values, strict=True)) for values in product(*axis.values()))
+    return {", ".join(f"{name}={value}" for name, value in own.items()): own for own in combined}
