@@ -57,6 +57,14 @@ def test_an_empty_database_has_no_study_to_join(tmp_path, database):
     assert not (tmp_path / "a").exists()
 
 
+def test_the_folder_alone_continues_a_shared_study(tmp_path, database):
+    first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=2, **SMALL)
+    assert Study(tmp_path / "a").storage == database and not (tmp_path / "a" / "study.db").exists()
+    assert Study(tmp_path / "a", seeds=3).counts()["waiting"] == 3
+    first.add_missing()
+    assert first.settings.seeds == 3
+
+
 def test_a_refused_machine_can_join_afterwards(tmp_path, database):
     first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=2, **SMALL)
     with pytest.raises(ValueError, match="other settings"):
@@ -135,6 +143,7 @@ def test_the_command_passes_the_launcher_on(tmp_path):
     assert result.exit_code == 2 and result.stderr.splitlines()[-1] == (
         "error: --slurm: expected no options with the launcher local, got timeout_min"
     )
+    assert not (tmp_path / "a").exists()
 
 
 def test_commas_belong_to_the_options_of_jobs(tmp_path, monkeypatch):

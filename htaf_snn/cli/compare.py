@@ -52,7 +52,10 @@ def compare_command(
         Named, Flag, Parameter(help="Options of these jobs, such as timeout_min=60 or slurm_partition=gpu.", **SINGLE)
     ] = {},  # noqa: B006
     storage: Annotated[
-        str | None, Parameter(help="URL of a database shared by several machines; by default a file in the folder.")
+        str | None,
+        Parameter(
+            help="URL of a database shared by several machines; by default that used before, at first a file in the folder."
+        ),
     ] = None,
     out: Annotated[Path, Parameter(help="Folder of the study; an existing study is continued.")] = Path("runs/compare"),
     json: _Json = False,
@@ -64,11 +67,12 @@ def compare_command(
     Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
     same command with more --seeds extends it. Under torchrun all processes share each trial.
     """
-    from ..compare import Settings, Study
+    from ..compare import Settings, Study, launching
     from ..compare import preset as settings_of
     from ..compare.study import check_stackable
 
     settings = ({} if preset is None else settings_of(preset)) | settled({**chosen, **shared})
+    launching.check(launcher, storage or "", slurm)  # before anything is written
     if stack_seeds and settings:
         check_stackable(Settings.of(**settings))  # before anything is written
     study = Study(out, storage=storage, **settings)

@@ -27,8 +27,8 @@ class Study:
 
     Args:
         out: the folder; created if it does not exist. A study in it is continued.
-        storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None for an
-            SQLite file in the folder.
+        storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None for that
+            which the folder was used with before, at first an SQLite file in it.
         **settings: as in `Settings.of`; without any, the study in the folder is continued with its own settings.
 
     Raises:
@@ -49,10 +49,15 @@ class Study:
 
     def __init__(self, out: str | PathLike, *, storage: str | None = None, **settings):
         self.out = Path(out)
+        place = self.out / ".storage"  # so that the folder alone continues a shared study
+        storage = storage or (place.read_text() if place.is_file() else None)
         self.storage = storage or f"sqlite:///{self.out.resolve() / 'study.db'}"
         if storage is not None:
             settings = self._joined(storage, settings)
         self.settings = self._settle(settings)
+        if storage is not None:
+            place.touch(0o600)  # a URL may have a password
+            place.write_text(storage)
         with database_errors(self.storage):
             self.queue = Queue(self.storage, self.out / ".study.lock")
             names = self.settings.trials()[0].config().keys()
