@@ -53,9 +53,7 @@ def compare_command(
     ] = {},  # noqa: B006
     storage: Annotated[
         str | None,
-        Parameter(
-            help="URL of a database shared by several machines; by default that used before, at first a file in the folder."
-        ),
+        Parameter(help="URL of a database that machines share; by default that used before, or a file in the folder."),
     ] = None,
     out: Annotated[Path, Parameter(help="Folder of the study; an existing study is continued.")] = Path("runs/compare"),
     json: _Json = False,
