@@ -212,10 +212,10 @@ def test_a_failed_trial_is_kept_and_the_rest_go_on(tmp_path, monkeypatch):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
     run = trial.run
 
-    def fails_once(config, processes):
+    def fails_once(config, processes, *given):
         if (config.surrogate, config.run.seed) == ("atan", 1):
             raise FloatingPointError("layer 2: NaN gradient behind the surrogate atan")
-        return run(config, processes)
+        return run(config, processes, *given)
 
     monkeypatch.setattr(trial, "run", fails_once)
     study.work()

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import threading
+import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -259,11 +260,18 @@ def versions() -> dict[str, str]:
 def stored_settings(url: str) -> dict[str, Any] | None:
     """Return the settings that a database has, None if it has no study."""
     import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    try:
-        return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
-    except KeyError:  # nothing of that name
-        return None
+    for attempt in range(5):
+        try:
+            return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
+        except KeyError:  # nothing of that name
+            return None
+        except (IntegrityError, ProgrammingError):  # another machine is making the tables
+            if attempt == 4:
+                raise
+            time.sleep(1)
+    return None
 
 
 @contextlib.contextmanager
