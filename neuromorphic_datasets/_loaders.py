@@ -7,7 +7,6 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -433,7 +432,7 @@ class FrameDataset(Dataset):
         shape = (len(self._packed), self._framing.get("n_time_bins", 0), *self.sensor_size[::-1])
         if changed or self._packed.shape is not None or not 0 < math.prod(shape) <= _KEPT_BYTES:
             return None
-        return _kept_frames(self._packed.path, self._packed.identity, shape, tuple(sorted(self._framing.items())))
+        return _kept_frames(self._packed.identity, shape, tuple(sorted(self._framing.items())))
 
     def _events(self, epoch: int, index: int) -> Events:
         """Return the events of one recording, transformed and augmented."""
@@ -478,8 +477,8 @@ class _Kept:
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_frames(path: Path, identity: tuple, shape: tuple[int, ...], framing: tuple) -> _Kept:
-    """Return what is kept of a packed file's frames; of another file of that name nothing is."""
+def _kept_frames(identity: tuple, shape: tuple[int, ...], framing: tuple) -> _Kept:
+    """Return what is kept of the frames of the packed file with that identity."""
     return _Kept(shape)
 
 

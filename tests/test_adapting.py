@@ -2,15 +2,13 @@
 
 # ruff: noqa: F811  (a fixture of another file)
 
-import json
 import math
 from itertools import count
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from studies import one_trial
-from test_training import interrupted, metrics, recordings  # noqa: F401
+from test_training import recordings, resumed_run  # noqa: F401
 from torch import nn
 
 from htaf_snn import HTAF, models, profile, training
@@ -167,18 +165,9 @@ def test_what_is_no_network():
 
 @pytest.mark.parametrize("model", [{}, {"model": "cnn", "hidden": (4,)}])
 def test_an_adapted_run_resumes_exactly(small, tmp_path, model):
-    config = Run(**{**small, **model}, epochs=3)
-    whole = training.train(config, tmp_path / "whole", progress=False)
-    with interrupted(1), pytest.raises(KeyboardInterrupt):
-        training.train(config, tmp_path / "parts", progress=False)
-    parts = training.train(config, tmp_path / "parts", resume=True, progress=False)
-    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    assert {**parts, "seconds": 0, "out": ""} == {**whole, "seconds": 0, "out": ""}
-    first, second = (load_file(tmp_path / name / training.CHECKPOINT) for name in ("whole", "parts"))
-    assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
-    [numbers] = [bytes(value.tolist()) for name, value in first.items() if name.endswith("_extra_state")]
-    assert json.loads(numbers)["alpha"] != 1 and training.read_config(tmp_path / "parts").anneal == "width"
-    assert training.load(tmp_path / "parts").neurons[0].surrogate.alpha == json.loads(numbers)["alpha"]
+    _, numbers = resumed_run(Run(**{**small, **model}, epochs=3), tmp_path)
+    assert numbers["alpha"] != 1 and training.read_config(tmp_path / "parts").anneal == "width"
+    assert training.load(tmp_path / "parts").neurons[0].surrogate.alpha == numbers["alpha"]
 
 
 def test_each_step_has_the_width_of_its_own_batch(small, tmp_path, monkeypatch):

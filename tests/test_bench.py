@@ -10,6 +10,11 @@ import pytest
 import torch
 
 from htaf_snn.bench import packed, sequences
+from htaf_snn.cli._app import app
+
+sys.path.append(str(Path(__file__).parents[1]))  # last, so that the installed package is tested
+
+from benchmarks import gpu
 
 # Large enough for the few numbers saved beside the trace not to count.
 SMALL = ["--steps", "3", "--batch", "2", "--features", "20", "--repeats", "1"]
@@ -152,12 +157,18 @@ def test_bad_packed_arguments_are_one_line(arguments, words):
     assert words in result.stderr
 
 
+@pytest.mark.parametrize("name", gpu.commands("cuda"))
+def test_commands_of_the_gpu_script_have_options_that_exist(name):
+    app.parse_args(gpu.commands("cuda")[name], exit_on_error=False, print_error=False)
+
+
 def test_the_gpu_script_is_rehearsed(tmp_path):
     parts = "card,neurons,networks,tiles"
     command = [sys.executable, "-m", "benchmarks.gpu", str(tmp_path), "--device", "cpu", "--parts", parts]
     process = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     report = json.loads((tmp_path / "gpu.json").read_text())
-    assert report["card"]["copy_gb_s"] > 0 and not any("problem" in part for part in report.values())
+    assert [part["problem"] for part in report.values() if "problem" in part] == []
+    assert report["card"]["copy_gb_s"] > 0
     (first, _) = report["neurons"]["results"]
     ours = [name for name in first["peers"] if name.startswith("hnn.")]
     assert all(first["peers"][name]["both_ms"] > 0 for name in (*ours, "snn.Leaky, stepped", "norse.LIF"))

@@ -100,6 +100,11 @@ def test_halving_needs_one_seed_that_selects(settings):
         Settings.of(budget="halving", **settings)
 
 
+def test_halving_needs_epochs_to_end():
+    with pytest.raises(ValueError, match=r"^budget: 'halving' has no effect with epochs=1"):
+        Settings.of(budget="halving", **SMALL | GRID | {"epochs": 1})
+
+
 def test_a_training_is_ended_after_its_epoch():
     settings = Settings.of(surrogates=["htaf"], seeds=1, epochs=3, width=8, train_fraction=0.1, n_time_bins=3)
     seen = []

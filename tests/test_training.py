@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
+from safetensors.torch import load_file
 
 from htaf_snn import hardening, models, register, surrogate, training, unregister
 from htaf_snn import nn as hnn
@@ -64,6 +65,20 @@ def interrupted(epochs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.loop, "train_epoch", stopped)
         yield
+
+
+def resumed_run(config, folder):
+    """Check that a resumed run equals one that was not interrupted; return its result and its surrogate's numbers."""
+    whole = training.train(config, folder / "whole", progress=False)
+    with interrupted(1), pytest.raises(KeyboardInterrupt):
+        training.train(config, folder / "parts", progress=False)
+    parts = training.train(config, folder / "parts", resume=True, progress=False)
+    assert metrics(folder / "parts") == metrics(folder / "whole")
+    assert {**parts, "seconds": 0, "out": ""} == {**whole, "seconds": 0, "out": ""}
+    first, second = (load_file(folder / name / training.CHECKPOINT) for name in ("whole", "parts"))
+    assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+    [numbers] = [bytes(value.tolist()) for name, value in first.items() if name.endswith("_extra_state")]
+    return whole, json.loads(numbers)
 
 
 @pytest.mark.parametrize(

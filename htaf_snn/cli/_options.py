@@ -88,17 +88,28 @@ def _listed(hint: Any, tokens: Sequence[Token]) -> tuple:
         raise CoercionError(message) from None
 
 
-def _named(_hint: Any, tokens: Sequence[Token]) -> dict[str, tuple]:
-    """Read options such as NAME=1,2, one name each."""
-    found: dict[str, tuple] = {}
+def _pairs(tokens: Sequence[Token], form: str) -> dict[str, str]:
+    """Return the texts by their names of options such as NAME=1,2, one name each."""
+    texts: dict[str, str] = {}
     for token in tokens:
-        name, equals, values = token.value.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not values or name in found:
-            expected = "NAME=A,B with a new name each time" if equals and values else "NAME=A,B"
+        name, _, text = (part.strip() for part in token.value.partition("="))
+        name = name.replace("-", "_")
+        if not text or name in texts:
+            expected = f"{form} with a new name each time" if text else form
             raise CoercionError(f"{token.keyword}: expected {expected}, got {token.value!r}")
-        found[name] = tuple(_plain(name, part) for part in _parted(values))
-    return found
+        texts[name] = text
+    return texts
+
+
+def _named(_hint: Any, tokens: Sequence[Token]) -> dict[str, tuple]:
+    """Read options such as NAME=1,2, whose names are fields of a run."""
+    texts = _pairs(tokens, "NAME=A,B")
+    return {name: tuple(_plain(name, part) for part in _parted(text)) for name, text in texts.items()}
+
+
+def _single(_hint: Any, tokens: Sequence[Token]) -> dict[str, object]:
+    """Read options such as NAME=VALUE; commas belong to the value."""
+    return {name: _plain("", text) for name, text in _pairs(tokens, "NAME=VALUE").items()}
 
 
 def _parted(text: str) -> list[str]:
@@ -108,17 +119,6 @@ def _parted(text: str) -> list[str]:
         depth += (sign == "(") - (sign == ")")
         parts = [*parts, ""] if sign == "," and not depth else [*parts[:-1], parts[-1] + sign]
     return parts
-
-
-def _single(hint: Any, tokens: Sequence[Token]) -> dict[str, object]:
-    """Read options such as NAME=VALUE, one name each; commas belong to the value."""
-    found = {}
-    for token in tokens:
-        name, equals, value = token.value.partition("=")
-        if not equals or not value or name in found:
-            raise CoercionError(f"{token.keyword}: expected NAME=VALUE with a new name each time, got {token.value!r}")
-        found[name.strip()] = _plain("", value)
-    return found
 
 
 def _plain(name: str, text: str) -> object:

@@ -67,10 +67,10 @@ def compare_command(
     """
     from ..compare import Settings, Study, launching
     from ..compare import preset as settings_of
-    from ..compare.study import check_stackable
+    from ..compare.study import check_stackable, storage_of
 
     settings = ({} if preset is None else settings_of(preset)) | settled({**chosen, **shared})
-    launching.check(launcher, storage or "", slurm)  # before anything is written
+    launching.check(launcher, storage_of(out, storage), slurm)  # before anything is written
     if stack_seeds and settings:
         check_stackable(Settings.of(**settings))  # before anything is written
     study = Study(out, storage=storage, **settings)

@@ -125,7 +125,12 @@ def curves(trials: list[dict]) -> Figure:
         for epoch, values in enumerate(zip(*both, strict=True), 1)
     ]
     drawing = drawn(draw, (7, 3), columns=2)
-    return Figure("Learning", f"Validation accuracy after the last epoch: {text}.", drawing, data)
+    return Figure(
+        "Learning",
+        f"Means over all trials of an arm, at any slope and learning rate. Validation accuracy at last: {text}.",
+        drawing,
+        data,
+    )
 
 
 def gradients(trials: list[dict]) -> Figure:
@@ -151,7 +156,12 @@ def gradients(trials: list[dict]) -> Figure:
     over = "time steps at layer 1" if in_time else "layers"
     place = "step" if in_time else "layer"
     data = [{"arm": arm, place: i, "norm": norm} for arm, values in norms.items() for i, norm in enumerate(values, 1)]
-    return Figure("Gradients before training", f"Mean norm over {over}: {text}.", drawn(draw, (7, 3)), data)
+    return Figure(
+        "Gradients before training",
+        f"Means over all trials of an arm. Mean norm over {over}: {text}.",
+        drawn(draw, (7, 3)),
+        data,
+    )
 
 
 def learning_rates(settings: Settings, trials: list[dict]) -> Figure:
@@ -196,10 +206,9 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
     for arm in settings.arms():
         if arm[0] != TWIN:
             own = [row for row in rows if pick(row, ARM) == arm]
-            found = means(settings, own, pair, lambda row: row[column])
-            found = found.reshape(len(settings.slopes), -1)
-            found[np.isnan(found).all(axis=1)] = -np.inf  # a slope without a finished trial
-            best[label(arm)] = np.where(np.isinf(top := np.nanmax(found, axis=1)), np.nan, top)
+            values = means(settings, own, pair, lambda row: row[column])
+            # NaN for a slope without a finished trial, as `numpy.nanmax` warns of.
+            best[label(arm)] = np.fmax.reduce(values.reshape(len(settings.slopes), -1), axis=1)
 
     def draw(axes) -> None:
         for i, (name, values) in enumerate(best.items()):
@@ -219,4 +228,9 @@ def slopes(settings: Settings, rows: list[dict]) -> Figure:
         for name, values in best.items()
         for slope, value in zip(sorted(settings.slopes), values, strict=True)
     ]
-    return Figure("Robustness to the slope", f"Accuracies over slopes: {text}.", drawn(draw, (7, 3)), data)
+    return Figure(
+        "Robustness to the slope",
+        f"Means over data sets, depths and axes. Accuracies over slopes: {text}.",
+        drawn(draw, (7, 3)),
+        data,
+    )

@@ -39,7 +39,11 @@ COLUMNS = {
     "std": Column("±", "standard deviation over seeds"),
     "rank": Column("rank", "mean rank in the setting over the seeds that all of its arms have finished, 1 is best"),
     "difference": Column("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
-    "p_holm": Column("p (Holm)", "of the paired t-test over seeds, after Holm's correction within the setting"),
+    "p_holm": Column(
+        "p (Holm)",
+        "of the paired t-test over seeds, after Holm's correction over the arms of one setting: data set, depth, "
+        "value of the axes and, unless they are selected, slope and learning rate",
+    ),
     "claim": Column("claim", "conclusion at the 5 % level"),
     "low": Column(
         "95 % from", "lower end of the interval of the mean by Student's t on the scale of the log-odds", "intervals"
@@ -265,7 +269,8 @@ def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
 def at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
     """Return in sentences that all arms were best at an end of the slopes or the learning rates tried."""
     found = []
-    own = [row for row in rows if row["surrogate"] != TWIN] if settings.select == "val" else []
+    is_known = settings.select == "val" and settings.budget == "full"  # what was ended might have been better
+    own = [row for row in rows if row["surrogate"] != TWIN] if is_known else []
     for name, words, tried in (("slope", "slope", settings.slopes), ("lr", "learning rate", settings.lrs)):
         for end, what in ((max(tried), "largest"), (min(tried), "smallest")):
             if len(tried) > 1 and own and all(row[name] == end for row in own):

@@ -82,7 +82,7 @@ def _map(settings: Settings, rows: Sequence[dict], pair: tuple[str, str]) -> Fig
 
     best = "; ".join(f"{name} {np.nanmax(own):.3f}" for name, own in zip(panels, maps[quantity], strict=True))
     names, points = [_NAMES.get(name, name) for name in pair], varied(settings)
-    text = f"Highest {quantity}: {best}. Below, 0 is a gradient as large at the first layer as at the last."
+    text = f"Means over all else that varies. Highest {quantity}: {best}. Below, 0 is as large at first as at last."
     data = [
         {"arm": panel, pair[0]: points[pair[0]][i], pair[1]: points[pair[1]][j]}
         | {name: own[k][i, j] for name, own in maps.items()}

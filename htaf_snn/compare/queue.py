@@ -257,21 +257,20 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def stored_settings(url: str) -> dict[str, Any] | None:
+def stored_settings(url: str, attempts: int = 4) -> dict[str, Any] | None:
     """Return the settings that a database has, None if it has no study."""
     import optuna
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    for attempt in range(5):
-        try:
-            return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
-        except KeyError:  # nothing of that name
-            return None
-        except (IntegrityError, ProgrammingError):  # another machine is making the tables
-            if attempt == 4:
-                raise
-            time.sleep(1)
-    return None
+    try:
+        return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
+    except KeyError:  # nothing of that name
+        return None
+    except (IntegrityError, ProgrammingError):  # another machine is making the tables
+        if not attempts:
+            raise
+        time.sleep(1)
+        return stored_settings(url, attempts - 1)
 
 
 @contextlib.contextmanager

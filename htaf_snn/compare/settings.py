@@ -131,6 +131,8 @@ class Settings(StudySettings):
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
         if self.budget == "halving" and self.select_seeds != 1:
             raise ValueError("budget: expected 'full' without select='val' and select_seeds=1, got 'halving'")
+        if self.budget == "halving" and self.shared.epochs == 1:
+            raise ValueError("budget: 'halving' has no effect with epochs=1")
         if TWIN in self.surrogates and spiking:
             raise ValueError(f"surrogates: {TWIN!r}, the floating-point twin, is only for bnn, dhn")
         for name, value in asdict(self.shared).items():

@@ -17,9 +17,15 @@ from .queue import ELSEWHERE, Queue, database_errors, key_of, stored_settings
 from .settings import Settings
 from .trial import Trial
 
-SETTINGS = "study.json"
+SETTINGS, STORAGE = "study.json", ".storage"
 _OWN = {*ELSEWHERE, "seeds"}
 """What can be given alone, for a study that has the rest."""
+
+
+def storage_of(out: Path, storage: str | None) -> str:
+    """Return the URL of a study's database: that given, or that which the folder was used with, or a file in it."""
+    place = out / STORAGE
+    return storage or (place.read_text() if place.is_file() else f"sqlite:///{out.resolve() / 'study.db'}")
 
 
 class Study:
@@ -49,15 +55,15 @@ class Study:
 
     def __init__(self, out: str | PathLike, *, storage: str | None = None, **settings):
         self.out = Path(out)
-        place = self.out / ".storage"  # so that the folder alone continues a shared study
-        storage = storage or (place.read_text() if place.is_file() else None)
-        self.storage = storage or f"sqlite:///{self.out.resolve() / 'study.db'}"
-        if storage is not None:
-            settings = self._joined(storage, settings)
+        own = f"sqlite:///{self.out.resolve() / 'study.db'}"
+        self.storage = storage_of(self.out, storage)
+        if self.storage != own:
+            settings = self._joined(self.storage, settings)
         self.settings = self._settle(settings)
-        if storage is not None:
+        if self.storage != own:
+            place = self.out / STORAGE
             place.touch(0o600)  # a URL may have a password
-            place.write_text(storage)
+            place.write_text(self.storage)
         with database_errors(self.storage):
             self.queue = Queue(self.storage, self.out / ".study.lock")
             names = self.settings.trials()[0].config().keys()

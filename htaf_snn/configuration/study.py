@@ -74,9 +74,9 @@ class StudySettings(Checked):
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
         select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
             Without it, all select.
-        budget: full, or halving, which ends unpromising trainings of the seed that selects early: of each arm only the
-            best third goes on after 1, 3, 9, … epochs. What was ended is in no test. Needs select val and one seed
-            that selects.
+        budget: full, or halving, for the seed that selects: after 1, 3, 9, … epochs a training goes on only if it is
+            among the best third, ties included, of those of its arm that came so far before it. What was ended is in no
+            test. Needs select val and one seed that selects.
     """
 
     # `compare.Settings` replaces None by the defaults of the model.

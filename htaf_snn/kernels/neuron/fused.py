@@ -78,11 +78,10 @@ def _has_other_leaves(output: Tensor, leaf: Tensor) -> bool:
 def _values(named: Mapping[str, float | Tensor]) -> Tensor:
     """Return the hardness and the formula's parameters as the operators take them."""
     # Of all operations with a number the compiler keeps products variable, not the making of tensors.
-    numbers = named.values()
     if not torch.compiler.is_compiling():
-        return torch.tensor([float(number) for number in numbers], dtype=torch.float64, device="cpu")
+        return torch.tensor([float(number) for number in named.values()], dtype=torch.float64, device="cpu")
     one = torch.ones((), dtype=torch.float64, device="cpu")
-    return torch.stack([one * number for number in numbers])
+    return torch.stack([one * number for number in named.values()])
 
 
 class _Rows:
@@ -128,15 +127,12 @@ def _kernel(
     named = zip(definition.prepared, parameters, strict=True)
     learned = tuple(name for name, tensor in named if tensor.requires_grad and torch.is_grad_enabled())
     inside = None if surrogate is None else _in_kernel(surrogate)
-    is_inside = surrogate is None or inside is not None
+    is_given = surrogate is not None and inside is None
     formula, numbers = ("", {"hardness": 1.0}) if inside is None else (inside[0].name, inside[1])
-    if inside is None:
-        is_smooth = surrogate is not None and not surrogate.is_hard()
-    else:
-        is_smooth = isinstance(numbers["hardness"], Tensor) or numbers["hardness"] != 1
-    flags |= {"is_smooth": is_smooth and is_inside, "is_given": not is_inside}
+    is_smooth = isinstance(numbers["hardness"], Tensor) or numbers["hardness"] != 1
+    flags |= {"is_smooth": is_smooth, "is_given": is_given}
     # Smooth spikes of a callable are computed from the potentials again, which must then be exact.
-    flags |= {"is_rounded": save_dtype is not None and not (is_smooth and not is_inside)}
+    flags |= {"is_rounded": save_dtype is not None and (inside is not None or surrogate is None or surrogate.is_hard())}
     kernel = Kernel(
         definition.key, chosen(definition, options), learned, formula, tuple(f for f, holds in flags.items() if holds)
     )
