@@ -47,18 +47,28 @@ def test_settings_with_an_axis_are_read_and_repeated():
         ({"axis": {"n_time_bins": (3, 3)}}, "^axis: expected different values of n_time_bins"),
         ({"axis": {"n_time_bins": ()}}, "^axis: expected fields of a run"),
         ({"axis": {"n_time_bins": 3}}, "^axis: expected fields of a run"),
-        ({"axis": {"n_time_bins": (3, 0)}}, "^n_time_bins: expected an integer of at least 1, got 0"),
+        ({"axis": {"n_time_bins": (3, 0)}}, "^axis: n_time_bins: expected an integer of at least 1, got 0"),
+        ({"axis": {"width": (8, 0)}}, "^axis: width: expected an integer >= 1, got 0"),
+        ({"axis": {"width": (8, 16)}, "width": 32}, "^axis: expected width only here or only by itself"),
+        ({"axis": {"lr": (1e-3, 1e-2)}}, "^axis: expected no lr, which has a setting of its own, lrs"),
+        ({"axis": {"beta": (0.5,)}}, r"got 'beta'; parameters stand with their neuron, such as neuron=leaky\(beta=0.9"),
         (
             {"axis": {"n_time_bins": (3, 5)}, "n_time_bins": 4},
             "^axis: expected n_time_bins only here or only by itself",
         ),
-        ({"axis": {"neuron": ("lif", "liff")}}, "liff"),
+        ({"axis": {"neuron": ("lif", "liff")}}, "^neuron: expected one of .*liff"),
     ],
 )
 def test_wrong_axes(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         Study(tmp_path / "new", **settings)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_width_is_an_axis():
+    settings = Settings.of(surrogates=["htaf", "atan"], axis={"width": (8, 16)}, depths=[1, 2], seeds=1)
+    hidden = [(trial.place, trial.run.hidden) for trial in settings.trials() if trial.surrogate == "htaf"]
+    assert hidden == [("width=8", (8,)), ("width=16", (16,)), ("width=8", (8, 8)), ("width=16", (16, 16))]
 
 
 def test_the_command_takes_several_axes(tmp_path):

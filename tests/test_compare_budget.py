@@ -92,16 +92,30 @@ def test_what_halving_ends_is_chosen_nowhere(tmp_path, scored):
     assert len(scored) == before
 
 
+def test_what_halving_saves_is_told(tmp_path):
+    small = {"surrogates": ["htaf"], "lrs": [1e-2, 1e-3, 1e-4], "train_fraction": 0.1, "width": 8, "epochs": 4}
+    study = Study(tmp_path, **SMALL | small, budget="halving")
+    study.run(workers=1, progress=False)
+    epochs = [entry.found["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"]
+    assert epochs  # the network learns little at the smallest rate
+    text = (
+        f"{len(epochs)} that select were ended early by successive halving, which saved {4 * len(epochs) - sum(epochs)}"
+    )
+    assert text in study.report().read_text()
+
+
 @pytest.mark.parametrize("settings", [
     {}, {"select": "val", **GRID}, {"select": "val", "select_seeds": 2, **GRID},
 ])  # fmt: skip
 def test_halving_needs_one_seed_that_selects(settings):
-    with pytest.raises(ValueError, match=r"^budget: expected 'full' without select='val' and select_seeds=1"):
+    with pytest.raises(ValueError, match=r"^budget: expected full without select=val and select_seeds=1"):
         Settings.of(budget="halving", **settings)
 
 
 def test_halving_needs_epochs_to_end():
-    with pytest.raises(ValueError, match=r"^budget: 'halving' has no effect with epochs=1"):
+    with pytest.raises(
+        ValueError, match=r"^budget: expected full with epochs=1, as nothing is left to end early, got halving"
+    ):
         Settings.of(budget="halving", **SMALL | GRID | {"epochs": 1})
 
 
@@ -125,7 +139,7 @@ def test_presets_are_studies(name):
 def test_options_replace_those_of_a_preset(tmp_path):
     small = ("--epochs", "1", "--seeds", "1", "--select", "none", "--slopes", "1", "--lrs", "1e-3", "--width", "8")
     result = run("compare", "--preset", "neuron", "--out", str(tmp_path / "a"), *small, "--select-seeds", "1")
-    assert result.exit_code == 2 and "--select-seeds: expected None without select='val'" in result.stderr
+    assert result.exit_code == 2 and "--select-seeds: expected none without select=val" in result.stderr
     result = run("compare", "--preset", "depths", "--out", str(tmp_path / "a"))
     assert result.stderr.startswith("error: --preset: expected one of depth, neuron, zenke-vogels-2021, got 'depths'")
     Study(tmp_path / "b", **preset("neuron") | {"seeds": 4})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from htaf_snn.compare import Settings, findings, report
+from htaf_snn.compare import Settings, conclusions, findings, report
 
 
 def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
@@ -36,22 +36,51 @@ def test_the_answer_comes_first():
         _compared("b", "no difference shown", 0.001, slope=2.0),
         _compared("c", "no difference shown", 0.0),
     ]
-    shown, unclear = findings.answer(rows, "htaf")
+    shown, unclear = conclusions.answer(rows, "htaf")
     a, b = "a is better in 2 of 2 settings, by 2.0 to 3.0 points", "b is worse in 1 of 2 settings, by 1.1 points"
     assert shown == f"Beside htaf, {a}; {b}."
     assert unclear == "Not shown to differ: c, which does not prove that they are equal."
-    assert findings.answer(rows[:2], "htaf")[1].startswith("Each arm is shown to differ")
-    assert findings.answer([_compared("a", "too few seeds", 0.1)], "htaf")[0].startswith("Fewer than 3 seeds")
-    assert findings.answer(rows[:1], "htaf")[0] == "There is nothing to compare."
+    assert conclusions.answer(rows[:2], "htaf")[1].startswith("Each arm is shown to differ")
+    assert conclusions.answer([_compared("a", "too few seeds", 0.1)], "htaf")[0].startswith("Fewer than 3 seeds")
+    assert conclusions.answer(rows[:1], "htaf") == ("There is nothing to compare.", "htaf is alone.")
+    missing = [rows[0], _compared("a", "not compared", None)]
+    assert conclusions.answer(missing, "htaf")[1] == "No other arm has finished seeds that htaf has."
+
+
+def test_chance_and_missing_spread_are_told():
+    settings = Settings.of(surrogates=["htaf", "a"], slopes=[1.0, 2.0])
+    figures = {"chance": 0.1, "std": 0.02, "mean": 0.9, "low": 0.8}
+    rows = [_compared(name, "", None, slope) | figures for name in ("htaf", "a") for slope in (1.0, 2.0)]
+    assert conclusions.cautions(settings, rows) == []
+    rows[0] |= {"mean": 0.15, "low": 0.09}
+    rows[2] |= {"mean": 0.1, "low": None, "std": 0.0}
+    rows[3] |= {"mean": 0.1, "low": None, "std": 0.0}
+    assert conclusions.cautions(settings, rows) == [
+        "Not shown to be better than guessing: htaf in 1 of 2 rows; a.",
+        "All seeds have the same accuracy, so there is no interval: a.",
+    ]
+    assert conclusions.cautions(settings, [row | {"chance": None, "std": None} for row in rows]) == []
+
+
+def test_the_correction_is_over_slopes_and_rates_but_not_over_data_sets():
+    rng, cells = np.random.default_rng(0), {}
+    for place in ((data, slope) for data in ("one", "two") for slope in (1.0, 2.0)):
+        for name in ("htaf", "b"):
+            key = (place[0], 2, "", name, "none", 0.0, "", place[1], 1e-3)
+            cells[key] = {seed: {"test_accuracy": 0.5 + rng.uniform(0, 0.3)} for seed in range(5)}
+    comparisons = findings._comparisons(Settings.of(surrogates=["htaf", "atan"]), cells)
+    for data in ("one", "two"):
+        least, _ = sorted((own for key, own in comparisons.items() if key[0] == data), key=lambda own: own.p)
+        assert least.p_holm == pytest.approx(min(1, 2 * least.p))
 
 
 def test_the_ends_of_a_grid_are_told():
     settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], slopes=[1.0], select="val")
     rows = [{"surrogate": name, "slope": 1.0, "lr": 1e-2} for name in ("htaf", "a")]
-    (sentence,) = findings.at_the_ends(settings, rows)
+    (sentence,) = conclusions._at_the_ends(settings, rows)
     assert sentence == "All arms are best at the largest learning rate tried, 0.01; beyond it they may be better."
-    assert findings.at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}]) == []
-    assert findings.at_the_ends(Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2]), rows) == []
+    assert conclusions._at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}]) == []
+    assert conclusions._at_the_ends(Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2]), rows) == []
 
 
 def test_the_best_is_bold_only_where_it_is_shown():

@@ -2,6 +2,7 @@
 
 import sys
 
+import optuna
 import pytest
 from commands import run
 
@@ -55,6 +56,33 @@ def test_an_empty_database_has_no_study_to_join(tmp_path, database):
     with pytest.raises(ValueError, match=r"^storage: expected settings, or a database with a study, got sqlite"):
         Study(tmp_path / "a", storage=database, device="cpu")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_report_writes_nothing_into_the_study(tmp_path, database):
+    settings = {"surrogates": ["htaf", "atan"], "slopes": [0.5, 1.0], "select": "val", "select_seeds": 1}
+    study = Study(tmp_path / "a", storage=database, seeds=2, **settings, **SMALL)
+    study.work()  # without adding the trials of the seed that does not select
+    waiting = Study(tmp_path / "a", read_only=True)
+    assert waiting.counts() == {"waiting": 0, "running": 0, "finished": 4, "failed": 0}
+    study.run(progress=False)
+    Study(tmp_path / "b", storage=database, seeds=3, **settings, **SMALL).work()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    locked = f"sqlite:///file:{tmp_path / 'shared.db'}?mode=ro&uri=true"
+    reading = Study(tmp_path / "a", storage=locked, read_only=True)
+    assert reading.settings.seeds == 3
+    assert reading.report(to=tmp_path / "new" / "report").parent == tmp_path / "new" / "report"
+    with pytest.raises(optuna.exceptions.StorageInternalError):  # the database can indeed not be written
+        reading.queue.keep_settings({})
+    result = run("report", str(tmp_path / "a"), "--to", str(tmp_path / "other"))
+    assert result.exit_code == 0 and "report: " in result.stdout and (tmp_path / "other" / "table.csv").is_file()
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(ValueError, match=r"^read_only: expected a study without new settings, got seeds"):
+        Study(tmp_path / "a", read_only=True, seeds=9)
+
+
+def test_no_url_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^storage: expected a URL such as sqlite:////folder/study.db"):
+        Study(tmp_path / "a", storage="shared.db", surrogates=["htaf"])
 
 
 def test_the_folder_alone_continues_a_shared_study(tmp_path, database):

@@ -176,7 +176,7 @@ def test_a_selection_that_still_runs_has_no_report(tmp_path):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, select_seeds=1, **SELECTING, **SMALL)
     results = [{"config": config.config(), "result": RESULT} for config in study.settings.trials()[:2]]
     with pytest.raises(ValueError, match="expected the trials that select to have ended"):
-        report.write(tmp_path, study.settings, results, [], study.counts())
+        report.write(tmp_path, study.settings, results, [], [], study.counts())
 
 
 def test_trials_of_another_selection_are_left_alone(tmp_path):

@@ -39,7 +39,7 @@ def test_an_accuracy_is_within_0_and_1():
     with pytest.raises(ValueError, match=r"^accuracies: expected numbers within 0 and 1, got \[0\.5, 1\.5\]"):
         statistics.summarise([0.5, 1.5])
     ones = statistics.summarise([1.0, 1.0])
-    assert ones.low == ones.high == 1.0
+    assert ones.mean == 1.0 and np.isnan([ones.low, ones.high]).all()
 
 
 def test_bootstrap_covers_the_mean():
@@ -109,10 +109,15 @@ def test_fewer_than_three_seeds_make_no_claim():
 def test_equal_scores():
     same = statistics.compare_to([0.5, 0.6, 0.7], {"a": [0.5, 0.6, 0.7], "b": [0.6, 0.7, 0.8]})
     assert (same["a"].p, same["a"].effect, same["a"].claim) == (1.0, 0.0, "no difference shown")
-    assert (same["b"].p, same["b"].effect, same["b"].claim) == (0.0, np.inf, "better")
-    assert same["b"].as_dict()["effect"] is None
-    flat = statistics.summarise([0.5, 0.5, 0.5])
-    assert flat.bootstrap_low == flat.bootstrap_high == flat.low == 0.5
+    assert (same["b"].p, same["b"].effect, same["b"].claim) == (0.25, np.inf, "no difference shown")
+    assert [same["b"].as_dict()[name] for name in ("effect", "low", "high")] == [None] * 3
+    base = np.linspace(0.5, 0.6, 6)
+    (six,) = statistics.compare_to(base, {"a": base + 0.1}).values()
+    exact = stats.permutation_test((np.full(6, 0.1),), np.mean, permutation_type="samples").pvalue
+    assert (six.p, six.claim) == (exact, "better")
+    flat = statistics.summarise([0.5, 0.5, 0.5]).as_dict()
+    assert (flat["mean"], flat["std"]) == (0.5, 0.0)
+    assert all(flat[name] is None for name in ("low", "high", "bootstrap_low", "bootstrap_high"))
 
 
 def test_whether_ranks_differ_is_scipys():

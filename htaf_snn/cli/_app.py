@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .. import __version__
 from .._memory import keep_freed
@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     keep_freed()
     try:
         app(arguments, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        words = " ".join(error.unused_tokens or ())
+        fail(f"expected options and their values, several values separated by commas, got also {words}", 2)
     except CycloptsError as error:
         fail(" ".join(str(error).split()), 2)
     except (ValueError, TypeError, OSError, ImportError) as error:

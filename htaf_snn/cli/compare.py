@@ -43,7 +43,11 @@ def compare_command(
     ] = False,
     preset: Annotated[
         str | None,
-        Parameter(help="Settings to start from, which options replace: depth, neuron or zenke-vogels-2021."),
+        Parameter(
+            help="Settings to start from, which options replace: depth, how surrogates cope with 1 to 8 layers; "
+            "neuron, which of six; zenke-vogels-2021, shape, scale and learning rate on random manifolds. The report "
+            "ends with all of them."
+        ),
     ] = None,
     launcher: Annotated[
         Literal["local", "slurm"], Parameter(help="Where the workers run: here, or in jobs of a Slurm cluster.")
@@ -67,12 +71,13 @@ def compare_command(
     """
     from ..compare import Settings, Study, launching
     from ..compare import preset as settings_of
-    from ..compare.study import check_stackable, storage_of
+    from ..compare.stacking import check_all
+    from ..compare.study import storage_of
 
     settings = ({} if preset is None else settings_of(preset)) | settled({**chosen, **shared})
     launching.check(launcher, storage_of(out, storage), slurm)  # before anything is written
     if stack_seeds and settings:
-        check_stackable(Settings.of(**settings))  # before anything is written
+        check_all(Settings.of(**settings).trials())  # before anything is written
     study = Study(out, storage=storage, **settings)
     counts = study.counts()
     if IS_MAIN and (counts["finished"] or counts["failed"]):
@@ -97,22 +102,26 @@ def report_command(
     columns: Annotated[
         tuple[str, ...], Parameter(help="Columns of table.tex, by their names in table.csv.", **LISTED)
     ] = (),
+    to: Annotated[Path | None, Parameter(help="Folder to write into; by default the study's.")] = None,
     json: _Json = False,
 ) -> None:
-    """Write the report of a study's finished trials: report.html, table.csv, .md and .tex, results.json, figures/."""
+    """Write the report of a study's finished trials: report.html, table.csv, .md and .tex, results.json, figures/.
+
+    The study itself, which may be running, is only read.
+    """
     from ..compare import Study
     from ..compare.study import SETTINGS
 
     if not (out / SETTINGS).is_file():
         raise FileNotFoundError(f"{out}: expected the folder of a study, with {SETTINGS}")
-    _report(Study(out, storage=storage), json, columns)
+    _report(Study(out, storage=storage, read_only=True), json, columns, to)
 
 
-def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
-    from ..compare.findings import at_the_ends
+def _report(study: Study, as_json: bool, columns: tuple[str, ...] = (), to: Path | None = None) -> None:
+    from ..compare.conclusions import cautions
     from ..compare.selection import ARM, SETTING, label, pick, place_name
 
-    page, rows = study.report(columns), study.table()
+    page, rows = study.report(columns, to), study.table()
     if as_json:
         print(json_format.dumps(rows, allow_nan=False))
         return
@@ -122,7 +131,7 @@ def _report(study: Study, as_json: bool, columns: tuple[str, ...] = ()) -> None:
         interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
         start = f"{name:<{max(map(len, names))}}  {setting:<{max(map(len, settings))}}"
         print(f"{start}  {row['mean']:.4f}{interval}  {row['claim']}")
-    for sentence in at_the_ends(study.settings, rows):
+    for sentence in cautions(study.settings, rows):
         print(sentence, file=sys.stderr)
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from .._hints import did_you_mean
-from ..configuration import AXES, Run, Shared
+from ..configuration import AXES, Run, Shared, StudySettings, is_count, require
 from ..configuration.checking import float_fields
 
+_OTHERWISE = {"lr": "lrs", "slope": "slopes", "depth": "depths", "surrogate": "surrogates"}
+"""What a study takes several values of by another setting."""
 
-def checked(axis: Mapping[str, tuple], shared: Shared) -> dict[str, tuple]:
+
+def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, tuple]:
     """Return axes in the order of the fields, with numbers in their types, so that equal studies have equal names.
 
     Raises:
-        ValueError: unless each is a field that can be one, is not set otherwise, and has different values.
+        ValueError: unless each is a field that can be one, is not set otherwise, and has different, valid values.
     """
-    default = Shared(model=shared.model)
+    now, default = vars(shared) | {"width": width}, vars(Shared(model=shared.model)) | {"width": StudySettings.width}
     for name, values in axis.items():
+        if name in _OTHERWISE:
+            raise ValueError(f"axis: expected no {name}, which has a setting of its own, {_OTHERWISE[name]}")
         if name not in AXES:
             known = f"one of {', '.join(AXES)}"
-            raise ValueError(f"axis: expected {known}, got {name!r}{did_you_mean(name, known)}")
-        if getattr(shared, name) != getattr(default, name):
+            hint = did_you_mean(name, known) or "; parameters stand with their neuron, such as neuron=leaky(beta=0.9)"
+            raise ValueError(f"axis: expected {known}, got {name!r}{hint}")
+        if now[name] != default[name]:
             raise ValueError(f"axis: expected {name} only here or only by itself, got both")
         if len(set(values)) < len(values):
             raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
+        for value in values:
+            _check(shared, name, value)
     plain = {name: axis[name] for name in AXES if name in axis}
     for name in plain.keys() & {*float_fields(Run)}:
         plain[name] = tuple(float(value) if type(value) is int else value for value in plain[name])
     return plain
+
+
+def _check(shared: Shared, name: str, value: Any) -> None:
+    try:
+        if name == "width":
+            require(name, value, "an integer >= 1", is_count)
+        else:
+            replace(shared, **{name: value})
+    except ValueError as error:
+        raise ValueError(f"axis: {error}") from None
 
 
 def named(axis: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:

@@ -41,10 +41,11 @@ COLUMNS = {
     "difference": Column("difference", "mean accuracy minus the baseline's in the same setting, paired by seed"),
     "p_holm": Column(
         "p (Holm)",
-        "of the paired t-test over seeds, after Holm's correction over the arms of one setting: data set, depth, "
-        "value of the axes and, unless they are selected, slope and learning rate",
+        "of the paired t-test over seeds, after Holm's correction over all comparisons at one data set, depth and "
+        "value of the axes",
     ),
     "claim": Column("claim", "conclusion at the 5 % level"),
+    "chance": Column("chance", "accuracy of guessing, one over the number of classes", "intervals"),
     "low": Column(
         "95 % from", "lower end of the interval of the mean by Student's t on the scale of the log-odds", "intervals"
     ),
@@ -103,8 +104,8 @@ def table(settings: Settings, trials: Sequence[dict]) -> list[dict]:
 
     If the study selects, only those at the slope and learning rate that validation chose for the arm. Accuracies are
     tested against the first arm's of the same data set and depth and, unless selected, slope and learning rate, over
-    the seeds that both have finished, with Holm's correction within that setting. The trials are those of
-    `Study.results`.
+    the seeds that both have finished. Holm's correction covers all slopes and learning rates of a data set, depth and
+    value of the axes. The trials are those of `Study.results`.
 
     Returns:
         Dictionaries with the keys of the table's columns; missing values are None.
@@ -143,17 +144,17 @@ def _cells(trials: Sequence[dict]) -> dict[tuple, dict[int, dict]]:
 def _comparisons(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, statistics.Comparison]:
     """Return each cell's comparison with the first arm of its setting."""
     baseline = settings.arms()[0]
-    comparisons: dict[tuple, statistics.Comparison] = {}
+    families: dict[tuple, dict[tuple, tuple[list[float], list[float]]]] = {}
     for arms in _by_setting(settings, cells):
         base: dict[int, dict] = next((seeds for key, seeds in arms.items() if _arm(key) == baseline), {})
-        pairs: dict[tuple, tuple[list[float], list[float]]] = {}
         for key, seeds in arms.items():
             shared = sorted(set(seeds) & set(base))
             if _arm(key) != baseline and shared:
                 theirs, own = ([results[seed]["test_accuracy"] for seed in shared] for results in (base, seeds))
-                pairs[key] = theirs, own
-        comparisons |= statistics.compare_pairs(pairs)
-    return comparisons
+                place = selection.pick(dict(zip(KEY, key, strict=True)), selection.SETTING)
+                families.setdefault(place, {})[key] = theirs, own
+    compared = [statistics.compare_pairs(pairs) for pairs in families.values()]
+    return {key: comparison for own in compared for key, comparison in own.items()}
 
 
 def _ranks(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, float]:
@@ -200,7 +201,7 @@ def _row(key: tuple, results: list[dict], comparison: statistics.Comparison | No
     names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
     names |= {name: name for name in ("p_holm", "effect", "claim")}
     compared = {"claim": "not compared"} if comparison is None else comparison.as_dict()
-    row |= {column: compared.get(name) for name, column in names.items()}
+    row |= {column: compared.get(name) for name, column in names.items()} | {"chance": first.get("chance")}
     row |= {name: mean(name) for name in ("val_accuracy", "cosine_end", "acs", "energy_nj", "hardening_gap")}
     row |= {name: mean(name) for name in ("spike_rate", "dead", "saturated", *TIMES)}
     row["gradient_ratio"] = float(gradients[0] / gradients[-1]) if gradients[-1] > 0 else None
@@ -245,48 +246,3 @@ def areas(settings: Settings, rows: Sequence[dict]) -> dict[str, float]:
             values = [float(np.mean(of_slope)) for of_slope in means]
             by_arm[selection.label(arm)] = statistics.area_over_slopes(slopes, values)
     return by_arm
-
-
-def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
-    """Return in a sentence each what the table shows of the arms beside the baseline, and what it does not."""
-    compared = [row for row in rows if row["difference"] is not None]
-    if any(row["claim"] == "too few seeds" for row in compared):
-        fewest = statistics.FEWEST_SEEDS
-        return f"Fewer than {fewest} seeds: no claim can be made.", "Means alone say nothing about which arm is better."
-    shown, unclear = [], []
-    for name in dict.fromkeys(_name(row) for row in compared):
-        own = [row for row in compared if _name(row) == name]
-        claims = [_claimed(own, claim) for claim in ("better", "worse")]
-        shown += [f"{name} is {claim}" for claim in claims if claim]
-        unclear += [] if any(claims) else [name]
-    if not compared:
-        return "There is nothing to compare.", f"No arm has finished the seeds that {baseline} has."
-    first = f"Beside {baseline}, {'; '.join(shown)}." if shown else f"No difference from {baseline} is shown."
-    second = f"Not shown to differ: {'; '.join(unclear)}, which does not prove that they are equal."
-    return first, second if unclear else "Each arm is shown to differ at the 5 % level, after Holm's correction."
-
-
-def at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
-    """Return in sentences that all arms were best at an end of the slopes or the learning rates tried."""
-    found = []
-    is_known = settings.select == "val" and settings.budget == "full"  # what was ended might have been better
-    own = [row for row in rows if row["surrogate"] != TWIN] if is_known else []
-    for name, words, tried in (("slope", "slope", settings.slopes), ("lr", "learning rate", settings.lrs)):
-        for end, what in ((max(tried), "largest"), (min(tried), "smallest")):
-            if len(tried) > 1 and own and all(row[name] == end for row in own):
-                found.append(f"All arms are best at the {what} {words} tried, {end:g}; beyond it they may be better.")
-    return found
-
-
-def _name(row: dict) -> str:
-    return selection.label(selection.pick(row, selection.ARM))
-
-
-def _claimed(rows: Sequence[dict], claim: str) -> str:
-    """Return in how many of an arm's settings a claim is shown, and by how many points; nothing for none."""
-    points = sorted(100 * abs(row["difference"]) for row in rows if row["claim"] == claim)
-    if not points:
-        return ""
-    ends = dict.fromkeys(f"{point:.1f}" for point in (points[0], points[-1]))
-    where = f" in {len(points)} of {len(rows)} settings" if len(rows) > 1 else ""
-    return f"{claim}{where}, by {' to '.join(ends)} points"

@@ -66,11 +66,12 @@ class Queue:
     Args:
         url: of the database.
         lock: path of a file that processes of one machine lock; for SQLite, one beside the database.
+        read_only: write nothing, as for a report; the database has to have a study.
 
     Within `database_errors` faults of the database are reported in one line.
     """
 
-    def __init__(self, url: str, lock: Path):
+    def __init__(self, url: str, lock: Path, read_only: bool = False):
         import optuna
 
         file = Path(url.removeprefix("sqlite:///"))
@@ -79,15 +80,20 @@ class Queue:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             timeout = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-            with self._locked():
+            with contextlib.nullcontext() if read_only else self._locked():
                 self._storage = optuna.storages.RDBStorage(
                     url,
                     engine_kwargs=timeout,
                     heartbeat_interval=_HEARTBEAT_S,
                     grace_period=_GRACE_S,
                     heartbeat_stale_trial_callback=_requeue,
+                    skip_compatibility_check=read_only,
+                    skip_table_creation=read_only,
                 )
-                self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
+                if read_only:
+                    self._study = optuna.load_study(storage=self._storage, study_name=_NAME)
+                else:
+                    self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
 
     def _locked(self) -> contextlib.AbstractContextManager:
         from filelock import FileLock
@@ -276,13 +282,16 @@ def stored_settings(url: str, attempts: int = 4) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def database_errors(url: str) -> Iterator[None]:
     """Report a damaged, locked or unreachable database in one line."""
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
         yield
     except ImportError as error:
         remedy = '; pip install "htaf-snn[postgres]"' if url.startswith("postgresql") else ""
         raise OSError(f"storage: the database {url} cannot be used: {error}{remedy}") from error
+    except ArgumentError as error:
+        expected = "a URL such as sqlite:////folder/study.db or postgresql+psycopg://host/name"
+        raise ValueError(f"storage: expected {expected}, got {url!r}") from error
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise OSError(f"storage: the database {url} cannot be used: {reason}") from error

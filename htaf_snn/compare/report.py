@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import _files, _pages, training
 from .._checks import check_choice
 from ..configuration import SHARED, Shared
-from . import figures, findings, selection
+from . import conclusions, figures, findings, selection
 from .drawing import Figure
 from .settings import Settings
 
@@ -23,6 +23,7 @@ def write(
     settings: Settings,
     trials: list[dict],
     failures: list[dict],
+    stopped: list[dict],
     counts: dict[str, int],
     columns: Sequence[str] = (),
 ) -> Path:
@@ -52,7 +53,8 @@ def write(
         "results.json": json.dumps(results, indent=1),
     }
     drawn = figures.all_figures(settings, results)
-    files["report.html"] = as_html(settings, results, drawn, counts)
+    files["report.html"] = as_html(settings, results, drawn, counts, stopped)
+    out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         with _files.replacing(out / name) as temporary:
             temporary.write_text(text)
@@ -140,7 +142,9 @@ def _is_shown_best(row: dict, beside: Sequence[dict]) -> bool:
     return shown and row["mean"] == max(other["mean"] for other in beside)
 
 
-def as_html(settings: Settings, results: dict, drawn: Sequence[Figure], counts: dict[str, int]) -> str:
+def as_html(
+    settings: Settings, results: dict, drawn: Sequence[Figure], counts: dict[str, int], stopped: Sequence[dict]
+) -> str:
     """Return the page."""
     rows = results["table"]
     columns, cells = _lines(rows)
@@ -157,8 +161,9 @@ def as_html(settings: Settings, results: dict, drawn: Sequence[Figure], counts: 
         arms=len(settings.arms()),
         baseline=baseline,
         beside="".join(f", {name}" for name in settings.axis) if settings.places() != [""] else "",
-        answer=findings.answer(rows, baseline),
-        ends=findings.at_the_ends(settings, rows),
+        answer=conclusions.answer(rows, baseline),
+        cautions=conclusions.cautions(settings, rows),
+        saved=sum(one["config"]["epochs"] - one["epoch"] for one in stopped),
         figures=drawn,
         areas=results["areas"],
         failures=results["failures"],

@@ -126,13 +126,13 @@ class Settings(StudySettings):
         for anneal in self.anneal:
             check_choice("anneal", anneal, get_args(AnnealOf))
         if self.select_seeds is not None:
-            allowed = f"None or 1 to {self.seeds}" if self.select == "val" else "None without select='val'"
+            allowed = f"none or 1 to {self.seeds}" if self.select == "val" else "none without select=val"
             valid = self.select == "val" and is_count(self.select_seeds) and self.select_seeds <= self.seeds
             require("select_seeds", self.select_seeds, allowed, lambda _: valid)
         if self.budget == "halving" and self.select_seeds != 1:
-            raise ValueError("budget: expected 'full' without select='val' and select_seeds=1, got 'halving'")
+            raise ValueError("budget: expected full without select=val and select_seeds=1, got halving")
         if self.budget == "halving" and self.shared.epochs == 1:
-            raise ValueError("budget: 'halving' has no effect with epochs=1")
+            raise ValueError("budget: expected full with epochs=1, as nothing is left to end early, got halving")
         if TWIN in self.surrogates and spiking:
             raise ValueError(f"surrogates: {TWIN!r}, the floating-point twin, is only for bnn, dhn")
         for name, value in asdict(self.shared).items():
@@ -140,7 +140,7 @@ class Settings(StudySettings):
                 raise ValueError(f"shared: expected no {name}, which a study varies or does not use, got {value!r}")
         if not self.shared.val_fraction:
             raise ValueError("val_fraction: expected more than 0 for a study, which shows validation accuracies, got 0")
-        object.__setattr__(self, "axis", axes.checked(self.axis, self.shared))
+        object.__setattr__(self, "axis", axes.checked(self.axis, self.shared, self.width))
         self._check_arms()
         if self.alpha_end != type(self).alpha_end and "alpha" not in self.anneal:
             raise ValueError(f"alpha_end: {self.alpha_end!r} has no effect without anneal=alpha")
@@ -161,9 +161,9 @@ class Settings(StudySettings):
             expected = "one with a smooth step, and with an alpha for 'alpha', a width for 'width'"
             raise ValueError(f"surrogates: expected {expected}, for anneal={','.join(self.anneal)}, got {surrogate!r}")
         if self.select == "val" and len(self.slopes) * len(self.lrs) == 1:
-            raise ValueError("select: expected 'none' with one slope and one learning rate, got 'val'")
+            raise ValueError("select: expected none with one slope and one learning rate, got val")
         if self.select == "val" and self.shared.folds is not None:
-            raise ValueError("select: expected 'none' with folds, as one seed trains on what another tests, got 'val'")
+            raise ValueError("select: expected none with folds, as one seed trains on what another tests, got val")
 
     def check(self) -> None:
         """Try every surrogate, and check that the data sets are known.
@@ -244,9 +244,10 @@ class Settings(StudySettings):
         self, seeds: range, dataset: str, arm: Sequence, depth: int, place: str, slope: float, lr: float
     ) -> list[Trial]:
         values = {name: getattr(self.shared, name) for name in SHARED}
-        values |= {"dataset": dataset, "data_root": self.root_of(dataset), "hidden": (self.width,) * depth, "lr": lr}
+        values |= {"dataset": dataset, "data_root": self.root_of(dataset), "lr": lr}
         surrogate, values["anneal"], values["identity"], variant = arm
-        values |= axes.named(self.axis)[variant or place]
+        values |= {"width": self.width} | axes.named(self.axis)[variant or place]
+        values["hidden"] = (values.pop("width"),) * depth
         if values["anneal"] == "alpha":
             values["alpha_end"] = self.alpha_end
         if surrogate == TWIN:

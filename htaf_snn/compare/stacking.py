@@ -24,6 +24,15 @@ class StackingError(ValueError):
     """The networks cannot be trained as one, or not to the end."""
 
 
+def check_all(trials: Sequence[Trial]) -> None:
+    """Raise ValueError if the seeds of a study cannot be trained as one network."""
+    try:
+        for one in trials:
+            check(one)
+    except StackingError as error:
+        raise ValueError(f"stack_seeds: {error}") from None
+
+
 def run(trials: Sequence[Trial]) -> list[dict]:
     """`trial.run` of trials that differ in the seed alone; equal to separate runs within rounding.
 

@@ -16,6 +16,7 @@ FEWEST_SEEDS = 3
 """With fewer seeds no claim is made."""
 
 _RESAMPLES = 9999
+_ROUNDING = 1e-12
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -28,9 +29,9 @@ class Summary:
         mean: their mean.
         std: sample standard deviation; NaN for one seed.
         low, high: 95 % interval of the mean by Student's t on the scale of the log-odds, so that it stays within 0
-            and 1; NaN for one seed.
-        bootstrap_low, bootstrap_high: 95 % interval of the mean by the bias-corrected bootstrap; NaN for fewer than
-            three seeds, and the mean itself if all accuracies are equal.
+            and 1; NaN for one seed, and if all accuracies are equal, as there is no spread to estimate it from.
+        bootstrap_low, bootstrap_high: 95 % interval of the mean by the bias-corrected bootstrap; NaN also for two
+            seeds.
     """
 
     n: int
@@ -67,7 +68,7 @@ def summarise(accuracies: ArrayLike) -> Summary:
         return Summary(1, mean, *[float("nan")] * 5)
     std = float(values.std(ddof=1))
     if np.ptp(values) == 0:
-        return Summary(n, mean, std, mean, mean, mean, mean)
+        return Summary(n, mean, 0.0, *[float("nan")] * 4)
     # The logit's slope at the mean, 1 / (mean (1 - mean)), takes the half width to its scale.
     half = _t_half(values) / (mean * (1 - mean))
     low, high = map(float, special.expit(special.logit(mean) + np.array([-half, half])))
@@ -93,8 +94,9 @@ class Comparison:
 
     Attributes:
         difference: mean of its scores minus the baseline's, paired by seed.
-        low, high: 95 % interval of the difference by Student's t.
-        p: two-sided p-value of the paired t-test.
+        low, high: 95 % interval of the difference by Student's t; NaN for one seed, and if all differences are equal.
+        p: two-sided p-value of the paired t-test; if all n differences are equal, that of the exact test of signs,
+            2 / 2ⁿ, or 1 if they are zero.
         p_holm: the same after Holm's correction for all comparisons together.
         effect: Cohen's d of the paired differences, mean over standard deviation; infinite if all are equal and not 0.
         claim: "better", "worse" or "no difference shown" at 5 % after correction; "too few seeds" below three.
@@ -162,10 +164,14 @@ def _paired_p(differences: np.ndarray) -> float:
 
     if len(differences) < 2:
         return float("nan")
-    # But for rounding, equal differences have no spread, and t would measure the rounding.
-    if np.ptp(differences) <= 1e-12:
-        return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
+    if _is_flat(differences):
+        return 1.0 if abs(differences.mean()) <= _ROUNDING else 2.0 ** (1 - len(differences))
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _is_flat(differences: np.ndarray) -> bool:
+    """Whether differences have no spread but rounding's, which is all that t would measure."""
+    return bool(np.ptp(differences) <= _ROUNDING)
 
 
 def _holm(p: Mapping[Name, float]) -> dict[Name, float]:
@@ -181,15 +187,15 @@ def _holm(p: Mapping[Name, float]) -> dict[Name, float]:
 def _comparison(differences: np.ndarray, p: float, p_holm: float) -> Comparison:
     n, mean, effect = len(differences), float(differences.mean()), float("nan")
     if n > 1:
-        flat = np.ptp(differences) <= 1e-12
-        effect = (np.sign(mean) * np.inf if abs(mean) > 1e-12 else 0.0) if flat else mean / differences.std(ddof=1)
+        flat = np.sign(mean) * np.inf if abs(mean) > _ROUNDING else 0.0
+        effect = flat if _is_flat(differences) else mean / differences.std(ddof=1)
     if n < FEWEST_SEEDS:
         claim = "too few seeds"
     elif p_holm < 0.05:
         claim = "better" if mean > 0 else "worse"
     else:
         claim = "no difference shown"
-    half = _t_half(differences)
+    half = float("nan") if _is_flat(differences) else _t_half(differences)
     return Comparison(mean, mean - half, mean + half, p, p_holm, float(effect), claim)
 
 

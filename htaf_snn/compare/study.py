@@ -20,12 +20,17 @@ from .trial import Trial
 SETTINGS, STORAGE = "study.json", ".storage"
 _OWN = {*ELSEWHERE, "seeds"}
 """What can be given alone, for a study that has the rest."""
+_ALONE = "; without settings the study goes on with its own, in another folder another begins"
 
 
 def storage_of(out: Path, storage: str | None) -> str:
     """Return the URL of a study's database: that given, or that which the folder was used with, or a file in it."""
     place = out / STORAGE
-    return storage or (place.read_text() if place.is_file() else f"sqlite:///{out.resolve() / 'study.db'}")
+    return storage or (place.read_text() if place.is_file() else _own_storage(out))
+
+
+def _own_storage(out: Path) -> str:
+    return f"sqlite:///{out.resolve() / 'study.db'}"
 
 
 class Study:
@@ -35,6 +40,7 @@ class Study:
         out: the folder; created if it does not exist. A study in it is continued.
         storage: URL of a database that several machines share, such as "postgresql+psycopg://host/name"; None for that
             which the folder was used with before, at first an SQLite file in it.
+        read_only: write nothing into the folder and the database, for `report` and the like alone; without settings.
         **settings: as in `Settings.of`; without any, the study in the folder is continued with its own settings.
 
     Raises:
@@ -53,24 +59,33 @@ class Study:
         >>> folder.cleanup()
     """
 
-    def __init__(self, out: str | PathLike, *, storage: str | None = None, **settings):
+    def __init__(self, out: str | PathLike, *, storage: str | None = None, read_only: bool = False, **settings):
         self.out = Path(out)
-        own = f"sqlite:///{self.out.resolve() / 'study.db'}"
         self.storage = storage_of(self.out, storage)
-        if self.storage != own:
-            settings = self._joined(self.storage, settings)
-        self.settings = self._settle(settings)
-        if self.storage != own:
-            place = self.out / STORAGE
-            place.touch(0o600)  # a URL may have a password
-            place.write_text(self.storage)
+        if read_only and settings:
+            raise ValueError(f"read_only: expected a study without new settings, got {', '.join(settings)}")
+        self.settings = Settings.read(self.out / SETTINGS) if read_only else self._prepared(settings)
         with database_errors(self.storage):
-            self.queue = Queue(self.storage, self.out / ".study.lock")
+            self.queue = Queue(self.storage, self.out / ".study.lock", read_only)
             names = self.settings.trials()[0].config().keys()
             if any(entry.config.keys() != names for entry in self.queue.entries().values()):
                 again = report.command(self.settings)
                 raise ValueError(f"{out}: expected a study of this version, got an earlier one's; repeat {again}")
-            self.add_missing()
+            if read_only:
+                self.settings = self._extended()
+                self.wanted = {key_of(one.config()): one for one in self._trials()}
+            else:
+                self.add_missing()
+
+    def _prepared(self, settings: dict) -> Settings:
+        """Return the study's settings, and leave them in the folder with the place of the database."""
+        is_own = self.storage == _own_storage(self.out)
+        settled = self._settle(settings if is_own else self._joined(self.storage, settings))
+        if not is_own:
+            place = self.out / STORAGE
+            place.touch(0o600)  # a URL may have a password
+            place.write_text(self.storage)
+        return settled
 
     def _joined(self, storage: str, values: dict) -> dict:
         """Return the settings of a study in a database with what is of this machine, or `values` if they match.
@@ -106,7 +121,7 @@ class Study:
         settings = Settings.of(**values)
         changed = [] if before is None else settings.changes(before)
         if changed:
-            raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed))
+            raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed) + _ALONE)
         if before is None and self.out.is_dir():
             names = sorted(path.name for path in self.out.iterdir() if not path.name.startswith((".", "study.")))
             if names:
@@ -123,19 +138,25 @@ class Study:
                 return self._settle(values)
         return settings
 
-    def _agree(self) -> None:
-        """Take more seeds from the database's settings, or leave one's own there for the other machines.
+    def _extended(self) -> Settings:
+        """Return the settings with as many seeds as the database's, if these are more.
 
         Raises:
             ValueError: if they are of another study.
         """
         stored = self.queue.settings()
-        if stored is not None:
-            theirs = Settings.of(**stored)
-            extended = replace(self.settings, seeds=max(self.settings.seeds, theirs.seeds))
-            _refuse_changes(self.storage, extended, theirs)
-            if extended != self.settings:
-                self.settings = self._settle(extended.as_dict())
+        if stored is None:
+            return self.settings
+        theirs = Settings.of(**stored)
+        extended = replace(self.settings, seeds=max(self.settings.seeds, theirs.seeds))
+        _refuse_changes(self.storage, extended, theirs)
+        return extended
+
+    def _agree(self) -> None:
+        """Take more seeds from the database's settings, or leave one's own there for the other machines."""
+        stored, extended = self.queue.settings(), self._extended()
+        if extended != self.settings:
+            self.settings = self._settle(extended.as_dict())
         if stored is None or self.settings.seeds > stored["seeds"]:
             self.queue.keep_settings(self.settings.as_dict())
 
@@ -199,7 +220,7 @@ class Study:
         """
         launching.check(launcher, self.storage, slurm)
         if stack_seeds:
-            check_stackable(self.settings)
+            stacking.check_all(self.settings.trials())
         processes = Processes.launched(device_of(self.settings.shared.device).type)
         if processes is not None:
             if stack_seeds or launcher != "local":
@@ -240,16 +261,19 @@ class Study:
         """Return one row per data set, arm, depth and, unless selected, slope and lr; see `findings.table`."""
         return findings.table(self.settings, self.results())
 
-    def report(self, columns: Sequence[str] = ()) -> Path:
+    def report(self, columns: Sequence[str] = (), to: str | PathLike | None = None) -> Path:
         """Write report.html, table.csv, table.md, table.tex, results.json and figures/; return the page's path.
 
         Args:
             columns: of table.tex, by their names in table.csv; without them, those that the page shows at first.
+            to: the folder to write into; by default the study's.
 
         Raises:
             ValueError: if no trial is finished, or there is no such column.
         """
-        return report.write(self.out, self.settings, self.results(), self.failures(), self.counts(), columns)
+        folder = self.out if to is None else Path(to)
+        stopped = self._found("stopped", [*self.wanted.values()], "config", "epoch")
+        return report.write(folder, self.settings, self.results(), self.failures(), stopped, self.counts(), columns)
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""
@@ -270,12 +294,3 @@ def _refuse_changes(storage: str, settings: Settings, theirs: Settings) -> None:
     changed = settings.changes(theirs)
     if changed:
         raise ValueError(f"{storage}: the study in this database has other settings; {'; '.join(changed)}")
-
-
-def check_stackable(settings: Settings) -> None:
-    """Raise ValueError if the seeds of a study cannot be trained as one network."""
-    try:
-        for one in settings.trials():
-            stacking.check(one)
-    except stacking.StackingError as error:
-        raise ValueError(f"stack_seeds: {error}") from None

@@ -91,8 +91,9 @@ def run(
         is_to_end: whether the training is to end early, for an epoch counted from 1 and its validation accuracy.
 
     Returns:
-        {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "curves": the metrics of each epoch; "stretch",
-        "gain": the factors of the surrogate, None for the twin; the fields of `measures.activity` on the test part;
+        {"train_accuracy", "val_accuracy", "test_accuracy", "test_loss"; "chance": one over the number of classes;
+        "curves": the metrics of each epoch; "stretch", "gain": the factors of the surrogate, None for the twin; the
+        fields of `measures.activity` on the test part;
         "gradient_layers", "gradient_steps": gradient norms before training, at the hardness with which it begins,
         "gradient_layers_end": after it;
         "cosine_start", "cosine_end": cosine with the gradient of the reference surrogate before and after training, on
@@ -169,6 +170,7 @@ def finish(prepared: Prepared, curves: list[dict], processes: training.Processes
         "train_accuracy": curves[kept - 1]["train_accuracy"],
         "val_accuracy": curves[kept - 1]["val_accuracy"],
         **tested,
+        "chance": 1 / len(train.dataset.classes),
         **active,
         "curves": [{key: value for key, value in line.items() if key != "seconds"} for line in curves],
         **prepared.measured,

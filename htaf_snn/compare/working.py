@@ -33,7 +33,7 @@ def work_together(study: Study, processes: Processes, progress: bool) -> None:
     from tqdm import tqdm
 
     if study.settings.budget == "halving":
-        raise ValueError("budget: expected 'full' under torchrun, got 'halving'")
+        raise ValueError("budget: expected full under torchrun, got halving")
     signal.signal(signal.SIGTERM, stop)
     bar = tqdm(total=len(study.settings.trials()), unit="trial", disable=not (progress and processes.is_main))
     while True:

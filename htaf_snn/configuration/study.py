@@ -47,8 +47,8 @@ class Shared(Run):
 SHARED = tuple(f.name for f in fields(Shared) if f.name not in (*_VARIED, *_UNUSED))
 """The fields of a run that a study takes as they are."""
 _FIXED = ("model", "data_root", "device", "folds", "val_fraction", "resize", "augment")
-AXES = tuple(name for name in SHARED if name not in _FIXED)
-"""Those of which it can take several values: not those that divide the data, or are lists themselves."""
+AXES = (*(name for name in SHARED if name not in _FIXED), "width")
+"""Those of which it can take several values, not those that divide the data or are lists themselves; and the width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +66,15 @@ class StudySettings(Checked):
         depths: numbers of hidden layers.
         width: neurons per hidden layer.
         lrs: learning rates.
-        axis: other fields of a run with several values each, such as n_time_bins=5,10 or neuron=lif,leaky(beta=0.9).
-            Arms are compared at each of them; if there is one arm alone, they are what is compared, with the first.
+        axis: the width or other fields of a run with several values each, such as n_time_bins=5,10 or
+            neuron=lif,leaky(beta=0.9). Arms are compared at each of them; if there is one arm alone, they are what is
+            compared, with the first.
         match: quantity made equal for all surrogates: none, peak, half_width or area.
         reference: surrogate that the others are matched to, and whose gradients theirs are compared with.
         seeds: number of seeds, 0, 1, …; at least 3 for a claim.
         select: val, to compare each arm at the slope and learning rate that validation chose; or none.
-        select_seeds: seeds that select; the others are trained at the chosen places only, and they alone are compared.
-            Without it, all select.
+        select_seeds: number of seeds that select; the others are trained at the chosen places only, and they alone are
+            compared, as the choice favours those that made it. Without it all select and all are compared.
         budget: full, or halving, for the seed that selects: after 1, 3, 9, … epochs a training goes on only if it is
             among the best third, ties included, of those of its arm that came so far before it. What was ended is in no
             test. Needs select val and one seed that selects.
