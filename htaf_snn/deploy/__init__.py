@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks with packed bits: `pack`, `save`, `load`; and as ONNX files: `export_onnx`.
+"""Trained binary and Heaviside networks with packed bits, and as ONNX files.
 
 Example:
     >>> import torch
@@ -10,8 +10,9 @@ Example:
 """
 
 from . import steps
+from .checking import Check, check
 from .export import export_onnx
 from .network import PackedNetwork, load, save
 from .packing import pack
 
-__all__ = ["PackedNetwork", "export_onnx", "load", "pack", "save", "steps"]
+__all__ = ["Check", "PackedNetwork", "check", "export_onnx", "load", "pack", "save", "steps"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from .._files import replacing
-from .packing import check
+from .packing import require_ready
 
 OPSET = 18
 _CLOSE = 1e-5
@@ -49,7 +49,7 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
         ...     export_onnx(net, f"{folder}/net.onnx", torch.rand(2, 64))["same_class"]
         1.0
     """
-    check(model)
+    require_ready(model)
     try:
         import onnxruntime
         import onnxscript  # noqa: F401

@@ -15,11 +15,14 @@ from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
 from .steps import (
-    FUNCTIONS,
     MODULES,
+    Add,
     BinaryProduct,
+    Cat,
+    Flatten,
     HeavisideProduct,
     MaxPool,
+    Mean,
     Quantize,
     Step,
     Threshold,
@@ -30,8 +33,18 @@ from .steps import (
     rebuilt,
 )
 
-FORMAT, VERSION = "htaf-snn packed network", "3"
-_PACKED: tuple[type[Step], ...] = (BinaryProduct, HeavisideProduct, MaxPool, Quantize, Threshold)
+FORMAT, VERSION = "htaf-snn packed network", "4"
+_PACKED: tuple[type[Step], ...] = (
+    Add,
+    BinaryProduct,
+    Cat,
+    Flatten,
+    HeavisideProduct,
+    MaxPool,
+    Mean,
+    Quantize,
+    Threshold,
+)
 _OWN = {cls.__name__: cls for cls in _PACKED}
 _KNOWN = {cls.__name__ for cls in MODULES}
 
@@ -40,8 +53,7 @@ class PackedNetwork(nn.Module):
     """A network that computes on packed bits, made by `pack` or `load`. It cannot be trained.
 
     Args:
-        steps: each step, a module or the name of a function, with the numbers of the values it takes: 0 is the input, n
-            the result of the n-th step.
+        steps: each step with the numbers of the values it takes: 0 is the input, n the result of the n-th step.
         output: the number of the value that is the network's output.
 
     Shape:
@@ -64,14 +76,13 @@ class PackedNetwork(nn.Module):
         x: expected values within [0, 1], got 2.0 to 2.0; sc
     """
 
-    def __init__(self, steps: Sequence[tuple[str | nn.Module, list[int]]], output: int):
+    def __init__(self, steps: Sequence[tuple[nn.Module, list[int]]], output: int):
         super().__init__()
-        self._functions = {i: step for i, (step, _) in enumerate(steps) if isinstance(step, str)}
         self._inputs, self._output = [list(inputs) for _, inputs in steps], output
         self._last_use = {number: i for i, inputs in enumerate(self._inputs) for number in inputs} | {
             output: len(steps)
         }
-        self.steps = nn.ModuleDict({str(i): step for i, (step, _) in enumerate(steps) if not isinstance(step, str)})
+        self.steps = nn.ModuleList(step for step, _ in steps)
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
@@ -90,20 +101,13 @@ class PackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
-        for i, inputs in enumerate(self._inputs):
-            values[i + 1] = self._run(i, [values[number] for number in inputs])
+        for i, (step, inputs) in enumerate(zip(self.steps, self._inputs, strict=True)):
+            given = [values[number] for number in inputs]
+            values[i + 1] = step(*given) if isinstance(step, Step) else step(as_float(given[0]))
             for number in inputs:
                 if self._last_use[number] == i:
                     values.pop(number, None)
         return as_float(values[self._output])
-
-    def _run(self, i: int, values: list[Value]) -> Value:
-        if i in self._functions:
-            if self._functions[i] == "add":
-                values = [as_float(value) for value in values]
-            return FUNCTIONS[self._functions[i]](*values)
-        step = self.steps[str(i)]
-        return step(*values) if isinstance(step, Step) else step(as_float(values[0]))
 
 
 def save(network: PackedNetwork, path: str | PathLike) -> None:
@@ -134,11 +138,7 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
     tensors: dict[str, Tensor] = {}
     steps: list[dict[str, object]] = []
-    for i, inputs in enumerate(network._inputs):
-        if i in network._functions:
-            steps.append({"step": network._functions[i], "inputs": inputs})
-            continue
-        step = network.steps[str(i)]
+    for i, (step, inputs) in enumerate(zip(network.steps, network._inputs, strict=True)):
         if isinstance(step, Step):
             state, arguments = step.tensors(), step.options()
         else:
@@ -208,10 +208,8 @@ def _check_order(structure: dict) -> None:
             raise ValueError(f"step {end}: expected the number of an earlier value, got {number!r}")
 
 
-def _step(i: int, entry: dict, tensors: dict[str, Tensor]) -> str | nn.Module:
+def _step(i: int, entry: dict, tensors: dict[str, Tensor]) -> nn.Module:
     kind, prefix = entry["step"], f"{i}."
-    if kind in FUNCTIONS:
-        return kind
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if kind in _KNOWN:
         return rebuilt(kind, entry["options"], state)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,6 +16,7 @@ from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
 from . import steps
+from .functions import as_modules
 from .network import PackedNetwork
 
 _Convolution = hnn.BinaryConv2d | hnn.HeavisideConv2d
@@ -23,8 +24,13 @@ _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
 _Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d
 _Product = _Binary | _Heaviside
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_LAYERS = (*get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, hnn.QuantizeInput, *steps.MODULES)
-_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_LAYERS = (
+    *get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, steps.Flatten, steps.Mean, hnn.QuantizeInput,
+    *steps.MODULES,
+)  # fmt: skip
+_MONOTONE = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 _INPUT_LEVELS = (0, 255)
 
 
@@ -34,10 +40,12 @@ def pack(model: nn.Module) -> PackedNetwork:
     Hidden bits equal the network's own bit for bit, where sums are exact (they are in float32, not under autocast):
     BatchNorm, scales, biases and shifts between two packed layers become one integer threshold per output, found with
     the network's own modules. Layers that are not binary stay in floating point; a `torch.nn.MaxPool2d` of bits is
-    their OR. The packed network shares no tensors with the model.
+    their OR. The packed network shares no tensors with the model. `check` says before a training what can be packed.
 
     Args:
-        model: a network in eval mode, on the CPU, in float32, of modules and additions that `torch.fx` can trace.
+        model: a network in eval mode, on the CPU, in float32, that `torch.fx` can trace; of modules, functions such as
+            `torch.nn.functional.relu` that compute what a module does, additions, concatenations of features, means,
+            and views of all of a sample's values.
 
     Returns:
         A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm
@@ -54,27 +62,12 @@ def pack(model: nn.Module) -> PackedNetwork:
         >>> pack(net)(torch.rand(2, 64)).shape
         torch.Size([2, 10])
     """
-    check(model)
-    try:
-        graph = traced(model)
-    except Exception as error:  # tracing runs the model's own code
-        raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if has_hooks(model):
-        raise ValueError("model: cannot be packed: hooks would be lost; remove them first")
-    for node in graph.nodes:
-        if node.op == "call_module":
-            _check_layer(node.target, modules[node.target])
-    for node, user in changed_in_place(graph, modules):
-        name = node.target if node.op == "call_module" else node.name
-        raise ValueError(
-            f"{name}: cannot be packed: it changes the input of {user.name} in place; expected inplace=False"
-        )
+    require_ready(model)
     with torch.no_grad():
-        return _Packing(modules, graph).network()
+        return Packing(model).network()
 
 
-def check(model: nn.Module) -> None:
+def require_ready(model: nn.Module) -> None:
     """Raise TypeError or ValueError unless the model is in eval mode, on the CPU, in float32, without NaN."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a module, got {model!r}")
@@ -109,51 +102,90 @@ def _check_layer(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name}: cannot be packed: {reason}")
 
 
-class _Packing:
-    """One pass over a graph; each value has the number of the step that computes it, the input is 0."""
+class Packing:
+    """One pass over a model's graph; each value has the number of the step that computes it, the input is 0.
 
-    def __init__(self, modules: dict[str, nn.Module], graph: fx.Graph):
-        self._modules, self._graph = modules, graph
-        self._steps: list[tuple[str | nn.Module, list[int]]] = []
+    Raises:
+        ValueError: if the model cannot be traced, has hooks, or changes in place what it uses again.
+    """
+
+    def __init__(self, model: nn.Module):
+        try:
+            self.graph = traced(model)
+        except Exception as error:  # tracing runs the model's own code
+            raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        if has_hooks(model):
+            raise ValueError("model: cannot be packed: hooks would be lost; remove them first")
+        self._reasons = as_modules(self.graph, self.modules)
+        for node, user in changed_in_place(self.graph, self.modules, (*VIEWS, nn.Flatten, steps.Flatten)):
+            name = node.target if node.op == "call_module" else node.name
+            raise ValueError(
+                f"{name}: cannot be packed: it changes the input of {user.name} in place; expected inplace=False"
+            )
+        self._steps: list[tuple[nn.Module, list[int]]] = []
         self._numbers: dict[fx.Node, int] = {}
         self._levels: dict[fx.Node, tuple[int, int]] = {}
         self._folded: set[fx.Node] = set()
 
     def network(self) -> PackedNetwork:
-        for node in self._graph.nodes:
-            if node.op == "placeholder":
-                if self._numbers:
-                    raise ValueError(f"{node.target}: expected a network with one input")
-                self._numbers[node] = 0
-            elif node.op == "output":
+        for node in self.graph.nodes:
+            if node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
                     raise ValueError("model: expected one tensor as its output")
                 return PackedNetwork(self._steps, self._numbers[node.args[0]])
-            elif node not in self._folded:
-                self._add(node)
+            self.add(node)
         raise ValueError("model: expected an output, got none")
 
-    def _add(self, node: fx.Node) -> None:
-        if node.op == "call_module":
-            self._add_module(node, str(node.target), self._modules[str(node.target)])
-        elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
-            self._append(node, "add")
-        else:
-            dimensions = dict(zip(("start_dim", "end_dim"), node.args[1:], strict=False)) | dict(node.kwargs)
-            from_first = (dimensions.get("start_dim", 0), dimensions.get("end_dim", -1)) == (1, -1)
-            if node.target not in (torch.flatten, "flatten") or not from_first:
-                expected = "modules, additions and flatten(1)"
-                raise ValueError(f"{node.name}: {node.target} cannot be packed; expected {expected}")
-            self._append(node, "flatten")
+    def add(self, node: fx.Node) -> None:
+        """Add the step of a node, unless it is folded into an earlier one.
 
-    def _append(self, node: fx.Node, step: str | nn.Module, last: fx.Node | None = None) -> None:
+        Raises:
+            ValueError: if it cannot be packed.
+        """
+        if node in self._reasons:
+            raise ValueError(self._reasons[node])
+        if node.op == "placeholder":
+            if self._numbers:
+                raise ValueError(f"{node.target}: expected a network with one input")
+            self._numbers[node] = 0
+        elif node.op == "call_module":
+            _check_layer(str(node.target), self.modules[str(node.target)])
+            if node not in self._folded:
+                self._add_module(node, str(node.target), self.modules[str(node.target)])
+        elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
+            self._append(node, steps.Add(), sources=cast(Sequence[fx.Node], node.args))
+        elif node.target in _CONCATENATIONS and (dict(node.kwargs).get("dim") or node.args[1:]) in (1, (1,)):
+            sources = cast(Sequence[fx.Node], node.args[0])
+            known = {self._levels.get(source) for source in sources}
+            levels = known.pop() if len(known) == 1 and known != {_INPUT_LEVELS} else None
+            self._append(node, steps.Cat(levels), sources=sources)
+            if levels is not None:
+                self._levels[node] = levels
+        else:
+            expected = "modules, functions that a module computes, additions, concatenations along 1, means and views"
+            raise ValueError(f"{node.name}: {node.target} cannot be packed; expected {expected}")
+
+    def add_nothing(self, node: fx.Node) -> None:
+        """Go on after a node that cannot be packed, as if it did nothing."""
+        self._numbers[node] = self._numbers[node.all_input_nodes[0]] if node.all_input_nodes else 0
+        module = self.modules.get(str(node.target))
+        if isinstance(module, hnn.BinaryActivation):
+            self._levels[node] = module.levels
+
+    def is_in_bits(self, node: fx.Node) -> bool:
+        """Whether a node that was added, or its successor that it is folded into, computes on bits."""
+        if node in self._folded or node not in self._numbers:
+            return True
+        number = self._numbers[node]
+        return number > 0 and isinstance(self._steps[number - 1][0], steps.ON_BITS)
+
+    def _append(
+        self, node: fx.Node, step: nn.Module, last: fx.Node | None = None, sources: Sequence[fx.Node] | None = None
+    ) -> None:
         """Add a step for a node and those folded into it, up to the last."""
-        inputs = [self._numbers[source] for source in node.all_input_nodes]
-        self._steps.append((step, inputs * (len(node.args) if step == "add" and len(inputs) == 1 else 1)))
+        self._steps.append((step, [self._numbers[source] for source in sources or node.all_input_nodes]))
         self._numbers[last or node] = len(self._steps)
-        source = node.all_input_nodes[0]
-        if step == "flatten" and source in self._levels:
-            self._levels[node] = self._levels[source]
 
     def _add_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
         source = node.all_input_nodes[0]
@@ -162,8 +194,12 @@ class _Packing:
             self._numbers[node] = self._numbers[source]
             if levels is not None:
                 self._levels[node] = levels
-        elif isinstance(module, nn.Flatten):
-            self._append(node, "flatten")
+        elif isinstance(module, (nn.Flatten, steps.Flatten)):
+            self._append(node, steps.Flatten() if isinstance(module, nn.Flatten) else module)
+            if levels is not None:
+                self._levels[node] = levels
+        elif isinstance(module, steps.Mean):
+            self._append(node, module)
         elif isinstance(module, hnn.QuantizeInput):
             self._append(node, steps.Quantize(module.low, module.high))
             self._levels[node] = _INPUT_LEVELS
@@ -206,7 +242,7 @@ class _Packing:
         signs, thresholds = _thresholds(_firing(module, chain, unit), len(weight), bound)
         weight = weight * signs.view(-1, *[1] * (weight.ndim - 1)).to(weight.dtype)
         out_levels = self._levels[activation]
-        batched = any(isinstance(layer, _NORMS) or getattr(layer, "shift", None) is not None for layer in chain)
+        batched = any(_has_channels(layer) for layer in chain)
         step = product(
             weight, in_levels, batched=batched, thresholds=thresholds, out_levels=out_levels, where=_where(module)
         )
@@ -218,7 +254,7 @@ class _Packing:
         nodes: list[fx.Node] = []
         while len(node.users) == 1:
             node = next(iter(node.users))
-            module = self._modules[str(node.target)] if node.op == "call_module" else None
+            module = self.modules[str(node.target)] if node.op == "call_module" else None
             if module is None or not _acts_per_output(module, product):
                 break
             chain.append(module)
@@ -236,7 +272,27 @@ def _acts_per_output(module: nn.Module, product: _Product) -> bool:
     if isinstance(module, hnn.BinaryActivation):
         return module.shift is None or len(module.shift) == outputs
     norm = nn.BatchNorm2d if isinstance(product, _Convolution) else nn.BatchNorm1d
-    return isinstance(module, VIEWS) or (isinstance(module, norm) and module.num_features == outputs)
+    if isinstance(module, norm):
+        return module.num_features == outputs and module.running_mean is not None
+    return isinstance(module, VIEWS) or _is_monotone(module, outputs)
+
+
+def _is_monotone(module: nn.Module, outputs: int) -> bool:
+    """Return whether a module is an activation that never falls, so that the outputs fire above one sum or below it."""
+    if isinstance(module, nn.LeakyReLU):
+        return module.negative_slope >= 0
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters in (1, outputs) and bool((module.weight >= 0).all())
+    if isinstance(module, hnn.RPReLU):
+        return len(module.slope) == outputs and bool((module.slope >= 0).all())
+    return isinstance(module, _MONOTONE)
+
+
+def _has_channels(module: nn.Module) -> bool:
+    """Return whether a module treats channels apart, for which it needs a batch of them."""
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    return isinstance(module, (*_NORMS, hnn.RPReLU)) or getattr(module, "shift", None) is not None
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:

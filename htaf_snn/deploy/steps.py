@@ -9,7 +9,7 @@ import inspect
 import json
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -82,13 +82,6 @@ def _along(value: Bits, axis: int) -> Bits:
     return value if value.axis == axis else _packed(as_float(value), value.levels, axis)
 
 
-def flatten(value: Value) -> Value:
-    """Flatten all dimensions but the first."""
-    if not isinstance(value, Bits):
-        return value.flatten(1)
-    return value if value.words.ndim == 2 else _packed(as_float(value).flatten(1), value.levels, -1)
-
-
 class Step(nn.Module):
     """A step that computes on packed values."""
 
@@ -99,6 +92,76 @@ class Step(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors to save."""
         return self.state_dict()
+
+
+class Add(Step):
+    """The sum of two values."""
+
+    def forward(self, first: Value, second: Value) -> Tensor:
+        return as_float(first) + as_float(second)
+
+
+class Cat(Step):
+    """Values one after another along features or channels.
+
+    Args:
+        levels: those of all values, which are then packed; None for float32.
+    """
+
+    def __init__(self, levels: Sequence[int] | None):
+        super().__init__()
+        self.levels = None if levels is None else pair(levels)
+
+    def options(self) -> dict[str, object]:
+        return {"levels": self.levels}
+
+    def forward(self, *values: Value) -> Value:
+        x = torch.cat([as_float(value) for value in values], 1)
+        return x if self.levels is None else _packed(x, self.levels, -3 if x.ndim == 4 else -1)
+
+
+class Flatten(Step):
+    """All dimensions but the first as one.
+
+    Args:
+        features: their number, for which others are refused; None for any.
+    """
+
+    def __init__(self, features: int | None = None):
+        super().__init__()
+        self.features = features
+
+    def options(self) -> dict[str, object]:
+        return {"features": self.features}
+
+    def forward(self, value: Value) -> Value:
+        if self.features is not None and math.prod(value.shape[1:]) != self.features:
+            raise ValueError(f"x: expected {self.features} values per sample at a view, got {tuple(value.shape)}")
+        if not isinstance(value, Bits):
+            return value.flatten(1)
+        return value if value.words.ndim == 2 else _packed(as_float(value).flatten(1), value.levels, -1)
+
+
+class Mean(Step):
+    """The mean over dimensions.
+
+    Args:
+        dims: one or several, not the first.
+        keepdim: whether they stay, with length 1.
+    """
+
+    def __init__(self, dims: Pair, keepdim: bool):
+        super().__init__()
+        self.dims, self.keepdim = [dims] if isinstance(dims, int) else list(dims), keepdim
+
+    def options(self) -> dict[str, object]:
+        return {"dims": self.dims, "keepdim": self.keepdim}
+
+    def forward(self, value: Value) -> Tensor:
+        x = as_float(value)
+        if any(dim % x.ndim == 0 for dim in self.dims):
+            raise ValueError(f"x: expected more dimensions for a mean over {self.dims}, got {tuple(x.shape)}")
+        return x.mean(self.dims, self.keepdim)
 
 
 class Quantize(Step):
@@ -382,6 +445,8 @@ def _rows(weight: Tensor) -> Tensor:
     return torch.nn.functional.pad(taps, (0, 0, 0, -taps.shape[1] % 64)).flatten(0, 1).contiguous()
 
 
+ON_BITS = (BinaryProduct, HeavisideProduct, MaxPool, Threshold)
+"""The steps whose inputs or results are bits; the others pass values on or compute in floating point."""
 # Modules that stay as they are.
 MODULES: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -389,19 +454,30 @@ MODULES: tuple[type[nn.Module], ...] = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
     nn.ReLU,
+    nn.ReLU6,
     nn.PReLU,
+    nn.LeakyReLU,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Softmax,
+    nn.LogSoftmax,
     nn.MaxPool2d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
     hnn.RPReLU,
 )
 _KNOWN = {cls.__name__: cls for cls in MODULES}
-FUNCTIONS: dict[str, Callable[..., Value]] = {"add": operator.add, "flatten": flatten}
 
 
 def _names(cls: type[nn.Module]) -> set[str]:
-    """Return the arguments of a module's constructor, except device and dtype."""
-    return {*inspect.signature(cls).parameters} - {"device", "dtype"}
+    """Return the arguments of a module's constructor that it keeps."""
+    named = (p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
+    return {*named} - {"device", "dtype", "min_value", "max_value"}
 
 
 def options(module: nn.Module, cls: type[nn.Module] | None = None) -> dict[str, object]:

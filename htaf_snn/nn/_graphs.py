@@ -17,7 +17,7 @@ _LEAVES = (
     BinaryActivation, BinaryConv2d, BinaryLinear, EventLinear, HeavisideConv2d, HeavisideLinear, QuantizeInput, RPReLU,
 )  # fmt: skip
 # Modules whose output in eval mode is a view of their input.
-VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 class _Tracer(fx.Tracer):
@@ -54,14 +54,21 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def changed_in_place(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Yield each in-place operation that changes a value used again later, with that later use."""
+def changed_in_place(
+    graph: fx.Graph, modules: Mapping[str, nn.Module], views: tuple[type[nn.Module], ...] = (*VIEWS, nn.Flatten)
+) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Yield each in-place operation that changes a value used again later, with that later use.
+
+    The results of `views` share the memory of their inputs.
+    """
     places = {node: place for place, node in enumerate(graph.nodes)}
     memory: dict[fx.Node, fx.Node] = {}  # from a node to the one whose memory it shares
     for node in graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
-        in_place = node.target is operator.iadd or (getattr(module, "inplace", False) and not isinstance(module, VIEWS))
-        is_view = isinstance(module, (*VIEWS, nn.Flatten)) or node.target in (torch.flatten, "flatten")
+        in_place = node.target in (operator.iadd, "add_") or (
+            getattr(module, "inplace", False) and not isinstance(module, VIEWS)
+        )
+        is_view = isinstance(module, views) or node.target in (torch.flatten, "flatten")
         if not node.all_input_nodes or not (in_place or is_view):
             continue
         source = node.all_input_nodes[0]
