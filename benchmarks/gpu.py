@@ -183,9 +183,13 @@ def _replayed_passes(device: str, steps: int) -> Report:
     x = normal(steps, 1, 131_072 if device == "cuda" else 64, device=device).requires_grad_()
     grad = torch.ones_like(x)
     for name in ("hnn.Leaky, ATan", "hnn.Leaky, bfloat16", "SpikingJelly"):
-        module = made[name]().to(device)
-        times[name] = attempt(partial(_replayed, device, lambda m=module: torch.autograd.grad(m(x), x, grad)))
+        times[name] = attempt(partial(_replayed_pass, device, made[name], x, grad))
     return {"steps": steps, "neurons": x.shape[-1], "peers": times}
+
+
+def _replayed_pass(device: str, make: Callable, x: Tensor, grad: Tensor) -> Report:
+    module = make().to(device)
+    return _replayed(device, lambda: torch.autograd.grad(module(x), x, grad))
 
 
 def _interleaved(device: str, steps: int, size: int, dtype: torch.dtype) -> Report:

@@ -275,7 +275,10 @@ def twice_in_place(net, x):
             lambda: Forward(twice_in_place, activation=hnn.BinaryActivation(), relu=nn.ReLU(inplace=True)).eval(),
             "^relu: cannot be packed: it changes the input of add in place",
         ),
-        (lambda: Forward(lambda net, x: torch.flatten(x, end_dim=1)).eval(), r"^flatten: expected Flatten\(1\), got Flatten\(start_dim=0, end_dim=1\)"),
+        (
+            lambda: Forward(lambda net, x: torch.flatten(x, end_dim=1)).eval(),
+            r"^flatten: expected Flatten\(1\), got Flatten\(start_dim=0, end_dim=1\)",
+        ),
     ],
 )
 def test_a_layer_that_would_change_is_refused(make, message):

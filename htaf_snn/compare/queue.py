@@ -13,17 +13,18 @@ import math
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .versions import versions
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
 STATES = {
     "WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed", "PRUNED": "stopped",
 }  # fmt: skip
@@ -90,6 +91,7 @@ class Queue:
                     skip_compatibility_check=read_only,
                     skip_table_creation=read_only,
                 )
+                weakref.finalize(self, _close, self._storage)
                 if read_only:
                     self._study = optuna.load_study(storage=self._storage, study_name=_NAME)
                 else:
@@ -238,6 +240,12 @@ class Queue:
             thread.join()
 
 
+def _close(storage: optuna.storages.RDBStorage) -> None:
+    """Close the connections to a database."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _without_seed(entry: Entry) -> str:
     return key_of(entry.config | {"seed": 0, "fold": None})
 
@@ -254,22 +262,15 @@ def _requeue(study: optuna.Study, frozen: FrozenTrial) -> None:
     _add(study, frozen.user_attrs["config"])
 
 
-def versions() -> dict[str, str]:
-    """Return the installed versions of the packages that results depend on."""
-    installed = {}
-    for package in PACKAGES:
-        with contextlib.suppress(ImportError):
-            installed[package] = version(package)
-    return installed
-
-
 def stored_settings(url: str, attempts: int = 4) -> dict[str, Any] | None:
     """Return the settings that a database has, None if it has no study."""
     import optuna
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+    storage = None
     try:
-        return optuna.load_study(study_name=_NAME, storage=url).user_attrs.get("settings")
+        storage = optuna.storages.RDBStorage(url)
+        return optuna.load_study(study_name=_NAME, storage=storage).user_attrs.get("settings")
     except KeyError:  # nothing of that name
         return None
     except (IntegrityError, ProgrammingError):  # another machine is making the tables
@@ -277,6 +278,9 @@ def stored_settings(url: str, attempts: int = 4) -> dict[str, Any] | None:
             raise
         time.sleep(1)
         return stored_settings(url, attempts - 1)
+    finally:
+        if storage is not None:
+            _close(storage)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks with packed bits, and as ONNX files.
+"""Trained binary and Heaviside networks with packed bits, and as C and ONNX files.
 
 Example:
     >>> import torch
@@ -10,9 +10,10 @@ Example:
 """
 
 from . import steps
+from .c_source import export_c
 from .checking import Check, check
 from .export import export_onnx
 from .network import PackedNetwork, load, save
 from .packing import pack
 
-__all__ = ["Check", "PackedNetwork", "check", "export_onnx", "load", "pack", "save", "steps"]
+__all__ = ["Check", "PackedNetwork", "check", "export_c", "export_onnx", "load", "pack", "save", "steps"]

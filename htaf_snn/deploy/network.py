@@ -56,6 +56,11 @@ class PackedNetwork(nn.Module):
         steps: each step with the numbers of the values it takes: 0 is the input, n the result of the n-th step.
         output: the number of the value that is the network's output.
 
+    Attributes:
+        steps: the modules.
+        inputs: the numbers of the values that each takes.
+        output: as the argument.
+
     Shape:
         Images or features (B, …), floating-point, to class scores (B, n_classes), float32.
 
@@ -78,10 +83,8 @@ class PackedNetwork(nn.Module):
 
     def __init__(self, steps: Sequence[tuple[nn.Module, list[int]]], output: int):
         super().__init__()
-        self._inputs, self._output = [list(inputs) for _, inputs in steps], output
-        self._last_use = {number: i for i, inputs in enumerate(self._inputs) for number in inputs} | {
-            output: len(steps)
-        }
+        self.inputs, self.output = [list(inputs) for _, inputs in steps], output
+        self._last_use = {number: i for i, inputs in enumerate(self.inputs) for number in inputs} | {output: len(steps)}
         self.steps = nn.ModuleList(step for step, _ in steps)
         self.eval()
 
@@ -97,17 +100,32 @@ class PackedNetwork(nn.Module):
             raise ValueError(f"dtype: expected float32, in which the packed network equals its model, got {got}")
         return super()._apply(fn, recurse)
 
+    def used_after(self, i: int) -> set[int]:
+        """Return the numbers of the values that steps after the i-th take, and of the output."""
+        return {number for number, last in self._last_use.items() if last > i}
+
+    @torch.no_grad()
+    def values(self, x: Tensor) -> list[Value]:
+        """Return the input and the result of every step."""
+        values: list[Value] = [x.float()]
+        for step, inputs in zip(self.steps, self.inputs, strict=True):
+            values.append(_result(step, [values[number] for number in inputs]))
+        return values
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
-        for i, (step, inputs) in enumerate(zip(self.steps, self._inputs, strict=True)):
-            given = [values[number] for number in inputs]
-            values[i + 1] = step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+        for i, (step, inputs) in enumerate(zip(self.steps, self.inputs, strict=True)):
+            values[i + 1] = _result(step, [values[number] for number in inputs])
             for number in inputs:
                 if self._last_use[number] == i:
                     values.pop(number, None)
-        return as_float(values[self._output])
+        return as_float(values[self.output])
+
+
+def _result(step: nn.Module, given: list[Value]) -> Value:
+    return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
 
 
 def save(network: PackedNetwork, path: str | PathLike) -> None:
@@ -138,14 +156,14 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
     tensors: dict[str, Tensor] = {}
     steps: list[dict[str, object]] = []
-    for i, (step, inputs) in enumerate(zip(network.steps, network._inputs, strict=True)):
+    for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
         if isinstance(step, Step):
             state, arguments = step.tensors(), step.options()
         else:
             state, arguments = step.state_dict(), options(step)
         tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
         steps.append({"step": type(step).__name__, "inputs": inputs, "options": arguments})
-    structure = json.dumps({"steps": steps, "output": network._output})
+    structure = json.dumps({"steps": steps, "output": network.output})
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"format": FORMAT, "version": VERSION, "network": structure})
 
