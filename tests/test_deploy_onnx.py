@@ -1,7 +1,9 @@
 """ONNX files of networks, run by ONNX Runtime."""
 
 import pytest
+import test_deploy_published as published
 import torch
+from test_deploy_c import images_of_bits, quantized_convolutional
 from torch import nn
 
 from htaf_snn import deploy, models
@@ -51,6 +53,56 @@ def test_onnx_runtime_computes_the_same(tmp_path, name):
         x = torch.rand(batch, *shape)
         torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), net(x))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("name", ["mlp", "heaviside", "convolutions", "resnet", "magnitudes and shifts"])
+def test_the_file_of_a_packed_network_is_exact(tmp_path, name):
+    net, shape = trained(name)
+    packed = deploy.pack(net)
+    report = deploy.export_onnx(packed, tmp_path / "net.onnx", torch.rand(6, *shape))
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for batch in (1, 300):
+        x = torch.rand(batch, *shape)
+        scores = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+        if name in ("convolutions", "resnet"):  # their first layer is in floating point
+            torch.testing.assert_close(scores, packed(x), rtol=1e-5, atol=1e-5)
+        else:
+            assert report["max_difference"] == 0 and torch.equal(scores, packed(x))
+
+
+@pytest.mark.parametrize("make", [quantized_convolutional, images_of_bits])
+@torch.no_grad()
+def test_all_layers_on_bits_are_exact(tmp_path, make):
+    torch.manual_seed(1)
+    packed = deploy.pack(published.trained(make(), torch.rand(20, 3, 5, 5)))
+    x = torch.rand(500, 3, 5, 5)
+    assert torch.equal(deploy.plain.Plain(packed)(x), packed(x))
+    report = deploy.export_onnx(packed, tmp_path / "net.onnx", x)
+    assert (report["max_difference"], report["same_class"]) == (0, 1)
+
+
+@pytest.mark.parametrize("make", published.NETS)
+@torch.no_grad()
+def test_published_networks(make):
+    torch.manual_seed(0)
+    packed, x = deploy.pack(published.trained(make(), torch.rand(30, 1, 8, 8))), torch.rand(100, 1, 8, 8)
+    # A mean over an image is rounded by its layout in memory.
+    torch.testing.assert_close(deploy.plain.Plain(packed)(x), packed(x), rtol=1e-6, atol=1e-6)
+
+
+def test_sums_beyond_float32_are_in_float64(tmp_path):
+    """Of an image of more than 2**24 / 255 levels."""
+    torch.manual_seed(0)
+    net = nn.Sequential(hnn.QuantizeInput(), hnn.BinaryLinear(70_000, 2)).eval()
+    packed, x = deploy.pack(net), torch.rand(3, 70_000)
+    assert deploy.plain.Plain(packed).steps[1].dtype == torch.float64
+    assert deploy.export_onnx(packed, tmp_path / "net.onnx", x)["max_difference"] == 0
+
+
+def test_weights_take_one_byte(tmp_path):
+    net = models.BinaryMLP(784, [256], 10).eval()
+    deploy.export_onnx(deploy.pack(net), tmp_path / "net.onnx", torch.rand(2, 784))
+    assert (tmp_path / "net.onnx").stat().st_size < 1.2 * (784 * 256 + 4 * 2560)
 
 
 def test_a_difference_is_reported_and_nothing_is_written(tmp_path, monkeypatch):

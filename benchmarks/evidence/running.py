@@ -13,8 +13,8 @@ from typing import Any
 from htaf_snn import surrogate, training
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings, Study, report, trial
-from htaf_snn.compare.queue import versions
 from htaf_snn.compare.selection import ARM, SETTING, TUNED
+from htaf_snn.compare.versions import versions
 
 from .claims import Claim
 from .concept_runs import ConceptClaim, run_part

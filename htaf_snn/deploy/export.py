@@ -12,22 +12,26 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from .._files import replacing
+from .network import PackedNetwork
 from .packing import require_ready
+from .plain import Plain
 
 OPSET = 18
 _CLOSE = 1e-5
 
 
 def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict[str, float]:
-    """Write a network in eval mode to an ONNX file of opset 18, in float32, and compare it with ONNX Runtime.
+    """Write a network in eval mode to an ONNX file of opset 18, and compare it with ONNX Runtime.
 
-    Weights are written as the network uses them: -1 and +1, or rounded as in `nn.HeavisideLinear`. The batch size is
-    free. BatchNorm is folded into the preceding layer, which changes rounding: an activation whose sum lies on the
-    threshold may flip. How often that changes the class is measured on the examples. The file checks nothing: images
-    outside [0, 1] are clamped where the network refuses them.
+    Of a packed network the file is exact: its layers on bits are products of whole numbers, stored as integers of 8 to
+    32 bits, and comparisons with whole numbers. Of any other network it is in float32, with weights as the network uses
+    them, -1 and +1, or rounded as in `nn.HeavisideLinear`; BatchNorm is folded into the preceding layer, which changes
+    rounding: an activation whose sum lies on the threshold may flip. How often that changes the class is measured on
+    the examples. The batch size is free. The file checks nothing: images outside [0, 1] are clamped where the network
+    refuses them.
 
     Args:
-        model: a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
+        model: from `pack`; or a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
         path: file to write; an existing one is replaced.
         example: inputs for the comparison, floating-point (B, …).
 
@@ -43,11 +47,11 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
 
     Example:
         >>> import tempfile
-        >>> from htaf_snn import models
-        >>> net = models.BinaryMLP(64, [32], 10).eval()
+        >>> from htaf_snn import deploy, models
+        >>> packed = deploy.pack(models.BinaryMLP(64, [32], 10).eval())
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     export_onnx(net, f"{folder}/net.onnx", torch.rand(2, 64))["same_class"]
-        1.0
+        ...     export_onnx(packed, f"{folder}/net.onnx", torch.rand(2, 64))["max_difference"]
+        0.0
     """
     require_ready(model)
     try:
@@ -58,7 +62,8 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
     if not isinstance(example, Tensor) or not example.is_floating_point() or not example.ndim:
         raise TypeError(f"example: expected a floating-point tensor (B, …), got {example!r}")
     with torch.no_grad():
-        expected, content = model(example), _exported(_with_plain_weights(model), example)
+        plain = Plain(model) if isinstance(model, PackedNetwork) else _with_plain_weights(model)
+        expected, content = model(example), _exported(plain, example)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     scores = torch.from_numpy(session.run(None, {"x": example.numpy()})[0])
     differences = (scores - expected).abs().flatten(1).amax(1)
