@@ -15,5 +15,17 @@ from .checking import Check, check
 from .export import export_onnx
 from .network import PackedNetwork, load, save
 from .packing import pack
+from .rounding import round_weights
 
-__all__ = ["Check", "PackedNetwork", "check", "export_c", "export_onnx", "load", "pack", "save", "steps"]
+__all__ = [
+    "Check",
+    "PackedNetwork",
+    "check",
+    "export_c",
+    "export_onnx",
+    "load",
+    "pack",
+    "round_weights",
+    "save",
+    "steps",
+]

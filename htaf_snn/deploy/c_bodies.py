@@ -64,13 +64,6 @@ def c_type(values: np.ndarray) -> str:
     return "float" if values.dtype == np.float32 else f"{values.dtype}_t"
 
 
-def smallest(values: np.ndarray) -> np.ndarray:
-    """Return integers in the smallest signed type that holds them all."""
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    kinds = [kind for kind in (np.int8, np.int16) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
-    return values.astype([*kinds, np.int32][0])
-
-
 def packed(bits: np.ndarray) -> np.ndarray:
     """Return the words of bits along the last dimension, the first bit lowest."""
     padded = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, -bits.shape[-1] % 32)])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .._files import replacing
 from ..nn.quantizing import INPUT_STEP
 from . import c_bodies, steps
-from .c_bodies import BYTES, HELPERS, Array, c_type, packed, smallest, words
+from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
 from .network import PackedNetwork
 
 _RESERVED = {
@@ -216,17 +216,17 @@ class _Source:
         size, taps = step.shape[1], math.prod(step.shape[2:])
         tap = "o" if step.where is None else f"(o * {taps} + r * {step.shape[3]} + s)"
         weight = step.signs() if isinstance(step, steps.BinaryProduct) else cast(steps.HeavisideProduct, step).weight
-        rows = weight.reshape(len(weight), size, -1).movedim(1, -1).contiguous().numpy()  # (O, taps, size)
+        rows = weight.reshape(len(weight), size, -1).movedim(1, -1).contiguous()  # (O, taps, size)
         if isinstance(step, steps.BinaryProduct):
-            name = self._constant("weight", packed(rows > 0))
+            name = self._constant("weight", packed((rows > 0).numpy()))
             kind = "levels" if array.kind == "uint8_t" else "signs" if array.levels == (-1, 1) else "ones"
             return f"sum_of_{kind}({x}, {name} + {tap} * {words(size)}, {size})"
-        integers = smallest(rows)
+        integers = rows.to(steps.smallest_type(weight)).numpy()
         name = self._constant("weight", integers)
         dot = f"sum_at_ones_{c_type(integers)}({x}, {name} + {tap} * {size}, {size})"
         if array.levels == (0, 1):
             return dot
-        return f"2 * {dot} - {self._constant('total', rows.sum(-1).astype(np.int32))}[{tap}]"
+        return f"2 * {dot} - {self._constant('total', rows.sum(-1, dtype=torch.int32))}[{tap}]"
 
     def _finish(self, step: steps._Product, out: Array) -> str:
         """Return what is done with the sum of output o at pixel i."""

@@ -237,4 +237,6 @@ def _step(i: int, entry: dict, tensors: dict[str, Tensor]) -> nn.Module:
     if kind == "BinaryProduct":
         shape = arguments.pop("shape")
         state["weight"] = (unpack_bits(state.pop("signs"), math.prod(shape[1:])).float() * 2 - 1).view(shape)
+    if kind == "HeavisideProduct":
+        state["weight"] = state["weight"].to(torch.int32)
     return _OWN[kind](**arguments, **state)

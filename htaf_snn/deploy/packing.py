@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
@@ -329,7 +330,12 @@ def _integers(name: str, module: _Heaviside) -> tuple[Tensor, Tensor]:
     if not module.weight.isfinite().all():
         raise ValueError(f"{name}: cannot be packed: expected finite weights, got infinity")
     grid = exact_grid(module.weight)
-    return torch.round(module.weight / grid.view(-1, *[1] * (module.weight.ndim - 1))).to(torch.int32), grid
+    shape = (-1, *[1] * (module.weight.ndim - 1))
+    integers = torch.round(module.weight / grid.view(shape)).to(torch.int32)
+    # The largest power of two in all weights of an output belongs to its unit, so that rounded weights are small.
+    present = torch.tensor([int(np.bitwise_or.reduce(row)) for row in integers.abs().flatten(1).numpy()])
+    power = (present & -present).clamp(min=1)
+    return integers // power.view(shape).to(torch.int32), grid * power
 
 
 def _affine(module: _Product, unit: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -98,14 +98,12 @@ class _Product(nn.Module):
         super().__init__()
         weight = step.signs() if isinstance(step, steps.BinaryProduct) else step.weight
         assert isinstance(weight, Tensor)
-        largest = int(weight.abs().max()) if weight.numel() else 0
         bound = int(weight.abs().double().flatten(1).sum(1).max()) if weight.numel() else 0
         if step.where is not None and bound >= _EXACT:
             raise ValueError(f"model: expected sums below 2**24 in a convolution, got {bound}")
         if isinstance(step, steps.BinaryProduct) and step.where is None:
             bound *= 255  # it may take an image's levels
-        kinds = {torch.int8: 2**7, torch.int16: 2**15, torch.int32: 2**31}
-        self.register_buffer("weight", weight.to(next(kind for kind, end in kinds.items() if largest < end)))
+        self.register_buffer("weight", weight.to(steps.smallest_type(weight)))
         self.dtype = torch.float32 if bound < _EXACT else torch.float64
         self.where, self.out_levels = step.where, step.out_levels
         shape = (1, -1) if step.where is None else (1, -1, 1, 1)

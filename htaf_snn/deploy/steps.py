@@ -414,7 +414,7 @@ class HeavisideProduct(_Product):
             self.register_buffer(f"rows_{group}", _rows(part))
 
     def tensors(self) -> dict[str, Tensor]:
-        return self._saved("weight", self.weight)
+        return self._saved("weight", self.weight.to(smallest_type(self.weight)))
 
     def forward(self, value: Bits) -> Value:
         self._check(value)
@@ -435,6 +435,12 @@ class HeavisideProduct(_Product):
             taps = self.weight.sum(1).flatten(1).T.double()
             sums = 2 * sums - (inside @ taps).to(torch.int32)
         return sums
+
+
+def smallest_type(weight: Tensor) -> torch.dtype:
+    """Return the smallest signed type that holds integers."""
+    largest = int(weight.abs().max()) if weight.numel() else 0
+    return torch.int8 if largest < 2**7 else torch.int16 if largest < 2**15 else torch.int32
 
 
 def _rows(weight: Tensor) -> Tensor:
