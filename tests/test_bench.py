@@ -99,19 +99,23 @@ def test_bad_input(arguments, words):
 def small_problems(monkeypatch):
     monkeypatch.setattr(packed, "FEATURES", 70)
     monkeypatch.setattr(packed, "CHANNELS", 3)
+    monkeypatch.setattr(packed, "SMALL", [6, 5])
     monkeypatch.setattr(packed, "HIDDEN", [9, 8])
     monkeypatch.setattr(packed, "WIDE", [7, 7, 7])
-    shapes = {"linear": (70,), "conv": (3, 5, 4), "mlp": (784,), "wide mlp": (784,)}
+    shapes = {"linear": (70,), "conv": (3, 5, 4), "small mlp": (784,), "mlp": (784,), "wide mlp": (784,)}
     small = {name: (make, shapes[name]) for name, (make, _) in packed.PROBLEMS.items()}
     monkeypatch.setattr(packed, "PROBLEMS", small)
 
 
 @pytest.mark.usefixtures("small_problems")
 def test_packed_peers_compute_the_same_and_are_timed():
+    def own(name):
+        return "twin" in name or "plain" in name
+
     for problem, (make, shape) in packed.PROBLEMS.items():
-        peers = make("cpu")
+        peers = make("cpu")  # of which two have weights of their own
         x = packed._signs(2, *shape)
-        results = {name: peer.run(peer.prepare(x)).float() for name, peer in peers.items() if "twin" not in name}
+        results = {name: peer.run(peer.prepare(x)).float() for name, peer in peers.items() if not own(name)}
         for name, result in results.items():
             torch.testing.assert_close(result, results["packed"], rtol=1e-2, atol=1e-2, msg=f"{problem}, {name}")
         result = packed.measure(problem, "packed", 1, "cpu", 2)

@@ -9,16 +9,17 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from .. import deploy, functional, models
 from . import common
 
-FEATURES, CHANNELS, HIDDEN, WIDE = 4096, 256, [1024, 1024], [4096, 4096, 4096]
+FEATURES, CHANNELS, SMALL, HIDDEN, WIDE = 4096, 256, [512, 512], [1024, 1024], [4096, 4096, 4096]
 BATCHES = {"cpu": (1, 256), "cuda": (1, 16, 256)}
 
 
@@ -84,16 +85,26 @@ def _mlp(device: str, hidden: Sequence[int]) -> dict[str, Peer]:
     def image(x: Tensor) -> Tensor:
         return x * 0.5 + 0.5
 
+    plain = _plain(hidden).to(device)
     return {
         "packed": Peer(packed, _bytes(*packed.buffers()), image),
+        "float32, plain": Peer(plain, _bytes(*plain.parameters()), image),
         "float32 twin of ReLU": Peer(twin, _bytes(*twin.parameters(), *twin.buffers()), image),
         "float32, the same signs": Peer(binary, _bytes(*binary.parameters(), *binary.buffers()), image),
     }
 
 
+def _plain(hidden: Sequence[int]) -> nn.Module:
+    """Return the network that a user would write instead: linear layers and ReLU."""
+    sizes = [784, *hidden]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 10)).eval()
+
+
 PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = {
     "linear": (_linear, (FEATURES,)),
     "conv": (_conv, (CHANNELS, 28, 28)),
+    "small mlp": (lambda device: _mlp(device, SMALL), (784,)),
     "mlp": (lambda device: _mlp(device, HIDDEN), (784,)),
     "wide mlp": (lambda device: _mlp(device, WIDE), (784,)),
 }

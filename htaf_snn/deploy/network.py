@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
+from .chains import chains
 from .steps import (
     MODULES,
     Add,
@@ -86,6 +87,7 @@ class PackedNetwork(nn.Module):
         self.inputs, self.output = [list(inputs) for _, inputs in steps], output
         self._last_use = {number: i for i, inputs in enumerate(self.inputs) for number in inputs} | {output: len(steps)}
         self.steps = nn.ModuleList(step for step, _ in steps)
+        self._chains = chains([*self.steps], self.inputs, output)
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
@@ -98,6 +100,8 @@ class PackedNetwork(nn.Module):
         got = fn(torch.zeros(1)).dtype
         if got != torch.float32:
             raise ValueError(f"dtype: expected float32, in which the packed network equals its model, got {got}")
+        for chain in self._chains.values():
+            chain.forget()
         return super()._apply(fn, recurse)
 
     def used_after(self, i: int) -> set[int]:
@@ -116,11 +120,16 @@ class PackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
-        for i, (step, inputs) in enumerate(zip(self.steps, self.inputs, strict=True)):
-            values[i + 1] = _result(step, [values[number] for number in inputs])
-            for number in inputs:
-                if self._last_use[number] == i:
-                    values.pop(number, None)
+        i = 0
+        while i < len(self.inputs):
+            given = [values[number] for number in self.inputs[i]]
+            chain = self._chains.get(i)
+            result = None if chain is None else chain(given[0])
+            end = i if chain is None or result is None else i + len(chain.steps) - 1
+            values[end + 1] = _result(self.steps[i], given) if result is None else result
+            for number in [number for number in values if self._last_use[number] <= end]:
+                del values[number]
+            i = end + 1
         return as_float(values[self.output])
 
 

@@ -25,12 +25,18 @@ def check_range(x: Tensor, low: float, high: float, text: str) -> None:
     Where the values cannot be read, as under a compiler or in a CUDA graph, the check becomes an assertion in the
     graph, which fails with a RuntimeError. The range's text is given, as compilers do not format numbers.
     """
-    message, slack = f"x: expected values within {text}", _SLACK * (high - low)
+    message, (least, greatest) = f"x: expected values within {text}", within(low, high)
     bounds = None if isinstance(x, fx.Proxy) else _bounds(x.detach(), low, high)
     if bounds is None:
-        torch._assert_async(((x >= low - slack) & (x <= high + slack)).all(), f"{message}; {_REMEDY}")
-    elif not (bounds[0] >= low - slack and bounds[1] <= high + slack):
+        torch._assert_async(((x >= least) & (x <= greatest)).all(), f"{message}; {_REMEDY}")
+    elif not (bounds[0] >= least and bounds[1] <= greatest):
         raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
+
+
+def within(low: float, high: float) -> tuple[float, float]:
+    """Return the least and the greatest value that count as within a range."""
+    slack = _SLACK * (high - low)
+    return low - slack, high + slack
 
 
 def _bounds(x: Tensor, low: float, high: float) -> tuple[float, float] | None:

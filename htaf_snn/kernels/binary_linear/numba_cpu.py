@@ -9,6 +9,7 @@ from torch import Tensor
 from ..numba_cpu import compiled, empty, inlined, popcount, run
 
 _ZERO, _ONE, _WORD, _PLANES = np.uint64(0), np.uint64(1), 64, 8
+_1, _2, _3, _4 = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 # The lowest bit of each of eight bytes, and the factor that gathers them in the highest byte.
 _LOWEST, _GATHER, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(56)
 
@@ -31,6 +32,21 @@ def count(a, weight, first, counts):
         word, column = a[k], weight[k, first : first + _WORD]
         for j in range(_WORD):
             counts[j] += popcount(word ^ column[j])
+
+
+@inlined
+def count_levels(planes, weight, first, counts):
+    """Count the bits that differ between the planes (8, K) of a row's levels and 64 outputs, plane p times 2**p."""
+    counts[:] = _ZERO
+    for k in range(planes.shape[1]):
+        a, b, c, d = planes[0, k], planes[1, k], planes[2, k], planes[3, k]
+        e, f, g, h = planes[4, k], planes[5, k], planes[6, k], planes[7, k]
+        column = weight[k, first : first + _WORD]
+        for j in range(_WORD):
+            w = column[j]
+            low = popcount(a ^ w) + (popcount(b ^ w) << _1) + (popcount(c ^ w) << _2) + (popcount(d ^ w) << _3)
+            high = popcount(e ^ w) + (popcount(f ^ w) << _1) + (popcount(g ^ w) << _2) + (popcount(h ^ w) << _3)
+            counts[j] += low + (high << _4)
 
 
 def _product_kernel(start, stop, words, weight, offset, factor, out):
@@ -70,18 +86,14 @@ def _planes_kernel(start, stop, eights, planes):
 
 
 def _levels_kernel(start, stop, planes, weight, ones, out):
-    counts, sums = np.empty(_WORD, np.uint64), np.empty(_WORD, np.uint64)
+    counts = np.empty(_WORD, np.uint64)
     rows, outputs = out.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        sums[:] = _ZERO
-        for p in range(_PLANES):
-            count(planes[p, m], weight, first, counts)
-            for j in range(_WORD):
-                sums[j] += counts[j] << np.uint64(p)
+        count_levels(planes[:, m], weight, first, counts)
         for j in range(min(_WORD, outputs - first)):
             # A level is the sum of the values of its bits, and 255 is the sum of all eight.
-            out[m, first + j] = 255 * ones[first + j] - np.int32(sums[j])
+            out[m, first + j] = 255 * ones[first + j] - np.int32(counts[j])
 
 
 def _words(tensor: Tensor) -> np.ndarray:
