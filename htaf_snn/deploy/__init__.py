@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks with packed bits, and as C and ONNX files.
+"""Trained binary and Heaviside networks with packed bits, and as C, ONNX and QONNX files.
 
 Example:
     >>> import torch
@@ -15,6 +15,7 @@ from .checking import Check, check
 from .export import export_onnx
 from .network import PackedNetwork, load, save
 from .packing import pack
+from .qonnx import export_qonnx
 from .rounding import round_weights
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "check",
     "export_c",
     "export_onnx",
+    "export_qonnx",
     "load",
     "pack",
     "round_weights",

@@ -201,7 +201,7 @@ def of_floats(
     """Return the body of a step in floating point; None if it has none.
 
     Args:
-        step: of `steps.MODULES`, or an `Add`, `Cat` or `Mean`.
+        step: of `modules.MODULES`, or an `Add`, `Cat` or `Mean`.
         given: its values.
         shape: of the result.
         constant: adds an array of a name and values, and returns its name in C.

@@ -58,6 +58,9 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
     """
     if not isinstance(network, PackedNetwork):
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
+    for key, value in network.named_buffers():
+        if value.device.type != "cpu":
+            raise ValueError(f"{key}: expected it on the CPU, got it on {value.device}")
     path = Path(path)
     name = path.stem
     if path.suffix != ".c" or not (name.isidentifier() and name.isascii()) or name in _RESERVED:

@@ -15,38 +15,11 @@ from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
 from .chains import chains
-from .steps import (
-    MODULES,
-    Add,
-    BinaryProduct,
-    Cat,
-    Flatten,
-    HeavisideProduct,
-    MaxPool,
-    Mean,
-    Quantize,
-    Step,
-    Threshold,
-    Value,
-    as_float,
-    geometry,
-    options,
-    rebuilt,
-)
+from .modules import MODULES, options, rebuilt
+from .steps import STEPS, Step, Value, as_float, geometry
 
 FORMAT, VERSION = "htaf-snn packed network", "4"
-_PACKED: tuple[type[Step], ...] = (
-    Add,
-    BinaryProduct,
-    Cat,
-    Flatten,
-    HeavisideProduct,
-    MaxPool,
-    Mean,
-    Quantize,
-    Threshold,
-)
-_OWN = {cls.__name__: cls for cls in _PACKED}
+_OWN = {cls.__name__: cls for cls in STEPS}
 _KNOWN = {cls.__name__ for cls in MODULES}
 
 

@@ -16,7 +16,7 @@ from .. import nn as hnn
 from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
-from . import steps
+from . import modules, steps
 from .functions import as_modules
 from .network import PackedNetwork
 
@@ -27,7 +27,7 @@ _Product = _Binary | _Heaviside
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (
     *get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, steps.Flatten, steps.Mean, hnn.QuantizeInput,
-    *steps.MODULES,
+    *modules.MODULES,
 )  # fmt: skip
 _MONOTONE = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -297,9 +297,9 @@ def _has_channels(module: nn.Module) -> bool:
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:
-    """Return a copy of a module of `steps.MODULES`; raise ValueError if its arguments do not rebuild it."""
+    """Return a copy of a module of `modules.MODULES`; raise ValueError if its arguments do not rebuild it."""
     cls = type_before_parametrizations(module)
-    arguments = steps.options(module, cls)
+    arguments = modules.options(module, cls)
     fresh = cls(**arguments)
     state = {key: getattr(module, key) for key in fresh.state_dict()}
     changed = [key for key, value in state.items() if value is None or value.shape != fresh.state_dict()[key].shape]
@@ -308,7 +308,7 @@ def _own_copy(name: str, module: nn.Module) -> nn.Module:
             changed.append(key)
     if changed:
         raise ValueError(f"{name}: cannot be packed: {', '.join(sorted(changed))} changed after it was made")
-    copied = steps.rebuilt(cls.__name__, arguments, state)
+    copied = modules.rebuilt(cls.__name__, arguments, state)
     if "inplace" in vars(copied):
         vars(copied)["inplace"] = False  # a value of a packed network may be used again
     return copied
