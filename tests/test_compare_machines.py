@@ -1,12 +1,14 @@
 """Studies on several machines: one identity in the database, and workers in jobs of a cluster."""
 
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
 from commands import run
 
 from htaf_snn.compare import Study, launching, queue
+from htaf_snn.compare.study import STORAGE
 
 SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
 
@@ -76,6 +78,11 @@ def test_a_report_writes_nothing_into_the_study(tmp_path, database):
     result = run("report", str(tmp_path / "a"), "--to", str(tmp_path / "other"))
     assert result.exit_code == 0 and "report: " in result.stdout and (tmp_path / "other" / "table.csv").is_file()
     assert {path: path.read_bytes() for path in before} == before
+    assert not list(Path().glob("file:*"))
+    (tmp_path / "a" / STORAGE).unlink()
+    result = run("report", str(tmp_path / "a"))
+    assert (result.exit_code, (tmp_path / "a" / "study.db").exists()) == (2, False)
+    assert "error: --storage: expected the database of a study, got no file" in result.stderr
     with pytest.raises(ValueError, match=r"^read_only: expected a study without new settings, got seeds"):
         Study(tmp_path / "a", read_only=True, seeds=9)
 

@@ -89,15 +89,37 @@ def test_other_shapes_and_strides():
         packed(torch.rand(70, 2))
 
 
-def test_changed_weights_are_seen():
-    packed, other, x = quantized(), quantized(), torch.rand(9, 70)
+@pytest.mark.parametrize("assign", [False, True])
+def test_changed_weights_are_seen(assign):
+    packed, other, x = quantized(), quantized(), torch.rand(40, 70)
     before = packed(x)
     with torch.no_grad():
+        other.steps[1].words_0.bitwise_xor_(5)
+        other.steps[1].thresholds.add_(3)
         other.steps[2].factor.mul_(2)
-    packed.load_state_dict(other.state_dict())
-    assert torch.equal(packed(x), other(x)) and not torch.equal(packed(x), before)
-    packed.float()
-    assert torch.equal(packed(x), other(x))
+    packed.load_state_dict({name: value.clone() for name, value in other.state_dict().items()}, assign=assign)
+    expected = packed.values(x)[packed.output]
+    assert torch.equal(packed(x), expected) and not torch.equal(expected, before)
+    with torch.no_grad():
+        packed.steps[1].thresholds.add_(100)
+    expected = packed.values(x)[packed.output]
+    assert torch.equal(packed(x), expected)
+    assert torch.equal(packed.float()(x), expected)
+
+
+def test_tensors_of_inference_mode():
+    x = torch.rand(5, 70)
+    expected = quantized()(x)
+    with torch.inference_mode():
+        assert torch.equal(quantized()(x), expected)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "factor", "bias"])
+def test_arrays_of_another_length_are_refused(name):
+    step = deploy.pack(nn.Sequential(hnn.BinaryActivation(), hnn.BinaryLinear(6, 3, bias=True)).eval()).steps[1]
+    values = {"thresholds": torch.ones(2, dtype=torch.int32), "factor": torch.ones(1), "bias": torch.ones(4)}
+    with pytest.raises(ValueError, match=rf"^{name}: expected one number per output, 3, got \("):
+        deploy.steps.BinaryProduct(step.signs(), (-1, 1), batched=False, **{name: values[name]})
 
 
 def test_compilers_take_the_steps():

@@ -342,3 +342,57 @@ def test_a_view_of_another_size_is_refused():
     assert torch.equal(deploy.pack(net)(x), net(x))
     with pytest.raises(ValueError, match=r"^x: expected 4 values per sample at a view, got \(3, 8\)"):
         deploy.pack(net)(torch.rand(3, 8))
+
+
+def test_a_function_beside_a_module_of_its_name():
+    def forward(net, x):
+        return net.view(net.relu(net.sign(functional.relu(x.view(x.size(0), -1)))))
+
+    torch.manual_seed(0)
+    net = Net(forward, relu=nn.LeakyReLU(-0.5), sign=sign(), view=nn.Linear(4, 2)).eval()
+    x = torch.randn(9, 2, 2)
+    assert torch.equal(deploy.pack(net)(x), net(x))
+    assert [layer.kind for layer in deploy.check(net).layers][:2] == ["Flatten", "ReLU"]
+
+
+def test_a_result_that_nobody_uses():
+    def forward(net, x):
+        net.aux(x)
+        return net.last(net.sign(x))
+
+    net = Net(forward, aux=nn.Linear(4, 3), sign=sign(), last=hnn.BinaryLinear(4, 2)).eval()
+    x = torch.randn(5, 4)
+    assert torch.equal(deploy.pack(net)(x), net(x))
+
+
+def test_concatenations_by_keywords():
+    net = Net(lambda net, x: torch.cat(tensors=(net.sign(x), net.sign(x)), dim=1), sign=sign()).eval()
+    x = torch.randn(5, 4)
+    assert torch.equal(deploy.pack(net)(x), net(x))
+    wrong = Net(lambda net, x: torch.cat((x, x)), sign=sign()).eval()
+    assert not deploy.check(wrong).packs
+
+
+def test_what_pack_refuses_check_refuses():
+    hooked = nn.Sequential(sign(), hnn.BinaryLinear(4, 4), nn.BatchNorm1d(4), sign())
+    hooked[2].register_forward_hook(lambda module, inputs, output: -output)
+    pair = Net(lambda net, x: (net.sign(x), x), sign=sign())
+    first = Net(lambda net, x: net.sign(x).mean(0), sign=sign())
+    for net in (hooked, pair, first):
+        assert not deploy.check(net).packs
+        with pytest.raises(ValueError):
+            deploy.pack(net.eval())
+
+
+@torch.no_grad()
+def test_levels_beside_other_values_are_exact_in_plain_operations():
+    torch.manual_seed(0)
+    nets = [
+        Net(lambda net, x: net.q(x) + net.a(net.q(x)), q=hnn.QuantizeInput(), a=hnn.BinaryLinear(6, 6)),
+        Net(lambda net, x: torch.cat([net.q(x), net.a(net.q(x))], 1), q=hnn.QuantizeInput(), a=hnn.BinaryLinear(6, 6)),
+    ]
+    x = torch.rand(9, 6)
+    for net in nets:
+        packed = deploy.pack(net.eval())
+        assert torch.equal(packed(x), net(x))
+        assert torch.equal(deploy.plain.Plain(packed)(x), packed(x))

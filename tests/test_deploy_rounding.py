@@ -103,3 +103,32 @@ def test_convolutions_are_rounded():
 def test_bad_arguments_are_named(net, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         deploy.round_weights(net, lambda net: 1.0, **options)
+
+
+def test_an_interrupted_score_leaves_the_weights():
+    net, *_ = network()
+    before, calls = {name: value.clone() for name, value in net.state_dict().items()}, []
+
+    def score(model):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy.round_weights(net, score)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_parametrized_weights_are_refused():
+    net = nn.Sequential(hnn.BinaryActivation(), hnn.HeavisideLinear(4, 3))
+    torch.nn.utils.parametrizations.weight_norm(net[1])
+    with pytest.raises(ValueError, match=r"^1: expected a weight without parametrizations"):
+        deploy.round_weights(net.eval(), lambda net: 1.0)
+
+
+def test_rows_of_zeros_stay():
+    net = nn.Sequential(hnn.BinaryActivation(), hnn.HeavisideLinear(4, 3)).eval()
+    nn.init.zeros_(net[1].weight)
+    deploy.round_weights(net, lambda net: 1.0)
+    assert (net[1].weight == 0).all()

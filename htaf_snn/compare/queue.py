@@ -76,26 +76,26 @@ class Queue:
         import optuna
 
         file = Path(url.removeprefix("sqlite:///"))
-        self._lock = file.with_name(f".{file.stem}.lock") if url.startswith("sqlite:///") else lock
+        is_file = url.startswith("sqlite:///") and not url.startswith("sqlite:///file:")
+        if read_only and is_file and not file.is_file():
+            raise FileNotFoundError(f"storage: expected the database of a study, got no file {file}")
+        self._lock = file.with_name(f".{file.stem}.lock") if is_file else lock
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            timeout = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None
-            with contextlib.nullcontext() if read_only else self._locked():
-                self._storage = optuna.storages.RDBStorage(
-                    url,
-                    engine_kwargs=timeout,
-                    heartbeat_interval=_HEARTBEAT_S,
-                    grace_period=_GRACE_S,
-                    heartbeat_stale_trial_callback=_requeue,
-                    skip_compatibility_check=read_only,
-                    skip_table_creation=read_only,
-                )
-                weakref.finalize(self, _close, self._storage)
-                if read_only:
-                    self._study = optuna.load_study(storage=self._storage, study_name=_NAME)
-                else:
-                    self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
+        with _without_warnings(), contextlib.nullcontext() if read_only else self._locked():
+            self._storage = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None,
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=_requeue,
+                skip_compatibility_check=read_only,
+                skip_table_creation=read_only,
+            )
+            weakref.finalize(self, _close, self._storage)
+            if read_only:
+                self._study = optuna.load_study(storage=self._storage, study_name=_NAME)
+            else:
+                self._study = optuna.create_study(storage=self._storage, study_name=_NAME, load_if_exists=True)
 
     def _locked(self) -> contextlib.AbstractContextManager:
         from filelock import FileLock
@@ -156,8 +156,8 @@ class Queue:
     def finish(self, entry: Entry, result: dict[str, Any]) -> None:
         """Store the result of a trial, with the versions of the packages."""
         finished = datetime.now().isoformat(timespec="seconds")
-        values = [result["test_accuracy"]]
-        self._end(entry, "COMPLETE", values, result=result, finished=finished, versions=versions())
+        accuracy = result["test_accuracy"]
+        self._end(entry, "COMPLETE", [accuracy], result=result, finished=finished, versions=versions())
 
     def fail(self, entry: Entry, error: str, traceback: str) -> None:
         """Store why a trial failed; it is not repeated."""
@@ -213,8 +213,7 @@ class Queue:
         """Let others run the trials whose heartbeats have stopped."""
         import optuna
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _without_warnings():
             optuna.storages.fail_stale_trials(self._study)
 
     @contextlib.contextmanager
@@ -238,6 +237,13 @@ class Queue:
         finally:
             done.set()
             thread.join()
+
+
+def _without_warnings() -> contextlib.AbstractContextManager:
+    """Return a block without Optuna's warning that its heartbeats are experimental."""
+    import optuna
+
+    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def _close(storage: optuna.storages.RDBStorage) -> None:
@@ -281,21 +287,3 @@ def stored_settings(url: str, attempts: int = 4) -> dict[str, Any] | None:
     finally:
         if storage is not None:
             _close(storage)
-
-
-@contextlib.contextmanager
-def database_errors(url: str) -> Iterator[None]:
-    """Report a damaged, locked or unreachable database in one line."""
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-    try:
-        yield
-    except ImportError as error:
-        remedy = '; pip install "htaf-snn[postgres]"' if url.startswith("postgresql") else ""
-        raise OSError(f"storage: the database {url} cannot be used: {error}{remedy}") from error
-    except ArgumentError as error:
-        expected = "a URL such as sqlite:////folder/study.db or postgresql+psycopg://host/name"
-        raise ValueError(f"storage: expected {expected}, got {url!r}") from error
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise OSError(f"storage: the database {url} cannot be used: {reason}") from error

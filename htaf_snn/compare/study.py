@@ -13,7 +13,8 @@ from .. import _files
 from ..training import Processes
 from ..training.folder import device_of
 from . import findings, launching, report, selection, stacking, working
-from .queue import ELSEWHERE, Queue, database_errors, key_of, stored_settings
+from .databases import database_errors
+from .queue import ELSEWHERE, Queue, key_of, stored_settings
 from .settings import Settings
 from .trial import Trial
 

@@ -106,7 +106,7 @@ HELPERS = {
 }""",
     "set": """static void set(uint32_t *words, int i)
 {
-    words[i / 32] |= 1u << (i % 32);
+    words[i / 32] |= (uint32_t)1 << (i % 32);
 }""",
     "count": """static int32_t count(uint32_t word)
 {
@@ -167,15 +167,23 @@ for (int c = 0; c < {given.shape[0]}; c++)
         if (x0[c * {given.pixels} + i] - {shift} > 0.0f) set(out + i * {out.words}, c);"""
 
 
-def as_float(given: Array, step: float) -> str:
-    """Return a body that writes bits or the bytes of an image as floats; `step` is that of quantized images."""
+def as_float(given: Array, step: float, low: float, high: float) -> str:
+    """Return a body that writes bits or the bytes of an image as floats.
+
+    Args:
+        given: the bits or bytes.
+        step: of quantized images.
+        low, high: the range of others.
+    """
     if given.kind == "uint8_t":
         value = f"(float)x0[i] * {literal(step, 'float')}" if given.levels == (0, 255) else "(float)x0[i] / 255.0f"
+        if given.levels != (0, 255) and (low, high) != (0.0, 1.0):
+            value = f"{literal(low, 'float')} + {value} * {literal(high - low, 'float')}"
         return f"for (int i = 0; i < {given.length}; i++) out[i] = {value};"
-    low, high = (f"{level}.0f" for level in given.levels)
+    lower, upper = (f"{level}.0f" for level in given.levels)
     return f"""for (int c = 0; c < {given.shape[0]}; c++)
     for (int i = 0; i < {given.pixels}; i++)
-        out[c * {given.pixels} + i] = get(x0 + i * {given.words}, c) ? {high} : {low};"""
+        out[c * {given.pixels} + i] = get(x0 + i * {given.words}, c) ? {upper} : {lower};"""
 
 
 def moved_bits(given: Array, out: Array, place: str) -> str:
@@ -208,6 +216,8 @@ def of_floats(
     """
     x, length = given[0], math.prod(shape)
     if isinstance(step, Add):
+        if any(array.shape != shape for array in given):
+            return None
         return f"for (int i = 0; i < {length}; i++) out[i] = x0[i] + x1[i];"
     if isinstance(step, Cat):
         starts = [sum(array.length for array in given[:n]) for n in range(len(given))]
@@ -222,10 +232,14 @@ def of_floats(
         out[n] = v;
     }}"""
     if type(step) in _UNITS:
-        numbers = {name: literal(value, "float") for name, value in vars(step).items() if isinstance(value, float)}
+        numbers = {
+            name: literal(value, "float") for name, value in vars(step).items() if isinstance(value, (int, float))
+        }
         unit = _UNITS[type(step)].format(**numbers)
         return f"for (int i = 0; i < {length}; i++) {{\n    const float v = x0[i];\n    out[i] = {unit};\n}}"
     if isinstance(step, nn.Linear):
+        if len(x.shape) > 1:
+            return None
         bias = "0.0f" if step.bias is None else f"{constant('bias', step.bias)}[o]"
         weight = f"{constant('weight', step.weight)}[o * {step.in_features} + i]"
         return f"""for (int o = 0; o < {shape[0]}; o++) {{

@@ -85,7 +85,8 @@ class _Source:
         self._free: list[str] = []
         self._scratch: list[str] = []
         with torch.no_grad():
-            results = network.values(torch.zeros(1, *shape))
+            self._range = network.image_range()
+            results = network.values(torch.full((1, *shape), self._range[0]))
             arrays = {0: Array("image", "uint8_t", shape)}
             for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
                 self._i, out_shape = i, tuple(results[i + 1].shape[1:])
@@ -104,7 +105,8 @@ class _Source:
         about = (
             f"/* A network of htaf-snn. {name} takes the {math.prod(self.shape)} bytes of an image {self.shape},\n"
             f"   writes {classes} scores and returns the number of the highest. It is not reentrant.\n"
-            f"   Constant data: {self.flash} bytes. Static memory: {self.ram} bytes. */"
+            f"   Constant data: {self.flash} bytes. Static memory: {self.ram} bytes.\n"
+            f"   Compile with -std=c99 or -ffp-contract=off: fused operations round the scores otherwise. */"
         )
         helpers: list[str] = []
         needed = "\n".join(self._functions)
@@ -118,7 +120,8 @@ class _Source:
             "    int best = 0;", f"    for (int i = 1; i < {classes}; i++)",
             "        if (scores[i] > scores[best]) best = i;", "    return best;\n}",
         ])  # fmt: skip
-        start = [about, "#include <stdint.h>\n#include <string.h>", f"{prototype};"]
+        wide = '#if INT_MAX < 2147483647\n#error "expected an int of 32 bits"\n#endif'
+        start = [about, f"#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n\n{wide}", f"{prototype};"]
         return "\n\n".join([*start, *helpers, *self._constants, memory, *self._functions, body]) + "\n"
 
     def _new(self, kind: str, shape: tuple[int, ...], levels: tuple[int, int] = (0, 1)) -> Array:
@@ -156,7 +159,9 @@ class _Source:
         if array.kind == "float":
             return array
         out = self._new("float", array.shape)
-        return self._call(f"floats_{len(self._functions)}", c_bodies.as_float(array, INPUT_STEP), [array], out)
+        return self._call(
+            f"floats_{len(self._functions)}", c_bodies.as_float(array, INPUT_STEP, *self._range), [array], out
+        )
 
     def _step(self, step: nn.Module, given: list[Array], shape: tuple[int, ...]) -> Array:
         """Add the functions of a step, and return its value."""

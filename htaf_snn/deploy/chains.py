@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -31,11 +32,8 @@ class Chain:
         self._image = steps[0] if isinstance(steps[0], Quantize) else None
         self._products = [step for step in steps if isinstance(step, _Product)]
         self._layers: kernels.Layers | None = None
-        self._versions: tuple[int, ...] = ()
-
-    def forget(self) -> None:
-        """Forget what was made of the steps' tensors, which are others now."""
-        self._layers = None
+        self._buffers: list[Tensor] = []
+        self._versions: list[int] = []
 
     def __call__(self, value: Value) -> Value | None:
         """Return the last step's result; None if it has to be computed step by step."""
@@ -68,10 +66,12 @@ class Chain:
 
     def _current(self) -> kernels.Layers:
         """Return the layers' arrays, made anew if a tensor of the steps has changed."""
-        buffers = (buffer for step in self._products for buffer in step._buffers.values())
-        versions = tuple(buffer._version for buffer in buffers if buffer is not None)
-        if self._layers is None or versions != self._versions:
-            self._layers, self._versions = _layers(self._products, self._image is not None), versions
+        buffers = [buffer for step in self._products for buffer in step._buffers.values() if buffer is not None]
+        versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
+        is_same = len(buffers) == len(self._buffers) and all(map(operator.is_, buffers, self._buffers))
+        if self._layers is None or not is_same or versions != self._versions:
+            self._layers = _layers(self._products, self._image is not None)
+            self._buffers, self._versions = buffers, versions
         return self._layers
 
 

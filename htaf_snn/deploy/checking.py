@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from .packing import Packing, require_ready
 
@@ -86,6 +86,8 @@ def check(model: nn.Module) -> Check:
         packing = Packing(model)
         for node in packing.graph.nodes:
             if node.op == "output":
+                if not isinstance(node.args[0], fx.Node):
+                    layers.append(Layer(node.name, "output", "refused", "model: expected one tensor as its output"))
                 break
             reason = ""
             try:

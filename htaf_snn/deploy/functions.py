@@ -68,8 +68,11 @@ def as_modules(graph: fx.Graph, modules: dict[str, nn.Module]) -> dict[fx.Node, 
             continue
         if module is not None:
             source = node.all_input_nodes[0]
-            modules[node.name] = module.eval()
-            node.op, node.target, node.args, node.kwargs = "call_module", node.name, (source,), {}
+            name = node.name
+            while name in modules:  # of the user's own
+                name += "_"
+            modules[name] = module.eval()
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
     for node in reversed(list(graph.nodes)):
         if node.target in _SIZES and not node.users:  # of a view that is a module now
             graph.erase_node(node)
@@ -81,9 +84,11 @@ def _module(node: fx.Node) -> nn.Module | None:
     if node.target in _VIEWS:
         return _view(node)
     if node.target in _MEANS:
-        values = _bound(node, lambda input, dim=None, keepdim=False: None)
-        if values["dim"] is None:
-            raise ValueError(f"{node.name}: cannot be packed: expected a mean over dimensions of a sample, got all")
+        values = bound(node, lambda input, dim=None, keepdim=False: None)
+        dims = values["dim"] if isinstance(values["dim"], (tuple, list)) else [values["dim"]]
+        if {*dims} & {None, 0}:
+            got = "all" if None in dims else f"dimensions {dims}"
+            raise ValueError(f"{node.name}: cannot be packed: expected a mean over dimensions of a sample, got {got}")
         return steps.Mean(values["dim"], values["keepdim"])
     if node.target not in _MODULES:
         return None
@@ -116,7 +121,7 @@ def _arguments(node: fx.Node, cls: type[nn.Module]) -> dict[str, Any]:
     return values
 
 
-def _bound(node: fx.Node, signature: Callable) -> dict[str, Any]:
+def bound(node: fx.Node, signature: Callable) -> dict[str, Any]:
     """Return the arguments of a call by their names in a signature."""
     try:
         bound = inspect.signature(signature).bind(*node.args, **node.kwargs)

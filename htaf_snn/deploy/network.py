@@ -16,7 +16,7 @@ from .._files import replacing
 from ..functional import unpack_bits
 from .chains import chains
 from .modules import MODULES, options, rebuilt
-from .steps import STEPS, Step, Value, as_float, geometry
+from .steps import STEPS, Quantize, Step, Value, as_float, geometry
 
 FORMAT, VERSION = "htaf-snn packed network", "4"
 _OWN = {cls.__name__: cls for cls in STEPS}
@@ -73,9 +73,18 @@ class PackedNetwork(nn.Module):
         got = fn(torch.zeros(1)).dtype
         if got != torch.float32:
             raise ValueError(f"dtype: expected float32, in which the packed network equals its model, got {got}")
-        for chain in self._chains.values():
-            chain.forget()
         return super()._apply(fn, recurse)
+
+    def image_range(self) -> tuple[float, float]:
+        """Return the range of images that the network takes, 0 and 1 if it does not say.
+
+        Raises:
+            ValueError: if it converts images of several ranges.
+        """
+        ranges = {(step.quantize.low, step.quantize.high) for step in self.steps if isinstance(step, Quantize)}
+        if len(ranges) > 1:
+            raise ValueError(f"network: expected one range of images, got {sorted(ranges)}")
+        return ranges.pop() if ranges else (0.0, 1.0)
 
     def used_after(self, i: int) -> set[int]:
         """Return the numbers of the values that steps after the i-th take, and of the output."""
@@ -100,7 +109,7 @@ class PackedNetwork(nn.Module):
             result = None if chain is None else chain(given[0])
             end = i if chain is None or result is None else i + len(chain.steps) - 1
             values[end + 1] = _result(self.steps[i], given) if result is None else result
-            for number in [number for number in values if self._last_use[number] <= end]:
+            for number in [number for number in values if self._last_use.get(number, -1) <= end]:
                 del values[number]
             i = end + 1
         return as_float(values[self.output])

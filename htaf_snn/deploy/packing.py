@@ -17,7 +17,7 @@ from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
 from ..nn.binary import exact_grid
 from ..nn.quantizing import INPUT_STEP
 from . import modules, steps
-from .functions import as_modules
+from .functions import as_modules, bound
 from .network import PackedNetwork
 
 _Convolution = hnn.BinaryConv2d | hnn.HeavisideConv2d
@@ -156,8 +156,8 @@ class Packing:
                 self._add_module(node, str(node.target), self.modules[str(node.target)])
         elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
             self._append(node, steps.Add(), sources=cast(Sequence[fx.Node], node.args))
-        elif node.target in _CONCATENATIONS and (dict(node.kwargs).get("dim") or node.args[1:]) in (1, (1,)):
-            sources = cast(Sequence[fx.Node], node.args[0])
+        elif node.target in _CONCATENATIONS and (own := bound(node, lambda tensors, dim=0: None))["dim"] == 1:
+            sources = cast(Sequence[fx.Node], own["tensors"])
             known = {self._levels.get(source) for source in sources}
             levels = known.pop() if len(known) == 1 and known != {_INPUT_LEVELS} else None
             self._append(node, steps.Cat(levels), sources=sources)
@@ -169,7 +169,7 @@ class Packing:
 
     def add_nothing(self, node: fx.Node) -> None:
         """Go on after a node that cannot be packed, as if it did nothing."""
-        self._numbers[node] = self._numbers[node.all_input_nodes[0]] if node.all_input_nodes else 0
+        self._numbers[node] = self._numbers.get(node.all_input_nodes[0], 0) if node.all_input_nodes else 0
         module = self.modules.get(str(node.target))
         if isinstance(module, hnn.BinaryActivation):
             self._levels[node] = module.levels

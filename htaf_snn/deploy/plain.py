@@ -37,11 +37,10 @@ class Plain(nn.Module):
         values = [x]
         numbers_of_levels: set[int] = set()
         for i, (step, inputs) in enumerate(zip(self.steps, self.inputs, strict=True)):
-            is_levels = bool({*inputs} & numbers_of_levels)
-            given = [values[number] for number in inputs]
-            if is_levels and not isinstance(step, (_Product, steps.Flatten)):
-                given = [value * INPUT_STEP for value in given]
-            if isinstance(step, _Quantize) or (is_levels and isinstance(step, steps.Flatten)):
+            keeps = isinstance(step, (_Product, steps.Flatten))
+            scaled = {number for number in inputs if number in numbers_of_levels and not keeps}
+            given = [values[number] * INPUT_STEP if number in scaled else values[number] for number in inputs]
+            if isinstance(step, _Quantize) or (isinstance(step, steps.Flatten) and inputs[0] in numbers_of_levels):
                 numbers_of_levels.add(i + 1)
             values.append(step(*given))
         return values[self.output] * INPUT_STEP if self.output in numbers_of_levels else values[self.output]

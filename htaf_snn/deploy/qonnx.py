@@ -60,8 +60,9 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch: expected an integer >= 1, got {batch!r}")
     with torch.no_grad():
-        scores = network(torch.zeros(batch, *shape))
-        graph = _Graph(network, [len(value.shape) for value in network.values(torch.zeros(1, *shape))])
+        x = torch.full((batch, *shape), network.image_range()[0])
+        scores = network(x)
+        graph = _Graph(network, [len(value.shape) for value in network.values(x)])
     kind = onnx.TensorProto.FLOAT
     helper = onnx.helper
     ends = [helper.make_tensor_value_info("x", kind, [batch, *shape])]
@@ -85,11 +86,13 @@ class _Graph:
         names, levels = {0: "x"}, set[int]()
         for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
             self._i = i
-            is_levels = bool({*inputs} & levels)
-            given = [names[number] for number in inputs]
-            if is_levels and not isinstance(step, (steps.BinaryProduct, steps.Flatten)):
-                given = [self._of_one("Mul", name, INPUT_STEP) for name in given]
-            if isinstance(step, steps.Quantize) or (is_levels and isinstance(step, steps.Flatten)):
+            keeps = isinstance(step, (steps.BinaryProduct, steps.Flatten))
+            scaled = {number for number in inputs if number in levels and not keeps}
+            given = [
+                self._of_one("Mul", names[number], INPUT_STEP) if number in scaled else names[number]
+                for number in inputs
+            ]
+            if isinstance(step, steps.Quantize) or (isinstance(step, steps.Flatten) and inputs[0] in levels):
                 levels.add(i + 1)
             names[i + 1] = self._step(step, given)
         self.scores = names[network.output]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from .. import nn as hnn
 from .._checks import check_number
@@ -32,7 +33,8 @@ def round_weights(
         The bits of each layer by its name; 24, as in eval mode always, where no fewer suffice.
 
     Raises:
-        ValueError: if the model is in training mode or has no such layer, or an argument is out of range.
+        ValueError: if the model is in training mode, has no such layer or a parametrized one, or an argument is out of
+            range.
 
     Example:
         >>> from htaf_snn import models
@@ -54,15 +56,21 @@ def round_weights(
     layers = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     if not layers:
         raise ValueError("model: expected one with Heaviside layers, got none")
+    for name, layer in layers.items():
+        if is_parametrized(layer, "weight"):
+            raise ValueError(f"{name}: expected a weight without parametrizations, which would undo the rounding")
     least, chosen = score(model) - tolerance, dict.fromkeys(layers, _FULL)
     for name, layer in layers.items():
         weight = layer.weight.detach().clone()
-        for own in sorted(bits):
-            layer.weight.data.copy_(_rounded(weight, own))
-            if score(model) >= least:
-                chosen[name] = own
-                break
-            layer.weight.data.copy_(weight)
+        try:
+            for own in sorted(bits):
+                layer.weight.data.copy_(_rounded(weight, own))
+                if score(model) >= least:
+                    chosen[name] = own
+                    break
+        finally:
+            if chosen[name] == _FULL:
+                layer.weight.data.copy_(weight)
     return chosen
 
 
@@ -70,5 +78,5 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:
     """Return weights as multiples of a power of two per output, the largest of them with so many bits."""
     rows = weight.flatten(1)
     largest = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
-    scale = torch.exp2(torch.ceil(torch.log2(largest / (2 ** (bits - 1) - 1))))
+    scale = torch.exp2(torch.ceil(torch.log2(largest / (2 ** (bits - 1) - 1)))).clamp(min=torch.finfo(rows.dtype).tiny)
     return (torch.round(rows / scale) * scale).view_as(weight)

@@ -308,6 +308,8 @@ class _Product(Step):
         self.batched, self.where = batched, where
         self.groups, self.axis = (1, -1) if where is None else (where.groups, -3)
         for name, value in {"thresholds": thresholds, "factor": factor, "bias": bias}.items():
+            if value is not None and value.shape != weight.shape[:1]:
+                raise ValueError(f"{name}: expected one number per output, {len(weight)}, got {tuple(value.shape)}")
             self.register_buffer(name, value)
         self._register_weight(weight)
 
