@@ -59,6 +59,11 @@ class PackedNetwork(nn.Module):
         super().__init__()
         self.inputs, self.output = [list(inputs) for _, inputs in steps], output
         self._last_use = {number: i for i, inputs in enumerate(self.inputs) for number in inputs} | {output: len(steps)}
+        self._done: list[list[int]] = [[] for _ in steps]  # what is not needed any more after each step
+        for number in range(len(steps) + 1):
+            last = self._last_use.get(number, max(number - 1, 0))
+            if last < len(steps):
+                self._done[last].append(number)
         self.steps = nn.ModuleList(step for step, _ in steps)
         self._chains = chains([*self.steps], self.inputs, output)
         self.eval()
@@ -102,15 +107,16 @@ class PackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
-        i = 0
-        while i < len(self.inputs):
+        steps, i = [*self.steps], 0
+        while i < len(steps):
             given = [values[number] for number in self.inputs[i]]
             chain = self._chains.get(i)
             result = None if chain is None else chain(given[0])
             end = i if chain is None or result is None else i + len(chain.steps) - 1
-            values[end + 1] = _result(self.steps[i], given) if result is None else result
-            for number in [number for number in values if self._last_use.get(number, -1) <= end]:
-                del values[number]
+            values[end + 1] = _result(steps[i], given) if result is None else result
+            for done in self._done[i : end + 1]:
+                for number in done:
+                    values.pop(number, None)
             i = end + 1
         return as_float(values[self.output])
 
