@@ -19,8 +19,8 @@ def test_arms_are_compared_at_each_value():
     settings = Settings.of(surrogates=["htaf", "atan"], axis=GRID, seeds=2)
     assert settings.arms() == [("htaf", "none", 0.0, ""), ("atan", "none", 0.0, "")]
     assert len(settings.places()) == 4 and len(settings.trials()) == 2 * 4 * 2
-    found = {(one.place, one.run.n_time_bins, one.run.neuron) for one in settings.trials()}
-    assert found == {(f"n_time_bins={t}, neuron={n}", t, n) for t in GRID["n_time_bins"] for n in GRID["neuron"]}
+    named = {(one.place, one.run.n_time_bins, one.run.neuron) for one in settings.trials()}
+    assert named == {(f"n_time_bins={t}, neuron={n}", t, n) for t in GRID["n_time_bins"] for n in GRID["neuron"]}
 
 
 def test_the_values_are_compared_where_nothing_else_is():
@@ -113,10 +113,10 @@ def test_maps_hold_the_means_of_what_is_not_shown():
         for slope in values["slope"] for depth in values["depth"] for bins in values["n_time_bins"]
         if (slope, depth) != (2.0, 2)
     ]  # fmt: skip
-    found = maps.means(settings, rows, ("slope", "depth"), lambda row: row["mean"])
-    np.testing.assert_allclose(found, [[410.5, 420.5], [412.0, np.nan]])
-    found = maps.means(settings, rows, ("depth", "n_time_bins"), lambda row: row["mean"])
-    np.testing.assert_allclose(found, [[311.25, 511.25], [320.5, 520.5]])
+    means = maps.means(settings, rows, ("slope", "depth"), lambda row: row["mean"])
+    np.testing.assert_allclose(means, [[410.5, 420.5], [412.0, np.nan]])
+    means = maps.means(settings, rows, ("depth", "n_time_bins"), lambda row: row["mean"])
+    np.testing.assert_allclose(means, [[311.25, 511.25], [320.5, 520.5]])
 
 
 def test_a_single_arm_is_mapped_over_its_axes():

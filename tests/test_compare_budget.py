@@ -86,7 +86,7 @@ def test_what_halving_ends_is_chosen_nowhere(tmp_path, scored):
     study.work()
     assert [ran for ran in scored if ran[3] == 1] == [("htaf", 1e-3, 1.0, 1), ("atan", 1e-3, 1.0, 1)]
     assert len(study.results()) == len(scored) == study.counts()["finished"]
-    assert {entry.found["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"} <= {1, 3}
+    assert {entry.stored["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"} <= {1, 3}
     before = len(scored)
     Study(tmp_path).work()
     assert len(scored) == before
@@ -96,7 +96,7 @@ def test_what_halving_saves_is_told(tmp_path):
     small = {"surrogates": ["htaf"], "lrs": [1e-2, 1e-3, 1e-4], "train_fraction": 0.1, "width": 8, "epochs": 4}
     study = Study(tmp_path, **SMALL | small, budget="halving")
     study.run(workers=1, progress=False)
-    epochs = [entry.found["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"]
+    epochs = [entry.stored["epoch"] for entry in study.queue.entries().values() if entry.state == "stopped"]
     assert epochs  # the network learns little at the smallest rate
     text = (
         f"{len(epochs)} that select were ended early by successive halving, which saved {4 * len(epochs) - sum(epochs)}"

@@ -71,10 +71,10 @@ def test_surrogates_of_libraries_are_matched(spec):
 
 
 def test_a_rescaled_surrogate_has_a_specification():
-    found = resolve("rescaled(function='atan(alpha=3)', stretch=0.5, gain=2)")
+    resolved = resolve("rescaled(function='atan(alpha=3)', stretch=0.5, gain=2)")
     x = torch.linspace(-2, 2, 9)
     expected = gradient(Rescaled(ATan(alpha=3.0), stretch=0.5, gain=2), x)
-    torch.testing.assert_close(gradient(found, x), expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradient(resolved, x), expected, rtol=0, atol=0)
     for wrong, message in (
         ("rescaled(stretch=2)", "function"),
         ("rescaled(function='hat')", "unknown surrogate 'hat'"),

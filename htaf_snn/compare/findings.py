@@ -159,22 +159,22 @@ def _comparisons(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dic
 
 def _ranks(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> dict[tuple, float]:
     """Return each cell's mean rank among the arms of its setting, over the seeds that all have finished."""
-    found: dict[tuple, float] = {}
+    ranked: dict[tuple, float] = {}
     for arms in _by_setting(settings, cells):
         shared = sorted(set.intersection(*map(set, arms.values())))
         if shared and len(arms) > 1:
             scores = {key: [seeds[seed]["test_accuracy"] for seed in shared] for key, seeds in arms.items()}
-            found |= statistics.mean_ranks(scores)
-    return found
+            ranked |= statistics.mean_ranks(scores)
+    return ranked
 
 
 def _by_setting(settings: Settings, cells: dict[tuple, dict[int, dict]]) -> list[dict[tuple, dict[int, dict]]]:
     """Return the cells whose arms are compared with each other, together."""
-    found: dict[tuple, dict[tuple, dict[int, dict]]] = {}
+    by_setting: dict[tuple, dict[tuple, dict[int, dict]]] = {}
     for key, seeds in cells.items():
         place = selection.setting(settings, dict(zip(KEY, key, strict=True)))
-        found.setdefault(place, {})[key] = seeds
-    return [*found.values()]
+        by_setting.setdefault(place, {})[key] = seeds
+    return [*by_setting.values()]
 
 
 def _arm(key: tuple) -> tuple:

@@ -30,21 +30,21 @@ def all_maps(settings: Settings, rows: Sequence[dict]) -> list[Figure]:
 
 def varied(settings: Settings) -> dict[str, tuple]:
     """Return the numbers of which a study has several values."""
-    found: dict[str, tuple] = {"slope": settings.slopes, "lr": settings.lrs, "depth": settings.depths}
-    found |= {name: values for name, values in settings.axis.items() if all(map(is_number, values))}
-    return {name: tuple(sorted(values)) for name, values in found.items() if len(values) > 1}
+    points: dict[str, tuple] = {"slope": settings.slopes, "lr": settings.lrs, "depth": settings.depths}
+    points |= {name: values for name, values in settings.axis.items() if all(map(is_number, values))}
+    return {name: tuple(sorted(values)) for name, values in points.items() if len(values) > 1}
 
 
 def means(settings: Settings, rows: Sequence[dict], pair: Sequence[str], value: Callable) -> np.ndarray:
     """Return the mean of a value of rows over numbers that vary; NaN where there is no row."""
     points = varied(settings)
-    found = np.full([len(points[name]) for name in pair], np.nan)
+    values = np.full([len(points[name]) for name in pair], np.nan)
     own = [(settings.numbers_of(row), value(row)) for row in rows]
-    for place in np.ndindex(*found.shape):
+    for place in np.ndindex(*values.shape):
         wanted = {name: points[name][i] for name, i in zip(pair, place, strict=True)}
         cells = [number for at, number in own if number is not None and wanted.items() <= at.items()]
-        found[place] = np.mean(cells) if cells else np.nan
-    return found
+        values[place] = np.mean(cells) if cells else np.nan
+    return values
 
 
 def judged(settings: Settings) -> tuple[str, str]:

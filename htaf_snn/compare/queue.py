@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         key: digits that identify the trial, see `key_of`.
         config: as `trial.Trial.config` gives it.
         state: waiting, running, finished, failed, or stopped by successive halving.
-        found: what was stored of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or
+        stored: what was stored of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or
             "epoch".
     """
 
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
     key: str
     config: dict[str, Any]
     state: str
-    found: dict[str, Any]
+    stored: dict[str, Any]
 
 
 def key_of(config: Mapping[str, Any]) -> str:
@@ -109,11 +109,11 @@ class Queue:
         """
         entries: dict[str, Entry] = {}
         for frozen in self._study.get_trials(deepcopy=False):
-            found = frozen.user_attrs
-            is_requeued = frozen.state.name == "FAIL" and "error" not in found
-            key = key_of(found["config"])
+            stored = frozen.user_attrs
+            is_requeued = frozen.state.name == "FAIL" and "error" not in stored
+            key = key_of(stored["config"])
             if not is_requeued and key not in entries:
-                entries[key] = Entry(frozen._trial_id, key, found["config"], STATES[frozen.state.name], found)
+                entries[key] = Entry(frozen._trial_id, key, stored["config"], STATES[frozen.state.name], stored)
         return entries
 
     def add_missing(self, configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -183,20 +183,20 @@ class Queue:
             return False
         self._storage.set_trial_user_attr(entry.number, f"score after {epoch}", score)
         scores = {
-            other.key: other.found[f"score after {epoch}"]
+            other.key: other.stored[f"score after {epoch}"]
             for other in self.entries().values()
-            if f"score after {epoch}" in other.found and all(other.config[n] == entry.config[n] for n in names)
+            if f"score after {epoch}" in other.stored and all(other.config[n] == entry.config[n] for n in names)
         } | {entry.key: score}
         best = sorted(scores.values(), reverse=True)
         return score < best[max(len(best) // 3, 1) - 1]
 
-    def _end(self, entry: Entry, state: str, values: list[float] | None = None, **found: Any) -> None:
-        """Store what was found of a trial, unless others run it again, as the heartbeats had stopped for long."""
+    def _end(self, entry: Entry, state: str, values: list[float] | None = None, **attributes: Any) -> None:
+        """End a trial, unless others run it again, as the heartbeats had stopped for long."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         with contextlib.suppress(UpdateFinishedTrialError):
-            for name, value in found.items():
+            for name, value in attributes.items():
                 self._storage.set_trial_user_attr(entry.number, name, value)
             self._storage.set_trial_state_values(entry.number, TrialState[state], values)
 

@@ -175,8 +175,8 @@ class Study:
         ended = (key in entries and entries[key].state not in ("waiting", "running") for key in keys)
         if self.settings.select == "none" or not all(ended):
             return trials
-        found = self._found("finished", trials, "config", "result")
-        return trials + self.settings.further(selection.chosen(self.settings, found))
+        stored = self._stored("finished", trials, "config", "result")
+        return trials + self.settings.further(selection.chosen(self.settings, stored))
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of waiting, running, finished and failed trials, and of those that halving stopped."""
@@ -273,21 +273,21 @@ class Study:
             ValueError: if no trial is finished, or there is no such column.
         """
         folder = self.out if to is None else Path(to)
-        stopped = self._found("stopped", [*self.wanted.values()], "config", "epoch")
+        stopped = self._stored("stopped", [*self.wanted.values()], "config", "epoch")
         return report.write(folder, self.settings, self.results(), self.failures(), stopped, self.counts(), columns)
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""
-        return self._found("finished", self._trials(), "config", "result", "versions")
+        return self._stored("finished", self._trials(), "config", "result", "versions")
 
     def failures(self) -> list[dict]:
         """Return the failed trials, {"config", "error"}."""
-        return self._found("failed", [*self.wanted.values()], "config", "error")
+        return self._stored("failed", [*self.wanted.values()], "config", "error")
 
-    def _found(self, state: str, trials: Sequence[Trial], *names: str) -> list[dict]:
+    def _stored(self, state: str, trials: Sequence[Trial], *names: str) -> list[dict]:
         entries, keys = self.queue.entries(), [key_of(one.config()) for one in trials]
         own = [entries[key] for key in keys if key in entries and entries[key].state == state]
-        return [{name: entry.found[name] for name in names} for entry in own]
+        return [{name: entry.stored[name] for name in names} for entry in own]
 
 
 def _refuse_changes(storage: str, settings: Settings, theirs: Settings) -> None:

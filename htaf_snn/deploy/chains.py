@@ -46,7 +46,7 @@ class Chain:
         if _dispatch.choose("auto", x.device, torch.float32) != "numba":
             return None
         layers = self._current()
-        if len(x) < _MANY_SAMPLES and kernels.work(layers) > _MOST_WORK:
+        if layers is None or (len(x) < _MANY_SAMPLES and kernels.work(layers) > _MOST_WORK):
             return None
         return self._run(x.contiguous(), layers)
 
@@ -64,10 +64,12 @@ class Chain:
             return torch.from_numpy(result)
         return Bits(torch.from_numpy(result.view(np.int64)), last.shape[0], last.out_levels, -1)
 
-    def _current(self) -> kernels.Layers:
-        """Return the layers' arrays, made anew if a tensor of the steps has changed."""
+    def _current(self) -> kernels.Layers | None:
+        """Return the layers' arrays, made anew if a tensor of the steps has changed; None if that cannot be seen."""
         buffers = [buffer for step in self._products for buffer in step._buffers.values() if buffer is not None]
-        versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
+        if any(buffer.is_inference() for buffer in buffers):
+            return None
+        versions = [buffer._version for buffer in buffers]
         is_same = len(buffers) == len(self._buffers) and all(map(operator.is_, buffers, self._buffers))
         if self._layers is None or not is_same or versions != self._versions:
             self._layers = _layers(self._products, self._image is not None)
@@ -78,7 +80,7 @@ class Chain:
 def chains(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output: int) -> dict[int, Chain]:
     """Return the chains of two steps or more in a packed network, by the indices of their first steps."""
     users = [number for own in inputs for number in own] + [output]
-    found, i = {}, 0
+    by_first, i = {}, 0
     while i < len(steps):
         end = i + 1
         while (
@@ -89,9 +91,9 @@ def chains(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output: 
         ):
             end += 1
         if end > i + 1:
-            found[i] = Chain(steps[i:end])
+            by_first[i] = Chain(steps[i:end])
         i = end
-    return found
+    return by_first
 
 
 def _follows(first: nn.Module, second: nn.Module) -> bool:
