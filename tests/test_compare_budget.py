@@ -2,6 +2,7 @@
 
 import json
 
+import optuna
 import pytest
 from commands import run
 
@@ -54,6 +55,21 @@ def test_a_trial_that_others_run_again_is_left_to_them(study):
     study.queue.fail(entry, "late", "")
     study.queue.give_up(entry, 3)
     assert study.queue.entries()[entry.key].state == "waiting"
+
+
+def test_a_locked_database_is_tried_again(study, monkeypatch):
+    (entry,) = study.queue.take(study.wanted)
+    right, calls = study.queue._storage.set_trial_state_values, []
+
+    def refused(*given):
+        calls.append(given)
+        if len(calls) < 3:
+            raise optuna.exceptions.StorageInternalError("database is locked")
+        return right(*given)
+
+    monkeypatch.setattr(study.queue._storage, "set_trial_state_values", refused)
+    study.queue.requeue(entry)
+    assert (len(calls), study.queue.entries()[entry.key].state) == (3, "waiting")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,8 +43,7 @@ class Entry(NamedTuple):
         key: digits that identify the trial, see `key_of`.
         config: as `trial.Trial.config` gives it.
         state: waiting, running, finished, failed, or stopped by successive halving.
-        stored: what was stored of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or
-            "epoch".
+        stored: of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or "epoch".
     """
 
     number: int
@@ -156,8 +155,7 @@ class Queue:
     def finish(self, entry: Entry, result: dict[str, Any]) -> None:
         """Store the result of a trial, with the versions of the packages."""
         finished = datetime.now().isoformat(timespec="seconds")
-        accuracy = result["test_accuracy"]
-        self._end(entry, "COMPLETE", [accuracy], result=result, finished=finished, versions=versions())
+        self._end(entry, "COMPLETE", [result["test_accuracy"]], result=result, finished=finished, versions=versions())
 
     def fail(self, entry: Entry, error: str, traceback: str) -> None:
         """Store why a trial failed; it is not repeated."""
@@ -197,8 +195,8 @@ class Queue:
 
         with contextlib.suppress(UpdateFinishedTrialError):
             for name, value in attributes.items():
-                self._storage.set_trial_user_attr(entry.number, name, value)
-            self._storage.set_trial_state_values(entry.number, TrialState[state], values)
+                _retried(self._storage.set_trial_user_attr, entry.number, name, value)
+            _retried(self._storage.set_trial_state_values, entry.number, TrialState[state], values)
 
     def requeue(self, entry: Entry) -> None:
         """Let others run a trial that this process has taken, unless it has just ended."""
@@ -206,8 +204,8 @@ class Queue:
         from optuna.trial import TrialState
 
         with contextlib.suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_state_values(entry.number, TrialState.FAIL)
-            _add(self._study, entry.config)
+            _retried(self._storage.set_trial_state_values, entry.number, TrialState.FAIL)
+            _retried(_add, self._study, entry.config)
 
     def requeue_stale(self) -> None:
         """Let others run the trials whose heartbeats have stopped."""
@@ -237,6 +235,19 @@ class Queue:
         finally:
             done.set()
             thread.join()
+
+
+def _retried(call: Callable, *arguments: Any, attempts: int = 5) -> None:
+    """Call, and again where SQLite refuses at once, as two processes that read want to write."""
+    import optuna
+
+    try:
+        call(*arguments)
+    except optuna.exceptions.StorageInternalError:
+        if attempts == 1:
+            raise
+        time.sleep(0.3)
+        _retried(call, *arguments, attempts=attempts - 1)
 
 
 def _without_warnings() -> contextlib.AbstractContextManager:
