@@ -83,7 +83,6 @@ class _Source:
         self._calls: list[str] = []
         self._memory: dict[str, tuple[str, int]] = {}
         self._free: list[str] = []
-        self._scratch: list[str] = []
         with torch.no_grad():
             self._range = network.image_range()
             results = network.values(torch.full((1, *shape), self._range[0]))

@@ -65,7 +65,7 @@ class Chain:
         return Bits(torch.from_numpy(result.view(np.int64)), last.shape[0], last.out_levels, -1)
 
     def _current(self) -> kernels.Layers | None:
-        """Return the layers' arrays, made anew if a tensor of the steps has changed; None if that cannot be seen."""
+        """Return the layers' arrays, made anew after a change of the tensors; None for those without versions."""
         buffers = [buffer for step in self._products for buffer in step._buffers.values() if buffer is not None]
         if any(buffer.is_inference() for buffer in buffers):
             return None

@@ -90,7 +90,7 @@ def _module(node: fx.Node) -> nn.Module | None:
             got = "all" if None in dims else f"dimensions {dims}"
             raise ValueError(f"{node.name}: cannot be packed: expected a mean over dimensions of a sample, got {got}")
         return steps.Mean(values["dim"], values["keepdim"])
-    if node.target not in _MODULES:
+    if node.target not in _MODULES or len(node.all_input_nodes) != 1:
         return None
     cls = _MODULES[node.target]
     values = _arguments(node, cls)
@@ -112,6 +112,10 @@ def _arguments(node: fx.Node, cls: type[nn.Module]) -> dict[str, Any]:
             values["stride"] = None
     else:  # their arguments have the order of the modules'
         names = [*inspect.signature(cls).parameters]
+        if len(node.args) > len(names) + 1:
+            raise ValueError(
+                f"{node.name}: cannot be packed: expected arguments of {cls.__name__}, got {node.args[1:]}"
+            )
         values = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         values.pop("input", None)
         if cls is nn.Flatten:

@@ -61,12 +61,10 @@ def _plain(step: nn.Module) -> nn.Module:
 class _Quantize(nn.Module):
     def __init__(self, step: steps.Quantize):
         super().__init__()
-        self.low, self.high = step.quantize.low, step.quantize.high
+        self.quantize = step.quantize
 
     def forward(self, x: Tensor) -> Tensor:
-        if (self.low, self.high) != (0.0, 1.0):
-            x = (x - self.low) / (self.high - self.low)
-        return torch.round(x.clamp(0, 1) * 255)
+        return self.quantize.rounded(x)
 
 
 class _Threshold(nn.Module):

@@ -118,7 +118,11 @@ class QuantizeInput(nn.Module):
 
     def levels_of(self, x: Tensor) -> Tensor:
         """Return the numbers n, uint8, in the shape of x; values outside the range are clamped."""
-        return torch.round(self._unit(x).clamp(0, 1) * 255).to(torch.uint8)
+        return self.rounded(x).to(torch.uint8)
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """Return the numbers n in the dtype of x; values outside the range are clamped."""
+        return torch.round(self._unit(x).clamp(0, 1) * 255)
 
     def _unit(self, x: Tensor) -> Tensor:
         return x if (self.low, self.high) == (0.0, 1.0) else (x - self.low) / (self.high - self.low)

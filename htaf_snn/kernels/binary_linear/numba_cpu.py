@@ -72,17 +72,23 @@ def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds,
         out[m, n // rows] = word
 
 
+@inlined
+def plane_word(eights, k, p):
+    """Return the bits p of 64 levels, those of the k-th eight words of eight bytes."""
+    word = _ZERO
+    for i in range(8):
+        bits = (eights[8 * k + i] >> np.uint64(p)) & _LOWEST
+        word |= ((bits * _GATHER) >> _HIGHEST) << np.uint64(8 * i)
+    return word
+
+
 def _planes_kernel(start, stop, eights, planes):
     """Gather bit p of 64 levels, which are 8 words of 8 bytes, into a word of plane p."""
     words = planes.shape[2]
     for n in range(start, stop):
         m, k = n // words, n % words
         for p in range(_PLANES):
-            word = _ZERO
-            for i in range(8):
-                bits = (eights[m, 8 * k + i] >> np.uint64(p)) & _LOWEST
-                word |= ((bits * _GATHER) >> _HIGHEST) << np.uint64(8 * i)
-            planes[p, m, k] = word
+            planes[p, m, k] = plane_word(eights[m], k, p)
 
 
 def _levels_kernel(start, stop, planes, weight, ones, out):

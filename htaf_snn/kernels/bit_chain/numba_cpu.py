@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..binary_linear.numba_cpu import _GATHER, _HIGHEST, _LOWEST, _ONE, _PLANES, _WORD, _ZERO, count, count_levels
+from ..binary_linear.numba_cpu import _ONE, _PLANES, _WORD, _ZERO, count, count_levels, plane_word
 from ..numba_cpu import compiled, lowest_bit, run
 
 LEVELS, SIGNS, INTEGERS = 0, 1, 2
@@ -66,11 +66,7 @@ def _chain_kernel(
                 eights = levels.view(np.uint64)
                 for k in range(size):
                     for p in range(_PLANES):
-                        word = _ZERO
-                        for i in range(8):
-                            lowest = (eights[8 * k + i] >> np.uint64(p)) & _LOWEST
-                            word |= ((lowest * _GATHER) >> _HIGHEST) << np.uint64(8 * i)
-                        planes[p, k] = word
+                        planes[p, k] = plane_word(eights, k, p)
             elif layer == 0:
                 for k in range(size):
                     current[k] = bits[m, k]
