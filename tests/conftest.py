@@ -87,6 +87,12 @@ def own_neurons():
 
 
 @pytest.fixture
+def by_programs(monkeypatch):
+    """Let programs compute packed networks wherever they can, not only where they are faster."""
+    monkeypatch.setattr("htaf_snn.deploy.programs._seconds", lambda compute: 0.0)
+
+
+@pytest.fixture
 def uncompiled(monkeypatch):
     """Run the text of the neurons' CPU kernels as plain Python, on NumPy's numbers; only what it calls is compiled."""
     import numpy as np

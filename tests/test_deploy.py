@@ -13,6 +13,8 @@ from torch import nn
 from htaf_snn import deploy, models
 from htaf_snn import nn as hnn
 
+pytestmark = pytest.mark.usefixtures("by_programs")
+
 
 def trained(net, x):
     """Randomise a network as training would: all parameters and statistics, BatchNorm's weights also negative and 0."""

@@ -73,6 +73,15 @@ def quantized_convolutional():
     )  # fmt: skip
 
 
+def convolutions_of_levels():
+    """Bits from a convolution of an image's levels on."""
+    return nn.Sequential(
+        hnn.QuantizeInput(), hnn.BinaryConv2d(3, 66, 3, 2, 1, groups=3, scale="magnitude"), nn.BatchNorm2d(66), sign(),
+        hnn.BinaryConv2d(66, 20, (3, 2), bias=True), nn.BatchNorm2d(20), sign(), nn.Flatten(),
+        hnn.BinaryLinear(40, 7, scale="learned"),
+    )  # fmt: skip
+
+
 def images_of_bits():
     """A first activation of the pixels themselves, so that all is in integers."""
     return nn.Sequential(
@@ -84,7 +93,7 @@ def images_of_bits():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [quantized_convolutional, images_of_bits])
+@pytest.mark.parametrize("make", [quantized_convolutional, convolutions_of_levels, images_of_bits])
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_c_equals_the_packed_network(make, compiler, seed, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import test_deploy_published as published
 import torch
-from test_deploy_c import images_of_bits, quantized_convolutional
+from test_deploy_c import convolutions_of_levels, images_of_bits, quantized_convolutional
 from torch import nn
 
 from htaf_snn import deploy, models
@@ -70,7 +70,7 @@ def test_the_file_of_a_packed_network_is_exact(tmp_path, name):
             assert report["max_difference"] == 0 and torch.equal(scores, packed(x))
 
 
-@pytest.mark.parametrize("make", [quantized_convolutional, images_of_bits])
+@pytest.mark.parametrize("make", [quantized_convolutional, convolutions_of_levels, images_of_bits])
 @torch.no_grad()
 def test_all_layers_on_bits_are_exact(tmp_path, make):
     torch.manual_seed(1)

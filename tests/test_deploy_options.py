@@ -13,6 +13,8 @@ from torch.nn import functional
 from htaf_snn import deploy, hardening
 from htaf_snn import nn as hnn
 
+pytestmark = pytest.mark.usefixtures("by_programs")
+
 REASONS = r"not of two levels|without running statistics|expected Flatten\(1\)|returns indices|changes the input of"
 EXAMPLES = int(os.environ.get("HTAF_EXAMPLES", "60"))
 

@@ -10,6 +10,8 @@ from torch.nn import functional
 from htaf_snn import deploy
 from htaf_snn import nn as hnn
 
+pytestmark = pytest.mark.usefixtures("by_programs")
+
 
 class Net(nn.Module):
     """Layers by name, and what forward does with them."""

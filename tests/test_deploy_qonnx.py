@@ -5,7 +5,7 @@ import re
 import pytest
 import test_deploy_published as published
 import torch
-from test_deploy_c import images_of_bits, quantized_convolutional
+from test_deploy_c import convolutions_of_levels, images_of_bits, quantized_convolutional
 from torch import nn
 
 from htaf_snn import deploy, models
@@ -24,7 +24,7 @@ def executed(path, x):
     return torch.from_numpy(execute_onnx(model, {"x": x.numpy()})[name])
 
 
-@pytest.mark.parametrize("make", [quantized_convolutional, images_of_bits])
+@pytest.mark.parametrize("make", [quantized_convolutional, convolutions_of_levels, images_of_bits])
 @pytest.mark.parametrize("seed", range(2))
 @torch.no_grad()
 def test_layers_on_bits_are_equal(make, seed, tmp_path):

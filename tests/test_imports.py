@@ -60,8 +60,12 @@ ONLY_IN = {
     "onnxruntime": {"htaf_snn/deploy/export.py"},
     "onnxscript": {"htaf_snn/deploy/export.py"},
     "jinja2": {"htaf_snn/_pages.py"},
-    "numba": {"htaf_snn/kernels/numba_cpu.py", "neuromorphic_datasets/_kernels.py"},
-    "llvmlite": {"htaf_snn/kernels/numba_cpu.py"},
+    "numba": {
+        "htaf_snn/kernels/numba_cpu.py",
+        "htaf_snn/kernels/vectors/numba_cpu.py",
+        "neuromorphic_datasets/_kernels.py",
+    },
+    "llvmlite": {"htaf_snn/kernels/numba_cpu.py", "htaf_snn/kernels/vectors/numba_cpu.py"},
     "triton": {
         f"htaf_snn/kernels/{folder}triton_gpu.py"
         for folder in ("", "neuron/", "elementwise/", "binary_linear/", "heaviside_linear/")

@@ -126,10 +126,10 @@ HELPERS = {
     for (int k = 0; k < (n + 31) / 32; k++) sum += 2 * count(x[k] & weight[k]) - count(x[k]);
     return sum;
 }""",
-    "sum_of_levels": """static int32_t sum_of_levels(const uint8_t *x, const uint32_t *weight, int n)
+    "sum_of_levels": """static int32_t sum_of_levels(const uint8_t *x, int step, const uint32_t *weight, int n)
 {
     int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += get(weight, i) ? x[i] : -x[i];
+    for (int i = 0; i < n; i++) sum += get(weight, i) ? x[i * step] : -x[i * step];
     return sum;
 }""",
     **{f"sum_at_ones_{kind}": _AT_ONES.format(kind=kind) for kind in ("int8_t", "int16_t", "int32_t")},

@@ -202,13 +202,15 @@ class _Source:
         if array.kind == "float" or len(array.shape) != (1 if step.where is None else 3):
             raise ValueError(f"step {self._i}: expected bits of a vector or an image for C, got {array.shape}")
         where = step.where or steps.Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
-        place, pixel = "", array.length // array.pixels
-        if where.groups > 1:  # each group of channels begins with a word of its own
+        place, pixel, group = "", array.words, f"o / {shape[0] // where.groups}"
+        if array.kind == "uint8_t":
+            place, pixel = f" + {group} * {step.shape[1] * array.pixels}", 1
+        elif where.groups > 1:  # each group of channels begins with a word of its own
             own = words(step.shape[1])
             grouped = self._new("uint32_t", (32 * own * where.groups, *array.shape[1:]), array.levels)
             to = f"out + i * {grouped.words} + c / {step.shape[1]} * {own}, c % {step.shape[1]}"
             array = self._call(f"{name}_groups", c_bodies.moved_bits(array, grouped, to), [array], grouped)
-            place, pixel = f" + o / {shape[0] // where.groups} * {own}", array.words
+            place, pixel = f" + {group} * {own}", array.words
         dot = self._dot(step, array, f"x0 + (y * {array.image[2]} + z) * {pixel}{place}")
         out = self._new("float" if step.thresholds is None else "uint32_t", shape, step.out_levels)
         windows = c_bodies.each_window(
@@ -226,7 +228,9 @@ class _Source:
         rows = weight.reshape(len(weight), size, -1).movedim(1, -1).contiguous()  # (O, taps, size)
         if isinstance(step, steps.BinaryProduct):
             name = self._constant("weight", packed((rows > 0).numpy()))
-            kind = "levels" if array.kind == "uint8_t" else "signs" if array.levels == (-1, 1) else "ones"
+            if array.kind == "uint8_t":
+                return f"sum_of_levels({x}, {array.pixels}, {name} + {tap} * {words(size)}, {size})"
+            kind = "signs" if array.levels == (-1, 1) else "ones"
             return f"sum_of_{kind}({x}, {name} + {tap} * {words(size)}, {size})"
         integers = rows.to(steps.smallest_type(weight)).numpy()
         name = self._constant("weight", integers)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
-from .chains import chains
 from .modules import MODULES, options, rebuilt
+from .programs import programs
 from .steps import STEPS, Quantize, Step, Value, as_float, geometry
 
 FORMAT, VERSION = "htaf-snn packed network", "4"
@@ -65,7 +66,7 @@ class PackedNetwork(nn.Module):
             if last < len(steps):
                 self._done[last].append(number)
         self.steps = nn.ModuleList(step for step, _ in steps)
-        self._chains = chains([*self.steps], self.inputs, output)
+        self._programs = programs([*self.steps], self.inputs, output)
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
@@ -107,18 +108,25 @@ class PackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
-        steps, i = [*self.steps], 0
-        while i < len(steps):
-            given = [values[number] for number in self.inputs[i]]
-            chain = self._chains.get(i)
-            result = None if chain is None else chain(given[0])
-            end = i if chain is None or result is None else i + len(chain.steps) - 1
-            values[end + 1] = _result(steps[i], given) if result is None else result
-            for done in self._done[i : end + 1]:
+        i = 0
+        while i < len(self.steps):
+            program = self._programs.get(i)
+            last = i if program is None else program.last
+            results = None if program is None else program(values, partial(self._by_steps, i, last))
+            values |= self._by_steps(i, last, values) if results is None else results
+            for done in self._done[i : last + 1]:
                 for number in done:
                     values.pop(number, None)
-            i = end + 1
+            i = last + 1
         return as_float(values[self.output])
+
+    def _by_steps(self, first: int, last: int, values: Mapping[int, Value]) -> dict[int, Value]:
+        """Return the results of some steps by their numbers."""
+        results: dict[int, Value] = {}
+        for i in range(first, last + 1):
+            given = [results[number] if number in results else values[number] for number in self.inputs[i]]
+            results[i + 1] = _result(self.steps[i], given)
+        return results
 
 
 def _result(step: nn.Module, given: list[Value]) -> Value:

@@ -219,10 +219,10 @@ class Packing:
     def _add_product(self, node: fx.Node, name: str, module: _Product) -> None:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
-        if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, hnn.BinaryLinear)):
+        if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, _Binary)):
             raise ValueError(
                 f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
-                f"activation before it, or QuantizeInput before a BinaryLinear, got {source.name}"
+                f"activation before it, or QuantizeInput before a binary layer, got {source.name}"
             )
         product: type[steps.BinaryProduct | steps.HeavisideProduct]
         if isinstance(module, _Binary):

@@ -96,10 +96,10 @@ class _Product(nn.Module):
         weight = step.signs() if isinstance(step, steps.BinaryProduct) else step.weight
         assert isinstance(weight, Tensor)
         bound = int(weight.abs().double().flatten(1).sum(1).max()) if weight.numel() else 0
+        if isinstance(step, steps.BinaryProduct):
+            bound *= 255  # it may take an image's levels
         if step.where is not None and bound >= _EXACT:
             raise ValueError(f"model: expected sums below 2**24 in a convolution, got {bound}")
-        if isinstance(step, steps.BinaryProduct) and step.where is None:
-            bound *= 255  # it may take an image's levels
         self.register_buffer("weight", weight.to(steps.smallest_type(weight)))
         self.dtype = torch.float32 if bound < _EXACT else torch.float64
         self.where, self.out_levels = step.where, step.out_levels

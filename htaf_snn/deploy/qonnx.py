@@ -159,7 +159,7 @@ class _Graph:
     def _product(self, step: steps._Product, value: str) -> str:
         if isinstance(step, steps.BinaryProduct):
             signs = step.signs()
-            most = signs[0].numel() * (255 if step.where is None else 1)  # of an image's levels
+            most = signs[0].numel() * 255  # of an image's levels
             if most >= _MOST:
                 raise ValueError(f"step {self._i}: expected sums below 2**23 for QONNX, got up to {most}")
             weight = self._bipolar(self._constant(signs if step.where is not None else signs.T.contiguous()))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
@@ -384,13 +385,21 @@ class BinaryProduct(_Product):
     def forward(self, value: Value) -> Value:
         self._check(value)
         if isinstance(value, Tensor):
-            return self._finished(level_linear(value, self._weight(0)))
+            return self._finished(self._level_sums(value))
         value = _along(value, self.axis)
         if self.groups == 1 and self.thresholds is not None:
             words = self._sums(value.words, 0, self.thresholds)
             return Bits(words, self.shape[0], self.out_levels, self.axis)
         parts = self._parts(value.words, value.size)
         return self._finished(torch.cat([self._sums(part, group) for group, part in enumerate(parts)], -1))
+
+    def _level_sums(self, levels: Tensor) -> Tensor:
+        if self.where is None:
+            return level_linear(levels, self._weight(0))
+        _, stride, padding, dilation, groups = self.where
+        # Exact: sums of 2**44 levels fit into a double.
+        sums = conv2d(levels.double(), self.signs().double(), None, stride, padding, dilation, groups)
+        return sums.movedim(-3, -1).to(torch.int32)
 
     def _sums(self, words: Tensor, group: int, thresholds: Tensor | None = None) -> Tensor:
         weight = self._weight(group)

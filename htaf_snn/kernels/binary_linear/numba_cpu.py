@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..numba_cpu import compiled, empty, inlined, popcount, run
+from ..numba_cpu import compiled, empty, inlined, run
+from ..vectors import numba_cpu as vectors
 
 _ZERO, _ONE, _WORD, _PLANES = np.uint64(0), np.uint64(1), 64, 8
-_1, _2, _3, _4 = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 # The lowest bit of each of eight bytes, and the factor that gathers them in the highest byte.
 _LOWEST, _GATHER, _HIGHEST = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080), np.uint64(56)
 
@@ -24,52 +24,27 @@ def _pack_kernel(start, stop, x, out):
         out[n // words, n % words] = word
 
 
-@inlined
-def count(a, weight, first, counts):
-    """Count the bits that differ between a row and 64 outputs, whose words lie side by side."""
-    counts[:] = _ZERO
-    for k in range(a.size):
-        word, column = a[k], weight[k, first : first + _WORD]
-        for j in range(_WORD):
-            counts[j] += popcount(word ^ column[j])
-
-
-@inlined
-def count_levels(planes, weight, first, counts):
-    """Count the bits that differ between the planes (8, K) of a row's levels and 64 outputs, plane p times 2**p."""
-    counts[:] = _ZERO
-    for k in range(planes.shape[1]):
-        a, b, c, d = planes[0, k], planes[1, k], planes[2, k], planes[3, k]
-        e, f, g, h = planes[4, k], planes[5, k], planes[6, k], planes[7, k]
-        column = weight[k, first : first + _WORD]
-        for j in range(_WORD):
-            w = column[j]
-            low = popcount(a ^ w) + (popcount(b ^ w) << _1) + (popcount(c ^ w) << _2) + (popcount(d ^ w) << _3)
-            high = popcount(e ^ w) + (popcount(f ^ w) << _1) + (popcount(g ^ w) << _2) + (popcount(h ^ w) << _3)
-            counts[j] += low + (high << _4)
+count, count_32, count_16 = (vectors.counting(outputs, 1) for outputs in (_WORD, 32, 16))
+count_levels, count_levels_16 = vectors.counting(_WORD, _PLANES), vectors.counting(16, _PLANES)
 
 
 def _product_kernel(start, stop, words, weight, offset, factor, out):
-    counts = np.empty(_WORD, np.uint64)
-    rows, outputs = out.shape
+    values = np.empty(_WORD, np.int32)
+    (rows, outputs), (size, stride) = out.shape, weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], weight, first, counts)
+        count(words[m], size, weight.reshape(-1), first, stride, offset, first, factor, values)
         for j in range(min(_WORD, outputs - first)):
-            out[m, first + j] = offset[first + j] - factor * np.int32(counts[j])
+            out[m, first + j] = values[j]
 
 
 def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds, out):
-    counts = np.empty(_WORD, np.uint64)
-    rows, outputs = out.shape[0], offset.size
+    values = np.empty(_WORD, np.int32)
+    rows, (size, stride) = out.shape[0], weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], weight, first, counts)
-        word = _ZERO
-        for j in range(min(_WORD, outputs - first)):
-            value = offset[first + j] - factor * np.int32(counts[j])
-            word |= np.uint64(value > thresholds[first + j]) << np.uint64(j)
-        out[m, n // rows] = word
+        count(words[m], size, weight.reshape(-1), first, stride, offset, first, factor, values)
+        out[m, n // rows] = vectors.above(values, 0, thresholds, first)
 
 
 @inlined
@@ -88,22 +63,27 @@ def _planes_kernel(start, stop, eights, planes):
     for n in range(start, stop):
         m, k = n // words, n % words
         for p in range(_PLANES):
-            planes[p, m, k] = plane_word(eights[m], k, p)
+            planes[m, p, k] = plane_word(eights[m], k, p)
 
 
-def _levels_kernel(start, stop, planes, weight, ones, out):
-    counts = np.empty(_WORD, np.uint64)
-    rows, outputs = out.shape
+def _levels_kernel(start, stop, planes, weight, offset, out):
+    values = np.empty(_WORD, np.int32)
+    (rows, outputs), (size, stride) = out.shape, weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count_levels(planes[:, m], weight, first, counts)
+        row = planes[m].reshape(-1)
+        count_levels(row, size, weight.reshape(-1), first, stride, offset, first, np.int32(1), values)
         for j in range(min(_WORD, outputs - first)):
-            # A level is the sum of the values of its bits, and 255 is the sum of all eight.
-            out[m, first + j] = 255 * ones[first + j] - np.int32(counts[j])
+            out[m, first + j] = values[j]
 
 
 def _words(tensor: Tensor) -> np.ndarray:
     return tensor.contiguous().numpy().view(np.uint64)
+
+
+def _padded(values: Tensor, beyond: int = 0) -> np.ndarray:
+    """Return numbers of outputs as the kernels read them, 64 at a time."""
+    return np.pad(values.numpy(), (0, -len(values) % _WORD), constant_values=beyond)
 
 
 def pack(x: Tensor) -> Tensor:
@@ -122,7 +102,7 @@ def product(words, weight, offset, factor):
     blocks = -(-len(offset) // _WORD)
     run(
         compiled(_product_kernel), words.shape[0] * blocks, words.shape[1] * _WORD, _words(words), _words(weight),
-        offset.numpy(), np.int32(factor), out.numpy(),
+        _padded(offset), np.int32(factor), out.numpy(),
     )  # fmt: skip
     return out
 
@@ -133,7 +113,7 @@ def product_bits(words, weight, offset, factor, thresholds):
     out = torch.empty(words.shape[0], blocks, dtype=torch.int64)
     run(
         compiled(_product_bits_kernel), out.numel(), words.shape[1] * _WORD, _words(words), _words(weight),
-        offset.numpy(), np.int32(factor), thresholds.numpy(), out.numpy().view(np.uint64),
+        _padded(offset), np.int32(factor), _padded(thresholds, np.iinfo(np.int32).max), out.numpy().view(np.uint64),
     )  # fmt: skip
     return out
 
@@ -142,11 +122,11 @@ def level_product(levels, weight, ones):
     """Compute `reference.level_product`; the weight is `transposed`."""
     rows, words, outputs = levels.shape[0], weight.shape[0], len(ones)
     padded = torch.nn.functional.pad(levels, (0, words * _WORD - levels.shape[1]))
-    planes = torch.empty(_PLANES, rows, words, dtype=torch.int64)
+    planes = torch.empty(rows, _PLANES, words, dtype=torch.int64)
     run(compiled(_planes_kernel), rows * words, _WORD * _PLANES, _words(padded), _words(planes))
     out = empty((rows, outputs), torch.int32)
     run(
         compiled(_levels_kernel), rows * -(-outputs // _WORD), words * _WORD * _PLANES, _words(planes), _words(weight),
-        ones.numpy(), out.numpy(),
+        255 * _padded(ones), out.numpy(),  # a level is the sum of the values of its bits, and 255 that of all eight
     )  # fmt: skip
     return out

@@ -1,0 +1,1 @@
+"""Operations on a few numbers side by side, for kernels."""

@@ -1,0 +1,128 @@
+"""Operations on a few numbers side by side that LLVM does not turn into vectors by itself, as intrinsics for Numba.
+
+In a loop it would have to prove each time that the arrays do not share memory. Indices are not checked.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+
+_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_LANES = 8
+
+
+class _Builder:
+    """Vectors of arrays' elements, written with a builder of LLVM."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, kinds: Sequence[Any], arguments: Sequence[ir.Value]):
+        self.ir = builder
+        self.arguments = [
+            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(kinds, arguments, strict=True)
+        ]
+
+    def place(self, pointer: ir.Value, at: ir.Value | int, lanes: int) -> ir.Value:
+        """Return where vectors of an array begin."""
+        index = ir.Constant(_I64, at) if isinstance(at, int) else at
+        one = self.ir.gep(pointer, [index])
+        return self.ir.bitcast(one, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
+
+    def load(self, pointer: ir.Value, at: ir.Value | int, lanes: int) -> ir.Value:
+        size = pointer.type.pointee.width // 8 if isinstance(pointer.type.pointee, ir.IntType) else 4
+        return self.ir.load(self.place(pointer, at, lanes), align=size)
+
+    def of_all(self, value: ir.Value, lanes: int) -> ir.Value:
+        """Return a vector of one value."""
+        kind, zero = ir.VectorType(value.type, lanes), ir.Constant(_I32, 0)
+        one = self.ir.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
+        mask = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+        return self.ir.shuffle_vector(one, ir.Constant(kind, ir.Undefined), mask)
+
+
+def _intrinsic(result: Any, names: str, build: Callable[[_Builder], ir.Value | None]) -> Callable[..., Any]:
+    """Return an intrinsic with arguments of the given names, for which `build` writes the instructions."""
+
+    def intrinsic(_context: Any, *kinds: Any) -> tuple:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> Any:
+            value = build(_Builder(context, builder, signature.args, arguments))
+            return context.get_dummy_value() if value is None else value
+
+        return result(*kinds), generate
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("context", *names.split())]
+    intrinsic.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Numba reads it
+    return extending.intrinsic(intrinsic)
+
+
+def counting(outputs: int, planes: int) -> Callable[..., Any]:
+    """Return an intrinsic that counts the bits that differ between rows and a number of outputs, a multiple of 8.
+
+    Called with words, size, weight, first, stride, offset, at, factor, values: plane p of a row has the words
+    p * size to (p + 1) * size, and counts 2**p times; the words of weight that meet the k-th word of a row begin at
+    first + k * stride. Writes values[j] = offset[at + j] - factor * count.
+    """
+
+    def build(b: _Builder) -> ir.Value:
+        words, size, weight, first, stride, offset, at, factor, values = b.arguments
+        vector, integers = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, _LANES)
+        kind = ir.FunctionType(vector, [vector])
+        popcount = cgutils.get_or_insert_function(b.ir.module, kind, f"llvm.ctpop.v{_LANES}i64")
+        places = range(0, outputs, _LANES)
+        sums = [cgutils.alloca_once_value(b.ir, ir.Constant(vector, [0] * _LANES)) for _ in places]
+        for total in sums:
+            b.ir.store(ir.Constant(vector, [0] * _LANES), total)
+        with cgutils.for_range(b.ir, size) as loop:
+            begin = b.ir.add(first, b.ir.mul(loop.index, stride))
+            rows = []
+            for plane in range(planes):
+                index = b.ir.add(loop.index, b.ir.mul(size, ir.Constant(_I64, plane)))
+                rows.append(b.of_all(b.ir.load(b.ir.gep(words, [index])), _LANES))
+            for place, total in zip(places, sums, strict=True):
+                own = b.load(weight, b.ir.add(begin, ir.Constant(_I64, place)), _LANES)
+                added = b.ir.load(total)
+                for plane, row in enumerate(rows):
+                    count = b.ir.call(popcount, [b.ir.xor(row, own)])
+                    added = b.ir.add(added, b.ir.shl(count, ir.Constant(vector, [plane] * _LANES)))
+                b.ir.store(added, total)
+        for place, total in zip(places, sums, strict=True):
+            count = b.ir.mul(b.of_all(factor, _LANES), b.ir.trunc(b.ir.load(total), integers))
+            start = b.load(offset, b.ir.add(at, ir.Constant(_I64, place)), _LANES)
+            b.ir.store(b.ir.sub(start, count), b.place(values, place, _LANES), align=4)
+
+    return _intrinsic(types.void, "words size weight first stride offset at factor values", build)
+
+
+def _above(b: _Builder) -> ir.Value:
+    values, first, thresholds, at = b.arguments
+    fires = b.ir.icmp_signed(">", b.load(values, first, 64), b.load(thresholds, at, 64))
+    return b.ir.bitcast(fires, _I64)
+
+
+def _above_shift(b: _Builder) -> ir.Value:
+    values, first, shifts, at = b.arguments
+    difference = b.ir.fsub(b.load(values, first, 16), b.load(shifts, at, 16))
+    fires = b.ir.fcmp_ordered(">", difference, ir.Constant(ir.VectorType(_F32, 16), [0.0] * 16))
+    return b.ir.zext(b.ir.bitcast(fires, ir.IntType(16)), _I64)
+
+
+def _look_up(b: _Builder) -> None:
+    values, begin, table, at, stride, out, first = b.arguments
+    for j in range(16):
+        value = b.ir.sext(b.ir.load(b.ir.gep(values, [b.ir.add(begin, ir.Constant(_I64, j))])), _I64)
+        column = b.ir.add(at, ir.Constant(_I64, j))
+        number = b.ir.load(b.ir.gep(table, [b.ir.add(column, b.ir.mul(value, stride))]))
+        b.ir.store(number, b.ir.gep(out, [b.ir.add(first, ir.Constant(_I64, j))]))
+
+
+above = _intrinsic(types.uint64, "values first thresholds at", _above)
+"""above(values, first, thresholds, at): the bits of 64 int32 from `first` that are greater than those from `at`."""
+above_shift = _intrinsic(types.uint64, "values first shifts at", _above_shift)
+"""above_shift(values, first, shifts, at): the bits of 16 float32 that are above 0 when a shift is taken from them."""
+look_up = _intrinsic(types.void, "values begin table at stride out first", _look_up)
+"""look_up(values, begin, table, at, stride, out, first): write table[at + j + stride * values[begin + j]], for 16 j."""

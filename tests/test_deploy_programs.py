@@ -1,0 +1,241 @@
+"""Steps of packed networks in one call, with their results one by one."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from htaf_snn import deploy, models
+from htaf_snn import nn as hnn
+from htaf_snn.deploy import programs
+
+pytest.importorskip("numba", reason="numba is not installed")
+pytestmark = pytest.mark.usefixtures("by_programs")
+
+
+def by_steps(packed, x):
+    return deploy.steps.as_float(packed.values(x)[packed.output])
+
+
+def assert_by_programs(packed, x, count=1):
+    """Assert that so many programs compute a network, and what the steps do."""
+    made = packed._programs.values()
+    assert torch.equal(packed(x), by_steps(packed, x))
+    assert len(made) == count and all(any(program._made.values()) for program in made)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.sampled_from([1, 3, 10, 63, 64, 65, 130]), min_size=3, max_size=5),
+    batch=st.sampled_from([1, 2, 31, 32, 200]),
+    bounds=st.sampled_from([None, (0.0, 1.0), (-2.5, 0.7)]),
+    data=st.data(),
+)
+def test_any_chain(seed, sizes, batch, bounds, data):
+    torch.manual_seed(seed)
+    low, high = bounds or (-1.0, 1.0)
+    layers = [hnn.BinaryActivation(levels=(-1, 1))] if bounds is None else [hnn.QuantizeInput(low, high)]
+    kinds = st.sampled_from([hnn.BinaryLinear, hnn.HeavisideLinear])
+    for i, (n, outputs) in enumerate(pairwise(sizes)):
+        kind = hnn.BinaryLinear if bounds and not i else data.draw(kinds)
+        layers += [kind(n, outputs, bias=data.draw(st.booleans()))]
+        if i < len(sizes) - 2 or data.draw(st.booleans()):
+            out_levels = data.draw(st.sampled_from([(-1, 1), (0, 1)]))
+            layers += [nn.BatchNorm1d(outputs), hnn.BinaryActivation(levels=out_levels)]
+    net = nn.Sequential(*layers)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    packed = deploy.pack(net.eval())
+    x = torch.rand(batch, sizes[0]) * (high - low) + low
+    assert_by_programs(packed, x)
+
+
+def quantized(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        hnn.QuantizeInput(-1.0, 2.0), hnn.BinaryLinear(70, 66), hnn.BinaryActivation(), hnn.BinaryLinear(66, 5)
+    )
+    return deploy.pack(net.eval())
+
+
+def test_bytes_of_all_levels_and_their_borders():
+    packed = quantized()
+    x = ((torch.arange(256 * 70).view(256, 70) % 511) / 510 * 3 - 1).clamp(-1, 2)
+    assert torch.equal(packed(x), packed.values(x)[packed.output])
+
+
+@pytest.mark.parametrize("value", [-1.01, 2.01, torch.nan, torch.inf])
+@pytest.mark.parametrize("batch", [1, 100])
+def test_images_outside_the_range_are_refused(value, batch):
+    x = torch.rand(batch, 70)
+    x[-1, -1] = value
+    with pytest.raises(ValueError, match=r"^x: expected values within \[-1, 2\]"):
+        quantized()(x)
+    x[-1, -1] = 2.0001  # by less than a quarter of a level
+    quantized()(x)
+
+
+def test_other_shapes_and_strides():
+    packed = quantized()
+    x = torch.rand(70, 40).T
+    assert torch.equal(packed(x), packed(x.contiguous()))
+    assert packed(x[:0]).shape == (0, 5)
+    assert packed(torch.rand(2, 3, 70)).shape == (2, 3, 5)
+    with pytest.raises(ValueError, match=r"^x: expected 70 features"):
+        packed(torch.rand(2, 71))
+    with pytest.raises(ValueError, match=r"^x: expected "):
+        packed(torch.rand(70, 2))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_changed_weights_are_seen(assign):
+    packed, other, x = quantized(), quantized(1), torch.rand(40, 70)
+    before = packed(x)
+    with torch.no_grad():
+        other.steps[2].factor.mul_(2)
+    packed.load_state_dict({name: value.clone() for name, value in other.state_dict().items()}, assign=assign)
+    expected = packed.values(x)[packed.output]
+    assert torch.equal(packed(x), expected) and not torch.equal(expected, before)
+    with torch.no_grad():
+        packed.steps[1].thresholds.add_(100)
+    expected = packed.values(x)[packed.output]
+    assert torch.equal(packed(x), expected)
+    assert torch.equal(packed.float()(x), expected)
+
+
+def test_tensors_of_inference_mode():
+    x = torch.rand(5, 70)
+    expected = quantized()(x)
+    with torch.inference_mode():
+        assert torch.equal(quantized()(x), expected)
+
+
+@pytest.mark.parametrize("name", ["thresholds", "factor", "bias"])
+def test_arrays_of_another_length_are_refused(name):
+    step = deploy.pack(nn.Sequential(hnn.BinaryActivation(), hnn.BinaryLinear(6, 3, bias=True)).eval()).steps[1]
+    values = {"thresholds": torch.ones(2, dtype=torch.int32), "factor": torch.ones(1), "bias": torch.ones(4)}
+    with pytest.raises(ValueError, match=rf"^{name}: expected one number per output, 3, got \("):
+        deploy.steps.BinaryProduct(step.signs(), (-1, 1), batched=False, **{name: values[name]})
+
+
+def test_compilers_take_the_steps():
+    packed, x = quantized(), torch.rand(4, 70)
+    expected = packed(x)
+    assert torch.equal(torch.compile(packed, backend="eager")(x), expected)
+
+
+def conv(kind, a, b, **options):
+    return kind(a, b, options.pop("window", 3), **options)
+
+
+IMAGES = {
+    "quantized": lambda: [
+        hnn.QuantizeInput(), conv(hnn.BinaryConv2d, 3, 8, padding=1), nn.BatchNorm2d(8), hnn.BinaryActivation(),
+        nn.MaxPool2d(2), conv(hnn.BinaryConv2d, 8, 5), nn.BatchNorm2d(5), hnn.BinaryActivation(), nn.Flatten(),
+        hnn.BinaryLinear(10, 4),
+    ],
+    "strides": lambda: [
+        hnn.BinaryActivation(), conv(hnn.BinaryConv2d, 3, 70, stride=(2, 1), padding=(0, 2), dilation=(1, 2)),
+        hnn.BinaryActivation(levels=(0, 1)), conv(hnn.HeavisideConv2d, 70, 17, window=(1, 3), padding=(1, 0)),
+    ],
+    "groups": lambda: [
+        hnn.BinaryActivation(), conv(hnn.BinaryConv2d, 3, 6, padding=1, groups=3, scale="magnitude"),
+        nn.BatchNorm2d(6), hnn.BinaryActivation(), conv(hnn.HeavisideConv2d, 6, 140, padding=1, groups=2),
+        hnn.BinaryActivation(), conv(hnn.BinaryConv2d, 140, 140, groups=140), nn.PReLU(),
+    ],
+    "pools": lambda: [
+        hnn.BinaryActivation(), nn.MaxPool2d(3, 2, 1, ceil_mode=True), conv(hnn.BinaryConv2d, 3, 65, window=2),
+        nn.BatchNorm2d(65), nn.Hardtanh(), hnn.RPReLU(65), hnn.BinaryActivation(channels=65), nn.MaxPool2d((2, 1)),
+        nn.Flatten(), hnn.HeavisideLinear(390, 3, bias=True),
+    ],
+}  # fmt: skip
+
+
+def drawn(layers):
+    net = nn.Sequential(*layers).eval()
+    for name, value in (*net.named_parameters(), *net.named_buffers()):
+        if value.is_floating_point() and "surrogate" not in name:
+            value.detach().copy_(torch.rand_like(value) + 0.5 if "var" in name else torch.randn_like(value))
+    return net
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("seed", range(3))
+def test_images(name, seed):
+    torch.manual_seed(seed)
+    net = drawn(IMAGES[name]())
+    packed = deploy.pack(net)
+    for x in (torch.rand(5, 3, 8, 7), torch.rand(1, 3, 8, 7)):
+        x = x if name == "quantized" else x - 0.5
+        assert torch.equal(packed(x), net(x))
+        assert_by_programs(packed, x)
+
+
+class Twice(nn.Module):
+    """A value that is used twice, one of them after the others, and additions of bits and of floats."""
+
+    def __init__(self):
+        super().__init__()
+        self.sign, self.first, self.second, self.third = (
+            hnn.BinaryActivation(), hnn.BinaryLinear(8, 8), hnn.BinaryLinear(8, 8), hnn.BinaryLinear(8, 8),
+        )  # fmt: skip
+        self.again, self.last, self.norm = hnn.BinaryActivation(), hnn.BinaryActivation(), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        signs = self.sign(x)
+        bits = self.again(self.first(signs))
+        return self.norm(self.third(self.last(self.second(bits) + signs)) + bits) + torch.sigmoid(bits)
+
+
+def test_values_that_are_used_again():
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(20, 8)
+    packed = deploy.pack(net)
+    assert torch.equal(packed(x), net(x))
+    assert_by_programs(packed, x)
+
+
+@pytest.mark.parametrize("width", [8, 20])
+def test_residual_networks(width):
+    torch.manual_seed(0)
+    net = models.BinaryResNet(8, 1, width=width)
+    net(torch.rand(16, 1, 12, 10))
+    packed, x = deploy.pack(net.eval()), torch.rand(3, 1, 12, 10)
+    assert torch.equal(packed(x), net(x))
+    assert_by_programs(packed, x, 3)
+
+
+def test_other_image_sizes_are_read_anew_and_small_ones_refused():
+    torch.manual_seed(0)
+    packed = deploy.pack(drawn(IMAGES["strides"]()))
+    for sides in ((8, 7), (5, 9), (8, 7)):
+        assert_by_programs(packed, torch.randn(2, 3, *sides))
+    with pytest.raises(RuntimeError, match="size"):
+        packed(torch.randn(2, 3, 2, 2))
+
+
+def test_the_faster_way_is_taken(monkeypatch):
+    torch.manual_seed(0)
+    packed, x, taken = quantized(), torch.rand(3, 70), []
+    (program,) = packed._programs.values()
+    run = program._run
+    monkeypatch.setattr(program, "_run", lambda *arguments: taken.append(1) or run(*arguments))
+    for seconds, count in (([2.0, 1.0], 0), ([1.0, 2.0], 1)):
+        monkeypatch.setattr(programs, "_seconds", lambda compute, seconds=seconds: seconds.pop(0))
+        program._is_faster.clear()
+        taken.clear()
+        assert torch.equal(packed(x), by_steps(packed, x)) and len(taken) == count
+        packed(x)
+        assert len(taken) == 2 * count  # measured once
+
+
+def test_seconds_are_of_the_quickest_call(monkeypatch):
+    monkeypatch.undo()
+    calls = []
+    assert 0 < programs._seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + programs._TRIALS
