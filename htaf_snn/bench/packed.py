@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
 from .. import deploy, functional, models
+from .. import nn as hnn
 from . import common
 
 FEATURES, CHANNELS, SMALL, HIDDEN, WIDE = 4096, 256, [512, 512], [1024, 1024], [4096, 4096, 4096]
@@ -75,30 +76,67 @@ def _channels_last_bits(x: Tensor) -> Tensor:
     return functional.pack_bits(x.movedim(1, -1))
 
 
-def _mlp(device: str, hidden: Sequence[int]) -> dict[str, Peer]:
+def _network(device: str, binary: nn.Module, **plain: nn.Module) -> dict[str, Peer]:
     """Return the peers of a whole network, from images to scores."""
+    packed = deploy.pack(binary.eval()).to(device)
+    peers = {"packed": Peer(packed, _bytes(*packed.buffers(), *packed.parameters()), _image)}
+    for name, net in (plain | {"the same signs": binary}).items():
+        net = net.eval().to(device)
+        peers[f"float32, {name}"] = Peer(net, _bytes(*net.parameters(), *net.buffers()), _image)
+    return peers
+
+
+def _image(x: Tensor) -> Tensor:
+    return x * 0.5 + 0.5
+
+
+def _mlp(device: str, hidden: Sequence[int]) -> dict[str, Peer]:
     torch.manual_seed(0)
-    binary = models.BinaryMLP(784, hidden, 10).eval()
-    packed, twin = deploy.pack(binary).to(device), models.ReLUNet(784, hidden, 10).eval().to(device)
-    binary = binary.to(device)
-
-    def image(x: Tensor) -> Tensor:
-        return x * 0.5 + 0.5
-
-    plain = _plain(hidden).to(device)
-    return {
-        "packed": Peer(packed, _bytes(*packed.buffers()), image),
-        "float32, plain": Peer(plain, _bytes(*plain.parameters()), image),
-        "float32 twin of ReLU": Peer(twin, _bytes(*twin.parameters(), *twin.buffers()), image),
-        "float32, the same signs": Peer(binary, _bytes(*binary.parameters(), *binary.buffers()), image),
-    }
-
-
-def _plain(hidden: Sequence[int]) -> nn.Module:
-    """Return the network that a user would write instead: linear layers and ReLU."""
     sizes = [784, *hidden]
     layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], 10)).eval()
+    plain = nn.Sequential(*layers, nn.Linear(sizes[-1], 10))
+    twin = models.ReLUNet(784, hidden, 10)
+    return _network(device, models.BinaryMLP(784, hidden, 10), plain=plain, **{"twin of ReLU": twin})
+
+
+def _lenet(device: str) -> dict[str, Peer]:
+    """Return the peers of a network of LeNet-5's size, for 28 x 28 pixels."""
+    torch.manual_seed(0)
+    binary: list[nn.Module] = [hnn.QuantizeInput()]
+    plain: list[nn.Module] = []
+    for a, b, padding in ((1, 6, 2), (6, 16, 0)):
+        norm = [nn.BatchNorm2d(b), hnn.BinaryActivation()]
+        binary += [hnn.BinaryConv2d(a, b, 5, padding=padding), *norm, nn.MaxPool2d(2)]
+        plain += [nn.Conv2d(a, b, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2)]
+    binary.append(nn.Flatten())
+    plain.append(nn.Flatten())
+    for a, b in ((400, 120), (120, 84)):
+        binary += [hnn.BinaryLinear(a, b), nn.BatchNorm1d(b), hnn.BinaryActivation()]
+        plain += [nn.Linear(a, b), nn.ReLU()]
+    return _network(
+        device, nn.Sequential(*binary, hnn.HeavisideLinear(84, 10)), plain=nn.Sequential(*plain, nn.Linear(84, 10))
+    )
+
+
+class _PlainBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut around them."""
+
+    def __init__(self, a: int, b: int, stride: int):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(a, b, 3, stride, 1), nn.Conv2d(b, b, 3, 1, 1)
+        self.shortcut = nn.Identity() if a == b else nn.Conv2d(a, b, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
+
+
+def _resnet(device: str) -> dict[str, Peer]:
+    """Return the peers of a residual network of 20 layers for 32 x 32 pixels of three colours."""
+    torch.manual_seed(0)
+    widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+    blocks = [_PlainBlock(a, b, 1 if a == b else 2) for a, b in pairwise(widths)]
+    stem, head = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU()], [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return _network(device, models.BinaryResNet(20), plain=nn.Sequential(*stem, *blocks, *head))
 
 
 PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = {
@@ -107,6 +145,8 @@ PROBLEMS: dict[str, tuple[Callable[[str], dict[str, Peer]], tuple[int, ...]]] = 
     "small mlp": (lambda device: _mlp(device, SMALL), (784,)),
     "mlp": (lambda device: _mlp(device, HIDDEN), (784,)),
     "wide mlp": (lambda device: _mlp(device, WIDE), (784,)),
+    "lenet": (_lenet, (1, 28, 28)),
+    "resnet20": (_resnet, (3, 32, 32)),
 }
 """A function that returns the peers on a device, and the shape of a sample."""
 

@@ -300,11 +300,13 @@ class Assembler:
         rows, inputs = window.flatten(1).chunk(where.groups), math.prod(step.shape[1:])
         if isinstance(step, HeavisideProduct):
             kind, factor, offset = kernels.INTEGERS, 2 if is_signed else 1, -total if is_signed else 0 * total
-            begin = self.integers.add(*(nn.functional.pad(own, (0, 0, 0, -len(own) % _WORD)).T for own in rows))
+            begin = self.integers.add(*map(_rows, rows))
+        elif is_levels and len(rows[0]) <= _WORD:
+            kind, factor, offset, begin = kernels.LEVELS, 1, 0 * total, self.integers.add(*map(_rows, rows))
         else:
             # Of bits that differ, each takes 2 from the size, or 1 from the number of weights +1.
             ones = (total + inputs) // 2
-            kind, factor = (kernels.LEVELS, 1) if is_levels else (kernels.SIGNS, 2 if is_signed else 1)
+            kind, factor = (kernels.PLANES, -1) if is_levels else (kernels.SIGNS, -2 if is_signed else -1)
             offset = 255 * ones if is_levels else torch.full_like(ones, inputs) if is_signed else ones
             begin = self.words.add(*(transposed(pack(own)).numpy().view(np.uint64) for own in rows))
         at = self.integers.add(_by_blocks(offset, where.groups))
@@ -363,6 +365,11 @@ def _in_whole_words(taps: Tensor, window: tuple[int, int]) -> Tensor:
     """Return weights (O, taps, n) as (O, rows, n), each row of a window filled up to whole words with weights of 0."""
     rows = taps.unflatten(1, window).flatten(2)
     return nn.functional.pad(rows, (0, -rows.shape[2] % _WORD))
+
+
+def _rows(weight: Tensor) -> Tensor:
+    """Return integer weights (O, n) by input, those of each followed by zeros up to a multiple of 64."""
+    return nn.functional.pad(weight, (0, 0, 0, -len(weight) % _WORD)).T
 
 
 def _by_blocks(values: Tensor, groups: int, value: int = 0) -> np.ndarray:

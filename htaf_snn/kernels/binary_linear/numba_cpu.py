@@ -25,7 +25,7 @@ def _pack_kernel(start, stop, x, out):
 
 
 count, count_32, count_16 = (vectors.counting(outputs, 1) for outputs in (_WORD, 32, 16))
-count_levels, count_levels_16 = vectors.counting(_WORD, _PLANES), vectors.counting(16, _PLANES)
+count_levels = vectors.counting(_WORD, _PLANES)
 
 
 def _product_kernel(start, stop, words, weight, offset, factor, out):
@@ -33,7 +33,7 @@ def _product_kernel(start, stop, words, weight, offset, factor, out):
     (rows, outputs), (size, stride) = out.shape, weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], size, weight.reshape(-1), first, stride, offset, first, factor, values)
+        count(words[m], size, weight.reshape(-1), first, stride, offset, first, -factor, values)
         for j in range(min(_WORD, outputs - first)):
             out[m, first + j] = values[j]
 
@@ -43,7 +43,7 @@ def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds,
     rows, (size, stride) = out.shape[0], weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], size, weight.reshape(-1), first, stride, offset, first, factor, values)
+        count(words[m], size, weight.reshape(-1), first, stride, offset, first, -factor, values)
         out[m, n // rows] = vectors.above(values, 0, thresholds, first)
 
 
@@ -72,7 +72,7 @@ def _levels_kernel(start, stop, planes, weight, offset, out):
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
         row = planes[m].reshape(-1)
-        count_levels(row, size, weight.reshape(-1), first, stride, offset, first, np.int32(1), values)
+        count_levels(row, size, weight.reshape(-1), first, stride, offset, first, np.int32(-1), values)
         for j in range(min(_WORD, outputs - first)):
             out[m, first + j] = values[j]
 

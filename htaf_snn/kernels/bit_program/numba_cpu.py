@@ -18,16 +18,16 @@ from ..binary_linear.numba_cpu import (
     count_16,
     count_32,
     count_levels,
-    count_levels_16,
     plane_word,
 )
-from ..numba_cpu import compiled, inlined, lowest_bit, run
+from ..numba_cpu import compiled, inlined, run
 from ..vectors import numba_cpu as vectors
 
 QUANTIZE, LOAD, LOAD_BITS, STORE, STORE_BITS, PRODUCT, POOL, ADD, TO_FLOATS, PRELU, THRESHOLD, FLATTEN = range(12)
 """Kinds of operations."""
-SIGNS, INTEGERS, LEVELS = range(3)
-"""Kinds of products: weights of -1 and +1 for bits, integer weights for bits, and weights of -1 and +1 for levels."""
+SIGNS, INTEGERS, LEVELS, PLANES = range(4)
+"""Kinds of products: weights of -1 and +1 for bits, integer weights for bits, weights of -1 and +1 for levels one by
+one, and for eight planes of levels, which take long to make and are then faster."""
 TO_BITS, SCALED, LOOKED_UP = range(3)
 """What a product's sums become: bits by thresholds, floats by a factor and a bias, or floats from a table."""
 
@@ -50,8 +50,8 @@ class Program(NamedTuple):
         operations: of the type `OPERATION`.
         words: uint64; of each product with signs and each of its groups (K, 64 * blocks), as `binary_linear` takes it;
             unless the input is levels, each row of a convolution's window begins with a new word.
-        integers: int32; of each product and group the integer weights (n, 64 * blocks), and (64 * blocks,) offsets,
-            thresholds, with the greatest int32 beyond the outputs, and the sums at each tap (taps, 64 * blocks).
+        integers: int32; of each product and group integer weights (n, 64 * blocks), if it has any, and (64 * blocks,)
+            offsets, thresholds, with the greatest int32 beyond the outputs, and sums at each tap (taps, 64 * blocks).
         numbers: float32; factors and biases, tables, shifts, slopes, and the bounds of images.
         sizes: of the memory for floats, words and levels, the longest patch in words, the most taps of a
             window, and the longest strip and the longest runs in words.
@@ -158,33 +158,35 @@ def _outside(o, y, x, missing):
     return count
 
 
+_sum, _sum_32, _sum_16 = (vectors.summing(outputs) for outputs in (_WORD, 32, 16))
+_weigh, _weigh_32, _weigh_16 = (vectors.weighing(outputs) for outputs in (_WORD, 32, 16))
+
+
 @inlined
-def _sums(kind, size, weight, width, stride, factor, rows, words, integers, offset, values):
-    """Compute the sums of up to 64 outputs for a patch, or for its planes."""
-    if kind == INTEGERS:
-        for j in range(width):
-            values[j] = np.int32(0)
-        for k in range(size):
-            word = rows[k]
-            while word != _ZERO:
-                at = weight + (k * _WORD + np.int64(lowest_bit(word))) * stride
-                row = integers[at : at + _WORD]
-                for j in range(width):
-                    values[j] += row[j]
-                word &= word - _ONE
-        for j in range(width):
-            values[j] = integers[offset + j] + factor * values[j]
-    elif kind == LEVELS:
+def _sums(kind, width, rows, bytes_, planes, size, inputs, words, integers, weight, stride, offset, factor, values):
+    """Compute the sums of up to 64 outputs for a patch, its levels or its planes."""
+    if kind == SIGNS:
         if width == 16:
-            count_levels_16(rows, size, words, weight, stride, integers, offset, factor, values)
+            count_16(rows, size, words, weight, stride, integers, offset, factor, values)
+        elif width == 32:
+            count_32(rows, size, words, weight, stride, integers, offset, factor, values)
         else:
-            count_levels(rows, size, words, weight, stride, integers, offset, factor, values)
+            count(rows, size, words, weight, stride, integers, offset, factor, values)
+    elif kind == INTEGERS:
+        if width == 16:
+            _sum_16(rows, size, integers, weight, stride, integers, offset, factor, values)
+        elif width == 32:
+            _sum_32(rows, size, integers, weight, stride, integers, offset, factor, values)
+        else:
+            _sum(rows, size, integers, weight, stride, integers, offset, factor, values)
+    elif kind == PLANES:
+        count_levels(planes, size, words, weight, stride, integers, offset, factor, values)
     elif width == 16:
-        count_16(rows, size, words, weight, stride, integers, offset, factor, values)
+        _weigh_16(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
     elif width == 32:
-        count_32(rows, size, words, weight, stride, integers, offset, factor, values)
+        _weigh_32(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
     else:
-        count(rows, size, words, weight, stride, integers, offset, factor, values)
+        _weigh(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
 
 
 @inlined
@@ -217,8 +219,9 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     blocks, stride, factor = (own + _WORD - 1) // _WORD, (own + _WORD - 1) // _WORD * _WORD, np.int32(o.factor)
     run_words = (size * o.window_columns + _WORD - 1) // _WORD
     inputs = size * o.window_rows * o.window_columns
-    length = (inputs + _WORD - 1) // _WORD if kind == LEVELS else o.window_rows * run_words
-    step = (length * _WORD if kind == INTEGERS else length) * stride
+    is_levels = kind == LEVELS or kind == PLANES
+    length = (inputs + _WORD - 1) // _WORD if is_levels else o.window_rows * run_words
+    step = (inputs if kind == LEVELS else length * _WORD if kind == INTEGERS else length) * stride
     # The last word of a row is read with the one after it.
     strip_words = ((o.columns + 2 * o.left) * size + _WORD - 1) // _WORD + 1
     strip = long_strip[: strip_words * (o.rows + 2 * o.up)]
@@ -230,19 +233,20 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     # Where the window begins, if all of it lies within the image.
     bottom, right = o.rows - (o.window_rows - 1) * o.spread_rows, o.columns - (o.window_columns - 1) * o.spread_columns
     for group in range(o.groups):
-        if kind != LEVELS:
+        if not is_levels:
             _strip(o, packed, group, strip, strip_words)
             _runs(o, strip, strip_words, run_words, runs)
         for y in range(o.out_rows):
             top = y * o.down - o.up
             for x in range(o.out_columns):
                 left, pixel = x * o.right - o.left, y * o.out_columns + x
-                if kind == LEVELS:
+                if is_levels:
                     _gather_levels(o, levels, y, x, group, bytes_)
-                    eights = bytes_.view(np.uint64)
-                    for k in range(length):
-                        for p in range(_PLANES):
-                            planes[p * length + k] = plane_word(eights, k, p)
+                    if kind == PLANES:
+                        eights = bytes_.view(np.uint64)
+                        for k in range(length):
+                            for p in range(_PLANES):
+                                planes[p * length + k] = plane_word(eights, k, p)
                 else:
                     at = (y * o.down * o.out_columns + x) * run_words
                     for i in range(o.window_rows):
@@ -255,8 +259,10 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
                     first = block * _WORD
                     count, begin = min(_WORD, own - first), group * stride + first
                     width = 16 if count <= 16 else 32 if count <= 32 else _WORD
-                    rows, weight = planes if kind == LEVELS else patch, o.weight + group * step + first
-                    _sums(kind, length, weight, width, stride, factor, rows, words, integers, o.offset + begin, values)
+                    _sums(
+                        kind, width, patch, bytes_, planes, length, inputs, words, integers,
+                        o.weight + group * step + first, stride, o.offset + begin, factor, values,
+                    )  # fmt: skip
                     for i in range(beyond):
                         tap = o.outside + missing[i] * o.groups * stride + begin
                         for j in range(width):

@@ -60,42 +60,119 @@ def _intrinsic(result: Any, names: str, build: Callable[[_Builder], ir.Value | N
     return extending.intrinsic(intrinsic)
 
 
+class _Sums:
+    """So many sums of whole numbers side by side, a multiple of 8, in registers."""
+
+    def __init__(self, b: _Builder, kind: ir.Type, outputs: int):
+        self.b, self.vector = b, ir.VectorType(kind, _LANES)
+        self.places = [ir.Constant(_I64, place) for place in range(0, outputs, _LANES)]
+        zero = ir.Constant(self.vector, [0] * _LANES)
+        self._sums = [cgutils.alloca_once_value(b.ir, zero) for _ in self.places]
+        for one in self._sums:  # again in each call, as the memory is that of the whole function
+            b.ir.store(zero, one)
+
+    def add(self, term: Callable[[ir.Value, ir.Value], ir.Value]) -> None:
+        """Replace each vector of sums by what `term` makes of it and of its place."""
+        for place, one in zip(self.places, self._sums, strict=True):
+            self.b.ir.store(term(self.b.ir.load(one), place), one)
+
+    def write(self, offset: ir.Value, at: ir.Value, factor: ir.Value, values: ir.Value) -> None:
+        """Write offset[at + j] + factor * sum, int32."""
+        b, integers = self.b, ir.VectorType(_I32, _LANES)
+        factor = factor if factor.type == _I32 else b.ir.trunc(factor, _I32)
+        for place, one in zip(self.places, self._sums, strict=True):
+            total = b.ir.load(one)
+            total = total if self.vector == integers else b.ir.trunc(total, integers)
+            scaled = b.ir.mul(b.of_all(factor, _LANES), total)
+            value = b.ir.add(b.load(offset, b.ir.add(at, place), _LANES), scaled)
+            b.ir.store(value, b.place(values, place, _LANES), align=4)
+
+
 def counting(outputs: int, planes: int) -> Callable[..., Any]:
     """Return an intrinsic that counts the bits that differ between rows and a number of outputs, a multiple of 8.
 
     Called with words, size, weight, first, stride, offset, at, factor, values: plane p of a row has the words
     p * size to (p + 1) * size, and counts 2**p times; the words of weight that meet the k-th word of a row begin at
-    first + k * stride. Writes values[j] = offset[at + j] - factor * count.
+    first + k * stride. Writes values[j] = offset[at + j] + factor * count.
     """
 
-    def build(b: _Builder) -> ir.Value:
+    def build(b: _Builder) -> None:
         words, size, weight, first, stride, offset, at, factor, values = b.arguments
-        vector, integers = ir.VectorType(_I64, _LANES), ir.VectorType(_I32, _LANES)
-        kind = ir.FunctionType(vector, [vector])
+        sums = _Sums(b, _I64, outputs)
+        kind = ir.FunctionType(sums.vector, [sums.vector])
         popcount = cgutils.get_or_insert_function(b.ir.module, kind, f"llvm.ctpop.v{_LANES}i64")
-        places = range(0, outputs, _LANES)
-        sums = [cgutils.alloca_once_value(b.ir, ir.Constant(vector, [0] * _LANES)) for _ in places]
-        for total in sums:
-            b.ir.store(ir.Constant(vector, [0] * _LANES), total)
         with cgutils.for_range(b.ir, size) as loop:
             begin = b.ir.add(first, b.ir.mul(loop.index, stride))
             rows = []
             for plane in range(planes):
                 index = b.ir.add(loop.index, b.ir.mul(size, ir.Constant(_I64, plane)))
                 rows.append(b.of_all(b.ir.load(b.ir.gep(words, [index])), _LANES))
-            for place, total in zip(places, sums, strict=True):
-                own = b.load(weight, b.ir.add(begin, ir.Constant(_I64, place)), _LANES)
-                added = b.ir.load(total)
+
+            def counted(total: ir.Value, place: ir.Value) -> ir.Value:
+                own = b.load(weight, b.ir.add(begin, place), _LANES)
                 for plane, row in enumerate(rows):
                     count = b.ir.call(popcount, [b.ir.xor(row, own)])
-                    added = b.ir.add(added, b.ir.shl(count, ir.Constant(vector, [plane] * _LANES)))
-                b.ir.store(added, total)
-        for place, total in zip(places, sums, strict=True):
-            count = b.ir.mul(b.of_all(factor, _LANES), b.ir.trunc(b.ir.load(total), integers))
-            start = b.load(offset, b.ir.add(at, ir.Constant(_I64, place)), _LANES)
-            b.ir.store(b.ir.sub(start, count), b.place(values, place, _LANES), align=4)
+                    total = b.ir.add(total, b.ir.shl(count, ir.Constant(sums.vector, [plane] * _LANES)))
+                return total
+
+            sums.add(counted)
+        sums.write(offset, at, factor, values)
 
     return _intrinsic(types.void, "words size weight first stride offset at factor values", build)
+
+
+def summing(outputs: int) -> Callable[..., Any]:
+    """Return an intrinsic that sums the rows of integer weights whose bits are set, of a number of outputs.
+
+    Called with words, size, weight, first, stride, offset, at, factor, values: the row of bit n begins at
+    first + n * stride. Writes values[j] = offset[at + j] + factor * sum.
+    """
+
+    def build(b: _Builder) -> None:
+        words, size, weight, first, stride, offset, at, factor, values = b.arguments
+        sums, zero = _Sums(b, _I32, outputs), ir.Constant(_I64, 0)
+        left = cgutils.alloca_once(b.ir, _I64)
+        with cgutils.for_range(b.ir, size) as loop:
+            b.ir.store(b.ir.load(b.ir.gep(words, [loop.index])), left)
+            test, body, end = (b.ir.append_basic_block(name) for name in ("test", "body", "end"))
+            b.ir.branch(test)
+            b.ir.position_at_end(test)
+            word = b.ir.load(left)
+            b.ir.cbranch(b.ir.icmp_unsigned("!=", word, zero), body, end)
+            b.ir.position_at_end(body)
+            bit = b.ir.cttz(word, ir.Constant(ir.IntType(1), 1))
+            row = b.ir.add(b.ir.mul(loop.index, ir.Constant(_I64, 64)), bit)
+            begin = b.ir.add(first, b.ir.mul(row, stride))
+            sums.add(lambda total, place: b.ir.add(total, b.load(weight, b.ir.add(begin, place), _LANES)))
+            b.ir.store(b.ir.and_(word, b.ir.sub(word, ir.Constant(_I64, 1))), left)
+            b.ir.branch(test)
+            b.ir.position_at_end(end)
+        sums.write(offset, at, factor, values)
+
+    return _intrinsic(types.void, "words size weight first stride offset at factor values", build)
+
+
+def weighing(outputs: int) -> Callable[..., Any]:
+    """Return an intrinsic that multiplies levels by the integer weights of a number of outputs.
+
+    Called with levels, size, weight, first, stride, offset, at, factor, values: the row of level n begins at
+    first + n * stride. Writes values[j] = offset[at + j] + factor * sum.
+    """
+
+    def build(b: _Builder) -> None:
+        levels, size, weight, first, stride, offset, at, factor, values = b.arguments
+        sums = _Sums(b, _I32, outputs)
+        with cgutils.for_range(b.ir, size) as loop:
+            begin = b.ir.add(first, b.ir.mul(loop.index, stride))
+            level = b.of_all(b.ir.zext(b.ir.load(b.ir.gep(levels, [loop.index])), _I32), _LANES)
+
+            def weighed(total: ir.Value, place: ir.Value) -> ir.Value:
+                return b.ir.add(total, b.ir.mul(level, b.load(weight, b.ir.add(begin, place), _LANES)))
+
+            sums.add(weighed)
+        sums.write(offset, at, factor, values)
+
+    return _intrinsic(types.void, "levels size weight first stride offset at factor values", build)
 
 
 def _above(b: _Builder) -> ir.Value:
