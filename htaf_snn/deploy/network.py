@@ -18,7 +18,7 @@ from .chains import chains
 from .modules import MODULES, options, rebuilt
 from .steps import STEPS, Quantize, Step, Value, as_float, geometry
 
-FORMAT, VERSION = "htaf-snn packed network", "4"
+FORMAT, VERSION = "htaf-snn packed network", "5"
 _OWN = {cls.__name__: cls for cls in STEPS}
 _KNOWN = {cls.__name__ for cls in MODULES}
 
@@ -36,7 +36,8 @@ class PackedNetwork(nn.Module):
         output: as the argument.
 
     Shape:
-        Images or features (B, …), floating-point, to class scores (B, n_classes), float32.
+        Images or features (B, …), floating-point, to class scores (B, n_classes), float32. Of a spiking network frames
+        (T, B, …); a chain of spiking layers gives a sequence (T, B, …).
 
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.

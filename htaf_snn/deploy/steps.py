@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, linear_of_bits, windows
+from ..functional.sequences import run
+from ..neurons import NEURONS
 from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP, check_range
 
@@ -137,6 +139,70 @@ class Flatten(Step):
         if not isinstance(value, Bits):
             return value.flatten(1)
         return value if value.words.ndim == 2 else _packed(as_float(value).flatten(1), value.levels, -1)
+
+
+class ToRows(Step):
+    """A sequence (T, B, …) as rows (T * B, …), one per time step and sample.
+
+    Args:
+        frame: the shape of a frame, for which others are refused; None for any.
+    """
+
+    def __init__(self, frame: Sequence[int] | None):
+        super().__init__()
+        self.frame = None if frame is None else tuple(frame)
+
+    def options(self) -> dict[str, object]:
+        return {"frame": self.frame}
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if frames.ndim < 3 or (self.frame is not None and tuple(frames.shape[2:]) != self.frame):
+            expected = "…" if self.frame is None else ", ".join(map(str, self.frame))
+            raise ValueError(f"x: expected frames (T, B, {expected}), got {tuple(frames.shape)}")
+        return frames.flatten(0, 1)
+
+
+def _over_time(rows: Value, frames: Tensor) -> Tensor:
+    return as_float(rows).unflatten(0, frames.shape[:2])
+
+
+class FromRows(Step):
+    """Rows (T * B, …) as a sequence (T, B, …); it takes the rows and the frames."""
+
+    def forward(self, rows: Value, frames: Tensor) -> Tensor:
+        return _over_time(rows, frames)
+
+
+class MeanOverTime(Step):
+    """The mean of rows (T * B, …) over the time steps, (B, …); it takes the rows and the frames."""
+
+    def forward(self, rows: Value, frames: Tensor) -> Tensor:
+        return _over_time(rows, frames).mean(0)
+
+
+class Neurons(Step):
+    """Neurons over time, from rest: they take the rows of their currents and the frames, and give rows.
+
+    Args:
+        kind: of `htaf_snn.neurons`, by name.
+        choices: its options.
+        is_packed: whether the rows are bits; float32 otherwise.
+        **parameters: of the neuron, tensors.
+    """
+
+    def __init__(self, kind: str, choices: dict[str, Any], is_packed: bool, **parameters: Tensor):
+        super().__init__()
+        self.kind, self.choices, self.is_packed = kind, choices, is_packed
+        for name in NEURONS[kind].parameters:
+            self.register_buffer(name, parameters[name])
+
+    def options(self) -> dict[str, object]:
+        return {"kind": self.kind, "choices": self.choices, "is_packed": self.is_packed}
+
+    def forward(self, rows: Value, frames: Tensor) -> Value:
+        given: dict[str, Any] = self.choices | self._buffers
+        y = run(NEURONS[self.kind], _over_time(rows, frames), **given)[0].flatten(0, 1)
+        return _packed(y, (0, 1), -3 if y.ndim == 4 else -1) if self.is_packed else y
 
 
 class Mean(Step):
@@ -451,7 +517,8 @@ def _rows(weight: Tensor) -> Tensor:
 
 
 STEPS: tuple[type[Step], ...] = (
-    Add, BinaryProduct, Cat, Flatten, HeavisideProduct, MaxPool, Mean, Quantize, Threshold,
+    Add, BinaryProduct, Cat, Flatten, FromRows, HeavisideProduct, MaxPool, Mean, MeanOverTime, Neurons, Quantize,
+    Threshold, ToRows,
 )  # fmt: skip
-ON_BITS = (BinaryProduct, HeavisideProduct, MaxPool, Threshold)
+ON_BITS = (BinaryProduct, HeavisideProduct, MaxPool, Neurons, Threshold)
 """The steps whose inputs or results are bits; the others pass values on or compute in floating point."""
