@@ -94,12 +94,10 @@ def _check_layer(name: str, module: nn.Module) -> None:
     """Raise ValueError if a layer computes something that its packed form would not."""
     kind = type_before_parametrizations(module)
     if kind not in _LAYERS:
-        reason = "it is not a known module"
+        expected = "it is not a known module"
         if isinstance(module, hnn.OverTime):
-            reason = (
-                "expected a neuron of htaf_snn.nn that is not recurrent, as interop.from_snntorch and from_norse make"
-            )
-        raise ValueError(f"{name}: {kind.__name__} cannot be packed; {reason}")
+            expected = "expected a neuron of htaf_snn.nn that is not recurrent; see interop.from_snntorch, from_norse"
+        raise ValueError(f"{name}: {kind.__name__} cannot be packed; {expected}")
     reason: str | None = None
     if has_hooks(module):
         reason = "its hooks would be lost; remove them first"
