@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
-from ..functional.bits import conv2d_of_bits, heaviside_sums, linear_of_bits, windows
+from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
 from ..functional.sequences import run
 from ..neurons import NEURONS
 from ..nn.binary import by_channel
@@ -476,7 +476,7 @@ class HeavisideProduct(_Product):
     def _register_weight(self, weight: Tensor) -> None:
         self.register_buffer("weight", weight)
         for group, part in enumerate(weight.chunk(self.groups)):
-            self.register_buffer(f"rows_{group}", _rows(part))
+            self.register_buffer(f"rows_{group}", _rows(part).to(smallest_type(weight)))
 
     def tensors(self) -> dict[str, Tensor]:
         return self._saved("weight", self.weight.to(smallest_type(self.weight)))
@@ -484,12 +484,18 @@ class HeavisideProduct(_Product):
     def forward(self, value: Bits) -> Value:
         self._check(value)
         value = _along(value, self.axis)
+        words = value.words if self.where is None or value.words.ndim == 4 else value.words[None]
+        if self.thresholds is None and self.factor is not None and self.levels == (0, 1) and self.groups == 1:
+            words = words if self.where is None else windows(words, *self.where[:4])
+            zero = torch.zeros_like(self.factor)
+            x = heaviside_values(words, self.rows_0, self.factor, zero if self.bias is None else self.bias)
+            return _moved(x if x.ndim == value.words.ndim else x[0], self.axis)
         if self.where is None:
-            sums = heaviside_sums(value.words, self.rows_0)
+            sums = heaviside_sums(words, self.rows_0)
             if self.levels[0]:
                 sums = 2 * sums - self.weight.sum(1, dtype=torch.int32)
             return self._finished(sums)
-        sums = self._image_sums(value.words if value.words.ndim == 4 else value.words[None], value.size, self.where)
+        sums = self._image_sums(words, value.size, self.where)
         return self._finished(sums if value.words.ndim == 4 else sums[0])
 
     def _image_sums(self, words: Tensor, size: int, where: Geometry) -> Tensor:
