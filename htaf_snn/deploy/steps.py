@@ -199,6 +199,12 @@ class Neurons(Step):
     def options(self) -> dict[str, object]:
         return {"kind": self.kind, "choices": self.choices, "is_packed": self.is_packed}
 
+    def prepared(self) -> dict[str, Tensor]:
+        """Return the parameters of the update."""
+        neuron, values = NEURONS[self.kind], {name: getattr(self, name) for name in NEURONS[self.kind].parameters}
+        values |= {name: values[name].clamp(low, high) for name, (low, high) in neuron.clamped.items()}
+        return neuron.prepare(**values) if neuron.prepare else values
+
     def forward(self, rows: Value, frames: Tensor) -> Value:
         given: dict[str, Any] = self.choices | self._buffers
         y = run(NEURONS[self.kind], _over_time(rows, frames), **given)[0].flatten(0, 1)
