@@ -83,8 +83,9 @@ def cases(draw):
     else:
         channels = sizes[0]
         net = hnn.Sequential(
-            nn.Conv2d(2, channels, 3), leaky((channels, 1, 1)), nn.MaxPool2d(2), nn.Conv2d(channels, 5, (2, 1), bias=False),
-            nn.Sequential(leaky(), nn.Flatten(), nn.Dropout(), nn.Linear(5, 67)), leaky(67), nn.Linear(67, 3),
+            nn.Conv2d(2, channels, 3), leaky((channels, 1, 1)), nn.MaxPool2d(2),
+            nn.Sequential(nn.Conv2d(channels, 5, (2, 1), bias=False), leaky(), nn.Flatten()), nn.Dropout(),
+            nn.Linear(5, 67), leaky(67), nn.Linear(67, 3),
         )  # fmt: skip
     return active(net), torch.poisson(torch.full((steps, batch, *shape), 0.4))
 
