@@ -71,6 +71,13 @@ def pack(model: nn.Module) -> PackedNetwork:
         >>> net = models.DeepHeavisideNet(64, [32, 32], 10).eval()
         >>> pack(net)(torch.rand(2, 64)).shape
         torch.Size([2, 10])
+        >>> from htaf_snn.deploy import round_weights
+        >>> spiking = models.SpikingMLP(64, [32, 32], 10, lambda: hnn.Leaky(beta=0.9)).eval()
+        >>> round_weights(spiking, lambda net: 1.0)
+        {'layers.1': 8}
+        >>> frames = torch.rand(9, 2, 64)
+        >>> torch.equal(pack(spiking)(frames), spiking(frames))
+        True
     """
     require_ready(model)
     with torch.no_grad():
