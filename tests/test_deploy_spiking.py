@@ -112,11 +112,11 @@ def test_spikes_are_counted():
     assert all(0.02 < rate < 0.5 for rate in rates)
 
 
-@pytest.mark.parametrize("layer", [layer for layer in NEURONS if layer.definition.name in ARITHMETIC | {"lif_ex"}])
+@pytest.mark.parametrize("layer", NEURONS)
 def test_other_neurons_pack(layer):
     torch.manual_seed(0)
-    given = {name: 0.5 for name, value in layer.definition.parameters.items() if value is None}
-    own = layer(**given)
+    missing = [name for name, value in layer.definition.parameters.items() if value is None]
+    own = layer(**dict(zip(missing, (0.9, 0.5), strict=False)))
     net = active(hnn.Sequential(nn.Linear(9, 40), own, nn.Linear(40, 30), hnn.Leaky(beta=0.9)))
     x = torch.rand(20, 3, 9) * 8
     if layer.definition.spikes:

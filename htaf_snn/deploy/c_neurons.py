@@ -7,8 +7,8 @@ import re
 import numpy as np
 from torch import Tensor
 
-from ..kernels.neuron.graph import Argument, Node, in_order
-from ..kernels.neuron.statements import ATOM, INFIX, NEGATED, Statements, new
+from ..kernels.neuron.graph import Argument, Node
+from ..kernels.neuron.statements import ATOM, INFIX, NEGATED, Statements, new, update_lines
 from ..kernels.neuron.trace import trace
 from ..neurons import NEURONS
 from .c_bodies import Array, literal
@@ -19,12 +19,6 @@ _CHOICE = -1  # how strongly `? :` binds, in the terms of `Statements`
 
 class _InC(Statements):
     """Assignments in C, with the operations, and so the rounding, of the kernels."""
-
-    def declarations(self) -> list[str]:
-        """Return the assignments as declarations of constants; those of conditions are c1, c2, …."""
-        names = [line.partition(" = ")[0] for line in self.lines]
-        kinds = ["int" if re.fullmatch(r"c\d+", name) else "float" for name in names]
-        return [f"const {kind} {line};" for kind, line in zip(kinds, self.lines, strict=True)]
 
     def _text(self, node: Argument) -> tuple[str, int]:
         if not isinstance(node, Node):
@@ -44,6 +38,11 @@ class _InC(Statements):
         raise ValueError(f"{node.op}, which C has only in its mathematical library")
 
 
+def _declared(line: str) -> str:
+    """Return an assignment as the declaration of a constant; those of conditions are named c1, c2, …."""
+    return f"const {'int' if re.match(r'c[0-9]+ = ', line) else 'float'} {line};"
+
+
 def neurons(step: Neurons, out: Array, states: dict[str, str], constants: dict[str, str]) -> str:
     """Return the body of a function that updates neurons once.
 
@@ -58,10 +57,7 @@ def neurons(step: Neurons, out: Array, states: dict[str, str], constants: dict[s
     """
     definition = NEURONS[step.kind]
     traced = trace(definition, step.choices, is_recurrent=False, is_smooth=False)
-    wanted = {new(name): value for name, value in traced.states.items()} | {"output": traced.output}
-    statements = _InC({node: node.args[0] for node in in_order(wanted.values()) if node.op == "input"}, 0)
-    statements.assign(wanted)
-    lines = statements.declarations()
+    lines = [_declared(line) for line in update_lines(traced, _InC)]
     write = "out[at] = output;"
     if out.kind == "uint32_t":
         write = f"if (output > 0.0f) set(out + at % {out.pixels} * {out.words}, at / {out.pixels});"

@@ -18,6 +18,8 @@ from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
 from ..functional.sequences import run
+from ..kernels import _dispatch
+from ..kernels.neuron import fused
 from ..neurons import NEURONS
 from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP, check_range
@@ -206,9 +208,21 @@ class Neurons(Step):
         return neuron.prepare(**values) if neuron.prepare else values
 
     def forward(self, rows: Value, frames: Tensor) -> Value:
+        x = _over_time(rows, frames)
+        words = self._words(x) if self.is_packed else None
+        if words is not None:
+            return Bits(words.flatten(0, 1), x.shape[-1], (0, 1), -1)
         given: dict[str, Any] = self.choices | self._buffers
-        y = run(NEURONS[self.kind], _over_time(rows, frames), **given)[0].flatten(0, 1)
+        y = run(NEURONS[self.kind], x, **given)[0].flatten(0, 1)
         return _packed(y, (0, 1), -3 if y.ndim == 4 else -1) if self.is_packed else y
+
+    def _words(self, x: Tensor) -> Tensor | None:
+        """Return the spikes of features as words, by a kernel of their own; None where there is none."""
+        if x.ndim != 3 or not x.numel() or _dispatch.choose("auto", x.device, x.dtype) != "numba":
+            return None
+        neuron = NEURONS[self.kind]
+        rest = [getattr(self, own) if isinstance(own, str) else torch.tensor(own) for own in neuron.states.values()]
+        return fused.spikes_as_bits(neuron, x, rest, self.prepared(), self.choices)
 
 
 class Mean(Step):

@@ -144,6 +144,19 @@ def new(name: str) -> str:
     return f"{name}_new"
 
 
+def update_lines(traced: Traced, kind: type[Statements] = Statements) -> list[str]:
+    """Return the statements of one time step that compute the output and the new states, and nothing to save.
+
+    Args:
+        traced: the update, at hardness 1.
+        kind: how they are written.
+    """
+    wanted = {new(name): value for name, value in traced.states.items()} | {"output": traced.output}
+    statements = kind({node: node.args[0] for node in in_order(wanted.values()) if node.op == "input"}, 0)
+    statements.assign(wanted)
+    return statements.lines
+
+
 def forward_statements(traced: Traced, plan: Plan, variant: Variant) -> tuple[list[str], list[str]]:
     """Return the statements of one time step forwards, and the names of what is saved of it."""
     output = traced.output
