@@ -127,6 +127,14 @@ def test_other_neurons_pack(layer):
     assert not layer.definition.spikes or set(output.unique().tolist()) <= {0.0, 1.0}
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 1), (3, 40), (1,)])
+def test_parameters_of_any_shape_pack(shape):
+    torch.manual_seed(0)
+    own = hnn.Leaky(beta=torch.rand(shape), threshold=torch.rand(shape) + 0.3)
+    net = rounded(active(hnn.Sequential(nn.Linear(9, 40), own, nn.Linear(40, 30))))
+    assert_equal(net, torch.rand(20, 3, 9))
+
+
 def test_unrounded_layers_stay_in_floating_point():
     net = active(models.SpikingMLP(70, [40, 30, 20], 5, lambda: hnn.Leaky(beta=0.9)))
     before = deploy.check(net)
