@@ -148,6 +148,16 @@ def test_unrounded_layers_stay_in_floating_point():
     assert_equal(net, torch.rand(5, 2, 70))
 
 
+def test_binary_layers_take_spikes():
+    torch.manual_seed(0)
+    layers = [nn.Linear(9, 40), hnn.Leaky(beta=0.9), hnn.BinaryLinear(40, 30, scale="magnitude"), hnn.Leaky(beta=0.9)]
+    net = active(hnn.Sequential(*layers, hnn.HeavisideLinear(30, 4)))
+    packed = assert_equal(net, torch.rand(20, 3, 9))
+    assert [type(step) for step in packed.steps][3::2] == [deploy.steps.BinaryProduct, deploy.steps.HeavisideProduct]
+    assert deploy.round_weights(net, lambda _: 1.0) == {"4": 8}
+    assert_equal(net, torch.rand(20, 3, 9))
+
+
 def test_the_bias_is_exact_and_close():
     torch.manual_seed(0)
     net = active(models.SpikingMLP(9, [70, 30], 5, lambda: hnn.Leaky(beta=0.9)))
@@ -194,9 +204,11 @@ def test_frames_of_other_shapes_are_refused():
     net = models.SpikingMLP(9, [8], 3, lif()).eval()
     net.frame_shape = (5, 1, 3, 3)
     packed = deploy.pack(net)
-    with pytest.raises(ValueError, match=r"^x: expected frames \(T, B, 1, 3, 3\), got \(5, 2, 9\)"):
-        packed(torch.rand(5, 2, 9))
-    with pytest.raises(ValueError, match=r"^x: expected frames \(T, B, …\), got \(5, 9\)"):
+    for frames, message in ((torch.rand(5, 2, 9), "got"), (torch.rand(2, 5, 1, 3, 3), "looks batch-first")):
+        for network in (net, packed):
+            with pytest.raises(ValueError, match=rf"^frames: expected .* = \(T, B, 1, 3, 3\), .*{message}"):
+                network(frames)
+    with pytest.raises(ValueError, match=r"^frames: expected \(T, B, features, …\), got \(5, 9\)"):
         deploy.pack(models.SpikingMLP(9, [8], 3, lif()).eval())(torch.rand(5, 9))
     for export in (lambda: deploy.export_onnx(packed, "net.onnx", torch.rand(5, 2, 1, 3, 3)),
                    lambda: deploy.export_qonnx(packed, "net.onnx", (1, 3, 3))):  # fmt: skip

@@ -28,8 +28,7 @@ def graph_over_time(model: nn.Module, modules: dict[str, nn.Module]) -> fx.Graph
     if isinstance(model, Layered) and _has_own_forward(model):
         return None
     if isinstance(model, Layered):
-        frame = None if model.frame_shape is None else model.frame_shape[1:]
-        graph = _Graph(modules, frame)
+        graph = _Graph(modules, model.frame_shape)
         for i, (layer, neurons) in enumerate(zip(model.layers, model.neurons, strict=True)):
             graph.add(f"layers.{i}", layer)
             graph.add_over_time(f"neurons.{i}", neurons)
@@ -45,21 +44,21 @@ def graph_over_time(model: nn.Module, modules: dict[str, nn.Module]) -> fx.Graph
 
 
 def layers_on(node: fx.Node, modules: Mapping[str, nn.Module]) -> Iterator[str]:
-    """Yield the names of the linear layers and convolutions that take a node's spikes, pooled or flattened maybe."""
+    """Yield the names of the linear layers and convolutions that take a node's spikes, maybe pooled or flattened."""
     for user in node.users:
         module = modules.get(str(user.target)) if user.op == "call_module" else None
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d, hnn.BinaryLinear, hnn.BinaryConv2d)):
             yield str(user.target)
         elif isinstance(module, (*VIEWS, nn.Flatten, nn.MaxPool2d)):
             yield from layers_on(user, modules)
 
 
-def layers_on_spikes(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the linear layers and convolutions whose inputs are spikes, by name; none for networks without time."""
+def layers_on_spikes(model: nn.Module) -> set[str]:
+    """Return the names of the linear layers and convolutions whose inputs are spikes; none for other networks."""
     modules = dict(model.named_modules(remove_duplicate=False))
     graph = graph_over_time(model, modules)
     neurons = [] if graph is None else [node for node in graph.nodes if _spikes(modules.get(str(node.target)))]
-    return {name: modules[name] for neuron in neurons for name in layers_on(neuron, modules)}
+    return {name for neuron in neurons for name in layers_on(neuron, modules)}
 
 
 def _spikes(module: nn.Module | None) -> bool:
@@ -78,10 +77,10 @@ def _is_chain(module: nn.Module) -> bool:
 class _Graph:
     """A graph of modules that follow each other, from frames to the last one's result."""
 
-    def __init__(self, modules: dict[str, nn.Module], frame: tuple[int, ...] | None):
+    def __init__(self, modules: dict[str, nn.Module], frame_shape: tuple[int, ...] | None):
         self._graph, self._modules = fx.Graph(), modules
         self._frames = self._last = self._graph.placeholder("frames")
-        self._last = self._call(self._named("rows", steps.ToRows(frame)), self._frames)
+        self._last = self._call(self._named("rows", steps.ToRows(frame_shape)), self._frames)
 
     def add(self, name: str, module: nn.Module) -> None:
         """Add a module on rows; chains are taken apart, and the neurons in them are added over time."""

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
 from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
-from ..nn.binary import adds_exactly, exact_grid
+from ..nn.binary import LEVELS, adds_exactly, exact_grid
 from ..nn.quantizing import INPUT_STEP
 from . import modules, steps
 from .functions import as_modules, bound
@@ -249,7 +249,7 @@ class Packing:
         elif isinstance(module, hnn.BinaryActivation):
             self._append(node, steps.Threshold(module.levels, _copy(module.shift)))
             self._levels[node] = module.levels
-        elif isinstance(module, _Binary | _Heaviside) or (levels not in (None, _INPUT_LEVELS) and _is_exact(module)):
+        elif isinstance(module, _Binary | _Heaviside) or (levels in LEVELS and _is_exact(module)):
             self._add_product(node, name, cast(_Product, module))
         elif isinstance(module, nn.MaxPool2d) and levels is not None and levels != _INPUT_LEVELS:
             where = (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -376,8 +376,8 @@ def _where(module: _Product) -> steps.Geometry | None:
 
 
 def _is_exact(module: nn.Module) -> bool:
-    """Return whether a layer with real weights has sums of bits that are exact, bias included, so that it packs."""
-    if isinstance(module, _Heaviside):
+    """Return whether the sums of bits of a linear layer or convolution are exact, bias included, so that it packs."""
+    if isinstance(module, _Binary | _Heaviside):
         return True
     if not isinstance(module, _Real) or not adds_exactly(module.weight, module.bias):
         return False

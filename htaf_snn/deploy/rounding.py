@@ -58,7 +58,10 @@ def round_weights(
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance: expected a finite number >= 0, got {tolerance!r}")
     on_spikes = layers_on_spikes(model)
-    layers = {name: own for name, own in model.named_modules() if isinstance(own, _HEAVISIDE) or name in on_spikes}
+    layers = {
+        name: own for name, own in model.named_modules()
+        if isinstance(own, _HEAVISIDE) or (name in on_spikes and isinstance(own, (nn.Linear, nn.Conv2d)))
+    }  # fmt: skip
     if not layers:
         raise ValueError("model: expected one with Heaviside layers or layers on spikes, got none")
     for name, layer in layers.items():

@@ -20,6 +20,7 @@ from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, 
 from ..functional.sequences import run
 from ..kernels import _dispatch
 from ..kernels.neuron import fused
+from ..models.spiking import check_frames
 from ..neurons import NEURONS
 from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP, check_range
@@ -147,20 +148,20 @@ class ToRows(Step):
     """A sequence (T, B, …) as rows (T * B, …), one per time step and sample.
 
     Args:
-        frame: the shape of a frame, for which others are refused; None for any.
+        frame_shape: (T, C, H, W) of the training frames, as in `models.SpikingNet`, or None.
     """
 
-    def __init__(self, frame: Sequence[int] | None):
+    def __init__(self, frame_shape: Sequence[int] | None):
         super().__init__()
-        self.frame = None if frame is None else tuple(frame)
+        self.frame_shape = None if frame_shape is None else tuple(frame_shape)
 
     def options(self) -> dict[str, object]:
-        return {"frame": self.frame}
+        return {"frame_shape": self.frame_shape}
 
     def forward(self, frames: Tensor) -> Tensor:
-        if frames.ndim < 3 or (self.frame is not None and tuple(frames.shape[2:]) != self.frame):
-            expected = "…" if self.frame is None else ", ".join(map(str, self.frame))
-            raise ValueError(f"x: expected frames (T, B, {expected}), got {tuple(frames.shape)}")
+        check_frames(frames, self.frame_shape)
+        if frames.ndim < 3:
+            raise ValueError(f"frames: expected (T, B, features, …), got {tuple(frames.shape)}")
         return frames.flatten(0, 1)
 
 
