@@ -145,6 +145,10 @@ def test_backends_agree(backend, levels):
         integers = torch.arange(size * outputs, dtype=torch.int32, device=x.device).view(size, outputs) - 50
         sums = functional.heaviside_linear(words, integers, backend)
         assert torch.equal(sums, ((x > 0).double() @ integers.double()).int())
+        for kind in (torch.int8, torch.int16):
+            small = (integers % 100 - 50).to(kind)
+            expected = ((x > 0).double() @ small.double()).int()
+            assert torch.equal(functional.heaviside_linear(words, small, backend), expected)
     image, w = (one.to(DEVICES[backend]) for one in (drawn(5, 2, 4, 5, 70), drawn(6, 66, 70, 3, 3)))
     words, weight = functional.pack_bits(image, backend), functional.pack_weight(w)
     sums = functional.binary_conv2d(words, weight, padding=(1, 1), **options)
@@ -163,6 +167,9 @@ def test_any_dtype_packs(dtype, backend):
 def test_strides_and_nan():
     x = drawn(2, 70, 5).T
     assert torch.equal(functional.pack_bits(x), functional.pack_bits(x.contiguous()))
+    for channels in (1, 64, 130):
+        image = drawn(3, 2, channels, 3, 5).movedim(1, -1)
+        assert torch.equal(functional.pack_bits(image), functional.pack_bits(image.contiguous()))
     assert functional.pack_bits(torch.tensor([torch.nan, 1.0])).tolist() == [2]
     words = functional.pack_bits(drawn(3, 4, 6, 130))[::2]
     weight = functional.pack_weight(drawn(4, 7, 130))

@@ -261,7 +261,7 @@ def _network(path):
     ("change", "message"),
     [
         (lambda tensors, about: about | {"format": "other"}, "got another safetensors file"),
-        (lambda tensors, about: about | {"version": "9"}, "expected version 4 of the format, got 9"),
+        (lambda tensors, about: about | {"version": "9"}, "expected version 5 of the format, got 9"),
         (lambda tensors, about: about | {"network": "{"}, "got a damaged file"),
         (lambda tensors, about: about | {"network": about["network"].replace("Quantize", "System")}, "damaged file"),
         (

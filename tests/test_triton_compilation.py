@@ -83,7 +83,8 @@ CODE = """
     for rows in (1, 16, 256):
         assert "popc.b64" in compile(binary._product_kernel, sums, BITS=False, **binary._tile(rows))
         compile(binary._product_kernel, sums | {"out": "*i64"}, BITS=True, **binary._tile(rows))
-    compile(heaviside._product_kernel, {"words": "*i64", "weight": "*i32", "out": "*i32"}, OUTPUTS=128, DEPTH=32)
+    for kind in ("*i8", "*i16", "*i32"):
+        compile(heaviside._product_kernel, {"words": "*i64", "weight": kind, "out": "*i32"}, OUTPUTS=128, DEPTH=32)
 """
 
 

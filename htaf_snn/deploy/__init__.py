@@ -1,4 +1,4 @@
-"""Trained binary and Heaviside networks with packed bits, and as C, ONNX and QONNX files.
+"""Trained binary, Heaviside and spiking networks with packed bits, and as C, ONNX and QONNX files.
 
 Example:
     >>> import torch

@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from .._files import replacing
+from ..neurons import NEURONS
 from ..nn.quantizing import INPUT_STEP
-from . import c_bodies, steps
+from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
 from .network import PackedNetwork
 
 _RESERVED = {
-    *HELPERS, "main", "image", "scores", "memcpy", "memset", "auto", "break", "case", "char", "const", "continue",
+    *HELPERS, "main", "image", "frame", "scores", "time_steps",
+    "memcpy", "memset", "auto", "break", "case", "char", "const", "continue",
     "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long",
     "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
     "unsigned", "void", "volatile", "while",
 }  # fmt: skip
+_NO_SCORES = "    if (!scores) return -1;"
 
 
 def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int]) -> dict[str, int]:
@@ -35,11 +38,18 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
     static. Layers on bits compute in integers, with the results of the packed network. Layers in floating point may be
     rounded otherwise than torch does; then an activation whose input lies on its threshold may flip.
 
+    A spiking network has two functions, and takes one frame at a time, as events come in: `void NAME_reset(void)`
+    begins a sequence, and `int NAME_step(const float *frame, float *scores)` takes the next frame in the order
+    (C, H, W). It writes the class scores of the frames since, those of the packed network after the last one, or, of a
+    chain of spiking layers, this time step's values; it returns the number of the highest. With a null pointer for the
+    scores it returns -1 and leaves the readout out. Neurons are computed by the operations of their own kernels.
+
     Args:
         network: from `pack` or `load`, on the CPU; its layers in floating point among Linear, Conv2d with zero padding,
-            BatchNorm, ReLU, ReLU6, LeakyReLU, Hardtanh, PReLU, RPReLU, pools, means over images and additions.
+            BatchNorm, ReLU, ReLU6, LeakyReLU, Hardtanh, PReLU, RPReLU, pools, means over images and additions; its
+            neurons among those of plain arithmetic, without exponentials.
         path: file to write, NAME.c; an existing one is replaced.
-        shape: of one image, (C, H, W) or (features,).
+        shape: of one image or frame, (C, H, W) or (features,).
 
     Returns:
         {"flash": bytes of the constant data, "ram": bytes of the static memory}; the program itself comes on top.
@@ -83,10 +93,14 @@ class _Source:
         self._calls: list[str] = []
         self._memory: dict[str, tuple[str, int]] = {}
         self._free: list[str] = []
+        self._states: dict[str, int] = {}
+        self._resets: list[str] = []
+        self.is_over_time = network.is_over_time
         with torch.no_grad():
             self._range = network.image_range()
-            results = network.values(torch.full((1, *shape), self._range[0]))
-            arrays = {0: Array("image", "uint8_t", shape)}
+            sample = (1, 1, *shape) if self.is_over_time else (1, *shape)
+            results = network.values(torch.full(sample, self._range[0]))
+            arrays = {0: Array("frame", "float", shape) if self.is_over_time else Array("image", "uint8_t", shape)}
             for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
                 self._i, out_shape = i, tuple(results[i + 1].shape[1:])
                 arrays[i + 1] = self._step(step, [arrays[number] for number in inputs], out_shape)
@@ -96,32 +110,60 @@ class _Source:
     @property
     def ram(self) -> int:
         """Bytes of static memory."""
-        return sum(BYTES[kind] * length for kind, length in self._memory.values())
+        own = sum(BYTES[kind] * length for kind, length in self._memory.values())
+        return own + 4 * sum(self._states.values()) + (4 if self.is_over_time else 0)  # and the number of time steps
 
-    def text(self, name: str) -> str:
-        """Return the file."""
-        classes, prototype = self.scores.length, f"int {name}(const uint8_t *image, float *scores)"
-        about = (
-            f"/* A network of htaf-snn. {name} takes the {math.prod(self.shape)} bytes of an image {self.shape},\n"
-            f"   writes {classes} scores and returns the number of the highest. It is not reentrant.\n"
+    def _about(self, name: str) -> str:
+        size, classes = math.prod(self.shape), self.scores.length
+        does = f"""{name} takes the {size} bytes of an image {self.shape},
+   writes {classes} scores and returns the number of the highest. It is not reentrant."""
+        if self.is_over_time:
+            does = f"""{name}_reset begins a sequence, also the first. {name}_step
+   takes its next frame, {size} floats {self.shape}, writes {classes} scores of the frames so far, and returns the
+   number of the highest; or -1, without any, if scores is a null pointer. Neither is reentrant."""
+        return (
+            f"/* A network of htaf-snn. {does}\n"
             f"   Constant data: {self.flash} bytes. Static memory: {self.ram} bytes.\n"
             f"   Compile with -std=c99 or -ffp-contract=off: fused operations round the scores otherwise. */"
         )
+
+    def text(self, name: str) -> str:
+        """Return the file."""
+        prototypes = [f"int {name}(const uint8_t *image, float *scores)"]
+        if self.is_over_time:
+            prototypes = [f"void {name}_reset(void)", f"int {name}_step(const float *frame, float *scores)"]
         helpers: list[str] = []
         needed = "\n".join(self._functions)
         for helper in reversed(HELPERS):
             if f"{helper}(" in needed:
                 helpers.insert(0, HELPERS[helper])
                 needed += HELPERS[helper].split("\n", 1)[1]
-        memory = "\n".join(f"static {kind} {own}[{length}];" for own, (kind, length) in self._memory.items())
-        body = "\n".join([
-            f"{prototype}\n{{", *self._calls, f"    memcpy(scores, {self.scores.name}, sizeof(float) * {classes});",
-            "    int best = 0;", f"    for (int i = 1; i < {classes}; i++)",
-            "        if (scores[i] > scores[best]) best = i;", "    return best;\n}",
-        ])  # fmt: skip
         wide = '#if INT_MAX < 2147483647\n#error "expected an int of 32 bits"\n#endif'
-        start = [about, f"#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n\n{wide}", f"{prototype};"]
-        return "\n\n".join([*start, *helpers, *self._constants, memory, *self._functions, body]) + "\n"
+        start = [self._about(name), f"#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n\n{wide}"]
+        declared = "\n".join(f"{prototype};" for prototype in prototypes)
+        bodies = [self._reset(), self._run()] if self.is_over_time else [self._run()]
+        public = [f"{prototype}\n{{\n{body}\n}}" for prototype, body in zip(prototypes, bodies, strict=True)]
+        parts = [*start, declared, *helpers, *self._constants, self._variables(), *self._functions, *public]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _variables(self) -> str:
+        lines = [f"static {kind} {own}[{length}];" for own, (kind, length) in self._memory.items()]
+        lines += [f"static float {own}[{length}];" for own, length in self._states.items()]
+        return "\n".join([*lines, "static int32_t time_steps;"] if self.is_over_time else lines)
+
+    def _reset(self) -> str:
+        return "\n".join([*self._resets, "    time_steps = 0;"])
+
+    def _run(self) -> str:
+        """Return the body of the function that computes the scores."""
+        classes, calls = self.scores.length, self._calls
+        if self.is_over_time:
+            calls = ["    time_steps++;", *calls, *([] if _NO_SCORES in calls else [_NO_SCORES])]
+        return "\n".join([
+            *calls, f"    memcpy(scores, {self.scores.name}, sizeof(float) * {classes});",
+            "    int best = 0;", f"    for (int i = 1; i < {classes}; i++)",
+            "        if (scores[i] > scores[best]) best = i;", "    return best;",
+        ])  # fmt: skip
 
     def _new(self, kind: str, shape: tuple[int, ...], levels: tuple[int, int] = (0, 1)) -> Array:
         """Return an array in memory that no other value needs any more, or in new memory."""
@@ -175,6 +217,12 @@ class _Source:
             return self._product(name, step, given[0], shape)
         if isinstance(step, steps.MaxPool):
             return self._max_pool(name, step, given[0], shape)
+        if isinstance(step, (steps.ToRows, steps.FromRows)):
+            return given[0]  # the row of one time step
+        if isinstance(step, steps.Neurons):
+            return self._neurons(name, step, given[0], shape)
+        if isinstance(step, steps.MeanOverTime):
+            return self._mean_over_time(name, given[0], shape)
         floats = [self._as_float(array) for array in given]
         if isinstance(step, steps.Threshold):
             shift = "0.0f" if step.shift is None else f"{self._constant('shift', step.shift)}[c]"
@@ -191,6 +239,44 @@ class _Source:
             out = self._new("uint32_t", shape, step.levels)
             return self._call(f"{name}_bits", c_bodies.threshold(result, out, "0.0f"), [result], out)
         return result
+
+    def _state(self, name: str, length: int, rest: str) -> str:
+        """Add an array that keeps its values from one time step to the next, and return its name."""
+        name = f"{name}_{self._i}"
+        self._states[name] = length
+        self._resets.append(f"    for (int at = 0; at < {length}; at++) {name}[at] = {rest};")
+        return name
+
+    def _per_neuron(self, name: str, value: Tensor, shape: tuple[int, ...]) -> str:
+        """Return the value of a parameter for the neuron `at`; those that differ become a constant array."""
+        try:
+            numbers, index = c_neurons.per_neuron(name, value, shape)
+        except ValueError as error:
+            raise ValueError(f"step {self._i}: {error}") from None
+        one = numbers.numel() == 1
+        return c_bodies.literal(numbers.item(), "float") if one else f"{self._constant(name, numbers)}[{index}]"
+
+    def _neurons(self, name: str, step: steps.Neurons, array: Array, shape: tuple[int, ...]) -> Array:
+        values = {own: self._per_neuron(own, value, shape) for own, value in step.prepared().items()}
+        states = {}
+        for own, rest in NEURONS[step.kind].states.items():
+            given = getattr(step, rest) if isinstance(rest, str) else torch.tensor(rest)
+            states[own] = self._state(own, math.prod(shape), self._per_neuron(f"rest_{own}", given, shape))
+        x = self._as_float(array)
+        out = self._new("uint32_t" if step.is_packed else "float", shape)
+        try:
+            body = c_neurons.neurons(step, out, states, values)
+        except ValueError as error:
+            raise ValueError(f"step {self._i}: {step.kind} cannot be written in C: it has {error}") from None
+        return self._call(name, body, [x], out)
+
+    def _mean_over_time(self, name: str, array: Array, shape: tuple[int, ...]) -> Array:
+        x, sums = self._as_float(array), self._state("sum", math.prod(shape), "0.0f")
+        out = self._new("float", shape)
+        each = f"{sums}[at] += x0[at];\n    out[at] = {sums}[at] / (float)time_steps;"
+        self._call(name, f"for (int at = 0; at < {out.length}; at++) {{\n    {each}\n}}", [x], out)
+        self._calls.append(_NO_SCORES)  # the readout follows
+        return out
 
     def _flatten(self, name: str, array: Array, shape: tuple[int, ...]) -> Array:
         if array.kind != "uint32_t" or array.pixels == 1:

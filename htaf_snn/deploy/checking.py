@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import fx, nn
 
+from .over_time import layers_on_spikes
 from .packing import Packing, require_ready
 
 
@@ -19,7 +20,7 @@ class Layer(NamedTuple):
         name: of the module, or of the function in the graph of `torch.fx`.
         kind: the module's class, or the function.
         form: bits, float32, or refused.
-        reason: why it is refused, and what is expected.
+        reason: why it is refused, and what is expected; or what would put a layer on spikes into bits.
     """
 
     name: str
@@ -84,6 +85,7 @@ def check(model: nn.Module) -> Check:
     layers = []
     with torch.no_grad():
         packing = Packing(model)
+        on_spikes = layers_on_spikes(model)
         for node in packing.graph.nodes:
             if node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
@@ -100,5 +102,7 @@ def check(model: nn.Module) -> Check:
             module = packing.modules.get(str(node.target))
             kind = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
             form = "refused" if reason else "bits" if packing.is_in_bits(node) else "float32"
+            if form == "float32" and str(node.target) in on_spikes:
+                reason = "in bits after deploy.round_weights"
             layers.append(Layer(node.name if module is None else str(node.target), kind, form, reason))
     return Check(tuple(layers))

@@ -41,8 +41,8 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is not installed.
-        TypeError, ValueError: if the model is not a module, in training mode, not float32 on the CPU, has a NaN, or
-            cannot be exported.
+        TypeError, ValueError: if the model is not a module, in training mode, not float32 on the CPU, has a NaN, is a
+            packed spiking network, or cannot be exported.
         RuntimeError: if ONNX Runtime's scores differ from the model's for most examples; nothing is written.
 
     Example:
@@ -54,6 +54,8 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
         0.0
     """
     require_ready(model)
+    if isinstance(model, PackedNetwork) and model.is_over_time:
+        raise ValueError("model: expected a network of images for ONNX, got a spiking one; see export_c")
     try:
         import onnxruntime
         import onnxscript  # noqa: F401

@@ -31,6 +31,7 @@ MODULES: tuple[type[nn.Module], ...] = (
     nn.MaxPool2d,
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
+    hnn.EventLinear,
     hnn.RPReLU,
 )
 _KNOWN = {cls.__name__: cls for cls in MODULES}

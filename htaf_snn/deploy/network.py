@@ -17,9 +17,9 @@ from .._files import replacing
 from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import programs
-from .steps import STEPS, Quantize, Step, Value, as_float, geometry
+from .steps import STEPS, Quantize, Step, ToRows, Value, as_float, geometry
 
-FORMAT, VERSION = "htaf-snn packed network", "4"
+FORMAT, VERSION = "htaf-snn packed network", "5"
 _OWN = {cls.__name__: cls for cls in STEPS}
 _KNOWN = {cls.__name__ for cls in MODULES}
 
@@ -35,9 +35,11 @@ class PackedNetwork(nn.Module):
         steps: the modules.
         inputs: the numbers of the values that each takes.
         output: as the argument.
+        is_over_time: whether it takes frames, as spiking networks do.
 
     Shape:
-        Images or features (B, …), floating-point, to class scores (B, n_classes), float32.
+        Images or features (B, …), floating-point, to class scores (B, n_classes), float32. Of a spiking network frames
+        (T, B, …); a chain of spiking layers gives a sequence (T, B, …).
 
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.
@@ -80,6 +82,11 @@ class PackedNetwork(nn.Module):
         if got != torch.float32:
             raise ValueError(f"dtype: expected float32, in which the packed network equals its model, got {got}")
         return super()._apply(fn, recurse)
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether it takes frames (T, B, …), as spiking networks do."""
+        return any(isinstance(step, ToRows) for step in self.steps)
 
     def image_range(self) -> tuple[float, float]:
         """Return the range of images that the network takes, 0 and 1 if it does not say.

@@ -14,20 +14,22 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
 from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
-from ..nn.binary import exact_grid
+from ..nn.binary import LEVELS, adds_exactly, exact_grid
 from ..nn.quantizing import INPUT_STEP
 from . import modules, steps
 from .functions import as_modules, bound
 from .network import PackedNetwork
+from .over_time import NEURONS, graph_over_time, layers_on
 
-_Convolution = hnn.BinaryConv2d | hnn.HeavisideConv2d
+_Convolution = hnn.BinaryConv2d | nn.Conv2d
 _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
 _Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d
-_Product = _Binary | _Heaviside
+_Real = nn.Linear | nn.Conv2d  # Heaviside layers are some
+_Product = _Binary | _Real
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (
-    *get_args(_Product), hnn.BinaryActivation, *VIEWS, nn.Flatten, steps.Flatten, steps.Mean, hnn.QuantizeInput,
-    *modules.MODULES,
+    *get_args(_Binary), *get_args(_Heaviside), hnn.BinaryActivation, *VIEWS, nn.Flatten, steps.Flatten, steps.Mean,
+    hnn.QuantizeInput, steps.ToRows, steps.FromRows, steps.MeanOverTime, *NEURONS, *modules.MODULES,
 )  # fmt: skip
 _MONOTONE = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -43,10 +45,17 @@ def pack(model: nn.Module) -> PackedNetwork:
     the network's own modules. Layers that are not binary stay in floating point; a `torch.nn.MaxPool2d` of bits is
     their OR. The packed network shares no tensors with the model. `check` says before a training what can be packed.
 
+    In a spiking network, the spikes of `nn.Leaky` and other neurons of `htaf_snn.nn` that are not recurrent are bits,
+    of all time steps at once, for linear layers and convolutions after them, whose weights and biases `round_weights`
+    has made multiples of a power of two. Their sums are then exact in both networks, so that all spikes are equal, too.
+    Without it these layers stay in floating point, as do the first one, on frames, the neurons' potentials and the
+    readout.
+
     Args:
         model: a network in eval mode, on the CPU, in float32, that `torch.fx` can trace; of modules, functions such as
             `torch.nn.functional.relu` that compute what a module does, additions, concatenations of features, means,
-            and views of all of a sample's values.
+            and views of all of a sample's values. Or a spiking one: `models.SpikingMLP` or `models.SpikingCNN`, or a
+            chain of neurons and layers without time in `nn.Sequential`.
 
     Returns:
         A `PackedNetwork` on the CPU with the same outputs, for the input shapes that the layers take; where BatchNorm
@@ -62,6 +71,13 @@ def pack(model: nn.Module) -> PackedNetwork:
         >>> net = models.DeepHeavisideNet(64, [32, 32], 10).eval()
         >>> pack(net)(torch.rand(2, 64)).shape
         torch.Size([2, 10])
+        >>> from htaf_snn.deploy import round_weights
+        >>> spiking = models.SpikingMLP(64, [32, 32], 10, lambda: hnn.Leaky(beta=0.9)).eval()
+        >>> round_weights(spiking, lambda net: 1.0)
+        {'layers.1': 8}
+        >>> frames = torch.rand(9, 2, 64)
+        >>> torch.equal(pack(spiking)(frames), spiking(frames))
+        True
     """
     require_ready(model)
     with torch.no_grad():
@@ -85,14 +101,19 @@ def _check_layer(name: str, module: nn.Module) -> None:
     """Raise ValueError if a layer computes something that its packed form would not."""
     kind = type_before_parametrizations(module)
     if kind not in _LAYERS:
-        raise ValueError(f"{name}: {kind.__name__} cannot be packed; it is not a known module")
-    reason = None
+        expected = "it is not a known module"
+        if isinstance(module, hnn.OverTime):
+            expected = "expected a neuron of htaf_snn.nn that is not recurrent; see interop.from_snntorch, from_norse"
+        raise ValueError(f"{name}: {kind.__name__} cannot be packed; {expected}")
+    reason: str | None = None
     if has_hooks(module):
         reason = "its hooks would be lost; remove them first"
     elif "forward" in vars(module):
         reason = "its forward was replaced"
     elif isinstance(module, hnn.BinaryActivation) and module.smooth_in_eval:
         reason = "expected an activation of two levels, got a smooth one within hardening.smooth"
+    elif isinstance(module, NEURONS):
+        reason = _why_not_spikes(module)
     elif kind in _NORMS and module.running_mean is None:
         reason = f"{kind.__name__} without running statistics depends on the other samples of a batch"
     elif kind is nn.MaxPool2d and module.return_indices:
@@ -103,6 +124,27 @@ def _check_layer(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name}: cannot be packed: {reason}")
 
 
+def _why_not_spikes(neuron: hnn.NeuronLayer) -> str | None:
+    """Return why a neuron's output is not that of its update with spikes of 0 and 1; None if it is."""
+    if not neuron.definition.spikes:
+        return None
+    factor = getattr(neuron, "graded_spikes_factor", 1.0)
+    if not bool(torch.as_tensor(factor == 1).all()):
+        return f"expected graded_spikes_factor=1, got {factor}; multiply the next layer's weights by it"
+    if neuron.surrogate.formula is None:
+        return f"expected a surrogate of htaf_snn, whose spikes are known, got {neuron.surrogate!r}"
+    if not neuron.surrogate.is_hard():
+        return f"expected a surrogate of hardness 1, got {neuron.surrogate!r}"
+    return None
+
+
+def _traced(model: nn.Module) -> fx.Graph:
+    try:
+        return traced(model)
+    except Exception as error:  # tracing runs the model's own code
+        raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
+
+
 class Packing:
     """One pass over a model's graph; each value has the number of the step that computes it, the input is 0.
 
@@ -111,13 +153,10 @@ class Packing:
     """
 
     def __init__(self, model: nn.Module):
-        try:
-            self.graph = traced(model)
-        except Exception as error:  # tracing runs the model's own code
-            raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
-        self.modules = dict(model.named_modules(remove_duplicate=False))
         if has_hooks(model):
             raise ValueError("model: cannot be packed: hooks would be lost; remove them first")
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.graph = graph_over_time(model, self.modules) or _traced(model)
         self._reasons = as_modules(self.graph, self.modules)
         for node, user in changed_in_place(self.graph, self.modules, (*VIEWS, nn.Flatten, steps.Flatten)):
             name = node.target if node.op == "call_module" else node.name
@@ -179,7 +218,8 @@ class Packing:
         if node in self._folded or node not in self._numbers:
             return True
         number = self._numbers[node]
-        return number > 0 and isinstance(self._steps[number - 1][0], steps.ON_BITS)
+        step = self._steps[number - 1][0] if number else None
+        return isinstance(step, steps.ON_BITS) and getattr(step, "is_packed", True)
 
     def _append(
         self, node: fx.Node, step: nn.Module, last: fx.Node | None = None, sources: Sequence[fx.Node] | None = None
@@ -199,22 +239,32 @@ class Packing:
             self._append(node, steps.Flatten() if isinstance(module, nn.Flatten) else module)
             if levels is not None:
                 self._levels[node] = levels
-        elif isinstance(module, steps.Mean):
+        elif isinstance(module, (steps.Mean, steps.ToRows, steps.FromRows, steps.MeanOverTime)):
             self._append(node, module)
+        elif isinstance(module, NEURONS):
+            self._add_neurons(node, module)
         elif isinstance(module, hnn.QuantizeInput):
             self._append(node, steps.Quantize(module.low, module.high))
             self._levels[node] = _INPUT_LEVELS
         elif isinstance(module, hnn.BinaryActivation):
             self._append(node, steps.Threshold(module.levels, _copy(module.shift)))
             self._levels[node] = module.levels
-        elif isinstance(module, _Product):
-            self._add_product(node, name, module)
+        elif isinstance(module, _Binary | _Heaviside) or (levels in LEVELS and _is_exact(module)):
+            self._add_product(node, name, cast(_Product, module))
         elif isinstance(module, nn.MaxPool2d) and levels is not None and levels != _INPUT_LEVELS:
             where = (module.kernel_size, module.stride, module.padding, module.dilation)
             self._append(node, steps.MaxPool(*where, module.ceil_mode))
             self._levels[node] = levels
         else:
             self._append(node, _own_copy(name, module))
+
+    def _add_neurons(self, node: fx.Node, module: hnn.NeuronLayer) -> None:
+        definition = module.definition
+        parameters = {name: getattr(module, name).detach().clone() for name in definition.parameters}
+        is_packed = definition.spikes and any(_is_exact(self.modules[name]) for name in layers_on(node, self.modules))
+        self._append(node, steps.Neurons(definition.name, module.options, is_packed, **parameters))
+        if is_packed:
+            self._levels[node] = (0, 1)
 
     def _add_product(self, node: fx.Node, name: str, module: _Product) -> None:
         source = node.all_input_nodes[0]
@@ -325,17 +375,27 @@ def _where(module: _Product) -> steps.Geometry | None:
     return steps.geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
 
 
-def _integers(name: str, module: _Heaviside) -> tuple[Tensor, Tensor]:
-    """Return a Heaviside layer's weight as int32 multiples of a power of two per output, and those powers."""
-    if not module.weight.isfinite().all():
+def _is_exact(module: nn.Module) -> bool:
+    """Return whether the sums of bits of a linear layer or convolution are exact, bias included, so that it packs."""
+    if isinstance(module, _Binary | _Heaviside):
+        return True
+    if not isinstance(module, _Real) or not adds_exactly(module.weight, module.bias):
+        return False
+    return isinstance(module, nn.Linear) or (module.padding_mode == "zeros" and not isinstance(module.padding, str))
+
+
+def _integers(name: str, module: _Real) -> tuple[Tensor, Tensor]:
+    """Return a layer's exact weight as int32 multiples of a power of two per output, and those powers."""
+    weight = module.exact_weight() if isinstance(module, _Heaviside) else module.weight
+    if not weight.isfinite().all():
         raise ValueError(f"{name}: cannot be packed: expected finite weights, got infinity")
-    grid = exact_grid(module.weight)
-    shape = (-1, *[1] * (module.weight.ndim - 1))
-    integers = torch.round(module.weight / grid.view(shape)).to(torch.int32)
+    grid = exact_grid(weight).double() / 2  # as `adds_exactly`
+    shape = (-1, *[1] * (weight.ndim - 1))
+    integers = torch.round(weight / grid.view(shape)).to(torch.int32)
     # The largest power of two in all weights of an output belongs to its unit, so that rounded weights are small.
     present = torch.tensor([int(np.bitwise_or.reduce(row)) for row in integers.abs().flatten(1).numpy()])
     power = (present & -present).clamp(min=1)
-    return integers // power.view(shape).to(torch.int32), grid * power
+    return integers // power.view(shape).to(torch.int32), (grid * power).float()
 
 
 def _affine(module: _Product, unit: Tensor) -> tuple[Tensor, Tensor | None]:

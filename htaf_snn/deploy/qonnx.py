@@ -40,7 +40,7 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
     Raises:
         ImportError: if onnx is not installed.
         TypeError: if the network is not packed.
-        ValueError: if a layer cannot be written, or the network does not take the shape.
+        ValueError: if a layer cannot be written, the network is a spiking one, or it does not take the shape.
 
     Example:
         >>> import pathlib, tempfile
@@ -57,6 +57,8 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
         raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[qonnx]"') from None
     if not isinstance(network, PackedNetwork):
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
+    if network.is_over_time:
+        raise ValueError("network: expected a network of images for QONNX, got a spiking one; see export_c")
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch: expected an integer >= 1, got {batch!r}")
     with torch.no_grad():

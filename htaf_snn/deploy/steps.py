@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,12 @@ from torch.nn.functional import conv2d
 
 from .. import nn as hnn
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
-from ..functional.bits import conv2d_of_bits, heaviside_sums, linear_of_bits, windows
+from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
+from ..functional.sequences import run
+from ..kernels import _dispatch
+from ..kernels.neuron import fused
+from ..models.spiking import check_frames
+from ..neurons import NEURONS
 from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP, check_range
 
@@ -138,6 +143,88 @@ class Flatten(Step):
         if not isinstance(value, Bits):
             return value.flatten(1)
         return value if value.words.ndim == 2 else _packed(as_float(value).flatten(1), value.levels, -1)
+
+
+class ToRows(Step):
+    """A sequence (T, B, …) as rows (T * B, …), one per time step and sample.
+
+    Args:
+        frame_shape: (T, C, H, W) of the training frames, as in `models.SpikingNet`, or None.
+    """
+
+    def __init__(self, frame_shape: Sequence[int] | None):
+        super().__init__()
+        self.frame_shape = None if frame_shape is None else tuple(frame_shape)
+
+    def options(self) -> dict[str, object]:
+        return {"frame_shape": self.frame_shape}
+
+    def forward(self, frames: Tensor) -> Tensor:
+        check_frames(frames, self.frame_shape)
+        if frames.ndim < 3:
+            raise ValueError(f"frames: expected (T, B, features, …), got {tuple(frames.shape)}")
+        return frames.flatten(0, 1)
+
+
+def _over_time(rows: Value, frames: Tensor) -> Tensor:
+    return as_float(rows).unflatten(0, frames.shape[:2])
+
+
+class FromRows(Step):
+    """Rows (T * B, …) as a sequence (T, B, …); it takes the rows and the frames."""
+
+    def forward(self, rows: Value, frames: Tensor) -> Tensor:
+        return _over_time(rows, frames)
+
+
+class MeanOverTime(Step):
+    """The mean of rows (T * B, …) over the time steps, (B, …); it takes the rows and the frames."""
+
+    def forward(self, rows: Value, frames: Tensor) -> Tensor:
+        return _over_time(rows, frames).mean(0)
+
+
+class Neurons(Step):
+    """Neurons over time, from rest: they take the rows of their currents and the frames, and give rows.
+
+    Args:
+        kind: of `htaf_snn.neurons`, by name.
+        choices: its options.
+        is_packed: whether the rows are bits; float32 otherwise.
+        **parameters: of the neuron, tensors.
+    """
+
+    def __init__(self, kind: str, choices: dict[str, Any], is_packed: bool, **parameters: Tensor):
+        super().__init__()
+        self.kind, self.choices, self.is_packed = kind, choices, is_packed
+        for name in NEURONS[kind].parameters:
+            self.register_buffer(name, parameters[name])
+
+    def options(self) -> dict[str, object]:
+        return {"kind": self.kind, "choices": self.choices, "is_packed": self.is_packed}
+
+    def prepared(self) -> dict[str, Tensor]:
+        """Return the parameters of the update."""
+        neuron, values = NEURONS[self.kind], {name: getattr(self, name) for name in NEURONS[self.kind].parameters}
+        values |= {name: values[name].clamp(low, high) for name, (low, high) in neuron.clamped.items()}
+        return neuron.prepare(**values) if neuron.prepare else values
+
+    def forward(self, rows: Value, frames: Tensor) -> Value:
+        x = _over_time(rows, frames)
+        words = self._words(x) if self.is_packed else None
+        if words is not None:
+            return Bits(words.flatten(0, 1), x.shape[-1], (0, 1), -1)
+        given: dict[str, Any] = self.choices | self._buffers
+        y = run(NEURONS[self.kind], x, **given)[0].flatten(0, 1)
+        return _packed(y, (0, 1), -3 if y.ndim == 4 else -1) if self.is_packed else y
+
+    def _words(self, x: Tensor) -> Tensor | None:
+        """Return the spikes of features as words, by a kernel of their own; None where there is none."""
+        if x.ndim != 3 or not x.numel() or _dispatch.choose("auto", x.device, x.dtype) != "numba":
+            return None
+        neuron = NEURONS[self.kind]
+        rest = [getattr(self, own) if isinstance(own, str) else torch.tensor(own) for own in neuron.states.values()]
+        return fused.spikes_as_bits(neuron, x, rest, self.prepared(), self.choices)
 
 
 class Mean(Step):
@@ -419,7 +506,7 @@ class HeavisideProduct(_Product):
     def _register_weight(self, weight: Tensor) -> None:
         self.register_buffer("weight", weight)
         for group, part in enumerate(weight.chunk(self.groups)):
-            self.register_buffer(f"rows_{group}", _rows(part))
+            self.register_buffer(f"rows_{group}", _rows(part).to(smallest_type(weight)))
 
     def tensors(self) -> dict[str, Tensor]:
         return self._saved("weight", self.weight.to(smallest_type(self.weight)))
@@ -427,12 +514,18 @@ class HeavisideProduct(_Product):
     def forward(self, value: Bits) -> Value:
         self._check(value)
         value = _along(value, self.axis)
+        words = value.words if self.where is None or value.words.ndim == 4 else value.words[None]
+        if self.thresholds is None and self.factor is not None and self.levels == (0, 1) and self.groups == 1:
+            words = words if self.where is None else windows(words, *self.where[:4])
+            zero = torch.zeros_like(self.factor)
+            x = heaviside_values(words, self.rows_0, self.factor, zero if self.bias is None else self.bias)
+            return _moved(x if x.ndim == value.words.ndim else x[0], self.axis)
         if self.where is None:
-            sums = heaviside_sums(value.words, self.rows_0)
+            sums = heaviside_sums(words, self.rows_0)
             if self.levels[0]:
                 sums = 2 * sums - self.weight.sum(1, dtype=torch.int32)
             return self._finished(sums)
-        sums = self._image_sums(value.words if value.words.ndim == 4 else value.words[None], value.size, self.where)
+        sums = self._image_sums(words, value.size, self.where)
         return self._finished(sums if value.words.ndim == 4 else sums[0])
 
     def _image_sums(self, words: Tensor, size: int, where: Geometry) -> Tensor:
@@ -460,7 +553,8 @@ def _rows(weight: Tensor) -> Tensor:
 
 
 STEPS: tuple[type[Step], ...] = (
-    Add, BinaryProduct, Cat, Flatten, HeavisideProduct, MaxPool, Mean, Quantize, Threshold,
+    Add, BinaryProduct, Cat, Flatten, FromRows, HeavisideProduct, MaxPool, Mean, MeanOverTime, Neurons, Quantize,
+    Threshold, ToRows,
 )  # fmt: skip
-ON_BITS = (BinaryProduct, HeavisideProduct, MaxPool, Threshold)
+ON_BITS = (BinaryProduct, HeavisideProduct, MaxPool, Neurons, Threshold)
 """The steps whose inputs or results are bits; the others pass values on or compute in floating point."""

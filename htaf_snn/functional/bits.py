@@ -14,7 +14,7 @@ from ..kernels import _dispatch
 from ..kernels.binary_conv2d.windows import windows
 from ..kernels.binary_linear import autograd as bit_operators
 from ..kernels.binary_linear import reference as bit_reference
-from ..kernels.heaviside_linear.autograd import heaviside_product
+from ..kernels.heaviside_linear.autograd import heaviside_affine, heaviside_product
 
 # Sums of this many weights -1 and +1, or of their products with levels up to 255, fit into int32.
 _MOST_WEIGHTS, _MOST_LEVELS = 2**30, (2**31 - 1) // 255
@@ -329,7 +329,7 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
 
     Args:
         words: int64 of shape (…, ceil(n / 64)), from `pack_bits`.
-        weight: int32 of shape (n, O), whose magnitudes add up to less than 2**31 per output.
+        weight: int8, int16 or int32 of shape (n, O), whose magnitudes add up to less than 2**31 per output.
         backend: as in `pack_bits`.
 
     Returns:
@@ -355,8 +355,11 @@ def heaviside_linear(words: Tensor, weight: Tensor, backend: str = "auto") -> Te
 
 def _check_integers(words: Tensor, weight: Tensor) -> None:
     _check_words("words", words)
-    if weight.dtype != torch.int32 or weight.ndim != 2 or -(-weight.shape[0] // 64) != words.shape[-1]:
-        raise ValueError(f"weight: expected int32 of shape (n, O) for {describe(words)}, got {describe(weight)}")
+    is_integer = weight.dtype in (torch.int8, torch.int16, torch.int32)
+    if not is_integer or weight.ndim != 2 or -(-weight.shape[0] // 64) != words.shape[-1]:
+        raise ValueError(
+            f"weight: expected int32, int16 or int8 of shape (n, O) for {describe(words)}, got {describe(weight)}"
+        )
 
 
 def heaviside_sums(words: Tensor, weight: Tensor, backend: str = "auto") -> Tensor:
@@ -365,3 +368,11 @@ def heaviside_sums(words: Tensor, weight: Tensor, backend: str = "auto") -> Tens
     rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
     sums = heaviside_product(rows, weight, _dispatch.choose(backend, words.device, torch.float32))
     return sums.view(*words.shape[:-1], sums.shape[1])
+
+
+def heaviside_values(words: Tensor, weight: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
+    """Return the sums of `heaviside_sums` as float32, times a factor (O,) plus a bias (O,)."""
+    _check_integers(words, weight)
+    rows = words.flatten(0, -2) if words.ndim > 1 else words[None]
+    values = heaviside_affine(rows, weight, factor, bias, _dispatch.choose("auto", words.device, torch.float32))
+    return values.view(*words.shape[:-1], values.shape[1])

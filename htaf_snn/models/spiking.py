@@ -95,15 +95,23 @@ class SpikingNet(nn.Module):
             raise ValueError(f"lengths: expected 0 to {steps} steps, got {lengths.min()} to {lengths.max()}")
 
     def _check(self, frames: Tensor, is_whole: bool = True) -> None:
-        check_floating("frames", frames)
-        if self.frame_shape is None:
-            return
-        steps, *frame = self.frame_shape
-        swapped = is_whole and frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
-        if swapped or list(frames.shape[2:]) != frame:
-            remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
-            expected = ", ".join(map(str, ("T", "B", *frame)))
-            raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
+        check_frames(frames, self.frame_shape, is_whole)
+
+
+def check_frames(frames: Tensor, frame_shape: Sequence[int] | None, is_whole: bool = True) -> None:
+    """Raise TypeError or ValueError unless frames are floating-point, and fit those of the training (T, C, H, W).
+
+    A part of a sequence, where `is_whole` is false, may have as many samples as the whole has time steps.
+    """
+    check_floating("frames", frames)
+    if frame_shape is None:
+        return
+    steps, *frame = frame_shape
+    swapped = is_whole and frames.ndim > 1 and frames.shape[1] == steps != frames.shape[0]
+    if swapped or list(frames.shape[2:]) != frame:
+        remedy = f"; with {steps} time steps second it looks batch-first: frames.transpose(0, 1)" if swapped else ""
+        expected = ", ".join(map(str, ("T", "B", *frame)))
+        raise ValueError(f"frames: expected (T, B, C, H, W) = ({expected}), got {tuple(frames.shape)}{remedy}")
 
 
 def new_neurons(make: Callable[[], nn.Module], count: int) -> list[hnn.OverTime]:

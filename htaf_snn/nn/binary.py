@@ -281,6 +281,18 @@ def exact_grid(weight: Tensor) -> Tensor:
     return torch.exp2(torch.ceil(torch.log2(norm)) + 1 - 24)
 
 
+def adds_exactly(weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether sums of any of an output's weights, and its bias, are exact in float32, in any order.
+
+    They are multiples of a power of two then, and the magnitudes of all of them add up to at most 2**24 of it.
+    """
+    values = weight.detach().flatten(1)
+    values = values if bias is None else torch.cat([values, bias.detach()[:, None]], 1)
+    # Twice as fine as `exact_grid`, which leaves room for rounding; in float64, as it may be too small for float32.
+    parts = values.double() / (exact_grid(values).double()[:, None] / 2)
+    return bool((parts == torch.round(parts)).all())
+
+
 class _ExactSums:
     """A layer whose weights are rounded in `eval()` to multiples of `exact_grid`.
 

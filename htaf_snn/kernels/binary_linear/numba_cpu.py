@@ -24,6 +24,18 @@ def _pack_kernel(start, stop, x, out):
         out[n // words, n % words] = word
 
 
+def _pack_channels_kernel(start, stop, x, out):
+    words, size = out.shape[2], x.shape[1]
+    for n in range(start, stop):
+        m, k = n // words, n % words
+        column = out[m, :, k]
+        column[:] = _ZERO
+        for c in range(min(_WORD, size - k * _WORD)):
+            row = x[m, k * _WORD + c]
+            for i in range(row.size):
+                column[i] |= np.uint64(row[i] > 0) << np.uint64(c)
+
+
 count, count_32, count_16 = (vectors.counting(outputs, 1) for outputs in (_WORD, 32, 16))
 count_levels = vectors.counting(_WORD, _PLANES)
 
@@ -88,12 +100,26 @@ def _padded(values: Tensor, beyond: int = 0) -> np.ndarray:
 
 def pack(x: Tensor) -> Tensor:
     """Compute `reference.pack`."""
+    if x.ndim == 4 and x.numel() and x.dtype == torch.float32 and x.movedim(-1, 1).is_contiguous():
+        return _pack_channels(x.detach().movedim(-1, 1))
     rows = x.detach().contiguous().reshape(-1, x.shape[-1]) if x.shape[-1] else x.new_empty(0, 0)
     out = torch.empty(rows.shape[0], -(-x.shape[-1] // _WORD), dtype=torch.int64)
     if rows.dtype in (torch.bfloat16, torch.float16):
         rows = rows.float()
     run(compiled(_pack_kernel), out.numel(), _WORD, rows.numpy(), out.numpy().view(np.uint64))
     return out.view(*x.shape[:-1], -(-x.shape[-1] // _WORD))
+
+
+def _pack_channels(x: Tensor) -> Tensor:
+    """Pack contiguous (B, C, H, W) along the channels, without moving them, to (B, H, W, K)."""
+    batch, channels, height, width = x.shape
+    words = -(-channels // _WORD)
+    out = torch.empty(batch, height, width, words, dtype=torch.int64)
+    run(
+        compiled(_pack_channels_kernel), batch * words, height * width * min(channels, _WORD),
+        x.flatten(2).numpy(), out.flatten(1, 2).numpy().view(np.uint64),
+    )  # fmt: skip
+    return out
 
 
 def product(words, weight, offset, factor):

@@ -21,3 +21,16 @@ def heaviside_product(words: Tensor, weight: Tensor, backend: str) -> Tensor:
 @torch.library.register_fake(heaviside_product)
 def _(words, weight, backend):
     return words.new_empty(words.shape[0], weight.shape[1], dtype=torch.int32)
+
+
+@operator
+def heaviside_affine(words: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, backend: str) -> Tensor:
+    """Compute `reference.affine`."""
+    if backend == "numba":
+        return _dispatch.load(backend, __package__).affine(words, weight, factor, bias)
+    return heaviside_product(words, weight, backend).float() * factor + bias
+
+
+@torch.library.register_fake(heaviside_affine)
+def _(words, weight, factor, bias, backend):
+    return words.new_empty(words.shape[0], weight.shape[1], dtype=torch.float32)

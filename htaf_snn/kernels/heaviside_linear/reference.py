@@ -9,5 +9,10 @@ from ..binary_linear.reference import unpack
 
 
 def product(words: Tensor, weight: Tensor) -> Tensor:
-    """Return the sums, int32 (M, O), of the rows of weight, int32 (N, O), whose bits in words are set."""
+    """Return the sums, int32 (M, O), of the rows of weight, integers (N, O), whose bits in words are set."""
     return (unpack(words, weight.shape[0]).double() @ weight.double()).to(torch.int32)
+
+
+def affine(words: Tensor, weight: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
+    """Return the sums, as float32, times a factor (O,) plus a bias (O,)."""
+    return product(words, weight).float() * factor + bias

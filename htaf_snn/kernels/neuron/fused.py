@@ -11,6 +11,7 @@ from torch import Tensor
 from ...neurons.base import Neuron
 from ...surrogate import Surrogate, elementwise
 from ...surrogate.formula import Formula, is_registered
+from .. import _dispatch
 from . import recurrent
 from .autograd import EagerNeuron, NeuronWith, neuron
 from .kernel import Kernel, chosen
@@ -188,6 +189,35 @@ def run(
         output = output.to(x.dtype)
     kept = rows.restored(trajectory).unbind() if keep else ()
     return rows.restored(output), *rows.restored(end).unbind(), *kept
+
+
+def spikes_as_bits(
+    definition: Neuron,
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+) -> Tensor | None:
+    """Run a spiking neuron over features (T, B, F) to words (T, B, ceil(F / 64)), at hardness 1, without a gradient.
+
+    Args:
+        definition: the neuron.
+        x: float32, on the CPU.
+        states: before the first time step, each () or broadcasting to (B, F).
+        parameters: of the update, likewise.
+        options: of the neuron.
+
+    Returns:
+        None where no kernel computes it: for parameters that differ between samples, and updates with functions.
+    """
+    features = x.shape[2:]
+    if any(value.numel() > 1 and value.shape != features for value in (*parameters.values(), *states)):
+        return None
+    given = [parameters[name] for name in definition.prepared]
+    given = [value.reshape(()) if value.numel() == 1 else value.contiguous() for value in given]
+    start = torch.stack([value.reshape(-1).expand(features) for value in states])
+    kernel = Kernel(definition.key, chosen(definition, options), (), "", ())
+    return _dispatch.load("numba", __package__).spikes(x.contiguous(), start, given, kernel)
 
 
 def run_recurrent(

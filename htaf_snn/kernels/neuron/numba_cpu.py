@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from ...surrogate.formula import Formula, between
+from ..binary_linear.numba_cpu import plane_word
 from ..numba_cpu import NEURON_VOCABULARIES, as_bits, as_float, bound, compiled, empty, inlined, run
 from .kernel import Kernel
-from .source import Source, Sources
+from .source import Source, Sources, bits_source
+from .trace import UnsupportedError
 
 _between = inlined(between)
 # The work of a neuron and time step, in operations, which `run` weighs against the cost of a thread.
@@ -147,3 +149,40 @@ def of_one_step(
     sources, *functions = _compiled(kernel, scalars, like.dtype)
     source, work = (sources.backward, _BACKWARD_WORK) if is_backward else (sources.forward, _FORWARD_WORK)
     return lambda arrays: _run(functions[is_backward], source, like.numel(), work, fixed | arrays)
+
+
+@lru_cache(maxsize=256)
+def _spikes(kernel: Kernel, scalars: tuple[str, ...]) -> tuple[Source, Callable] | None:
+    values = zip(kernel.definition.options.items(), kernel.options, strict=True)
+    try:
+        source = bits_source(kernel.definition, {name: own[index] for (name, own), index in values}, scalars)
+    except UnsupportedError:
+        return None
+    vocabulary, number = NEURON_VOCABULARIES[torch.float32]
+    return source, _function(source, {**vocabulary, "np": np, "plane_word": plane_word}, number)
+
+
+def spikes(x: Tensor, start: Tensor, parameters: Sequence[Tensor], kernel: Kernel) -> Tensor | None:
+    """Return the spikes of inputs as bits, at hardness 1; None for neurons that have no such kernel.
+
+    Args:
+        x: float32 (T, B, F), contiguous.
+        start: float32 (S, F), the states before the first time step.
+        parameters: float32, each () or (F,), in the order of the update.
+        kernel: of which the neuron and its options count.
+
+    Returns:
+        int64 words (T, B, ceil(F / 64)), as those of `binary_linear`.
+    """
+    named = dict(zip(kernel.definition.prepared, parameters, strict=True))
+    scalars = kernel.scalars(parameters)
+    made = _spikes(kernel, scalars)
+    if made is None:
+        return None
+    source, function = made
+    out = torch.empty(*x.shape[:2], -(-x.shape[2] // 64), dtype=torch.int64)
+    arguments: dict = {name: np.float32(named[name].item()) for name in scalars}
+    arguments |= {f"{name}_all": array(value) for name, value in named.items() if name not in scalars}
+    arguments |= {"x_all": array(x), "start_all": array(start), "out_all": out.numpy().view(np.uint64)}
+    _run(function, source, out[0].numel(), 64 * len(x), arguments)
+    return out

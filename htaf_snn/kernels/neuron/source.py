@@ -12,9 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...neurons.base import Neuron
-from .graph import Argument, Node
+from .graph import Argument, Node, in_order
 from .plan import Plan, made_of, plan
-from .statements import MADE, RESERVED, Variant, backward_statements, forward_statements, new
+from .statements import (
+    INFIX,
+    MADE,
+    RESERVED,
+    Variant,
+    backward_statements,
+    forward_statements,
+    new,
+    update_lines,
+)
 from .trace import FEEDBACK, INPUT, Traced, UnsupportedError, trace
 
 _BLOCK = 2048
@@ -219,6 +228,39 @@ class _Numba(_Frame):
             ]
             body += [head, *_indented([*rows, *self.neurons([*loads, *self.elements(lines), *lines, *stores])])]
         return body
+
+
+def bits_source(neuron: Neuron, options: dict, scalars: Sequence[str]) -> Source:
+    """Generate the kernel that gives the spikes of inputs (T, B, F) as words (T, B, K), for Numba.
+
+    It computes 64 neurons at a time, all their time steps, and keeps nothing for a backward pass.
+
+    Raises:
+        UnsupportedError: if the update has functions such as exp, whose rounding may differ between kernels.
+    """
+    traced = trace(neuron, options, False, False)
+    operations = {node.op for node in in_order([traced.output, *traced.states.values()])}
+    if unknown := operations - {"input", "hard", "where", "not", "neg", "div", *INFIX}:
+        raise UnsupportedError(f"{neuron.name}: expected plain arithmetic, got {', '.join(sorted(unknown))}")
+    lines = update_lines(traced)
+    arrays = [p for p in neuron.prepared if p not in scalars]
+    states = list(neuron.states)
+    loop = [
+        "x = x_row[n]", *(f"{s} = {s}_block[n]" for s in states), *(f"{p} = {p}_block[n]" for p in arrays), *lines,
+        *(f"{s}_block[n] = {new(s)}" for s in states), "inside[n] = output > 0.0",
+    ]  # fmt: skip
+    block = [
+        "begin = at % out_all.shape[2] * 64", "row = at // out_all.shape[2]", "end = min(begin + 64, x_all.shape[2])",
+        *(f"{p}_block = {p}_all[begin:end]" for p in arrays),
+        *(f"{s}_block = start_all[{i}, begin:end].copy()" for i, s in enumerate(states)), "inside[:] = 0",
+        "for step in range(out_all.shape[0]):", *_indented([
+            "x_row = x_all[step, row, begin:end]", "for n in range(end - begin):", *_indented(loop),
+            "out_all[step, row, at % out_all.shape[2]] = plane_word(inside.view(np.uint64), 0, 0)",
+        ]),
+    ]  # fmt: skip
+    body = ["inside = np.empty(64, np.uint8)", "for at in range(lowest, highest):", *_indented(block)]
+    names = ["lowest", "highest", "x_all", "start_all", "out_all", *scalars, *(f"{p}_all" for p in arrays)]
+    return Source("\n".join([f"def spikes({', '.join(names)}):", *_indented(body)]) + "\n", tuple(names))
 
 
 def _load(pointer: str, mask: str = "inside") -> str:

@@ -12,11 +12,11 @@ from .graph import CONDITIONS, Argument, Node, in_order
 from .plan import Plan
 from .trace import FEEDBACK, INPUT, Traced
 
-_INFIX = {
+INFIX = {
     "or": (" | ", 0), "and": (" & ", 0), "gt": (" > ", 1), "lt": (" < ", 1), "ge": (" >= ", 1), "le": (" <= ", 1),
     "eq": (" == ", 1), "ne": (" != ", 1), "add": (" + ", 2), "sub": (" - ", 2), "mul": (" * ", 3),
 }  # fmt: skip
-_NEGATED, _ATOM, _LONGEST = 4, 5, 70
+NEGATED, ATOM, _LONGEST = 4, 5, 70
 
 # Names that a kernel uses for itself.
 RESERVED = frozenset(
@@ -51,7 +51,7 @@ class Variant:
     keeps: bool = False
 
 
-class _Statements:
+class Statements:
     """Assignments that compute expressions from values that have names already."""
 
     def __init__(self, names: Mapping[Node, str], values: int):
@@ -112,36 +112,49 @@ class _Statements:
     def _text(self, node: Argument) -> tuple[str, int]:
         if not isinstance(node, Node):
             number = "(1e999 - 1e999)" if node != node else repr(float(node)).replace("inf", "1e999")
-            return number, _NEGATED if node < 0 else _ATOM
+            return number, NEGATED if node < 0 else ATOM
         if node in self.names:
-            return self.names[node], _ATOM
-        if node.op in _INFIX:
-            sign, own = _INFIX[node.op]
+            return self.names[node], ATOM
+        if node.op in INFIX:
+            sign, own = INFIX[node.op]
             # Sums and products are computed from the left, as written; others have parentheses.
             # Those with `&` and `|` have them around comparisons, which Python computes after them.
-            left, right = (own if own in (2, 3) else own + 1, own + 1) if own else (_ATOM, _ATOM)
+            left, right = (own if own in (2, 3) else own + 1, own + 1) if own else (ATOM, ATOM)
             return f"{self.text(node.args[0], left)}{sign}{self.text(node.args[1], right)}", own
         if node.op == "div":
-            return f"divide({self.text(node.args[0])}, {self.text(node.args[1])})", _ATOM
+            return f"divide({self.text(node.args[0])}, {self.text(node.args[1])})", ATOM
         if node.op == "neg":
-            return f"-{self.text(node.args[0], _NEGATED)}", _NEGATED
+            return f"-{self.text(node.args[0], NEGATED)}", NEGATED
         if node.op == "hard":
-            return f"where({self.text(node.args[0], 2)} > 0.0, 1.0, 0.0)", _ATOM
+            return f"where({self.text(node.args[0], 2)} > 0.0, 1.0, 0.0)", ATOM
         if node.op == "not":
-            return f"where({self.text(node.args[0])}, False, True)", _ATOM
+            return f"where({self.text(node.args[0])}, False, True)", ATOM
         if node.op == "slope":
-            return f"derivative({self.text(node.args[0])}{self._parameters})", _ATOM
+            return f"derivative({self.text(node.args[0])}{self._parameters})", ATOM
         if node.op == "soft":
             u = self.text(node.args[0])
             hard = f"where({u} > 0.0, 1.0, 0.0)"
             soft = f"between(primitive({u}{self._parameters}), {hard}, soft_share, hard_share)"
-            return f"where(soft_share > 0.0, {soft}, {hard})", _ATOM  # exact at hardness 1, for NaN too
-        return f"{node.op}({', '.join(map(self.text, node.args))})", _ATOM
+            return f"where(soft_share > 0.0, {soft}, {hard})", ATOM  # exact at hardness 1, for NaN too
+        return f"{node.op}({', '.join(map(self.text, node.args))})", ATOM
 
 
 def new(name: str) -> str:
     """Return the name of a state after a time step."""
     return f"{name}_new"
+
+
+def update_lines(traced: Traced, kind: type[Statements] = Statements) -> list[str]:
+    """Return the statements of one time step that compute the output and the new states, and nothing to save.
+
+    Args:
+        traced: the update, at hardness 1.
+        kind: how they are written.
+    """
+    wanted = {new(name): value for name, value in traced.states.items()} | {"output": traced.output}
+    statements = kind({node: node.args[0] for node in in_order(wanted.values()) if node.op == "input"}, 0)
+    statements.assign(wanted)
+    return statements.lines
 
 
 def forward_statements(traced: Traced, plan: Plan, variant: Variant) -> tuple[list[str], list[str]]:
@@ -155,7 +168,7 @@ def forward_statements(traced: Traced, plan: Plan, variant: Variant) -> tuple[li
     saved = {node: names.get(node, f"kept{i}") for i, node in enumerate(plan.saved)}
     wanted |= {name: node for node, name in saved.items()}
     known = {node: node.args[0] for node in in_order(wanted.values()) if node.op == "input"}
-    statements = _Statements(known, variant.values)
+    statements = Statements(known, variant.values)
     statements.assign(wanted)
     return statements.lines, list(saved.values())
 
@@ -199,12 +212,12 @@ def backward_statements(traced: Traced, plan: Plan, variant: Variant) -> Backwar
     # A state may be a potential that is computed from a kept distance; at the start it is known.
     start = names
     names = {node: name for node, name in names.items() if node not in plan.rebuilt}
-    main = _Statements({**names, **saved, **befores, **given}, variant.values)
+    main = Statements({**names, **saved, **befores, **given}, variant.values)
     main.rebuild(plan.rebuilt, wanted.values())
     main.assign(wanted)
     before = []
     for node, (then, at_start) in plan.before.items():
-        earlier, first = _Statements({**names, **saved}, variant.values), _Statements(start, variant.values)
+        earlier, first = Statements({**names, **saved}, variant.values), Statements(start, variant.values)
         earlier.rebuild(plan.rebuilt, [then])
         earlier.assign({befores[node]: then})
         first.assign({befores[node]: at_start})
