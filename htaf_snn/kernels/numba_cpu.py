@@ -31,6 +31,8 @@ from .fingerprint import fingerprint
 # NumPy's error model: checking for a division by zero would keep loops from being vectorised.
 _jit = partial(njit, nogil=True, error_model="numpy", boundscheck=False)
 inlined = _jit(forceinline=True)
+# Arrays that a function is passed are counted as used in each call, atomically, unless it may not make any.
+uncounted = _jit(forceinline=True, _nrt=False)
 # Formulas may round as fused multiply-adds do; the dynamics of a neuron may not, or spikes would differ.
 _inlined_formula = _jit(forceinline=True, fastmath={"contract"})
 

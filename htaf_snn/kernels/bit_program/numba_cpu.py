@@ -20,7 +20,7 @@ from ..binary_linear.numba_cpu import (
     count_levels,
     plane_word,
 )
-from ..numba_cpu import compiled, inlined, run
+from ..numba_cpu import compiled, run, uncounted
 from ..vectors import numba_cpu as vectors
 
 QUANTIZE, LOAD, LOAD_BITS, STORE, STORE_BITS, PRODUCT, POOL, ADD, TO_FLOATS, PRELU, THRESHOLD, FLATTEN = range(12)
@@ -66,7 +66,7 @@ class Program(NamedTuple):
     work: int
 
 
-@inlined
+@uncounted
 def _put(words, first, position, word, size):
     """Set the bits of a word, at most 64, from a position in a row of words that are still 0 there."""
     at, shift = first + (position >> 6), np.uint64(position & 63)
@@ -75,7 +75,7 @@ def _put(words, first, position, word, size):
         words[at + 1] |= word >> (np.uint64(_WORD) - shift)
 
 
-@inlined
+@uncounted
 def _copy_bits(source, first, begin, size, out, out_first, position):
     """Copy bits from one row of words to another."""
     for done in range(0, size, _WORD):
@@ -89,7 +89,7 @@ def _copy_bits(source, first, begin, size, out, out_first, position):
         _put(out, out_first, position + done, word, length)
 
 
-@inlined
+@uncounted
 def _strip(o, packed, group, strip, length):
     """Write a group's bits row by row, pixel after pixel without gaps, with the padding as bits that are 0."""
     size = o.channels // o.groups
@@ -101,7 +101,7 @@ def _strip(o, packed, group, strip, length):
             _copy_bits(packed, at, group * size, size, strip, first, (column + o.left) * size)
 
 
-@inlined
+@uncounted
 def _runs(o, strip, length, run_words, runs):
     """Collect for each row of the strip and each output's column what a row of the window covers, in whole words."""
     size, columns, spread = o.channels // o.groups, o.window_columns, o.spread_columns
@@ -129,22 +129,35 @@ def _runs(o, strip, length, run_words, runs):
                         _put(runs, out, piece * size + done, bits, count)
 
 
-@inlined
-def _gather_levels(o, levels, y, x, group, bytes_):
-    """Collect the levels under the window at an output's row and column; outside the image they are 0."""
-    size, position = o.channels // o.groups, 0
-    for i in range(o.window_rows):
-        row = y * o.down - o.up + i * o.spread_rows
-        for j in range(o.window_columns):
-            column = x * o.right - o.left + j * o.spread_columns
-            is_inside = 0 <= row < o.rows and 0 <= column < o.columns
-            for c in range(size):
-                at = o.source + ((group * size + c) * o.rows + row) * o.columns + column
-                bytes_[position] = levels[at] if is_inside else np.uint8(0)
-                position += 1
+@uncounted
+def _level_strip(o, levels, group, strip, length):
+    """Write a group's levels row by row, those of a pixel side by side, with the padding as levels of 0."""
+    size = o.channels // o.groups
+    strip[:] = np.uint8(0)
+    for c in range(size):
+        first = o.source + (group * size + c) * o.rows * o.columns
+        for row in range(o.rows):
+            out = (row + o.up) * length + o.left * size + c
+            for column in range(o.columns):
+                strip[out + column * size] = levels[first + row * o.columns + column]
 
 
-@inlined
+@uncounted
+def _gather_levels(o, strip, length, y, x, bytes_):
+    """Collect the levels under the window at an output's row and column."""
+    size, columns, spread = o.channels // o.groups, o.window_columns, o.spread_columns
+    run, pieces = (size * columns, 1) if spread == 1 else (size, columns)
+    first, position = y * o.down * length + x * o.right * size, 0
+    for _ in range(o.window_rows):
+        for piece in range(pieces):
+            begin = first + piece * spread * size
+            for n in range(run):
+                bytes_[position + n] = strip[begin + n]
+            position += run
+        first += o.spread_rows * length
+
+
+@uncounted
 def _outside(o, y, x, missing):
     """List the taps of the window at an output's row and column that lie outside the image; return how many."""
     count, top, left = 0, y * o.down - o.up, x * o.right - o.left
@@ -162,7 +175,7 @@ _sum, _sum_32, _sum_16 = (vectors.summing(outputs) for outputs in (_WORD, 32, 16
 _weigh, _weigh_32, _weigh_16 = (vectors.weighing(outputs) for outputs in (_WORD, 32, 16))
 
 
-@inlined
+@uncounted
 def _sums(kind, width, rows, bytes_, planes, size, inputs, words, integers, weight, stride, offset, factor, values):
     """Compute the sums of up to 64 outputs for a patch, its levels or its planes."""
     if kind == SIGNS:
@@ -189,11 +202,15 @@ def _sums(kind, width, rows, bytes_, planes, size, inputs, words, integers, weig
         _weigh(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
 
 
-@inlined
+@uncounted
 def _finish(o, pixel, output, length, values, thresholds, integers, numbers, floats, packed):
     """Write up to 64 outputs of a pixel."""
     if o.result == TO_BITS:
-        _put(packed, o.out + pixel * o.out_words, output, vectors.above(values, 0, integers, thresholds), length)
+        if length <= 16:
+            word = vectors.above_16(values, 0, integers, thresholds)
+        else:
+            word = vectors.above(values, 0, integers, thresholds)
+        _put(packed, o.out + pixel * o.out_words, output, word, length)
         return
     outputs = o.outputs
     out = o.out + pixel * outputs + output
@@ -211,10 +228,10 @@ def _finish(o, pixel, output, length, values, thresholds, integers, numbers, flo
                 floats[out + rest] = numbers[table + np.int64(values[rest]) * outputs + rest]
 
 
-@inlined
+@uncounted
 def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     """Compute a linear layer, whose window is its one pixel, or a convolution."""
-    patch, bytes_, missing, planes, values, long_strip, long_runs = scratch
+    patch, bytes_, missing, planes, values, long_strip, long_runs, long_level_strip = scratch
     own, size, kind = o.outputs // o.groups, o.channels // o.groups, o.product
     blocks, stride, factor = (own + _WORD - 1) // _WORD, (own + _WORD - 1) // _WORD * _WORD, np.int32(o.factor)
     run_words = (size * o.window_columns + _WORD - 1) // _WORD
@@ -225,6 +242,8 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     # The last word of a row is read with the one after it.
     strip_words = ((o.columns + 2 * o.left) * size + _WORD - 1) // _WORD + 1
     strip = long_strip[: strip_words * (o.rows + 2 * o.up)]
+    strip_length = (o.columns + 2 * o.left) * size
+    level_strip = long_level_strip[: strip_length * (o.rows + 2 * o.up)]
     runs = long_runs[: (o.rows + 2 * o.up) * o.out_columns * run_words]
     bytes_[inputs : length * _WORD] = np.uint8(0)
     if o.result == TO_BITS:
@@ -233,7 +252,9 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     # Where the window begins, if all of it lies within the image.
     bottom, right = o.rows - (o.window_rows - 1) * o.spread_rows, o.columns - (o.window_columns - 1) * o.spread_columns
     for group in range(o.groups):
-        if not is_levels:
+        if is_levels:
+            _level_strip(o, levels, group, level_strip, strip_length)
+        else:
             _strip(o, packed, group, strip, strip_words)
             _runs(o, strip, strip_words, run_words, runs)
         for y in range(o.out_rows):
@@ -241,7 +262,7 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
             for x in range(o.out_columns):
                 left, pixel = x * o.right - o.left, y * o.out_columns + x
                 if is_levels:
-                    _gather_levels(o, levels, y, x, group, bytes_)
+                    _gather_levels(o, level_strip, strip_length, y, x, bytes_)
                     if kind == PLANES:
                         eights = bytes_.view(np.uint64)
                         for k in range(length):
@@ -271,7 +292,7 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
                     _finish(o, pixel, output, count, values, thresholds, integers, numbers, floats, packed)
 
 
-@inlined
+@uncounted
 def _pool(o, packed):
     """Compute the OR of the bits under each window; outside the image they are 0."""
     first = o.out
@@ -289,7 +310,7 @@ def _pool(o, packed):
             first += o.words
 
 
-@inlined
+@uncounted
 def _threshold(o, floats, numbers, packed):
     for pixel in range(o.rows * o.columns):
         at, out = o.source + pixel * o.channels, o.out + pixel * o.words
@@ -305,7 +326,7 @@ def _threshold(o, floats, numbers, packed):
             packed[out + (first >> 6)] |= word << np.uint64(first & 63)
 
 
-@inlined
+@uncounted
 def _prelu(o, floats, numbers):
     before = numbers[o.numbers : o.numbers + o.channels]
     slope = numbers[o.numbers + o.channels : o.numbers + 2 * o.channels]
@@ -318,7 +339,7 @@ def _prelu(o, floats, numbers):
             out[c] = (value if value > np.float32(0.0) else slope[c] * value) + after[c]
 
 
-@inlined
+@uncounted
 def _to_floats(o, packed, numbers, floats):
     for pixel in range(o.rows * o.columns):
         for c in range(o.channels):
@@ -327,7 +348,7 @@ def _to_floats(o, packed, numbers, floats):
             floats[o.out + pixel * o.channels + c] = numbers[o.numbers + np.int64(bit)]
 
 
-@inlined
+@uncounted
 def _flatten(o, packed):
     """Gather bits in the order of channels, rows and columns."""
     pixels = o.rows * o.columns
@@ -339,7 +360,7 @@ def _flatten(o, packed):
             packed[o.out + (at >> 6)] |= bit << np.uint64(at & 63)
 
 
-@inlined
+@uncounted
 def _quantize(o, row, numbers, levels):
     """Return whether all values of an image are within bounds, and convert them to levels if they are."""
     low, width = numbers[o.numbers], numbers[o.numbers + 1]
@@ -354,7 +375,7 @@ def _quantize(o, row, numbers, levels):
     return inside
 
 
-@inlined
+@uncounted
 def _transpose(source, first, rows, columns, out, out_first):
     for begin in range(0, rows, 16):  # as many as a cache line holds
         for j in range(columns):
@@ -369,7 +390,7 @@ def _program_kernel(
     scratch = (
         np.empty(sizes[3] + 1, np.uint64), np.empty(sizes[3] * _WORD, np.uint8), np.empty(sizes[4], np.int64),
         np.empty(_PLANES * sizes[3], np.uint64), np.empty(_WORD, np.int32),
-        np.empty(sizes[5], np.uint64), np.empty(sizes[6], np.uint64),
+        np.empty(sizes[5], np.uint64), np.empty(sizes[6], np.uint64), np.empty(sizes[5] * _WORD, np.uint8),
     )  # fmt: skip
     for m in range(start, stop):
         for i in range(operations.size):

@@ -175,10 +175,18 @@ def weighing(outputs: int) -> Callable[..., Any]:
     return _intrinsic(types.void, "levels size weight first stride offset at factor values", build)
 
 
-def _above(b: _Builder) -> ir.Value:
-    values, first, thresholds, at = b.arguments
-    fires = b.ir.icmp_signed(">", b.load(values, first, 64), b.load(thresholds, at, 64))
-    return b.ir.bitcast(fires, _I64)
+def _above(outputs: int) -> Callable[[_Builder], ir.Value]:
+    def build(b: _Builder) -> ir.Value:
+        values, first, thresholds, at = b.arguments
+        word = ir.Constant(_I64, 0)
+        for place in range(0, outputs, _LANES):  # as the values are written: larger loads would wait for the memory
+            here, there = (b.ir.add(begin, ir.Constant(_I64, place)) for begin in (first, at))
+            fires = b.ir.icmp_signed(">", b.load(values, here, _LANES), b.load(thresholds, there, _LANES))
+            bits = b.ir.zext(b.ir.bitcast(fires, ir.IntType(_LANES)), _I64)
+            word = b.ir.or_(word, b.ir.shl(bits, ir.Constant(_I64, place)))
+        return word
+
+    return build
 
 
 def _above_shift(b: _Builder) -> ir.Value:
@@ -197,8 +205,8 @@ def _look_up(b: _Builder) -> None:
         b.ir.store(number, b.ir.gep(out, [b.ir.add(first, ir.Constant(_I64, j))]))
 
 
-above = _intrinsic(types.uint64, "values first thresholds at", _above)
-"""above(values, first, thresholds, at): the bits of 64 int32 from `first` that are greater than those from `at`."""
+above, above_16 = (_intrinsic(types.uint64, "values first thresholds at", _above(n)) for n in (64, 16))
+"""above(values, first, thresholds, at): the bits of 64 or 16 int32 from `first` that are greater than those from `at`."""
 above_shift = _intrinsic(types.uint64, "values first shifts at", _above_shift)
 """above_shift(values, first, shifts, at): the bits of 16 float32 that are above 0 when a shift is taken from them."""
 look_up = _intrinsic(types.void, "values begin table at stride out first", _look_up)
