@@ -301,7 +301,7 @@ class Assembler:
         if isinstance(step, HeavisideProduct):
             kind, factor, offset = kernels.INTEGERS, 2 if is_signed else 1, -total if is_signed else 0 * total
             begin = self.integers.add(*map(_rows, rows))
-        elif is_levels and len(rows[0]) <= _WORD:
+        elif is_levels and len(rows[0]) <= _WORD and where.dilation[1] == 1:
             kind, factor, offset, begin = kernels.LEVELS, 1, 0 * total, self.integers.add(*map(_rows, rows))
         else:
             # Of bits that differ, each takes 2 from the size, or 1 from the number of weights +1.

@@ -45,7 +45,7 @@ def _product_kernel(start, stop, words, weight, offset, factor, out):
     (rows, outputs), (size, stride) = out.shape, weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], size, weight.reshape(-1), first, stride, offset, first, -factor, values)
+        count(words[m], 0, 1, size, 0, weight.reshape(-1), first, stride, offset, first, -factor, values)
         for j in range(min(_WORD, outputs - first)):
             out[m, first + j] = values[j]
 
@@ -55,7 +55,7 @@ def _product_bits_kernel(start, stop, words, weight, offset, factor, thresholds,
     rows, (size, stride) = out.shape[0], weight.shape
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
-        count(words[m], size, weight.reshape(-1), first, stride, offset, first, -factor, values)
+        count(words[m], 0, 1, size, 0, weight.reshape(-1), first, stride, offset, first, -factor, values)
         out[m, n // rows] = vectors.above(values, 0, thresholds, first)
 
 
@@ -84,7 +84,7 @@ def _levels_kernel(start, stop, planes, weight, offset, out):
     for n in range(start, stop):
         m, first = n % rows, n // rows * _WORD
         row = planes[m].reshape(-1)
-        count_levels(row, size, weight.reshape(-1), first, stride, offset, first, np.int32(-1), values)
+        count_levels(row, 0, 1, size, 0, weight.reshape(-1), first, stride, offset, first, np.int32(-1), values)
         for j in range(min(_WORD, outputs - first)):
             out[m, first + j] = values[j]
 

@@ -27,7 +27,7 @@ QUANTIZE, LOAD, LOAD_BITS, STORE, STORE_BITS, PRODUCT, POOL, ADD, TO_FLOATS, PRE
 """Kinds of operations."""
 SIGNS, INTEGERS, LEVELS, PLANES = range(4)
 """Kinds of products: weights of -1 and +1 for bits, integer weights for bits, weights of -1 and +1 for levels one by
-one, and for eight planes of levels, which take long to make and are then faster."""
+one, without dilation of columns, and for eight planes of levels, which take long to make and are then faster."""
 TO_BITS, SCALED, LOOKED_UP = range(3)
 """What a product's sums become: bits by thresholds, floats by a factor and a bias, or floats from a table."""
 
@@ -176,30 +176,33 @@ _weigh, _weigh_32, _weigh_16 = (vectors.weighing(outputs) for outputs in (_WORD,
 
 
 @uncounted
-def _sums(kind, width, rows, bytes_, planes, size, inputs, words, integers, weight, stride, offset, factor, values):
-    """Compute the sums of up to 64 outputs for a patch, its levels or its planes."""
+def _sums(
+    kind, width, runs, levels, planes, at, rows, size, step, words, integers, weight, stride, offset, factor, values
+):  # fmt: skip
+    """Compute the sums of up to 64 outputs for a window: its runs of bits, its levels, or their planes."""
     if kind == SIGNS:
         if width == 16:
-            count_16(rows, size, words, weight, stride, integers, offset, factor, values)
+            count_16(runs, at, rows, size, step, words, weight, stride, integers, offset, factor, values)
         elif width == 32:
-            count_32(rows, size, words, weight, stride, integers, offset, factor, values)
+            count_32(runs, at, rows, size, step, words, weight, stride, integers, offset, factor, values)
         else:
-            count(rows, size, words, weight, stride, integers, offset, factor, values)
+            count(runs, at, rows, size, step, words, weight, stride, integers, offset, factor, values)
     elif kind == INTEGERS:
         if width == 16:
-            _sum_16(rows, size, integers, weight, stride, integers, offset, factor, values)
+            _sum_16(runs, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
         elif width == 32:
-            _sum_32(rows, size, integers, weight, stride, integers, offset, factor, values)
+            _sum_32(runs, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
         else:
-            _sum(rows, size, integers, weight, stride, integers, offset, factor, values)
-    elif kind == PLANES:
-        count_levels(planes, size, words, weight, stride, integers, offset, factor, values)
-    elif width == 16:
-        _weigh_16(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
-    elif width == 32:
-        _weigh_32(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
+            _sum(runs, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
+    elif kind == LEVELS:
+        if width == 16:
+            _weigh_16(levels, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
+        elif width == 32:
+            _weigh_32(levels, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
+        else:
+            _weigh(levels, at, rows, size, step, integers, weight, stride, integers, offset, factor, values)
     else:
-        _weigh(bytes_, inputs, integers, weight, stride, integers, offset, factor, values)
+        count_levels(planes, at, rows, size, step, words, weight, stride, integers, offset, factor, values)
 
 
 @uncounted
@@ -231,7 +234,7 @@ def _finish(o, pixel, output, length, values, thresholds, integers, numbers, flo
 @uncounted
 def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     """Compute a linear layer, whose window is its one pixel, or a convolution."""
-    patch, bytes_, missing, planes, values, long_strip, long_runs, long_level_strip = scratch
+    bytes_, missing, planes, values, long_strip, long_runs, long_level_strip = scratch
     own, size, kind = o.outputs // o.groups, o.channels // o.groups, o.product
     blocks, stride, factor = (own + _WORD - 1) // _WORD, (own + _WORD - 1) // _WORD * _WORD, np.int32(o.factor)
     run_words = (size * o.window_columns + _WORD - 1) // _WORD
@@ -248,7 +251,12 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     bytes_[inputs : length * _WORD] = np.uint8(0)
     if o.result == TO_BITS:
         packed[o.out : o.out + o.out_rows * o.out_columns * o.out_words] = _ZERO
-    row_step = o.spread_rows * o.out_columns * run_words
+    # The rows of a window among the runs, or among the levels.
+    rows, row_size, row_step = o.window_rows, run_words, o.spread_rows * o.out_columns * run_words
+    if kind == LEVELS:
+        row_size, row_step = o.window_columns * size, o.spread_rows * strip_length
+    elif kind == PLANES:
+        rows, row_size = 1, length
     # Where the window begins, if all of it lies within the image.
     bottom, right = o.rows - (o.window_rows - 1) * o.spread_rows, o.columns - (o.window_columns - 1) * o.spread_columns
     for group in range(o.groups):
@@ -261,19 +269,16 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
             top = y * o.down - o.up
             for x in range(o.out_columns):
                 left, pixel = x * o.right - o.left, y * o.out_columns + x
-                if is_levels:
+                at = (y * o.down * o.out_columns + x) * run_words
+                if kind == PLANES:
+                    at = 0
                     _gather_levels(o, level_strip, strip_length, y, x, bytes_)
-                    if kind == PLANES:
-                        eights = bytes_.view(np.uint64)
-                        for k in range(length):
-                            for p in range(_PLANES):
-                                planes[p * length + k] = plane_word(eights, k, p)
-                else:
-                    at = (y * o.down * o.out_columns + x) * run_words
-                    for i in range(o.window_rows):
-                        for k in range(run_words):
-                            patch[i * run_words + k] = runs[at + k]
-                        at += row_step
+                    eights = bytes_.view(np.uint64)
+                    for k in range(length):
+                        for p in range(_PLANES):
+                            planes[p * length + k] = plane_word(eights, k, p)
+                elif kind == LEVELS:
+                    at = y * o.down * strip_length + x * o.right * size
                 is_inside = 0 <= top < bottom and 0 <= left < right
                 beyond = 0 if is_inside or o.outside < 0 else _outside(o, y, x, missing)
                 for block in range(blocks):
@@ -281,7 +286,7 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
                     count, begin = min(_WORD, own - first), group * stride + first
                     width = 16 if count <= 16 else 32 if count <= 32 else _WORD
                     _sums(
-                        kind, width, patch, bytes_, planes, length, inputs, words, integers,
+                        kind, width, runs, level_strip, planes, at, rows, row_size, row_step, words, integers,
                         o.weight + group * step + first, stride, o.offset + begin, factor, values,
                     )  # fmt: skip
                     for i in range(beyond):
@@ -314,16 +319,18 @@ def _pool(o, packed):
 def _threshold(o, floats, numbers, packed):
     for pixel in range(o.rows * o.columns):
         at, out = o.source + pixel * o.channels, o.out + pixel * o.words
-        packed[out : out + o.words] = _ZERO
-        for first in range(0, o.channels, 16):
-            word = _ZERO
-            if first + 16 <= o.channels:
-                word = vectors.above_shift(floats, at + first, numbers, o.numbers + first)
-            else:
-                for c in range(first, o.channels):
-                    bit = np.uint64(floats[at + c] - numbers[o.numbers + c] > np.float32(0.0))
-                    word |= bit << np.uint64(c - first)
-            packed[out + (first >> 6)] |= word << np.uint64(first & 63)
+        for k in range(o.words):
+            word, end = _ZERO, min((k + 1) * _WORD, o.channels)
+            for first in range(k * _WORD, end, 16):
+                bits = _ZERO
+                if first + 16 <= end:
+                    bits = vectors.above_shift(floats, at + first, numbers, o.numbers + first)
+                else:
+                    for c in range(first, end):
+                        bit = np.uint64(floats[at + c] - numbers[o.numbers + c] > np.float32(0.0))
+                        bits |= bit << np.uint64(c - first)
+                word |= bits << np.uint64(first & 63)
+            packed[out + k] = word
 
 
 @uncounted
@@ -377,10 +384,18 @@ def _quantize(o, row, numbers, levels):
 
 @uncounted
 def _transpose(source, first, rows, columns, out, out_first):
-    for begin in range(0, rows, 16):  # as many as a cache line holds
-        for j in range(columns):
-            for i in range(begin, min(begin + 16, rows)):
-                out[out_first + j * rows + i] = source[first + i * columns + j]
+    # In squares of as many as a cache line holds, along the lines of the longer side.
+    for top in range(0, rows, 16):
+        for left in range(0, columns, 16):
+            bottom, right = min(top + 16, rows), min(left + 16, columns)
+            if rows > columns:
+                for j in range(left, right):
+                    for i in range(top, bottom):
+                        out[out_first + j * rows + i] = source[first + i * columns + j]
+            else:
+                for i in range(top, bottom):
+                    for j in range(left, right):
+                        out[out_first + j * rows + i] = source[first + i * columns + j]
 
 
 def _program_kernel(
@@ -388,7 +403,7 @@ def _program_kernel(
 ):  # fmt: skip
     floats, packed, levels = np.empty(sizes[0], np.float32), np.empty(sizes[1], np.uint64), np.empty(sizes[2], np.uint8)
     scratch = (
-        np.empty(sizes[3] + 1, np.uint64), np.empty(sizes[3] * _WORD, np.uint8), np.empty(sizes[4], np.int64),
+        np.empty(sizes[3] * _WORD, np.uint8), np.empty(sizes[4], np.int64),
         np.empty(_PLANES * sizes[3], np.uint64), np.empty(_WORD, np.int32),
         np.empty(sizes[5], np.uint64), np.empty(sizes[6], np.uint64), np.empty(sizes[5] * _WORD, np.uint8),
     )  # fmt: skip

@@ -6,7 +6,8 @@ In a loop it would have to prove each time that the arrays do not share memory. 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -88,52 +89,64 @@ class _Sums:
             b.ir.store(value, b.place(values, place, _LANES), align=4)
 
 
+@contextmanager
+def _elements(b: _Builder, at: ir.Value, rows: ir.Value, size: ir.Value, step: ir.Value) -> Iterator[tuple]:
+    """Loop over `size` elements of each of some rows, `step` apart: the element's place, and its number among all."""
+    with cgutils.for_range(b.ir, rows) as row, cgutils.for_range(b.ir, size) as column:
+        place = b.ir.add(at, b.ir.add(b.ir.mul(row.index, step), column.index))
+        yield place, b.ir.add(b.ir.mul(row.index, size), column.index)
+
+
+_ARGUMENTS = "source at rows size step weight first stride offset begin factor values"
+
+
 def counting(outputs: int, planes: int) -> Callable[..., Any]:
     """Return an intrinsic that counts the bits that differ between rows and a number of outputs, a multiple of 8.
 
-    Called with words, size, weight, first, stride, offset, at, factor, values: plane p of a row has the words
-    p * size to (p + 1) * size, and counts 2**p times; the words of weight that meet the k-th word of a row begin at
-    first + k * stride. Writes values[j] = offset[at + j] + factor * count.
+    Called with source, at, rows, size, step, weight, first, stride, offset, begin, factor, values: `size` words of the
+    source lie at `at`, and so many in each further row, `step` words on; plane p of a single row is p * size words on,
+    and counts 2**p times. The words of weight that meet the n-th word begin at first + n * stride. Writes values[j] =
+    offset[begin + j] + factor * count.
     """
 
     def build(b: _Builder) -> None:
-        words, size, weight, first, stride, offset, at, factor, values = b.arguments
+        words, at, rows, size, step, weight, first, stride, offset, begin, factor, values = b.arguments
         sums = _Sums(b, _I64, outputs)
         kind = ir.FunctionType(sums.vector, [sums.vector])
         popcount = cgutils.get_or_insert_function(b.ir.module, kind, f"llvm.ctpop.v{_LANES}i64")
-        with cgutils.for_range(b.ir, size) as loop:
-            begin = b.ir.add(first, b.ir.mul(loop.index, stride))
-            rows = []
+        with _elements(b, at, rows, size, step) as (place_of_word, number):
+            place_of_weight = b.ir.add(first, b.ir.mul(number, stride))
+            own = []
             for plane in range(planes):
-                index = b.ir.add(loop.index, b.ir.mul(size, ir.Constant(_I64, plane)))
-                rows.append(b.of_all(b.ir.load(b.ir.gep(words, [index])), _LANES))
+                index = b.ir.add(place_of_word, b.ir.mul(size, ir.Constant(_I64, plane)))
+                own.append(b.of_all(b.ir.load(b.ir.gep(words, [index])), _LANES))
 
             def counted(total: ir.Value, place: ir.Value) -> ir.Value:
-                own = b.load(weight, b.ir.add(begin, place), _LANES)
-                for plane, row in enumerate(rows):
-                    count = b.ir.call(popcount, [b.ir.xor(row, own)])
+                weights = b.load(weight, b.ir.add(place_of_weight, place), _LANES)
+                for plane, word in enumerate(own):
+                    count = b.ir.call(popcount, [b.ir.xor(word, weights)])
                     total = b.ir.add(total, b.ir.shl(count, ir.Constant(sums.vector, [plane] * _LANES)))
                 return total
 
             sums.add(counted)
-        sums.write(offset, at, factor, values)
+        sums.write(offset, begin, factor, values)
 
-    return _intrinsic(types.void, "words size weight first stride offset at factor values", build)
+    return _intrinsic(types.void, _ARGUMENTS, build)
 
 
 def summing(outputs: int) -> Callable[..., Any]:
     """Return an intrinsic that sums the rows of integer weights whose bits are set, of a number of outputs.
 
-    Called with words, size, weight, first, stride, offset, at, factor, values: the row of bit n begins at
-    first + n * stride. Writes values[j] = offset[at + j] + factor * sum.
+    Called as `counting` is, with words whose n-th bit has its weights at first + n * stride. Writes values[j] =
+    offset[begin + j] + factor * sum.
     """
 
     def build(b: _Builder) -> None:
-        words, size, weight, first, stride, offset, at, factor, values = b.arguments
+        words, at, rows, size, step, weight, first, stride, offset, begin, factor, values = b.arguments
         sums, zero = _Sums(b, _I32, outputs), ir.Constant(_I64, 0)
         left = cgutils.alloca_once(b.ir, _I64)
-        with cgutils.for_range(b.ir, size) as loop:
-            b.ir.store(b.ir.load(b.ir.gep(words, [loop.index])), left)
+        with _elements(b, at, rows, size, step) as (place_of_word, number):
+            b.ir.store(b.ir.load(b.ir.gep(words, [place_of_word])), left)
             test, body, end = (b.ir.append_basic_block(name) for name in ("test", "body", "end"))
             b.ir.branch(test)
             b.ir.position_at_end(test)
@@ -141,38 +154,38 @@ def summing(outputs: int) -> Callable[..., Any]:
             b.ir.cbranch(b.ir.icmp_unsigned("!=", word, zero), body, end)
             b.ir.position_at_end(body)
             bit = b.ir.cttz(word, ir.Constant(ir.IntType(1), 1))
-            row = b.ir.add(b.ir.mul(loop.index, ir.Constant(_I64, 64)), bit)
-            begin = b.ir.add(first, b.ir.mul(row, stride))
-            sums.add(lambda total, place: b.ir.add(total, b.load(weight, b.ir.add(begin, place), _LANES)))
+            row = b.ir.add(b.ir.mul(number, ir.Constant(_I64, 64)), bit)
+            place_of_weight = b.ir.add(first, b.ir.mul(row, stride))
+            sums.add(lambda total, place: b.ir.add(total, b.load(weight, b.ir.add(place_of_weight, place), _LANES)))
             b.ir.store(b.ir.and_(word, b.ir.sub(word, ir.Constant(_I64, 1))), left)
             b.ir.branch(test)
             b.ir.position_at_end(end)
-        sums.write(offset, at, factor, values)
+        sums.write(offset, begin, factor, values)
 
-    return _intrinsic(types.void, "words size weight first stride offset at factor values", build)
+    return _intrinsic(types.void, _ARGUMENTS, build)
 
 
 def weighing(outputs: int) -> Callable[..., Any]:
     """Return an intrinsic that multiplies levels by the integer weights of a number of outputs.
 
-    Called with levels, size, weight, first, stride, offset, at, factor, values: the row of level n begins at
-    first + n * stride. Writes values[j] = offset[at + j] + factor * sum.
+    Called as `counting` is, with levels, of which the n-th has its weights at first + n * stride. Writes values[j] =
+    offset[begin + j] + factor * sum.
     """
 
     def build(b: _Builder) -> None:
-        levels, size, weight, first, stride, offset, at, factor, values = b.arguments
+        levels, at, rows, size, step, weight, first, stride, offset, begin, factor, values = b.arguments
         sums = _Sums(b, _I32, outputs)
-        with cgutils.for_range(b.ir, size) as loop:
-            begin = b.ir.add(first, b.ir.mul(loop.index, stride))
-            level = b.of_all(b.ir.zext(b.ir.load(b.ir.gep(levels, [loop.index])), _I32), _LANES)
+        with _elements(b, at, rows, size, step) as (place_of_level, number):
+            place_of_weight = b.ir.add(first, b.ir.mul(number, stride))
+            level = b.of_all(b.ir.zext(b.ir.load(b.ir.gep(levels, [place_of_level])), _I32), _LANES)
 
             def weighed(total: ir.Value, place: ir.Value) -> ir.Value:
-                return b.ir.add(total, b.ir.mul(level, b.load(weight, b.ir.add(begin, place), _LANES)))
+                return b.ir.add(total, b.ir.mul(level, b.load(weight, b.ir.add(place_of_weight, place), _LANES)))
 
             sums.add(weighed)
-        sums.write(offset, at, factor, values)
+        sums.write(offset, begin, factor, values)
 
-    return _intrinsic(types.void, "levels size weight first stride offset at factor values", build)
+    return _intrinsic(types.void, _ARGUMENTS, build)
 
 
 def _above(outputs: int) -> Callable[[_Builder], ir.Value]:
@@ -206,7 +219,7 @@ def _look_up(b: _Builder) -> None:
 
 
 above, above_16 = (_intrinsic(types.uint64, "values first thresholds at", _above(n)) for n in (64, 16))
-"""above(values, first, thresholds, at): the bits of 64 or 16 int32 from `first` that are greater than those from `at`."""
+"""above(values, first, thresholds, at): bits of 64 or 16 int32 from `first` that are greater than those from `at`."""
 above_shift = _intrinsic(types.uint64, "values first shifts at", _above_shift)
 """above_shift(values, first, shifts, at): the bits of 16 float32 that are above 0 when a shift is taken from them."""
 look_up = _intrinsic(types.void, "values begin table at stride out first", _look_up)
