@@ -49,6 +49,7 @@ class Program:
         self._made: dict[tuple, tuple[Assembler, kernels.Program] | None] = {}
         self._is_faster: dict[tuple, bool] = {}
         self._state = [own for step in steps for own in (step._parameters, step._buffers) if own]
+        self._hooks = [own for step in steps for own in (step._forward_hooks, step._forward_pre_hooks)]
         self._tensors: list[Tensor] = []
         self._versions: list[int] = []
 
@@ -64,8 +65,7 @@ class Program:
         given = [values[number] for number in self._given]
         tensors = [value.words if isinstance(value, Bits) else value for value in given]
         samples = {len(x) if x.ndim in (2, 4) else 0 for x in tensors}
-        is_watched = any(step._forward_hooks or step._forward_pre_hooks for step in self.steps)
-        if is_watched or len(samples) != 1 or 0 in samples or not all(map(is_readable, tensors)):
+        if any(self._hooks) or len(samples) != 1 or 0 in samples or not all(map(is_readable, tensors)):
             return None
         if any(x.dtype not in (torch.float32, torch.int64) for x in tensors):
             return None
