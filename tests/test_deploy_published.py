@@ -73,6 +73,15 @@ def vgg():
     return nn.Sequential(*layers)
 
 
+def lenet():
+    """In bits from the image's levels on, with pools behind the activations."""
+    return nn.Sequential(
+        hnn.QuantizeInput(), hnn.BinaryConv2d(1, 4, 5, padding=2), nn.BatchNorm2d(4), sign(), nn.MaxPool2d(2),
+        hnn.BinaryConv2d(4, 6, 3), nn.BatchNorm2d(6), sign(), nn.Flatten(), hnn.BinaryLinear(24, 12), nn.BatchNorm1d(12),
+        sign(), hnn.HeavisideLinear(12, 5),
+    )  # fmt: skip
+
+
 def keras_order():
     """As in Larq's examples: the activation belongs to the next layer, pools stand before BatchNorm."""
     return nn.Sequential(
@@ -230,7 +239,7 @@ def shared_activation():
 NETS = (
     classic_mlp, quantized_mlp, vgg, keras_order, pool_after_sign, functional_style, reshaped, global_mean,
     mean_of_bits, resnet, downsampled, reactnet, densenet, bits_concatenated, mobilenet, heaviside_deep,
-    functional_activations, pools_of_all_kinds, shared_activation,
+    functional_activations, pools_of_all_kinds, shared_activation, lenet,
 )  # fmt: skip
 
 
