@@ -54,6 +54,17 @@ def is_readable(x: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()))
 
 
+def is_plain(x: Tensor) -> bool:
+    """Return whether a tensor's memory may be read: it is of no subclass, and nothing traces or transforms it."""
+    return (
+        type(x) is Tensor
+        and is_readable(x)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch.jit.is_tracing()
+        and torch.utils._python_dispatch._get_current_dispatch_mode() is None
+    )
+
+
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError unless value is one of the choices."""
     if value not in choices:

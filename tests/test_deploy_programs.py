@@ -1,5 +1,7 @@
 """Steps of packed networks in one call, with their results one by one."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -239,3 +241,136 @@ def test_seconds_are_of_the_quickest_call(monkeypatch):
     monkeypatch.undo()
     calls = []
     assert 0 < programs._seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + programs._TRIALS
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [hnn.QuantizeInput(), nn.Flatten(), hnn.BinaryLinear(168, 20), nn.BatchNorm1d(20), nn.Linear(20, 3)],
+        lambda: [hnn.QuantizeInput(), hnn.BinaryConv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.PReLU(16)],
+        lambda: [hnn.QuantizeInput(), hnn.BinaryConv2d(3, 16, 3, dilation=2), nn.BatchNorm2d(16), nn.PReLU(16)],
+    ],
+)
+def test_modules_after_a_product_of_levels(layers):
+    torch.manual_seed(0)
+    net, x = drawn(layers()), torch.rand(3, 3, 8, 7)
+    packed = deploy.pack(net)
+    assert torch.equal(packed(x), net(x))
+
+
+class Sides(nn.Module):
+    """Several results of one program, each of which a module in floating point takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.sign, self.first, self.second = hnn.BinaryActivation(), *(hnn.BinaryConv2d(256, 256, 1) for _ in range(2))
+        self.norm, self.other = nn.BatchNorm2d(256), nn.BatchNorm2d(256)
+
+    def forward(self, x):
+        bits = self.sign(x)
+        first, second = self.first(bits), self.second(bits)
+        return self.norm(first) + self.other(second)
+
+
+def test_several_results_lie_as_those_of_the_steps():
+    torch.manual_seed(0)
+    net, x = Sides(), torch.randn(3, 256, 5, 5)
+    for _ in range(3):
+        net(torch.randn(8, 256, 5, 5))
+    packed = deploy.pack(net.eval())
+    assert torch.equal(packed(x), net(x))
+    assert_by_programs(packed, x)
+
+
+class Rows(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sign, self.rows, self.conv, self.gelu = (
+            hnn.BinaryActivation(), hnn.BinaryLinear(70, 70), hnn.BinaryConv2d(3, 3, 1), nn.GELU(),
+        )  # fmt: skip
+
+    def forward(self, x):
+        rows = self.sign(self.rows(self.sign(x)))
+        return rows + self.conv(self.sign(self.gelu(rows)))
+
+
+def test_bits_along_rows_are_no_images():
+    torch.manual_seed(0)
+    net, x = Rows().eval(), torch.randn(2, 3, 4, 70)
+    assert torch.equal(deploy.pack(net)(x), net(x))
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sign, self.real, self.gelu = hnn.BinaryActivation(), nn.Linear(6, 6), nn.GELU()
+        self.quantize, self.first, self.second = hnn.QuantizeInput(), hnn.BinaryLinear(6, 6), hnn.BinaryLinear(6, 6)
+
+    def forward(self, x):
+        return self.first(self.quantize(x)) + self.second(self.sign(self.gelu(self.real(x))))
+
+
+def test_an_image_out_of_range_beside_another_value():
+    packed = deploy.pack(Branches().eval())
+    packed(torch.rand(2, 6))
+    with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got"):
+        packed(torch.rand(2, 6) + 5)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25])
+def test_zeros_keep_their_sign(slope):
+    torch.manual_seed(0)
+    net = nn.Sequential(hnn.BinaryActivation(), hnn.BinaryLinear(4, 8, scale="learned"), nn.PReLU(init=slope)).eval()
+    bare = nn.Sequential(*net[:2]).eval()
+    x = torch.randn(9, 4)
+    for scale in (-0.5, 0.5):
+        with torch.no_grad():
+            net[1].scale.fill_(scale)
+        for one in (net, bare):
+            assert torch.equal(torch.signbit(deploy.pack(one)(x)), torch.signbit(one(x)))
+
+
+@pytest.mark.parametrize("way", ["vmap", "trace", "autocast", "default device", "threads"])
+def test_other_ways_to_call(way):
+    packed, x = deploy.pack(drawn(IMAGES["strides"]())), torch.randn(4, 3, 8, 7)
+    expected = by_steps(packed, x)
+    if way == "vmap":
+        torch.testing.assert_close(torch.func.vmap(packed)(x[:, None]).squeeze(1), expected)
+    elif way == "trace":
+        with pytest.warns((torch.jit.TracerWarning, DeprecationWarning)):
+            assert torch.equal(torch.jit.trace(packed, x, check_trace=False)(x), expected)
+    elif way == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            packed(x)
+        assert torch.equal(packed(x), expected)
+    elif way == "default device":
+        torch.set_default_device("meta")
+        try:
+            assert torch.equal(packed(x), expected)
+        finally:
+            torch.set_default_device(None)
+    else:
+        with ThreadPoolExecutor(4) as pool:
+            results = [*pool.map(lambda i: packed(x if i % 2 else x[:, :, :7]), range(40))]
+        assert all(torch.equal(own, expected) for own in results[1::2])
+
+
+def test_a_replaced_step_and_a_copy():
+    packed, x = quantized(), torch.rand(3, 70)
+    packed(x)
+    copied = pickle.loads(pickle.dumps(packed))
+    assert len(pickle.dumps(copied)) == len(pickle.dumps(quantized()))
+    other = quantized(1)
+    packed.steps[2] = other.steps[2]
+    assert torch.equal(packed(x), by_steps(packed, x))
+    assert not torch.equal(packed(x), copied(x)) and torch.equal(copied(x), by_steps(copied, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("padding", (-1, -1)), ("window", (9, 9)), ("stride", (0, 1)), ("dilation", (1, 0)), ("groups", 0)],
+)
+def test_impossible_windows_are_refused(name, value):
+    where = deploy.steps.Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)._replace(**{name: value})
+    with pytest.raises(ValueError, match=rf"^({name}|where): expected "):
+        deploy.steps.BinaryProduct(torch.ones(2, 2, 3, 3), (-1, 1), batched=False, where=where)

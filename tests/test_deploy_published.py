@@ -77,8 +77,8 @@ def lenet():
     """In bits from the image's levels on, with pools behind the activations."""
     return nn.Sequential(
         hnn.QuantizeInput(), hnn.BinaryConv2d(1, 4, 5, padding=2), nn.BatchNorm2d(4), sign(), nn.MaxPool2d(2),
-        hnn.BinaryConv2d(4, 6, 3), nn.BatchNorm2d(6), sign(), nn.Flatten(), hnn.BinaryLinear(24, 12), nn.BatchNorm1d(12),
-        sign(), hnn.HeavisideLinear(12, 5),
+        hnn.BinaryConv2d(4, 6, 3), nn.BatchNorm2d(6), sign(), nn.Flatten(), hnn.BinaryLinear(24, 12),
+        nn.BatchNorm1d(12), sign(), hnn.HeavisideLinear(12, 5),
     )  # fmt: skip
 
 

@@ -132,3 +132,17 @@ def test_rows_of_zeros_stay():
     nn.init.zeros_(net[1].weight)
     deploy.round_weights(net, lambda net: 1.0)
     assert (net[1].weight == 0).all()
+
+
+def test_a_layer_that_is_used_twice():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 6)
+    net = hnn.Sequential(layer, hnn.Leaky(beta=0.5), layer, hnn.Leaky(beta=0.5)).eval()
+    assert deploy.round_weights(net, lambda net: 1.0) == {"0": 8}
+
+
+def test_weights_whose_sums_reach_beyond_exact_numbers_are_no_integers():
+    net = hnn.Sequential(hnn.Leaky(beta=0.5), nn.Linear(3, 2, bias=False)).eval()
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([2.0**24, 1, 1]))
+    assert "HeavisideProduct" not in [type(step).__name__ for step in deploy.pack(net).steps]

@@ -69,7 +69,7 @@ class Held(NamedTuple):
 
 
 class UnsuitedError(Exception):
-    """The shapes are none that a program computes; step by step they are computed, or refused with a message."""
+    """A program cannot compute these shapes; step by step they are computed or refused with a message."""
 
 
 class _Memory:
@@ -165,7 +165,7 @@ class Assembler:
             self._loaded[value] = new
         return new
 
-    def step(self, i: int, step: nn.Module, after: Sequence[nn.Module], sources: Sequence[int], number: int) -> None:
+    def step(self, step: nn.Module, after: Sequence[nn.Module], sources: Sequence[int], number: int) -> None:
         """Write a step, whose result has the given number, with the modules after it that a table replaces."""
         taken = [self._values[source] for source in sources]
         if isinstance(step, _Product):
@@ -184,7 +184,7 @@ class Assembler:
             result = self._flatten(cast(Flatten, step), taken[0])
         self.hold(number, result)
         for source in {*sources}:
-            if self._last_use[source] <= i and self._values[source].kind in self.memory:
+            if self._last_use[source] <= number and self._values[source].kind in self.memory:
                 gone = self._values[source]
                 if (gone.kind, gone.at) not in self._shared:
                     self.memory[gone.kind].give_back(gone.at, gone.size)
@@ -250,7 +250,7 @@ class Assembler:
         if isinstance(step, hnn.RPReLU):
             parameters = [step.before, step.slope, step.after]
         else:
-            parameters = [none, step.weight, none]
+            parameters = [none, step.weight, -none]  # x - 0.0 and x + -0.0 are x, also if x is -0.0
         if parameters[1].numel() not in (1, value.channels):
             raise UnsuitedError
         before, slope, after = (own.expand(value.channels) for own in parameters)
@@ -261,6 +261,8 @@ class Assembler:
 
     def _product(self, step: _Product, after: Sequence[nn.Module], value: Held) -> Held:
         is_levels = value.kind == "levels"
+        if is_levels and (after or isinstance(step, HeavisideProduct) or 255 * reach_of(step) >= 2**31):
+            raise UnsuitedError
         value = value if is_levels else self._as("bits", value)
         where = step.where or _LINEAR
         if len(value.shape) != (3 if step.where else 1) or value.channels != step.shape[1] * where.groups:
@@ -326,7 +328,7 @@ class Assembler:
                 "numbers": self.numbers.add(_table(step, after, reach))
             }
         factor = torch.ones(outputs) if step.factor is None else step.factor
-        bias = torch.zeros(outputs) if step.bias is None else step.bias
+        bias = torch.full((outputs,), -0.0) if step.bias is None else step.bias  # x + -0.0 is x, also if x is -0.0
         return {"result": kernels.SCALED, "thresholds": at, "numbers": self.numbers.add(factor, bias)}
 
     def program(self) -> kernels.Program:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
@@ -41,6 +42,10 @@ class PackedNetwork(nn.Module):
         Images or features (B, …), floating-point, to class scores (B, n_classes), float32. Of a spiking network frames
         (T, B, …); a chain of spiking layers gives a sequence (T, B, …).
 
+    On a CPU, runs of steps may be computed in one call. The first call for a shape of samples, and for each power of
+    two of their number, takes several times as long: it compiles and measures which way is faster. Both give the same
+    results. Tensors that change are read anew, but not those changed through `.data`, nor other attributes of steps.
+
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.
         ValueError: in the forward pass, if the input has another shape or range; in `train()`; and in `half()` and
@@ -68,6 +73,7 @@ class PackedNetwork(nn.Module):
             if last < len(steps):
                 self._done[last].append(number)
         self.steps = nn.ModuleList(step for step, _ in steps)
+        self._steps = [*self.steps]
         self._programs = programs([*self.steps], self.inputs, output)
         self.eval()
 
@@ -115,6 +121,8 @@ class PackedNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_floating("x", x)
         values: dict[int, Value] = {0: x.float()}
+        if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
+            self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
         i = 0
         while i < len(self.steps):
             program = self._programs.get(i)

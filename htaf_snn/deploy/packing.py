@@ -47,14 +47,14 @@ def pack(model: nn.Module) -> PackedNetwork:
 
     In a spiking network, the spikes of `nn.Leaky` and other neurons of `htaf_snn.nn` that are not recurrent are bits,
     of all time steps at once, for linear layers and convolutions after them, whose weights and biases `round_weights`
-    has made multiples of a power of two. Their sums are then exact in both networks, so that all spikes are equal, too.
+    has rounded to multiples of a power of two. Their sums are then exact in both networks, so that all spikes are equal, too.
     Without it these layers stay in floating point, as do the first one, on frames, the neurons' potentials and the
     readout.
 
     Args:
         model: a network in eval mode, on the CPU, in float32, that `torch.fx` can trace; of modules, functions such as
             `torch.nn.functional.relu` that compute what a module does, additions, concatenations of features, means,
-            and views of all of a sample's values. Or a spiking one: `models.SpikingMLP` or `models.SpikingCNN`, or a
+            and views of all of a sample's values; or `models.SpikingMLP`, `models.SpikingCNN`, or another spiking
             chain of neurons and layers without time in `nn.Sequential`.
 
     Returns:

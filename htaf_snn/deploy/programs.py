@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as hnn
-from .._checks import is_readable
+from .._checks import is_plain
 from ..kernels import _dispatch
 from ..kernels.bit_program import numba_cpu as kernels
-from ..nn.quantizing import check_range
 from .assembler import PRELUS, Assembler, Held, UnsuitedError, reach_of
 from .steps import Add, BinaryProduct, Bits, Flatten, MaxPool, Quantize, Threshold, Value, _Product
 
 _PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.PReLU, hnn.RPReLU)
 """Modules whose results depend on a value and its channel alone, so that a table replaces them after a product."""
 _LONGEST_TABLE = 2**19
-_TRIALS = 3
+_TRIALS, _LONG = 3, 0.1
+"""Of a measurement: the most calls, and the seconds after which there are no more."""
+_MOST_SHAPES = 8
+Part = tuple[nn.Module, Sequence[nn.Module]]
 _IS_TENSOR: Callable[[Any], Any] = partial(operator.is_not, None)
 _VERSION = operator.attrgetter("_version")
 
@@ -34,24 +37,38 @@ class Program:
 
     Args:
         first: the index of the first.
-        steps: of the network, from the first on; those that only look a value up are merged with the product before.
-        inputs: the numbers of the values that each takes.
+        parts: the steps, each with the modules after it that a table of its sums replaces.
+        inputs: the numbers of the values that each part takes.
         wanted: the numbers of the results that later steps take.
     """
 
-    def __init__(self, first: int, steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], wanted: Sequence[int]):
-        self.first, self.last, self.steps = first, first + len(steps) - 1, [*steps]
-        self._inputs, self._wanted = [[*own] for own in inputs], [*wanted]
-        own = range(first + 1, self.last + 2)
-        self._given = sorted({number for numbers in inputs for number in numbers} - {*own})
-        self._last_use = {number: first + i for i, numbers in enumerate(inputs) for number in numbers}
-        self._last_use |= dict.fromkeys(wanted, self.last + 1)
+    def __init__(self, first: int, parts: Sequence[Part], inputs: Sequence[Sequence[int]], wanted: Sequence[int]):
+        self.steps = [module for step, after in parts for module in (step, *after)]
+        self.first, self.last = first, first + len(self.steps) - 1
+        self._parts, self._inputs, self._wanted = [*parts], [[*own] for own in inputs], [*wanted]
+        # The numbers of the parts' results.
+        self._numbers = [first + end for end in accumulate(1 + len(after) for _, after in parts)]
+        self._given = sorted({number for numbers in inputs for number in numbers} - {*self._numbers})
+        self._last_use = {number: end for numbers, end in zip(inputs, self._numbers, strict=True) for number in numbers}
+        self._last_use |= dict.fromkeys(wanted, self.last + 2)
+        self._state = [own for step in self.steps for own in (step._parameters, step._buffers) if own]
+        self._hooks = [own for step in self.steps for own in (step._forward_hooks, step._forward_pre_hooks)]
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
         self._made: dict[tuple, tuple[Assembler, kernels.Program] | None] = {}
         self._is_faster: dict[tuple, bool] = {}
-        self._state = [own for step in steps for own in (step._parameters, step._buffers) if own]
-        self._hooks = [own for step in steps for own in (step._forward_hooks, step._forward_pre_hooks)]
         self._tensors: list[Tensor] = []
         self._versions: list[int] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"_lock", "_made", "_is_faster", "_tensors", "_versions"}
+        return {name: value for name, value in vars(self).items() if name not in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def __call__(
         self, values: Mapping[int, Value], by_steps: Callable[[Mapping[int, Value]], dict[int, Value]]
@@ -63,29 +80,31 @@ class Program:
             by_steps: computes the same results step by step, for a measurement of which is faster.
         """
         given = [values[number] for number in self._given]
-        tensors = [value.words if isinstance(value, Bits) else value for value in given]
-        samples = {len(x) if x.ndim in (2, 4) else 0 for x in tensors}
-        if any(self._hooks) or len(samples) != 1 or 0 in samples or not all(map(is_readable, tensors)):
+        if any(self._hooks) or not all(map(_is_taken_in, given)):
             return None
-        if any(x.dtype not in (torch.float32, torch.int64) for x in tensors):
-            return None
-        if _dispatch.choose("auto", tensors[0].device, torch.float32) != "numba" or not self._is_current():
+        samples = {len(value.words if isinstance(value, Bits) else value) for value in given}
+        if len(samples) != 1 or 0 in samples:
             return None
         shapes = tuple((type(value), tuple(value.shape[1:])) for value in given)
-        if shapes not in self._made:
-            self._made[shapes] = self._assembled(given)
-        if (made := self._made[shapes]) is None:
-            return None
         key = (shapes, samples.pop().bit_length(), torch.get_num_threads())
-        if key not in self._is_faster:
-            self._is_faster[key] = _seconds(lambda: self._run(given, *made)) <= _seconds(lambda: by_steps(values))
+        with self._lock:
+            if not self._is_current():
+                return None
+            if shapes not in self._made:
+                while len(self._made) >= _MOST_SHAPES:
+                    del self._made[next(iter(self._made))]
+                self._made[shapes] = self._assembled(given)
+            if (made := self._made[shapes]) is None:
+                return None
+            if key not in self._is_faster:
+                self._is_faster[key] = _seconds(lambda: self._run(given, *made)) <= _seconds(lambda: by_steps(values))
         return self._run(given, *made) if self._is_faster[key] else None
 
     def _is_current(self) -> bool:
-        """Whether tensors have versions; those that changed are read anew."""
+        """Return whether all tensors have versions and are on the CPU; forget what was made of those that changed."""
         tensors: list[Any] = [*filter(_IS_TENSOR, chain.from_iterable(own.values() for own in self._state))]
         is_same = len(tensors) == len(self._tensors) and all(map(operator.is_, tensors, self._tensors))
-        if not is_same and any(tensor.is_inference() for tensor in tensors):
+        if not is_same and any(tensor.is_inference() or tensor.device.type != "cpu" for tensor in tensors):
             return False
         versions = [*map(_VERSION, tensors)]
         if not is_same or versions != self._versions:
@@ -103,81 +122,77 @@ class Program:
                 held = Held(kind, at[kind], tuple(value.shape[1:]), levels)
                 at[kind] += held.size
                 assembler.hold(number, held)
-            i = 0
-            while i < len(self.steps):
-                after = _looked_up(self.steps[i:], self._inputs[i:], self.first + i, self._single_uses())
-                last = i + len(after)
-                assembler.step(self.first + last, self.steps[i], after, self._inputs[i], self.first + last + 1)
-                i = last + 1
+            with torch.device("cpu"):
+                for (step, after), sources, number in zip(self._parts, self._inputs, self._numbers, strict=True):
+                    assembler.step(step, after, sources, number)
         except UnsuitedError:
             return None
         return assembler, assembler.program()
 
-    def _single_uses(self) -> set[int]:
-        uses = [number for numbers in self._inputs for number in numbers] + self._wanted
-        return {number for number in uses if uses.count(number) == 1}
-
-    def _run(self, given: Sequence[Value], assembler: Assembler, program: kernels.Program) -> dict[int, Value]:
+    def _run(self, given: Sequence[Value], assembler: Assembler, program: kernels.Program) -> dict[int, Value] | None:
+        """Return the results; None if an image is out of its range, for the steps to say so."""
         images = [value.flatten(1) for value in given if isinstance(value, Tensor)]
         words = [value.words.flatten(1) for value in given if isinstance(value, Bits)]
         samples = len(given[0].words if isinstance(given[0], Bits) else given[0])
-        image, bits = _side_by_side(images, samples, torch.float32), _side_by_side(words, samples, torch.int64)
+        image, bits = _side_by_side(images, samples, np.float32), _side_by_side(words, samples, np.uint64)
         sizes = assembler.results["floats"], assembler.results["bits"]
-        floats, out_words, is_outside = kernels.run_program(
-            program, image.numpy(), bits.numpy().view(np.uint64), *sizes
-        )
+        floats, out_words, is_outside = kernels.run_program(program, image, bits, *sizes)
         if is_outside:
-            self._refuse_ranges(images)
+            return None
         results: dict[int, Value] = {}
         for number, held in assembler.outputs.items():
             source = floats if held.kind == "floats" else out_words.view(np.int64)
-            own = torch.from_numpy(source[:, held.at : held.at + held.size])
+            # As a new tensor lies: torch's rounding depends on it.
+            own = torch.from_numpy(np.ascontiguousarray(source[:, held.at : held.at + held.size]))
             if held.kind == "floats":
-                results[number] = own.reshape(samples, *held.shape)
+                results[number] = own.view(samples, *held.shape)
             else:
                 axis = -3 if len(held.shape) == 3 else -1
                 sides = held.sides if axis == -3 else ()
-                results[number] = Bits(own.reshape(samples, *sides, held.words), held.channels, held.levels, axis)
+                results[number] = Bits(own.view(samples, *sides, held.words), held.channels, held.levels, axis)
         return results
 
-    def _refuse_ranges(self, images: Sequence[Tensor]) -> None:
-        for step in self.steps:
-            if isinstance(step, Quantize):
-                (image,) = images
-                check_range(image, step.quantize.low, step.quantize.high, step.quantize.text)
+
+def _is_taken_in(value: Value) -> bool:
+    """Whether programs take a value: samples or images, in float32 or bits, on the CPU, that can be read."""
+    x = value.words if isinstance(value, Bits) else value
+    if x.ndim not in (2, 4) or (isinstance(value, Bits) and value.axis != (-3 if x.ndim == 4 else -1)):
+        return False
+    if x.dtype not in (torch.float32, torch.int64) or not is_plain(x) or torch.is_autocast_enabled("cpu"):
+        return False
+    return _dispatch.choose("auto", x.device, torch.float32) == "numba"
 
 
-def _side_by_side(parts: Sequence[Tensor], samples: int, dtype: torch.dtype) -> Tensor:
+def _side_by_side(parts: Sequence[Tensor], samples: int, dtype: type) -> np.ndarray:
     if not parts:
-        return torch.empty(samples, 0, dtype=dtype)
-    return parts[0].contiguous() if len(parts) == 1 else torch.cat([*parts], 1)
+        return np.empty((samples, 0), dtype)
+    return (parts[0].contiguous() if len(parts) == 1 else torch.cat([*parts], 1)).numpy().view(dtype)
 
 
 def _seconds(compute: Callable[[], Any]) -> float:
-    """Return the time of the quickest of some calls, after one that compiles."""
+    """Return the time of the quickest of some calls, of one if it is long, after one that compiles."""
     compute()
-    times = []
-    for _ in range(_TRIALS):
+    times: list[float] = []
+    while len(times) < _TRIALS and sum(times) < _LONG:
         start = time.perf_counter()
         compute()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _looked_up(
-    steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], first: int, single: set[int]
-) -> list[nn.Module]:
-    """Return the modules after a binary product, up to the end of its run, that a table of its sums replaces."""
+def _looked_up(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], first: int, single: set[int]) -> int:
+    """Return how many modules after a binary product of bits a table of its sums replaces."""
     product = steps[0]
     is_small = isinstance(product, BinaryProduct) and (2 * reach_of(product) + 1) * product.shape[0] <= _LONGEST_TABLE
     if not is_small or product.thresholds is not None:
-        return []
-    after = []
-    for i, step in enumerate(steps[1:], 1):
-        if not isinstance(step, _PER_CHANNEL) or [*inputs[i]] != [first + i] or first + i not in single:
+        return 0
+    count = 0
+    for step, numbers in zip(steps[1:], inputs[1:], strict=True):
+        number = first + count + 1  # of the result before
+        if not isinstance(step, _PER_CHANNEL) or [*numbers] != [number] or number not in single:
             break
-        after.append(step)
-    return after
+        count += 1
+    return count
 
 
 def programs(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output: int) -> dict[int, Program]:
@@ -187,15 +202,20 @@ def programs(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output
     kinds = ["floats"]  # of each value
     for step, own in zip(steps, inputs, strict=True):
         kinds.append(_kind(step, [kinds[number] for number in own]))
-    by_first, i = {}, 0
+    by_first: dict[int, Program] = {}
+    i = 0
     while i < len(steps):
-        end = i
+        end, parts, taken = i, list[Part](), list[Sequence[int]]()
         while end < len(steps) and _is_taken(steps[end], [kinds[number] for number in inputs[end]], steps[end + 1 :]):
-            end += 1 + len(_looked_up(steps[end:], inputs[end:], end, single))
-        if any(isinstance(step, _Product) for step in steps[i:end]) and end > i + 1:
+            of_levels = kinds[inputs[end][0]] == "levels"
+            count = 0 if of_levels else _looked_up(steps[end:], inputs[end:], end, single)
+            parts.append((steps[end], steps[end + 1 : end + 1 + count]))
+            taken.append(inputs[end])
+            end += 1 + count
+        if any(isinstance(step, _Product) for step, _ in parts) and len(parts) > 1:
             later = {number for own in inputs[end:] for number in own} | {output}
             wanted = sorted(later & {*range(i + 1, end + 1)})
-            by_first[i] = Program(i, steps[i:end], inputs[i:end], wanted)
+            by_first[i] = Program(i, parts, taken, wanted)
         i = max(end, i + 1)
     return by_first
 

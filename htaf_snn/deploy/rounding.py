@@ -21,10 +21,10 @@ def round_weights(
 ) -> dict[str, int]:
     """Round the weights of layers on bits or spikes in place, each to the fewest bits with which the score holds.
 
-    Files of the packed network then have 8 or 16 bits per weight instead of 32, and so has its C. The layers are tried
-    one after another, each with the earlier ones rounded. Measure on validation data: the choice favours the data that
-    it is made with. Of a layer on spikes the bias is rounded too, to 24 bits of the sum of all magnitudes, so that all
-    its sums are exact in float32.
+    Files of the packed network then have 8 or 16 bits per weight instead of 32, and so does the C code. The layers are
+    tried one after another, each with the earlier ones rounded. Measure on validation data: the choice favours the data
+    that it is made with. Of a layer on spikes the bias is rounded too, to 24 bits of the sum of all magnitudes, so that
+    all its sums are exact in float32.
 
     Args:
         model: a network in eval mode with `nn.HeavisideLinear` or `nn.HeavisideConv2d`; or a spiking one that `pack`
@@ -57,10 +57,10 @@ def round_weights(
     check_number("tolerance", tolerance)
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance: expected a finite number >= 0, got {tolerance!r}")
-    on_spikes = layers_on_spikes(model)
+    on_spikes = {id(model.get_submodule(name)) for name in layers_on_spikes(model)}
     layers = {
         name: own for name, own in model.named_modules()
-        if isinstance(own, _HEAVISIDE) or (name in on_spikes and isinstance(own, (nn.Linear, nn.Conv2d)))
+        if isinstance(own, _HEAVISIDE) or (id(own) in on_spikes and isinstance(own, (nn.Linear, nn.Conv2d)))
     }  # fmt: skip
     if not layers:
         raise ValueError("model: expected one with Heaviside layers or layers on spikes, got none")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from .. import nn as hnn
+from .._checks import is_plain
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
 from ..functional.sequences import run
@@ -220,7 +221,7 @@ class Neurons(Step):
 
     def _words(self, x: Tensor) -> Tensor | None:
         """Return the spikes of features as words, by a kernel of their own; None where there is none."""
-        if x.ndim != 3 or not x.numel() or _dispatch.choose("auto", x.device, x.dtype) != "numba":
+        if x.ndim != 3 or not x.numel() or not is_plain(x) or _dispatch.choose("auto", x.device, x.dtype) != "numba":
             return None
         neuron = NEURONS[self.kind]
         rest = [getattr(self, own) if isinstance(own, str) else torch.tensor(own) for own in neuron.states.values()]
@@ -306,6 +307,7 @@ class MaxPool(Step):
         super().__init__()
         self.window, self.stride = pair(window), pair(stride)
         self.padding, self.dilation, self.ceil_mode = pair(padding), pair(dilation), ceil_mode
+        check_window(Geometry(self.window, self.stride, self.padding, self.dilation, 1))
 
     def options(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in ("window", "stride", "padding", "dilation", "ceil_mode")}
@@ -355,6 +357,16 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def check_window(where: Geometry) -> None:
+    """Raise ValueError unless a window, and how it moves, are possible."""
+    least = {"window": 1, "stride": 1, "padding": 0, "dilation": 1}
+    for name, smallest in least.items():
+        if min(getattr(where, name)) < smallest:
+            raise ValueError(f"{name}: expected integers >= {smallest}, got {getattr(where, name)}")
+    if where.groups < 1:
+        raise ValueError(f"groups: expected an integer >= 1, got {where.groups}")
+
+
 def geometry(window: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Geometry:
     """Return a `Geometry` from values as a module or JSON has them."""
     return Geometry(pair(window), pair(stride), pair(padding), pair(dilation), groups)
@@ -395,6 +407,10 @@ class _Product(Step):
         self.shape, self.levels, self.out_levels = tuple(weight.shape), pair(levels), pair(out_levels or levels)
         self.batched, self.where = batched, where
         self.groups, self.axis = (1, -1) if where is None else (where.groups, -3)
+        if where is not None:
+            check_window(where)
+            if where.window != self.shape[2:] or len(weight) % where.groups:
+                raise ValueError(f"where: expected the window and groups of a weight {self.shape}, got {where}")
         for name, value in {"thresholds": thresholds, "factor": factor, "bias": bias}.items():
             if value is not None and value.shape != weight.shape[:1]:
                 raise ValueError(f"{name}: expected one number per output, {len(weight)}, got {tuple(value.shape)}")
@@ -517,8 +533,9 @@ class HeavisideProduct(_Product):
         words = value.words if self.where is None or value.words.ndim == 4 else value.words[None]
         if self.thresholds is None and self.factor is not None and self.levels == (0, 1) and self.groups == 1:
             words = words if self.where is None else windows(words, *self.where[:4])
-            zero = torch.zeros_like(self.factor)
-            x = heaviside_values(words, self.rows_0, self.factor, zero if self.bias is None else self.bias)
+            # To add -0.0 changes nothing, not even -0.0.
+            bias = torch.full_like(self.factor, -0.0) if self.bias is None else self.bias
+            x = heaviside_values(words, self.rows_0, self.factor, bias)
             return _moved(x if x.ndim == value.words.ndim else x[0], self.axis)
         if self.where is None:
             sums = heaviside_sums(words, self.rows_0)

@@ -290,7 +290,7 @@ def adds_exactly(weight: Tensor, bias: Tensor | None) -> bool:
     values = values if bias is None else torch.cat([values, bias.detach()[:, None]], 1)
     # Twice as fine as `exact_grid`, which leaves room for rounding; in float64, as it may be too small for float32.
     parts = values.double() / (exact_grid(values).double()[:, None] / 2)
-    return bool((parts == torch.round(parts)).all())
+    return bool((parts == torch.round(parts)).all() and (parts.abs().sum(1) <= 2**24).all())
 
 
 class _ExactSums:

@@ -27,7 +27,7 @@ QUANTIZE, LOAD, LOAD_BITS, STORE, STORE_BITS, PRODUCT, POOL, ADD, TO_FLOATS, PRE
 """Kinds of operations."""
 SIGNS, INTEGERS, LEVELS, PLANES = range(4)
 """Kinds of products: weights of -1 and +1 for bits, integer weights for bits, weights of -1 and +1 for levels one by
-one, without dilation of columns, and for eight planes of levels, which take long to make and are then faster."""
+one, without dilation of columns, and for eight planes of levels, slower to prepare and faster to multiply."""
 TO_BITS, SCALED, LOOKED_UP = range(3)
 """What a product's sums become: bits by thresholds, floats by a factor and a bias, or floats from a table."""
 

@@ -62,7 +62,7 @@ def _intrinsic(result: Any, names: str, build: Callable[[_Builder], ir.Value | N
 
 
 class _Sums:
-    """So many sums of whole numbers side by side, a multiple of 8, in registers."""
+    """A given number of integer sums, a multiple of 8, side by side in registers."""
 
     def __init__(self, b: _Builder, kind: ir.Type, outputs: int):
         self.b, self.vector = b, ir.VectorType(kind, _LANES)
