@@ -47,9 +47,9 @@ def pack(model: nn.Module) -> PackedNetwork:
 
     In a spiking network, the spikes of `nn.Leaky` and other neurons of `htaf_snn.nn` that are not recurrent are bits,
     of all time steps at once, for linear layers and convolutions after them, whose weights and biases `round_weights`
-    has rounded to multiples of a power of two. Their sums are then exact in both networks, so that all spikes are equal, too.
-    Without it these layers stay in floating point, as do the first one, on frames, the neurons' potentials and the
-    readout.
+    has rounded to multiples of a power of two. Their sums are then exact in both networks, so that all spikes are
+    equal, too. Without it these layers stay in floating point, as do the first one, on frames, the neurons' potentials
+    and the readout.
 
     Args:
         model: a network in eval mode, on the CPU, in float32, that `torch.fx` can trace; of modules, functions such as
