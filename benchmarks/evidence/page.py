@@ -224,19 +224,20 @@ def _concept_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-_CONVOLUTIONAL = ("network", "accuracy", "std", "points to the twin", "95 %", "gap", "epochs", "lr", "seconds per run")
+_CONVOLUTIONAL = ("network", "accuracy", "std", "points to the twin", "95 %", "gap", "epochs", "lr")
 _PACKED = ("network", "accuracy", "packed", "bytes in float32", "bytes packed", "rounded", "accuracy", "bytes packed")
 
 
 def convolutional_lines(part: dict) -> list[str]:
     """Return the text of a data set of convolutional networks."""
     data, rows = part["data"], part["models"]
+    hours = sum(sum(row["seconds"]) for row in rows) / 3600
     about = (
         f"{data['train']} training, {data['val']} validation and {data['test']} test images, batches of "
         f"{part['settings']['batch_size']}, a cosine schedule; otherwise the command's defaults. Every network has one "
         "learning rate, which is not tuned, and few epochs: all are far from converged. Means and standard deviations "
         f"of {rows[0]['n']} seeds. Differences to the floating-point twin are paired by seed, with intervals by "
-        "Student's t, which are wide for so few seeds."
+        f"Student's t, which are wide for so few seeds. {hours:.1f} hours of one core."
     )
     title = (
         f"The networks of seed {part['packed'][0]['seed']} packed, and with the weights of Heaviside layers in the "
@@ -259,7 +260,6 @@ def _convolutional_cells(row: dict[str, Any]) -> list[str]:
         f"{sum(gaps) / len(gaps):.4f}",
         str(row["epochs"]),
         f"{row['lr']:g}",
-        f"{sum(row['seconds']) / len(row['seconds']):.0f}",
     ]
 
 
