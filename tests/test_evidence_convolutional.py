@@ -13,10 +13,13 @@ sys.path.append(str(Path(__file__).parents[1]))  # at the end, so that the insta
 
 from benchmarks.evidence import claims, page, running
 
+NAMES = ("convolutional-fashion-mnist", "convolutional-cifar10")
 
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("quick", [False, True])
-def test_settings_are_valid_and_twins_differ_in_the_model_alone(quick):
-    claim = claims.named("convolutional")
+def test_settings_are_valid_and_twins_differ_in_the_model_alone(name, quick):
+    claim = claims.named(name)
     for recipe in (claim.quick if quick else claim.recipes).values():
         for model, twin in claim.twins.items():
             runs = [training.Run(**{**claim.arms[name], **recipe, "model": name}) for name in (model, twin)]
@@ -25,13 +28,13 @@ def test_settings_are_valid_and_twins_differ_in_the_model_alone(quick):
 
 
 def test_the_claim_about_convolutional_networks(tmp_path):
-    claim = claims.named("convolutional")
+    claim = claims.named(NAMES[0])
     arms = {arm: settings | ({"hidden": (4, 6)} if "hidden" in settings else {"width": 2})
             for arm, settings in claim.arms.items()}  # fmt: skip
     quick = {"digits": claim.quick["digits"] | {"train_fraction": 0.3}}
     path = running.run(replace(claim, arms=arms, quick=quick), quick=True, data=None, out=tmp_path, workers=1)
     result = json.loads(path.read_text())
-    assert result["command"] == "python -m benchmarks.evidence run convolutional --quick"
+    assert result["command"] == "python -m benchmarks.evidence run convolutional-fashion-mnist --quick"
     part = result["parts"]["digits"]
     assert [(row["arm"], len(row["accuracies"])) for row in part["models"]] == [(arm, 3) for arm in claim.arms]
     rows = {row["arm"]: row for row in part["models"]}

@@ -66,6 +66,10 @@ CONCEPTS: dict[str, dict] = {
 IMAGES = {"batch_size": 64, "lr": 2e-3, "schedule": "cosine"}
 CONVOLUTIONS = IMAGES | {"hidden": (32, 64, 128), "epochs": 6}
 RESIDUAL = IMAGES | {"epochs": 4}
+FEWER_IMAGES = {
+    "fashion-mnist": {"val_fraction": 0.02, "train_fraction": 0.17},
+    "cifar10": {"train_fraction": 0.5},
+}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
@@ -194,17 +198,17 @@ CLAIMS: list[AnyClaim] = [
         )
         for dataset, epochs in (("fashion-mnist", 5), ("cifar10", 10))
     ),
-    ConvolutionalClaim(
-        "convolutional",
-        "Convolutional networks with binary activations: how far behind their floating-point twins after a short "
-        "training?",
-        {
-            "fashion-mnist": {"dataset": "fashion-mnist", "val_fraction": 0.02, "train_fraction": 0.17},
-            "cifar10": {"dataset": "cifar10", "train_fraction": 0.5},
-        },
-        {"binary-resnet20": RESIDUAL, "relu-resnet20": RESIDUAL, "dhn-cnn": CONVOLUTIONS, "relu-cnn": CONVOLUTIONS},
-        {"binary-resnet20": "relu-resnet20", "dhn-cnn": "relu-cnn"},
-        quick={"digits": {"dataset": "digits", "epochs": 1}},
+    *(
+        ConvolutionalClaim(
+            f"convolutional-{dataset}",
+            f"Convolutional networks with binary activations, {dataset}: how far behind their floating-point twins "
+            "after a short training?",
+            {dataset: {"dataset": dataset, **images}},
+            {"binary-resnet20": RESIDUAL, "relu-resnet20": RESIDUAL, "dhn-cnn": CONVOLUTIONS, "relu-cnn": CONVOLUTIONS},
+            {"binary-resnet20": "relu-resnet20", "dhn-cnn": "relu-cnn"},
+            quick={"digits": {"dataset": "digits", "epochs": 1}},
+        )
+        for dataset, images in FEWER_IMAGES.items()
     ),
 ]  # fmt: skip
 
