@@ -250,13 +250,13 @@ def convolutional_lines(part: dict) -> list[str]:
 
 def _convolutional_cells(row: dict[str, Any]) -> list[str]:
     compared, gaps = row["comparison"], row["hardening_gaps"]
-    interval = f"{100 * compared['low']:+.1f} to {100 * compared['high']:+.1f}" if compared.get("low") else ""
+    ends = [compared.get(end) for end in ("low", "high")]
     return [
         row["arm"],
         f"{row['mean']:.3f}",
         f"{row['std']:.3f}",
         f"{100 * compared['difference']:+.1f}" if compared else "",
-        interval,
+        "" if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends),
         f"{sum(gaps) / len(gaps):.4f}",
         str(row["epochs"]),
         f"{row['lr']:g}",
