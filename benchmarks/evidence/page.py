@@ -232,9 +232,11 @@ def convolutional_lines(part: dict) -> list[str]:
     """Return the text of a data set of convolutional networks."""
     data, rows = part["data"], part["models"]
     hours = sum(sum(row["seconds"]) for row in rows) / 3600
+    channels = next(arm["hidden"] for arm in part["settings"]["arms"].values() if "hidden" in arm)
     about = (
         f"{data['train']} training, {data['val']} validation and {data['test']} test images, batches of "
-        f"{part['settings']['batch_size']}, a cosine schedule; otherwise the command's defaults. Every network has one "
+        f"{part['settings']['batch_size']}, a cosine schedule, channels "
+        f"{', '.join(map(str, channels))} without shortcuts; otherwise the command's defaults. Every network has one "
         "learning rate, which is not tuned, and few epochs: all are far from converged. Means and standard deviations "
         f"of {rows[0]['n']} seeds. Differences to the floating-point twin are paired by seed, with intervals by "
         f"Student's t, which are wide for so few seeds. {hours:.1f} hours of one core."
