@@ -147,6 +147,7 @@ def test_quantized_inputs():
         (lambda: hnn.BinaryConv2d(4, 2, 3, padding="same"), ValueError, "^padding: expected an integer or two"),
         (lambda: hnn.HeavisideConv2d(4, 2, 3, padding=1, padding_mode="reflect"), ValueError, "^padding, padding_mode"),
         (lambda: models.BinaryResNet(9), ValueError, "^depth: expected 8, 14, 20"),
+        (lambda: models.ReLUResNet(9), ValueError, "^depth: expected 8, 14, 20"),
         (lambda: models.binarize(nn.Sequential(), skip=["stem"]), ValueError, "^skip: expected names of modules"),
         (lambda: models.BinaryMLP(4, [2], 2, surrogate="hat"), ValueError, "unknown surrogate"),
         (lambda: models.BinaryMLP(4, 64, 2), ValueError, "^hidden: expected one or more positive integers, got 64"),

@@ -109,6 +109,8 @@ def test_the_command_takes_the_offline_images(tmp_path):
             "weight-surrogate: 'ede' has no effect on the model dhn, only on bnn",
         ),
         ({"model": "relu", "surrogate": "atan"}, "surrogate: 'atan' has no effect on the model relu"),
+        ({"model": "relu-resnet20", "hidden": (8,)}, "hidden: (8,) has no effect on the model relu-resnet20"),
+        ({"model": "relu-cnn", "anneal": "hardness"}, "anneal: 'hardness' has no effect on the model relu-cnn"),
         ({"alpha_end": 9}, "alpha-end: 9.0 has no effect with anneal='none', only with alpha"),
         (
             {"anneal": "hardness", "alpha_end": 9},
@@ -223,6 +225,40 @@ def test_the_hard_network_has_statistics_of_its_own():
     mean = torch.cat([x for x, _ in data]).gt(0).float().mean(0)
     torch.testing.assert_close(model[1].running_mean, mean)
     assert activation.surrogate.hardness == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "twin", "settings"),
+    [
+        ("dhn", "relu", {"hidden": (5, 5)}),
+        ("dhn-cnn", "relu-cnn", {"hidden": (4, 6, 6)}),
+        ("binary-resnet20", "relu-resnet20", {"width": 2}),
+    ],
+)
+def test_a_twin_has_the_same_layers_and_learns_by_command(model, twin, settings, tmp_path):
+    nets = [training.make_model(Run(model=name, **settings), (1, 8, 8), 10) for name in (model, twin)]
+    kinds = (nn.Linear, nn.Conv2d, hnn.BinaryConv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+    shapes = [[m.weight.shape for m in net.modules() if isinstance(m, kinds)] for net in nets]
+    assert shapes[0] == shapes[1]
+    x, outputs = torch.rand(2, 1, 8, 8), [[], []]
+    for net, own in zip(nets, outputs, strict=True):
+        for module in net.modules():
+            if isinstance(module, kinds):
+                module.register_forward_hook(lambda module, args, out, own=own: own.append(out.shape))
+        net(x)
+    assert outputs[0] == outputs[1] and outputs[0][-1] == (2, 10)
+    small = {"epochs": 1, "batch_size": 256, "train_fraction": 0.3, **settings}
+    for name in (model, twin):
+        result = run("train", *options(small | {"model": name}), "--json", "--out", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["epochs"] == 1
+        assert training.read_config(tmp_path / name).dataset == "digits"
+        assert hardening.is_hard(training.load(tmp_path / name))
+
+
+def test_a_study_refuses_convolutional_networks_of_images():
+    result = run("compare", "--model", "dhn-cnn")
+    assert result.exit_code and '"dhn-cnn" for --model' in result.stderr
 
 
 def test_layers_and_activations_are_listed():

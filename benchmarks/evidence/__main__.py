@@ -28,7 +28,7 @@ def main() -> None:
     if arguments.action == "list":
         for claim in CLAIMS:
             measured = "measured" if (RESULTS / f"{claim.name}.json").is_file() else "not measured"
-            print(f"{claim.name:<24}{measured:<14}{claim.question}")
+            print(f"{claim.name:<29}{measured:<14}{claim.question}")
     elif arguments.action == "page":
         print(*write(), sep="\n")
     else:

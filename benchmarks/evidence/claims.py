@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .concept_runs import ConceptClaim
+from .convolutional import ConvolutionalClaim
 
 Settings = dict[str, Any]
 
@@ -28,6 +29,8 @@ class Claim:
     quick: Settings = field(default_factory=dict)
     suggests: bool = False
 
+
+AnyClaim = Claim | ConceptClaim | ConvolutionalClaim
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 SUBSET = {"dataset": "fashion-mnist", "train_fraction": 0.37, "epochs": 6}
@@ -59,10 +62,18 @@ CONCEPTS: dict[str, dict] = {
     "clipped_ste": {"surrogate": "clipped_ste"},
     "relaxed_bernoulli": {"surrogate": "relaxed_bernoulli"},
 }
+# Short trainings at one learning rate that has not been tuned.
+IMAGES = {"batch_size": 64, "lr": 2e-3, "schedule": "cosine"}
+CONVOLUTIONS = IMAGES | {"hidden": (32, 64, 128), "epochs": 6}
+RESIDUAL = IMAGES | {"epochs": 4}
+FEWER_IMAGES = {
+    "fashion-mnist": {"val_fraction": 0.02, "train_fraction": 0.17},
+    "cifar10": {"train_fraction": 0.5},
+}
 WIDTHS = {"surrogates": ("htaf",), "slopes": tuple(2 ** (power / 2) for power in range(-6, 3)), "lrs": (1e-3,)}
 WIDTHS |= {"select": "none", "seeds": 5}
 
-CLAIMS: list[Claim | ConceptClaim] = [
+CLAIMS: list[AnyClaim] = [
     Claim(
         "dhn-paths",
         "Deep Heaviside networks: from smooth to hard, or spikes from the start? What carries a gradient through 32 "
@@ -187,10 +198,22 @@ CLAIMS: list[Claim | ConceptClaim] = [
         )
         for dataset, epochs in (("fashion-mnist", 5), ("cifar10", 10))
     ),
+    *(
+        ConvolutionalClaim(
+            f"convolutional-{dataset}",
+            f"Convolutional networks with binary activations, {dataset}: how far behind their floating-point twins "
+            "after a short training?",
+            {dataset: {"dataset": dataset, **images}},
+            {"binary-resnet20": RESIDUAL, "relu-resnet20": RESIDUAL, "dhn-cnn": CONVOLUTIONS, "relu-cnn": CONVOLUTIONS},
+            {"binary-resnet20": "relu-resnet20", "dhn-cnn": "relu-cnn"},
+            quick={"digits": {"dataset": "digits", "epochs": 1}},
+        )
+        for dataset, images in FEWER_IMAGES.items()
+    ),
 ]  # fmt: skip
 
 
-def named(name: str) -> Claim | ConceptClaim:
+def named(name: str) -> AnyClaim:
     """Return the claim of that name.
 
     Raises:

@@ -48,7 +48,7 @@ class Job(NamedTuple):
     """One run: its arm, settings and folder."""
 
     arm: str
-    config: concepts.ConceptRun
+    config: concepts.ConceptRun | training.Run
     out: Path
 
 
@@ -60,7 +60,11 @@ def trained(job: Job) -> dict:
             raise ValueError(f"{job.out}: expected a run of {job.config}; remove it, or choose another --out")
         result = json.loads((job.out / "result.json").read_text())
     else:
-        result = concepts.train(job.config, job.out, resume=(job.out / "config.json").is_file(), progress=False)
+        resume = (job.out / "config.json").is_file()
+        if isinstance(job.config, training.Run):
+            result = training.train(job.config, job.out, resume=resume, progress=False)
+        else:
+            result = concepts.train(job.config, job.out, resume=resume, progress=False)
     last = json.loads((job.out / training.loop.METRICS).read_text().splitlines()[-1])
     return {**result, "val_accuracy": last["val_accuracy"]}
 

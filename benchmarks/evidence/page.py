@@ -166,13 +166,19 @@ def _section(result: dict) -> str:
     ]
     for name, part in result["parts"].items():
         lines += ["", f"### {name}", ""]
-        lines += concept_lines(part) if "heads" in part else _study_lines(part, file_of(result, name))
+        lines += _part_lines(part, file_of(result, name))
     lines += [
         f"Commit {result['commit']}, {machine['processor']}, {machine['cores']} cores, torch {versions['torch']}, "
         f"snnTorch {versions.get('snntorch', 'none')}.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _part_lines(part: dict, file: str) -> list[str]:
+    if "packed" in part:
+        return convolutional_lines(part)
+    return concept_lines(part) if "heads" in part else _study_lines(part, file)
 
 
 def _study_lines(part: dict, file: str) -> list[str]:
@@ -216,6 +222,57 @@ def _concept_cells(row: dict[str, Any]) -> list[str]:
         "" if row["leakage"] is None else f"{row['leakage']:.4f}",
         f"{row['stability']:.2f} ({row['stability_by_chance']:.2f})",
     ]
+
+
+_CONVOLUTIONAL = ("network", "accuracy", "std", "points to the twin", "95 %", "gap", "epochs", "lr")
+_PACKED = ("network", "accuracy", "packed", "bytes in float32", "bytes packed", "rounded", "accuracy", "bytes packed")
+
+
+def convolutional_lines(part: dict) -> list[str]:
+    """Return the text of a data set of convolutional networks."""
+    data, rows = part["data"], part["models"]
+    hours = sum(sum(row["seconds"]) for row in rows) / 3600
+    channels = next(arm["hidden"] for arm in part["settings"]["arms"].values() if "hidden" in arm)
+    about = (
+        f"{data['train']} training, {data['val']} validation and {data['test']} test images, batches of "
+        f"{part['settings']['batch_size']}, a cosine schedule, channels "
+        f"{', '.join(map(str, channels))} without shortcuts; otherwise the command's defaults. Every network has one "
+        "learning rate, which is not tuned, and few epochs: all are far from converged. Means and standard deviations "
+        f"of {rows[0]['n']} seeds. Differences to the floating-point twin are paired by seed, with intervals by "
+        f"Student's t, which are wide for so few seeds. {hours:.1f} hours of one core."
+    )
+    title = (
+        f"The networks of seed {part['packed'][0]['seed']} packed, and with the weights of Heaviside layers in the "
+        "fewest bits, by layer, that keep the validation accuracy:"
+    )
+    rows_of_all = [_convolutional_cells(row) for row in rows]
+    tables = _markdown(_CONVOLUTIONAL, rows_of_all), _markdown(_PACKED, [_packed_cells(row) for row in part["packed"]])
+    return [textwrap.fill(about, 120), "", tables[0], textwrap.fill(title, 120), "", tables[1]]
+
+
+def _convolutional_cells(row: dict[str, Any]) -> list[str]:
+    compared, gaps = row["comparison"], row["hardening_gaps"]
+    ends = [compared.get(end) for end in ("low", "high")]
+    return [
+        row["arm"],
+        f"{row['mean']:.3f}",
+        f"{row['std']:.3f}",
+        f"{100 * compared['difference']:+.1f}" if compared else "",
+        "" if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends),
+        f"{sum(gaps) / len(gaps):.4f}",
+        str(row["epochs"]),
+        f"{row['lr']:g}",
+    ]
+
+
+def _packed_cells(row: dict[str, Any]) -> list[str]:
+    rounded = row.get("rounded")
+    cells = [row["arm"], f"{row['test_accuracy']:.4f}", f"{row['packed_accuracy']:.4f}"]
+    cells += [str(row["float_bytes"]), str(row["packed_bytes"])]
+    if rounded is None:
+        return [*cells, "", "", ""]
+    bits = ", ".join(map(str, rounded["bits"].values()))
+    return [*cells, f"{bits} bits", f"{rounded['packed_accuracy']:.4f}", str(rounded["packed_bytes"])]
 
 
 def _setting(part: dict) -> str:

@@ -16,8 +16,9 @@ from htaf_snn.compare import Settings, Study, report, trial
 from htaf_snn.compare.selection import ARM, SETTING, TUNED
 from htaf_snn.compare.versions import versions
 
-from .claims import Claim
-from .concept_runs import ConceptClaim, run_part
+from . import concept_runs, convolutional
+from .claims import AnyClaim, Claim
+from .convolutional import ConvolutionalClaim
 
 RESULTS = Path(__file__).parents[1] / "results"
 OFFLINE = ("digits", "saccade-digits")
@@ -46,7 +47,7 @@ def suggested_slope(settings: Settings) -> float:
     return float(f"{surrogate.suggest(prepared.model, prepared.batch, settings.reference).stretch:.2g}")
 
 
-def _folder(claim: Claim | ConceptClaim, dataset: str, data: Path | None) -> str:
+def _folder(claim: AnyClaim, dataset: str, data: Path | None) -> str:
     root = data and data / dataset.replace("-", "_")
     if root is None or not root.is_dir():
         expected = f"the folder {dataset.replace('-', '_')} in --data DIR or HTAF_DATA"
@@ -54,18 +55,18 @@ def _folder(claim: Claim | ConceptClaim, dataset: str, data: Path | None) -> str
     return str(root.resolve())
 
 
-def command_of(claim: Claim | ConceptClaim, quick: bool) -> str:
+def command_of(claim: AnyClaim, quick: bool) -> str:
     """Return the command that repeats a claim."""
     return f"python -m benchmarks.evidence run {claim.name}{' --quick' if quick else ' --data DIR'}"
 
 
-def run(claim: Claim | ConceptClaim, *, quick: bool, data: Path | None, out: Path, workers: int) -> Path:
+def run(claim: AnyClaim, *, quick: bool, data: Path | None, out: Path, workers: int) -> Path:
     """Run what is missing of a claim's studies; return the file of the results.
 
     The results of the full studies are in `benchmarks/results/`, those of quick ones beside the studies.
     """
     folder = out / f"{claim.name}{'-quick' if quick else ''}"
-    run_parts = _concepts if isinstance(claim, ConceptClaim) else _studies
+    run_parts = _studies if isinstance(claim, Claim) else _recipes
     parts = run_parts(claim, quick, data, folder, workers)
     result = {"claim": claim.name, "question": claim.question, "command": command_of(claim, quick), **circumstances()}
     path = (out if quick else RESULTS) / f"{claim.name}{'-quick' if quick else ''}.json"
@@ -83,7 +84,8 @@ def _readable(result: dict) -> str:
     return text + "\n"
 
 
-def _concepts(claim: ConceptClaim, quick: bool, data: Path | None, folder: Path, workers: int) -> dict[str, dict]:
+def _recipes(claim: Any, quick: bool, data: Path | None, folder: Path, workers: int) -> dict[str, dict]:
+    run_part = convolutional.run_part if isinstance(claim, ConvolutionalClaim) else concept_runs.run_part
     recipes = claim.quick if quick else claim.recipes
     roots = {part: None if quick else _folder(claim, part, data) for part in recipes}
     return {part: run_part(claim, recipe, roots[part], folder / part, workers) for part, recipe in recipes.items()}

@@ -33,8 +33,12 @@ SHALLOW = ("mlp", "cnn")
 DEEP = ("plif-net", "spiking-vgg11", "sew-resnet18", "sew-resnet34", "spikformer")
 SPIKING = (*SHALLOW, *DEEP)
 # Networks of images with binary activations.
-BINARY = ("bnn", "binary-cnn", "binary-resnet20", "dhn")
-MODELS = (*SPIKING, *BINARY, "relu")
+BINARY = ("bnn", "binary-cnn", "binary-resnet20", "dhn", "dhn-cnn")
+# Their floating-point twins.
+TWINS = ("relu", "relu-cnn", "relu-resnet20")
+MODELS = (*SPIKING, *BINARY, *TWINS)
+# Networks whose hidden layers all have `norm` and can start with the identity.
+_PLAIN = ("mlp", "dhn", "relu", "dhn-cnn", "relu-cnn")
 # The neuron of each library. Norse's LIF integrates only a fifth of a current in its first two time steps, so its
 # threshold is lower than Norse's 1.
 NEURONS = {"fused": "leaky(beta=0.9)", "snntorch": "leaky(beta=0.9)", "norse": "lif(v_th=0.3)"}
@@ -92,13 +96,14 @@ class Network:
 
     Attributes:
         model: spiking, mlp, cnn or a network of the literature; of images, fully connected or convolutional: binary
-            (bnn, binary-cnn, binary-resnet20), deep Heaviside (dhn) or relu (the floating-point twin).
+            (bnn, binary-cnn, binary-resnet20), deep Heaviside (dhn, dhn-cnn) or the floating-point twins of these
+            (relu, relu-cnn, relu-resnet20).
         library: whose neurons a spiking network has: fused, this package's; snntorch, with the same results; or norse.
         neuron: a neuron of the library with its parameters; "leaky(beta=0.9)", for norse "lif(v_th=0.3)", and for
             plif-net "parametric_lif" with a time constant that is learned.
         surrogate: a specification such as "htaf(beta=8)" or snntorch.atan.
         weight_surrogate: surrogate of binary weights, or magnitude_aware.
-        hidden: neurons per hidden layer, or channels of the cnn and the binary-cnn; by default 256,256 and 32,64.
+        hidden: neurons per hidden layer, or channels of a network whose name ends in cnn; by default 256,256 and 32,64.
         width: channels of a network of the literature, or features of the spikformer; by default as in its paper.
         dropout: probability, of one mask per sequence, in plif-net and spiking-vgg11.
         norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
@@ -111,15 +116,15 @@ class Network:
     surrogate: Annotated[str, Only((*SPIKING, *BINARY))] = "htaf"
     weight_surrogate: Annotated[str, Only(("bnn", "binary-cnn", "binary-resnet20"))] = "clipped_ste"
     # `Run` replaces None by the model's default.
-    hidden: Annotated[Sizes, SIZES, Only((*SHALLOW, "bnn", "binary-cnn", "dhn", "relu"))] = None  # type: ignore[assignment]
+    hidden: Annotated[Sizes, SIZES, Only((*_PLAIN, "cnn", "bnn", "binary-cnn"))] = None  # type: ignore[assignment]
     width: Annotated[
         int | None,
         MAYBE_COUNT,
-        Only(("plif-net", "sew-resnet18", "sew-resnet34", "spikformer", "binary-resnet20")),
+        Only(("plif-net", "sew-resnet18", "sew-resnet34", "spikformer", "binary-resnet20", "relu-resnet20")),
     ] = None
     dropout: Annotated[float, within(0, 1, "[)"), Only(("plif-net", "spiking-vgg11"))] = 0.5
-    norm: Annotated[Norm, Only(("mlp", "dhn", "relu"))] = "auto"
-    identity: Annotated[float, within(0, 1e6), Only(("mlp", "dhn", "relu"))] = 0.0
+    norm: Annotated[Norm, Only(_PLAIN)] = "auto"
+    identity: Annotated[float, within(0, 1e6), Only(_PLAIN)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +265,7 @@ class Run(Recipe, Network, Recordings):
         """Return the defaults that depend on the model."""
         found: dict[str, Any] = {"dataset": OFFLINE.get(self.model)}
         if self.model in effects(Run).get("hidden", ()):
-            found["hidden"] = (32, 64) if self.model in ("cnn", "binary-cnn") else (256, 256)
+            found["hidden"] = (32, 64) if self.model.endswith("cnn") else (256, 256)
         if self.model in SPIKING:
             of_plif = self.model == "plif-net" and self.library == "fused"
             found["neuron"] = "parametric_lif(learn=('w',))" if of_plif else NEURONS.get(self.library)

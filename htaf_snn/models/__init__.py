@@ -1,7 +1,7 @@
 """Networks: spiking ones for the neurons of any library, binary and deep Heaviside ones, concept bottleneck models."""
 
 from .binarizing import binarize
-from .binary import BinaryCNN, BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, summary
+from .binary import BinaryCNN, BinaryMLP, BinaryResNet, DeepHeavisideNet, ReLUNet, ReLUResNet, summary
 from .deep import PLIFNet, SEWResNet, Spikformer, SpikingVGG11
 from .icbm import ICBM, ImageEncoder
 from .neurons import neuron
@@ -16,6 +16,7 @@ __all__ = [
     "ImageEncoder",
     "PLIFNet",
     "ReLUNet",
+    "ReLUResNet",
     "SEWResNet",
     "Spikformer",
     "SpikingCNN",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -42,6 +43,33 @@ def _normed(layer: Callable[..., nn.Module], norm: str, identity: float, *sizes:
         two_dimensional = isinstance(layers[0], nn.Conv2d)
         layers.append((nn.BatchNorm2d if two_dimensional else nn.BatchNorm1d)(sizes[1]))
     return layers
+
+
+def _hidden_layers(
+    in_shape: int | Sequence[int],
+    hidden: Sequence[int],
+    later: tuple[type[nn.Module], type[nn.Module]],
+    activation: Callable[[], nn.Module],
+    norm: str,
+    identity: float,
+) -> tuple[list[nn.Module], int]:
+    """Return the layers before the readout, and the number of their outputs.
+
+    `later` are the linear layer and the convolution after the first layer, which sees real values.
+    """
+    check_sizes(hidden)
+    check_start(norm, identity)
+    is_linear = isinstance(in_shape, int)
+    first, *size = (in_shape,) if isinstance(in_shape, int) else in_shape
+    layers: list[nn.Module] = []
+    for number, (a, b) in enumerate(pairwise([first, *hidden])):
+        stride = 2 if number and b > a else 1
+        size = [-(-side // stride) for side in size]
+        layer = later[not is_linear] if number else (nn.Linear if is_linear else nn.Conv2d)
+        sizes = (a, b) if is_linear else (a, b, 3, stride, 1)
+        layers += [*_normed(layer, norm, identity if number else 0.0, *sizes), activation()]
+    flat = nn.Flatten()
+    return [flat, *layers] if is_linear else [*layers, flat], hidden[-1] * math.prod(size)
 
 
 class BinaryMLP(_Layered):
@@ -172,52 +200,26 @@ class DeepHeavisideNet(_Layered):
         norm: str = "batch",
         identity: float = 0.0,
     ):
-        check_sizes(hidden)
-        check_start(norm, identity)
-        options = copies(surrogate), norm, identity
-        if isinstance(in_shape, int):
-            layers, features = self._linear(in_shape, hidden, *options), [in_shape, *hidden][-1]
-        else:
-            layers, features = self._convolutional(in_shape, hidden, *options)
+        new_surrogate = copies(surrogate)
+        layers, features = _hidden_layers(
+            in_shape,
+            hidden,
+            (hnn.HeavisideLinear, hnn.HeavisideConv2d),
+            lambda: hnn.BinaryActivation(new_surrogate(), (0, 1)),
+            norm,
+            identity,
+        )
         super().__init__(*layers, hnn.HeavisideLinear(features, n_classes))
-
-    @staticmethod
-    def _linear(in_features: int, hidden: Sequence[int], new_surrogate, norm: str, identity: float) -> list[nn.Module]:
-        layers: list[nn.Module] = [nn.Flatten()]
-        for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
-            layer = hnn.HeavisideLinear if number else nn.Linear  # the first sees real values
-            layers += [
-                *_normed(layer, norm, identity if number else 0.0, a, b),
-                hnn.BinaryActivation(new_surrogate(), (0, 1)),
-            ]
-        return layers
-
-    @staticmethod
-    def _convolutional(
-        in_shape: Sequence[int], channels: Sequence[int], new_surrogate, norm: str, identity: float
-    ) -> tuple[list[nn.Module], int]:
-        widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
-        layers: list[nn.Module] = []
-        for number, (a, b) in enumerate(pairwise(widths)):
-            layer = hnn.HeavisideConv2d if number else nn.Conv2d
-            stride = 2 if number and b > a else 1
-            height, width = -(-height // stride), -(-width // stride)
-            layers += [
-                *_normed(layer, norm, identity if number else 0.0, a, b, 3, stride, 1),
-                hnn.BinaryActivation(new_surrogate(), (0, 1)),
-            ]
-        return [*layers, nn.Flatten()], widths[-1] * height * width
 
 
 class ReLUNet(_Layered):
     """The floating-point twin of `BinaryMLP` and `DeepHeavisideNet`: the same layers with ReLU.
 
     Args:
-        in_features, hidden, n_classes: as in `BinaryMLP`.
-        norm, identity: as in `DeepHeavisideNet`.
+        in_shape, hidden, n_classes, norm, identity: as in `DeepHeavisideNet`.
 
     Shape:
-        Images (B, *features) to class scores (B, n_classes).
+        Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
 
     Raises:
         ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative.
@@ -229,24 +231,26 @@ class ReLUNet(_Layered):
     """
 
     def __init__(
-        self, in_features: int, hidden: Sequence[int], n_classes: int, *, norm: str = "batch", identity: float = 0.0
+        self,
+        in_shape: int | Sequence[int],
+        hidden: Sequence[int],
+        n_classes: int,
+        *,
+        norm: str = "batch",
+        identity: float = 0.0,
     ):
-        check_sizes(hidden)
-        check_start(norm, identity)
-        layers: list[nn.Module] = [nn.Flatten()]
-        for number, (a, b) in enumerate(pairwise([in_features, *hidden])):
-            layers += [*_normed(nn.Linear, norm, identity if number else 0.0, a, b), nn.ReLU()]
-        super().__init__(*layers, nn.Linear([in_features, *hidden][-1], n_classes))
+        layers, features = _hidden_layers(in_shape, hidden, (nn.Linear, nn.Conv2d), nn.ReLU, norm, identity)
+        super().__init__(*layers, nn.Linear(features, n_classes))
 
 
-class _BiRealBlock(nn.Module):
-    """A binary 3x3 convolution with a real shortcut around it, as in Bi-Real Net, and ReActNet's shifts."""
+class _Block(nn.Module):
+    """A 3x3 convolution with a real shortcut around it, as in Bi-Real Net, between two nonlinearities."""
 
-    def __init__(self, a: int, b: int, stride: int, surrogate: Surrogate, weight_surrogate: SurrogateLike):
+    def __init__(self, activation: nn.Module, conv: nn.Conv2d | hnn.BinaryConv2d, nonlinear: nn.Module):
         super().__init__()
-        self.activation = hnn.BinaryActivation(surrogate, channels=a)
-        self.conv = hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=copy.deepcopy(weight_surrogate))
-        self.norm, self.nonlinear = nn.BatchNorm2d(b), hnn.RPReLU(b)
+        (a, b), stride = (conv.in_channels, conv.out_channels), int(conv.stride[0])
+        self.activation, self.conv = activation, conv
+        self.norm, self.nonlinear = nn.BatchNorm2d(b), nonlinear
         self.shortcut: nn.Module = nn.Identity()
         if a != b or stride > 1:
             pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
@@ -256,7 +260,25 @@ class _BiRealBlock(nn.Module):
         return self.nonlinear(self.norm(self.conv(self.activation(x))) + self.shortcut(x))
 
 
-class BinaryResNet(Chain):
+class _ResNet(Chain):
+    """A stem, three stages of blocks, of `width`, twice and four times as many channels, and a readout."""
+
+    def __init__(
+        self, depth: int, in_channels: int, n_classes: int, width: int, block: Callable[[int, int, int], nn.Module]
+    ):
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
+        channels, layers = width, []
+        for stage in range(3):
+            for number in range((depth - 2) // 3):
+                layers.append(block(channels, width << stage, 2 if stage and not number else 1))
+                channels = width << stage
+        stem = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)]
+        super().__init__(*stem, *layers, *head)
+
+
+class BinaryResNet(_ResNet):
     """Residual network with binary 3x3 convolutions; stem, shortcuts between widths and readout are real.
 
     It has three stages, of `width`, twice and four times as many channels, a shortcut around every convolution (Liu et
@@ -291,18 +313,41 @@ class BinaryResNet(Chain):
         surrogate: SurrogateLike = "htaf",
         weight_surrogate: SurrogateLike = "clipped_ste",
     ):
-        if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
-        new_surrogate, channels = copies(surrogate), width
-        layers: list[nn.Module] = []
-        for stage in range(3):
-            for number in range((depth - 2) // 3):
-                wider, stride = width << stage, 2 if stage and not number else 1
-                layers.append(_BiRealBlock(channels, wider, stride, new_surrogate(), weight_surrogate))
-                channels = wider
-        stem = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)]
-        super().__init__(*stem, *layers, *head)
+        new_surrogate = copies(surrogate)
+
+        def block(a: int, b: int, stride: int) -> nn.Module:
+            activation = hnn.BinaryActivation(new_surrogate(), channels=a)
+            own = copy.deepcopy(weight_surrogate)
+            return _Block(
+                activation, hnn.BinaryConv2d(a, b, 3, stride, 1, scale="magnitude", surrogate=own), hnn.RPReLU(b)
+            )
+
+        super().__init__(depth, in_channels, n_classes, width, block)
+
+
+class ReLUResNet(_ResNet):
+    """The floating-point twin of `BinaryResNet`: the same blocks with real convolutions and ReLU.
+
+    Args:
+        depth, in_channels, n_classes, width: as in `BinaryResNet`.
+
+    Shape:
+        Images (B, in_channels, H, W) to class scores (B, n_classes).
+
+    Raises:
+        ValueError: if the depth is of another form.
+
+    Example:
+        >>> import torch
+        >>> ReLUResNet(8, in_channels=1, width=8)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, depth: int = 20, in_channels: int = 3, n_classes: int = 10, *, width: int = 16):
+        def block(a: int, b: int, stride: int) -> nn.Module:
+            return _Block(nn.Identity(), nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.ReLU())
+
+        super().__init__(depth, in_channels, n_classes, width, block)
 
 
 def summary(model: nn.Module) -> dict:

@@ -119,14 +119,17 @@ def make_model(
     surrogates: dict[str, Any] = {"surrogate": surrogate, "weight_surrogate": config.weight_surrogate}
     start: dict[str, Any] = {"norm": norm_of(config), "identity": config.identity}
     in_features = torch.Size(shape).numel()
-    if config.model == "relu":
-        return models.ReLUNet(in_features, config.hidden, n_classes, **start)
-    if config.model == "dhn":
-        return models.DeepHeavisideNet(in_features, config.hidden, n_classes, surrogate=surrogate, **start)
+    in_shape = shape if config.model.endswith("cnn") else in_features
+    if config.model in ("relu", "relu-cnn"):
+        return models.ReLUNet(in_shape, config.hidden, n_classes, **start)
+    if config.model in ("dhn", "dhn-cnn"):
+        return models.DeepHeavisideNet(in_shape, config.hidden, n_classes, surrogate=surrogate, **start)
     if config.model == "bnn":
         return models.BinaryMLP(in_features, config.hidden, n_classes, **surrogates)
     if config.model == "binary-cnn":
         return models.BinaryCNN(shape, config.hidden, n_classes, **surrogates)
+    if config.model == "relu-resnet20":
+        return models.ReLUResNet(20, shape[0], n_classes, width=config.width or 16)
     return models.BinaryResNet(20, shape[0], n_classes, **surrogates, width=config.width or 16)
 
 
