@@ -260,7 +260,10 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
     # Where the window begins, if all of it lies within the image.
     bottom, right = o.rows - (o.window_rows - 1) * o.spread_rows, o.columns - (o.window_columns - 1) * o.spread_columns
     for group in range(o.groups):
-        if is_levels:
+        if kind == PLANES and o.rows * o.columns == 1 and size == inputs:  # a linear layer's window is all there is
+            for n in range(inputs):
+                bytes_[n] = levels[o.source + group * size + n]
+        elif is_levels:
             _level_strip(o, levels, group, level_strip, strip_length)
         else:
             _strip(o, packed, group, strip, strip_words)
@@ -272,7 +275,8 @@ def _product(o, packed, levels, floats, words, integers, numbers, scratch):
                 at = (y * o.down * o.out_columns + x) * run_words
                 if kind == PLANES:
                     at = 0
-                    _gather_levels(o, level_strip, strip_length, y, x, bytes_)
+                    if o.rows * o.columns > 1 or size < inputs:
+                        _gather_levels(o, level_strip, strip_length, y, x, bytes_)
                     eights = bytes_.view(np.uint64)
                     for k in range(length):
                         for p in range(_PLANES):
