@@ -201,6 +201,8 @@ def test_what_is_not_a_step_is_refused_by_name(make, message):
 
 
 def test_frames_of_other_shapes_are_refused():
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    pytest.importorskip("qonnx", reason="qonnx is not installed")
     net = models.SpikingMLP(9, [8], 3, lif()).eval()
     net.frame_shape = (5, 1, 3, 3)
     packed = deploy.pack(net)

@@ -324,9 +324,8 @@ class Assembler:
             return {"result": kernels.TO_BITS, "thresholds": at}
         if after:
             reach = reach_of(step)
-            return {"result": kernels.LOOKED_UP, "thresholds": at, "reach": reach} | {
-                "numbers": self.numbers.add(_table(step, after, reach))
-            }
+            begin = self.numbers.add(_table(step, after, reach))
+            return {"result": kernels.LOOKED_UP, "thresholds": at, "reach": reach, "numbers": begin}
         factor = torch.ones(outputs) if step.factor is None else step.factor
         bias = torch.full((outputs,), -0.0) if step.bias is None else step.bias  # x + -0.0 is x, also if x is -0.0
         return {"result": kernels.SCALED, "thresholds": at, "numbers": self.numbers.add(factor, bias)}

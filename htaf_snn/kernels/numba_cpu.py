@@ -62,7 +62,6 @@ def _intrinsic(signature: Any, build: Callable[[ir.IRBuilder, ir.Value], ir.Valu
 # A float32 from the bits of an int32, and the other way round.
 as_float = _intrinsic(types.float32(types.int32), lambda builder, bits: builder.bitcast(bits, ir.FloatType()))
 as_bits = _intrinsic(types.int32(types.float32), lambda builder, number: builder.bitcast(number, ir.IntType(32)))
-popcount = _intrinsic(types.uint64(types.uint64), lambda builder, word: builder.ctpop(word))
 # The position of the lowest one in a word that is not zero.
 lowest_bit = _intrinsic(
     types.uint64(types.uint64), lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 1))

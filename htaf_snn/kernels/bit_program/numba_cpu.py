@@ -107,26 +107,13 @@ def _runs(o, strip, length, run_words, runs):
     size, columns, spread = o.channels // o.groups, o.window_columns, o.spread_columns
     # Neighbours in a row of the window are neighbours in the strip.
     run, pieces = (size * columns, 1) if spread == 1 else (size, columns)
-    if pieces > 1:
-        runs[:] = _ZERO
+    runs[:] = _ZERO
     for row in range(o.rows + 2 * o.up):
-        first = row * length
         for x in range(o.out_columns):
             out = (row * o.out_columns + x) * run_words
             for piece in range(pieces):
                 begin = (x * o.right + piece * spread) * size
-                for done in range(0, run, _WORD):
-                    count = min(_WORD, run - done)
-                    place, shift = first + ((begin + done) >> 6), np.uint64((begin + done) & 63)
-                    bits = strip[place] >> shift
-                    if shift:
-                        bits |= strip[place + 1] << (np.uint64(_WORD) - shift)
-                    if count < _WORD:
-                        bits &= (_ONE << np.uint64(count)) - _ONE
-                    if pieces == 1:
-                        runs[out + (done >> 6)] = bits
-                    else:
-                        _put(runs, out, piece * size + done, bits, count)
+                _copy_bits(strip, row * length, begin, run, runs, out, piece * size)
 
 
 @uncounted

@@ -25,10 +25,10 @@ def _(words, weight, backend):
 
 @operator
 def heaviside_affine(words: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, backend: str) -> Tensor:
-    """Compute `reference.affine`."""
+    """Compute `reference.affine` of the product."""
     if backend == "numba":
         return _dispatch.load(backend, __package__).affine(words, weight, factor, bias)
-    return heaviside_product(words, weight, backend).float() * factor + bias
+    return reference.affine(heaviside_product(words, weight, backend), factor, bias)
 
 
 @torch.library.register_fake(heaviside_affine)

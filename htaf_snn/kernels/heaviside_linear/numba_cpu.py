@@ -60,7 +60,7 @@ def product(words, weight):
 
 
 def affine(words, weight, factor, bias):
-    """Compute `reference.affine`, without keeping the sums."""
+    """Compute `reference.affine` of the product, without keeping the sums."""
     out = empty((words.shape[0], weight.shape[1]), torch.float32)
     _run(_affine_kernel, words, weight, factor.contiguous().numpy(), bias.contiguous().numpy(), out.numpy())
     return out

@@ -13,6 +13,6 @@ def product(words: Tensor, weight: Tensor) -> Tensor:
     return (unpack(words, weight.shape[0]).double() @ weight.double()).to(torch.int32)
 
 
-def affine(words: Tensor, weight: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
-    """Return the sums, as float32, times a factor (O,) plus a bias (O,)."""
-    return product(words, weight).float() * factor + bias
+def affine(sums: Tensor, factor: Tensor, bias: Tensor) -> Tensor:
+    """Return the sums of `product`, as float32, times a factor (O,) plus a bias (O,)."""
+    return sums.float() * factor + bias

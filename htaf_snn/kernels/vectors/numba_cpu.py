@@ -28,13 +28,11 @@ class _Builder:
             for kind, value in zip(kinds, arguments, strict=True)
         ]
 
-    def place(self, pointer: ir.Value, at: ir.Value | int, lanes: int) -> ir.Value:
-        """Return where vectors of an array begin."""
-        index = ir.Constant(_I64, at) if isinstance(at, int) else at
-        one = self.ir.gep(pointer, [index])
-        return self.ir.bitcast(one, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
+    def place(self, pointer: ir.Value, at: ir.Value, lanes: int) -> ir.Value:
+        """Return where a vector of an array begins."""
+        return self.ir.bitcast(self.ir.gep(pointer, [at]), ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
-    def load(self, pointer: ir.Value, at: ir.Value | int, lanes: int) -> ir.Value:
+    def load(self, pointer: ir.Value, at: ir.Value, lanes: int) -> ir.Value:
         size = pointer.type.pointee.width // 8 if isinstance(pointer.type.pointee, ir.IntType) else 4
         return self.ir.load(self.place(pointer, at, lanes), align=size)
 
