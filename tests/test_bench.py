@@ -102,8 +102,8 @@ def small_problems(monkeypatch):
     monkeypatch.setattr(packed, "SMALL", [6, 5])
     monkeypatch.setattr(packed, "HIDDEN", [9, 8])
     monkeypatch.setattr(packed, "WIDE", [7, 7, 7])
-    shapes = {"linear": (70,), "conv": (3, 5, 4), "small mlp": (784,), "mlp": (784,), "wide mlp": (784,)}
-    small = {name: (make, shapes[name]) for name, (make, _) in packed.PROBLEMS.items()}
+    shapes = {"linear": (70,), "conv": (3, 5, 4)}  # of a network, its image's
+    small = {name: (make, shapes.get(name, shape)) for name, (make, shape) in packed.PROBLEMS.items()}
     monkeypatch.setattr(packed, "PROBLEMS", small)
 
 
