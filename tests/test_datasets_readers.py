@@ -273,6 +273,22 @@ def test_damage_is_reported(tmp_path, name, content, message):
     assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("at", "byte", "message"),
+    [
+        (324, 0xB8, "byte 324: expected a header in UTF-8, got 0xb8"),
+        (21, 0xFF, "byte 14: expected a header of AEDAT 4"),
+    ],
+)
+def test_a_damaged_header_of_aedat_4_does_not_end_the_process(tmp_path, at, byte, message):
+    path = write(tmp_path, "a.aedat4")
+    content = bytearray(path.read_bytes())
+    content[at] = byte
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=message):
+        read_events(path)
+
+
 @settings(max_examples=400)
 @given(
     name=st.sampled_from(FORMATS),

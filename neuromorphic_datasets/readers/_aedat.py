@@ -22,6 +22,7 @@ _SIZES = {
 }
 _PACKET_HEADER = struct.Struct("<hhiiiiii")
 _POLARITY = 1
+_MAGIC_4 = b"#!AER-DAT4.0\r\n"
 
 
 def _sensor(name: str) -> tuple[int, int, int] | None:
@@ -161,6 +162,7 @@ def read_4(path: Path, options: Options) -> Stream:
     """Read the events of AEDAT 4 through faery, a piece for each packet."""
     import faery
 
+    _check_description(path)
     try:
         width, height = faery.events_stream_from_file(path, file_type="aedat").dimensions()
     except BaseException as error:
@@ -179,6 +181,27 @@ def read_4(path: Path, options: Options) -> Stream:
             losses.add(1, f"{fault}; the rest of the file is left out")
 
     return Stream((width, height, 2), pieces)
+
+
+def _check_description(path: Path) -> None:
+    """Raise RecordingError unless the header of AEDAT 4 holds text, as faery ends the process on any other bytes."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<I", file.read(len(_MAGIC_4) + 4)[len(_MAGIC_4) :])
+            header = file.read(size)
+        # A FlatBuffers table, whose third field is where the text lies.
+        (table,) = struct.unpack_from("<I", header)
+        fields = table - struct.unpack_from("<i", header, table)[0]
+        field = table + struct.unpack_from("<H", header, fields + 8)[0]
+        text = field + struct.unpack_from("<I", header, field)[0]
+        (length,) = struct.unpack_from("<I", header, text)
+        header[text + 4 : text + 4 + length].decode()
+    except struct.error:
+        raise RecordingError(f"{path}: byte {len(_MAGIC_4)}: expected a header of AEDAT 4, got other bytes") from None
+    except UnicodeDecodeError as error:
+        at = len(_MAGIC_4) + 8 + text + error.start
+        got = error.object[error.start]
+        raise RecordingError(f"{path}: byte {at}: expected a header in UTF-8, got {got:#x}") from None
 
 
 def _named(path: Path, count: int, error: BaseException) -> RecordingError:
