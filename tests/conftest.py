@@ -89,7 +89,7 @@ def own_neurons():
 @pytest.fixture
 def by_programs(monkeypatch):
     """Let programs compute packed networks wherever they can, not only where they are faster."""
-    monkeypatch.setattr("htaf_snn.deploy.programs._seconds", lambda compute: 0.0)
+    monkeypatch.setattr("htaf_snn.deploy.quickest.seconds", lambda compute: 0.0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import nn
 
 from htaf_snn import deploy, models
 from htaf_snn import nn as hnn
-from htaf_snn.deploy import programs
+from htaf_snn.deploy import quickest
 
 pytest.importorskip("numba", reason="numba is not installed")
 pytestmark = pytest.mark.usefixtures("by_programs")
@@ -24,9 +24,9 @@ def by_steps(packed, x):
 
 def assert_by_programs(packed, x, count=1):
     """Assert that so many programs compute a network, and what the steps do."""
-    made = packed._programs.values()
     assert torch.equal(packed(x), by_steps(packed, x))
-    assert len(made) == count and all(any(program._made.values()) for program in made)
+    used = [program for program in packed._programs.values() if program._made]
+    assert len(used) == count and all(any(program._made.values()) for program in used)
 
 
 @settings(max_examples=60, deadline=None)
@@ -222,25 +222,50 @@ def test_other_image_sizes_are_read_anew_and_small_ones_refused():
         packed(torch.randn(2, 3, 2, 2))
 
 
-def test_the_faster_way_is_taken(monkeypatch):
+@pytest.mark.parametrize(
+    ("seconds", "taken"),
+    [((1.0, 2.0), [0]), ((2.0, 1.0, 1.0, 2.0), [3]), ((2.0, 1.0, 2.0, 1.0), [])],
+)
+def test_the_faster_way_is_taken(monkeypatch, seconds, taken):
+    """All in one call, or the product of levels by itself and the rest in one call, or all step by step."""
     torch.manual_seed(0)
-    packed, x, taken = quantized(), torch.rand(3, 70), []
-    (program,) = packed._programs.values()
-    run = program._run
-    monkeypatch.setattr(program, "_run", lambda *arguments: taken.append(1) or run(*arguments))
-    for seconds, count in (([2.0, 1.0], 0), ([1.0, 2.0], 1)):
-        monkeypatch.setattr(programs, "_seconds", lambda compute, seconds=seconds: seconds.pop(0))
-        program._is_faster.clear()
-        taken.clear()
-        assert torch.equal(packed(x), by_steps(packed, x)) and len(taken) == count
-        packed(x)
-        assert len(taken) == 2 * count  # measured once
+    packed, x, calls, measured = (
+        deploy.pack(models.BinaryMLP(70, [66, 65], 5).eval()),
+        torch.rand(3, 70),
+        [],
+        iter(seconds),
+    )
+    assert [program.first for program in packed._programs.values()] == [0, 3]
+    expected = by_steps(packed, x)
+    for first, program in packed._programs.items():
+        run = program._run
+        monkeypatch.setattr(program, "_run", lambda *given, first=first, run=run: calls.append(first) or run(*given))
+    monkeypatch.setattr(quickest, "seconds", lambda compute: next(measured))
+    for _ in range(2):
+        assert torch.equal(packed(x), expected)
+    assert calls == taken * 2 and next(measured, None) is None  # measured once
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (1, 70), (70,), (2, 5, 130), (0, 70)])
+@pytest.mark.parametrize("quicker", [0, 1])
+def test_levels_multiplied_as_bits_or_bytes(monkeypatch, shape, quicker):
+    seconds = [float(way != quicker) for way in range(2)]
+    monkeypatch.setattr(quickest, "seconds", lambda compute: seconds.pop(0))
+    torch.manual_seed(0)
+    levels = torch.randint(0, 256, (*shape[:-1], 2 * shape[-1]), dtype=torch.uint8)[..., ::2]
+    levels[..., : shape[-1] // 2] = 255
+    step = deploy.steps.BinaryProduct(torch.randn(9, shape[-1]).sign(), (-1, 1), batched=False)
+    for _ in range(2):
+        assert torch.equal(step(levels), (levels.long() @ step.signs().long().T).float())
+        step.words_0.copy_(deploy.steps.BinaryProduct(-step.signs(), (-1, 1), batched=False).words_0)
+        step.ones_0.copy_(shape[-1] - step.ones_0)
+    assert len(seconds) == (0 if levels.numel() and shape[-1] > 1 else 1)
 
 
 def test_seconds_are_of_the_quickest_call(monkeypatch):
     monkeypatch.undo()
     calls = []
-    assert 0 < programs._seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + programs._TRIALS
+    assert 0 < quickest.seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + quickest._TRIALS
 
 
 @pytest.mark.parametrize(
@@ -371,6 +396,6 @@ def test_a_replaced_step_and_a_copy():
     [("padding", (-1, -1)), ("window", (9, 9)), ("stride", (0, 1)), ("dilation", (1, 0)), ("groups", 0)],
 )
 def test_impossible_windows_are_refused(name, value):
-    where = deploy.steps.Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)._replace(**{name: value})
+    where = deploy.values.Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)._replace(**{name: value})
     with pytest.raises(ValueError, match=rf"^({name}|where): expected "):
         deploy.steps.BinaryProduct(torch.ones(2, 2, 3, 3), (-1, 1), batched=False, where=where)

@@ -16,18 +16,9 @@ from ..kernels.binary_linear.autograd import transposed
 from ..kernels.binary_linear.reference import pack
 from ..kernels.bit_program import numba_cpu as kernels
 from ..nn.quantizing import within
-from .steps import (
-    Add,
-    BinaryProduct,
-    Flatten,
-    Geometry,
-    HeavisideProduct,
-    MaxPool,
-    Quantize,
-    Threshold,
-    Value,
-    _Product,
-)
+from .products import BinaryProduct, HeavisideProduct, Product
+from .steps import Add, Flatten, MaxPool, Quantize, Threshold
+from .values import Geometry, Value
 
 _WORD = 64
 PRELUS = (nn.PReLU, hnn.RPReLU)
@@ -168,7 +159,7 @@ class Assembler:
     def step(self, step: nn.Module, after: Sequence[nn.Module], sources: Sequence[int], number: int) -> None:
         """Write a step, whose result has the given number, with the modules after it that a table replaces."""
         taken = [self._values[source] for source in sources]
-        if isinstance(step, _Product):
+        if isinstance(step, Product):
             result = self._product(step, after, taken[0])
         elif isinstance(step, Add):
             result = self._add_values(*taken)
@@ -259,7 +250,7 @@ class Assembler:
         self.work += new.size // 4
         return new
 
-    def _product(self, step: _Product, after: Sequence[nn.Module], value: Held) -> Held:
+    def _product(self, step: Product, after: Sequence[nn.Module], value: Held) -> Held:
         is_levels = value.kind == "levels"
         if is_levels and (after or isinstance(step, HeavisideProduct) or 255 * reach_of(step) >= 2**31):
             raise UnsuitedError
@@ -288,7 +279,7 @@ class Assembler:
         self.work += math.prod(sides) * blocks * patch * (8 if is_levels else 1)
         return new
 
-    def _weights(self, step: _Product, where: Geometry, is_levels: bool) -> dict[str, int]:
+    def _weights(self, step: Product, where: Geometry, is_levels: bool) -> dict[str, int]:
         """Append the weights of a product and what corrects their counts."""
         weight = step.signs() if isinstance(step, BinaryProduct) else cast(HeavisideProduct, step).weight
         is_signed = bool(step.levels[0])
@@ -314,7 +305,7 @@ class Assembler:
         at = self.integers.add(_by_blocks(offset, where.groups))
         return {"product": kind, "factor": factor, "weight": begin, "offset": at, "outside": outside}
 
-    def _results(self, step: _Product, after: Sequence[nn.Module]) -> dict[str, int]:
+    def _results(self, step: Product, after: Sequence[nn.Module]) -> dict[str, int]:
         """Append what a product's sums become bits or floats by."""
         groups, outputs = step.groups, step.shape[0]
         largest = torch.full((outputs,), torch.iinfo(torch.int32).max)
@@ -384,7 +375,7 @@ def reach_of(step: nn.Module) -> int:
     return math.prod(step.shape[1:]) if isinstance(step, BinaryProduct) else 2**31
 
 
-def _table(step: _Product, after: Sequence[nn.Module], reach: int) -> Tensor:
+def _table(step: Product, after: Sequence[nn.Module], reach: int) -> Tensor:
     """Return for each sum and output (2 * reach + 1, O) what the modules after a product make of it."""
     sums = torch.arange(-reach, reach + 1, dtype=torch.int32)[:, None].expand(-1, step.shape[0])
     # As an image has them, since the rounding of torch's kernels may depend on the shape.

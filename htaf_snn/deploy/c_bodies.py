@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import RPReLU
-from .steps import Add, Cat, Geometry, Mean, geometry
+from .steps import Add, Cat, Mean
+from .values import Geometry, geometry
 
 BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
 

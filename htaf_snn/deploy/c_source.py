@@ -18,6 +18,8 @@ from ..nn.quantizing import INPUT_STEP
 from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
 from .network import PackedNetwork
+from .products import Product, smallest_type
+from .values import Geometry
 
 _RESERVED = {
     *HELPERS, "main", "image", "frame", "scores", "time_steps",
@@ -284,10 +286,10 @@ class _Source:
         out = self._new("uint32_t", shape, array.levels)
         return self._call(name, c_bodies.moved_bits(array, out, f"out, c * {array.pixels} + i"), [array], out)
 
-    def _product(self, name: str, step: steps._Product, array: Array, shape: tuple[int, ...]) -> Array:
+    def _product(self, name: str, step: Product, array: Array, shape: tuple[int, ...]) -> Array:
         if array.kind == "float" or len(array.shape) != (1 if step.where is None else 3):
             raise ValueError(f"step {self._i}: expected bits of a vector or an image for C, got {array.shape}")
-        where = step.where or steps.Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
+        where = step.where or Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
         place, pixel, group = "", array.words, f"o / {shape[0] // where.groups}"
         if array.kind == "uint8_t":
             place, pixel = f" + {group} * {step.shape[1] * array.pixels}", 1
@@ -306,7 +308,7 @@ class _Source:
         body = f"{zero}for (int o = 0; o < {shape[0]}; o++)\n{c_bodies.indented(windows)}"
         return self._call(name, body, [array], out)
 
-    def _dot(self, step: steps._Product, array: Array, x: str) -> str:
+    def _dot(self, step: Product, array: Array, x: str) -> str:
         """Add the weight, and return the sum at one tap, (r, s) of output o."""
         size, taps = step.shape[1], math.prod(step.shape[2:])
         tap = "o" if step.where is None else f"(o * {taps} + r * {step.shape[3]} + s)"
@@ -318,14 +320,14 @@ class _Source:
                 return f"sum_of_levels({x}, {array.pixels}, {name} + {tap} * {words(size)}, {size})"
             kind = "signs" if array.levels == (-1, 1) else "ones"
             return f"sum_of_{kind}({x}, {name} + {tap} * {words(size)}, {size})"
-        integers = rows.to(steps.smallest_type(weight)).numpy()
+        integers = rows.to(smallest_type(weight)).numpy()
         name = self._constant("weight", integers)
         dot = f"sum_at_ones_{c_type(integers)}({x}, {name} + {tap} * {size}, {size})"
         if array.levels == (0, 1):
             return dot
         return f"2 * {dot} - {self._constant('total', rows.sum(-1, dtype=torch.int32))}[{tap}]"
 
-    def _finish(self, step: steps._Product, out: Array) -> str:
+    def _finish(self, step: Product, out: Array) -> str:
         """Return what is done with the sum of output o at pixel i."""
         if step.thresholds is not None:
             return f"if (sum > {self._constant('threshold', step.thresholds)}[o]) set(out + i * {out.words}, o);"
@@ -338,7 +340,7 @@ class _Source:
 
     def _max_pool(self, name: str, step: steps.MaxPool, array: Array, shape: tuple[int, ...]) -> Array:
         out, loop = self._new("uint32_t", shape, array.levels), f"for (int k = 0; k < {array.words}; k++)"
-        where = steps.Geometry(step.window, step.stride, step.padding, step.dilation, 1)
+        where = Geometry(step.window, step.stride, step.padding, step.dilation, 1)
         start = f"{loop} out[i * {array.words} + k] = 0;"
         each = f"{loop} out[i * {array.words} + k] |= x0[(y * {array.image[2]} + z) * {array.words} + k];"
         return self._call(name, c_bodies.each_window(where, array, shape, start, each, ""), [array], out)

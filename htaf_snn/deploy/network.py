@@ -17,8 +17,9 @@ from .._checks import check_floating
 from .._files import replacing
 from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
-from .programs import programs
-from .steps import STEPS, Quantize, Step, ToRows, Value, as_float, geometry
+from .programs import Program, programs
+from .steps import STEPS, Quantize, ToRows
+from .values import Step, Value, as_float, geometry
 
 FORMAT, VERSION = "htaf-snn packed network", "5"
 _OWN = {cls.__name__: cls for cls in STEPS}
@@ -123,25 +124,30 @@ class PackedNetwork(nn.Module):
         values: dict[int, Value] = {0: x.float()}
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
             self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
-        i = 0
-        while i < len(self.steps):
-            program = self._programs.get(i)
-            last = i if program is None else program.last
-            results = None if program is None else program(values, partial(self._by_steps, i, last))
-            values |= self._by_steps(i, last, values) if results is None else results
-            for done in self._done[i : last + 1]:
-                for number in done:
-                    values.pop(number, None)
-            i = last + 1
+        self._compute(values, 0, len(self.steps) - 1)
         return as_float(values[self.output])
 
-    def _by_steps(self, first: int, last: int, values: Mapping[int, Value]) -> dict[int, Value]:
-        """Return the results of some steps by their numbers."""
-        results: dict[int, Value] = {}
-        for i in range(first, last + 1):
-            given = [results[number] if number in results else values[number] for number in self.inputs[i]]
-            results[i + 1] = _result(self.steps[i], given)
-        return results
+    def _compute(self, values: dict[int, Value], i: int, last: int, without: Program | None = None) -> dict[int, Value]:
+        """Add the results of steps to the values, by other programs than one; return what is still needed."""
+        while i <= last:
+            program = self._programs.get(i)
+            results = None
+            if program is not None and program is not without:
+                results = program(values, partial(self._compute_without, program, values))
+            if program is None or results is None:
+                values[i + 1] = _result(self.steps[i], [values[number] for number in self.inputs[i]])
+                end = i + 1
+            else:
+                values |= results
+                end = program.last + 1
+            for done in self._done[i:end]:
+                for number in done:
+                    values.pop(number, None)
+            i = end
+        return values
+
+    def _compute_without(self, program: Program, values: Mapping[int, Value]) -> dict[int, Value]:
+        return self._compute({**values}, program.first, program.last, program)
 
 
 def _result(step: nn.Module, given: list[Value]) -> Value:

@@ -20,6 +20,7 @@ from . import modules, steps
 from .functions import as_modules, bound
 from .network import PackedNetwork
 from .over_time import NEURONS, graph_over_time, layers_on
+from .values import Geometry, geometry
 
 _Convolution = hnn.BinaryConv2d | nn.Conv2d
 _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
@@ -368,11 +369,11 @@ def _copy(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.detach().clone()
 
 
-def _where(module: _Product) -> steps.Geometry | None:
+def _where(module: _Product) -> Geometry | None:
     if not isinstance(module, _Convolution):
         return None
     assert not isinstance(module.padding, str)  # HeavisideConv2d refuses it
-    return steps.geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
+    return geometry(module.kernel_size, module.stride, module.padding, module.dilation, module.groups)
 
 
 def _is_exact(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from ..nn.binary import by_channel
 from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
+from .products import Product, smallest_type
 
 _EXACT = 2**24
 """Integers below it are exact in float32, and so are their sums in any order."""
@@ -91,7 +92,7 @@ class _Product(nn.Module):
     factor: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, step: steps._Product):
+    def __init__(self, step: Product):
         super().__init__()
         weight = step.signs() if isinstance(step, steps.BinaryProduct) else step.weight
         assert isinstance(weight, Tensor)
@@ -100,7 +101,7 @@ class _Product(nn.Module):
             bound *= 255  # it may take an image's levels
         if step.where is not None and bound >= _EXACT:
             raise ValueError(f"model: expected sums below 2**24 in a convolution, got {bound}")
-        self.register_buffer("weight", weight.to(steps.smallest_type(weight)))
+        self.register_buffer("weight", weight.to(smallest_type(weight)))
         self.dtype = torch.float32 if bound < _EXACT else torch.float64
         self.where, self.out_levels = step.where, step.out_levels
         shape = (1, -1) if step.where is None else (1, -1, 1, 1)

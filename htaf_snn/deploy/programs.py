@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, chain
@@ -19,13 +18,14 @@ from .._checks import is_plain
 from ..kernels import _dispatch
 from ..kernels.bit_program import numba_cpu as kernels
 from .assembler import PRELUS, Assembler, Held, UnsuitedError, reach_of
-from .steps import Add, BinaryProduct, Bits, Flatten, MaxPool, Quantize, Threshold, Value, _Product
+from .products import BinaryProduct, Product
+from .quickest import Quickest
+from .steps import Add, Flatten, MaxPool, Quantize, Threshold
+from .values import Bits, Value
 
 _PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU, nn.PReLU, hnn.RPReLU)
 """Modules whose results depend on a value and its channel alone, so that a table replaces them after a product."""
 _LONGEST_TABLE = 2**19
-_TRIALS, _LONG = 3, 0.1
-"""Of a measurement: the most calls, and the seconds after which there are no more."""
 _MOST_SHAPES = 8
 Part = tuple[nn.Module, Sequence[nn.Module]]
 _IS_TENSOR: Callable[[Any], Any] = partial(operator.is_not, None)
@@ -58,12 +58,12 @@ class Program:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple, tuple[Assembler, kernels.Program] | None] = {}
-        self._is_faster: dict[tuple, bool] = {}
+        self._quickest = Quickest()
         self._tensors: list[Tensor] = []
         self._versions: list[int] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"_lock", "_made", "_is_faster", "_tensors", "_versions"}
+        kept = {"_lock", "_made", "_quickest", "_tensors", "_versions"}
         return {name: value for name, value in vars(self).items() if name not in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -71,13 +71,13 @@ class Program:
         self._forget()
 
     def __call__(
-        self, values: Mapping[int, Value], by_steps: Callable[[Mapping[int, Value]], dict[int, Value]]
-    ) -> dict[int, Value] | None:
+        self, values: Mapping[int, Value], by_steps: Callable[[], Mapping[int, Value] | None]
+    ) -> Mapping[int, Value] | None:
         """Return the wanted results by their numbers; None if they have to be computed step by step.
 
         Args:
             values: those that the steps take.
-            by_steps: computes the same results step by step, for a measurement of which is faster.
+            by_steps: computes the same results, and maybe more, in another way, which is taken if it is faster.
         """
         given = [values[number] for number in self._given]
         if any(self._hooks) or not all(map(_is_taken_in, given)):
@@ -96,9 +96,7 @@ class Program:
                 self._made[shapes] = self._assembled(given)
             if (made := self._made[shapes]) is None:
                 return None
-            if key not in self._is_faster:
-                self._is_faster[key] = _seconds(lambda: self._run(given, *made)) <= _seconds(lambda: by_steps(values))
-        return self._run(given, *made) if self._is_faster[key] else None
+        return self._quickest(key, [lambda: self._run(given, *made), by_steps])
 
     def _is_current(self) -> bool:
         """Return whether all tensors have versions and are on the CPU; forget what was made of those that changed."""
@@ -169,17 +167,6 @@ def _side_by_side(parts: Sequence[Tensor], samples: int, dtype: type) -> np.ndar
     return (parts[0].contiguous() if len(parts) == 1 else torch.cat([*parts], 1)).numpy().view(dtype)
 
 
-def _seconds(compute: Callable[[], Any]) -> float:
-    """Return the time of the quickest of some calls, of one if it is long, after one that compiles."""
-    compute()
-    times: list[float] = []
-    while len(times) < _TRIALS and sum(times) < _LONG:
-        start = time.perf_counter()
-        compute()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def _looked_up(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], first: int, single: set[int]) -> int:
     """Return how many modules after a binary product of bits a table of its sums replaces."""
     product = steps[0]
@@ -196,7 +183,7 @@ def _looked_up(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], firs
 
 
 def programs(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output: int) -> dict[int, Program]:
-    """Return the programs of a packed network, by the indices of their first steps."""
+    """Return the programs of a packed network, by the indices of their first steps; some begin within others."""
     uses = [number for own in inputs for number in own] + [output]
     single = {number for number in uses if uses.count(number) == 1}
     kinds = ["floats"]  # of each value
@@ -207,23 +194,30 @@ def programs(steps: Sequence[nn.Module], inputs: Sequence[Sequence[int]], output
     while i < len(steps):
         end, parts, taken = i, list[Part](), list[Sequence[int]]()
         while end < len(steps) and _is_taken(steps[end], [kinds[number] for number in inputs[end]], steps[end + 1 :]):
-            of_levels = kinds[inputs[end][0]] == "levels"
-            count = 0 if of_levels else _looked_up(steps[end:], inputs[end:], end, single)
+            is_of_levels = _is_of_levels(steps[end], inputs[end], kinds)
+            count = 0 if is_of_levels else _looked_up(steps[end:], inputs[end:], end, single)
             parts.append((steps[end], steps[end + 1 : end + 1 + count]))
             taken.append(inputs[end])
             end += 1 + count
-        if any(isinstance(step, _Product) for step, _ in parts) and len(parts) > 1:
-            later = {number for own in inputs[end:] for number in own} | {output}
-            wanted = sorted(later & {*range(i + 1, end + 1)})
-            by_first[i] = Program(i, parts, taken, wanted)
+        later = {number for own in inputs[end:] for number in own} | {output}
+        # Also what follows a product of levels, which may be quicker by itself.
+        for k in [0, *(k + 1 for k, (step, _) in enumerate(parts) if _is_of_levels(step, taken[k], kinds))]:
+            if any(isinstance(step, Product) for step, _ in parts[k:]) and len(parts[k:]) > 1:
+                first = i + sum(1 + len(after) for _, after in parts[:k])
+                wanted = sorted(later & {*range(first + 1, end + 1)})
+                by_first[first] = Program(first, parts[k:], taken[k:], wanted)
         i = max(end, i + 1)
     return by_first
+
+
+def _is_of_levels(step: nn.Module, inputs: Sequence[int], kinds: Sequence[str]) -> bool:
+    return isinstance(step, Product) and kinds[inputs[0]] == "levels"
 
 
 def _kind(step: nn.Module, sources: Sequence[str]) -> str:
     if isinstance(step, Quantize):
         return "levels"
-    if isinstance(step, (MaxPool, Threshold)) or (isinstance(step, _Product) and step.thresholds is not None):
+    if isinstance(step, (MaxPool, Threshold)) or (isinstance(step, Product) and step.thresholds is not None):
         return "bits"
     return sources[0] if isinstance(step, Flatten) else "floats"
 
@@ -232,4 +226,4 @@ def _is_taken(step: nn.Module, sources: Sequence[str], later: Sequence[nn.Module
     """Whether programs compute a step."""
     if isinstance(step, Flatten):
         return sources[0] != "floats" or bool(later and isinstance(later[0], Quantize))
-    return isinstance(step, (_Product, MaxPool, Threshold, Add, Quantize, *PRELUS))
+    return isinstance(step, (Product, MaxPool, Threshold, Add, Quantize, *PRELUS))

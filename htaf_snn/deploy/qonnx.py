@@ -15,6 +15,8 @@ from .._files import replacing
 from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
+from .products import Product, smallest_type
+from .values import Geometry, geometry
 
 if TYPE_CHECKING:
     import onnx
@@ -158,7 +160,7 @@ class _Graph:
             )  # fmt: skip
         return self._floats(step, given)
 
-    def _product(self, step: steps._Product, value: str) -> str:
+    def _product(self, step: Product, value: str) -> str:
         if isinstance(step, steps.BinaryProduct):
             signs = step.signs()
             most = signs[0].numel() * 255  # of an image's levels
@@ -167,7 +169,7 @@ class _Graph:
             weight = self._bipolar(self._constant(signs if step.where is not None else signs.T.contiguous()))
         else:
             assert isinstance(step, steps.HeavisideProduct)
-            bits = {torch.int8: 8, torch.int16: 16, torch.int32: 25}[steps.smallest_type(step.weight)]
+            bits = {torch.int8: 8, torch.int16: 16, torch.int32: 25}[smallest_type(step.weight)]
             integers = step.weight.float()
             plain = integers if step.where is not None else integers.T.contiguous()
             weight = self._quant(self._constant(plain), bits, signed=True)
@@ -182,7 +184,7 @@ class _Graph:
             sums = self._of_one("Mul", sums, step.factor.view(shape))
         return sums if step.bias is None else self._of_one("Add", sums, step.bias.view(shape))
 
-    def _convolved(self, value: str, weight: str, where: steps.Geometry) -> str:
+    def _convolved(self, value: str, weight: str, where: Geometry) -> str:
         return self._add(
             "Conv", [value, weight], kernel_shape=where.window, strides=where.stride,
             pads=[*where.padding, *where.padding], dilations=where.dilation, group=where.groups,
@@ -203,7 +205,7 @@ class _Graph:
             product = self._add("MatMul", [*given, self._constant(step.weight.T.contiguous())])
             return product if step.bias is None else self._of_one("Add", product, step.bias)
         if isinstance(step, nn.Conv2d) and step.padding_mode == "zeros" and not isinstance(step.padding, str):
-            where = steps.geometry(step.kernel_size, step.stride, step.padding, step.dilation, step.groups)
+            where = geometry(step.kernel_size, step.stride, step.padding, step.dilation, step.groups)
             product = self._convolved(given[0], self._constant(step.weight), where)
             return product if step.bias is None else self._of_one("Add", product, step.bias.view(1, -1, 1, 1))
         if isinstance(step, (nn.BatchNorm1d, nn.BatchNorm2d)):
