@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import accumulate, chain
 from typing import Any
 
@@ -28,7 +27,6 @@ _PER_CHANNEL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Hardtanh, 
 _LONGEST_TABLE = 2**19
 _MOST_SHAPES = 8
 Part = tuple[nn.Module, Sequence[nn.Module]]
-_IS_TENSOR: Callable[[Any], Any] = partial(operator.is_not, None)
 _VERSION = operator.attrgetter("_version")
 
 
@@ -59,11 +57,12 @@ class Program:
         self._lock = threading.Lock()
         self._made: dict[tuple, tuple[Assembler, kernels.Program] | None] = {}
         self._quickest = Quickest()
+        self._own: list[Tensor | None] = []
         self._tensors: list[Tensor] = []
         self._versions: list[int] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"_lock", "_made", "_quickest", "_tensors", "_versions"}
+        kept = {"_lock", "_made", "_quickest", "_own", "_tensors", "_versions"}
         return {name: value for name, value in vars(self).items() if name not in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,13 +99,16 @@ class Program:
 
     def _is_current(self) -> bool:
         """Return whether all tensors have versions and are on the CPU; forget what was made of those that changed."""
-        tensors: list[Any] = [*filter(_IS_TENSOR, chain.from_iterable(own.values() for own in self._state))]
-        is_same = len(tensors) == len(self._tensors) and all(map(operator.is_, tensors, self._tensors))
-        if not is_same and any(tensor.is_inference() or tensor.device.type != "cpu" for tensor in tensors):
-            return False
-        versions = [*map(_VERSION, tensors)]
+        own: list[Tensor | None] = [*chain.from_iterable(state.values() for state in self._state)]
+        is_same = len(own) == len(self._own) and all(map(operator.is_, own, self._own))
+        if not is_same:
+            tensors = [tensor for tensor in own if tensor is not None]
+            if any(tensor.is_inference() or tensor.device.type != "cpu" for tensor in tensors):
+                return False
+            self._own, self._tensors = own, tensors
+        versions = [*map(_VERSION, self._tensors)]
         if not is_same or versions != self._versions:
-            self._tensors, self._versions = tensors, versions
+            self._versions = versions
             self._made.clear()
         return True
 
