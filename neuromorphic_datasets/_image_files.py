@@ -61,6 +61,8 @@ def of_copy(folder: Path, classes: list[str], resize: Size | None) -> dict[str, 
     """Read the local copy of a published set in a folder, or in an .npz; empty if there is none."""
     if folder.suffix == ".npz":
         return _npz(folder, len(classes), resize)
+    if not folder.is_dir():
+        return {}
     archives, idx = sorted(folder.glob("*.npz")), list(folder.glob("train-images*ubyte*"))
     parts = divided_folders(folder)
     if not parts and (folder / "train").is_dir() and (folder / "test").is_dir():
