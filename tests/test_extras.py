@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from test_imports import ROOT, imports, sources
@@ -19,8 +20,8 @@ PACKAGES = ("htaf_snn", "neuromorphic_datasets")
 # Packages whose modules have another name.
 MODULES = {
     "pillow": "PIL",
-    "psycopg": "psycopg",
     "pytorch-concepts": "torch_concepts",
+    "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
 # Triton comes with torch where there are GPUs for it.
@@ -43,6 +44,7 @@ NEEDED = declared(SETTINGS["options"]["install_requires"])
 OPTIONAL = set().union(*(declared(text) for name, text in EXTRAS.items() if name not in ("test", "release", "docs")))
 
 
+@cache
 def imported(path, everywhere=True):
     """Return the packages of others that a file imports, only those that it needs to be imported unless everywhere."""
     tree = ast.parse(path.read_text())
@@ -65,7 +67,8 @@ def missing(path):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_what_is_imported_is_declared(package):
-    assert {path: missing(path) for path in sources(package) if any(missing(path))} == {}
+    faults = {path: missing(path) for path in sources(package)}
+    assert {path: names for path, names in faults.items() if any(names)} == {}
 
 
 def test_what_is_declared_is_imported():
