@@ -5,7 +5,6 @@ part that needs it.
 """
 
 from importlib import import_module as _import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
@@ -34,7 +33,7 @@ __all__ = [
     "training",
     "unregister",
 ]
-__version__ = _version("htaf-snn")
+__version__ = "0.1.0"
 _HOMES = dict.fromkeys(("fuse", "register", "unregister"), "interop") | {
     "backends": "kernels._dispatch",
     "HTAF": "surrogate",

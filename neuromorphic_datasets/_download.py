@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ._packages import needs
 from ._progress import bar
 
 _ATTEMPTS = 5
@@ -135,7 +136,8 @@ def md5_of(path: Path) -> str:
 
 def _fetch_from(url: str, file: RemoteFile, partial: Path) -> None:
     """Complete `partial` from one host, in repeated attempts if need be."""
-    import requests
+    with needs("download"):
+        import requests
 
     attempt, size_before = 0, _size(partial)
     while attempt < _ATTEMPTS:

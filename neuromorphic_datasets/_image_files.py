@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ._class_folders import all_by_class, divided_folders, loose_files, names_of, refuse_parts, warn_of
+from ._packages import needs
 
 _ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".gif",
@@ -61,6 +62,8 @@ def of_copy(folder: Path, classes: list[str], resize: Size | None) -> dict[str, 
     """Read the local copy of a published set in a folder, or in an .npz; empty if there is none."""
     if folder.suffix == ".npz":
         return _npz(folder, len(classes), resize)
+    if not folder.is_dir():
+        return {}
     archives, idx = sorted(folder.glob("*.npz")), list(folder.glob("train-images*ubyte*"))
     parts = divided_folders(folder)
     if not parts and (folder / "train").is_dir() and (folder / "test").is_dir():
@@ -221,7 +224,8 @@ def of_torchvision(
     name: str, kind: str, folder: Path, download: bool, n_classes: int, resize: Size | None
 ) -> dict[str, Part]:
     """Return what one of torchvision's classes has in a folder, or fetches into it."""
-    import torchvision.datasets
+    with needs("images"):
+        import torchvision.datasets
 
     published = getattr(torchvision.datasets, kind)
     try:

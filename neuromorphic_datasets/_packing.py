@@ -4,7 +4,6 @@ import functools
 import os
 import re
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +14,7 @@ from . import _cache, _checks
 from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
 from ._events import RecordingError
 from ._frames import count, slices
+from ._packages import version_of
 from ._progress import bar
 
 # For fewer recordings, starting processes takes longer than reading.
@@ -93,7 +93,7 @@ def _key(recordings: EventDataset, fingerprint: str, on_error: str) -> str:
 def _code() -> str:
     """Return digits of the reading code, so that recordings are read again after it changes."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
-    return digest([*((file.name, file.read_bytes()) for file in files), version("faery"), version("tonic")])
+    return digest([*((file.name, file.read_bytes()) for file in files), version_of("faery"), version_of("tonic")])
 
 
 def _smaller(events: _cache.Pack, frames_path: Path, n_time_bins: int | None, remainder: str) -> _cache.Pack:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ._dataset import StoredDataset, digest, fingerprint_of, is_ours
 from ._events import Events, Recording, RecordingError
+from ._packages import needs
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class TonicDataset(StoredDataset):
 
     def _tonic(self) -> Any:
         """Return Tonic's object, one per process because some hold open HDF5 files."""
-        import tonic.datasets
+        with needs("tonic"):
+            import tonic.datasets
 
         if self._process != os.getpid():
             tonic_class = getattr(tonic.datasets, self._reading.tonic_class)
@@ -107,7 +109,8 @@ def _classes(source: Any) -> list:
 
 def class_names(tonic_class: str) -> tuple[str, ...]:
     """Return the names of the classes that one of Tonic's data sets states without its files."""
-    import tonic.datasets
+    with needs("tonic"):
+        import tonic.datasets
 
     return tuple(map(str, getattr(getattr(tonic.datasets, tonic_class, None), "classes", ())))
 
@@ -132,13 +135,15 @@ def converted(events: np.ndarray, sensor_size: tuple[int, int, int], where: str)
 
 def to_voxel_grid(events: np.ndarray, sensor_size: tuple[int, int, int], n_time_bins: int) -> np.ndarray:
     """Call Tonic's ToVoxelGrid on a copy, because it writes -1 into the polarities."""
-    from tonic.transforms import ToVoxelGrid
+    with needs("tonic"):
+        from tonic.transforms import ToVoxelGrid
 
     return ToVoxelGrid(sensor_size, n_time_bins)(Events.of(events).on(sensor_size).structured())
 
 
 def to_time_surface(events: np.ndarray, sensor_size: tuple[int, int, int], dt: float, tau: float) -> np.ndarray:
     """Call Tonic's ToTimesurface."""
-    from tonic.transforms import ToTimesurface
+    with needs("tonic"):
+        from tonic.transforms import ToTimesurface
 
     return ToTimesurface(sensor_size, dt=dt, tau=tau)(Events.of(events).on(sensor_size).structured())

@@ -168,7 +168,7 @@ def test_unknown_options_of_jobs_are_named(tmp_path, monkeypatch):
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ImportError, match=r'slurm needs submitit; pip install "htaf-snn\[slurm\]"'):
+    with pytest.raises(ImportError, match=r'submitit is not installed; pip install ".\[slurm\]"'):
         launching.launched("slurm", 1, ["true"], tmp_path, {})
 
 

@@ -199,7 +199,7 @@ def test_codes_for_pyc():
 
 def test_a_missing_pyc_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_concepts", None)
-    with pytest.raises(ImportError, match="PyC is not installed; pip install --pre pytorch-concepts"):
+    with pytest.raises(ImportError, match=r'torch_concepts is not installed; pip install ".\[pyc\]"'):
         concepts.Codes.of(torch.eye(3), torch.arange(3)).to_pyc()
 
 

@@ -241,7 +241,7 @@ def filtered(path, code):
 
 @pytest.mark.parametrize(
     ("code", "remedy"),
-    [(32001, r"pip install \"htaf-snn\[hdf5\]\""), (0x8ECF, "hdf5_ecf and name its folder in HDF5_PLUGIN")],
+    [(32001, r"pip install \".\[hdf5\]\""), (0x8ECF, "hdf5_ecf and name its folder in HDF5_PLUGIN")],
 )
 def test_a_missing_filter_is_not_damage(tmp_path, monkeypatch, code, remedy):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)

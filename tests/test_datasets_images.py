@@ -125,8 +125,11 @@ def test_bad_options_of_loaders_are_named(options, argument):
 
 def test_missing_files_are_reported(tmp_path):
     for name in ("mnist", "fashion-mnist", "cifar10"):
-        with pytest.raises(FileNotFoundError, match=rf"root: expected {name} in .* pass download=True \(in a command "):
-            images.load(name, root=tmp_path)
+        for root in (tmp_path, tmp_path / "none"):
+            with pytest.raises(
+                FileNotFoundError, match=rf"root: expected {name} in .* pass download=True \(in a command "
+            ):
+                images.load(name, root=root)
     with pytest.raises(ValueError, match=r"^name: expected one of \['cifar10', .* of your own, got 'svhn'"):
         images.load("svhn")
 

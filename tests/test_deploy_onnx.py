@@ -141,5 +141,5 @@ def test_bad_input_is_named(tmp_path, net, example, error, words):
 def test_a_missing_library_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     net, shape = trained("mlp")
-    with pytest.raises(ImportError, match=r'onnxscript is not installed; pip install "htaf-snn\[onnx\]"'):
+    with pytest.raises(ImportError, match=r'onnxscript is not installed; pip install ".\[onnx\]"'):
         deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(2, *shape))

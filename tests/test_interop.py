@@ -260,5 +260,5 @@ def test_a_neuron_is_made_without_gradients_enabled():
 def test_a_missing_neurobench_is_named_with_the_remedy(monkeypatch):
     interop.neurobench._model_class.cache_clear()
     monkeypatch.setitem(sys.modules, "neurobench.models", None)
-    with pytest.raises(ImportError, match=r'^neurobench.* is not installed; pip install "htaf-snn\[neurobench\]"'):
+    with pytest.raises(ImportError, match=r'^neurobench.* is not installed; pip install ".\[neurobench\]"'):
         interop.to_neurobench(torch.nn.Identity())

@@ -93,7 +93,7 @@ def test_a_process_alone_has_no_peers():
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with pytest.raises(ImportError, match=r'pip install "htaf-snn\[distributed\]"'):
+    with pytest.raises(ImportError, match=r'pip install ".\[distributed\]"'):
         Processes.launched()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as hnn
+from .._packages import OWN
 from ..interop import sinabs, spikingjelly, to_norse, to_snntorch
 from ..models.neurons import neuron
 from ..surrogate import HTAF, ATan, FastSigmoid
@@ -20,7 +21,7 @@ class Peer:
     """An implementation to time: `make` returns a module from a float32 tensor (T, B, features) to another."""
 
     make: Callable[[], nn.Module]
-    package: str = "htaf-snn"
+    package: str = OWN
 
 
 class OutputOf(nn.Module):

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 from weakref import WeakSet
 
@@ -22,6 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from .. import nn as hnn
 from .._checks import check_choice
+from .._packages import OWN, version_of
 from . import common
 from .peers import BENCHMARKS, PEERS, OutputOf, Peer, moved_bytes
 
@@ -142,7 +143,7 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
     """
     check_choice("peer", peer, PEERS)
     entry = PEERS[peer]
-    if entry.package == "htaf-snn":
+    if entry.package == OWN:
         _check_ours(entry, problem.device)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(problem.steps, problem.batch, problem.features, generator=generator).mul(0.5).to(problem.device)
@@ -155,7 +156,7 @@ def measure(peer: str, problem: Problem) -> dict[str, Any]:
     return {
         "peer": peer,
         "package": entry.package,
-        "version": version(entry.package),
+        "version": version_of(entry.package),
         **times,
         "moved_bytes": moved_bytes(module),
         "saved_bytes": round(_saved_bytes(module, x), 2),
@@ -187,9 +188,9 @@ def run(problem: Problem, peers: list[str] | None = None, progress: bool = True)
 
     results: list[dict[str, Any]] = []
     for peer in tqdm(peers or list(BENCHMARKS["lif"]), desc="peers", disable=not progress):
-        package = PEERS[peer].package if peer in PEERS else "htaf-snn"
+        package = PEERS[peer].package if peer in PEERS else OWN
         try:
-            version(package)
+            version_of(package)
         except PackageNotFoundError:
             results.append({"peer": peer, "not_measured": f"not installed; pip install {package}"})
             continue

@@ -69,7 +69,7 @@ def bench_command(
 
     neurons, lif, htaf and scaling: forward and backward pass of a float32 tensor (steps, batch, features), medians in
     ms; bytes saved for backward per element; our kernels' memory bandwidth as a fraction of a large copy's. Libraries
-    that are not installed are listed as such; install them with `pip install "htaf-snn[bench]"`.
+    that are not installed are listed as such; install them with `pip install ".[bench]"`.
 
     packed: forward passes of layers and networks with packed bits beside floating point; inputs are packed where they
     would be inside a network.

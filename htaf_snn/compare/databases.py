@@ -14,7 +14,7 @@ def database_errors(url: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        remedy = '; pip install "htaf-snn[postgres]"' if url.startswith("postgresql") else ""
+        remedy = '; pip install ".[postgres]"' if url.startswith("postgresql") else ""
         raise OSError(f"storage: the database {url} cannot be used: {error}{remedy}") from error
     except ArgumentError as error:
         expected = "a URL such as sqlite:////folder/study.db or postgresql+psycopg://host/name"

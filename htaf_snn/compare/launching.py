@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from .._checks import check_choice
+from .._packages import needs
 
 LAUNCHERS = ("local", "slurm")
 _CLUSTER = "slurm"  # as submitit names it
@@ -71,10 +72,8 @@ def launched(launcher: str, count: int, own: Sequence[str], folder: Path, option
 
 def executor_of(folder: Path, options: Mapping[str, Any]) -> Any:
     """Return what submits the jobs; raise as `launched`."""
-    try:
+    with needs("slurm"):
         import submitit
-    except ImportError as error:
-        raise ImportError('launcher: slurm needs submitit; pip install "htaf-snn[slurm]"') from error
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=_CLUSTER)
     except RuntimeError as error:

@@ -1,15 +1,17 @@
 """The versions of what results depend on."""
 
 import contextlib
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError
 
-PACKAGES = ("htaf-snn", "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
+from .._packages import OWN, version_of
+
+PACKAGES = (OWN, "torch", "snntorch", "norse", "spikingjelly", "sinabs", "numpy", "optuna")
 
 
 def versions() -> dict[str, str]:
     """Return the installed versions of the packages that results depend on."""
     installed = {}
     for package in PACKAGES:
-        with contextlib.suppress(ImportError):
-            installed[package] = version(package)
+        with contextlib.suppress(PackageNotFoundError):
+            installed[package] = version_of(package)
     return installed

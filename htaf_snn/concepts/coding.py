@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import functional
 from .._files import replacing
+from .._packages import needs
 from ..models import ICBM
 from ..nn._batches import unpack
 from ..nn._modes import in_eval
@@ -97,10 +98,8 @@ class Codes:
         Raises:
             ImportError: if PyC is not installed.
         """
-        try:
+        with needs("pyc"):
             from torch_concepts import AnnotatedTensor, Annotations
-        except ImportError:
-            raise ImportError("PyC is not installed; pip install --pre pytorch-concepts") from None
         names = [f"concept_{number}" for number in range(self.size)]
         return AnnotatedTensor(self[:].float(), Annotations(labels=names, cardinalities=[1] * self.size))
 
@@ -145,11 +144,9 @@ class Codes:
             raise ValueError(f"{path}: expected codes of htaf-snn, got a damaged or other file ({error})") from error
 
     def _save_parquet(self, path: Path) -> None:
-        try:
+        with needs("parquet"):
             import pyarrow as pa
             from pyarrow import parquet
-        except ImportError:
-            raise ImportError("pyarrow is not installed; pip install pyarrow") from None
         columns = {f"concept_{i}": column for i, column in enumerate(self.numpy().T)}
         with replacing(path) as temporary:
             parquet.write_table(pa.table({"label": self.labels.numpy(), **columns}), temporary)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from .._files import replacing
+from .._packages import needs
 from .network import PackedNetwork
 from .packing import require_ready
 from .plain import Plain
@@ -56,11 +57,9 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
     require_ready(model)
     if isinstance(model, PackedNetwork) and model.is_over_time:
         raise ValueError("model: expected a network of images for ONNX, got a spiking one; see export_c")
-    try:
+    with needs("onnx"):
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[onnx]"') from None
     if not isinstance(example, Tensor) or not example.is_floating_point() or not example.ndim:
         raise TypeError(f"example: expected a floating-point tensor (B, …), got {example!r}")
     with torch.no_grad():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._files import replacing
+from .._packages import needs
 from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
@@ -53,10 +54,8 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
         ...     pathlib.Path(folder, "net.onnx").exists()
         True
     """
-    try:
+    with needs("qonnx"):
         import onnx
-    except ImportError as error:
-        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[qonnx]"') from None
     if not isinstance(network, PackedNetwork):
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
     if network.is_over_time:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import describe
+from .._packages import needs
 from ..nn import BinaryActivation, BinaryConv2d, BinaryLinear, NeuronLayer, OverTime
 from ..nn._batches import Batch, class_scores
 from ..surrogate import Surrogate
@@ -63,10 +64,8 @@ def to_neurobench(model: nn.Module) -> NeuroBenchModel:
 @cache
 def _model_class() -> Callable[[nn.Module], NeuroBenchModel]:
     """Return the class of the models, which NeuroBench's own is a base of."""
-    try:
+    with needs("neurobench"):
         from neurobench.models import NeuroBenchModel
-    except ImportError as error:
-        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[neurobench]"') from None
     return type("Model", (_Model, NeuroBenchModel), {"__doc__": _Model.__doc__})
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from .._packages import needs
 from ..nn._batches import Batch
 
 
@@ -30,7 +31,8 @@ def augmented(batch: Batch, names: Collection[str]) -> Batch:
 
 
 def _changes(names: Collection[str]):
-    from torchvision.transforms import v2
+    with needs("images"):
+        from torchvision.transforms import v2
 
     made = {
         "flip": v2.RandomHorizontalFlip(0.5),

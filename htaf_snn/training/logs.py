@@ -11,6 +11,7 @@ from torch import nn
 
 from .. import hardening, plots
 from .._files import replacing
+from .._packages import needs
 from ..nn._batches import class_scores, unpack
 from ..nn._modes import in_eval
 
@@ -27,10 +28,8 @@ def logger(log: str, out: Path) -> Callable[[dict[str, Any]], None]:
     """
     if log == "none":
         return lambda line: None
-    try:
+    with needs("tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError('log: TensorBoard is missing: pip install "htaf-snn[tensorboard]"') from None
 
     def write(line: dict[str, Any]) -> None:
         # A writer per epoch: of a resumed run, what was logged from that epoch on is hidden.

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
+from .._packages import needs
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -55,11 +57,9 @@ class Processes:
         everywhere, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         if everywhere == 1:
             return None
-        try:
+        with needs("distributed"):
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
-        except ImportError:
-            raise ImportError('torchrun: Lightning Fabric is missing: pip install "htaf-snn[distributed]"') from None
         # snnTorch's neurons keep their potential as a buffer whose size is that of the process's own shard.
         strategy = DDPStrategy(broadcast_buffers=False)
         fabric = Fabric(accelerator=device, devices=here, num_nodes=everywhere // here, strategy=strategy)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .._events import Events, RecordingError
+from .._packages import needs
 from ._recording import Clock, Losses, Options, Stream, body, cuts, whole_words
 
 _SIZES = {
@@ -160,7 +161,8 @@ def _packets(
 
 def read_4(path: Path, options: Options) -> Stream:
     """Read the events of AEDAT 4 through faery, a piece for each packet."""
-    import faery
+    with needs("aedat"):
+        import faery
 
     _check_description(path)
     try:

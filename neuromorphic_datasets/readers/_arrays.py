@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._events import LATEST, Events, RecordingError
+from .._packages import needs
 from ._columns import by_field, events_of, unit_of
 from ._recording import Losses, Options, Stream, cuts
 
@@ -128,7 +129,8 @@ def read_npz(path: Path, options: Options) -> Stream:
 
 def read_hdf5(path: Path, options: Options) -> Stream:
     """Read x, y, t and p: data sets of a group, fields of a data set, or MVSEC's table; DSEC's `t_offset` is added."""
-    import h5py
+    with needs("hdf5"):
+        import h5py
 
     with _damage(path), h5py.File(path, "r") as file:
         name = _place(path, file, options)
@@ -216,7 +218,7 @@ def _require_filters(path: Path, tables: Iterable[Any]) -> None:
                 remedy = (
                     "build github.com/prophesee-ai/hdf5_ecf and name its folder in HDF5_PLUGIN_PATH"
                     if code == _ECF
-                    else 'pip install "htaf-snn[hdf5]"'
+                    else 'pip install ".[hdf5]"'
                 )
                 raise RecordingError(
                     f"{path}: {table.name} is compressed with the HDF5 filter {code} ({name.decode() or 'unnamed'}), "
