@@ -38,13 +38,13 @@ copybutton_prompt_is_regexp = True
 
 html_math_renderer = "mathml"
 default_role = "code"
-maximum_signature_line_length = 88
+maximum_signature_line_length = 110
 python_use_unqualified_type_names = True
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {"SurrogateLike": "htaf_snn.surrogate.SurrogateLike"}
 autodoc_inherit_docstrings = False
-autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Forward formula", "Gradient formula", "Shape", "Reference"]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import public
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
 from sphinx.util.inspect import stringify_signature
 
+ROOT = Path(__file__).parents[2]
+_logger = logging.getLogger(__name__)
 _SECTION = re.compile(r"\w[\w ]*:$")
+_FILE = re.compile(r"(?:htaf_snn|neuromorphic_datasets|docs|tests|tutorials|benchmarks)/[\w./-]*")
 _TOKEN = re.compile(r"(``.+?``|`[^`]+`|\$[^$]+\$)", re.DOTALL)
 
 
@@ -54,12 +59,14 @@ def _sign(app: Any, what: str, name: str, value: Any, options: Any, signature: s
 
 
 class Links(SphinxTransform):
-    """Turns public names in backticks into links to their entries."""
+    """Turns public names in backticks into links to their entries, and checks that files so named exist."""
 
     default_priority = 5
 
     def apply(self, **kwargs: Any) -> None:
         for node in list(self.document.findall(nodes.literal)):
+            if _FILE.fullmatch(node.astext()) and not (ROOT / node.astext()).exists():
+                _logger.warning("no such file: %s", node.astext(), location=node)
             target = linked(node.astext().removesuffix("()"), self.env.docname.rpartition("/")[2])
             before = node.previous_sibling()
             # The class of that name in another library.

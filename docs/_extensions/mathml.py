@@ -18,7 +18,10 @@ def converted(tex: str, as_block: bool = False) -> str:
     # docutils reads \tfrac12 as twelve over what follows, and knows no sizes of parentheses.
     tex = re.sub(r"(\\[dt]?frac)(\d)(\d)", r"\1{\2}{\3}", tex)
     tex = re.sub(r"(\\[dt]?frac)(\d)", r"\1{\2}", tex)
-    return tex2mathml(re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", tex), as_block=as_block)
+    tex = re.sub(r"\\[bB]igg?[lr]?(?![A-Za-z])", "", tex)
+    # Nor does it space functions, as in \beta \tanh x.
+    tex = re.sub(r"(?<=[\w}]) ?(?=\\(arctan|tanh|cosh|exp|log|max|min)\b)", r"\\,", tex)
+    return tex2mathml(tex, as_block=as_block)
 
 
 def _visit(writer: Any, node: nodes.Element) -> None:

@@ -7,9 +7,11 @@ import sys
 
 import torch
 from docstrings import as_rest
-from rest import heading, listing, table, toctree
+from rest import entry, heading, listing, summary, table, toctree
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 from htaf_snn import functional, nn
+from htaf_snn.kernels import _dispatch
 from htaf_snn.neurons import NEURONS, Neuron
 from htaf_snn.neurons.words import described
 
@@ -42,28 +44,34 @@ def learned(cls: type[nn.NeuronLayer]) -> list[str]:
     return [name for name in names if getattr(layer, name).grad is not None]
 
 
-def saved(cls: type[nn.NeuronLayer], backend: str, dtype: torch.dtype | None) -> str:
-    """Return the bytes that a backend saves per neuron and time step; those of the input are not among them."""
-    sources = made(cls, save_dtype=dtype).sources(backend)
-    return str(sources.saved * (dtype or torch.float32).itemsize)
+def costs(cls: type[nn.NeuronLayer], backend: str) -> tuple[str, ...]:
+    """Return the bytes that a backend saves, those with `save_dtype`, and whether it keeps the input."""
+    if backend == "torch":
+        return "all that autograd needs", "no effect", "as autograd needs"
+    full, half = (made(cls, save_dtype=dtype).sources(backend) for dtype in (None, torch.bfloat16))
+    return str(full.saved * 4), str(half.saved * 2), "yes" if full.keeps_input else "no"
+
+
+_KERNELS = """\
+Bytes are those saved for the backward pass per neuron and time step, besides the input where it is kept, in float32 and
+with ``save_dtype=torch.bfloat16``. With ``checkpoint_every=K`` they are kept for K time steps at a time. Gradients are
+those of the parameters; all have one for the input and the first state, and ``torch`` alone has second derivatives.
+"""
 
 
 def kernels(neuron: Neuron) -> str:
     """Return the table of what computes a neuron."""
     rows = []
     for cls in layers(neuron):
-        for backend in ("numba", "triton"):
-            keeps = made(cls).sources(backend).keeps_input
-            rows.append((
-                f":py:obj:`{cls.__name__} <htaf_snn.nn.{cls.__name__}>`",
-                f"``{backend}``",
-                ", ".join(f"``{name}``" for name in learned(cls)),
-                saved(cls, backend, None),
-                saved(cls, backend, torch.bfloat16),
-                "yes" if keeps else "no",
-            ))  # fmt: skip
-    head = ("layer", "kernels", "gradients of", "bytes saved", "in bfloat16", "keeps the input")
-    return table(head, rows)
+        found: dict[tuple[str, ...], list[str]] = {}
+        for backend in _dispatch.backends():
+            found.setdefault(costs(cls, backend), []).append(f"``{backend}``")
+        link = f":py:obj:`{cls.__name__} <htaf_snn.nn.{cls.__name__}>`"
+        gradients = ", ".join(f"``{name}``" for name in learned(cls))
+        saves = "yes" if "checkpoint_every" in inspect.signature(cls).parameters else "no"
+        rows += [(link, ", ".join(names), *cost, saves, gradients) for cost, names in found.items()]
+    head = ("layer", "backend", "bytes", "bfloat16", "keeps input", "``checkpoint_every``", "gradients")
+    return f"{_KERNELS}\n{table(head, rows)}"
 
 
 def values(neuron: Neuron) -> str:
@@ -75,12 +83,13 @@ def values(neuron: Neuron) -> str:
 
 def page(neuron: Neuron) -> str:
     file = sys.modules[f"htaf_snn.neurons.{neuron.name}"]
-    entries = [f".. autoclass:: htaf_snn.nn.{cls.__name__}\n" for cls in layers(neuron)]
+    text = as_rest(inspect.getdoc(file).splitlines())
+    entries = [entry(f"htaf_snn.nn.{cls.__name__}", cls) for cls in layers(neuron)]
     if neuron.name in functional.__all__:
-        entries.append(f".. autofunction:: htaf_snn.functional.{neuron.name}\n")
+        entries.append(entry(f"htaf_snn.functional.{neuron.name}", getattr(functional, neuron.name)))
     parts = [
         heading(neuron.title),
-        "\n".join(as_rest(inspect.getdoc(file).splitlines())),
+        str(GoogleDocstring(text, Config(napoleon_custom_sections=["Reference"]))),
         heading("States and parameters", "-"),
         values(neuron),
         heading("Kernels", "-"),
@@ -111,5 +120,11 @@ def leave_out_equations(app, what, name: str, value, options, lines: list[str]) 
 def pages() -> dict[str, str]:
     """Return the pages by their paths."""
     made = {f"reference/neurons/{name}.rst": page(neuron) for name, neuron in own().items()}
-    made["reference/neurons/index.rst"] = f"{heading('Neurons')}\n{toctree(own())}"
+    rows = []
+    for name, neuron in own().items():
+        names = ", ".join(f":py:obj:`{cls.__name__} <htaf_snn.nn.{cls.__name__}>`" for cls in layers(neuron))
+        text = summary(sys.modules[f"htaf_snn.neurons.{name}"].__doc__)
+        rows.append((f":doc:`{neuron.title} <{name}>`", text, ", ".join(neuron.states), names))
+    index = [heading("Neurons"), table(("neuron", "", "states", "layers"), rows), toctree(own(), "hidden")]
+    made["reference/neurons/index.rst"] = "\n".join(index)
     return made

@@ -16,7 +16,7 @@ import public
 import surrogate_pages
 from cyclopts import App
 from docstrings import as_rest
-from rest import heading, listing, table, toctree
+from rest import entry, heading, listing, summary, table, toctree
 from rich.console import Console
 from sphinx.pycode import ModuleAnalyzer
 
@@ -25,31 +25,22 @@ from htaf_snn.cli._app import app as commands
 ROOT = Path(__file__).parents[2]
 
 
-def entry(name: str, value: object) -> str:
-    """Return the entry of a public name under which it is documented."""
-    if inspect.isclass(value):
-        return f".. autoclass:: {name}\n"
-    if inspect.isroutine(value):
-        return f".. autofunction:: {name}\n"
+def data_entry(name: str, value: object) -> str:
+    """Return the entry of a public value that is neither a class nor a function."""
     shown = textwrap.shorten(repr(value), 200, placeholder=" …")
-    return f".. py:data:: {name}\n   :value: {shown}\n\n{textwrap.indent(data_text(name, value), '   ')}\n"
+    text = textwrap.indent("\n".join(as_rest(data_text(name, value))), "   ")
+    return f".. py:data:: {name.rpartition('.')[2]}\n   :value: {shown}\n\n{text}\n"
 
 
-def data_text(name: str, value: object) -> str:
-    """Return the text below the assignment of a public value, in the module that makes it."""
+def data_text(name: str, value: object) -> list[str]:
+    """Return the lines below the assignment of a public value, in the module that makes it."""
     key = name.rpartition(".")[2]
     for module in [one for one in sys.modules if one.partition(".")[0] == name.partition(".")[0]]:
         if vars(sys.modules[module]).get(key) is value:
             found = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", key))
             if found:
-                return "\n".join(as_rest(found))
+                return found
     raise ValueError(f"{name}: expected a docstring below its assignment, got none")
-
-
-def summary(value: object) -> str:
-    """Return the first sentence of a docstring, as reStructuredText."""
-    paragraph = (inspect.getdoc(value) or "").partition("\n\n")[0]
-    return " ".join(as_rest(paragraph.splitlines())).strip()
 
 
 def module_page(module: str, elsewhere: set[str]) -> str:
@@ -60,13 +51,15 @@ def module_page(module: str, elsewhere: set[str]) -> str:
     for name in own:
         key, value = name.rpartition(".")[2], values[name]
         if isinstance(value, ModuleType):
-            rows.append((f":py:mod:`{key} <{value.__name__}>`", summary(value)))
+            rows.append((f":py:mod:`{key} <{value.__name__}>`", summary(value.__doc__)))
             continue
-        rows.append((f":py:obj:`{key} <{homes[name]}>`", summary(value) if callable(value) else ""))
+        is_documented = inspect.isclass(value) or inspect.isroutine(value)
+        text = value.__doc__ if is_documented else "\n".join(data_text(name, value))
+        rows.append((f":py:obj:`{key} <{homes[name]}>`", summary(text)))
         if homes[name] != name:
-            aliases.append(f".. py:data:: {name}\n\n   The same as :py:obj:`{homes[name]}`.\n")
+            aliases.append(f".. py:data:: {key}\n\n   The same as :py:obj:`{homes[name]}`.\n")
         elif name not in elsewhere:
-            entries.append(entry(name, value))
+            entries.append(entry(name, value) if is_documented else data_entry(name, value))
     text = [heading(module), f".. automodule:: {module}\n   :no-members:\n", table(("name", ""), rows), *entries]
     return "\n".join(text + ([heading("Also found here", "-"), *aliases] if aliases else []))
 

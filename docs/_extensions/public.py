@@ -10,7 +10,7 @@ from types import ModuleType
 MODULES = [
     "htaf_snn",
     *(f"htaf_snn.{name}" for name in ("functional", "surrogate", "nn", "models", "hardening", "training", "deploy")),
-    *(f"htaf_snn.{name}" for name in ("concepts", "compare", "profile", "interop")),
+    *(f"htaf_snn.{name}" for name in ("concepts", "compare", "evaluation", "interop", "neurons", "plots", "profile")),
     "neuromorphic_datasets",
     *(f"neuromorphic_datasets.{name}" for name in ("transforms", "images", "readers", "event_folder")),
     *(f"neuromorphic_datasets.{name}" for name in ("random_manifolds", "saccade_digits")),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections.abc import Iterable, Sequence
+
+from docstrings import as_rest
 
 
 def heading(title: str, under: str = "=") -> str:
@@ -25,3 +28,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     for row in [head, *rows]:
         lines += [f"   {'*' if not n else ' '} - {cell}" for n, cell in enumerate(row)]
     return "\n".join(lines) + "\n"
+
+
+def entry(name: str, value: object) -> str:
+    """Return the entry of a public class or function, from its docstring."""
+    if inspect.isclass(value):
+        bases = "   :show-inheritance:\n" if value.__bases__ != (object,) else ""
+        return f".. autoclass:: {name}\n{bases}"
+    return f".. autofunction:: {name}\n"
+
+
+def summary(text: str | None) -> str:
+    """Return the first paragraph of a docstring on one line."""
+    paragraph = inspect.cleandoc(text or "").partition("\n\n")[0]
+    return " ".join(as_rest(paragraph.splitlines())).strip()

@@ -10,7 +10,7 @@ import re
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from rest import heading, listing, table, toctree
+from rest import entry, heading, listing, summary, table, toctree
 
 from htaf_snn.surrogate import Surrogate, libraries
 
@@ -90,7 +90,7 @@ def page(name: str, cls: type[Surrogate]) -> str:
         heading(cls.__name__),
         f'``{name}`` in specifications, such as ``"{name}"``.\n',
         '.. raw:: html\n\n   <div class="plot">' + plot(cls).replace("\n", "\n   ") + "</div>\n",
-        f".. autoclass:: htaf_snn.surrogate.{cls.__name__}\n",
+        entry(f"htaf_snn.surrogate.{cls.__name__}", cls),
         heading("Parameters", "-"),
         parameters(cls),
         heading("Code", "-"),
@@ -103,5 +103,9 @@ def page(name: str, cls: type[Surrogate]) -> str:
 def pages() -> dict[str, str]:
     """Return the pages by their paths."""
     made = {f"reference/surrogates/{name}.rst": page(name, cls) for name, cls in surrogates().items()}
-    made["reference/surrogates/index.rst"] = f"{heading('Surrogates')}\n{toctree(surrogates())}"
+    rows = [
+        (f":doc:`{cls.__name__} <{name}>`", f"``{name}``", summary(cls.__doc__)) for name, cls in surrogates().items()
+    ]
+    index = [heading("Surrogates"), table(("class", "specification", ""), rows), toctree(surrogates(), "hidden")]
+    made["reference/surrogates/index.rst"] = "\n".join(index)
     return made
