@@ -47,15 +47,15 @@ def learned(cls: type[nn.NeuronLayer]) -> list[str]:
 def costs(cls: type[nn.NeuronLayer], backend: str) -> tuple[str, ...]:
     """Return the bytes that a backend saves, those with `save_dtype`, and whether it keeps the input."""
     if backend == "torch":
-        return "all that autograd needs", "no effect", "as autograd needs"
+        return "autograd's", "the same", "autograd's"
     full, half = (made(cls, save_dtype=dtype).sources(backend) for dtype in (None, torch.bfloat16))
     return str(full.saved * 4), str(half.saved * 2), "yes" if full.keeps_input else "no"
 
 
 _KERNELS = """\
 Bytes are those saved for the backward pass per neuron and time step, besides the input where it is kept, in float32 and
-with ``save_dtype=torch.bfloat16``. With ``checkpoint_every=K`` they are kept for K time steps at a time. Gradients are
-those of the parameters; all have one for the input and the first state, and ``torch`` alone has second derivatives.
+with ``save_dtype=torch.bfloat16``. With ``checkpoint_every=K`` they are kept for K time steps at a time. Only ``torch``
+saves what autograd needs, and only it has second derivatives.
 """
 
 
@@ -67,18 +67,21 @@ def kernels(neuron: Neuron) -> str:
         for backend in _dispatch.backends():
             found.setdefault(costs(cls, backend), []).append(f"``{backend}``")
         link = f":py:obj:`{cls.__name__} <htaf_snn.nn.{cls.__name__}>`"
-        gradients = ", ".join(f"``{name}``" for name in learned(cls))
         saves = "yes" if "checkpoint_every" in inspect.signature(cls).parameters else "no"
-        rows += [(link, ", ".join(names), *cost, saves, gradients) for cost, names in found.items()]
-    head = ("layer", "backend", "bytes", "bfloat16", "keeps input", "``checkpoint_every``", "gradients")
+        rows += [(link, ", ".join(names), *cost, saves) for cost, names in found.items()]
+    head = ("layer", "backend", "bytes", "bfloat16", "keeps input", "``checkpoint_every``")
     return f"{_KERNELS}\n{table(head, rows)}"
 
 
 def values(neuron: Neuron) -> str:
     """Return the tables of states, and of parameters and options."""
     states = [(f"``{name}``", f"``{value}``") for name, value in neuron.states.items()]
-    words = [(f"``{name}``", "".join(as_rest([text])).strip()) for name, text in described(neuron, {}).items()]
-    return table(("state", "at rest"), states) + "\n" + table(("parameter or option", ""), words)
+    trained = {name for cls in layers(neuron) for name in learned(cls)}
+    words = [
+        (f"``{name}``", summary(text), "yes" if name in trained else "no" if name in neuron.parameters else "")
+        for name, text in described(neuron, {}).items()
+    ]
+    return table(("state", "at rest"), states) + "\n" + table(("parameter or option", "", "gradient"), words)
 
 
 def page(neuron: Neuron) -> str:

@@ -19,7 +19,8 @@ _INK = "#010203"  # becomes the text's colour, light or dark
 
 def surrogates() -> dict[str, type[Surrogate]]:
     """Return the classes by the names of their formulas."""
-    return {cls.formula.name: cls for cls in Surrogate.__subclasses__() if cls.formula}
+    own = (cls for cls in Surrogate.__subclasses__() if cls.formula and cls.__module__.startswith("htaf_snn."))
+    return {cls.formula.name: cls for cls in sorted(own, key=lambda cls: cls.__name__.lower())}
 
 
 def plot(cls: type[Surrogate]) -> str:

@@ -28,7 +28,6 @@ FAULTS = {
 """Known faults of snnTorch 1.0's surrogates, by name."""
 
 COUNTERPARTS = {
-    "SFS": "fast_sigmoid",
     "atan": "atan",
     "fast_sigmoid": "fast_sigmoid",
     "sigmoid": "sigmoid",
