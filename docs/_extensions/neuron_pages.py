@@ -54,8 +54,8 @@ def costs(cls: type[nn.NeuronLayer], backend: str) -> tuple[str, ...]:
 
 _KERNELS = """\
 Bytes are those saved for the backward pass per neuron and time step, besides the input where it is kept, in float32 and
-with ``save_dtype=torch.bfloat16``. With ``checkpoint_every=K`` they are kept for K time steps at a time. Only ``torch``
-saves what autograd needs, and only it has second derivatives.
+with ``save_dtype=torch.bfloat16``. With ``checkpoint_every=K`` they are kept for K time steps at a time. ``torch``
+saves what autograd needs, and alone has second derivatives.
 """
 
 
