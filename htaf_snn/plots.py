@@ -16,6 +16,8 @@ from ._checks import describe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["confusion", "learning_curves", "over_time", "raster", "traces"]
+
 
 def raster(spikes: Tensor, sample: int = 0) -> Figure:
     """Draw when each neuron spikes.

@@ -23,6 +23,7 @@ __all__ = ["CAMERA", "EventCamera", "SaccadeDigits", "simulate"]
 
 TILE_PX = 2.4
 CAMERA = EventCamera()
+"""The simulated camera that records the digits."""
 _SCENE = _saccades.Scene(TILE_PX, is_ink=True)
 
 

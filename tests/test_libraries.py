@@ -197,3 +197,23 @@ def test_htaf_inside_a_sinabs_layer():
     assert spikes.flatten().tolist() == [0, 1, 1]
     expected = gradient(HTAF(), current.detach() - 1)
     torch.testing.assert_close(torch.autograd.grad(spikes.sum(), current)[0], expected)
+
+
+def shape_of(step):
+    """The gradient above the threshold, relative to that at it, by the width at which it has fallen to half."""
+    x = torch.logspace(-4, 1, 4001)
+    slopes = gradient(step, torch.cat([torch.tensor([1e-6]), x]))
+    slopes = slopes[1:] / slopes[0]
+    half = x[(slopes <= 0.5).nonzero()[0]] if (slopes <= 0.5).any() else torch.ones(1)
+    return gradient(step, half * torch.tensor([0.2, 0.5, 0.8, 1.3])) / gradient(step, torch.tensor([1e-6]))
+
+
+@pytest.mark.parametrize("library", [pytest.param(name, marks=needs[name]) for name in libraries.LIBRARIES])
+def test_counterparts_have_the_same_shape(library):
+    module = libraries.LIBRARIES[library]
+    assert module.COUNTERPARTS.keys() <= {*module.names()}
+    for theirs, ours in module.COUNTERPARTS.items():
+        same = torch.allclose(
+            shape_of(surrogate.resolve(f"{library}.{theirs}")), shape_of(surrogate.resolve(ours)), atol=2e-3
+        )
+        assert same == ((library, theirs) != ("snntorch", "triangular")), theirs

@@ -2,19 +2,10 @@
 
 import inspect
 import re
-from importlib import import_module
 
 import pytest
+from public import names
 from torch import nn
-
-MODULES = [
-    "htaf_snn",
-    *(f"htaf_snn.{name}" for name in ("functional", "surrogate", "nn", "models", "hardening", "training", "deploy")),
-    *(f"htaf_snn.{name}" for name in ("concepts", "compare", "profile", "interop")),
-    "neuromorphic_datasets",
-    *(f"neuromorphic_datasets.{name}" for name in ("transforms", "images", "readers", "event_folder")),
-    *(f"neuromorphic_datasets.{name}" for name in ("random_manifolds", "saccade_digits")),
-]
 
 
 def is_ours(value):
@@ -23,9 +14,7 @@ def is_ours(value):
 
 def public():
     """The public functions and classes by name."""
-    modules = {name: import_module(name) for name in MODULES}
-    named = {f"{name}.{key}": getattr(module, key) for name, module in modules.items() for key in module.__all__}
-    return {name: value for name, value in named.items() if inspect.isroutine(value) or inspect.isclass(value)}
+    return {name: value for name, value in names().items() if inspect.isroutine(value) or inspect.isclass(value)}
 
 
 def docs(value):

@@ -32,8 +32,9 @@ from .fields import (
 SHALLOW = ("mlp", "cnn")
 DEEP = ("plif-net", "spiking-vgg11", "sew-resnet18", "sew-resnet34", "spikformer")
 SPIKING = (*SHALLOW, *DEEP)
-# Networks of images with binary activations.
+"""The names of spiking networks, for events."""
 BINARY = ("bnn", "binary-cnn", "binary-resnet20", "dhn", "dhn-cnn")
+"""The names of networks with binary activations, for images."""
 # Their floating-point twins.
 TWINS = ("relu", "relu-cnn", "relu-resnet20")
 MODELS = (*SPIKING, *BINARY, *TWINS)
@@ -43,6 +44,7 @@ _PLAIN = ("mlp", "dhn", "relu", "dhn-cnn", "relu-cnn")
 # threshold is lower than Norse's 1.
 NEURONS = {"fused": "leaky(beta=0.9)", "snntorch": "leaky(beta=0.9)", "norse": "lif(v_th=0.3)"}
 OFFLINE = {model: "saccade-digits" if model in SPIKING else "digits" for model in MODELS}
+"""The data set that each network is trained on by default, which needs no download."""
 
 
 @dataclass(frozen=True, kw_only=True)

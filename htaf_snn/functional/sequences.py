@@ -509,10 +509,13 @@ def _signature(neuron: Neuron) -> inspect.Signature:
     """Return what the function of a neuron takes, as editors show it."""
     kinds, none = inspect.Parameter, inspect.Parameter.empty
     shared = [p for p in inspect.signature(run).parameters.values() if p.kind is kinds.KEYWORD_ONLY]
-    named = {name: none if default is None else default for name, default in neuron.parameters.items()}
-    named |= {name: values[0] for name, values in neuron.options.items()}
-    named |= {p.name: p.default for p in shared if p.name != "surrogate" or neuron.spikes}
+    named = {
+        name: (none if default is None else default, "float | Tensor") for name, default in neuron.parameters.items()
+    }
+    named |= {name: (values[0], type(values[0]).__name__) for name, values in neuron.options.items()}
+    named |= {p.name: (p.default, p.annotation) for p in shared if p.name != "surrogate" or neuron.spikes}
     return inspect.Signature(
-        [kinds("x", kinds.POSITIONAL_OR_KEYWORD)]
-        + [kinds(name, kinds.KEYWORD_ONLY, default=default) for name, default in named.items()]
+        [kinds("x", kinds.POSITIONAL_OR_KEYWORD, annotation="Tensor")]
+        + [kinds(name, kinds.KEYWORD_ONLY, default=value, annotation=kind) for name, (value, kind) in named.items()],
+        return_annotation="tuple",
     )

@@ -13,5 +13,6 @@ _FILES = """
 """.split()
 
 NEURONS: dict[str, Neuron] = {name: import_module(f".{name}", __name__).NEURON for name in _FILES}
+"""The neurons by name; `htaf_snn.nn.neuron` adds a user's own."""
 
 __all__ = ["NEURONS", "Neuron"]

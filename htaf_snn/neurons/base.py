@@ -35,6 +35,14 @@ class Neuron:
         spikes: whether the update takes `spike`.
         prepared: the names of the parameters that the update takes.
         key: what operators find it by; the name, but of a user's own with a digest.
+
+    Example:
+        >>> def update(x, v, *, threshold, spike):
+        ...     s = spike(v + x - threshold)
+        ...     return s, v + x - s * threshold
+        >>> made = Neuron("integrator", update, states={"v": 0.0}, parameters={"threshold": 1.0})
+        >>> made.title, made.spikes
+        ('Integrator', True)
     """
 
     name: str

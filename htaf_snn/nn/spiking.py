@@ -70,18 +70,23 @@ def _signature(cls: type[NeuronLayer]) -> inspect.Signature:
     neuron, in_snntorchs = cls.definition, issubclass(cls, InSnnTorchsWords)
     kinds, none = inspect.Parameter, inspect.Parameter.empty
     parameters = [
-        kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=none if value is None else value)
+        kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=none if value is None else value, annotation="float | Tensor")
         for name, value in sorted(neuron.parameters.items(), key=lambda item: item[1] is not None)
     ]
     taken = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "self"]
     first = [p for p in taken if p.kind is kinds.POSITIONAL_OR_KEYWORD]
+    types = {p.name: p.annotation for p in (*inspect.signature(NeuronLayer.__init__).parameters.values(), *taken)}
+    types |= {"surrogate": "SurrogateLike"}
     options: dict[str, Any] = {"surrogate": "htaf"} if neuron.spikes else {}
     options |= {("reset_mechanism" if in_snntorchs and n == "reset" else n): v[0] for n, v in neuron.options.items()}
     options |= {name: value for name, value in cls.defaults.items() if name in neuron.options}
     options |= {f"learn_{name}": False for name in neuron.parameters} if in_snntorchs else {"learn": ()}
     options |= {p.name: p.default for p in taken if p.kind is kinds.KEYWORD_ONLY}
     options |= {"save_dtype": None, "checkpoint_every": None, "backend": "auto"}
-    named = [kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in options.items()]
+    named = [
+        kinds(name, kinds.KEYWORD_ONLY, default=value, annotation=types.get(name, type(value).__name__))
+        for name, value in options.items()
+    ]
     return inspect.Signature([*first, *parameters, *named])
 
 

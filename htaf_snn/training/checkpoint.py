@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._files import replacing
 
 CHECKPOINT = "checkpoint.safetensors"
+"""The file of a run's folder from which it is resumed."""
 # Of the network that a run is judged by, where it is not that of the last epoch.
 NETWORK = "network.safetensors"
 

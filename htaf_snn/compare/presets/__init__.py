@@ -10,7 +10,7 @@ from ..._checks import check_choice
 
 _FILES = {file.stem: file for file in sorted(Path(__file__).parent.glob("*.toml"))}
 PRESETS = tuple(_FILES)
-"""Their names."""
+"""The names of the presets."""
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -22,6 +22,14 @@ FAULTS = {
 }
 """Known faults of Norse 1.1's threshold functions, by name."""
 
+COUNTERPARTS = {
+    "heavi_erfc": "erfc",
+    "super": "fast_sigmoid",
+    "tanh": "ede",
+    "triangle": "triangle",
+}
+"""The surrogate of this package that has the shape which each has, or is documented to have."""
+
 
 MODULE = "norse.torch.functional.threshold"
 ORIGINAL = "__htaf_snn_original__"

@@ -11,6 +11,13 @@ from torch import Tensor
 FAULTS: dict[str, str] = {}
 """Known faults of sinabs' surrogates, by name: none that shows at threshold 1."""
 
+COUNTERPARTS = {
+    "gaussian": "gaussian",
+    "heaviside": "rectangle",
+    "single_exponential": "piecewise_exp",
+}
+"""The surrogate of this package that has the shape which each has, or is documented to have."""
+
 _CLASSES = {
     "gaussian": "Gaussian",
     "heaviside": "Heaviside",

@@ -27,6 +27,15 @@ FAULTS = {
 }
 """Known faults of snnTorch 1.0's surrogates, by name."""
 
+COUNTERPARTS = {
+    "atan": "atan",
+    "fast_sigmoid": "fast_sigmoid",
+    "sigmoid": "sigmoid",
+    "straight_through_estimator": "straight_through",
+    "triangular": "triangle",
+}
+"""The surrogate of this package that has the shape which each has, or is documented to have."""
+
 ORIGINAL = "__htaf_snn_original__"
 """The attribute in which what `htaf_snn.register` puts in place holds what it replaces, None for nothing."""
 

@@ -17,6 +17,18 @@ FAULTS = {
 }
 """Known faults of SpikingJelly's surrogates, by name."""
 
+COUNTERPARTS = {
+    "atan": "atan",
+    "erf": "erfc",
+    "piecewise_exp": "piecewise_exp",
+    "piecewise_quadratic": "triangle",
+    "rect": "rectangle",
+    "sigmoid": "sigmoid",
+    "soft_sign": "fast_sigmoid",
+    "super_spike": "fast_sigmoid",
+}
+"""The surrogate of this package that has the shape which each has, or is documented to have."""
+
 # These are no surrogates of the step: they pass values on, deterministically, at random, or as counts.
 _NO_SURROGATES = ("DeterministicPass", "PoissonPass", "MultiLevelSpikeCount")
 
