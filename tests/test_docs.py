@@ -80,7 +80,7 @@ def blocks(page):
 
 ALL_BLOCKS = [block for page in TEXTS for block in blocks(page)]
 # A file of the package, whose imports are relative, is compared with the package below.
-CODE = [b for b in ALL_BLOCKS if b.language in ("python", "sh") and "\nfrom ." not in f"\n{b.code}"]
+CODE = [b for b in ALL_BLOCKS if b.language in ("python", "sh", "c") and "\nfrom ." not in f"\n{b.code}"]
 
 
 def lines_of(block):
@@ -147,10 +147,12 @@ def folder_of(tmp_path_factory):
 def test_blocks(block, folder_of, monkeypatch):
     folder = folder_of(block.page)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])  # what blocks save can be imported
     if block.language == "sh":
         for command in filter(is_run, lines_of(block)):
             run_command(command, folder)
+    elif block.language == "c":
+        (folder / re.match(r"/\* (\w+\.c) \*/\n", block.code)[1]).write_text(block.code)
     else:
         run_python(block, folder)
 
@@ -168,8 +170,14 @@ def run_python(block, folder):
             exec(compile(block.code, block.place, "exec"), {"__name__": "__main__"})
     finally:
         htaf_snn.unregister()
+        for module in [key for key, value in sys.modules.items() if of_folder(value, folder)]:
+            del sys.modules[module]
     if block.prints is not None:
         assert printed.getvalue() == block.prints
+
+
+def of_folder(module, folder):
+    return str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
 
 
 def run_command(command, folder):
@@ -202,7 +210,7 @@ def briefly(arguments, command):
     brief = shlex.split(BRIEFLY.get(arguments[0], ""))
     if "--resume" in arguments:
         return []
-    brief += ["--select-seeds", "1"] if "--preset" in arguments else []
+    brief += ["--select-seeds", "1"] if {"--preset", "--select-seeds"} & {*arguments} else []
     if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments} and "n_time_bins=" not in command:
         brief += ["--n-time-bins", "2"]
     if {"plif-net", "sew-resnet18"} & {*arguments}:
