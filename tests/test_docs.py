@@ -43,7 +43,8 @@ OPTIONAL = re.compile(r"^(?:from|import) (neurobench|spikingjelly)\b", re.MULTIL
 BRIEFLY = {
     "train": "--epochs 1 --hidden 8,8",
     "icbm": "--epochs 1 --width 2",
-    "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --workers 1",
+    "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --workers 1 "
+    "--train-fraction 0.2",
 }
 # Commands that install or need another machine, and what a reader puts in place of these words.
 NOT_RUN = ("git clone", "cd ", "python -m pip install", "pytest", "jupyter", "ruff", "python -m benchmarks")
@@ -193,8 +194,6 @@ def run_command(command, folder):
         brief = briefly(arguments[program + 1 :], command)
         launch = ["--standalone", "--nproc-per-node", "2", "-m", "htaf_snn"]
         program = [sys.executable, "-m", "torch.distributed.run", *launch, *arguments[program + 1 :], *brief]
-    elif first == "python":
-        program = [sys.executable, *arguments]
     else:
         assert first in ("cc", "./digits"), f"{command}: expected a command that can be tested"
         if shutil.which("cc") is None:
@@ -233,7 +232,7 @@ def test_the_pages_have_blocks_and_commands_that_run():
     pages = {name(block.page) for block in CODE}
     assert {"README.md", "docs/start.md", "docs/guide/hardness.md", "docs/how-to/own-neuron.md"} <= pages
     run_here = [command for block in CODE if block.language == "sh" for command in lines_of(block) if is_run(command)]
-    assert len(run_here) > 30 and {command.split()[0] for command in run_here} >= {"htaf-snn", "torchrun", "python"}
+    assert len(run_here) > 30 and {command.split()[0] for command in run_here} >= {"htaf-snn", "torchrun", "cc"}
 
 
 def test_the_tests_of_blocks_can_fail(tmp_path, monkeypatch):
