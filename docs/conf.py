@@ -1,6 +1,5 @@
 """The site: `python -m sphinx -W --keep-going -b html docs docs/_build/html`."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -48,6 +47,3 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Forward formula", "Gradient formula", "Shape", "Reference"]
-
-# A section of index.md may be empty. That every page is in a section is checked all the same.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "glob pattern" not in str(record.msg))

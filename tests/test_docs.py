@@ -1,24 +1,34 @@
-"""Every example that a reader meets runs: in docstrings, the README's code and its commands."""
+"""Every example that a reader meets runs: in docstrings, and the code and the commands of every page."""
 
 import ast
+import contextlib
 import doctest
+import io
 import json
+import os
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
 import sys
+from configparser import ConfigParser
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import test_imports
 from commands import run
 
 import htaf_snn
 import neuromorphic_datasets
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tutorials").glob("*.ipynb"))]
-README = PAGES[0].read_text()
+DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "/_" not in str(page.relative_to(ROOT))]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+PAGES = [*TEXTS, *sorted((ROOT / "tutorials").glob("*.ipynb"))]
+DESIGN = ROOT / "docs" / "design.md"
 PACKAGES = (htaf_snn, neuromorphic_datasets)
 MODULES = [
     *(package.__name__ for package in PACKAGES),
@@ -29,16 +39,59 @@ MODULES = [
     ),
 ]
 # Libraries that neither the package nor its tests require.
-OPTIONAL = re.compile(r"^from (neurobench)\b", re.MULTILINE)
+OPTIONAL = re.compile(r"^(?:from|import) (neurobench|spikingjelly)\b", re.MULTILINE)
 BRIEFLY = {
     "train": "--epochs 1 --hidden 8,8",
     "icbm": "--epochs 1 --width 2",
-    "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --workers 1",
+    "compare": "--surrogates htaf,atan --slopes 1 --depths 1 --seeds 1 --epochs 1 --width 8 --workers 1 "
+    "--train-fraction 0.2",
 }
+# Commands that install or need another machine, and what a reader puts in place of these words.
+NOT_RUN = ("git clone", "cd ", "python -m pip install", "pytest", "jupyter", "ruff", "python -m benchmarks")
+PLACEHOLDERS = {"DIR", "RUN", "CPU"}
 
 
-def fenced(language, page=README):
-    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+@dataclass
+class Block:
+    """A fenced block of a page, and the text that it is said to print."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    prints: str | None
+
+    @property
+    def place(self):
+        return f"{name(self.page)}:{self.line}"
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page):
+    """Return the fenced blocks of a page; a block `text` right behind one of Python is what that prints."""
+    text, found = page.read_text(), []
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(page, line, match[1], match[2], match[3]))
+    return found
+
+
+ALL_BLOCKS = [block for page in TEXTS for block in blocks(page)]
+# A file of the package, whose imports are relative, is compared with the package below.
+CODE = [b for b in ALL_BLOCKS if b.language in ("python", "sh", "c") and "\nfrom ." not in f"\n{b.code}"]
+
+
+def lines_of(block):
+    """Return the commands of a block of the shell, without comments, a continued line as one."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    return [line for line in (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines) if line]
+
+
+def is_run(command):
+    return not command.startswith(NOT_RUN) and not PLACEHOLDERS & {*re.findall(r"\w+", command)}
 
 
 def prose(page):
@@ -59,10 +112,11 @@ def missing(text, folder):
     return [link for link in links if not (folder / link).exists()] + [n for n in named if not (ROOT / n).exists()]
 
 
-def commands():
-    """Return the README's htaf-snn commands that need neither external data nor a run."""
-    lines = [line.partition("#")[0].strip() for block in fenced("sh") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("htaf-snn") and not {"--data-root", "RUN"} & {*line.split()}]
+def headings(text):
+    """Return the anchors of a page's headings, as GitHub and MyST make them."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)", plain, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -76,46 +130,95 @@ def test_the_docstring_test_can_fail():
     assert len([test for test in doctest.DocTestFinder().find(module) if test.examples]) >= 6
 
 
-@pytest.mark.parametrize("code", fenced("python"), ids=lambda code: code.splitlines()[0])
-def test_readme_code(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for library in OPTIONAL.findall(code):
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """A folder for each page, in which its blocks run one after the other."""
+    folders = {}
+
+    def folder(page):
+        if page not in folders:
+            folders[page] = tmp_path_factory.mktemp(page.stem)
+            own_data(folders[page])
+        return folders[page]
+
+    return folder
+
+
+@pytest.mark.parametrize("block", CODE, ids=lambda block: block.place)
+def test_blocks(block, folder_of, monkeypatch):
+    folder = folder_of(block.page)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])  # what blocks save can be imported
+    if block.language == "sh":
+        for command in filter(is_run, lines_of(block)):
+            run_command(command, folder)
+    elif block.language == "c":
+        (folder / re.match(r"/\* (\w+\.c) \*/\n", block.code)[1]).write_text(block.code)
+    else:
+        run_python(block, folder)
+
+
+def run_python(block, folder):
+    """Run a block; one that begins with a comment of a file's name is also saved in that file."""
+    for library in OPTIONAL.findall(block.code):
         pytest.importorskip(library, reason=f"{library} is not installed")
+    saved = re.match(r"# (\w+\.py)\n", block.code)
+    if saved:
+        (folder / saved[1]).write_text(block.code)
+    printed = io.StringIO()
     try:
-        exec(compile(code, "README.md", "exec"), {})
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.code, block.place, "exec"), {"__name__": "__main__"})
     finally:
         htaf_snn.unregister()
+        for module in [key for key, value in sys.modules.items() if of_folder(value, folder)]:
+            del sys.modules[module]
+    if block.prints is not None:
+        assert printed.getvalue() == block.prints
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_and_file_names(page):
-    assert missing(prose(page), page.parent) == []
+def of_folder(module, folder):
+    return str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}")
 
 
-def test_the_test_of_links_can_fail():
-    text = "[a](docs/surrogates.png) [b](no.md) [c](https://a.org/b) `benchmarks/results/no.json` `runs/first`"
-    assert missing(text, ROOT) == ["no.md", "benchmarks/results/no.json"]
+def run_command(command, folder):
+    """Run a line of the shell, trainings briefly and with little data."""
+    first, *arguments = shlex.split(command)
+    if first == "htaf-snn":
+        result = run(*arguments, *briefly(arguments, command))
+        assert result.exit_code == 0, result.output
+        return
+    if first == "torchrun":
+        program = arguments.index("htaf-snn")
+        pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
+        brief = briefly(arguments[program + 1 :], command)
+        launch = ["--standalone", "--nproc-per-node", "2", "-m", "htaf_snn"]
+        program = [sys.executable, "-m", "torch.distributed.run", *launch, *arguments[program + 1 :], *brief]
+    else:
+        assert first in ("cc", "./digits"), f"{command}: expected a command that can be tested"
+        if shutil.which("cc") is None:
+            pytest.skip("no C compiler")
+        program = [first, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_the_contributors_page_shows_the_surrogate_of_the_package():
-    code, _ = fenced("python", PAGES[1].read_text())
-    own = (ROOT / "htaf_snn" / "surrogate" / "formulas" / "triangle.py").read_text()
-    shown, actual = (
-        [ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-        for source in (code, own)
-    )
-    assert shown == actual and len(actual) == 2
-    exec(compile(code, "CONTRIBUTING.md", "exec"), {})
-
-
-def test_the_contributors_page_shows_the_neuron_of_the_package():
-    _, code = fenced("python", PAGES[1].read_text())
-    _, *own = ast.parse((ROOT / "htaf_snn" / "neurons" / "iaf.py").read_text()).body  # without the docstring
-    assert [ast.dump(node) for node in ast.parse(code).body] == [ast.dump(node) for node in own]
+def briefly(arguments, command):
+    """Return options that make a training or a study short."""
+    brief = shlex.split(BRIEFLY.get(arguments[0], ""))
+    if "--resume" in arguments:
+        return []
+    brief += ["--select-seeds", "1"] if {"--preset", "--select-seeds"} & {*arguments} else []
+    if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments} and "n_time_bins=" not in command:
+        brief += ["--n-time-bins", "2"]
+    if {"plif-net", "sew-resnet18"} & {*arguments}:
+        brief = ["--width", "4", "--train-fraction", "0.05", "--epochs", "1", "--n-time-bins", "2"]
+    return brief
 
 
 def own_data(folder):
-    """Write the recordings and the code that the README's commands name."""
+    """Write the recordings and the code that the pages' commands name."""
     for name in ("left", "right"):
         (folder / "my_recordings" / name).mkdir(parents=True)
         for number in range(20):
@@ -125,17 +228,93 @@ def own_data(folder):
     (folder / "my_sets.py").write_text(code)
 
 
-@pytest.mark.parametrize("command", commands())
-def test_readme_commands(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    own_data(tmp_path)
-    _, *arguments = shlex.split(command)
-    brief = shlex.split(BRIEFLY.get(arguments[0], ""))
-    brief += ["--select-seeds", "1"] if "--preset" in arguments else []
-    if arguments[0] in ("train", "compare") and not {"bnn", "dhn"} & {*arguments} and "n_time_bins=" not in command:
-        brief += ["--n-time-bins", "2"]
-    if {"plif-net", "sew-resnet18"} & {*arguments}:
-        brief = ["--width", "4", "--train-fraction", "0.05", "--epochs", "1", "--n-time-bins", "2"]
-    result = run(*arguments, *brief)
-    assert result.exit_code == 0, result.output
+def test_the_pages_have_blocks_and_commands_that_run():
+    pages = {name(block.page) for block in CODE}
+    assert {"README.md", "docs/start.md", "docs/guide/hardness.md", "docs/how-to/own-neuron.md"} <= pages
+    run_here = [command for block in CODE if block.language == "sh" for command in lines_of(block) if is_run(command)]
+    assert len(run_here) > 30 and {command.split()[0] for command in run_here} >= {"htaf-snn", "torchrun", "cc"}
+
+
+def test_the_tests_of_blocks_can_fail(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    page.write_text("# A\n\n```python\n# a.py\nprint(1)\n```\n\n```text\n2\n```\n\n```sh\nhtaf-snn no  # b\nls\n```\n")
+    python, shell = blocks(page)
+    assert (python.place, python.prints, shell.place) == ("page.md:3", "2\n", "page.md:12")
+    with pytest.raises(AssertionError):
+        run_python(python, tmp_path)
+    assert (tmp_path / "a.py").exists() and lines_of(shell) == ["htaf-snn no", "ls"]
+    for command in lines_of(shell):
+        with pytest.raises(AssertionError):
+            run_command(command, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_file_names(page):
+    assert missing(prose(page), page.parent) == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_links_to_headings(page):
+    text = page.read_text()
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", text):
+        assert anchor in headings((page.parent / file).read_text() if file else text), f"{file}#{anchor}"
+
+
+def test_the_test_of_links_can_fail():
+    text = "[a](docs/surrogates.png) [b](no.md) [c](https://a.org/b) `benchmarks/results/no.json` `runs/first`"
+    assert missing(text, ROOT) == ["no.md", "benchmarks/results/no.json"]
+    assert headings("# A b-c: `D`\n```sh\n# e\n```\n") == {"a-b-c-d"}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=name)
+def test_a_page_begins_with_its_title(page):
+    assert page.read_text().startswith("# ")
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_extras_that_pages_name_exist():
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    named = [text for page in TEXTS for text in re.findall(r'"(?:\.|htaf-snn)\[([\w,]+)\]"', page.read_text())]
+    extras = {extra for text in named for extra in text.split(",")}
+    assert extras <= {*settings["options.extras_require"]} and len(extras) > 5
+
+
+def of_design(language, containing):
+    [block] = [b for b in ALL_BLOCKS if b.page == DESIGN and b.language == language and containing in b.code]
+    return block.code
+
+
+def test_the_design_page_shows_the_surrogate_of_the_package():
+    code = of_design("python", "class Triangle")
+    own = (ROOT / "htaf_snn" / "surrogate" / "formulas" / "triangle.py").read_text()
+    shown, actual = (
+        [ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        for source in (code, own)
+    )
+    assert shown == actual and len(actual) == 2
+    exec(compile(code, "design.md", "exec"), {})
+
+
+def test_the_design_page_shows_the_neuron_of_the_package():
+    code = of_design("python", "NEURON")
+    _, *own = ast.parse((ROOT / "htaf_snn" / "neurons" / "iaf.py").read_text()).body  # without the docstring
+    assert [ast.dump(node) for node in ast.parse(code).body] == [ast.dump(node) for node in own]
+
+
+def drawn(text):
+    """Return what each part imports, from the drawing of the design page."""
+    lines = [line.partition("←") for line in text.splitlines()]
+    return {part.strip(): {*below.replace(",", " ").split()} for part, _, below in lines}
+
+
+def test_the_design_page_draws_who_imports_whom():
+    assert drawn(of_design("text", "←")) == test_imports.BELOW
+
+
+def test_the_test_of_the_drawing_can_fail():
+    assert drawn("a ← b, c\nd ←") == {"a": {"b", "c"}, "d": set()} != test_imports.BELOW

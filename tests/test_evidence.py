@@ -84,7 +84,7 @@ def test_a_suggestion_is_ranked_by_validation():
     assert missing == ["- No trial at the suggested slope, 0.6, has finished."]
 
 
-def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):
+def test_tables_are_replaced(measured, tmp_path, monkeypatch):
     path, result = measured
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     (tmp_path / "bnn.json").write_text(path.read_text())
@@ -94,7 +94,7 @@ def test_tables_of_the_readme_are_replaced(measured, tmp_path, monkeypatch):
     assert page.with_tables(before) == page.with_tables(expected) == expected
 
 
-def test_what_the_readme_takes_from_several_claims(tmp_path, monkeypatch):
+def test_what_pages_take_from_several_claims(tmp_path, monkeypatch):
     def row(surrogate, claim, **more):
         chosen = {
             "anneal": "none",
@@ -105,7 +105,8 @@ def test_what_the_readme_takes_from_several_claims(tmp_path, monkeypatch):
             "lr": 1e-3,
             "val_accuracy": 0.5,
         }
-        return {"dataset": "digits", "surrogate": surrogate, "claim": claim, "depth": 2, **chosen, **more}
+        means = {"mean": 0.5, "low": 0.4, "high": 0.6}
+        return {"dataset": "digits", "surrogate": surrogate, "claim": claim, "depth": 2, **means, **chosen, **more}
 
     settings = {"surrogates": ["htaf"], "anneal": ["none"], "identity": [0.0], "select_seeds": 1}
     rows = [row("htaf", "baseline"), row("htaf", "better", anneal="hardness", val_accuracy=0.7, slope=1.0)]
@@ -123,12 +124,39 @@ def test_what_the_readme_takes_from_several_claims(tmp_path, monkeypatch):
     assert page.counts().startswith("Of 6 settings of data, kind of network and depth, HTAF is shown to be better than")
     assert "in 2, and worse in 2;" in page.counts().replace("\n", " ")
     assert "| binary | 2 | hardness annealed | 1 | 0 | 0.001 | `bnn` |" in page.defaults()
+    monkeypatch.setattr(page, "_COMPARED", page._COMPARED[:3])
+    lines = page.summary().splitlines()[2:]
+    assert [line.partition("|")[2].split(" | ")[2:] for line in lines] == [
+        ["0.500 (0.400 to 0.600)", "1: 0.500 to 0.500", *shown]
+        for shown in (["`atan`", "none |"], ["none", "`atan` |"], ["none", "none |"])
+    ]
 
 
-def test_the_page_and_the_readme_are_those_of_the_results():
+def test_the_page_is_that_of_the_results():
     results = [json.loads((page.RESULTS / f"{claim.name}.json").read_text()) for claim in page.measured()]
     assert page.PAGE.read_text() == page.page(results)
-    assert page.README.read_text() == page.with_tables(page.README.read_text())
+
+
+@pytest.mark.parametrize("path", page.pages_with_tables(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_are_those_of_the_results(path):
+    assert path.read_text() == page.with_tables(path.read_text())
+
+
+def test_every_page_with_a_table_is_found(tmp_path):
+    (tmp_path / "docs" / "guide").mkdir(parents=True)
+    table = "<!-- evidence: bnn -->\n<!-- end of evidence -->\n"
+    texts = {"README.md": table, "docs/start.md": "`<!-- evidence: NAME -->`\n", "docs/guide/width.md": f"a\n{table}"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    found = [str(path.relative_to(tmp_path)) for path in page.pages_with_tables(tmp_path)]
+    assert found == ["README.md", "docs/guide/width.md"]
+    assert ROOT / "README.md" in page.pages_with_tables() and len(page.pages_with_tables()) > 3
+
+
+@pytest.mark.parametrize("text", ["<!-- evidence: bnn -->\n", "<!-- end of evidence -->\n"])
+def test_a_table_without_an_end_is_refused(text):
+    with pytest.raises(ValueError, match="evidence: expected each table to be followed by its end"):
+        page.with_tables(text)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The measurements behind the README's and the results page's claims."""
+"""The measurements behind the documentation's claims."""

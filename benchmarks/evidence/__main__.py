@@ -1,4 +1,4 @@
-"""Run the measurements behind the claims of the README and of docs/results.md.
+"""Run the measurements behind the claims of the documentation.
 
     python -m benchmarks.evidence list
     python -m benchmarks.evidence run dhn-paths --quick
@@ -8,7 +8,7 @@
 
 Finished trainings are not repeated, so an interrupted command continues. DIR has the folders fashion_mnist, nmnist and
 cifar10; by default it is HTAF_DATA. `--quick` takes minutes, needs no data, and shows that a command runs; its figures
-mean nothing. `page` writes docs/results.md and the README's tables from benchmarks/results/.
+mean nothing. `page` writes docs/results.md and the tables of other pages from benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="print the claims")
-    actions.add_parser("page", help="write docs/results.md, its figures and the README's tables")
+    actions.add_parser("page", help="write docs/results.md, its figures and the tables of other pages")
     for action, text in (("run", "run a claim's studies"), ("all", "run those of all claims")):
         options = actions.add_parser(action, help=text)
         if action == "run":

@@ -1,4 +1,4 @@
-"""docs/results.md and the README's tables, written from benchmarks/results/: no number in them is typed by hand."""
+"""docs/results.md and the tables of other pages, from benchmarks/results/: no number in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -20,27 +20,33 @@ from .running import RESULTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "results.md"
-README = ROOT / "README.md"
-_BLOCK = re.compile(r"(<!-- evidence: ([\w-]+) -->\n).*?(<!-- end of evidence -->)", re.DOTALL)
+_START, _END = r"^<!-- evidence: ([\w-]+) -->$", r"^<!-- end of evidence -->$"
+_BLOCK = re.compile(rf"({_START}\n).*?({_END})", re.DOTALL | re.MULTILINE)
 
 _HEAD = f"""# Results
 
-Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. An arm is a surrogate, what is
-annealed and the identity in the weights. Each has the learning rate and the slope, a factor of the surrogate's
-argument, with which it was best on validation data, among those listed; the twin, relu, has no slope. Test accuracies
-are those of seeds that did not take part in the choice, with 95 % intervals by Student's t on the scale of the
-log-odds. Differences are to the first arm, paired by seed, with intervals by Student's t and p-values of paired t-tests
-after Holm's correction within a data set and depth. The plateau is the factor between the ends of the learning rates,
-in a row, whose validation accuracy is within {100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end
-of those tried. The gap is the accuracy that is lost when smooth steps are made hard after training.
+Written by `python -m benchmarks.evidence page` from the files in `benchmarks/results/`. Each section begins with its
+question, the command that repeats the measurement, and the setting.
+
+Where a section lists learning rates and slopes, each arm, a surrogate, what is annealed and the identity in the
+weights, has those with which it was best on validation data. The slope is a factor of the surrogate's argument; the
+twin, relu, has none. Test accuracies are then those of seeds that did not take part in the choice. Three kinds of
+section differ: the one on `surrogate.suggest` shows every slope at one learning rate, concept models choose the
+learning rate alone, and convolutional networks have one learning rate that is not tuned.
+
+Intervals of accuracies are 95 % intervals by Student's t on the scale of the log-odds. Differences are to the first
+arm, paired by seed, with intervals by Student's t and p-values of paired t-tests after Holm's correction within a data
+set and depth. The plateau is the factor between the ends of the learning rates, in a
+row, whose validation accuracy is within {100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of
+those tried. The gap is the accuracy that is lost when smooth steps are made hard after training.
 """
 
 
 def write() -> list[Path]:
-    """Write the page, its figures and the README's tables; return the files."""
+    """Write the results page, its figures and the tables of other pages; return the files."""
     results = [json.loads((RESULTS / f"{claim.name}.json").read_text()) for claim in measured()]
     figures = [path for result in results for path in draw(result, PAGE.parent / "results")]
-    texts = {PAGE: page(results), README: with_tables(README.read_text())}
+    texts = {PAGE: page(results)} | {path: with_tables(path.read_text()) for path in pages_with_tables()}
     for path, text in texts.items():
         with replacing(path) as temporary:
             temporary.write_text(text)
@@ -57,8 +63,22 @@ def page(results: list[dict]) -> str:
     return "\n".join([_HEAD, *(_section(result) for result in results)])
 
 
+def pages_with_tables(root: Path = ROOT) -> list[Path]:
+    """Return those of README.md and the pages in docs/ that have tables of results between two comments."""
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [path for path in pages if re.search(f"{_START}|{_END}", path.read_text(), re.MULTILINE)]
+
+
 def with_tables(text: str) -> str:
-    """Return the README with its tables as the results have them now."""
+    """Return a page with its tables as the results have them now.
+
+    Raises:
+        ValueError: if a table has no end, or an end no table.
+    """
+    comments = re.findall(f"{_START}|{_END}", text, re.MULTILINE)
+    if not all(bool(name) == (index % 2 == 0) for index, name in enumerate(comments)) or len(comments) % 2:
+        names = ", ".join(name or "an end" for name in comments)
+        raise ValueError(f"evidence: expected each table to be followed by its end, got {names}")
 
     def filled(match: re.Match) -> str:
         if match[2] in _SUMMARIES:
@@ -153,8 +173,39 @@ def _paired(part: dict, base: dict, other: dict) -> Comparison:
     return compare_to(first, {"other": second})["other"]
 
 
-_SUMMARIES = {"defaults": defaults, "counts": counts, "paths": paths}
-"""What the README takes from several claims."""
+_COMPARED = (
+    ("deep Heaviside, Fashion-MNIST", "dhn-surrogates", "fashion-mnist"),
+    ("binary, Fashion-MNIST", "bnn", "fashion-mnist"),
+    ("spiking, saccade-digits", "snn-depth", "saccade-digits"),
+    ("spiking, part of N-MNIST", "snn-depth", "nmnist"),
+)
+
+
+def summary() -> str:
+    """Return a table of HTAF beside the other surrogates, all of them tuned and spiking from the start."""
+    lines = []
+    for title, claim, name in _COMPARED:
+        part = _parts(claim)[name]
+        first = baseline_of(part)
+        rows = [row for row in part["table"] if row["anneal"] == first[1] and row["surrogate"] != TWIN]
+        for depth in dict.fromkeys(row["depth"] for row in rows):
+            own = [row for row in rows if row["depth"] == depth]
+            [base] = [row for row in own if row["surrogate"] == first[0]]
+            others = [row for row in own if row is not base]
+            means = [row["mean"] for row in others]
+            shown = (
+                ", ".join(f"`{row['surrogate']}`" for row in others if row["claim"] == claim)
+                for claim in ("worse", "better")
+            )
+            spread = f"{min(means):.3f} to {max(means):.3f}"
+            lines.append(
+                [title, str(depth), _mean(base), f"{len(others)}: {spread}", *(text or "none" for text in shown)]
+            )
+    return _markdown(("network, data", "layers", "HTAF", "others", "shown worse", "shown better"), lines)
+
+
+_SUMMARIES = {"defaults": defaults, "counts": counts, "paths": paths, "summary": summary}
+"""What pages take from several claims."""
 
 
 def _section(result: dict) -> str:
