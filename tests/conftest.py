@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-# Kernels are compiled at the first call, so no example has a deadline. A test that takes more or fewer examples than
-# others multiplies these.
+# Kernels are compiled at the first call, so no example has a deadline; `examples` is for tests that take more or
+# fewer than others.
 settings.register_profile("ci", max_examples=40, deadline=None)
-settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.register_profile("thorough", max_examples=400, deadline=None)
 settings.load_profile("ci")
 
 # Without a GPU the Triton kernels run in Triton's interpreter.
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.thorough)
     if settings.get_current_profile_name() == "thorough":
         for item in items:
-            if getattr(item.function, "is_hypothesis_test", False):
+            if getattr(item.function, "is_hypothesis_test", False) or item.get_closest_marker("hypothesis"):
                 item.add_marker(pytest.mark.thorough)
 
 
@@ -111,9 +111,14 @@ def own_surrogates():
 
 @pytest.fixture(autouse=True, scope="session")
 def user_cache(tmp_path_factory):
-    """Keep the tests out of the user's cache; platformdirs asks for the variable at each call."""
+    """Keep the tests out of the user's cache; platformdirs asks for the variable at each call.
+
+    The workers of a run share compiled kernels and simulated data sets.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
 
 
@@ -147,6 +152,15 @@ def recordings(tmp_path_factory):
                 events[:, 2], events[:, 3], events[:, 4] = t >> 16, (t >> 8) & 255, t & 255
                 (folder / f"{i:05}.bin").write_bytes(events.tobytes())
     return root
+
+
+@pytest.fixture
+def workers_here():
+    """Let this process do the work of studies' workers."""
+    import studies
+
+    with studies.workers_here():
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from commands import run
 
 import htaf_snn
 import neuromorphic_datasets
+from htaf_snn.cli._app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "tutorials").glob("*.ipynb"))]
@@ -65,8 +66,11 @@ def commands():
     return [line for line in lines if line.startswith("htaf-snn") and not {"--data-root", "RUN"} & {*line.split()}]
 
 
+@pytest.mark.usefixtures("workers_here")
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name):
+def test_docstrings(name, request):
+    if name in ("htaf_snn.nn.spiking", "htaf_snn.nn.recurrent"):
+        request.getfixturevalue("uncompiled")  # to save a second for each neuron
     assert doctest.testmod(import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
@@ -126,6 +130,20 @@ def own_data(folder):
 
 
 @pytest.mark.parametrize("command", commands())
+def test_readme_commands_have_options_that_exist(command):
+    app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
+
+
+# Of the studies, which take seconds each, the first is run by default.
+FIRST, *OTHERS = sorted(commands(), key=lambda command: not command.startswith("htaf-snn compare"))
+OTHERS = [
+    pytest.param(command, marks=pytest.mark.thorough if command.startswith("htaf-snn compare") else ())
+    for command in OTHERS
+]
+
+
+@pytest.mark.usefixtures("workers_here")
+@pytest.mark.parametrize("command", [FIRST, *OTHERS])
 def test_readme_commands(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

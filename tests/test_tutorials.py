@@ -58,6 +58,7 @@ def test_one_line_switches_to_real_data_and_one_to_a_gpu(path):
     assert re.search(r"^DEVICE = ", source, re.MULTILINE) and source.count("DEVICE") > 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path):
     if path.name.startswith("10") and tuple(map(int, version("nir").split("."))) < (1, 0, 7):

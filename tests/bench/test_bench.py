@@ -166,6 +166,7 @@ def test_commands_of_the_gpu_script_have_options_that_exist(name):
     app.parse_args(gpu.commands("cuda")[name], exit_on_error=False, print_error=False)
 
 
+@pytest.mark.thorough
 def test_the_gpu_script_is_rehearsed(tmp_path):
     parts = "card,neurons,networks,tiles"
     command = [sys.executable, "-m", "benchmarks.gpu", str(tmp_path), "--device", "cpu", "--parts", parts]

@@ -71,6 +71,7 @@ def test_the_width_is_an_axis():
     assert hidden == [("width=8", (8,)), ("width=16", (16,)), ("width=8", (8, 8)), ("width=16", (16, 16))]
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_the_command_takes_several_axes(tmp_path):
     options = ("--surrogates", "htaf", "--seeds", "1", "--epochs", "1", "--train-fraction", "0.1", "--width", "8")
     axes = ("--axis", "n-time-bins=3,5", "--axis", f"neuron={','.join(GRID['neuron'])}")

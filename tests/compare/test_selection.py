@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from studies import one_trial
+from studies import one_trial, workers_here
 
 from htaf_snn.compare import Settings, Study, findings, report, selection
 from htaf_snn.compare import trial as trial_module
@@ -86,7 +86,9 @@ def finished(tmp_path_factory):
     settings = {"surrogates": ["htaf", "relu"], "seeds": 3, "select_seeds": 1, **SELECTING, **SMALL}
     study = Study(tmp_path_factory.mktemp("study"), **settings)
     assert study.counts()["waiting"] == 10
-    assert study.run(workers=1, progress=False) == {"waiting": 0, "running": 0, "finished": 16, "failed": 0}
+    with workers_here():
+        counts = study.run(workers=1, progress=False)
+    assert counts == {"waiting": 0, "running": 0, "finished": 16, "failed": 0}
     return study
 
 

@@ -1,6 +1,5 @@
 """The files that people have: tables of many kinds, and faulty events."""
 
-import os
 import struct
 
 import h5py
@@ -22,6 +21,7 @@ from event_files import (
     same,
     write,
 )
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -270,9 +270,7 @@ def test_folders_of_tables_share_their_options(tmp_path):
     same(recordings[1][0])
 
 
-@settings(
-    max_examples=int(os.environ.get("HTAF_EXAMPLES", "60")), suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(ci=40, thorough=1000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(FORMATS),
     times=st.lists(st.integers(0, (1 << 22) - 1), min_size=1, max_size=40),

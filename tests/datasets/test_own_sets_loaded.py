@@ -1,12 +1,12 @@
 """Your own data sets in loaders: options, parts, windows, and random sets."""
 
 import itertools
-import os
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_sets import GOOD, HALVES, SIZE, Own, array
@@ -215,7 +215,7 @@ def counted(events, bins, window):
 
 
 @settings(
-    max_examples=int(os.environ.get("HTAF_EXAMPLES", "100")),
+    max_examples=examples(ci=40, thorough=1000),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

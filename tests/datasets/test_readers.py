@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import EVENTS, FORMATS, aedat2, aedat3, csv, dat, es, evt2, evt3, file, hdf5, nmnist, write
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,7 +256,7 @@ def test_damage_is_reported(tmp_path, name, content, message):
     assert str(tmp_path / name) in str(caught.value)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(ci=200, thorough=4000))
 @given(
     name=st.sampled_from(FORMATS),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),

@@ -105,6 +105,7 @@ def inputs(case, module, dtype=None):
     return {**given, **{name: value for name, value in sorted(learned(module).items())}}
 
 
+@pytest.mark.usefixtures("uncompiled")  # compiled kernels are compared in test_neuron_kernels.py
 @pytest.mark.parametrize("case", CONVERTED, ids=str)
 def test_conversions_equal_stepping_the_library(case):
     layer = layer_of(case, learns=True)

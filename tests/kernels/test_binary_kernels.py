@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from devices import DEVICES
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from htaf_snn import functional
 from htaf_snn.kernels.binary_conv2d import reference as conv_reference
 
 LEVELS = [(-1, 1), (0, 1)]
-CASES = 3000
+CASES = examples(ci=300, thorough=3000)
 
 
 def signs(weight):
@@ -29,7 +30,7 @@ def drawn(seed, *shape):
     return torch.where(torch.rand(shape, generator=generator) < 0.1, torch.tensor([0.0, -0.0, 3e38])[seed % 3], x)
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(0, 9),
@@ -48,7 +49,7 @@ def test_linear_equals_sums(seed, rows, size, outputs, levels):
     assert torch.equal(bits, functional.pack_bits((expected > thresholds).int()))
 
 
-@settings(max_examples=CASES // 3, deadline=None)
+@settings(max_examples=CASES // 3)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 9), size=st.integers(0, 200), outputs=st.integers(1, 140))
 def test_products_of_levels_equal_sums(seed, rows, size, outputs):
     levels = torch.randint(256, (rows, size), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
@@ -80,7 +81,7 @@ def test_wrong_levels_are_named(levels, error, message):
         functional.level_linear(levels, functional.pack_weight(torch.ones(2, 3)))
 
 
-@settings(max_examples=CASES // 3, deadline=None)
+@settings(max_examples=CASES // 3)
 @given(
     seed=st.integers(0, 2**32 - 1),
     batch=st.integers(1, 3),
@@ -109,7 +110,7 @@ def test_conv2d_equals_sums(seed, batch, channels, outputs, image, window, strid
     assert torch.equal(functional.unpack_bits(bits, outputs), expected > thresholds[0])
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 9), size=st.integers(0, 200), outputs=st.integers(1, 1100))
 def test_heaviside_linear_equals_sums(seed, rows, size, outputs):
     x = drawn(seed, rows, size)
@@ -118,7 +119,7 @@ def test_heaviside_linear_equals_sums(seed, rows, size, outputs):
     assert torch.equal(sums, ((x > 0).double() @ weight.double()).int())
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 5), size=st.integers(0, 300))
 def test_unpacking_inverts_packing(seed, rows, size):
     x = drawn(seed, rows, size)

@@ -2,13 +2,13 @@
 
 import inspect
 import linecache
-import os
 import random
 import sys
 
 import pytest
 import torch
 from devices import DEVICES
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -218,12 +218,13 @@ class Drawn:
 
 
 # What is without a gradient or an effect is no error in torch, nor here.
-@settings(max_examples=int(os.environ.get("HTAF_EXAMPLES", 200)), derandomize=True, database=None)
+@settings(max_examples=examples(ci=30, thorough=1000), derandomize=True, database=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.3]))
 def compare_random_updates(seed, hardness):
     Drawn(random.Random(seed)).compare(hardness)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("uncompiled")
 def test_random_updates_equal_torch():
     compare_random_updates()

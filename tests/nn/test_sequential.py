@@ -1,12 +1,12 @@
 """Chains over sequences: any nesting equals stepping, or is refused with the layer's name."""
 
-import os
 import random
 
 import norse.torch as norse
 import pytest
 import snntorch as snn
 import torch
+from examples import examples
 from torch import nn
 
 from htaf_snn import HTAF, functional, interop
@@ -132,11 +132,12 @@ def has_refused(net):
     )
 
 
+@pytest.mark.hypothesis
 @pytest.mark.usefixtures("registered")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_random_nestings_equal_stepping_or_are_refused():
     refused = equal = 0
-    for seed in range(int(os.environ.get("HTAF_EXAMPLES", 60))):
+    for seed in range(examples(ci=60, thorough=1000)):
         draw = random.Random(seed)
         torch.manual_seed(seed)
         net = hnn.Sequential(*(tree(draw, 3) for _ in range(draw.randint(1, 3)))).eval()

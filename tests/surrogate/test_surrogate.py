@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from closed_forms import DERIVATIVES, HARDNESSES, PARAMETERS, PRIMITIVES, evaluate, make, steepness
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
@@ -122,7 +123,7 @@ def test_derivative_is_finite_difference_of_primitive(name, parameters):
     torch.testing.assert_close(difference / (2 * width), grad, rtol=1e-6, atol=1e-8 / scale)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(ci=40, thorough=400))
 @given(
     x=st.floats(-1e6, 1e6, width=32),
     alpha=st.floats(2**-10, 2**10, width=32),
