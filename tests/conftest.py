@@ -1,6 +1,7 @@
 """Settings that have to be made before torch and Triton are imported, and fixtures for all tests."""
 
 import os
+import signal
 
 # The tests' processes share the cores; a thread that spins while it waits would take one from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -152,6 +153,14 @@ def recordings(tmp_path_factory):
                 events[:, 2], events[:, 3], events[:, 4] = t >> 16, (t >> 8) & 255, t & 255
                 (folder / f"{i:05}.bin").write_bytes(events.tobytes())
     return root
+
+
+@pytest.fixture
+def interruptible():
+    """Let Ctrl-C interrupt this process and those that it starts, also where the shell has set it to be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

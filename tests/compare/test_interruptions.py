@@ -52,11 +52,10 @@ def test_a_trial_of_a_process_killed_before_its_first_step_is_requeued(tmp_path,
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_study_requeues_its_trials(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **{**SMALL, "epochs": 500})
-    # A process started by a test may be set to ignore Ctrl-C.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    process = subprocess.Popen([*PYTHON, listen + RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*PYTHON, RUN, str(tmp_path)], stderr=subprocess.DEVNULL)
     while study.counts()["running"] < 2:
         assert process.poll() is None
         time.sleep(0.1)
@@ -65,6 +64,7 @@ def test_an_interrupted_study_requeues_its_trials(tmp_path):
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, number):
     Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
@@ -72,7 +72,7 @@ def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, numbe
         "import os, signal, sys; from htaf_snn.compare import queue, study, working; took = queue.Queue.take\n"
         f"def take(*given): taken = took(*given); os.kill(os.getpid(), {int(number)}); return taken\n"
         "queue.Queue.take = take; signal.signal(signal.SIGTERM, working.stop)\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler); study.Study(sys.argv[1]).work()"
+        "study.Study(sys.argv[1]).work()"
     )
     worker = subprocess.run([*PYTHON, stopped, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     assert worker.returncode != 0, worker.stderr

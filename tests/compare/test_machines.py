@@ -1,6 +1,8 @@
 """Studies on several machines: one identity in the database, and workers in jobs of a cluster."""
 
+import signal
 import sys
+import weakref
 from pathlib import Path
 
 import optuna
@@ -213,6 +215,31 @@ def test_workers_are_asked_to_stop_when_the_program_is(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         launching.watch([Stubborn()], interrupt)
     assert len(asked) == 2
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_ctrl_c_in_a_callback_is_not_swallowed():
+    class Busy(set):
+        """A worker, which ends when it is asked to, or by itself."""
+
+        polls = 0
+
+        def is_done(self):
+            self.polls += 1
+            return self.polls > 4
+
+        def problem(self):
+            return None
+
+        def ask_to_stop(self):
+            self.polls = 5
+
+    def show():
+        gone = Busy()
+        weakref.finalize(gone, signal.raise_signal, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        launching.watch([Busy()], show)
 
 
 def test_a_worker_process_tells_its_last_line(tmp_path):

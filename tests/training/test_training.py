@@ -79,6 +79,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_resumes(recordings, tmp_path)
     assert_one_error(run("train", "--resume", "--out", tmp_path / "cut"), "data.json")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):
     out = tmp_path / "run"
     arguments = ["train", *SMALL, "--data-root", str(recordings), "--epochs", "5000", "--out", str(out)]
@@ -191,6 +192,7 @@ def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypa
     assert result.exit_code == 0 and len(metrics(tmp_path / "parts" / "fold2")) == 3
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_file(tmp_path):
     from htaf_snn._files import replacing
 
