@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.gpu)
         functions.setdefault((item.path, item.originalname), []).append(item)
     for products in functions.values():
+        products = [item for item in products if not item.get_closest_marker("thorough")]
         if len(products) > LARGE_PRODUCT:
             for item in set(products) - set(covering(products)):
                 item.add_marker(pytest.mark.thorough)
@@ -86,6 +87,12 @@ def poisoned(monkeypatch):
 
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Let a test draw the same numbers whichever tests run before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -176,6 +183,15 @@ def workers_here():
 def by_programs(monkeypatch):
     """Let programs compute packed networks wherever they can, not only where they are faster."""
     monkeypatch.setattr("htaf_snn.deploy.programs._seconds", lambda compute: 0.0)
+
+
+@pytest.fixture
+def backend(request):
+    """Return a backend, for tests that name them; "numba's text" is that of the kernels for the CPU, run uncompiled."""
+    if request.param != "numba's text":
+        return request.param
+    request.getfixturevalue("uncompiled")
+    return "numba"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Data sets of a user's own, with events from lists."""
 
 import numpy as np
-import pytest
 
 from neuromorphic_datasets import EventDataset, loaders
 
@@ -31,13 +30,3 @@ def totals(recordings, cache, **options):
     """Return the number of events in all frames of all parts."""
     parts = loaders(recordings, cache=cache, **{"n_time_bins": 2, **HALVES, **options})
     return sum(int(batch[0].sum()) for part in parts if part for batch in part)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Two classes of four recordings of (1, 2, 10, 1) and (3, 4, 20, 0), without names of columns."""
-    for label in "ab":
-        (tmp_path / "mine" / label).mkdir(parents=True)
-        for number in range(4):
-            (tmp_path / "mine" / label / f"{number}.csv").write_text("1,2,10,1\n3,4,20,0\n")
-    return tmp_path / "mine"

@@ -18,3 +18,13 @@ def server(monkeypatch):
     running.shutdown()
     thread.join()
     running.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of four recordings of (1, 2, 10, 1) and (3, 4, 20, 0), without names of columns."""
+    for label in "ab":
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "mine" / label / f"{number}.csv").write_text("1,2,10,1\n3,4,20,0\n")
+    return tmp_path / "mine"

@@ -199,8 +199,10 @@ def test_forward_mode_of_the_elementwise_step(run, size):
     torch.testing.assert_close(tangent, direction * functional.htaf_derivative(x, alpha) + slopes)
 
 
-@pytest.mark.parametrize("make", [HTAF, lambda: hnn.Leaky(0.9), hnn.LIF, hnn.BinaryActivation])
-@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize(
+    "make", [HTAF, lambda: hnn.Leaky(0.9), pytest.param(hnn.LIF, marks=pytest.mark.thorough), hnn.BinaryActivation]
+)
+@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=pytest.mark.thorough)])
 def test_annealing_under_compilation(make, dynamic, x):
     torch._dynamo.reset()
     module = make()
@@ -282,7 +284,7 @@ def test_neurons_with_norse_methods_are_pickled_while_registered(x):
     "make",
     [
         lambda: models.ICBM(models.ImageEncoder(1, 4), 8, 3),
-        lambda: models.BinaryResNet(8, 1, 3, width=4, surrogate="atan"),
+        pytest.param(lambda: models.BinaryResNet(8, 1, 3, width=4, surrogate="atan"), marks=pytest.mark.thorough),
     ],
 )
 def test_networks_compile_with_dynamic_shapes(make):
@@ -296,7 +298,14 @@ def test_networks_compile_with_dynamic_shapes(make):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("transform", [torch.func.jacrev, torch.func.jacfwd, torch.func.hessian])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        torch.func.jacrev,
+        pytest.param(torch.func.jacfwd, marks=pytest.mark.thorough),
+        pytest.param(torch.func.hessian, marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize(
     "make", [HTAF, lambda: HTAF(hardness=0.0), lambda: torch.nn.Sequential(torch.nn.Linear(6, 6), HTAF())]
 )

@@ -14,6 +14,8 @@ from htaf_snn.neurons import NEURONS
 from htaf_snn.surrogate import resolve
 
 KERNELS = ["numba", "triton"]
+# To save seconds of compilation for each neuron.
+QUICKLY = ["numba's text", pytest.param("numba", marks=pytest.mark.thorough), "triton"]
 # A kernel's exponential may round differently.
 WITH_EXP = {"lif_ex", "lif_adex", "lif_adex_refrac"}
 BY_NAME = {case.neuron: case for case in NEURON_CASES}
@@ -70,7 +72,7 @@ def test_kernels_equal_the_update(backend, case, request):
 
 
 @pytest.mark.parametrize("case", SPIKING, ids=str)
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", QUICKLY, indirect=True)
 def test_smooth_outputs_and_hard_states(backend, case):
     tensors = case.inputs()
     for hardness in (0.0, 0.3):
@@ -193,7 +195,7 @@ def test_channels_last_is_kept(backend, surrogate):
 
 
 @pytest.mark.parametrize("case", NEURON_CASES, ids=str)
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", QUICKLY, indirect=True)
 def test_nan_stays_in_its_neuron(backend, case):
     tensors = case.inputs()
     found = {}
@@ -213,7 +215,15 @@ def test_nan_stays_in_its_neuron(backend, case):
     assert not output.any() if NEURONS[case.neuron].spikes else output.isnan().all()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.per_neuron], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in NEURON_CASES else pytest.mark.thorough)
+        for case in CASES
+        if not case.per_neuron
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("backend", KERNELS)
 def test_saving_in_bfloat16_rounds_gradients_only(backend, case, request):
     if case not in NEURON_CASES or case.neuron not in ("leaky", "lsnn", "lif_adex_refrac"):
@@ -232,7 +242,7 @@ def test_saving_in_bfloat16_rounds_gradients_only(backend, case, request):
 
 
 @pytest.mark.parametrize("case", NEURON_CASES, ids=str)
-@pytest.mark.parametrize("backend", KERNELS)
+@pytest.mark.parametrize("backend", QUICKLY, indirect=True)
 def test_checkpointing_changes_nothing(backend, case):
     tensors = case.inputs()
     whole, grads = results(partial(run, case, backend=backend), leaves(tensors))

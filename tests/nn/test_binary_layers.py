@@ -25,11 +25,6 @@ def _htaf(x, alpha=1, beta=4):
     return alpha * beta * h * (1 - h) * (1 - torch.tanh(alpha * x) ** 2)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def sample():
     return torch.cat([torch.randn(99).double() * 1.5, torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5]).double()])
 

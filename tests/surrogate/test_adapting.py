@@ -17,11 +17,6 @@ from htaf_snn.training import Run, step
 from htaf_snn.training.readings import SpikeRates
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def small(recordings):
     shared = {"hidden": (12,), "n_time_bins": 3, "batch_size": 8, "lr": 0.01}

@@ -14,11 +14,6 @@ from htaf_snn import nn as hnn
 from htaf_snn.surrogate import MeasuredWidth, suggest
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 class Mean(nn.Module):
     def forward(self, x):
         return x.mean(0)

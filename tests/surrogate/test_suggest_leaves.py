@@ -15,11 +15,6 @@ from htaf_snn.surrogate import resolve, suggest
 from htaf_snn.surrogate.steepness import Steepness
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def state_of(net):
     attributes = [{key: value for key, value in vars(module).items() if key[0] != "_"} for module in net.modules()]
     return {

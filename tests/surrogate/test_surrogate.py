@@ -50,11 +50,6 @@ def relative_errors(x, y, function, name, parameters):
             assert abs(yi) <= tiny * (1 + 1e-2), (xi, yi)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("hardness", HARDNESSES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
