@@ -113,6 +113,7 @@ def test_spikes_are_counted():
     assert all(0.02 < rate < 0.5 for rate in rates)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("layer", NEURONS)
 def test_other_neurons_pack(layer):
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from devices import DEVICES
+from devices import DEVICES, QUICKLY
 from stepping import CASES, NEURON_CASES, assert_gradients, leaves, results
 
 from htaf_snn import functional
@@ -14,8 +14,6 @@ from htaf_snn.neurons import NEURONS
 from htaf_snn.surrogate import resolve
 
 KERNELS = ["numba", "triton"]
-# To save seconds of compilation for each neuron.
-QUICKLY = ["numba's text", pytest.param("numba", marks=pytest.mark.thorough), "triton"]
 # A kernel's exponential may round differently.
 WITH_EXP = {"lif_ex", "lif_adex", "lif_adex_refrac"}
 BY_NAME = {case.neuron: case for case in NEURON_CASES}

@@ -7,7 +7,7 @@ import norse.torch as norse
 import pytest
 import snntorch as snn
 import torch
-from devices import DEVICES
+from devices import DEVICES, QUICKLY
 from torch import nn
 
 from htaf_snn import HTAF, functional, fuse, interop
@@ -68,7 +68,7 @@ def stepped(neuron, x, count):
 
 
 @pytest.mark.parametrize(("name", "reset", "delay", "kind"), OF_SNNTORCH)
-@pytest.mark.parametrize("backend", DEVICES)
+@pytest.mark.parametrize("backend", ["torch", *QUICKLY], indirect=True)
 def test_equals_snntorch(backend, name, reset, delay, kind):
     *neurons, shape = of_snntorch(name, reset, delay, kind, backend)
     library, layer = (neuron.to(DEVICES[backend]) for neuron in neurons)
@@ -112,7 +112,7 @@ def of_norse(name, backend, **more):
 
 @pytest.mark.parametrize("autapses", [False, True])
 @pytest.mark.parametrize("name", OF_NORSE)
-@pytest.mark.parametrize("backend", DEVICES)
+@pytest.mark.parametrize("backend", ["torch", *QUICKLY], indirect=True)
 def test_equals_norse(backend, name, autapses, registered):
     library, layer = (neuron.to(DEVICES[backend]) for neuron in of_norse(name, backend, autapses=autapses))
     x = 3 * torch.randn(15, 4, 6, generator=torch.Generator().manual_seed(0)).to(DEVICES[backend])
