@@ -3,6 +3,9 @@
 import mpmath
 from mpmath import atan2, cosh, exp, inf, mp, mpf, pi, sqrt, tanh
 
+from htaf_snn import HTAF, surrogate
+
+HARDNESSES = [0.0, 0.3, 1.0]
 mp.dps = 400
 
 
@@ -48,7 +51,6 @@ PRIMITIVES = {
     "swish_sign": lambda x, b: (1 + 2 * logistic(b * x) * (1 + b * x * logistic(-b * x)) - 1) / 2,
     "ede": lambda x, t: (1 + max(1 / t, mpf(1)) * tanh(t * x)) / 2,
 }
-
 DERIVATIVES = {
     "htaf": htaf_derivative,
     "htaf_normalized": lambda x, a, b: htaf_derivative(x, a, b) / span(b),
@@ -64,7 +66,6 @@ DERIVATIVES = {
     "swish_sign": lambda x, b: b * (2 - b * x * tanh(b * x / 2)) / (1 + cosh(b * x)) / 2,
     "ede": lambda x, t: max(1 / t, mpf(1)) * t * (1 - tanh(t * x) ** 2) / 2,
 }
-
 # Values that float16 holds exactly, so that the parameter itself is never rounded. The powers of two keep the edges
 # of compact supports, where the relative condition number is infinite, exactly representable.
 PARAMETERS = {
@@ -93,3 +94,10 @@ def steepness(name, parameters):
 
 def evaluate(function, x, parameters):
     return function(mpf(x), *(inf if p == float("inf") else mpf(p) for p in parameters))
+
+
+def make(name, parameters=(), hardness=1.0):
+    """A surrogate by the name of its closed form."""
+    if name == "htaf_normalized":
+        return HTAF(*parameters, normalized=True, hardness=hardness)
+    return type(surrogate.resolve(name))(*parameters, hardness=hardness)

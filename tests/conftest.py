@@ -1,17 +1,21 @@
 """Settings that have to be made before torch and Triton are imported, and fixtures for all tests."""
 
 import os
+import signal
 
 # The tests' processes share the cores; a thread that spins while it waits would take one from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-# Kernels are compiled at the first call.
-settings.register_profile("kernels", deadline=None)
-settings.load_profile("kernels")
+# Kernels are compiled at the first call, so no example has a deadline; `examples` is for tests that take more or
+# fewer than others.
+settings.register_profile("ci", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=400, deadline=None)
+settings.load_profile("ci")
 
 # Without a GPU the Triton kernels run in Triton's interpreter.
 if not torch.cuda.is_available():
@@ -20,11 +24,54 @@ torch.backends.cudnn.allow_tf32 = False
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what a GPU computes where there is one."""
+    """Mark what a GPU computes where there is one, and what only a thorough run tests."""
+    functions = {}
     for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        if any(value in ("triton", "cuda") for value in values if isinstance(value, str)):
+        if not hasattr(item, "callspec"):
+            continue
+        if any(value in ("triton", "cuda") for value in item.callspec.params.values() if isinstance(value, str)):
             item.add_marker(pytest.mark.gpu)
+        functions.setdefault((item.path, item.originalname), []).append(item)
+    for products in functions.values():
+        products = [item for item in products if not item.get_closest_marker("thorough")]
+        if len(products) > LARGE_PRODUCT:
+            for item in set(products) - set(covering(products)):
+                item.add_marker(pytest.mark.thorough)
+    if settings.get_current_profile_name() == "thorough":
+        for item in items:
+            if getattr(item.function, "is_hypothesis_test", False) or item.get_closest_marker("hypothesis"):
+                item.add_marker(pytest.mark.thorough)
+
+
+# Of a test with more combinations of parameters than this, so many are tested by default, or more where every value of
+# every parameter needs more, each as often as the others; the other combinations are thorough.
+LARGE_PRODUCT = 12
+
+
+def covering(items):
+    """Return so many of a test's combinations that every value of every parameter is among them."""
+    values = {item: parameter_values(item) for item in items}
+    uses = dict.fromkeys(set().union(*values.values()), 0)
+    chosen, rest = [], list(items)
+    while not all(uses.values()) or len(chosen) < LARGE_PRODUCT:
+        counts = {item: [uses[value] for value in values[item]] for item in rest}
+        best = max(rest, key=lambda item: (counts[item].count(0), -sum(counts[item])))
+        chosen.append(best)
+        rest.remove(best)
+        for value in values[best]:
+            uses[value] += 1
+    return chosen
+
+
+def parameter_values(item):
+    """Return what identifies each parameter's value; of names given together, as ("x", "y"), a row is one value."""
+    together = []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0]
+        together.append([name.strip() for name in names.split(",")] if isinstance(names, str) else names)
+    of_fixtures = set(item.callspec.params).difference(*together)
+    together += [[name] for name in of_fixtures]
+    return {tuple((name, id(item.callspec.params[name])) for name in names) for names in together}
 
 
 @pytest.fixture
@@ -40,6 +87,12 @@ def poisoned(monkeypatch):
 
     for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
         monkeypatch.setattr(owner, name, poisoning(getattr(owner, name)))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Let a test draw the same numbers whichever tests run before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -66,9 +119,14 @@ def own_surrogates():
 
 @pytest.fixture(autouse=True, scope="session")
 def user_cache(tmp_path_factory):
-    """Keep the tests out of the user's cache; platformdirs asks for the variable at each call."""
+    """Keep the tests out of the user's cache; platformdirs asks for the variable at each call.
+
+    The workers of a run share compiled kernels and simulated data sets.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield
 
 
@@ -86,6 +144,41 @@ def own_neurons():
         registry.update(kept)
 
 
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory):
+    """A data set in N-MNIST's layout with two classes, whose events differ in position."""
+    root = tmp_path_factory.mktemp("nmnist")
+    random = np.random.default_rng(0)
+    for split, count in (("Train", 20), ("Test", 6)):
+        for label in (0, 1):
+            folder = root / split / str(label)
+            folder.mkdir(parents=True)
+            for i in range(count):
+                events = np.empty((200, 5), np.uint8)
+                events[:, :2] = random.integers(0, 17, (200, 2)) + 17 * label
+                t = np.sort(random.integers(0, 300_000, 200)) | (random.integers(0, 2, 200) << 23)
+                events[:, 2], events[:, 3], events[:, 4] = t >> 16, (t >> 8) & 255, t & 255
+                (folder / f"{i:05}.bin").write_bytes(events.tobytes())
+    return root
+
+
+@pytest.fixture
+def interruptible():
+    """Let Ctrl-C interrupt this process and those that it starts, also where the shell has set it to be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def workers_here():
+    """Let this process do the work of studies' workers."""
+    import studies
+
+    with studies.workers_here():
+        yield
+
+
 @pytest.fixture
 def by_programs(monkeypatch):
     """Let programs compute packed networks wherever they can, not only where they are faster."""
@@ -93,10 +186,17 @@ def by_programs(monkeypatch):
 
 
 @pytest.fixture
+def backend(request):
+    """Return a backend, for tests that name them; "numba's text" is that of the kernels for the CPU, run uncompiled."""
+    if request.param != "numba's text":
+        return request.param
+    request.getfixturevalue("uncompiled")
+    return "numba"
+
+
+@pytest.fixture
 def uncompiled(monkeypatch):
     """Run the text of the neurons' CPU kernels as plain Python, on NumPy's numbers; only what it calls is compiled."""
-    import numpy as np
-
     from htaf_snn.kernels.neuron import numba_cpu
 
     def rounding(function):

@@ -190,3 +190,24 @@ def write(folder, name, events=EVENTS):
     else:
         ON_DISK[name](path, events)
     return path
+
+
+SIZE = (WIDTH, HEIGHT, 2)
+FORMATS = [*BINARY, *ON_DISK]
+
+
+def file(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def same(events, expected=EVENTS, fields="xytp"):
+    for field in fields:
+        np.testing.assert_array_equal(events[field], expected[field])
+
+
+def rows(order="txyp", separator=",", **shown):
+    """Return the lines of the events, each field shown in its own way."""
+    kinds = {field: shown.get(field, int) for field in "xytp"}
+    return "".join(separator.join(str(kinds[field](event[field].item())) for field in order) + "\n" for event in EVENTS)

@@ -14,11 +14,6 @@ from htaf_snn.surrogate import Foreign
 SMOOTH = "htaf(normalized=True, hardness=0.0)"
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def test_annealing():
     net = nn.Sequential(hnn.BinaryActivation(SMOOTH), hnn.BinaryActivation(SMOOTH), hnn.BinaryActivation("clipped_ste"))
     anneal = hardening.Anneal(net, "alpha", 1.0, 16.0, steps=4, ends={"1": 81.0})

@@ -5,6 +5,7 @@ import operator
 
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -108,7 +109,7 @@ def test_packed_equals_the_network(name, seed):
     assert packed(x[:0]).shape == (0, *packed(x).shape[1:])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(ci=40, thorough=400))
 @given(
     seed=st.integers(0, 2**31),
     levels=st.sampled_from([(-1, 1), (0, 1)]),

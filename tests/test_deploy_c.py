@@ -1,7 +1,6 @@
 """Networks as C: compiled without a warning, with the results of the packed network, and within their memory."""
 
 import ctypes
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_deploy_options import network
@@ -139,10 +139,11 @@ def test_published_networks(make, tmp_path):
 ROUNDED = (nn.Conv2d, nn.Linear, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.BatchNorm1d, nn.BatchNorm2d, deploy.steps.Mean)
 
 
+@pytest.mark.hypothesis
 def test_random_networks_are_equal_or_refused(tmp_path):
     outcomes = []
 
-    @settings(max_examples=int(os.environ.get("HTAF_EXAMPLES", "30")), deadline=None,
+    @settings(max_examples=examples(ci=10, thorough=300),
               suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
     @given(data=st.data(), seed=st.integers(0, 2**31))
     def check(data, seed):

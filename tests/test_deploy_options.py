@@ -1,10 +1,10 @@
 """Networks of random layers with all options: equal when packed, saved and loaded, or refused by name."""
 
-import os
 import re
 
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,7 +16,7 @@ from htaf_snn import nn as hnn
 pytestmark = pytest.mark.usefixtures("by_programs")
 
 REASONS = r"not of two levels|without running statistics|expected Flatten\(1\)|returns indices|changes the input of"
-EXAMPLES = int(os.environ.get("HTAF_EXAMPLES", "60"))
+EXAMPLES = examples(ci=40, thorough=1000)
 
 sizes = st.integers(1, 3)
 levels = st.sampled_from([(-1, 1), (0, 1)])
@@ -160,11 +160,12 @@ def randomised(layer):
     return layer
 
 
+@pytest.mark.hypothesis
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_random_networks_are_equal_or_refused(tmp_path):
     path, outcomes = tmp_path / "net.safetensors", []
 
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     @given(data=st.data(), seed=st.integers(0, 2**31))
     def run(data, seed):
         torch.manual_seed(seed)

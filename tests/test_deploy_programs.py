@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -29,7 +30,7 @@ def assert_by_programs(packed, x, count=1):
     assert len(used) == count and all(any(program._made.values()) for program in used)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(ci=15, thorough=300))
 @given(
     seed=st.integers(0, 2**31),
     sizes=st.lists(st.sampled_from([1, 3, 10, 63, 64, 65, 130]), min_size=3, max_size=5),

@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -90,7 +91,7 @@ def cases(draw):
     return active(net), torch.poisson(torch.full((steps, batch, *shape), 0.4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(ci=20, thorough=200))
 @given(case=cases())
 def test_packed_and_saved_networks_equal_their_own(case, tmp_path_factory):
     net, x = case
@@ -112,6 +113,7 @@ def test_spikes_are_counted():
     assert all(0.02 < rate < 0.5 for rate in rates)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("layer", NEURONS)
 def test_other_neurons_pack(layer):
     torch.manual_seed(0)
@@ -235,7 +237,7 @@ def run_in_c(packed, x, folder):
 
 
 @GCC
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(ci=6, thorough=60))
 @given(case=cases())
 def test_c_equals_the_packed_network(case, tmp_path_factory):
     net, x = case

@@ -23,6 +23,7 @@ from commands import run
 
 import htaf_snn
 import neuromorphic_datasets
+from htaf_snn.cli._app import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "/_" not in str(page.relative_to(ROOT))]
@@ -119,8 +120,11 @@ def headings(text):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+@pytest.mark.usefixtures("workers_here")
 @pytest.mark.parametrize("name", MODULES)
-def test_docstrings(name):
+def test_docstrings(name, request):
+    if name in ("htaf_snn.nn.spiking", "htaf_snn.nn.recurrent"):
+        request.getfixturevalue("uncompiled")  # to save a second for each neuron
     assert doctest.testmod(import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 
 
@@ -144,7 +148,15 @@ def folder_of(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("block", CODE, ids=lambda block: block.place)
+# Studies, and trainings of several networks, take seconds each.
+SLOW = ("comparing.md", "compare-for-a-paper.md", "training-on-events.md", "several-gpus.md", "concept-models.md")
+
+
+@pytest.mark.usefixtures("workers_here")
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(b, id=b.place, marks=pytest.mark.thorough if b.page.name in SLOW else ()) for b in CODE],
+)
 def test_blocks(block, folder_of, monkeypatch):
     folder = folder_of(block.page)
     monkeypatch.chdir(folder)
@@ -215,6 +227,13 @@ def briefly(arguments, command):
     if {"plif-net", "sew-resnet18"} & {*arguments}:
         brief = ["--width", "4", "--train-fraction", "0.05", "--epochs", "1", "--n-time-bins", "2"]
     return brief
+
+
+@pytest.mark.parametrize("block", [block for block in CODE if block.language == "sh"], ids=lambda block: block.place)
+def test_commands_have_options_that_exist(block):
+    for command in filter(is_run, lines_of(block)):
+        if command.startswith("htaf-snn"):
+            app.parse_args(shlex.split(command)[1:], exit_on_error=False, print_error=False)
 
 
 def own_data(folder):

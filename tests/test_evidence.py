@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from studies import workers_here
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # at the end, so that the package that is tested stays the installed one
@@ -32,7 +33,8 @@ def measured(tmp_path_factory):
     tiny |= {"lrs": (1e-3, 1e-2), "slopes": (1.0,), "surrogates": ("htaf", "atan", "relu"), "select_seeds": 1}
     claim = replace(claims.named("bnn"), quick=tiny | {"anneal": ("none",)})
     out = tmp_path_factory.mktemp("evidence")
-    path = running.run(claim, quick=True, data=None, out=out, workers=1)
+    with workers_here():
+        path = running.run(claim, quick=True, data=None, out=out, workers=1)
     return path, json.loads(path.read_text())
 
 

@@ -18,11 +18,6 @@ SMOOTH = "htaf(normalized=True, hardness=0.0)"
 SMOOTH_NEURON = "htaf(hardness=0.0)"
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 class FirstSpikes(nn.Module):
     """An snnTorch network that is stepped through time."""
 

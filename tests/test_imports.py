@@ -4,6 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,16 @@ def loaded(code, names=HEAVY):
 
 
 def imports(path, type_checking=True):
-    """Yield the absolute dotted names that a file imports, by statement or by `import_module("…")`."""
-    package = list(path.relative_to(ROOT).with_suffix("").parts[:-1])
-    tree = ast.parse(path.read_text())
+    """Return the absolute dotted names that a file imports, by statement or by `import_module("…")`."""
+    return named_in(path.read_text(), path.relative_to(ROOT).with_suffix("").parts[:-1], type_checking)
+
+
+@cache  # a file is read by many tests
+def named_in(text, package, type_checking):
+    return [*_named_in(ast.parse(text), package, type_checking)]
+
+
+def _named_in(tree, package, type_checking):
     for node in ast.walk(tree):
         if not type_checking and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body = []

@@ -64,6 +64,7 @@ def test_one_line_switches_to_real_data_and_one_to_a_gpu(path):
     assert re.search(r"^DEVICE = ", source, re.MULTILINE) and source.count("DEVICE") > 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_first_cell_installs_the_package_where_it_is_missing(path, monkeypatch):
     ran, source = [], TransformerManager().transform_cell(code(read(path))[0].source)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from .. import _files
 from .._checks import check_choice
 from .._packages import needs
 
@@ -93,8 +94,10 @@ def watch(workers: Sequence[Worker], show: Callable[[], None]) -> None:
     """
     try:
         while True:
-            running = not all(worker.is_done() for worker in workers)
-            show()
+            # In a callback of the database's library Ctrl-C would be swallowed.
+            with _files.uninterrupted(signal.SIGINT):
+                running = not all(worker.is_done() for worker in workers)
+                show()
             if not running:
                 break
             time.sleep(_POLL_S)
