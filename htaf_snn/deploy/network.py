@@ -20,7 +20,7 @@ from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
 from .steps import STEPS, Quantize, ToRows
-from .values import Step, Value, as_float, geometry
+from .values import Step, Value, as_float, geometry, misfit
 
 FORMAT, VERSION = "htaf-snn packed network", "6"
 _OWN = {cls.__name__: cls for cls in STEPS}
@@ -122,7 +122,20 @@ class PackedNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        check_floating("x", x)
+        """Return the class scores of images, features or frames, without a gradient.
+
+        Args:
+            x: floating-point (B, …) on the network's device, within the range of `nn.QuantizeInput` if it has one; of a
+                spiking network frames (T, B, …).
+
+        Returns:
+            (B, n_classes), float32; of a chain of spiking layers a sequence (T, B, …).
+
+        Raises:
+            TypeError: if x is not a floating-point tensor.
+            ValueError: if it has another shape or range.
+        """
+        check_floating("x", x, is_image=not self.is_over_time)
         values: dict[int, Value] = {0: x.float()}
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
             self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
@@ -153,7 +166,31 @@ class PackedNetwork(nn.Module):
 
 
 def _result(step: nn.Module, given: list[Value]) -> Value:
-    return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+    try:
+        return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+    except (IndexError, RuntimeError, ValueError) as error:
+        says_it = isinstance(step, Step) and isinstance(error, ValueError)
+        if says_it or (expected := _misfit(step, tuple(given[0].shape))) is None:
+            raise
+        raise ValueError(expected) from error
+
+
+def _misfit(step: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Return which shape a step in floating point takes, where it cannot take the given one."""
+    if isinstance(step, nn.Linear):
+        is_taken = len(shape) > 0 and shape[-1] == step.in_features
+        return None if is_taken else misfit(f"(B, {step.in_features})", shape)
+    if isinstance(step, nn.BatchNorm1d):
+        is_taken = len(shape) in (2, 3) and shape[1] == step.num_features
+        return None if is_taken else misfit(f"(B, {step.num_features})", shape)
+    if isinstance(step, (nn.Conv2d, nn.BatchNorm2d)):
+        channels = step.in_channels if isinstance(step, nn.Conv2d) else step.num_features
+        lengths = (3, 4) if isinstance(step, nn.Conv2d) else (4,)
+        is_taken = len(shape) in lengths and shape[-3] == channels
+        return None if is_taken else misfit(f"(B, {channels}, H, W)", shape, channels)
+    if isinstance(step, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)) and len(shape) not in (3, 4):
+        return misfit("(B, C, H, W)", shape)
+    return misfit("(B, …)", shape) if len(shape) < 2 else None
 
 
 def save(network: PackedNetwork, path: str | PathLike) -> None:
