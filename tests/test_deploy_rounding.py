@@ -90,7 +90,7 @@ def test_convolutions_are_rounded():
     ("net", "options", "message"),
     [
         (models.DeepHeavisideNet(4, [3], 2), {}, "model: expected eval mode, got training mode"),
-        (nn.Linear(3, 2).eval(), {}, "model: expected one with Heaviside layers or layers on spikes, got none"),
+        (nn.Linear(3, 2).eval(), {}, "model: expected one with nn.HeavisideLinear or nn.HeavisideConv2d"),
         (
             models.DeepHeavisideNet(4, [3], 2).eval(),
             {"bits": (8, 32)},
