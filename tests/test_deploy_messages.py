@@ -259,8 +259,6 @@ def test_the_table_of_check():
     assert "behind" not in str(deploy.check(moved))
     real = deploy.check(nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(2)))
     assert str(real).endswith("0 of 1 weight layers on bits")
-        "0 of 1 weight layers on bits"
-    )
 
 
 @pytest.mark.parametrize(
