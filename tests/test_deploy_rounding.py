@@ -94,7 +94,7 @@ def test_convolutions_are_rounded():
         (
             models.DeepHeavisideNet(4, [3], 2).eval(),
             {"bits": (8, 32)},
-            "bits: expected integers from 2 to 16, got (8, 32)",
+            "bits: expected integers from 2 to 16, as in (8, 16), got (8, 32)",
         ),
         (models.DeepHeavisideNet(4, [3], 2).eval(), {"bits": ()}, "bits: expected integers from 2 to 16"),
         (models.DeepHeavisideNet(4, [3], 2).eval(), {"tolerance": -1.0}, "tolerance: expected a finite number >= 0"),
