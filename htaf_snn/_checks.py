@@ -18,6 +18,8 @@ def describe(value: object) -> str:
     """Return a value as messages show it."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of {value.dtype} and shape {value.shape}"
     return repr(value)
 
 
@@ -26,13 +28,15 @@ def full_name(value: object) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def check_floating(name: str, x: object) -> None:
-    """Raise TypeError unless x is a floating-point tensor."""
+def check_floating(name: str, x: object, *, is_image: bool = True) -> None:
+    """Raise TypeError unless x is a floating-point tensor, which is an image or event counts."""
     if isinstance(x, fx.Proxy):  # a trace has no values
         return
     if not isinstance(x, Tensor) or not x.is_floating_point():
         remedy = f"; write {name}.float()" if isinstance(x, Tensor) else ""
-        if isinstance(x, Tensor) and x.dtype == torch.uint8:
+        if isinstance(x, np.ndarray):
+            remedy = f"; write torch.from_numpy({name}).float()"
+        if is_image and isinstance(x, Tensor) and x.dtype == torch.uint8:
             remedy += f" (8-bit images: {name}.float() / 255)"
         raise TypeError(f"{name}: expected a floating-point tensor, got {describe(x)}{remedy}")
 

@@ -242,7 +242,7 @@ def test_a_microcontroller_has_room(tmp_path):
         ({"path": "count.c"}, ValueError, "^path: expected NAME.c"),
         ({"shape": (8, 8)}, ValueError, r"^shape: expected \(C, H, W\) or \(features,\), got \(8, 8\)"),
         ({"shape": (1, 0, 8)}, ValueError, "^shape: expected"),
-        ({"shape": (1, 8, 9)}, ValueError, "^x: expected 64 features"),
+        ({"shape": (1, 8, 9)}, ValueError, r"^x: expected \(B, 64\) at this layer, got \(1, 72\)"),
         ({"network": models.BinaryMLP(64, [8], 3)}, TypeError, "^network: expected a packed network, got BinaryMLP"),
     ],
 )

@@ -7,6 +7,8 @@ import torch
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
@@ -361,7 +363,10 @@ def test_convolutions_beyond_exact_floats():
 
 def test_files_with_an_unknown_option_are_refused(tmp_path):
     deploy.save(deploy.pack(nn.Sequential(nn.Conv2d(1, 1, 3)).eval()), tmp_path / "net")
-    content = (tmp_path / "net").read_bytes()
-    (tmp_path / "net").write_bytes(content.replace(b'\\"padding_mode\\"', b'\\"padding_node\\"'))
+    with safe_open(tmp_path / "net", framework="pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    about["network"] = about["network"].replace("padding_mode", "padding_node")
+    about["sha256"] = deploy.network.checksum(tensors, about["network"])
+    save_file(tensors, tmp_path / "net", about)
     with pytest.raises(ValueError, match=r"damaged file .Conv2d: expected options of bias, .* got"):
         deploy.load(tmp_path / "net")

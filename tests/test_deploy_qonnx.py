@@ -49,7 +49,8 @@ def test_published_networks(make, tmp_path):
         deploy.export_qonnx(packed, tmp_path / "net.onnx", (1, 8, 8), batch=50)
         assert make.__name__ not in REFUSED
     except ValueError as error:
-        assert make.__name__ in REFUSED and re.search(r"^step \d+: .* cannot be written in QONNX$", str(error))
+        assert make.__name__ in REFUSED
+        assert re.search(r"^step \d+: .* cannot be written in QONNX(; move it behind the activation.*)?$", str(error))
         assert not [*tmp_path.iterdir()]
         return
     x = torch.rand(50, 1, 8, 8)
@@ -91,6 +92,6 @@ def test_bad_arguments_are_named(tmp_path):
         deploy.export_qonnx(nn.Linear(2, 2), tmp_path / "net.onnx", (2,))
     with pytest.raises(ValueError, match=r"^batch: expected an integer >= 1, got 0"):
         deploy.export_qonnx(packed, tmp_path / "net.onnx", (64,), batch=0)
-    with pytest.raises(ValueError, match=r"^x: expected 64 features"):
+    with pytest.raises(ValueError, match=r"^x: expected \(B, 64\) at this layer"):
         deploy.export_qonnx(packed, tmp_path / "net.onnx", (63,))
     assert not [*tmp_path.iterdir()]

@@ -90,11 +90,11 @@ def test_convolutions_are_rounded():
     ("net", "options", "message"),
     [
         (models.DeepHeavisideNet(4, [3], 2), {}, "model: expected eval mode, got training mode"),
-        (nn.Linear(3, 2).eval(), {}, "model: expected one with Heaviside layers or layers on spikes, got none"),
+        (nn.Linear(3, 2).eval(), {}, "model: expected one with nn.HeavisideLinear or nn.HeavisideConv2d"),
         (
             models.DeepHeavisideNet(4, [3], 2).eval(),
             {"bits": (8, 32)},
-            "bits: expected integers from 2 to 16, got (8, 32)",
+            "bits: expected integers from 2 to 16, as in (8, 16), got (8, 32)",
         ),
         (models.DeepHeavisideNet(4, [3], 2).eval(), {"bits": ()}, "bits: expected integers from 2 to 16"),
         (models.DeepHeavisideNet(4, [3], 2).eval(), {"tolerance": -1.0}, "tolerance: expected a finite number >= 0"),

@@ -190,7 +190,7 @@ def lif(beta=0.9, **options):
     [
         (lif(graded_spikes_factor=2.0), "neurons.0: cannot be packed: expected graded_spikes_factor=1, got"),
         (lif(surrogate="htaf(hardness=0.5)"), "neurons.0: cannot be packed: expected a surrogate of hardness 1, got"),
-        (lif(surrogate=lambda u: (u > 0).float()), "neurons.0: cannot be packed: expected a surrogate of htaf_snn"),
+        (lif(surrogate=lambda u: (u >= 0).float()), "neurons.0: cannot be packed: expected a surrogate whose spikes"),
         (lambda: hnn.RLeaky(beta=0.9, linear_features=8), "neurons.0: RLeaky cannot be packed; expected a neuron of"),
         (nn.Identity, "neurons.0: Alone cannot be packed; expected a neuron of htaf_snn.nn"),
     ],

@@ -19,7 +19,7 @@ from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
 from .network import PackedNetwork
 from .products import Product, smallest_type
-from .values import Geometry
+from .values import Geometry, check_shape
 
 _RESERVED = {
     *HELPERS, "main", "image", "frame", "scores", "time_steps",
@@ -77,15 +77,14 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
     name = path.stem
     if path.suffix != ".c" or not (name.isidentifier() and name.isascii()) or name in _RESERVED:
         raise ValueError(f"path: expected NAME.c with a name for a function of C, such as net.c, got {path.name!r}")
-    if len(shape) not in (1, 3) or not all(type(length) is int and length > 0 for length in shape):
-        raise ValueError(f"shape: expected (C, H, W) or (features,), got {shape!r}")
-    source = _Source(network, tuple(shape))
+    check_shape(shape)
+    source = Source(network, tuple(shape))
     with replacing(path) as temporary:
         temporary.write_text(source.text(name))
     return {"flash": source.flash, "ram": source.ram}
 
 
-class _Source:
+class Source:
     """The parts of a file: constants, static memory, and a function for each step."""
 
     def __init__(self, network: PackedNetwork, shape: tuple[int, ...]):
@@ -117,8 +116,11 @@ class _Source:
 
     def _about(self, name: str) -> str:
         size, classes = math.prod(self.shape), self.scores.length
+        low, high = self._range
         does = f"""{name} takes the {size} bytes of an image {self.shape},
-   writes {classes} scores and returns the number of the highest. It is not reentrant."""
+   writes {classes} scores and returns the number of the highest. It is not reentrant.
+   The byte 0 is the value {low:g} of the network's input, and 255 is {high:g}, evenly spaced. A network that takes
+   standardised images needs a BatchNorm (affine=False) in front, which standardises them."""
         if self.is_over_time:
             does = f"""{name}_reset begins a sequence, also the first. {name}_step
    takes its next frame, {size} floats {self.shape}, writes {classes} scores of the frames so far, and returns the

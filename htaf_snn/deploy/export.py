@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import nn as hnn
+from .._checks import describe
 from .._files import replacing
 from .._packages import needs
 from .network import PackedNetwork
@@ -24,12 +25,13 @@ _CLOSE = 1e-5
 def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict[str, float]:
     """Write a network in eval mode to an ONNX file of opset 18, and compare it with ONNX Runtime.
 
-    Of a packed network the file is exact: its layers on bits are products of whole numbers, stored as integers of 8 to
-    32 bits, and comparisons with whole numbers. Of any other network it is in float32, with weights as the network uses
-    them, -1 and +1, or rounded as in `nn.HeavisideLinear`; BatchNorm is folded into the preceding layer, which changes
-    rounding: an activation whose sum lies on the threshold may flip. How often that changes the class is measured on
-    the examples. The batch size is free. The file checks nothing: images outside [0, 1] are clamped where the network
-    refuses them.
+    Of a packed network the layers on bits are exact: products of whole numbers, stored as integers of 8 to 32 bits, and
+    comparisons with whole numbers. Its layers in floating point may be rounded otherwise than torch does; then an
+    activation whose input lies on its threshold may flip. Of any other network the file is in float32, with weights as
+    the network uses them, -1 and +1, or rounded as in `nn.HeavisideLinear`; BatchNorm is folded into the preceding
+    layer, which changes rounding: an activation whose sum lies on the threshold may flip. How often flips change the
+    class is measured on the examples. The batch size is free. The file checks nothing: images outside [0, 1] are
+    clamped where the network refuses them.
 
     Args:
         model: from `pack`; or a network in eval mode, on the CPU, in float32, that `torch.export` can trace.
@@ -61,7 +63,7 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
         import onnxruntime
         import onnxscript  # noqa: F401
     if not isinstance(example, Tensor) or not example.is_floating_point() or not example.ndim:
-        raise TypeError(f"example: expected a floating-point tensor (B, …), got {example!r}")
+        raise TypeError(f"example: expected a floating-point tensor (B, …), got {describe(example)}")
     with torch.no_grad():
         plain = Plain(model) if isinstance(model, PackedNetwork) else _with_plain_weights(model)
         expected, content = model(example), _exported(plain, example)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import operator
@@ -19,11 +20,12 @@ from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
 from .steps import STEPS, Quantize, ToRows
-from .values import Step, Value, as_float, geometry
+from .values import Step, Value, as_float, geometry, misfit
 
-FORMAT, VERSION = "htaf-snn packed network", "5"
+FORMAT, VERSION = "htaf-snn packed network", "6"
 _OWN = {cls.__name__: cls for cls in STEPS}
 _KNOWN = {cls.__name__ for cls in MODULES}
+_OF_TRAINING = "; for a training's network see training.load, then pack"
 
 
 class PackedNetwork(nn.Module):
@@ -120,7 +122,20 @@ class PackedNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        check_floating("x", x)
+        """Return the class scores of images, features or frames, without a gradient.
+
+        Args:
+            x: floating-point (B, …) on the network's device, within the range of `nn.QuantizeInput` if it has one; of a
+                spiking network frames (T, B, …).
+
+        Returns:
+            (B, n_classes), float32; of a chain of spiking layers a sequence (T, B, …).
+
+        Raises:
+            TypeError: if x is not a floating-point tensor.
+            ValueError: if it has another shape or range.
+        """
+        check_floating("x", x, is_image=not self.is_over_time)
         values: dict[int, Value] = {0: x.float()}
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
             self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
@@ -151,7 +166,31 @@ class PackedNetwork(nn.Module):
 
 
 def _result(step: nn.Module, given: list[Value]) -> Value:
-    return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+    try:
+        return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+    except (IndexError, RuntimeError, ValueError) as error:
+        says_it = isinstance(step, Step) and isinstance(error, ValueError)
+        if says_it or (expected := _misfit(step, tuple(given[0].shape))) is None:
+            raise
+        raise ValueError(expected) from error
+
+
+def _misfit(step: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Return which shape a step in floating point takes, where it cannot take the given one."""
+    if isinstance(step, nn.Linear):
+        is_taken = len(shape) > 0 and shape[-1] == step.in_features
+        return None if is_taken else misfit(f"(B, {step.in_features})", shape)
+    if isinstance(step, nn.BatchNorm1d):
+        is_taken = len(shape) in (2, 3) and shape[1] == step.num_features
+        return None if is_taken else misfit(f"(B, {step.num_features})", shape)
+    if isinstance(step, (nn.Conv2d, nn.BatchNorm2d)):
+        channels = step.in_channels if isinstance(step, nn.Conv2d) else step.num_features
+        lengths = (3, 4) if isinstance(step, nn.Conv2d) else (4,)
+        is_taken = len(shape) in lengths and shape[-3] == channels
+        return None if is_taken else misfit(f"(B, {channels}, H, W)", shape, channels)
+    if isinstance(step, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)) and len(shape) not in (3, 4):
+        return misfit("(B, C, H, W)", shape)
+    return misfit("(B, …)", shape) if len(shape) < 2 else None
 
 
 def save(network: PackedNetwork, path: str | PathLike) -> None:
@@ -190,8 +229,18 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
         tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
         steps.append({"step": type(step).__name__, "inputs": inputs, "options": arguments})
     structure = json.dumps({"steps": steps, "output": network.output})
+    about = {"format": FORMAT, "version": VERSION, "network": structure, "sha256": checksum(tensors, structure)}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {"format": FORMAT, "version": VERSION, "network": structure})
+        save_file(tensors, temporary, about)
+
+
+def checksum(tensors: Mapping[str, Tensor], structure: str) -> str:
+    """Return the SHA-256 of a file's structure and of its tensors by name, in hexadecimal digits."""
+    content = hashlib.sha256(structure.encode())
+    for name, value in sorted(tensors.items()):
+        content.update(repr((name, value.dtype, tuple(value.shape))).encode())
+        content.update(value.contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetwork:
@@ -199,12 +248,13 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
 
     Args:
         path: file to read.
-        device: where the network computes.
+        device: where the network computes, "cpu" or "cuda".
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it is damaged, not a packed network, or of another version, or if the device is a GPU and none is
-            usable.
+        IsADirectoryError: if it is a folder.
+        ValueError: if it is damaged, also if only a bit of it changed, not a packed network, or of another version; or
+            if the device is unknown, or a GPU and none is usable.
 
     Example:
         >>> import pathlib, tempfile
@@ -219,8 +269,14 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
     """
     from safetensors import SafetensorError, safe_open
 
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device: expected 'cpu' or 'cuda', got {device!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device: expected a usable GPU for {str(device)!r}, got none")
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: expected the file of a packed network, got a folder{_OF_TRAINING}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected a packed network, got no file")
     try:
@@ -230,10 +286,13 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
     except SafetensorError as error:
         raise ValueError(f"{path}: expected a packed network, got a damaged or other file ({error})") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a packed network of htaf-snn, got another safetensors file")
+        raise ValueError(f"{path}: expected a packed network of htaf-snn, got another safetensors file{_OF_TRAINING}")
     if metadata.get("version") != VERSION:
-        raise ValueError(f"{path}: expected version {VERSION} of the format, got {metadata.get('version')}")
+        got = f"got {metadata.get('version')}; pack the network again, or use the version of htaf-snn that wrote it"
+        raise ValueError(f"{path}: expected version {VERSION} of the format, {got}")
     try:
+        if metadata["sha256"] != checksum(tensors, metadata["network"]):
+            raise ValueError("its checksum differs")
         structure = json.loads(metadata["network"])
         steps = [(_step(i, entry, tensors), entry["inputs"]) for i, entry in enumerate(structure["steps"])]
         _check_order(structure)

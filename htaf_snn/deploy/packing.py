@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Sequence
-from typing import cast, get_args
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
-from ..nn._graphs import VIEWS, changed_in_place, has_hooks, traced
+from .._checks import describe
+from ..nn._graphs import VIEWS, changed_in_place, has_hooks
 from ..nn.binary import LEVELS, adds_exactly, exact_grid
 from ..nn.quantizing import INPUT_STEP
 from . import modules, steps
 from .functions import as_modules, bound
 from .network import PackedNetwork
 from .over_time import NEURONS, graph_over_time, layers_on
+from .reasons import NORMS, check_layer, check_model, graph_of, not_of_two_levels, unknown_function
 from .values import Geometry, geometry
 
 _Convolution = hnn.BinaryConv2d | nn.Conv2d
@@ -27,12 +29,7 @@ _Binary = hnn.BinaryLinear | hnn.BinaryConv2d
 _Heaviside = hnn.HeavisideLinear | hnn.HeavisideConv2d
 _Real = nn.Linear | nn.Conv2d  # Heaviside layers are some
 _Product = _Binary | _Real
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_LAYERS = (
-    *get_args(_Binary), *get_args(_Heaviside), hnn.BinaryActivation, *VIEWS, nn.Flatten, steps.Flatten, steps.Mean,
-    hnn.QuantizeInput, steps.ToRows, steps.FromRows, steps.MeanOverTime, *NEURONS, *modules.MODULES,
-)  # fmt: skip
-_MONOTONE = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+MONOTONE = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _CONCATENATIONS = (torch.cat, torch.concat, torch.concatenate)
 _INPUT_LEVELS = (0, 255)
@@ -88,83 +85,40 @@ def pack(model: nn.Module) -> PackedNetwork:
 def require_ready(model: nn.Module) -> None:
     """Raise TypeError or ValueError unless the model is in eval mode, on the CPU, in float32, without NaN."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a module, got {model!r}")
-    if any(module.training for module in model.modules()):
-        raise ValueError("model: expected eval mode, got training mode; call model.eval()")
+        raise TypeError(f"model: expected a module, got {describe(model)}")
+    for name, module in model.named_modules():
+        if module.training:
+            raise ValueError(f"{name or 'model'}: expected eval mode, got training mode; call model.eval()")
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.device.type != "cpu" or (value.is_floating_point() and value.dtype != torch.float32):
-            raise ValueError(f"{name}: expected float32 on the CPU, got {value.dtype} on {value.device}")
+            remedy = "call model.cpu()" if value.device.type != "cpu" else "call model.float()"
+            raise ValueError(f"{name}: expected float32 on the CPU, got {value.dtype} on {value.device}; {remedy}")
         if value.isnan().any():
             raise ValueError(f"{name}: expected numbers, got NaN")
-
-
-def _check_layer(name: str, module: nn.Module) -> None:
-    """Raise ValueError if a layer computes something that its packed form would not."""
-    kind = type_before_parametrizations(module)
-    if kind not in _LAYERS:
-        expected = "it is not a known module"
-        if isinstance(module, hnn.OverTime):
-            expected = "expected a neuron of htaf_snn.nn that is not recurrent; see interop.from_snntorch, from_norse"
-        raise ValueError(f"{name}: {kind.__name__} cannot be packed; {expected}")
-    reason: str | None = None
-    if has_hooks(module):
-        reason = "its hooks would be lost; remove them first"
-    elif "forward" in vars(module):
-        reason = "its forward was replaced"
-    elif isinstance(module, hnn.BinaryActivation) and module.smooth_in_eval:
-        reason = "expected an activation of two levels, got a smooth one within hardening.smooth"
-    elif isinstance(module, NEURONS):
-        reason = _why_not_spikes(module)
-    elif kind in _NORMS and module.running_mean is None:
-        reason = f"{kind.__name__} without running statistics depends on the other samples of a batch"
-    elif kind is nn.MaxPool2d and module.return_indices:
-        reason = "MaxPool2d returns indices too"
-    elif kind is nn.Flatten and (module.start_dim, module.end_dim) != (1, -1):
-        raise ValueError(f"{name}: expected Flatten(1), got {module}")
-    if reason is not None:
-        raise ValueError(f"{name}: cannot be packed: {reason}")
-
-
-def _why_not_spikes(neuron: hnn.NeuronLayer) -> str | None:
-    """Return why a neuron's output is not that of its update with spikes of 0 and 1; None if it is."""
-    if not neuron.definition.spikes:
-        return None
-    factor = getattr(neuron, "graded_spikes_factor", 1.0)
-    if not bool(torch.as_tensor(factor == 1).all()):
-        return f"expected graded_spikes_factor=1, got {factor}; multiply the next layer's weights by it"
-    if neuron.surrogate.formula is None:
-        return f"expected a surrogate of htaf_snn, whose spikes are known, got {neuron.surrogate!r}"
-    if not neuron.surrogate.is_hard():
-        return f"expected a surrogate of hardness 1, got {neuron.surrogate!r}"
-    return None
-
-
-def _traced(model: nn.Module) -> fx.Graph:
-    try:
-        return traced(model)
-    except Exception as error:  # tracing runs the model's own code
-        raise ValueError(f"model: expected a network that torch.fx can trace: {error}") from error
 
 
 class Packing:
     """One pass over a model's graph; each value has the number of the step that computes it, the input is 0.
 
     Raises:
-        ValueError: if the model cannot be traced, has hooks, or changes in place what it uses again.
+        ValueError: if the model cannot be traced or has hooks.
     """
 
     def __init__(self, model: nn.Module):
+        check_model(model)
         if has_hooks(model):
             raise ValueError("model: cannot be packed: hooks would be lost; remove them first")
         self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.graph = graph_over_time(model, self.modules) or _traced(model)
+        self.graph = graph_over_time(model, self.modules) or graph_of(model, self.modules)
         self._reasons = as_modules(self.graph, self.modules)
         for node, user in changed_in_place(self.graph, self.modules, (*VIEWS, nn.Flatten, steps.Flatten)):
-            name = node.target if node.op == "call_module" else node.name
-            raise ValueError(
-                f"{name}: cannot be packed: it changes the input of {user.name} in place; expected inplace=False"
+            name, expected = node.name, "a function that returns a new tensor"
+            if node.op == "call_module":
+                name, expected = str(node.target), "inplace=False"
+            self._reasons[node] = (
+                f"{name}: cannot be packed: it changes the input of {user.name} in place; expected {expected}"
             )
-        self._steps: list[tuple[nn.Module, list[int]]] = []
+        self.steps: list[tuple[nn.Module, list[int]]] = []
         self._numbers: dict[fx.Node, int] = {}
         self._levels: dict[fx.Node, tuple[int, int]] = {}
         self._folded: set[fx.Node] = set()
@@ -174,7 +128,7 @@ class Packing:
             if node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
                     raise ValueError("model: expected one tensor as its output")
-                return PackedNetwork(self._steps, self._numbers[node.args[0]])
+                return PackedNetwork(self.steps, self._numbers[node.args[0]])
             self.add(node)
         raise ValueError("model: expected an output, got none")
 
@@ -191,7 +145,7 @@ class Packing:
                 raise ValueError(f"{node.target}: expected a network with one input")
             self._numbers[node] = 0
         elif node.op == "call_module":
-            _check_layer(str(node.target), self.modules[str(node.target)])
+            check_layer(str(node.target), self.modules[str(node.target)])
             if node not in self._folded:
                 self._add_module(node, str(node.target), self.modules[str(node.target)])
         elif node.target in _ADDITIONS and all(isinstance(arg, fx.Node) for arg in node.args) and not node.kwargs:
@@ -204,8 +158,7 @@ class Packing:
             if levels is not None:
                 self._levels[node] = levels
         else:
-            expected = "modules, functions that a module computes, additions, concatenations along 1, means and views"
-            raise ValueError(f"{node.name}: {node.target} cannot be packed; expected {expected}")
+            raise ValueError(unknown_function(node))
 
     def add_nothing(self, node: fx.Node) -> None:
         """Go on after a node that cannot be packed, as if it did nothing."""
@@ -214,20 +167,25 @@ class Packing:
         if isinstance(module, hnn.BinaryActivation):
             self._levels[node] = module.levels
 
+    def levels_of(self, node: fx.Node) -> tuple[int, int] | None:
+        """Return the two values of what a node gives; None if it gives others."""
+        return self._levels.get(node)
+
     def is_in_bits(self, node: fx.Node) -> bool:
         """Whether a node that was added, or its successor that it is folded into, computes on bits."""
         if node in self._folded or node not in self._numbers:
             return True
         number = self._numbers[node]
-        step = self._steps[number - 1][0] if number else None
-        return isinstance(step, steps.ON_BITS) and getattr(step, "is_packed", True)
+        step = self.steps[number - 1][0] if number else None
+        passes_bits_on = isinstance(step, (steps.Flatten, steps.Cat)) and self._levels.get(node) in LEVELS
+        return passes_bits_on or (isinstance(step, steps.ON_BITS) and getattr(step, "is_packed", True))
 
     def _append(
         self, node: fx.Node, step: nn.Module, last: fx.Node | None = None, sources: Sequence[fx.Node] | None = None
     ) -> None:
         """Add a step for a node and those folded into it, up to the last."""
-        self._steps.append((step, [self._numbers[source] for source in sources or node.all_input_nodes]))
-        self._numbers[last or node] = len(self._steps)
+        self.steps.append((step, [self._numbers[source] for source in sources or node.all_input_nodes]))
+        self._numbers[last or node] = len(self.steps)
 
     def _add_module(self, node: fx.Node, name: str, module: nn.Module) -> None:
         source = node.all_input_nodes[0]
@@ -271,10 +229,7 @@ class Packing:
         source = node.all_input_nodes[0]
         levels = self._levels.get(source)
         if levels is None or (levels == _INPUT_LEVELS and not isinstance(module, _Binary)):
-            raise ValueError(
-                f"{name}: {type(module).__name__} cannot be packed: its input is not of two levels; expected an "
-                f"activation before it, or QuantizeInput before a binary layer, got {source.name}"
-            )
+            raise ValueError(not_of_two_levels(name, module, source, self.modules))
         product: type[steps.BinaryProduct | steps.HeavisideProduct]
         if isinstance(module, _Binary):
             product, weight = steps.BinaryProduct, module.binary_weight()
@@ -337,14 +292,14 @@ def _is_monotone(module: nn.Module, outputs: int) -> bool:
         return module.num_parameters in (1, outputs) and bool((module.weight >= 0).all())
     if isinstance(module, hnn.RPReLU):
         return len(module.slope) == outputs and bool((module.slope >= 0).all())
-    return isinstance(module, _MONOTONE)
+    return isinstance(module, MONOTONE)
 
 
 def _has_channels(module: nn.Module) -> bool:
     """Return whether a module treats channels apart, for which it needs a batch of them."""
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
-    return isinstance(module, (*_NORMS, hnn.RPReLU)) or getattr(module, "shift", None) is not None
+    return isinstance(module, (*NORMS, hnn.RPReLU)) or getattr(module, "shift", None) is not None
 
 
 def _own_copy(name: str, module: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from .._checks import is_plain
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
 from .quickest import Quickest
-from .values import Bits, Geometry, Step, Value, along, check_window, moved, pair
+from .values import Bits, Geometry, Step, Value, along, check_window, misfit, moved, pair
 
 
 class Product(Step):
@@ -80,10 +80,8 @@ class Product(Step):
             fits, expected = len(shape) == 2 or (len(shape) > 0 and not self.batched), f"(B, {size})"
         else:
             fits, expected = len(shape) == 4 or (len(shape) == 3 and not self.batched), f"(B, {size}, H, W)"
-        if not fits:
-            raise ValueError(f"x: expected {expected} at this layer, got {shape}")
-        if shape[self.axis] != size:
-            raise ValueError(f"x: expected {size} features or channels at this layer, got {shape[self.axis]}")
+        if not fits or shape[self.axis] != size:
+            raise ValueError(misfit(expected, shape, None if self.where is None else size))
 
     def _finished(self, sums: Tensor) -> Value:
         if self.thresholds is not None:

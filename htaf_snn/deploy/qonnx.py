@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from .._files import replacing
-from .._packages import needs
 from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
 from .products import Product, smallest_type
-from .values import Geometry, geometry
+from .values import Geometry, check_shape, geometry
 
 if TYPE_CHECKING:
     import onnx
@@ -54,18 +54,18 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
         ...     pathlib.Path(folder, "net.onnx").exists()
         True
     """
-    with needs("qonnx"):
-        import onnx
+    onnx = require_onnx()
     if not isinstance(network, PackedNetwork):
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
     if network.is_over_time:
         raise ValueError("network: expected a network of images for QONNX, got a spiking one; see export_c")
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch: expected an integer >= 1, got {batch!r}")
+    check_shape(shape)
     with torch.no_grad():
         x = torch.full((batch, *shape), network.image_range()[0])
         scores = network(x)
-        graph = _Graph(network, [len(value.shape) for value in network.values(x)])
+        graph = Graph(network, [len(value.shape) for value in network.values(x)])
     kind = onnx.TensorProto.FLOAT
     helper = onnx.helper
     ends = [helper.make_tensor_value_info("x", kind, [batch, *shape])]
@@ -79,7 +79,16 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
         temporary.write_bytes(model.SerializeToString())
 
 
-class _Graph:
+def require_onnx() -> ModuleType:
+    """Return onnx; raise ImportError with the remedy if it is not installed."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[qonnx]"') from None
+    return onnx
+
+
+class Graph:
     """The nodes and constants of a network; each value has a name."""
 
     def __init__(self, network: PackedNetwork, ranks: Sequence[int]):
@@ -215,4 +224,7 @@ class _Graph:
             return self._add("BatchNormalization", [*given, *values], epsilon=step.eps)
         if isinstance(step, nn.AdaptiveAvgPool2d) and step.output_size in (1, (1, 1)):
             return self._add("GlobalAveragePool", given)
-        raise ValueError(f"step {self._i}: {step} cannot be written in QONNX")
+        remedy = ""
+        if isinstance(step, nn.MaxPool2d):
+            remedy = "; move it behind the activation, where it is of bits"
+        raise ValueError(f"step {self._i}: {step} cannot be written in QONNX{remedy}")

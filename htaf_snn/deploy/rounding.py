@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,8 @@ def round_weights(
         for another, which is left as it was and stays in floating point.
 
     Raises:
-        ValueError: if the model is in training mode, has no such layer or a parametrized one, or an argument is out of
-            range.
+        ValueError: if the model is in training mode, has no such layer or a parametrized one, an argument is out of
+            range, or the score is not a number.
 
     Example:
         >>> from htaf_snn import models
@@ -52,8 +53,8 @@ def round_weights(
     """
     if model.training:
         raise ValueError("model: expected eval mode, got training mode; call model.eval()")
-    if not bits or not all(isinstance(own, int) and 2 <= own <= 16 for own in bits):
-        raise ValueError(f"bits: expected integers from 2 to 16, got {bits!r}")
+    if not isinstance(bits, Sequence) or not bits or not all(isinstance(own, int) and 2 <= own <= 16 for own in bits):
+        raise ValueError(f"bits: expected integers from 2 to 16, as in (8, 16), got {bits!r}")
     check_number("tolerance", tolerance)
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance: expected a finite number >= 0, got {tolerance!r}")
@@ -63,14 +64,24 @@ def round_weights(
         if isinstance(own, _HEAVISIDE) or (id(own) in on_spikes and isinstance(own, (nn.Linear, nn.Conv2d)))
     }  # fmt: skip
     if not layers:
-        raise ValueError("model: expected one with Heaviside layers or layers on spikes, got none")
+        expected = "one with nn.HeavisideLinear or nn.HeavisideConv2d of htaf_snn, or layers on spikes"
+        raise ValueError(f"model: expected {expected}, got none; binary weights have one bit already")
     for name, layer in layers.items():
         if is_parametrized(layer):
             raise ValueError(f"{name}: expected a weight without parametrizations, which would undo the rounding")
-    least, chosen = score(model) - tolerance, {}
+    least, chosen = _checked(score(model)) - tolerance, {}
     for name, layer in layers.items():
-        chosen[name] = _fewest(layer, sorted(bits), lambda: score(model) >= least)
+        chosen[name] = _fewest(layer, sorted(bits), lambda: _checked(score(model)) >= least)
     return chosen
+
+
+def _checked(score: float) -> float:
+    """Return a score; raise ValueError unless it is a number."""
+    if isinstance(score, Tensor) and score.numel() == 1:
+        score = score.item()
+    if isinstance(score, bool) or not isinstance(score, Real):
+        raise ValueError(f"score: expected a function that returns a number, got {score!r}")
+    return float(score)
 
 
 def _fewest(layer: nn.Module, bits: Sequence[int], is_enough: Callable[[], bool]) -> int:

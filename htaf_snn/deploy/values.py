@@ -71,6 +71,21 @@ def along(value: Bits, axis: int) -> Bits:
     return value if value.axis == axis else packed(as_float(value), value.levels, axis)
 
 
+def misfit(expected: str, shape: Sequence[int], channels: int | None = None) -> str:
+    """Return the message for a shape that a layer does not take; channels are those of an image that it expects."""
+    hint = ""
+    if channels is not None and len(shape) == 4 and shape[-1] == channels:
+        hint = ", which looks like channels last; write x.movedim(-1, 1)"
+    return f"x: expected {expected} at this layer, got {tuple(shape)}{hint}"
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise ValueError unless a shape is that of an image or of features, without a batch."""
+    is_known = isinstance(shape, Sequence) and len(shape) in (1, 3)
+    if not is_known or not all(type(length) is int and length > 0 for length in shape):
+        raise ValueError(f"shape: expected (C, H, W) or (features,), got {shape!r}")
+
+
 class Step(nn.Module):
     """A step that computes on packed values."""
 

@@ -77,8 +77,11 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: Surroga
         parent, _, own = name.rpartition(".")
         setattr(known[parent], own, binary[id(known[name])])
     if remaining:
-        remedy = "write them as nn.ReLU, nn.Linear or nn.Conv2d, or name them in skip"
-        warnings.warn(f"model: these stay as they are: {remaining}; {remedy}", stacklevel=2)
+        stays = ", ".join(f"{function} of {name or 'the model itself'}" for name, function in remaining.items())
+        remedy = "write them as nn.ReLU, nn.Linear or nn.Conv2d"
+        if named := [name for name in remaining if name]:
+            remedy += f", or skip the modules, as in skip={named[:1]}"
+        warnings.warn(f"model: these stay as they are: {stays}; {remedy}", stacklevel=2)
     return model
 
 
@@ -155,8 +158,8 @@ def _taken_over(name: str, module: nn.Module, binary: nn.Module) -> nn.Module:
     return binary.train(module.training)
 
 
-def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set[str]) -> str:
-    """Return what stays as it is, for a message; raise ValueError if a ReLU's result is read from its input."""
+def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set[str]) -> dict[str, str]:
+    """Return what stays as it is, by module; raise ValueError if a ReLU's result is read from its input."""
     names = {id(module): name for name, module in reversed(places.items())}
     real = {}
     for module_name, module in places.items():
@@ -179,8 +182,7 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
                 raise ValueError(f"{node.target}: changes its input in place, which {user.name} uses; use its result")
         calls = list(_calls(graph))
     functions = [(name, function) for name, function in calls if not name or name in places]
-    real = dict((*functions, *_attributes({"": model, **places}))) | real
-    return ", ".join(f"{function} of {name or 'the model itself'}" for name, function in real.items())
+    return dict((*functions, *_attributes({"": model, **places}))) | real
 
 
 def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:

@@ -103,7 +103,7 @@ def check_frames(frames: Tensor, frame_shape: Sequence[int] | None, is_whole: bo
 
     A part of a sequence, where `is_whole` is false, may have as many samples as the whole has time steps.
     """
-    check_floating("frames", frames)
+    check_floating("frames", frames, is_image=False)
     if frame_shape is None:
         return
     steps, *frame = frame_shape

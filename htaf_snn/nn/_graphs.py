@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -21,18 +22,32 @@ VIEWS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.A
 
 
 class _Tracer(fx.Tracer):
+    def __init__(self, within: list[str]):
+        super().__init__()
+        self._within = within
+
+    def call_module(self, m: nn.Module, *arguments: Any) -> Any:
+        self._within.append(self.path_of_module(m))
+        result = super().call_module(m, *arguments)
+        self._within.pop()
+        return result
+
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, _LEAVES) or super().is_leaf_module(module, name)
 
 
-def traced(model: nn.Module) -> fx.Graph:
+def traced(model: nn.Module, within: list[str] | None = None) -> fx.Graph:
     """Return the graph of a network, in which each layer of torch and of this package is one node.
+
+    Args:
+        model: the network.
+        within: receives the names of the modules in whose forward the tracing fails, the innermost last.
 
     Raises:
         Exception: of any kind, as tracing runs the model's own code.
     """
     with _unchanged(model):
-        return _Tracer().trace(model)
+        return _Tracer([] if within is None else within).trace(model)
 
 
 @contextmanager
