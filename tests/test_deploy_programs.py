@@ -90,7 +90,7 @@ def test_other_shapes_and_strides():
     assert torch.equal(packed(x), packed(x.contiguous()))
     assert packed(x[:0]).shape == (0, 5)
     assert packed(torch.rand(2, 3, 70)).shape == (2, 3, 5)
-    with pytest.raises(ValueError, match=r"^x: expected 70 features"):
+    with pytest.raises(ValueError, match=r"^x: expected \(B, 70\) at this layer, got \(2, 71\)"):
         packed(torch.rand(2, 71))
     with pytest.raises(ValueError, match=r"^x: expected "):
         packed(torch.rand(70, 2))

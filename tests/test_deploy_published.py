@@ -297,7 +297,7 @@ WRONG = {
     ),
     "product": (
         lambda: Net(lambda net, x: net.last(net.sign(x * 2.0)), sign=sign(), last=hnn.BinaryLinear(4, 2)),
-        "mul", "mul: <built-in function mul> cannot be packed; expected modules, functions that a module computes",
+        "mul", "mul: mul cannot be packed; expected scale=\"learned\" of a binary layer, or BatchNorm in its place",
         lambda: Net(lambda net, x: net.last(net.sign(x)), sign=sign(), last=hnn.BinaryLinear(4, 2)),
     ),
     "view": (

@@ -79,7 +79,7 @@ def test_what_is_declared_is_imported():
 
 
 def test_the_declaration_test_can_fail():
-    undeclared, at_import = missing(ROOT / "tests" / "test_datasets_formats.py")
+    undeclared, at_import = missing(ROOT / "tests" / "datasets" / "test_formats.py")
     assert "pytest" in undeclared and "h5py" in at_import
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .._files import replacing
+from .._packages import needs
 from ..nn.quantizing import INPUT_STEP
 from . import steps
 from .network import PackedNetwork
@@ -81,10 +82,8 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
 
 def require_onnx() -> ModuleType:
     """Return onnx; raise ImportError with the remedy if it is not installed."""
-    try:
+    with needs("qonnx"):
         import onnx
-    except ImportError as error:
-        raise ImportError(f'{error.name} is not installed; pip install "htaf-snn[qonnx]"') from None
     return onnx
 
 
