@@ -19,6 +19,7 @@ from htaf_snn.compare.versions import versions
 PACKAGES = ("htaf_snn", "neuromorphic_datasets")
 # Packages whose modules have another name.
 MODULES = {
+    "ipython": "IPython",
     "pillow": "PIL",
     "pytorch-concepts": "torch_concepts",
     "pyyaml": "yaml",
@@ -213,7 +214,9 @@ def test_the_extra_of_tests_has_what_they_import():
     # These come with Norse, nbclient, pytest and Tonic.
     have |= {"nir", "nirtorch", "nbformat", "_pytest", "expelliarmus"}
     skipped = {"spikingjelly", "sinabs", "psycopg", "pyarrow", "torch_concepts", "sae_lens", "timm"}
-    names = {path.stem for path in (ROOT / "tests").glob("*.py")} | {"benchmarks"}
-    for path in (ROOT / "tests").glob("*.py"):
+    names = {path.stem for folder in ("tests", "docs/_extensions") for path in (ROOT / folder).rglob("*.py")} | {
+        "benchmarks"
+    }
+    for path in (ROOT / "tests").rglob("*.py"):
         used = {name.partition(".")[0] for name in at_once(ast.walk(ast.parse(path.read_text())))}
         assert used - names - skipped - UNDECLARED - set(sys.stdlib_module_names) <= have, path
