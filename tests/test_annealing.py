@@ -208,6 +208,7 @@ def test_annealing_compiles_once(name, parameter):
     assert not any(torch.equal(a, b) for a, b in pairwise(seen))  # the values were not constants
 
 
+@pytest.mark.thorough
 def test_a_deep_network_trained_from_smooth_to_hard_has_nothing_left_to_harden(tmp_path):
     recipe = {"epochs": 20, "batch_size": 64, "lr": 0.01, "schedule": "cosine", "val_fraction": 0.0}
     accuracies = []

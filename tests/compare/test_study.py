@@ -142,6 +142,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
         assert part in text
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_several_data_sets(tmp_path, recordings):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "nmnist").symlink_to(recordings)

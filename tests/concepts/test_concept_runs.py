@@ -150,6 +150,7 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert (result.exit_code, "width: expected 4" in result.stderr) == (2, True)
 
 
+@pytest.mark.thorough
 def test_several_processes_train_one_model(tmp_path):
     pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
     result = torchrun("icbm", *SMALL, "--out", tmp_path / "both", "--json")

@@ -21,7 +21,7 @@ def correlated(size, n=600, seed=0):
     return features, (causes + 0.5 * torch.randn(n, 4, generator=generator)).argmax(1)
 
 
-@pytest.mark.parametrize("most", [1, 3, N_CONCEPTS])
+@pytest.mark.parametrize("most", [1, 3, pytest.param(N_CONCEPTS, marks=pytest.mark.thorough)])
 def test_a_sparse_head_has_at_most_the_requested_weights(copied, loaders, most):
     """For every class, not only for the one that needs the most concepts."""
     dense = training.evaluate(copied, loaders[2])["accuracy"]
@@ -38,7 +38,7 @@ def test_a_sparse_head_has_at_most_the_requested_weights(copied, loaders, most):
     assert accuracy > {1: 0.15, 3: dense - 0.3, N_CONCEPTS: dense - 0.05}[most]
 
 
-@pytest.mark.parametrize("most", [3, N_CONCEPTS])
+@pytest.mark.parametrize("most", [3, pytest.param(N_CONCEPTS, marks=pytest.mark.thorough)])
 def test_the_weights_of_a_sparse_head_are_those_of_multinomial_regression(copied, loaders, most):
     """No other values of the selected weights lower the loss with scikit-learn's penalty."""
     concepts.sparsify(copied, loaders[0], most)

@@ -55,6 +55,7 @@ def test_only_the_trace_is_saved():
     assert saved_bytes(lambda x: functional.lif(x)) <= 4.01 + 5 * 4 / 50
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
 def test_a_rounded_trace_keeps_the_resets(reset):
     tensors = inputs(40)

@@ -313,6 +313,7 @@ def test_a_spiking_network_with_batchnorm_normalises_over_samples_and_time():
         net(frames, torch.tensor([7, 3, 2]))
 
 
+@pytest.mark.thorough
 def test_several_processes_train_a_network_with_batchnorm(tmp_path):
     pytest.importorskip("lightning_fabric", reason="lightning-fabric is not installed")
     run = torchrun("train", *options(SMALL | {"model": "dhn", "epochs": 4}), "--out", tmp_path / "both", "--json")
