@@ -270,13 +270,9 @@ def test_a_library_is_named_in_one_place(library):
 
 def test_files_of_tests_are_short_and_named_apart():
     paths = sources("tests")
-    assert not [path for path in paths if len(path.read_text().splitlines()) > 400 and path.name not in LONG]
+    assert not [path for path in paths if len(path.read_text().splitlines()) > 400]
     names = [path.name for path in paths if path.name != "conftest.py"]  # each is imported by its name alone
     assert len(names) == len({*names})
-
-
-# To be split.
-LONG = {"test_deploy_published.py"}
 
 
 def test_no_file_is_named_like_a_library():

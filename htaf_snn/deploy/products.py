@@ -148,7 +148,7 @@ class BinaryProduct(Product):
         is_on_cpu = levels.device.type == "cpu"
         if self.where is None:
             ways = [lambda: level_linear(levels, self._weight(0))]
-            # torch 2.11 multiplies bytes wrongly where a row is one number.
+            # torch 2.14 multiplies bytes wrongly where a row is one number.
             if is_on_cpu and is_plain(levels) and levels.numel() and self.shape[1] > 1:
                 ways.append(lambda: self._sums_of_bytes(levels))
             return self._quickest((levels.numel().bit_length(), torch.get_num_threads()), ways)

@@ -390,13 +390,3 @@ def test_a_replaced_step_and_a_copy():
     packed.steps[2] = other.steps[2]
     assert torch.equal(packed(x), by_steps(packed, x))
     assert not torch.equal(packed(x), copied(x)) and torch.equal(copied(x), by_steps(copied, x))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("padding", (-1, -1)), ("window", (9, 9)), ("stride", (0, 1)), ("dilation", (1, 0)), ("groups", 0)],
-)
-def test_impossible_windows_are_refused(name, value):
-    where = deploy.values.Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)._replace(**{name: value})
-    with pytest.raises(ValueError, match=rf"^({name}|where): expected "):
-        deploy.steps.BinaryProduct(torch.ones(2, 2, 3, 3), (-1, 1), batched=False, where=where)

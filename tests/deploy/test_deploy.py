@@ -326,3 +326,13 @@ def test_a_packed_network_stays_in_eval(saved):
         packed.train()
     with pytest.raises(TypeError, match="expected a packed network, got Linear"):
         deploy.save(nn.Linear(1, 1), saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("padding", (-1, -1)), ("window", (9, 9)), ("stride", (0, 1)), ("dilation", (1, 0)), ("groups", 0)],
+)
+def test_impossible_windows_are_refused(name, value):
+    where = deploy.values.Geometry((3, 3), (1, 1), (0, 0), (1, 1), 1)._replace(**{name: value})
+    with pytest.raises(ValueError, match=rf"^({name}|where): expected "):
+        deploy.steps.BinaryProduct(torch.ones(2, 2, 3, 3), (-1, 1), batched=False, where=where)

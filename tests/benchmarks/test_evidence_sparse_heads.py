@@ -11,7 +11,7 @@ from torch import nn
 
 from htaf_snn import concepts, models, training
 
-sys.path.append(str(Path(__file__).parents[1]))  # at the end, so that the installed package is tested
+sys.path.append(str(Path(__file__).parents[2]))  # at the end, so that the installed package is tested
 
 from benchmarks.evidence import claims, page, running, sparse_heads
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from studies import workers_here
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # at the end, so that the package that is tested stays the installed one
 
 from benchmarks.evidence import __main__ as command  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 
 from htaf_snn import training
 
-sys.path.append(str(Path(__file__).parents[1]))  # at the end, so that the installed package is tested
+sys.path.append(str(Path(__file__).parents[2]))  # at the end, so that the installed package is tested
 
 from benchmarks.evidence import claims, page, running
 

@@ -11,8 +11,8 @@ import torch
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from published_nets import NETS, Net, conv, sign, step, trained
 from test_deploy_options import network
-from test_deploy_published import NETS, Net, conv, sign, step, trained
 from torch import nn
 
 from htaf_snn import deploy, models

@@ -2,8 +2,8 @@
 
 import re
 
+import published_nets as published
 import pytest
-import test_deploy_published as published
 import torch
 from test_deploy_c import convolutions_of_levels, images_of_bits, quantized_convolutional
 from torch import nn
