@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from configparser import ConfigParser
 from dataclasses import dataclass
 from importlib import import_module
@@ -197,7 +198,10 @@ def run_command(command, folder):
     """Run a line of the shell, trainings briefly and with little data."""
     first, *arguments = shlex.split(command)
     if first == "htaf-snn":
-        result = run(*arguments, *briefly(arguments, command))
+        brief = briefly(arguments, command)
+        if arguments[0] in ("train", "icbm") and "--out" not in arguments:  # two may begin within a second
+            brief += ["--out", tempfile.mkdtemp(dir=folder)]
+        result = run(*arguments, *brief)
         assert result.exit_code == 0, result.output
         return
     if first == "torchrun":

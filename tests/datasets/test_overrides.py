@@ -190,7 +190,7 @@ def test_a_decoders_version_is_in_the_key(folder, tmp_path, monkeypatch):
     from neuromorphic_datasets import _packing
 
     EventFolder(folder, cache=tmp_path)
-    monkeypatch.setattr(_packing, "version", lambda name: "0")
+    monkeypatch.setattr(_packing, "version_of", lambda name: "0")
     _packing._code.cache_clear()
     EventFolder(folder, cache=tmp_path)
     monkeypatch.undo()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from own_sets import GOOD, HALVES, SIZE, WHOLE, Own, array, totals
+from sets_of_users import GOOD, HALVES, SIZE, WHOLE, Own, array, totals
 
 import neuromorphic_datasets as nd
 from neuromorphic_datasets import EventFolder, RecordingError, loaders, to_frames, transforms

@@ -9,7 +9,7 @@ import torch
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from own_sets import GOOD, HALVES, SIZE, Own, array
+from sets_of_users import GOOD, HALVES, SIZE, Own, array
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 import neuromorphic_datasets as nd

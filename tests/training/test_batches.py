@@ -88,10 +88,13 @@ def test_images_of_eight_bits(tmp_path):
             use()
     frames = (torch.rand(STEPS, BATCH, 2, 8, 8) * 9).byte()
     spiking = models.SpikingCNN((2, 8, 8), [2], 2, neuron=nn.Identity), models.SpikingMLP(128, [2], 2, nn.Identity)
-    for net, x in [(models.ReLUNet(4, [2], 2), grey), (models.DeepHeavisideNet(4, [2], 2), grey)] + [
-        (net, frames) for net in spiking
+    of_images, of_events = r"x.float\(\) \(8-bit images: x.float\(\) / 255\)$", r"frames.float\(\)$"
+    for net, x, remedy in [
+        (models.ReLUNet(4, [2], 2), grey, of_images),
+        (models.DeepHeavisideNet(4, [2], 2), grey, of_images),
+        *((net, frames, of_events) for net in spiking),
     ]:
-        with pytest.raises(TypeError, match=r"torch.uint8 .*; write (x|frames).float\(\) \(8-bit images"):
+        with pytest.raises(TypeError, match=r"torch.uint8 .*; write " + remedy):
             net(x)
 
 
