@@ -18,6 +18,8 @@ TODAY = date(2000, 1, 2)
 @pytest.fixture
 def project(tmp_path):
     """A repository with the project's files that a release reads, ready for a release on `TODAY`."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     (tmp_path / "htaf_snn").mkdir()
     for name in ("htaf_snn/__init__.py", "CITATION.cff", "setup.cfg"):
         shutil.copy(ROOT / name, tmp_path / name)

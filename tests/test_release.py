@@ -9,6 +9,7 @@ import pytest
 from test_imports import ROOT
 
 pytest.importorskip("build", reason="build is not installed")
+pytestmark = pytest.mark.thorough
 release = runpy.run_path(str(ROOT / "tools" / "release.py"))
 
 

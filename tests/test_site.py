@@ -15,6 +15,7 @@ from browser import probe
 
 for needed in ("sphinx", "furo", "myst_nb", "sphinx_copybutton"):
     pytest.importorskip(needed, reason=f"{needed} is not installed")
+pytestmark = pytest.mark.thorough
 docstrings, mathml, neuron_pages, pages, surrogate_pages = map(
     import_module, ("docstrings", "mathml", "neuron_pages", "pages", "surrogate_pages")
 )
