@@ -119,8 +119,8 @@ def main() -> None:
     parser.add_argument("--offline", action="store_true", help="take dependencies and setuptools from here")
     arguments = parser.parse_args()
     try:
-        if found := list(obstacles()):
-            raise ReleaseError("\n".join(found))
+        if reasons := list(obstacles()):
+            raise ReleaseError("\n".join(reasons))
         if not arguments.check:
             release(arguments.offline)
     except ReleaseError as error:

@@ -80,11 +80,11 @@ class Links(SphinxTransform):
 
 @cache
 def _by_short_names() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    by_name: dict[str, set[str]] = {}
     for name, home in public.homes().items():
         for count in (1, 2):
-            found.setdefault(".".join(name.split(".")[-count:]), set()).add(home)
-    return found
+            by_name.setdefault(".".join(name.split(".")[-count:]), set()).add(home)
+    return by_name
 
 
 def linked(text: str, module: str) -> str | None:

@@ -63,12 +63,12 @@ def kernels(neuron: Neuron) -> str:
     """Return the table of what computes a neuron."""
     rows = []
     for cls in layers(neuron):
-        found: dict[tuple[str, ...], list[str]] = {}
+        by_cost: dict[tuple[str, ...], list[str]] = {}
         for backend in _dispatch.backends():
-            found.setdefault(costs(cls, backend), []).append(f"``{backend}``")
+            by_cost.setdefault(costs(cls, backend), []).append(f"``{backend}``")
         link = f":py:obj:`{cls.__name__} <htaf_snn.nn.{cls.__name__}>`"
         saves = "yes" if "checkpoint_every" in inspect.signature(cls).parameters else "no"
-        rows += [(link, ", ".join(names), *cost, saves) for cost, names in found.items()]
+        rows += [(link, ", ".join(names), *cost, saves) for cost, names in by_cost.items()]
     head = ("layer", "backend", "bytes", "bfloat16", "keeps input", "``checkpoint_every``")
     return f"{_KERNELS}\n{table(head, rows)}"
 

@@ -37,9 +37,9 @@ def data_text(name: str, value: object) -> list[str]:
     key = name.rpartition(".")[2]
     for module in [one for one in sys.modules if one.partition(".")[0] == name.partition(".")[0]]:
         if vars(sys.modules[module]).get(key) is value:
-            found = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", key))
-            if found:
-                return found
+            text = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", key))
+            if text:
+                return text
     raise ValueError(f"{name}: expected a docstring below its assignment, got none")
 
 
@@ -73,11 +73,11 @@ def help_text(*names: str) -> str:
 
 def command_names(app: App = commands, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Return the words of every command, in the order of the help page."""
-    found = []
+    names = []
     for name in app:
         if not name.startswith("-"):
-            found += [(*before, name), *command_names(app[name], (*before, name))]
-    return found
+            names += [(*before, name), *command_names(app[name], (*before, name))]
+    return names
 
 
 def command_page(words: tuple[str, ...]) -> str:

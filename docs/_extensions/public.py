@@ -27,6 +27,6 @@ def names() -> dict[str, object]:
 @cache
 def homes() -> dict[str, str]:
     """Return for each public name the one under which it is documented: that in the last module that has it."""
-    found = names()
-    last = {id(value): name for name, value in found.items() if inspect.isroutine(value) or inspect.isclass(value)}
-    return {name: last.get(id(value), name) for name, value in found.items() if not isinstance(value, ModuleType)}
+    public = names()
+    last = {id(value): name for name, value in public.items() if inspect.isroutine(value) or inspect.isclass(value)}
+    return {name: last.get(id(value), name) for name, value in public.items() if not isinstance(value, ModuleType)}

@@ -147,10 +147,10 @@ class BinaryProduct(Product):
     def _level_sums(self, levels: Tensor) -> Tensor:
         is_on_cpu = levels.device.type == "cpu"
         if self.where is None:
-            ways = [lambda: level_linear(levels, self._weight(0))]
             # torch 2.14 multiplies bytes wrongly where a row is one number.
-            if is_on_cpu and is_plain(levels) and levels.numel() and self.shape[1] > 1:
-                ways.append(lambda: self._sums_of_bytes(levels))
+            if not (is_on_cpu and is_plain(levels) and levels.numel() and self.shape[1] > 1):
+                return level_linear(levels, self._weight(0))
+            ways = [lambda: level_linear(levels, self._weight(0)), lambda: self._sums_of_bytes(levels)]
             return self._quickest((levels.numel().bit_length(), torch.get_num_threads()), ways)
         _, stride, padding, dilation, groups = self.where
         # Exact: sums of 2**44 levels fit into a double, and on a CPU those of 2**16 into a float.

@@ -131,7 +131,7 @@ def check_model(model: nn.Module) -> None:
 
 
 def _of_another_kind(name: str, module: nn.Module) -> str | None:
-    """Return what is wrong with a module that is no layer of a network to pack; None for others."""
+    """Return why a module cannot be packed that is not made to be a layer; None for any other."""
     kind = type(module)
     library = kind.__module__.partition(".")[0]
     if isinstance(module, PackedNetwork):

@@ -33,16 +33,6 @@ class AllOn(EventFolder):
         return events
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Two classes of four recordings of (1, 2, 10, 1) and (3, 4, 20, 0), without names of columns."""
-    for label in "ab":
-        (tmp_path / "mine" / label).mkdir(parents=True)
-        for number in range(4):
-            (tmp_path / "mine" / label / f"{number}.csv").write_text("1,2,10,1\n3,4,20,0\n")
-    return tmp_path / "mine"
-
-
 def totals(source, cache):
     """Return the numbers of OFF and ON events in training and test."""
     train, _, test = loaders(source, n_time_bins=1, cache=cache, val_fraction=0)

@@ -260,7 +260,7 @@ def test_levels_multiplied_as_bits_or_bytes(monkeypatch, shape, quicker):
         assert torch.equal(step(levels), (levels.long() @ step.signs().long().T).float())
         step.words_0.copy_(deploy.steps.BinaryProduct(-step.signs(), (-1, 1), batched=False).words_0)
         step.ones_0.copy_(shape[-1] - step.ones_0)
-    assert len(seconds) == (0 if levels.numel() and shape[-1] > 1 else 1)
+    assert len(seconds) == (0 if levels.numel() and shape[-1] > 1 else 2)  # measured where there are two ways
 
 
 def test_seconds_are_of_the_quickest_call(monkeypatch):
