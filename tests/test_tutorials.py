@@ -64,7 +64,6 @@ def test_one_line_switches_to_real_data_and_one_to_a_gpu(path):
     assert re.search(r"^DEVICE = ", source, re.MULTILINE) and source.count("DEVICE") > 1
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_first_cell_installs_the_package_where_it_is_missing(path, monkeypatch):
     ran, source = [], TransformerManager().transform_cell(code(read(path))[0].source)
@@ -111,6 +110,7 @@ def test_the_own_neuron_and_the_run_for_predictions_learn():
     assert re.findall(r"drawn (\d): (\d) ", text(12)) == [("2", "2"), ("1", "1"), ("3", "3")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path):
     if path.name.startswith("10") and tuple(map(int, version("nir").split("."))) < (1, 0, 7):
