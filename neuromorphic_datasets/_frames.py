@@ -13,6 +13,8 @@ from ._events import Events
 if TYPE_CHECKING:
     import torch
 
+_MOST_WINDOWS = 1 << 26  # 18 hours in milliseconds; their bounds alone take a gigabyte.
+
 
 def to_frames(
     events: np.ndarray,
@@ -203,12 +205,18 @@ def slices(
         return _between(t - start, starts[: max(np.searchsorted(starts, duration, "right"), 1)])
     rounded = np.ceil if include_incomplete else np.floor
     n_frames = int(rounded((duration - time_window) / stride) + 1)
-    starts = np.arange(max(n_frames, 1)) * stride + start
+    starts = window_starts(stride, 0, max(n_frames, 1)) + start
     return np.searchsorted(t, starts), np.searchsorted(t, starts + time_window)
 
 
 def window_starts(length: float, first: int, last: int) -> np.ndarray:
-    """Return the times, since the start of a recording, at which windows number `first` to `last` - 1 start."""
+    """Return the times, since the start of a recording, at which windows number `first` to `last` - 1 start.
+
+    Raises:
+        ValueError: there are more windows than memory is meant to hold, as where a length is in seconds.
+    """
+    if last - first > _MOST_WINDOWS:
+        raise ValueError(f"time_window: expected at most {_MOST_WINDOWS} windows of a recording, got {last - first}")
     return np.arange(first, last) * length
 
 

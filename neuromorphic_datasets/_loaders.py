@@ -399,7 +399,10 @@ class FrameDataset(Dataset):
             own = (batch[:, position].clone() for position in range(len(numbers)))
             return Samples((batch, labels), lambda: zip(own, labels.tolist(), strict=True))
         recordings = [self._events(epoch, index) for epoch, index in pairs]
-        cuts = [slices(events.t, **self._framing) for events in recordings]
+        cuts = []
+        for index, events in zip(numbers, recordings, strict=True):
+            with self._naming(index):
+                cuts.append(slices(events.t, **self._framing))
         lengths = [len(starts) for starts, _ in cuts]
         longest = max(lengths, default=self._framing.get("n_time_bins", 0))
         counted = () if "n_time_bins" in self._framing else (torch.tensor(lengths, dtype=torch.int64),)

@@ -44,7 +44,10 @@ class ByTime(NamedTuple):
         """Return the first event and the one after the last of each piece of a recording with these times."""
         since, duration = t - t[0], int(t[-1] - t[0])
         stride = self.length - self.overlap
-        starts = window_starts(stride, 0, int(duration // stride) + 1)
+        try:
+            starts = window_starts(stride, 0, int(duration // stride) + 1)
+        except ValueError as error:
+            raise ValueError(f"recording {number}: {error}") from error
         whole = starts + self.length <= duration + 1
         ends = np.searchsorted(since, starts + self.length)
         if self.remainder == "keep":

@@ -90,6 +90,7 @@ def test_annotated_labels(tmp_path):
         ({}, "^time_window, n_events and intervals: expected exactly one"),
         ({"time_window": 1, "n_events": 1}, "^time_window, n_events and intervals: expected exactly one"),
         ({"time_window": 0}, "^time_window: expected a finite number > 0"),
+        ({"time_window": 1e-9}, "^recording 0: time_window: expected at most 67108864 windows"),
         ({"time_window": 5, "overlap": 5}, "^overlap: expected a number >= 0 and < 5, got 5"),
         ({"n_events": 5, "overlap": 5}, r"^overlap: expected an integer in \[0, 4\], got 5"),
         ({"n_events": 5, "remainder": "both"}, "^remainder: expected 'keep' or 'drop'"),

@@ -175,6 +175,8 @@ def test_descending_times_are_named():
         ({"time_window": 0}, ValueError, "^time_window: expected more than overlap >= 0, got 0 and 0"),
         ({"time_window": 5, "overlap": 5, **DROP}, ValueError, "^time_window"),
         ({"time_window": float("nan")}, ValueError, "^time_window"),
+        ({"time_window": 1e-9}, ValueError, "^time_window: expected at most 67108864 windows of a recording, got "),
+        ({"time_window": 1e-9, **DROP}, ValueError, "^time_window: expected at most 67108864 windows"),
         ({"time_window": "5"}, TypeError, "^time_window: expected a number of µs, got '5'"),
         ({"time_window": 5, "remainder": "all"}, ValueError, "^remainder: expected 'keep' or 'drop', got 'all'"),
         ({"time_window": 5, "overlap": 1}, ValueError, "^overlap, .* expected only with remainder='drop', got 1"),
