@@ -14,8 +14,10 @@ from hypothesis import settings
 
 # Kernels are compiled at the first call, so no example has a deadline; `examples` is for tests that take more or
 # fewer than others.
-settings.register_profile("ci", max_examples=40, deadline=None)
-settings.register_profile("thorough", max_examples=400, deadline=None)
+# A run's examples are those of the run before, so that what fails is the change's; `search` looks for new ones.
+settings.register_profile("ci", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=400, deadline=None, derandomize=True)
+settings.register_profile("search", max_examples=400, deadline=None)
 settings.load_profile("ci")
 
 # Without a GPU the Triton kernels run in Triton's interpreter.
@@ -38,7 +40,7 @@ def pytest_collection_modifyitems(items):
         if len(products) > LARGE_PRODUCT:
             for item in set(products) - set(covering(products)):
                 item.add_marker(pytest.mark.thorough)
-    if settings.get_current_profile_name() == "thorough":
+    if settings.get_current_profile_name() != "ci":
         for item in items:
             if getattr(item.function, "is_hypothesis_test", False) or item.get_closest_marker("hypothesis"):
                 item.add_marker(pytest.mark.thorough)

@@ -107,7 +107,7 @@ def workflows():
 
 
 def test_workflows_are_ones():
-    assert set(workflows()) == {"tests", "docs", "release"}
+    assert set(workflows()) == {"tests", "docs", "release", "search"}
     for workflow in workflows().values():
         assert workflow["name"] and workflow[True]  # YAML reads the key "on" as true
         assert workflow["permissions"] == {"contents": "read"}
