@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_floating
+from .._checks import check_floating, is_plain
 from .._files import replacing
 from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
+from .quickest import Quickest
 from .steps import STEPS, Quantize, ToRows
 from .values import Step, Value, as_float, geometry, misfit
 
@@ -45,9 +46,10 @@ class PackedNetwork(nn.Module):
         Images or features (B, …), floating-point, to class scores (B, n_classes), float32. Of a spiking network frames
         (T, B, …); a chain of spiking layers gives a sequence (T, B, …).
 
-    On a CPU, runs of steps may be computed in one call. The first call for a shape of samples, and for each power of
-    two of their number, takes several times as long: it compiles and measures which way is faster. Both give the same
-    results. Tensors that change are read anew, but not those changed through `.data`, nor other attributes of steps.
+    On a CPU, runs of steps may be computed in one call, or the whole network in float32. The first call for a shape of
+    samples, and for each power of two of their number, takes several times as long: it compiles and measures which way
+    is fastest. All give the same results. Tensors that change are read anew, but not those changed through `.data`, nor
+    other attributes of steps.
 
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.
@@ -78,6 +80,7 @@ class PackedNetwork(nn.Module):
         self.steps = nn.ModuleList(step for step, _ in steps)
         self._steps = [*self.steps]
         self._programs = programs([*self.steps], self.inputs, output)
+        self._quickest = Quickest()
         self.eval()
 
     def train(self, mode: bool = True) -> PackedNetwork:
@@ -136,10 +139,34 @@ class PackedNetwork(nn.Module):
             ValueError: if it has another shape or range.
         """
         check_floating("x", x, is_image=not self.is_over_time)
-        values: dict[int, Value] = {0: x.float()}
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
             self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
+        by_bits = partial(self._by_bits, x.float())
+        if any(step._forward_hooks or step._forward_pre_hooks for step in self.steps) or not _is_exact_in_floats(x):
+            return by_bits()
+        samples = 2 if self.is_over_time else 1
+        lengths = *(length.bit_length() for length in x.shape[:samples]), *x.shape[samples:]
+        key, count = (lengths, torch.get_num_threads()), len(self._quickest.chosen)
+        y = self._quickest(key, [by_bits, partial(self._by_floats, x.float())])
+        if len(self._quickest.chosen) > count and not any(self._quickest.chosen.values()):
+            for step in self.steps:
+                if isinstance(step, Step):
+                    step.release()
+        return y
+
+    def _by_bits(self, x: Tensor) -> Tensor:
+        values: dict[int, Value] = {0: x}
         self._compute(values, 0, len(self.steps) - 1)
+        return as_float(values[self.output])
+
+    def _by_floats(self, x: Tensor) -> Tensor:
+        """Return the same without bits, which is quicker for small networks and large batches."""
+        values: dict[int, Tensor] = {0: x}
+        for i, (step, inputs) in enumerate(zip(self.steps, self.inputs, strict=True)):
+            given = [values[number] for number in inputs]
+            values[i + 1] = step.in_floats(*given) if isinstance(step, Step) else step(as_float(given[0]))
+            for done in self._done[i]:
+                values.pop(done, None)
         return as_float(values[self.output])
 
     def _compute(self, values: dict[int, Value], i: int, last: int, without: Program | None = None) -> dict[int, Value]:
@@ -163,6 +190,14 @@ class PackedNetwork(nn.Module):
 
     def _compute_without(self, program: Program, values: Mapping[int, Value]) -> dict[int, Value]:
         return self._compute({**values}, program.first, program.last, program)
+
+
+def _is_exact_in_floats(x: Tensor) -> bool:
+    """Return whether sums of integers are exact in what multiplies float32 matrices here."""
+    if x.device.type != "cpu" or not is_plain(x) or not x.numel() or torch.is_autocast_enabled("cpu"):
+        return False
+    precisions = {getattr(torch.backends.mkldnn, kind).fp32_precision for kind in ("matmul", "conv")}
+    return precisions <= {"none", "ieee"}
 
 
 def _result(step: nn.Module, given: list[Value]) -> Value:

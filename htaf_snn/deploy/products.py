@@ -9,13 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, linear
 
 from .._checks import is_plain
 from ..functional import BinaryWeight, level_linear, pack_bits, pack_weight, unpack_bits
 from ..functional.bits import conv2d_of_bits, heaviside_sums, heaviside_values, linear_of_bits, windows
 from .quickest import Quickest
-from .values import Bits, Geometry, Step, Value, along, check_window, misfit, moved, pair
+from .values import (
+    Bits,
+    Geometry,
+    Step,
+    Value,
+    along,
+    as_float,
+    as_new,
+    check_window,
+    misfit,
+    moved,
+    of_levels,
+    packed,
+    pair,
+)
 
 
 class Product(Step):
@@ -36,6 +50,7 @@ class Product(Step):
     thresholds: Tensor | None
     factor: Tensor | None
     bias: Tensor | None
+    _kept: tuple[list[Tensor], list[int], dict[torch.dtype, Tensor], bool] | None = None
 
     def __init__(
         self,
@@ -66,6 +81,14 @@ class Product(Step):
     def _register_weight(self, weight: Tensor) -> None:
         raise NotImplementedError
 
+    def _sources(self) -> list[Tensor]:
+        """Return the buffers that hold the weight."""
+        raise NotImplementedError
+
+    def _whole_weight(self) -> Tensor:
+        """Return the weight that was given, float32 or int32."""
+        raise NotImplementedError
+
     def options(self) -> dict[str, object]:
         where = None if self.where is None else self.where._asdict()
         return {"levels": self.levels, "batched": self.batched, "out_levels": self.out_levels, "where": where}
@@ -93,6 +116,48 @@ class Product(Step):
             x = x + self.bias
         return moved(x, self.axis)
 
+    def in_floats(self, value: Tensor) -> Tensor:
+        self._check(value)
+        if not value.is_floating_point() or not self._is_exact():
+            return as_float(self(packed(value, self.levels, self.axis) if value.is_floating_point() else value))
+        sums = self._sums_of_floats(value)
+        each = (-1,) if self.where is None else (-1, 1, 1)
+        if self.thresholds is not None:
+            return as_new(of_levels(sums > self.thresholds.view(each), self.out_levels))
+        sums += 0.0  # where it is -0.0, as the sum of integers is not
+        if self.factor is not None:
+            sums *= self.factor.view(each)
+        if self.bias is not None:
+            sums += self.bias.view(each)
+        return as_new(sums)
+
+    def _sums_of_floats(self, value: Tensor) -> Tensor:
+        weight = self._weight_as(value.dtype)
+        return linear(value, weight) if self.where is None else conv2d(value, weight, None, *self.where[1:])
+
+    def _is_exact(self) -> bool:
+        """Return whether float32 holds all sums of levels times weights."""
+        self._weight_as(torch.float32)
+        return self._kept is not None and self._kept[3]
+
+    def _weight_as(self, dtype: torch.dtype) -> Tensor:
+        """Return the weight in a type, kept until it is replaced or changed in place."""
+        own = self._sources()
+        versions = [0 if buffer.is_inference() else buffer._version for buffer in own]
+        if self._kept is None or self._kept[1] != versions or not all(map(operator.is_, own, self._kept[0])):
+            reach = max(map(abs, self.levels)) * self._whole_weight().double().abs().flatten(1).sum(1)
+            self._kept = own, versions, {}, bool((reach < 2**24).all())
+        weights = self._kept[2]
+        if dtype not in weights:
+            weights[dtype] = self._whole_weight().to(dtype)
+        return weights[dtype]
+
+    def release(self) -> None:
+        self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
     def _parts(self, words: Tensor, size: int) -> list[Tensor]:
         """Return the words of each group."""
         if self.groups == 1:
@@ -104,7 +169,6 @@ class BinaryProduct(Product):
     """A product with the signs of a weight."""
 
     ones_0: Tensor
-    _kept: tuple[list[Tensor], list[int], Tensor] | None = None
 
     def _register_weight(self, weight: Tensor) -> None:
         self._quickest = Quickest()
@@ -123,6 +187,12 @@ class BinaryProduct(Product):
         words, ones, tap_sums = (getattr(self, f"{name}_{group}") for name in ("words", "ones", "tap_sums"))
         window = None if self.where is None else self.where.window
         return BinaryWeight(words, ones, tap_sums, math.prod(self.shape[1:]), window)
+
+    def _sources(self) -> list[Tensor]:
+        return [getattr(self, f"words_{group}") for group in range(self.groups)]
+
+    def _whole_weight(self) -> Tensor:
+        return self.signs()
 
     def signs(self) -> Tensor:
         """Return the weight as -1 and +1, float32."""
@@ -152,29 +222,17 @@ class BinaryProduct(Product):
                 return level_linear(levels, self._weight(0))
             ways = [lambda: level_linear(levels, self._weight(0)), lambda: self._sums_of_bytes(levels)]
             return self._quickest((levels.numel().bit_length(), torch.get_num_threads()), ways)
-        _, stride, padding, dilation, groups = self.where
         # Exact: sums of 2**44 levels fit into a double, and on a CPU those of 2**16 into a float.
         kind = torch.float32 if is_on_cpu and 255 * math.prod(self.shape[1:]) < 2**24 else torch.float64
-        sums = conv2d(levels.to(kind), self._bytes().to(kind), None, stride, padding, dilation, groups)
+        sums = self._sums_of_floats(levels.to(kind))
         return sums.movedim(-3, -1).to(torch.int32)
 
     def _sums_of_bytes(self, levels: Tensor) -> Tensor:
         """Return the sums of levels by a product of signed bytes, which are 128 less."""
         signed = levels.reshape(-1, self.shape[1]).contiguous().bitwise_xor(128).view(torch.int8)
-        sums = torch._int_mm(signed, self._bytes().T)
+        sums = torch._int_mm(signed, self._weight_as(torch.int8).T)
         sums += 128 * (2 * self.ones_0 - self.shape[1])
         return sums.view(*levels.shape[:-1], self.shape[0])
-
-    def _bytes(self) -> Tensor:
-        """Return the signs as int8, kept until the words are replaced or changed in place."""
-        words = [getattr(self, f"words_{group}") for group in range(self.groups)]
-        versions = [0 if own.is_inference() else own._version for own in words]
-        if self._kept is None or self._kept[1] != versions or not all(map(operator.is_, words, self._kept[0])):
-            self._kept = words, versions, self.signs().to(torch.int8)
-        return self._kept[2]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
 
     def _sums(self, words: Tensor, group: int, thresholds: Tensor | None = None) -> Tensor:
         weight = self._weight(group)
@@ -195,6 +253,12 @@ class HeavisideProduct(Product):
         self.register_buffer("weight", weight)
         for group, part in enumerate(weight.chunk(self.groups)):
             self.register_buffer(f"rows_{group}", _rows(part).to(smallest_type(weight)))
+
+    def _sources(self) -> list[Tensor]:
+        return [self.weight]
+
+    def _whole_weight(self) -> Tensor:
+        return self.weight
 
     def tensors(self) -> dict[str, Tensor]:
         return self._saved("weight", self.weight.to(smallest_type(self.weight)))

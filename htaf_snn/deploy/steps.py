@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from .. import nn as hnn
 from .._checks import is_plain
@@ -21,7 +22,7 @@ from ..neurons import NEURONS
 from ..nn.binary import by_channel
 from ..nn.quantizing import check_range
 from .products import BinaryProduct, HeavisideProduct
-from .values import Bits, Geometry, Pair, Step, Value, along, as_float, check_window, packed, pair
+from .values import Bits, Geometry, Pair, Step, Value, along, as_float, as_new, check_window, of_levels, packed, pair
 
 
 class Add(Step):
@@ -45,8 +46,11 @@ class Cat(Step):
     def options(self) -> dict[str, object]:
         return {"levels": self.levels}
 
+    def in_floats(self, *values: Value) -> Tensor:
+        return torch.cat([as_float(value) for value in values], 1)
+
     def forward(self, *values: Value) -> Value:
-        x = torch.cat([as_float(value) for value in values], 1)
+        x = self.in_floats(*values)
         return x if self.levels is None else packed(x, self.levels, -3 if x.ndim == 4 else -1)
 
 
@@ -141,9 +145,16 @@ class Neurons(Step):
         words = self._words(x) if self.is_packed else None
         if words is not None:
             return Bits(words.flatten(0, 1), x.shape[-1], (0, 1), -1)
-        given: dict[str, Any] = self.choices | self._buffers
-        y = run(NEURONS[self.kind], x, **given)[0].flatten(0, 1)
+        y = self._spikes(x)
         return packed(y, (0, 1), -3 if y.ndim == 4 else -1) if self.is_packed else y
+
+    def in_floats(self, rows: Tensor, frames: Tensor) -> Tensor:
+        y = self._spikes(_over_time(rows, frames))
+        return as_new(y) if self.is_packed else y
+
+    def _spikes(self, x: Tensor) -> Tensor:
+        given: dict[str, Any] = self.choices | self._buffers
+        return run(NEURONS[self.kind], x, **given)[0].flatten(0, 1)
 
     def _words(self, x: Tensor) -> Tensor | None:
         """Return the spikes of features as words, by a kernel of their own; None where there is none."""
@@ -212,10 +223,15 @@ class Threshold(Step):
         self.register_buffer("shift", shift)
 
     def forward(self, value: Value) -> Bits:
-        x = as_float(value)
-        if self.shift is not None:
-            x = x - by_channel(self.shift, x)
+        x = self._shifted(value)
         return packed(x, self.levels, -3 if x.ndim == 4 else -1)
+
+    def in_floats(self, value: Tensor) -> Tensor:
+        return as_new(of_levels(self._shifted(value) > 0, self.levels))
+
+    def _shifted(self, value: Value) -> Tensor:
+        x = as_float(value)
+        return x if self.shift is None else x - by_channel(self.shift, x)
 
     def options(self) -> dict[str, object]:
         return {"levels": self.levels}
@@ -247,6 +263,9 @@ class MaxPool(Step):
             self._check_windows(words)
         out = reduce(torch.bitwise_or, self._taps(words).unbind(-2))
         return Bits(out.view(*value.words.shape[:-3], *out.shape[1:]), value.size, value.levels, -3)
+
+    def in_floats(self, value: Tensor) -> Tensor:
+        return max_pool2d(value, self.window, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def _taps(self, words: Tensor) -> Tensor:
         """Return the words under each tap of the windows, (B, H', W', taps, K); outside the image all bits are 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,14 +51,24 @@ def as_float(value: Value) -> Tensor:
     """Return a value as float32, images as (B, C, H, W)."""
     if not isinstance(value, Bits):
         return value if value.is_floating_point() else value.float() * INPUT_STEP
-    low, high = value.levels
-    x = unpack_bits(value.words, value.size).float() * (high - low) + low
-    return moved(x, value.axis)
+    return moved(of_levels(unpack_bits(value.words, value.size), value.levels), value.axis)
 
 
 def moved(x: Tensor, axis: int) -> Tensor:
     """Move the last dimension, with the strides of a new tensor: torch's rounding depends on them."""
     return x if axis == -1 else x.movedim(-1, axis).clone(memory_format=torch.contiguous_format)
+
+
+def of_levels(bits: Tensor, levels: tuple[int, int]) -> Tensor:
+    """Return the values of bits, float32."""
+    low, high = levels
+    return bits.float() if (low, high) == (0, 1) else bits.float() * (high - low) + low
+
+
+def as_new(x: Tensor) -> Tensor:
+    """Return a tensor with the strides of a new one, also along dimensions of length 1: see `moved`."""
+    is_new = x.stride() == torch.empty(x.shape, device="meta").stride()
+    return x if is_new else x.clone(memory_format=torch.contiguous_format)
 
 
 def packed(x: Tensor, levels: tuple[int, int], axis: int) -> Bits:
@@ -96,6 +106,13 @@ class Step(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors to save."""
         return self.state_dict()
+
+    def in_floats(self, *values: Any, **_: Any) -> Tensor:
+        """Return what `forward` does without bits on the way, from values in float32 or the levels of an input."""
+        return self(*values)
+
+    def release(self) -> None:
+        """Free what is kept for `in_floats` alone."""
 
 
 class Geometry(NamedTuple):

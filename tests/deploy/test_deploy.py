@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
+from without_bits import assert_same_without_bits
 
 from htaf_snn import deploy, models, training
 from htaf_snn import nn as hnn
@@ -68,6 +69,7 @@ def assert_equal(net, x):
         assert torch.equal(ours, theirs), f"layer {number}: {(ours != theirs).sum()} bits differ"
     torch.testing.assert_close(packed_scores, scores, rtol=1e-5, atol=1e-5)
     assert torch.equal(packed(x), packed_scores)  # without hooks, layers may be computed in one call
+    assert_same_without_bits(packed, x)
     return packed
 
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+from without_bits import assert_same_without_bits
 
 from htaf_snn import deploy, hardening
 from htaf_snn import nn as hnn
@@ -182,6 +183,7 @@ def test_random_networks_are_equal_or_refused(tmp_path):
         with torch.no_grad():
             expected = net(x.clone())
         assert torch.equal(packed(x), expected)
+        assert_same_without_bits(packed, x)
         assert torch.equal(deploy.load(path)(x), expected)
         outcomes.append("packed")
 

@@ -10,10 +10,10 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from without_bits import assert_same_without_bits
 
 from htaf_snn import deploy, models
 from htaf_snn import nn as hnn
-from htaf_snn.deploy import quickest
 
 pytest.importorskip("numba", reason="numba is not installed")
 pytestmark = pytest.mark.usefixtures("by_programs")
@@ -26,6 +26,7 @@ def by_steps(packed, x):
 def assert_by_programs(packed, x, count=1):
     """Assert that so many programs compute a network, and what the steps do."""
     assert torch.equal(packed(x), by_steps(packed, x))
+    assert_same_without_bits(packed, x)
     used = [program for program in packed._programs.values() if program._made]
     assert len(used) == count and all(any(program._made.values()) for program in used)
 
@@ -221,52 +222,6 @@ def test_other_image_sizes_are_read_anew_and_small_ones_refused():
         assert_by_programs(packed, torch.randn(2, 3, *sides))
     with pytest.raises(RuntimeError, match="size"):
         packed(torch.randn(2, 3, 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "taken"),
-    [((1.0, 2.0), [0]), ((2.0, 1.0, 1.0, 2.0), [3]), ((2.0, 1.0, 2.0, 1.0), [])],
-)
-def test_the_faster_way_is_taken(monkeypatch, seconds, taken):
-    """All in one call, or the product of levels by itself and the rest in one call, or all step by step."""
-    torch.manual_seed(0)
-    packed, x, calls, measured = (
-        deploy.pack(models.BinaryMLP(70, [66, 65], 5).eval()),
-        torch.rand(3, 70),
-        [],
-        iter(seconds),
-    )
-    assert [program.first for program in packed._programs.values()] == [0, 3]
-    expected = by_steps(packed, x)
-    for first, program in packed._programs.items():
-        run = program._run
-        monkeypatch.setattr(program, "_run", lambda *given, first=first, run=run: calls.append(first) or run(*given))
-    monkeypatch.setattr(quickest, "seconds", lambda compute: next(measured))
-    for _ in range(2):
-        assert torch.equal(packed(x), expected)
-    assert calls == taken * 2 and next(measured, None) is None  # measured once
-
-
-@pytest.mark.parametrize("shape", [(3, 1), (1, 70), (70,), (2, 5, 130), (0, 70)])
-@pytest.mark.parametrize("quicker", [0, 1])
-def test_levels_multiplied_as_bits_or_bytes(monkeypatch, shape, quicker):
-    seconds = [float(way != quicker) for way in range(2)]
-    monkeypatch.setattr(quickest, "seconds", lambda compute: seconds.pop(0))
-    torch.manual_seed(0)
-    levels = torch.randint(0, 256, (*shape[:-1], 2 * shape[-1]), dtype=torch.uint8)[..., ::2]
-    levels[..., : shape[-1] // 2] = 255
-    step = deploy.steps.BinaryProduct(torch.randn(9, shape[-1]).sign(), (-1, 1), batched=False)
-    for _ in range(2):
-        assert torch.equal(step(levels), (levels.long() @ step.signs().long().T).float())
-        step.words_0.copy_(deploy.steps.BinaryProduct(-step.signs(), (-1, 1), batched=False).words_0)
-        step.ones_0.copy_(shape[-1] - step.ones_0)
-    assert len(seconds) == (0 if levels.numel() and shape[-1] > 1 else 2)  # measured where there are two ways
-
-
-def test_seconds_are_of_the_quickest_call(monkeypatch):
-    monkeypatch.undo()
-    calls = []
-    assert 0 < quickest.seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + quickest._TRIALS
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
+from without_bits import assert_same_without_bits
 
 from htaf_snn import deploy, models
 from htaf_snn import nn as hnn
@@ -55,6 +56,7 @@ def assert_equal(net, x):
     for hook in hooks:
         hook.remove()
     assert torch.equal(packed(x), expected)
+    assert_same_without_bits(packed, x)
     for found, wanted in zip(spikes_of(packed, x), own, strict=True):
         assert torch.equal(found, wanted)
     return packed
