@@ -143,6 +143,8 @@ LISTED: dict[str, Any] = {"converter": _listed, "n_tokens": 1, "metavar": "A,B,â
 
 def settled(chosen: Chosen) -> Chosen:
     """Return what the options set, with whole paths, so that a run can be resumed elsewhere."""
+    from ..surrogate.specifications import with_whole_path
+
     chosen = dict(chosen)
     if chosen.get("data_root") is not None:
         chosen["data_root"] = str(Path(chosen["data_root"]).expanduser().resolve())
@@ -151,6 +153,11 @@ def settled(chosen: Chosen) -> Chosen:
     elif chosen.get("dataset") is not None:
         whole = _source(",".join(chosen["dataset"]))  # the path of a folder may have commas
         chosen["dataset"] = (whole,) if Path(whole).is_dir() else tuple(map(_source, chosen["dataset"]))
+    for name in ("surrogate", "weight_surrogate", "reference"):
+        if isinstance(chosen.get(name), str):
+            chosen[name] = with_whole_path(chosen[name])
+    if chosen.get("surrogates") is not None:
+        chosen["surrogates"] = tuple(map(with_whole_path, chosen["surrogates"]))
     if isinstance(chosen.get("resize"), tuple) and len(chosen["resize"]) == 1:
         (chosen["resize"],) = chosen["resize"]
     return chosen

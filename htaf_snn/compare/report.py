@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import _files, _pages, training
 from .._checks import check_choice
 from ..configuration import SHARED, Shared
+from ..surrogate.specifications import without_folder
 from . import conclusions, figures, findings, selection
 from .drawing import Figure
 from .settings import Settings
@@ -69,7 +70,7 @@ def _shown(value: float | str | None) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+    return without_folder(str(value))
 
 
 def as_csv(rows: Sequence[dict]) -> str:

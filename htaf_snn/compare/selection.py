@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..surrogate.specifications import without_folder
 from .settings import Settings
 
 SETTING = ("dataset", "depth", "place")
@@ -24,7 +25,7 @@ def label(arm: Sequence) -> str:
     """Return the name of an arm, the values of `ARM`."""
     surrogate, anneal, identity, variant = arm
     moved = {"none": [], "width": ["width adapted"]}.get(anneal, [f"{anneal} annealed"])
-    parts = [surrogate, *moved, *([f"identity {identity:g}"] if identity else [])]
+    parts = [without_folder(surrogate), *moved, *([f"identity {identity:g}"] if identity else [])]
     return ", ".join([*parts, *([variant] if variant else [])])
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _files
+from ..surrogate.specifications import check_known_elsewhere
 from ..training import Processes
 from ..training.folder import device_of
 from . import findings, launching, report, selection, stacking, working
@@ -242,6 +243,8 @@ class Study:
         """Run the trials that are in the database in workers, and wait for them."""
         from tqdm import tqdm
 
+        for specification in self.settings.surrogates:
+            check_known_elsewhere(specification)
         counts = self.counts()
         done, count = working.ended(counts), min(workers, counts["waiting"] + counts["running"])
         own = launching.command(self.out, self.storage, stack_seeds)

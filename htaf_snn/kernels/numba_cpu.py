@@ -34,7 +34,15 @@ inlined = _jit(forceinline=True)
 # Arrays that a function is passed are counted as used in each call, atomically, unless it may not make any.
 uncounted = _jit(forceinline=True, _nrt=False)
 # Formulas may round as fused multiply-adds do; the dynamics of a neuron may not, or spikes would differ.
-_inlined_formula = _jit(forceinline=True, fastmath={"contract"})
+_contracted = _jit(forceinline=True, fastmath={"contract"})
+
+
+def _inlined_formula(function: FunctionType) -> Any:
+    # A cached kernel imports the modules of its functions, and another process may lack the user's that has a formula.
+    function.__module__, function.__qualname__ = __name__, f"{function.__module__}.{function.__qualname__}"
+    return _contracted(function)
+
+
 
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.

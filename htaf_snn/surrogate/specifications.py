@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import re
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import lru_cache
 from keyword import iskeyword
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -26,6 +30,7 @@ _CLASSES: dict[str, type[Surrogate]] = {}
 WRAPPERS: dict[str, Callable[..., Surrogate]] = {}
 # Names by which the literature on binary networks knows two of them.
 _SYNONYMS = {"superspike": "fast_sigmoid", "approx_sign": "triangle"}
+_OWN = re.compile(r"(?P<file>[^('\"]+\.py):(?P<name>[A-Za-z_].*)", re.DOTALL)
 _Class = TypeVar("_Class", bound=type[Surrogate])
 
 
@@ -64,8 +69,22 @@ def fault(specification: str) -> str | None:
         >>> fault("norse.super(alpha=10)")
         'alpha is ignored by Norse 1.1: the width is always 1'
     """
+    if isinstance(specification, str) and _OWN.fullmatch(specification):
+        return None
     library, _, name = parse(specification)[0].rpartition(".")
     return libraries.fault(library, name)
+
+
+def with_whole_path(specification: str) -> str:
+    """Return "FILE.py:NAME…" with the whole path of the file; other specifications as given."""
+    own = _OWN.fullmatch(specification.strip())
+    return f"{Path(own['file']).expanduser().resolve()}:{own['name']}" if own else specification
+
+
+def without_folder(specification: str) -> str:
+    """Return "FILE.py:NAME…" without the folder of the file, for people to read; other texts as given."""
+    own = _OWN.fullmatch(specification)
+    return f"{Path(own['file']).name}:{own['name']}" if own else specification
 
 
 def parse(specification: str) -> tuple[str, dict[str, object]]:
@@ -96,8 +115,32 @@ def parse(specification: str) -> tuple[str, dict[str, object]]:
     return ast.unparse(name), parameters
 
 
+def check_known_elsewhere(specification: str) -> None:
+    """Raise ValueError if another process would not know a surrogate, which code of yours has registered here."""
+    own = _CLASSES.get(specification.partition("(")[0].strip())
+    if own is not None and own.__module__.partition(".")[0] != __package__.partition(".")[0]:
+        raise ValueError(
+            "surrogate: expected FILE.py:NAME for one that your own code registers, as other processes do not import "
+            f"it, got {specification!r}"
+        )
+
+
+def _import(path: Path) -> None:
+    """Import a file by its name, so that other processes can unpickle its classes."""
+    if not path.is_file():
+        raise ValueError(f"surrogate: expected a file, got none at {path}")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last: a random.py beside it is not Python's
+    module = importlib.import_module(path.stem)
+    if Path(module.__file__ or "").resolve() != path:
+        raise ValueError(f"surrogate: expected a file whose name no other module has, got {path}; rename it")
+
+
 def _from_specification(specification: str) -> Surrogate:
-    name, parameters = parse(specification)
+    own = _OWN.fullmatch(specification.strip())
+    if own is not None:
+        _import(Path(own["file"]).expanduser().resolve())
+    name, parameters = parse(own["name"] if own else specification)
     library, _, member = name.rpartition(".")
     if library:
         origin = library, member, parameters
@@ -110,7 +153,8 @@ def _from_specification(specification: str) -> Surrogate:
         elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
         near = [*elsewhere, *get_close_matches(name.lower(), known, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {', '.join(known)}")
+        file = "" if own else ", or FILE.py:NAME of your own"
+        raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {', '.join(known)}{file}")
     try:
         return cls(**parameters)
     except TypeError as error:
@@ -123,8 +167,9 @@ def resolve(surrogate: SurrogateLike) -> Surrogate:
 
     Args:
         surrogate: a `Surrogate`, which is returned itself; a specification, that is one of `names()`, alone or with
-            literal keyword arguments as the class takes them, such as "htaf(alpha=0.5, beta=8)", or another library's,
-            such as "snntorch.atan(alpha=2)", which that library's own code computes; one of these within "rescaled", as
+            literal keyword arguments as the class takes them, such as "htaf(alpha=0.5, beta=8)"; one that a file of
+            yours registers, such as "softstep.py:softstep(width=0.5)", which is imported; another library's, such as
+            "snntorch.atan(alpha=2)", which that library's own code computes; one of these within "rescaled", as
             in "rescaled(function='htaf', stretch=0.5, gain=2)", see `Rescaled`; or any callable from membrane potential
             minus threshold to spikes of the same shape and dtype, which is wrapped in `Foreign`.
 

@@ -1,0 +1,125 @@
+"""Surrogates of a user's file, as FILE.py:NAME."""
+
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from commands import run
+from studies import SMALL
+
+from htaf_snn import surrogate, training
+from htaf_snn.compare import Study
+
+NUMBERS = itertools.count()
+TEXT = """
+from htaf_snn import surrogate
+
+
+def primitive(x, width):
+    return 0.5 + x / (2.0 * (width + abs(x)))
+
+
+def derivative(x, width):
+    return 0.5 * width / (width + abs(x)) / (width + abs(x))
+
+
+@surrogate.register
+class Own(surrogate.Surrogate, formula=surrogate.Formula("NAME", primitive, derivative)):
+    width: float = 1.0
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The path of a file that registers a surrogate of the same name."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"own_{next(NUMBERS)}"  # another for each test, as modules stay imported
+    path = tmp_path / "folder" / f"{name}.py"
+    path.parent.mkdir()
+    path.write_text(TEXT.replace("NAME", name))
+    return path
+
+
+def test_a_file_is_imported(own):
+    resolved = surrogate.resolve(f" {own}:{own.stem}(width=0.5)")
+    assert (type(resolved).__name__, resolved.width, type(resolved).__module__) == ("Own", 0.5, own.stem)
+    assert surrogate.resolve(f"{own}:{own.stem}").width == 1.0  # once more
+    assert surrogate.fault(f"{own}:{own.stem}") is None
+    stretched = surrogate.resolve(f"rescaled(function='{own}:{own.stem}(width=2)', stretch=3.0)")
+    assert (stretched.function.width, stretched.stretch) == (2.0, 3.0)
+    x = torch.ones(1, requires_grad=True)
+    resolved(x).backward()
+    assert x.grad.item() == pytest.approx(0.5 * 0.5 / 1.5**2)
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).width)"
+    given = pickle.dumps(resolved)
+    where = {"PYTHONPATH": f"{own.parent}:{':'.join(sys.path)}"}
+    assert subprocess.run([sys.executable, "-c", code], input=given, env=where, capture_output=True).stdout == b"0.5\n"
+
+
+def test_a_cached_kernel_needs_no_module_of_another_process(tmp_path):
+    code = "import torch; from htaf_snn import functional; x = torch.ones(3, 2, 4, requires_grad=True)\n"
+    code += "functional.leaky(x, beta=0.9, surrogate='{file}:one')[0].sum().backward(); print(x.grad.sum().item())"
+    printed = []
+    for name in ("first", "second"):
+        file = tmp_path / name / f"{name}.py"
+        file.parent.mkdir()
+        file.write_text(TEXT.replace("NAME", "one"))
+        where = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        command = [sys.executable, "-c", code.format(file=file)]
+        printed.append(subprocess.run(command, env=where, capture_output=True, text=True, check=True).stdout)
+    assert printed[0] == printed[1] != ""
+    kernels = [path.name.partition("-")[0] for path in (tmp_path / "cache").rglob("*.nbc")]
+    assert len(kernels) == len(set(kernels)) > 1  # the second process compiled none
+
+
+def test_what_is_wrong_with_a_file_is_said(own, tmp_path):
+    with pytest.raises(ValueError, match=rf"^surrogate: expected a file, got none at {tmp_path}/no\.py"):
+        surrogate.resolve(f"{tmp_path}/no.py:own")
+    with pytest.raises(ValueError, match=r"^unknown surrogate 'other'; expected one of: .*own_\d"):
+        surrogate.resolve(f"{own}:other")
+    with pytest.raises(ValueError, match=r"expected one of: .*, or FILE\.py:NAME of your own$"):
+        surrogate.resolve("softstep")
+    again = tmp_path / own.name
+    again.write_text("")
+    with pytest.raises(ValueError, match=r"^surrogate: expected a file whose name no other module has, got .*; rename"):
+        surrogate.resolve(f"{again}:{own.stem}")
+
+
+def test_a_study_compares_it_with_workers(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    out = tmp_path / "study"
+    options = ["--epochs", "1", "--batch-size", "256", "--width", "8", "--n-time-bins", "2", "--seeds", "2"]
+    done = run("compare", "--surrogates", f"htaf,{own.name}:{own.stem}(width=0.5)", *options, "--out", str(out))
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(tmp_path)
+    study = Study(out)
+    assert study.settings.surrogates[1] == f"{own}:{own.stem}(width=0.5)"
+    assert study.counts() == {"waiting": 0, "running": 0, "finished": 4, "failed": 0}
+    for name in ("report.html", "table.md", "table.tex"):
+        text = (out / name).read_text().replace(r"\_", "_")
+        assert f"{own.name}:{own.stem}(width=0.5)" in text
+        assert name == "report.html" or str(own.parent) not in text
+
+
+def test_a_study_refuses_what_its_workers_do_not_know(own, tmp_path):
+    surrogate.resolve(f"{own}:{own.stem}")
+    study = Study(tmp_path / "study", surrogates=["htaf", f"{own.stem}(width=0.5)"], seeds=1, **SMALL)
+    with pytest.raises(
+        ValueError, match=rf"^surrogate: expected FILE.py:NAME for one .*, got '{own.stem}\(width=0.5\)'"
+    ):
+        study.run(workers=1, progress=False)
+    assert study.counts()["waiting"] == 2
+
+
+def test_a_run_is_found_again_from_elsewhere(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    options = ["--epochs", "1", "--hidden", "8", "--n-time-bins", "2", "--out", str(tmp_path / "run")]
+    done = run("train", "--surrogate", f"{own.name}:{own.stem}(width=0.5)", *options)
+    assert done.exit_code == 0, done.output
+    monkeypatch.chdir(tmp_path)
+    net = training.load(tmp_path / "run")
+    assert {module.width for module in net.modules() if type(module).__name__ == "Own"} == {0.5}
