@@ -103,7 +103,7 @@ class Network:
         library: whose neurons a spiking network has: fused, this package's; snntorch, with the same results; or norse.
         neuron: a neuron of the library with its parameters; "leaky(beta=0.9)", for norse "lif(v_th=0.3)", and for
             plif-net "parametric_lif" with a time constant that is learned.
-        surrogate: a specification such as "htaf(beta=8)" or snntorch.atan.
+        surrogate: a specification such as "htaf(beta=8)" or snntorch.atan, or your own, FILE.py:NAME.
         weight_surrogate: surrogate of binary weights, or magnitude_aware.
         hidden: neurons per hidden layer, or channels of a network whose name ends in cnn; by default 256,256 and 32,64.
         width: channels of a network of the literature, or features of the spikformer; by default as in its paper.
