@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._checks import describe
@@ -112,7 +112,7 @@ def hard(model: nn.Module) -> Iterator[None]:
 def smooth(model: nn.Module) -> Iterator[None]:
     """Let activations keep the hardness that they are trained with in `eval()`, within the block.
 
-    Only `nn.BinaryActivation`s are hard in `eval()`; neurons keep their surrogate's hardness anyway. Where
+    Of all layers only `nn.BinaryActivation` is hard in `eval()`; neurons keep their surrogate's hardness anyway. Where
     `torch.utils.checkpoint` is used, the backward pass has to lie inside the block too, as for `hard`.
 
     Args:
@@ -148,8 +148,9 @@ class Anneal:
     Args:
         model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
         parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
-        start, end: values, within [0, 1] for the hardness, otherwise > 0. A start of None is each surrogate's own
-            value when the schedule is made.
+        start: within [0, 1] for the hardness, otherwise > 0; None is each surrogate's own value when the schedule is
+            made.
+        end: as start.
         steps: calls of `step` until the end, >= 1.
         ends: other ends for some surrogates, by the name of the layer that holds them, without `torch.compile`'s
             "_orig_mod".
@@ -189,9 +190,10 @@ class Anneal:
             raise TypeError(f"ends: expected a mapping from names of layers to values, got {ends!r}")
         self._surrogates = annealable(model, parameter)
         if not self._surrogates:
-            is_learned = any(parameter in surrogate.learn for surrogate in surrogates(model).values())
-            got = "a learned one" if is_learned else "none"
-            raise ValueError(f"model: expected a surrogate with the parameter {parameter!r} as a number, got {got}")
+            raise ValueError(
+                f"model: expected a surrogate of this package with the parameter {parameter!r} as a number, got "
+                f"{_in_its_place(model, parameter)}"
+            )
         unknown = set(ends or ()) - set(self._surrogates)
         if unknown:
             known = ", ".join(self._surrogates)
@@ -259,12 +261,20 @@ def _check_count(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
 
 
+def _in_its_place(model: nn.Module, parameter: str) -> str:
+    own = surrogates(model).values()
+    if any(parameter in surrogate.learn for surrogate in own):
+        return "a learned one"
+    is_tensor = any(isinstance(getattr(surrogate, parameter, None), Tensor) for surrogate in own)
+    return "a tensor" if is_tensor else "none; of another library's network, pass htaf_snn.fuse(network)"
+
+
 def _check_value(parameter: str, value: object) -> None:
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if parameter == "hardness" and not 0 <= number <= 1:
         raise ValueError(f"start, end, ends: expected hardnesses within [0, 1], got {value!r}")
     if parameter != "hardness" and not 0 < number < math.inf:
-        raise ValueError(f"start, end, ends: expected positive finite numbers, got {value!r}")
+        raise ValueError(f"start, end, ends: expected positive finite numbers for {parameter!r}, got {value!r}")
 
 
 class Evaluation(NamedTuple):

@@ -133,14 +133,16 @@ def test_foreign_surrogates_and_those_of_weights_stay():
     with hardening.hard(net):
         assert net[2].surrogate.hardness == 1
     assert net[2].surrogate.hardness == 0.75
-    with pytest.raises(ValueError, match=r"^model: expected a surrogate with the parameter 'hardness' .*, got none"):
+    with pytest.raises(
+        ValueError, match=r"^model: expected a surrogate of this .* the parameter 'hardness' .*, got none"
+    ):
         hardening.Anneal(net[:2], "hardness", steps=1)
 
 
 @pytest.mark.parametrize("value", ["learned", torch.tensor([2.0, 2.0])])
 def test_parameters_that_are_tensors_stay(value):
     surrogate = HTAF(learn=["alpha"]) if isinstance(value, str) else HTAF(alpha=value)
-    got = "a learned one" if isinstance(value, str) else "none"
+    got = "a learned one" if isinstance(value, str) else "a tensor"
     with pytest.raises(ValueError, match=f"^model: expected a surrogate .* 'alpha' as a number, got {got}$"):
         hardening.Anneal(nn.Sequential(surrogate), "alpha", 1.0, 2.0, steps=1)
 
@@ -148,8 +150,16 @@ def test_parameters_that_are_tensors_stay(value):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (nn.Linear(1, 1), {}, "^model: expected a surrogate with the parameter 'hardness' .*, got none"),
-        (HTAF(), {"parameter": "normalized"}, "^model: expected a surrogate with the parameter 'normalized' as a numb"),
+        (
+            nn.Linear(1, 1),
+            {},
+            "^model: expected a surrogate of this .* the parameter 'hardness' .*, got none",
+        ),
+        (
+            HTAF(),
+            {"parameter": "normalized"},
+            "^model: expected a surrogate of this .* the parameter 'normalized' as",
+        ),
         (HTAF(), {"steps": 0}, "^steps: expected an integer"),
         (HTAF(), {"steps": True}, "^steps: expected an integer"),
         (HTAF(), {"parameter": "alpha", "start": 1.0, "end": 0.0}, "^start, end, ends: expected positive finite"),

@@ -58,8 +58,8 @@ class StudySettings(Checked):
     Attributes:
         dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
         surrogates: specifications such as "htaf(beta=8)", snntorch.atan or, of your own, FILE.py:NAME; the first is the
-            baseline of the tests. For images also relu, the floating-point twin. Without them, five of the field, others
-            for images.
+            baseline of the tests. For images also relu, the floating-point twin. Without them, five of the field, or
+            others for images.
         anneal: what is annealed, none, hardness, alpha or width, as in `Recipe`; one or several.
         alpha_end: last alpha, with anneal alpha.
         identity: multiples of the identity in the weights at the start.

@@ -43,7 +43,6 @@ def _inlined_formula(function: FunctionType) -> Any:
     return _contracted(function)
 
 
-
 _LOG2_E = np.float32(1.44269504)
 # ln 2 in two parts, the first short enough that its product with an exponent is exact.
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)

@@ -192,7 +192,7 @@ def check_scores(scores: Any, batch: Batch) -> None:
     if isinstance(scores, tuple):
         raise TypeError(
             f"{expected}, got a tuple of {len(scores)}, such as a neuron's spikes and state; return the mean over "
-            "time, spikes.mean(0)"
+            "time, spikes.mean(0), or pass htaf_snn.fuse(network) of one that is stepped"
         )
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         raise TypeError(f"{expected}, got {scores.dtype if isinstance(scores, Tensor) else type(scores).__name__}")
