@@ -37,7 +37,7 @@ uncounted = _jit(forceinline=True, _nrt=False)
 _contracted = _jit(forceinline=True, fastmath={"contract"})
 
 
-def _inlined_formula(function: FunctionType) -> Any:
+def _inlined_formula(function: Callable[..., Any]) -> Any:
     # A cached kernel imports the modules of its functions, and another process may lack the user's that has a formula.
     function.__module__, function.__qualname__ = __name__, f"{function.__module__}.{function.__qualname__}"
     return _contracted(function)
