@@ -40,6 +40,7 @@ set and depth. The plateau is the factor between the ends of the learning rates,
 row, whose validation accuracy is within {100 * TOLERANCE:g} points of the arm's best; ≥ where it reaches the end of
 those tried. The gap is the accuracy that is lost when smooth steps are made hard after training.
 """
+_TO = "\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}"  # so that an interval stays on one line
 
 
 def write() -> list[Path]:
@@ -309,7 +310,7 @@ def _convolutional_cells(row: dict[str, Any]) -> list[str]:
         f"{row['mean']:.3f}",
         f"{row['std']:.3f}",
         f"{100 * compared['difference']:+.1f}" if compared else "",
-        "" if None in ends else " to ".join(f"{100 * end:+.1f}" for end in ends),
+        "" if None in ends else _TO.join(f"{100 * end:+.1f}" for end in ends),
         f"{sum(gaps) / len(gaps):.4f}",
         str(row["epochs"]),
         f"{row['lr']:g}",
@@ -432,7 +433,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _interval(low: float | None, high: float | None, sign: str = "") -> str:
-    return "" if low is None or high is None else f"{low:{sign}.3f} to {high:{sign}.3f}"
+    return "" if low is None or high is None else f"{low:{sign}.3f}{_TO}{high:{sign}.3f}"
 
 
 def _short(part: dict) -> str:

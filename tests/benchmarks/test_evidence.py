@@ -128,7 +128,7 @@ def test_what_pages_take_from_several_claims(tmp_path, monkeypatch):
     assert "| binary | 2 | hardness annealed | 1 | 0 | 0.001 | `bnn` |" in page.defaults()
     monkeypatch.setattr(page, "_COMPARED", page._COMPARED[:3])
     lines = page.summary().splitlines()[2:]
-    assert [line.partition("|")[2].split(" | ")[2:] for line in lines] == [
+    assert [line.replace(page._TO, " to ").partition("|")[2].split(" | ")[2:] for line in lines] == [
         ["0.500 (0.400 to 0.600)", "1: 0.500 to 0.500", *shown]
         for shown in (["`atan`", "none |"], ["none", "`atan` |"], ["none", "none |"])
     ]
