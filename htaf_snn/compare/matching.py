@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import get_args
 
+import torch
+
 from .. import profile
 from .._checks import check_choice
 from ..configuration import Match
-from ..surrogate import Rescaled, Surrogate, SurrogateLike, resolve
+from ..surrogate import Rescaled, Surrogate, SurrogateLike, resolve, specifications
 
 
 def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slope: float = 1.0) -> Rescaled:
@@ -48,6 +50,36 @@ def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slo
     if match == "area":
         return Rescaled(surrogate, stretch=slope, gain=_ratio("area", abs(theirs.total_mass), abs(ours.total_mass)))
     return Rescaled(surrogate, stretch=slope, gain=_ratio("peak", theirs.peak, ours.peak * slope))
+
+
+def width(surrogate: SurrogateLike, stretch: float) -> float | None:
+    """Return the full width at half maximum of a surrogate's gradient, stretched; None if it is infinite."""
+    own = _measured(resolve(surrogate), "surrogate").width
+    return own / stretch if own < math.inf else None
+
+
+def identity(specification: str) -> tuple:
+    """Return what specifications of one function have in common, whichever of its names and defaults they write out.
+
+    Example:
+        >>> identity("superspike") == identity("fast_sigmoid(slope=25.0)"), identity("atan") == identity("htaf")
+        (True, False)
+    """
+    return _identity(resolve(specification))
+
+
+def _identity(surrogate: Surrogate) -> tuple:
+    if isinstance(surrogate, Rescaled):
+        own, factors = _identity(surrogate.function), (float(surrogate.stretch), float(surrogate.gain))
+        return own if factors == (1.0, 1.0) else (own, *factors)
+    if surrogate.formula is not None:
+        values = (float(torch.as_tensor(value).detach()) for value in surrogate.values().values())
+        return (surrogate.formula.name, surrogate.hardness, *sorted(surrogate.learn), *values)
+    # Another library's parameters have defaults that it alone knows.
+    x = torch.linspace(-5, 5, 2001, dtype=torch.float64, requires_grad=True)
+    y = surrogate(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    return specifications.parse(surrogate.name)[0], y.detach().numpy().tobytes(), gradient.numpy().tobytes()
 
 
 _PROFILES: dict[tuple, profile.Profile] = {}
