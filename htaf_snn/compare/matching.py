@@ -52,10 +52,21 @@ def rescaled(surrogate: SurrogateLike, reference: SurrogateLike, match: str, slo
     return Rescaled(surrogate, stretch=slope, gain=_ratio("peak", theirs.peak, ours.peak * slope))
 
 
-def width(surrogate: SurrogateLike, stretch: float) -> float | None:
-    """Return the full width at half maximum of a surrogate's gradient, stretched; None if it is infinite."""
-    own = _measured(resolve(surrogate), "surrogate").width
-    return own / stretch if own < math.inf else None
+def width(surrogate: SurrogateLike, stretch: float = 1.0) -> float | None:
+    """Return the full width at half maximum of a surrogate's gradient, stretched; None if it has none.
+
+    Example:
+        >>> width("triangle", stretch=2.0)
+        0.5
+    """
+    own = resolve(surrogate)
+    if isinstance(own, Rescaled):
+        return width(own.function, stretch * own.stretch)
+    try:
+        measured = _measured(own, "surrogate").width
+    except ValueError:  # of a gradient that is 0 everywhere
+        return None
+    return measured / stretch if measured < math.inf else None
 
 
 def identity(specification: str) -> tuple:
@@ -86,13 +97,15 @@ _PROFILES: dict[tuple, profile.Profile] = {}
 
 
 def _measured(surrogate: Surrogate, name: str) -> profile.Profile:
-    """Return a surrogate's profile; that of the same formula and numbers is measured once."""
+    """Return a surrogate's profile; that of the same formula and numbers, or of a specification, is measured once."""
     numbers = surrogate.numbers()
-    if surrogate.formula is None or len(numbers) <= len(
+    key: tuple = surrogate.formula, *sorted(numbers.items())
+    if "_origin" in surrogate.__dict__:  # a library's, by its specification
+        key = (surrogate.name,)
+    elif surrogate.formula is None or len(numbers) <= len(
         surrogate.values()
     ):  # it has a tensor, or nothing to tell it by
         return profile.measure(surrogate, name)
-    key = surrogate.formula, *sorted(numbers.items())
     if key not in _PROFILES:
         _PROFILES[key] = profile.measure(surrogate, name)
     return _PROFILES[key]

@@ -46,7 +46,10 @@ def test_widths_become_equal(slope):
 def test_the_width_of_a_stretched_gradient():
     matched = rescaled(ATan(alpha=2.0), FastSigmoid(slope=5.0), "half_width", 2.0)
     assert width("atan(alpha=2)", matched.stretch) == pytest.approx((math.sqrt(2) - 1) / 5, rel=1e-6)
-    assert width("straight_through", 1.0) is None
+    assert width("straight_through") is None
+    assert width("rescaled(function='atan', stretch=2)", 3.0) == pytest.approx(width("atan") / 6)
+    assert width("snntorch.atan(alpha=4)") == pytest.approx(width("snntorch.atan") / 2)
+    assert width(lambda x: (x > 0).to(x.dtype) + 0 * x) is None  # its gradient is 0
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
