@@ -1,9 +1,11 @@
 """What a study is said to have found, from rows that are made by hand."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import run
 
 from htaf_snn.compare import Settings, conclusions, findings, report
 from htaf_snn.configuration.columns import COLUMNS
@@ -134,6 +136,11 @@ def test_seeds_that_were_added_to_results_are_told():
 
 def test_no_two_columns_have_one_heading():
     assert len({column.heading for column in COLUMNS.values()}) == len(COLUMNS)
+
+
+def test_the_help_lists_the_columns_of_the_latex_table():
+    listed = re.findall(r"^ • (\w+): ", run("report", "--help").stdout, re.MULTILINE)
+    assert listed == [*COLUMNS]
 
 
 def test_the_best_is_bold_only_where_it_is_shown():
