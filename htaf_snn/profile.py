@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from . import functional
-from ._files import replacing
+from ._figures import save
 from .surrogate import Surrogate, SurrogateLike, resolve
 
 __all__ = ["Profile", "measure", "plot", "table"]
@@ -293,5 +293,4 @@ def plot(surrogates: Mapping[str, SurrogateLike], path: str | PathLike, span: fl
     logarithmic.set_ylim(1e-6, 2 * max(np.nanmax(slope) for slope in slopes.values()))
     logarithmic.set_title("tails")
     figure.legend(*linear.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save(figure, path, dpi=150)

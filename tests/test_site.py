@@ -58,6 +58,14 @@ def test_a_page_for_each_surrogate(name, site):
     assert "#000000" not in text and "currentColor" in text
 
 
+def test_the_other_names_of_a_surrogate_are_listed():
+    made = surrogate_pages.pages()
+    listed = made["reference/surrogates/index.rst"]
+    assert "     - ``fast_sigmoid``\n     - ``superspike``\n" in listed and "``approx_sign``" in listed
+    assert '``"fast_sigmoid"``; also ``superspike``.' in made["reference/surrogates/fast_sigmoid.rst"]
+    assert "; also" not in made["reference/surrogates/htaf.rst"]
+
+
 @pytest.mark.parametrize("name", neuron_pages.own())
 def test_a_page_for_each_neuron(name, site):
     text = article(site / "reference" / "neurons" / f"{name}.html")

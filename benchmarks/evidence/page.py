@@ -10,9 +10,10 @@ from typing import Any
 
 from htaf_snn._files import replacing
 from htaf_snn.compare import Settings
-from htaf_snn.compare.selection import ARM, SETTING, TOLERANCE, TUNED, label, pick
+from htaf_snn.compare.selection import ARM, SETTING, TUNED, label, pick
 from htaf_snn.compare.statistics import Comparison, compare_to
 from htaf_snn.compare.trial import TWIN
+from htaf_snn.configuration.columns import TOLERANCE
 
 from .claims import CLAIMS
 from .figures import draw, file_of

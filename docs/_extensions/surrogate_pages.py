@@ -12,7 +12,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rest import entry, heading, listing, summary, table, toctree
 
-from htaf_snn.surrogate import Surrogate, libraries
+from htaf_snn.surrogate import Surrogate, libraries, names
+from htaf_snn.surrogate.specifications import named
 
 _INK = "#010203"  # becomes the text's colour, light or dark
 
@@ -84,12 +85,17 @@ def elsewhere(name: str) -> str:
     return table(("specification", "known fault"), rows) if rows else ""
 
 
+def synonyms(name: str, cls: type[Surrogate]) -> str:
+    """Return the other names of a surrogate in specifications."""
+    return ", ".join(f"``{other}``" for other in names() if named(other) is cls and other != name)
+
+
 def page(name: str, cls: type[Surrogate]) -> str:
     code = "\n\n".join(inspect.getsource(function) for function in (cls.formula.primitive, cls.formula.derivative))
-    others = elsewhere(name)
+    others, also = elsewhere(name), synonyms(name, cls)
     parts = [
         heading(cls.__name__),
-        f'``{name}`` in specifications, such as ``"{name}"``.\n',
+        f'``{name}`` in specifications, such as ``"{name}"``{f"; also {also}" if also else ""}.\n',
         '.. raw:: html\n\n   <div class="plot">' + plot(cls).replace("\n", "\n   ") + "</div>\n",
         entry(f"htaf_snn.surrogate.{cls.__name__}", cls),
         heading("Parameters", "-"),
@@ -105,8 +111,13 @@ def pages() -> dict[str, str]:
     """Return the pages by their paths."""
     made = {f"reference/surrogates/{name}.rst": page(name, cls) for name, cls in surrogates().items()}
     rows = [
-        (f":doc:`{cls.__name__} <{name}>`", f"``{name}``", summary(cls.__doc__)) for name, cls in surrogates().items()
+        (f":doc:`{cls.__name__} <{name}>`", f"``{name}``", synonyms(name, cls), summary(cls.__doc__))
+        for name, cls in surrogates().items()
     ]
-    index = [heading("Surrogates"), table(("class", "specification", ""), rows), toctree(surrogates(), "hidden")]
+    index = [
+        heading("Surrogates"),
+        table(("class", "specification", "also", ""), rows),
+        toctree(surrogates(), "hidden"),
+    ]
     made["reference/surrogates/index.rst"] = "\n".join(index)
     return made

@@ -61,9 +61,9 @@ class RefusedError(Exception):
     """An error of the user's, with the message that is shown for it, in lines of its own."""
 
 
-def command(*lines: str, name: str, to: App = app) -> Callable[[Callable], Callable]:
-    """Return a decorator that adds a command whose help ends with examples, given without `htaf-snn`."""
-    return to.command(name=name, help_epilogue=examples(*lines))
+def command(*lines: str, name: str, to: App = app, notes: str = "") -> Callable[[Callable], Callable]:
+    """Return a decorator that adds a command whose help ends with notes and examples, given without `htaf-snn`."""
+    return to.command(name=name, help_epilogue=notes + examples(*lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -137,14 +137,12 @@ def aside(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(out: Path, command: str) -> Iterator[None]:
-    """On Ctrl-C within the block, print how to continue and exit with code 130."""
+def interruptible(out: Path, command: str, progress: Callable[[], str] = str) -> Iterator[None]:
+    """On Ctrl-C within the block, print the progress and how to continue, and exit with code 130."""
     try:
         yield
     except KeyboardInterrupt:
         started = any((out / name).is_file() for name in ("config.json", "study.json"))
-        print(
-            f"interrupted; {f'continue with: htaf-snn {command} {out}' if started else 'nothing was written'}",
-            file=sys.stderr,
-        )
+        state = f"{progress()}continue with: htaf-snn {command} {out}" if started else "nothing was written"
+        print(f"interrupted; {state}", file=sys.stderr)
         sys.exit(130)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..configuration import SHARED, Shared, StudySettings
+from ..configuration.columns import COLUMNS
 from ._app import IS_MAIN, command, interruptible
 from ._options import LISTED, SINGLE, Flag, Named, options, settled
 
@@ -66,13 +67,13 @@ def compare_command(
 ) -> None:
     """Compare surrogates over seeds, with statistics and a report (report.html in --out).
 
-    Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study. The
-    same command with more --seeds extends it. Under torchrun all processes share each trial.
+    Finished trials are never repeated: after an interruption the same command, or --out alone, continues the study;
+    --out and a larger --seeds extend it. Under torchrun all processes share each trial.
     """
     from ..compare import Settings, Study, launching
     from ..compare import preset as settings_of
+    from ..compare.databases import storage_of
     from ..compare.stacking import check_all
-    from ..compare.study import storage_of
 
     settings = ({} if preset is None else settings_of(preset)) | settled({**chosen, **shared})
     launching.check(launcher, storage_of(out, storage), slurm)  # before anything is written
@@ -83,7 +84,12 @@ def compare_command(
     if IS_MAIN and (counts["finished"] or counts["failed"]):
         progress = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         print(f"continuing the study in {out}: {progress}; --out DIR starts another", file=sys.stderr)
-    with interruptible(out, "compare --out"):
+
+    def finished() -> str:
+        counts = study.counts()
+        return f"{counts['finished']} of {sum(counts.values())} trials finished; "
+
+    with interruptible(out, "compare --out", finished):
         study.run(workers=workers, stack_seeds=stack_seeds, launcher=launcher, slurm=slurm)
     if IS_MAIN:
         _report(study, json)
@@ -94,14 +100,13 @@ def compare_command(
     "report runs/first --columns surrogate,mean,difference,p_holm",
     "report runs/first --json > table.json",
     name="report",
+    notes="**Columns**\n\n" + "\n".join(f"- {name}: {column.meaning}" for name, column in COLUMNS.items()) + "\n\n",
 )
 def report_command(
     out: Annotated[Path, Parameter(help="Folder of a study of `htaf-snn compare`.")],
     *,
     storage: Annotated[str | None, Parameter(help="URL of the study's database, if it is not in the folder.")] = None,
-    columns: Annotated[
-        tuple[str, ...], Parameter(help="Columns of table.tex, by their names in table.csv.", **LISTED)
-    ] = (),
+    columns: Annotated[tuple[str, ...], Parameter(help="Columns of table.tex, by their names below.", **LISTED)] = (),
     to: Annotated[Path | None, Parameter(help="Folder to write into; by default the study's.")] = None,
     json: _Json = False,
 ) -> None:
@@ -131,7 +136,7 @@ def _report(study: Study, as_json: bool, columns: tuple[str, ...] = (), to: Path
         interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
         start = f"{name:<{max(map(len, names))}}  {setting:<{max(map(len, settings))}}"
         print(f"{start}  {row['mean']:.4f}{interval}  {row['claim']}")
-    for sentence in cautions(study.settings, rows):
+    for sentence in cautions(study.settings, rows, study.queue.extended_from()):
         print(sentence, file=sys.stderr)
     for failure in study.failures():
         failed = f"{failure['config']['surrogate']}, seed {failure['config']['seed']}: {failure['error']}"

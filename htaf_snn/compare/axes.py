@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -13,6 +14,7 @@ from ..configuration.checking import float_fields
 
 _OTHERWISE = {"lr": "lrs", "slope": "slopes", "depth": "depths", "surrogate": "surrogates"}
 """What a study takes several values of by another setting."""
+_NEURONS = "neuron=leaky(beta=0.9,threshold=0.5),leaky(beta=0.9,threshold=1)"
 
 
 def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, tuple]:
@@ -21,13 +23,14 @@ def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, 
     Raises:
         ValueError: unless each is a field that can be one, is not set otherwise, and has different, valid values.
     """
+    axis = {name: tuple(map(_spaced, values)) for name, values in axis.items()}
     now, default = vars(shared) | {"width": width}, vars(Shared(model=shared.model)) | {"width": StudySettings.width}
     for name, values in axis.items():
         if name in _OTHERWISE:
-            raise ValueError(f"axis: expected no {name}, which has a setting of its own, {_OTHERWISE[name]}")
+            raise ValueError(f"axis: expected no {name}, which other settings vary; use --{_OTHERWISE[name]}")
         if name not in AXES:
             known = f"one of {', '.join(AXES)}"
-            hint = did_you_mean(name, known) or "; parameters stand with their neuron, such as neuron=leaky(beta=0.9)"
+            hint = did_you_mean(name, known) or f"; parameters stand with their neuron, such as {_NEURONS}"
             raise ValueError(f"axis: expected {known}, got {name!r}{hint}")
         if now[name] != default[name]:
             raise ValueError(f"axis: expected {name} only here or only by itself, got both")
@@ -39,6 +42,11 @@ def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, 
     for name in plain.keys() & {*float_fields(Run)}:
         plain[name] = tuple(float(value) if type(value) is int else value for value in plain[name])
     return plain
+
+
+def _spaced(value: Any) -> Any:
+    """Return a text with one space after each comma between parameters, so that equal ones have equal names."""
+    return re.sub(r",\s*(?=[^\s)])", ", ", value) if isinstance(value, str) else value
 
 
 def _check(shared: Shared, name: str, value: Any) -> None:

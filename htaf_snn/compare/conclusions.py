@@ -9,6 +9,9 @@ from . import selection, statistics
 from .settings import Settings
 from .trial import TWIN
 
+_WIDE = 3
+"""Factor between widths above which a comparison at one slope is one of widths."""
+
 
 def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
     """Return in a sentence each what the table shows of the arms beside the baseline, and what it does not."""
@@ -31,11 +34,26 @@ def answer(rows: Sequence[dict], baseline: str) -> tuple[str, str]:
     return first, second if unclear else "Each arm is shown to differ at the 5 % level, after Holm's correction."
 
 
-def cautions(settings: Settings, rows: Sequence[dict]) -> list[str]:
-    """Return in sentences what a reader of the table should know: arms at chance, without spread, at a grid's end."""
+def cautions(settings: Settings, rows: Sequence[dict], extended_from: Sequence[int] = ()) -> list[str]:
+    """Return in sentences what a reader of the table should know before the figures are believed.
+
+    Args:
+        settings: of the study.
+        rows: of `findings.table`.
+        extended_from: of the study's `Queue`.
+    """
     at_chance = [row for row in rows if row["chance"] is not None and _lowest(row) <= row["chance"]]
     flat = [row for row in rows if row["std"] == 0]
+    widths = [row["width"] for row in rows if row["width"]]
     sentences = []
+    if min(extended_from, default=settings.seeds) < settings.seeds:
+        sentences.append(
+            f"Extended from {min(extended_from)} to {settings.seeds} seeds after results were there; the p values hold "
+            "only if that number was decided before anyone looked."
+        )
+    if len(settings.slopes) == 1 and widths and max(widths) > _WIDE * min(widths):
+        factor = f"The gradients' widths differ by a factor of {max(widths) / min(widths):.2g} and one slope was tried"
+        sentences.append(f"{factor}: this compares widths, not shapes; try more with --slopes.")
     if at_chance:
         sentences.append(f"Not shown to be better than guessing: {_named(at_chance, rows)}.")
     if flat:
@@ -57,15 +75,16 @@ def _named(own: Sequence[dict], rows: Sequence[dict]) -> str:
 
 
 def _at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
-    """Return in sentences that all arms were best at an end of the slopes or the learning rates tried."""
+    """Return in sentences which arms were best at an end of the slopes or the learning rates tried."""
     sentences = []
     is_known = settings.select == "val" and settings.budget == "full"  # what was ended might have been better
-    own = [row for row in rows if row["surrogate"] != TWIN] if is_known else []
     for name, words, tried in (("slope", "slope", settings.slopes), ("lr", "learning rate", settings.lrs)):
+        own = [row for row in rows if row["surrogate"] != TWIN or name == "lr"]  # the twin has no slope
         for end, what in ((max(tried), "largest"), (min(tried), "smallest")):
-            if len(tried) > 1 and own and all(row[name] == end for row in own):
-                best = f"All arms are best at the {what} {words} tried, {end:g}"
-                sentences.append(f"{best}; beyond it they may be better.")
+            there = [row for row in own if row[name] == end] if is_known and len(tried) > 1 else []
+            if there:
+                which = "all arms" if len(there) == len(own) else _named(there, own)
+                sentences.append(f"Best at the {what} {words} tried, {end:g}, and perhaps better beyond it: {which}.")
     return sentences
 
 

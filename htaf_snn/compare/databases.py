@@ -1,9 +1,24 @@
-"""Faults of a study's database, in one line."""
+"""Where a study's database is, and its faults in one line."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+
+STORAGE = ".storage"
+"""The file in a study's folder with the URL of a database elsewhere."""
+
+
+def storage_of(out: Path, storage: str | None) -> str:
+    """Return the URL of a study's database: that given, or that which the folder was used with, or a file in it."""
+    place = out / STORAGE
+    return storage or (place.read_text() if place.is_file() else own_storage(out))
+
+
+def own_storage(out: Path) -> str:
+    """Return the URL of a file in a study's folder."""
+    return f"sqlite:///{out.resolve() / 'study.db'}"
 
 
 @contextlib.contextmanager

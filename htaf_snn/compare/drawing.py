@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import _figures
 from .._files import replacing
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Distinct to colour-blind readers too, and legible on white and on black (Okabe and Ito, without yellow and black).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a8a")
+# A long name of an arm leaves little room for the axes, whose label may then be wider than the figure.
+_WHOLE = {"bbox_inches": "tight"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Figure:
     def _vectors(self) -> str:
         text = io.StringIO()
         with _style():
-            self.drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+            self.drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None}, **_WHOLE)
         return text.getvalue()
 
     @property
@@ -57,8 +60,8 @@ class Figure:
         name = re.sub(r"\W+", "-", self.title.lower()).strip("-")
         with replacing(folder / f"{name}.svg") as temporary:
             temporary.write_text(self._vectors)
-        with _style(), replacing(folder / f"{name}.pdf") as temporary:
-            self.drawing.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+        with _style():
+            _figures.save(self.drawing, folder / f"{name}.pdf", format="pdf", metadata={"CreationDate": None}, **_WHOLE)
         with replacing(folder / f"{name}.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(self.data[0]), lineterminator="\n")
             writer.writeheader()

@@ -45,15 +45,16 @@ def differences(rows: list[dict], baseline: str) -> Figure:
             axes[0][0].plot(100 * row["difference"], place, "o", color=colour)
         axes[0][0].axvline(0, color="#000000", lw=0.8)
         axes[0][0].set_yticks(range(len(own)), [_label(row, rows) for row in reversed(own)])
-        axes[0][0].set_xlabel("points of test accuracy above the baseline, paired by seed, with 95 % intervals")
+        axes[0][0].set_xlabel("points of test accuracy above the baseline,\npaired by seed; unadjusted 95 % intervals")
         axes[0][0].margins(x=0.08, y=0.5 / len(own))
         axes[0][0].grid(axis="x", alpha=0.3)
 
     text = "; ".join(f"{_label(row, rows)} {100 * row['difference']:+.1f}" for row in own)
-    what = f"Blue is shown to be better than {baseline}, red worse, grey neither. Points"
+    key = f"Blue: shown to be better than {baseline}; red: worse; grey: neither. The colours follow the corrected test."
     names = ("difference", "difference_low", "difference_high", "p_holm", "claim")
     data = [{"arm": _label(row, rows), **{name: row[name] for name in names}} for row in own]
-    return Figure("Beside the baseline", f"{what}: {text}.", drawn(draw, (7, 1 + 0.3 * len(own))), data)
+    drawing = drawn(draw, (7, 1 + 0.3 * len(own)))
+    return Figure("Beside the baseline", f"{key} Points: {text}.", drawing, data)
 
 
 def accuracy(rows: list[dict]) -> Figure:
@@ -85,7 +86,8 @@ def ranks(mean_ranks: dict[str, float], p: float | None) -> Figure:
     text = ", ".join(f"{name} {mean_ranks[name]:.2f}" for name in order)
     shown = "are too few to be tested"
     if p is not None:
-        shown = f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g})"
+        friedman = "Friedman's test asks whether any arms differ, not which"
+        shown = f"{'differ' if p < 0.05 else 'are not shown to differ'} (p = {p:.2g}); {friedman}"
     data = [{"arm": name, "mean_rank": mean_ranks[name]} for name in order]
     drawing = drawn(draw, (7, 1 + 0.3 * len(order)))
     return Figure("Ranks", f"Mean ranks, best first: {text}. They {shown}.", drawing, data)

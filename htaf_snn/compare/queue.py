@@ -7,8 +7,6 @@ trains. When they stop, other workers requeue the trial.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import threading
 import time
@@ -17,8 +15,9 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from .entries import Entry, key_of
 from .versions import versions
 
 if TYPE_CHECKING:
@@ -28,36 +27,9 @@ if TYPE_CHECKING:
 STATES = {
     "WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "FAIL": "failed", "PRUNED": "stopped",
 }  # fmt: skip
-# What may differ between the machines that share a study; the device changes results only by rounding.
-ELSEWHERE = ("device", "data_root")
 _NAME = "htaf-snn compare"
 _HEARTBEAT_S = 5
 _GRACE_S = 20
-
-
-class Entry(NamedTuple):
-    """A trial in the database.
-
-    Attributes:
-        number: of the entry.
-        key: digits that identify the trial, see `key_of`.
-        config: as `trial.Trial.config` gives it.
-        state: waiting, running, finished, failed, or stopped by successive halving.
-        stored: of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or "epoch".
-    """
-
-    number: int
-    key: str
-    config: dict[str, Any]
-    state: str
-    stored: dict[str, Any]
-
-
-def key_of(config: Mapping[str, Any]) -> str:
-    """Return digits that identify the trial of a configuration, on whatever machine it runs."""
-    named = ("variant", "place")  # what these name is among the other values
-    identity = {name: value for name, value in config.items() if name not in (*ELSEWHERE, *named)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Queue:
@@ -129,8 +101,16 @@ class Queue:
         return self._study.user_attrs.get("settings")
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Leave the study's settings for the other machines."""
+        """Leave the study's settings for the other machines, and note the seeds before if there are results."""
+        before = self.settings()
+        if before and any(entry.state == "finished" for entry in self.entries().values()):
+            # Before the settings, with which another machine may extend the study further.
+            self._study.set_user_attr("extended_from", [*self.extended_from(), before["seeds"]])
         self._study.set_user_attr("settings", {**settings})
+
+    def extended_from(self) -> list[int]:
+        """Return the numbers of seeds that the study had when it was extended although it had results."""
+        return self._study.user_attrs.get("extended_from", [])
 
     def take(self, keys: Collection[str], stacks: bool = False) -> list[Entry]:
         """Take a waiting trial with one of the keys for this process alone; if asked, also its other seeds."""

@@ -9,42 +9,38 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import _files, _pages, training
 from .._checks import check_choice
 from ..configuration import SHARED, Shared
+from ..configuration.columns import COLUMNS, Column
 from ..surrogate.specifications import without_folder
 from . import conclusions, figures, findings, selection
 from .drawing import Figure
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .study import Study
 
-def write(
-    out: Path,
-    settings: Settings,
-    trials: list[dict],
-    failures: list[dict],
-    stopped: list[dict],
-    counts: dict[str, int],
-    columns: Sequence[str] = (),
-) -> Path:
-    """Write the report's files into a folder, and return the page's path; see `Study.report`."""
+
+def write(study: Study, to: Path, columns: Sequence[str] = ()) -> Path:
+    """Write a report's files into a folder, and return the page's path; see `Study.report`."""
+    settings, trials = study.settings, study.results()
     rows = findings.table(settings, trials)
-    if trials and not rows:
-        raise ValueError(f"{out}: expected the trials that select to have ended, got a study that still runs them")
     if not rows:
-        reason = f"; all {len(failures)} have failed, the first: {failures[0]['error']}" if failures else ""
-        raise ValueError(f"{out}: expected a finished trial, got none{reason}")
+        raise ValueError(f"{study.out}: {_without_rows(study, trials)}")
     cells = findings.grid(trials)
     ranks, ranks_p = findings.ranks(settings, trials)
     results = {
         "settings": settings.as_dict(),
+        "extended_from": study.queue.extended_from(),
         "table": rows,
         "grid": cells,
         "ranks": ranks,
         "ranks_p": ranks_p,
         "areas": findings.areas(settings, cells),
-        "failures": failures,
+        "failures": study.failures(),
         "trials": trials,
     }
     files = {
@@ -54,15 +50,26 @@ def write(
         "results.json": json.dumps(results, indent=1),
     }
     drawn = figures.all_figures(settings, results)
-    files["report.html"] = as_html(settings, results, drawn, counts, stopped)
-    out.mkdir(parents=True, exist_ok=True)
+    files["report.html"] = as_html(settings, results, drawn, study.counts(), study.stopped())
+    to.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        with _files.replacing(out / name) as temporary:
+        with _files.replacing(to / name) as temporary:
             temporary.write_text(text)
-    (out / "figures").mkdir(exist_ok=True)
+    (to / "figures").mkdir(exist_ok=True)
     for figure in drawn:
-        figure.save(out / "figures")
-    return out / "report.html"
+        figure.save(to / "figures")
+    return to / "report.html"
+
+
+def _without_rows(study: Study, trials: Sequence[dict]) -> str:
+    """Return why a study has no rows, and what to do."""
+    failures, counts = study.failures(), study.counts()
+    total = sum(counts.values())
+    if len(failures) == total:
+        return f"expected a finished trial, got none; all {total} have failed, the first: {failures[0]['error']}"
+    states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    what = "the trials that select to have ended" if trials else "a finished trial"
+    return f"expected {what}, got {states} of {total}; go on with: htaf-snn compare --out {study.out}"
 
 
 def _shown(value: float | str | None) -> str:
@@ -76,7 +83,7 @@ def _shown(value: float | str | None) -> str:
 def as_csv(rows: Sequence[dict]) -> str:
     """Return comma-separated values, with numbers in full precision."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(findings.COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -84,14 +91,14 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 def _lines(rows: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
     """Return the columns that are not empty, and their cells as text."""
-    columns = [name for name in findings.COLUMNS if any(row[name] not in (None, "") for row in rows)]
+    columns = [name for name in COLUMNS if any(row[name] not in (None, "") for row in rows)]
     return columns, [[_shown(row[name]) for name in columns] for row in rows]
 
 
 def as_markdown(rows: Sequence[dict]) -> str:
     """Return a Markdown table."""
     columns, cells = _lines(rows)
-    lines = [[findings.COLUMNS[name].heading for name in columns], ["---"] * len(columns), *cells]
+    lines = [[COLUMNS[name].heading for name in columns], ["---"] * len(columns), *cells]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
@@ -102,20 +109,21 @@ def as_latex(settings: Settings, rows: Sequence[dict], columns: Sequence[str] = 
         settings: of the study.
         rows: of `findings.table`.
         columns: names of columns; without them, those that the page shows at first. "mean" is mean ± standard
-            deviation, in bold for the best arm of a setting if it is shown to be better than the baseline or, for the
-            baseline, all others to be worse.
+            deviation unless "std" is a column, in bold for the best arm of a setting if it is shown to be better than
+            the baseline or, for the baseline, all others to be worse.
 
     Raises:
         ValueError: if there is no such column.
     """
     for name in columns:
-        check_choice("columns", name, [*findings.COLUMNS])
+        check_choice("columns", name, [*COLUMNS])
     names = [*columns] or [name for name in _lines(rows)[0] if not _column(name, rows).group and name != "std"]
     places = [selection.setting(settings, row) for row in rows]
-    lines = [" & ".join(_escaped(findings.COLUMNS[name].heading) for name in names), r"\midrule"]
+    lines = [" & ".join(_escaped(COLUMNS[name].heading) for name in names), r"\midrule"]
     for row, place in zip(rows, places, strict=True):
         bold = _is_shown_best(row, [other for other, its in zip(rows, places, strict=True) if its == place])
-        cells = [_mean(row, bold) if name == "mean" else _escaped(_shown(row[name])) for name in names]
+        mean = _mean(row, bold, "std" not in names)
+        cells = [mean if name == "mean" else _escaped(_shown(row[name])) for name in names]
         lines.append(" & ".join(cells))
     body = "\n".join(line if line.startswith("\\m") else line + r" \\" for line in lines)
     kinds = "".join("l" if name in _WORDS else "r" for name in names)
@@ -130,8 +138,8 @@ def _escaped(text: str) -> str:
     return "".join(_ESCAPES.get(sign, sign) for sign in text)
 
 
-def _mean(row: dict, bold: bool) -> str:
-    spread = "" if row["std"] is None else rf" \pm {row['std']:.4f}"
+def _mean(row: dict, bold: bool, with_std: bool) -> str:
+    spread = "" if row["std"] is None or not with_std else rf" \pm {row['std']:.4f}"
     number = f"{row['mean']:.4f}{spread}"
     return rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
 
@@ -163,7 +171,7 @@ def as_html(
         baseline=baseline,
         beside="".join(f", {name}" for name in settings.axis) if settings.places() != [""] else "",
         answer=conclusions.answer(rows, baseline),
-        cautions=conclusions.cautions(settings, rows),
+        cautions=conclusions.cautions(settings, rows, results["extended_from"]),
         saved=sum(one["config"]["epochs"] - one["epoch"] for one in stopped),
         figures=drawn,
         areas=results["areas"],
@@ -174,9 +182,9 @@ def as_html(
     )
 
 
-def _column(name: str, rows: Sequence[dict]) -> findings.Column:
+def _column(name: str, rows: Sequence[dict]) -> Column:
     """Return a column; one of the settings that is the same in all rows is not shown at first."""
-    column, values = findings.COLUMNS[name], {row[name] for row in rows}
+    column, values = COLUMNS[name], {row[name] for row in rows}
     is_same = name in findings.KEY and name != "surrogate" and len(values) == 1
     return column._replace(group="settings") if is_same else column
 

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..configuration.columns import TOLERANCE
 from ..surrogate.specifications import without_folder
 from .settings import Settings
 
 SETTING = ("dataset", "depth", "place")
 ARM = ("surrogate", "anneal", "identity", "variant")
 TUNED = ("slope", "lr")
-TOLERANCE = 0.02
-"""Accuracy below the best within which a learning rate belongs to the plateau."""
 
 
 def pick(config: dict, names: Iterable[str]) -> tuple:

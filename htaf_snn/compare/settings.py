@@ -19,7 +19,8 @@ from ..surrogate import resolve
 from ..training.folder import device_of
 from ..training.recipe import check_annealing, movable
 from . import axes
-from .queue import ELSEWHERE
+from .entries import ELSEWHERE
+from .matching import identity
 from .trial import TWIN, Trial
 
 SPIKING_SURROGATES = ("htaf", "snntorch.atan", "snntorch.fast_sigmoid", "norse.super", "triangle")
@@ -90,7 +91,10 @@ class Settings(StudySettings):
         now, then = self.as_dict(), before.as_dict()
         free = {*FREE, *(["seeds"] if self.seeds > before.seeds else [])}
         names = [name for name in now if now[name] != then[name] and name not in free]
-        return [f"{name}: expected {then[name]!r}, got {now[name]!r}" for name in names]
+        expected = {name: repr(then[name]) for name in names}
+        if "seeds" in expected:
+            expected["seeds"] = f"at least {before.seeds}, as the number can only grow"
+        return [f"{name}: expected {expected[name]}, got {now[name]!r}" for name in names]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values of which `of` makes these settings."""
@@ -188,6 +192,12 @@ class Settings(StudySettings):
             if surrogate is not None:
                 check_annealing(trial.run, surrogate)
                 surrogate(torch.zeros(1, requires_grad=True)).sum().backward()
+        names: dict[tuple, str] = {}
+        for name in self.surrogates:
+            same = name if name == TWIN else names.setdefault(identity(name), name)
+            if same != name:
+                expected = "surrogates: expected each function once"
+                raise ValueError(f"{expected}, got {same} and {name}, which are the same")
         # A neuron, or a surrogate of weights, may be unknown, or not take a surrogate that is stretched.
         own = [one for one in trials.values() if one.surrogate != TWIN]
         for first in {(one.surrogate, one.variant, one.place): one for one in own}.values():

@@ -14,25 +14,18 @@ from ..surrogate.specifications import check_known_elsewhere
 from ..training import Processes
 from ..training.folder import device_of
 from . import findings, launching, report, selection, stacking, working
-from .databases import database_errors
-from .queue import ELSEWHERE, Queue, key_of, stored_settings
+from .databases import STORAGE, database_errors, own_storage, storage_of
+from .entries import ELSEWHERE, key_of
+from .queue import Queue, stored_settings
 from .settings import Settings
 from .trial import Trial
 
-SETTINGS, STORAGE = "study.json", ".storage"
+SETTINGS = "study.json"
 _OWN = {*ELSEWHERE, "seeds"}
 """What can be given alone, for a study that has the rest."""
-_ALONE = "; without settings the study goes on with its own, in another folder another begins"
-
-
-def storage_of(out: Path, storage: str | None) -> str:
-    """Return the URL of a study's database: that given, or that which the folder was used with, or a file in it."""
-    place = out / STORAGE
-    return storage or (place.read_text() if place.is_file() else _own_storage(out))
-
-
-def _own_storage(out: Path) -> str:
-    return f"sqlite:///{out.resolve() / 'study.db'}"
+_GROWTH = (
+    "; a study grows by seeds only; for another surrogate begin a study in another folder (its trials are trained anew)"
+)
 
 
 class Study:
@@ -81,7 +74,7 @@ class Study:
 
     def _prepared(self, settings: dict) -> Settings:
         """Return the study's settings, and leave them in the folder with the place of the database."""
-        is_own = self.storage == _own_storage(self.out)
+        is_own = self.storage == own_storage(self.out)
         settled = self._settle(settings if is_own else self._joined(self.storage, settings))
         if not is_own:
             place = self.out / STORAGE
@@ -123,7 +116,9 @@ class Study:
         settings = Settings.of(**values)
         changed = [] if before is None else settings.changes(before)
         if changed:
-            raise ValueError(f"{path}: the study in this folder has other settings; " + "; ".join(changed) + _ALONE)
+            only_seeds = all(change.startswith("seeds:") for change in changed)
+            remedy = f"; htaf-snn report {self.out} shows what is there" if only_seeds else _GROWTH
+            raise ValueError(f"{path}: the study in this folder has other settings; {'; '.join(changed)}{remedy}")
         if before is None and self.out.is_dir():
             names = sorted(path.name for path in self.out.iterdir() if not path.name.startswith((".", "study.")))
             if names:
@@ -275,9 +270,7 @@ class Study:
         Raises:
             ValueError: if no trial is finished, or there is no such column.
         """
-        folder = self.out if to is None else Path(to)
-        stopped = self._stored("stopped", [*self.wanted.values()], "config", "epoch")
-        return report.write(folder, self.settings, self.results(), self.failures(), stopped, self.counts(), columns)
+        return report.write(self, self.out if to is None else Path(to), columns)
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""
@@ -286,6 +279,10 @@ class Study:
     def failures(self) -> list[dict]:
         """Return the failed trials, {"config", "error"}."""
         return self._stored("failed", [*self.wanted.values()], "config", "error")
+
+    def stopped(self) -> list[dict]:
+        """Return the trials that halving stopped, {"config", "epoch"}."""
+        return self._stored("stopped", [*self.wanted.values()], "config", "epoch")
 
     def _stored(self, state: str, trials: Sequence[Trial], *names: str) -> list[dict]:
         entries, keys = self.queue.entries(), [key_of(one.config()) for one in trials]
@@ -297,4 +294,4 @@ def _refuse_changes(storage: str, settings: Settings, theirs: Settings) -> None:
     """Raise ValueError unless settings are those of the study in a database."""
     changed = settings.changes(theirs)
     if changed:
-        raise ValueError(f"{storage}: the study in this database has other settings; {'; '.join(changed)}")
+        raise ValueError(f"{storage}: the study in this database has other settings; {'; '.join(changed)}{_GROWTH}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import _files
 from ..training import Processes
 from . import selection, stacking, trial
-from .queue import Entry
+from .entries import Entry
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import replacing
+from .._figures import save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -202,8 +202,7 @@ class Suggestion:
             textcoords="offset points", ha="left", va="center", color="0.4", fontsize="small",
         )  # fmt: skip
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+        save(figure, path, dpi=150)
 
     def _draw(self, axes: Axes, curves: Sequence[tuple[float, ...]]) -> None:
         from matplotlib import colormaps

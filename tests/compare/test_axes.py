@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from commands import run
 
-from htaf_snn.compare import Settings, Study, findings, maps, report, selection
-from htaf_snn.compare.queue import key_of
+from htaf_snn.compare import Settings, Study, maps, report, selection
+from htaf_snn.compare.entries import key_of
 from htaf_snn.configuration import AXES, SHARED
+from htaf_snn.configuration.columns import COLUMNS
 
 SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
 GRID = {"n_time_bins": (3, 5), "neuron": ("lif", "lif_box(v_th=0.8, learn=('v_th',))")}
@@ -39,19 +40,30 @@ def test_settings_with_an_axis_are_read_and_repeated():
     assert other.changes(settings)[0].startswith("axis: expected {'n_time_bins': (3, 5), 'neuron'")
 
 
+def test_the_texts_of_neurons_are_spaced_alike():
+    axis = {"neuron": ("leaky(beta=0.9,threshold=0.5)", "lif_box(v_th=0.8,  learn=('v_th',))")}
+    settings = Settings.of(surrogates=["htaf"], axis=axis)
+    assert settings.axis["neuron"] == ("leaky(beta=0.9, threshold=0.5)", "lif_box(v_th=0.8, learn=('v_th',))")
+    assert selection.label(settings.arms()[0]) == "htaf, neuron=leaky(beta=0.9, threshold=0.5)"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"axis": {"n_time_bin": (1, 2)}}, "^axis: expected one of .*got 'n_time_bin'; did you mean n_time_bins"),
         ({"axis": {"model": ("mlp",)}}, "^axis: expected one of"),
+        ({"axis": {"neuron": ("lif(v_th=1, learn=())", "lif(v_th=1,learn=())")}}, "^axis: expected different values"),
         ({"axis": {"n_time_bins": (3, 3)}}, "^axis: expected different values of n_time_bins"),
         ({"axis": {"n_time_bins": ()}}, "^axis: expected fields of a run"),
         ({"axis": {"n_time_bins": 3}}, "^axis: expected fields of a run"),
         ({"axis": {"n_time_bins": (3, 0)}}, "^axis: n_time_bins: expected an integer of at least 1, got 0"),
         ({"axis": {"width": (8, 0)}}, "^axis: width: expected an integer >= 1, got 0"),
         ({"axis": {"width": (8, 16)}, "width": 32}, "^axis: expected width only here or only by itself"),
-        ({"axis": {"lr": (1e-3, 1e-2)}}, "^axis: expected no lr, which has a setting of its own, lrs"),
-        ({"axis": {"beta": (0.5,)}}, r"got 'beta'; parameters stand with their neuron, such as neuron=leaky\(beta=0.9"),
+        ({"axis": {"lr": (1e-3, 1e-2)}}, "^axis: expected no lr, which other settings vary; use --lrs"),
+        (
+            {"axis": {"threshold": (0.5, 1)}},
+            r"got 'threshold'; .* such as neuron=leaky\(beta=0.9,threshold=0.5\),leaky\(beta=0.9,threshold=1\)$",
+        ),
         (
             {"axis": {"n_time_bins": (3, 5)}, "n_time_bins": 4},
             "^axis: expected n_time_bins only here or only by itself",
@@ -149,4 +161,4 @@ def test_every_field_can_be_an_axis_but_those_that_are_not_compared():
     assert set(SHARED) - set(AXES) == {
         "model", "data_root", "device", "folds", "val_fraction", "resize", "augment",
     }  # fmt: skip
-    assert {"place", "variant"} <= {*findings.COLUMNS}
+    assert {"place", "variant"} <= {*COLUMNS}

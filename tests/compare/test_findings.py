@@ -1,9 +1,14 @@
 """What a study is said to have found, from rows that are made by hand."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from commands import run
 
 from htaf_snn.compare import Settings, conclusions, findings, report
+from htaf_snn.configuration.columns import COLUMNS
 
 
 def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
@@ -23,7 +28,15 @@ def test_the_correction_is_over_a_setting_also_where_seeds_are_missing():
 
 
 def _compared(name, claim, difference, slope=1.0):
-    arm = {"surrogate": name, "anneal": "none", "identity": 0.0, "variant": "", "place": "", "slope": slope}
+    arm = {
+        "surrogate": name,
+        "anneal": "none",
+        "identity": 0.0,
+        "variant": "",
+        "place": "",
+        "slope": slope,
+        "width": 1.0,
+    }
     return arm | {"claim": claim, "difference": difference}
 
 
@@ -75,12 +88,59 @@ def test_the_correction_is_over_slopes_and_rates_but_not_over_data_sets():
 
 
 def test_the_ends_of_a_grid_are_told():
-    settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2], slopes=[1.0], select="val")
-    rows = [{"surrogate": name, "slope": 1.0, "lr": 1e-2} for name in ("htaf", "a")]
+    settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 3e-3, 1e-2], slopes=[1.0], select="val")
+    rows = [_compared(name, "", None) | {"lr": 1e-2} for name in ("htaf", "a")]
     (sentence,) = conclusions._at_the_ends(settings, rows)
-    assert sentence == "All arms are best at the largest learning rate tried, 0.01; beyond it they may be better."
-    assert conclusions._at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}]) == []
-    assert conclusions._at_the_ends(Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 1e-2]), rows) == []
+    assert sentence == "Best at the largest learning rate tried, 0.01, and perhaps better beyond it: all arms."
+    assert conclusions._at_the_ends(settings, [row | {"lr": 3e-3} for row in rows]) == []
+    assert conclusions._at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}, rows[1] | {"lr": 3e-3}]) == [
+        "Best at the largest learning rate tried, 0.01, and perhaps better beyond it: htaf.",
+        "Best at the smallest learning rate tried, 0.001, and perhaps better beyond it: a in 1 of 2 rows.",
+    ]
+    every = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 3e-3, 1e-2])
+    assert conclusions._at_the_ends(every, rows) == []
+    assert conclusions._at_the_ends(replace(every, lrs=(1e-2,), slopes=(0.5, 1.0), select="val"), rows) == [
+        "Best at the largest slope tried, 1, and perhaps better beyond it: all arms."
+    ]
+
+
+def test_the_twin_has_a_learning_rate_but_no_slope():
+    settings = Settings.of(model="dhn", surrogates=["htaf", "relu"], lrs=[1e-3, 1e-2], slopes=[0.5, 1.0], select="val")
+    rows = [_compared("htaf", "", None, slope=0.5) | {"lr": 5e-3}, _compared("relu", "", None) | {"lr": 1e-3}]
+    assert conclusions._at_the_ends(settings, rows) == [
+        "Best at the smallest slope tried, 0.5, and perhaps better beyond it: all arms.",
+        "Best at the smallest learning rate tried, 0.001, and perhaps better beyond it: relu.",
+    ]
+
+
+def test_widths_are_told_where_one_slope_was_tried():
+    settings = Settings.of(surrogates=["htaf", "a"])
+    figures = {"chance": 0.1, "std": 0.02, "mean": 0.9, "low": 0.8}
+    rows = [_compared("htaf", "", None) | figures | {"width": 1.0}, _compared("a", "", None) | figures | {"width": 0.2}]
+    assert conclusions.cautions(settings, rows) == [
+        "The gradients' widths differ by a factor of 5 and one slope was tried: this compares widths, not shapes; try "
+        "more with --slopes."
+    ]
+    assert conclusions.cautions(replace(settings, slopes=(0.5, 1.0)), rows) == []
+    for width in (0.4, None):  # of a gradient that is the same everywhere
+        assert conclusions.cautions(settings, [rows[0], rows[1] | {"width": width}]) == []
+
+
+def test_seeds_that_were_added_to_results_are_told():
+    settings = Settings.of(surrogates=["htaf", "a"], seeds=6)
+    (sentence,) = conclusions.cautions(settings, [], [3, 4])
+    assert sentence.startswith("Extended from 3 to 6 seeds after results were there; ")
+    assert conclusions.cautions(settings, [], []) == []
+    assert conclusions.cautions(replace(settings, seeds=3), [], [3]) == []  # stopped before any was added
+
+
+def test_no_two_columns_have_one_heading():
+    assert len({column.heading for column in COLUMNS.values()}) == len(COLUMNS)
+
+
+def test_the_help_lists_the_columns_of_the_latex_table():
+    listed = re.findall(r"^ • (\w+): ", run("report", "--help").stdout, re.MULTILINE)
+    assert listed == [*COLUMNS]
 
 
 def test_the_best_is_bold_only_where_it_is_shown():
@@ -95,3 +155,5 @@ def test_the_best_is_bold_only_where_it_is_shown():
     assert "mathbf" not in report.as_latex(settings, rows, ["mean"])
     rows[2] |= {"claim": "better", "mean": 0.9}
     assert r"$\mathbf{0.9000 \pm 0.0100}$" in report.as_latex(settings, rows, ["mean"])
+    chosen = report.as_latex(settings, rows, ["mean", "std"])
+    assert "test accuracy & $\\pm$" in chosen and r"$\mathbf{0.9000}$ & 0.01 \\" in chosen

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import run
 from studies import SMALL, without_times
 
-from htaf_snn.compare import Study, queue
+from htaf_snn.compare import Study, queue, working
 from htaf_snn.compare.study import SETTINGS
 
 PYTHON = [sys.executable, "-W", "ignore", "-c"]
@@ -62,6 +63,30 @@ def test_an_interrupted_study_requeues_its_trials(tmp_path):
     process.send_signal(signal.SIGINT)
     process.wait(150)
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
+
+
+def test_an_interrupted_study_says_how_far_it_is_and_how_to_go_on(tmp_path, monkeypatch):
+    def stopped(study, *_):
+        taken = study.queue.take(study.wanted)
+        working._try(study, taken)
+        raise KeyboardInterrupt
+
+    options = ("--surrogates", "htaf", "--seeds", "2", "--epochs", "1", "--width", "8", "--n-time-bins", "2")
+    monkeypatch.setattr(Study, "_run_workers", stopped)
+    result = run("compare", *options, "--out", str(tmp_path / "study"))
+    assert result.exit_code == 130
+    expected = f"interrupted; 1 of 2 trials finished; continue with: htaf-snn compare --out {tmp_path / 'study'}\n"
+    assert result.stderr.endswith(expected)
+
+
+def test_a_study_without_results_says_how_to_go_on(tmp_path):
+    study = Study(tmp_path / "study", surrogates=["htaf"], seeds=3, **SMALL)
+    study.queue.take(study.wanted)
+    result = run("report", str(tmp_path / "study"), "--to", str(tmp_path / "new"))
+    expected = (
+        f"expected a finished trial, got 2 waiting, 1 running of 3; go on with: htaf-snn compare --out {study.out}"
+    )
+    assert (result.exit_code, expected in result.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -10,7 +10,7 @@ import pytest
 from commands import run
 
 from htaf_snn.compare import Study, launching, queue
-from htaf_snn.compare.study import STORAGE
+from htaf_snn.compare.databases import STORAGE
 
 SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
 
@@ -37,6 +37,22 @@ def test_a_study_that_one_machine_extends_is_extended_for_all(tmp_path, database
     first.work()
     pages = [study.report().read_text() for study in (first, second)]
     assert pages[0] == pages[1] and "3 of 3 trials are finished" in pages[0]
+
+
+def test_seeds_added_to_results_are_told_by_every_machine(tmp_path, database):
+    first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
+    second = Study(tmp_path / "b", storage=database, seeds=2)
+    assert second.queue.extended_from() == []  # nobody could have looked
+    first.add_missing()
+    first.work()
+    assert "Extended" not in first.report().read_text()
+    Study(tmp_path / "b", seeds=3).work()
+    Study(tmp_path / "a", seeds=3)
+    for name in "ab":
+        study = Study(tmp_path / name, read_only=True)
+        assert study.queue.extended_from() == [2]
+        assert "Extended from 2 to 3 seeds after results were there" in study.report().read_text()
+    assert "Extended from 2 to 3 seeds" in run("report", str(tmp_path / "a")).stderr
 
 
 def test_a_machine_that_lacks_seeds_does_not_take_them_away(tmp_path, database):
@@ -120,7 +136,7 @@ def test_a_machine_joins_with_its_own_device_and_data(tmp_path, database):
 def test_seeds_alone_extend_a_study(tmp_path):
     Study(tmp_path, surrogates=["htaf"], seeds=2, **SMALL)
     assert Study(tmp_path, seeds=4).counts()["waiting"] == 4
-    with pytest.raises(ValueError, match="seeds: expected 4, got 3"):
+    with pytest.raises(ValueError, match="seeds: expected at least 4"):
         Study(tmp_path, seeds=3)
 
 

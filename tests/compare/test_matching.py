@@ -9,7 +9,7 @@ import torch
 
 from htaf_snn import nn as hnn
 from htaf_snn import profile, surrogate, training
-from htaf_snn.compare.matching import rescaled
+from htaf_snn.compare.matching import identity, rescaled, width
 from htaf_snn.configuration import Match
 from htaf_snn.surrogate import HTAF, ATan, FastSigmoid, Gaussian, Rescaled, StraightThrough, resolve
 
@@ -43,12 +43,44 @@ def test_widths_become_equal(slope):
     assert profile.measure(matched).width == pytest.approx(2 * (math.sqrt(2) - 1) / 5 / slope, rel=1e-6)
 
 
+def test_the_width_of_a_stretched_gradient():
+    matched = rescaled(ATan(alpha=2.0), FastSigmoid(slope=5.0), "half_width", 2.0)
+    assert width("atan(alpha=2)", matched.stretch) == pytest.approx((math.sqrt(2) - 1) / 5, rel=1e-6)
+    assert width("straight_through") is None
+    assert width("rescaled(function='atan', stretch=2)", 3.0) == pytest.approx(width("atan") / 6)
+    assert width("snntorch.atan(alpha=4)") == pytest.approx(width("snntorch.atan") / 2)
+    assert width(lambda x: (x > 0).to(x.dtype) + 0 * x) is None  # its gradient is 0
+
+
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.0])
 def test_areas_become_equal(slope):
     # HTAF's area is tanh(beta / 2), ATan's 1.
     matched = rescaled(ATan(alpha=2.0), HTAF(beta=2.0), "area", slope)
     assert matched.gain == pytest.approx(math.tanh(1.0), rel=1e-5)
     assert profile.measure(matched).total_mass == pytest.approx(math.tanh(1.0), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("htaf", "htaf()", True),
+        ("htaf", "htaf(alpha=1, beta=4.0, hardness=1)", True),
+        ("htaf", "htaf(alpha=1.5)", False),
+        ("htaf", "htaf(normalized=True)", False),
+        ("htaf", "htaf(hardness=0.5)", False),
+        ("htaf", "htaf(learn=('beta',))", False),
+        ("approx_sign", "triangle", True),
+        ("sigmoid", "htaf", False),
+        ("htaf", "rescaled(function='htaf')", True),
+        ("htaf", "rescaled(function='htaf', stretch=2)", False),
+        ("snntorch.atan", "snntorch.atan(alpha=2.0)", True),
+        ("snntorch.atan", "snntorch.atan(alpha=3)", False),
+        ("snntorch.atan", "atan", False),
+        ("norse.super", "norse.super(alpha=2)", True),  # which it ignores
+    ],
+)
+def test_one_function_is_known_by_all_its_names(one, other, same):
+    assert (identity(one) == identity(other)) == same
 
 
 @pytest.mark.parametrize("match", get_args(Match))

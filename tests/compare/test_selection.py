@@ -174,11 +174,12 @@ def test_a_row_without_a_partner_is_no_baseline():
     assert findings.ranks(settings, results) == ({}, None)
 
 
-def test_a_selection_that_still_runs_has_no_report(tmp_path):
+def test_a_selection_that_still_runs_has_no_report(tmp_path, monkeypatch):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, select_seeds=1, **SELECTING, **SMALL)
     results = [{"config": config.config(), "result": RESULT} for config in study.settings.trials()[:2]]
-    with pytest.raises(ValueError, match="expected the trials that select to have ended"):
-        report.write(tmp_path, study.settings, results, [], [], study.counts())
+    monkeypatch.setattr(study, "results", lambda: results)
+    with pytest.raises(ValueError, match="expected the trials that select to have ended, got 16 waiting of 16; go on"):
+        report.write(study, tmp_path)
 
 
 def test_trials_of_another_selection_are_left_alone(tmp_path):

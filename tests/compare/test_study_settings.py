@@ -24,6 +24,11 @@ def test_a_missing_device_is_reported_at_the_start(tmp_path):
         ({"surrogates": ["brian.atan"]}, ValueError, "^library: expected one of snntorch"),
         ({"surrogates": []}, ValueError, "^surrogates: expected one value or more"),
         ({"surrogates": ["htaf", "htaf"]}, ValueError, "^surrogates: expected different values"),
+        (
+            {"surrogates": ["atan", "superspike", "fast_sigmoid"]},
+            ValueError,
+            "^surrogates: expected each function once, got superspike and fast_sigmoid, which are the same$",
+        ),
         ({"surrogates": ["snntorch.LSO"]}, (ValueError, TypeError), "."),
         ({"dataset": "imagenet"}, ValueError, r"^dataset: expected one of \['asldvs'"),
         ({"slopes": [0.0]}, ValueError, "^slopes: expected positive finite numbers"),
@@ -61,8 +66,13 @@ def test_more_seeds_extend_a_study(tmp_path):
     longer = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, **SMALL)
     assert longer.counts() == {"waiting": 4, "running": 0, "finished": 2, "failed": 0}
     assert Study(tmp_path).settings.seeds == 3
-    with pytest.raises(ValueError, match="seeds: expected 3, got 2"):
+    expected = (
+        r"seeds: expected at least 3, as the number can only grow, got 2; htaf-snn report .* shows what is there$"
+    )
+    with pytest.raises(ValueError, match=expected):
         Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
+    with pytest.raises(ValueError, match="a study grows by seeds only; for another surrogate begin a study in another"):
+        Study(tmp_path, surrogates=["htaf", "triangle"], seeds=3, **SMALL)
 
 
 @pytest.mark.parametrize(("name", "value"), [("loss", "tet"), ("optimizer", "sgd"), ("clip_gradient", 1.0)])
