@@ -78,15 +78,15 @@ def literal(value: float, kind: str) -> str:
     return f"{float(value).hex()}f" if kind == "float" else str(value)
 
 
-def constant(name: str, values: np.ndarray) -> str:
-    """Return the definition of a constant array.
+def constant(name: str, values: np.ndarray, title: str) -> str:
+    """Return the definition of a constant array; its title is for messages.
 
     Raises:
         ValueError: if a number is not finite.
     """
     kind, flat = c_type(values), values.reshape(-1)
     if kind == "float" and not np.isfinite(flat).all():
-        raise ValueError(f"{name}: expected finite numbers for C, got infinity or NaN")
+        raise ValueError(f"{title}: expected finite numbers for C, got infinity or NaN")
     digits, per_line = [literal(value, kind) for value in flat], {"uint32_t": 9, "float": 5}.get(kind, 20)
     lines = [", ".join(digits[i : i + per_line]) for i in range(0, len(digits), per_line)]
     return f"static const {kind} {name}[{len(flat)}] = {{\n    " + ",\n    ".join(lines) + "\n};"

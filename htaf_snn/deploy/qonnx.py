@@ -118,7 +118,7 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
         names, levels = {0: "x"}, set[int]()
         for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
-            self._i = i
+            self._i, self._layer = i, network.names[i]
             keeps = isinstance(step, (steps.BinaryProduct, steps.Flatten))
             scaled = {number for number in inputs if number in levels and not keeps}
             given = [
@@ -199,7 +199,7 @@ class Graph:
             signs = step.signs()
             most = signs[0].numel() * 255  # of an image's levels
             if most >= _MOST:
-                raise ValueError(f"step {self._i}: expected sums below 2**23 for QONNX, got up to {most}")
+                raise ValueError(f"{self._layer}: expected sums below 2**23 for QONNX, got up to {most}")
             weight = self._bipolar(self._constant(signs if step.where is not None else signs.T.contiguous()))
         else:
             assert isinstance(step, steps.HeavisideProduct)
@@ -253,4 +253,4 @@ class Graph:
         remedy = ""
         if isinstance(step, nn.MaxPool2d):
             remedy = "; move it behind the activation, where it is of bits"
-        raise ValueError(f"step {self._i}: {step} cannot be written in QONNX{remedy}")
+        raise ValueError(f"{self._layer}: {step} cannot be written in QONNX{remedy}")

@@ -152,7 +152,7 @@ def test_published_networks(make, tmp_path):
     net = trained(make(), torch.rand(30, 1, 8, 8))
     packed = deploy.pack(net)
     if make.__name__ in REFUSED:
-        with pytest.raises(ValueError, match=r"^step \d+: .* cannot be written in C"):
+        with pytest.raises(ValueError, match=r"^[\w.]+: .* cannot be written in C"):
             deploy.export_c(packed, tmp_path / "net.c", (1, 8, 8))
         assert not (tmp_path / "net.c").exists()
         return
@@ -213,7 +213,7 @@ def test_what_c_would_compute_otherwise_is_refused(tmp_path):
     layers = [nn.Linear(8, 8), nn.Flatten(), sign(), hnn.BinaryLinear(192, 4)]
     broadcast = Net(lambda net, x: net.c(x) + net.c(x).mean((2, 3), keepdim=True), c=nn.Conv2d(3, 2, 3))
     for net in (nn.Sequential(*layers), broadcast):
-        with pytest.raises(ValueError, match=r"^step \d: .* cannot be written in C"):
+        with pytest.raises(ValueError, match=r"^(0|add): .* cannot be written in C"):
             deploy.export_c(deploy.pack(net.eval()), tmp_path / "net.c", (3, 8, 8))
 
 

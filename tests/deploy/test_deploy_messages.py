@@ -246,6 +246,36 @@ def late_pool():
     )  # fmt: skip
 
 
+def unwritten():
+    """A layer that no export but ONNX writes, within a block and as a function, beside layers that are folded."""
+    block = Forward(lambda net, x: functional.gelu(net.b(net.a(x))), a=nn.Linear(6, 6), b=nn.Hardswish())
+    return nn.Sequential(hnn.QuantizeInput(), hnn.BinaryLinear(6, 6), sign(), nn.Dropout(), block).eval()
+
+
+@pytest.mark.parametrize(("target", "export"), [("c", deploy.export_c), ("qonnx", deploy.export_qonnx)])
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_exports_name_the_layers_as_check_does(target, export, is_loaded, tmp_path):
+    if target == "qonnx":
+        pytest.importorskip("onnx")
+    net = unwritten()
+    assert [layer.name for layer in deploy.check(net, target).layers if not layer.is_written] == ["4.b", "gelu"]
+    for name in ("4.b", "gelu"):
+        packed = deploy.pack(net)
+        if is_loaded:
+            deploy.save(packed, tmp_path / "net.safetensors")
+            packed = deploy.load(tmp_path / "net.safetensors")
+        with pytest.raises(ValueError, match=rf"^{name}: .* cannot be written in {target.upper()}$"):
+            export(packed, tmp_path / "net.c", (6,))
+        net[4].b = nn.ReLU().eval()
+
+
+def test_other_refusals_of_c_name_the_layer_too(tmp_path):
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)).eval()
+    net[0][0].bias.data[0] = torch.inf
+    with pytest.raises(ValueError, match=r"^0\.0: bias: expected finite numbers for C, got infinity or NaN$"):
+        deploy.export_c(deploy.pack(net), tmp_path / "net.c", (2,))
+
+
 def test_the_table_of_check():
     lines = str(deploy.check(late_pool())).split("\n")
     assert [line.split("  ")[-1] for line in lines if "Max" in line or "Linear " in line][::2] == [

@@ -48,7 +48,7 @@ def test_published_networks(make, tmp_path):
         assert make.__name__ not in REFUSED
     except ValueError as error:
         assert make.__name__ in REFUSED
-        assert re.search(r"^step \d+: .* cannot be written in QONNX(; move it behind the activation.*)?$", str(error))
+        assert re.search(r"^[\w.]+: .* cannot be written in QONNX(; move it behind the activation.*)?$", str(error))
         assert not [*tmp_path.iterdir()]
         return
     x = torch.rand(50, 1, 8, 8)
@@ -102,7 +102,7 @@ def test_thresholds_of_large_sums_are_exact(tmp_path):
     deploy.export_qonnx(packed, tmp_path / "net.onnx", (1,), batch=64)
     assert torch.equal(executed(tmp_path / "net.onnx", x), packed(x))
     wide = deploy.pack(nn.Sequential(hnn.QuantizeInput(), hnn.BinaryLinear(2**15 + 200, 1)).eval())
-    with pytest.raises(ValueError, match=r"^step 1: expected sums below 2\*\*23 for QONNX, got up to 8406840"):
+    with pytest.raises(ValueError, match=r"^1: expected sums below 2\*\*23 for QONNX, got up to 8406840"):
         deploy.export_qonnx(wide, tmp_path / "wide.onnx", (2**15 + 200,))
 
 
