@@ -168,15 +168,20 @@ def unknown_function(node: fx.Node) -> str:
     """Return why a function cannot be packed, with what to write instead of a common one."""
     function = getattr(node.target, "__name__", str(node.target))
     expected = "modules, functions that a module computes, additions, concatenations along 1, means and views"
-    instead = _INSTEAD | _FACTORS | (_SHIFTS if len(node.all_input_nodes) == 1 else {})
+    instead = _INSTEAD | _FACTORS | (_SHIFTS if _has_one_value(node) else {})
     if function in instead:
         expected = f"{_OF_IMAGES if _is_of_input(node) else instead[function]} in its place"
     return f"{node.name}: {function} cannot be packed; expected {expected}"
 
 
+def _has_one_value(node: fx.Node) -> bool:
+    """Whether a function takes numbers beside one value of the network, which is not there twice."""
+    return sum(isinstance(own, fx.Node) for own in (*node.args, *node.kwargs.values())) == 1
+
+
 def _is_of_input(node: fx.Node) -> bool:
     """Whether a node scales or shifts the network's input."""
-    while getattr(node.target, "__name__", str(node.target)) in _FACTORS | _SHIFTS and len(node.all_input_nodes) == 1:
+    while getattr(node.target, "__name__", str(node.target)) in _FACTORS | _SHIFTS and _has_one_value(node):
         (node,) = node.all_input_nodes
     return node.op == "placeholder"
 
