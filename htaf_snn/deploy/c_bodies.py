@@ -78,15 +78,15 @@ def literal(value: float, kind: str) -> str:
     return f"{float(value).hex()}f" if kind == "float" else str(value)
 
 
-def constant(name: str, values: np.ndarray) -> str:
-    """Return the definition of a constant array.
+def constant(name: str, values: np.ndarray, title: str) -> str:
+    """Return the definition of a constant array; its title is for messages.
 
     Raises:
         ValueError: if a number is not finite.
     """
     kind, flat = c_type(values), values.reshape(-1)
     if kind == "float" and not np.isfinite(flat).all():
-        raise ValueError(f"{name}: expected finite numbers for C, got infinity or NaN")
+        raise ValueError(f"{title}: expected finite numbers for C, got infinity or NaN")
     digits, per_line = [literal(value, kind) for value in flat], {"uint32_t": 9, "float": 5}.get(kind, 20)
     lines = [", ".join(digits[i : i + per_line]) for i in range(0, len(digits), per_line)]
     return f"static const {kind} {name}[{len(flat)}] = {{\n    " + ",\n    ".join(lines) + "\n};"
@@ -298,11 +298,10 @@ def _pool(step: nn.Module, x: Array, shape: tuple[int, ...]) -> str | None:
         value, end = f"x0[(o * {height} + y) * {width} + z]", "out[o * {} + i] = {};"
         if isinstance(step, nn.MaxPool2d):
             parts = "float best = -3.402823466e38f;", f"if ({value} > best) best = {value};", "best"
-        elif step.ceil_mode or not (step.count_include_pad or step.divisor_override):
-            return None
         else:
-            divisor = step.divisor_override or math.prod(where.window)
-            parts = "float sum = 0.0f;", f"sum += {value};", f"sum / {divisor}.0f"
+            parts = "float sum = 0.0f; int taps = 0;", f"sum += {value}; taps++;", "sum / (float)taps"
+            if step.divisor_override or step.count_include_pad:
+                parts = "float sum = 0.0f;", f"sum += {value};", f"sum / {_divisor(step, where, x, shape)}"
         windows = each_window(where, x, shape, *parts[:2], end.format(math.prod(shape[1:]), parts[2]))
         return f"for (int o = 0; o < {channels}; o++)\n" + indented(windows)
     is_mean = isinstance(step, Mean) and len(x.shape) == 3 and {dim % 4 for dim in step.dims} == {2, 3}
@@ -313,3 +312,14 @@ def _pool(step: nn.Module, x: Array, shape: tuple[int, ...]) -> str | None:
     out[c] = sum / {x.pixels}.0f;
 }}"""
     return None
+
+
+def _divisor(step: nn.AvgPool2d, where: Geometry, x: Array, shape: tuple[int, ...]) -> str:
+    """Return what divides the sum of window i: a number, or the taps within the padded image where it juts out."""
+    if step.divisor_override or not step.ceil_mode:
+        return f"{step.divisor_override or math.prod(where.window)}.0f"
+    taps, first = [], (f"i / {shape[2]}", f"i % {shape[2]}")
+    for axis, (window, stride, padding) in enumerate(zip(where.window, where.stride, where.padding, strict=True)):
+        left = f"{x.image[axis + 1] + 2 * padding} - {first[axis]} * {stride}"
+        taps.append(f"({left} < {window} ? {left} : {window})")
+    return f"(float)({' * '.join(taps)})"

@@ -103,7 +103,7 @@ class Source:
             results = network.values(torch.full(sample, self._range[0]))
             arrays = {0: Array("frame", "float", shape) if self.is_over_time else Array("image", "uint8_t", shape)}
             for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
-                self._i, out_shape = i, tuple(results[i + 1].shape[1:])
+                self._i, self._layer, out_shape = i, network.names[i], tuple(results[i + 1].shape[1:])
                 arrays[i + 1] = self._step(step, [arrays[number] for number in inputs], out_shape)
                 self._release({arrays[number].name for number in network.used_after(i) if number in arrays})
             self.scores = self._as_float(arrays[network.output])
@@ -185,9 +185,9 @@ class Source:
 
     def _constant(self, name: str, values: np.ndarray | Tensor) -> str:
         """Add a constant array of this step, once, and return its name."""
-        name = f"{name}_{self._i}"
+        title, name = f"{self._layer}: {name}", f"{name}_{self._i}"
         array = values.detach().numpy() if isinstance(values, Tensor) else values
-        text = c_bodies.constant(name, array)
+        text = c_bodies.constant(name, array, title)
         if text not in self._constants:
             self._constants.append(text)
             self.flash += array.size * BYTES[c_type(array)]
@@ -213,7 +213,7 @@ class Source:
         name = f"step_{self._i}"
         if isinstance(step, steps.Quantize):
             if given[0].name != "image":
-                raise ValueError(f"step {self._i}: expected QuantizeInput first for C, got it behind another layer")
+                raise ValueError(f"{self._layer}: expected QuantizeInput first for C, got it behind another layer")
             return given[0]._replace(levels=(0, 255))
         if isinstance(step, steps.Flatten):
             return self._flatten(name, given[0], shape)
@@ -237,7 +237,7 @@ class Source:
             remedy = (
                 "; the highest score is the same without it" if isinstance(step, (nn.Softmax, nn.LogSoftmax)) else ""
             )
-            raise ValueError(f"step {self._i}: {step} cannot be written in C{remedy}")
+            raise ValueError(f"{self._layer}: {step} cannot be written in C{remedy}")
         result = self._call(name, body, floats, self._new("float", shape))
         if isinstance(step, steps.Cat) and step.levels is not None:
             out = self._new("uint32_t", shape, step.levels)
@@ -256,7 +256,7 @@ class Source:
         try:
             numbers, index = c_neurons.per_neuron(name, value, shape)
         except ValueError as error:
-            raise ValueError(f"step {self._i}: {error}") from None
+            raise ValueError(f"{self._layer}: {error}") from None
         one = numbers.numel() == 1
         return c_bodies.literal(numbers.item(), "float") if one else f"{self._constant(name, numbers)}[{index}]"
 
@@ -271,7 +271,7 @@ class Source:
         try:
             body = c_neurons.neurons(step, out, states, values)
         except ValueError as error:
-            raise ValueError(f"step {self._i}: {step.kind} cannot be written in C: it has {error}") from None
+            raise ValueError(f"{self._layer}: {step.kind} cannot be written in C: it has {error}") from None
         return self._call(name, body, [x], out)
 
     def _mean_over_time(self, name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -290,7 +290,7 @@ class Source:
 
     def _product(self, name: str, step: Product, array: Array, shape: tuple[int, ...]) -> Array:
         if array.kind == "float" or len(array.shape) != (1 if step.where is None else 3):
-            raise ValueError(f"step {self._i}: expected bits of a vector or an image for C, got {array.shape}")
+            raise ValueError(f"{self._layer}: expected bits of a vector or an image for C, got {array.shape}")
         where = step.where or Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
         place, pixel, group = "", array.words, f"o / {shape[0] // where.groups}"
         if array.kind == "uint8_t":

@@ -61,7 +61,7 @@ class Check:
 
     @property
     def packs(self) -> bool:
-        """Whether `pack` takes the network."""
+        """Whether `pack` takes the network; not whether anything is on bits, which `on_bits` says."""
         return not any(layer.form == "refused" for layer in self.layers)
 
     @property
@@ -77,9 +77,12 @@ class Check:
         ]
         lines = [f"{line}  {layer.reason}".rstrip() for line, layer in zip(lines, self.layers, strict=True)]
         summary = f"{self.on_bits} of {self.weighted} weight layers on bits"
+        if self.packs and self.weighted and not self.on_bits:
+            summary += ": packing makes the network neither smaller nor faster"
         if self.target is not None:
             missing = sum(not layer.is_written for layer in self.layers)
-            summary += f"; {missing} of {len(self.layers)} rows not written in {self.target.upper()}"
+            rows = f"{missing} of {len(self.layers)} rows cannot be" if missing else f"all {len(self.layers)} rows are"
+            summary += f"; {rows} written in {self.target.upper()}"
         return "\n".join([*lines, summary])
 
 
@@ -123,9 +126,10 @@ def check(model: nn.Module, target: str | None = None) -> Check:
         for node in packing.graph.nodes:
             if node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
-                    layers.append(Layer(node.name, "output", "refused", "model: expected one tensor as its output"))
+                    reason = "model: expected one tensor as its output"
+                    layers.append(Layer(node.name, "output", "refused", reason, target is None))
                 break
-            reason, is_written, before = "", True, len(packing.steps)
+            reason, before = "", len(packing.steps)
             try:
                 packing.add(node)
             except ValueError as error:
@@ -139,7 +143,9 @@ def check(model: nn.Module, target: str | None = None) -> Check:
             if isinstance(module, WEIGHTED):
                 weighted, on_bits = weighted + 1, on_bits + (form == "bits")
             if form == "float32":
-                reason = "in bits after deploy.round_weights" if str(node.target) in on_spikes else _hint(packing, node)
+                is_on_spikes = str(node.target) in on_spikes
+                reason = "would be on bits after deploy.round_weights" if is_on_spikes else _hint(packing, node)
+            is_written = target is None or form != "refused"
             if target is not None and len(packing.steps) > before:
                 missing = why_not_written(packing.steps[-1][0], target)
                 is_written, reason = missing is None, reason if missing is None else missing
@@ -152,7 +158,7 @@ def _hint(packing: Packing, node: fx.Node) -> str:
     """Return what would put a layer in floating point into bits, or an empty text."""
     module, user = packing.modules.get(str(node.target)), node
     if type(module) in (nn.Linear, nn.Conv2d) and packing.levels_of(node.all_input_nodes[0]) in LEVELS:
-        return f"in bits as htaf_snn.nn.Heaviside{type(module).__name__}"
+        return f"would be on bits as htaf_snn.nn.Heaviside{type(module).__name__}"
     if isinstance(module, nn.MaxPool2d):
         while len(user.users) == 1 and isinstance(_module_behind(packing, user), (*NORMS, *MONOTONE)):
             user = next(iter(user.users))

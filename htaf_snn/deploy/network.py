@@ -35,9 +35,11 @@ class PackedNetwork(nn.Module):
     Args:
         steps: each step with the numbers of the values it takes: 0 is the input, n the result of the n-th step.
         output: the number of the value that is the network's output.
+        names: of the layer that each step was, for messages; "step 0" and so on if they are not known.
 
     Attributes:
         steps: the modules.
+        names: as the argument.
         inputs: the numbers of the values that each takes.
         output: as the argument.
         is_over_time: whether it takes frames, as spiking networks do.
@@ -68,8 +70,9 @@ class PackedNetwork(nn.Module):
         x: expected values within [0, 1], got 2.0 to 2.0; sc
     """
 
-    def __init__(self, steps: Sequence[tuple[nn.Module, list[int]]], output: int):
+    def __init__(self, steps: Sequence[tuple[nn.Module, list[int]]], output: int, names: Sequence[str] | None = None):
         super().__init__()
+        self.names = [f"step {i}" for i in range(len(steps))] if names is None else [*names]
         self.inputs, self.output = [list(inputs) for _, inputs in steps], output
         self._last_use = {number: i for i, inputs in enumerate(self.inputs) for number in inputs} | {output: len(steps)}
         self._done: list[list[int]] = [[] for _ in steps]  # what is not needed any more after each step
@@ -256,13 +259,13 @@ def save(network: PackedNetwork, path: str | PathLike) -> None:
         raise TypeError(f"network: expected a packed network, got {type(network).__name__}; see deploy.pack")
     tensors: dict[str, Tensor] = {}
     steps: list[dict[str, object]] = []
-    for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
+    for i, (step, inputs, name) in enumerate(zip(network.steps, network.inputs, network.names, strict=True)):
         if isinstance(step, Step):
             state, arguments = step.tensors(), step.options()
         else:
             state, arguments = step.state_dict(), options(step)
-        tensors |= {f"{i}.{name}": value.cpu().contiguous() for name, value in state.items()}
-        steps.append({"step": type(step).__name__, "inputs": inputs, "options": arguments})
+        tensors |= {f"{i}.{key}": value.cpu().contiguous() for key, value in state.items()}
+        steps.append({"step": type(step).__name__, "name": name, "inputs": inputs, "options": arguments})
     structure = json.dumps({"steps": steps, "output": network.output})
     about = {"format": FORMAT, "version": VERSION, "network": structure, "sha256": checksum(tensors, structure)}
     with replacing(path) as temporary:
@@ -331,7 +334,8 @@ def load(path: str | PathLike, device: str | torch.device = "cpu") -> PackedNetw
         structure = json.loads(metadata["network"])
         steps = [(_step(i, entry, tensors), entry["inputs"]) for i, entry in enumerate(structure["steps"])]
         _check_order(structure)
-        network = PackedNetwork(steps, structure["output"])
+        names = [entry.get("name", f"step {i}") for i, entry in enumerate(structure["steps"])]
+        network = PackedNetwork(steps, structure["output"], names)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: expected a packed network, got a damaged file ({error})") from error
     return network.to(device)

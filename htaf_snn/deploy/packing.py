@@ -119,6 +119,7 @@ class Packing:
                 f"{name}: cannot be packed: it changes the input of {user.name} in place; expected {expected}"
             )
         self.steps: list[tuple[nn.Module, list[int]]] = []
+        self._names: list[str] = []
         self._numbers: dict[fx.Node, int] = {}
         self._levels: dict[fx.Node, tuple[int, int]] = {}
         self._folded: set[fx.Node] = set()
@@ -128,7 +129,7 @@ class Packing:
             if node.op == "output":
                 if not isinstance(node.args[0], fx.Node):
                     raise ValueError("model: expected one tensor as its output")
-                return PackedNetwork(self.steps, self._numbers[node.args[0]])
+                return PackedNetwork(self.steps, self._numbers[node.args[0]], self._names)
             self.add(node)
         raise ValueError("model: expected an output, got none")
 
@@ -185,6 +186,7 @@ class Packing:
     ) -> None:
         """Add a step for a node and those folded into it, up to the last."""
         self.steps.append((step, [self._numbers[source] for source in sources or node.all_input_nodes]))
+        self._names.append(str(node.target) if node.op == "call_module" else node.name)
         self._numbers[last or node] = len(self.steps)
 
     def _add_module(self, node: fx.Node, name: str, module: nn.Module) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 DOMAIN, OPSET = "qonnx.custom_op.general", 18
+_BY_ELEMENT = {"Add", "BipolarQuant", "Div", "Mul", "Neg", "Quant", "Relu", "Sub"}
 _MOST = 2**23
 """Whole numbers below it have halves between them in float32. Sums of Heaviside layers do not reach it."""
 
@@ -32,14 +33,22 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
     """Write a packed network to a QONNX file, with bipolar weights and activations as `BipolarQuant`.
 
     Integer weights, of Heaviside layers, and an image's levels are `Quant` nodes. Sums are whole numbers, compared with
-    thresholds half way between them, so that `qonnx` computes the packed network's bits.
+    thresholds half way between them, so that `qonnx` computes the packed network's bits:
+
+        from qonnx.core.modelwrapper import ModelWrapper
+        from qonnx.core.onnx_exec import execute_onnx
+        model = ModelWrapper("net.onnx")
+        scores = execute_onnx(model, {"x": images})[model.graph.output[0].name]
+
+    `images` is a NumPy array of float32, (batch, *shape). The number of images is fixed in the file, at 1 unless
+    `batch` says otherwise.
 
     Args:
         network: from `pack` or `load`, on the CPU; its layers in floating point among Linear, Conv2d with zero padding,
             BatchNorm, ReLU, adaptive pools to one pixel, means, additions and concatenations.
         path: file to write; an existing one is replaced.
         shape: of one image, (C, H, W) or (features,).
-        batch: number of images, which is fixed in the file.
+        batch: number of images that the file takes at once.
 
     Raises:
         ImportError: if onnx is not installed.
@@ -66,14 +75,17 @@ def export_qonnx(network: PackedNetwork, path: str | PathLike, shape: Sequence[i
     with torch.no_grad():
         x = torch.full((batch, *shape), network.image_range()[0])
         scores = network(x)
-        graph = Graph(network, [len(value.shape) for value in network.values(x)])
+        graph = Graph(network, [tuple(value.shape) for value in network.values(x)])
     kind = onnx.TensorProto.FLOAT
     helper = onnx.helper
-    ends = [helper.make_tensor_value_info("x", kind, [batch, *shape])]
-    made = helper.make_graph(
-        graph.nodes, "htaf_snn", ends, [helper.make_tensor_value_info(graph.scores, kind, [*scores.shape])],
-        graph.constants,
-    )  # fmt: skip
+    start = helper.make_tensor_value_info("x", kind, x.shape)
+    end = helper.make_tensor_value_info(graph.scores, kind, scores.shape)
+    # qonnx runs a file only if it has the shape of every value.
+    between = [
+        helper.make_tensor_value_info(name, kind, graph.shapes[name])
+        for node in graph.nodes for name in node.output if name != graph.scores
+    ]  # fmt: skip
+    made = helper.make_graph(graph.nodes, "htaf_snn", [start], [end], graph.constants, value_info=between)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(made, opset_imports=opsets, producer_name="htaf_snn", ir_version=9)
     with replacing(Path(path)) as temporary:
@@ -88,15 +100,25 @@ def require_onnx() -> ModuleType:
 
 
 class Graph:
-    """The nodes and constants of a network; each value has a name."""
+    """The nodes and constants of a network; each value has a name.
 
-    def __init__(self, network: PackedNetwork, ranks: Sequence[int]):
-        self._ranks = ranks
+    Args:
+        network: from `pack` or `load`.
+        shapes: of the network's values, with the batch.
+
+    Attributes:
+        nodes, constants: of the graph.
+        shapes: of all values and constants, by their names.
+        scores: the name of the result.
+    """
+
+    def __init__(self, network: PackedNetwork, shapes: Sequence[tuple[int, ...]]):
+        self._of_values, self.shapes = shapes, {"x": shapes[0]}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         names, levels = {0: "x"}, set[int]()
         for i, (step, inputs) in enumerate(zip(network.steps, network.inputs, strict=True)):
-            self._i = i
+            self._i, self._layer = i, network.names[i]
             keeps = isinstance(step, (steps.BinaryProduct, steps.Flatten))
             scaled = {number for number in inputs if number in levels and not keeps}
             given = [
@@ -116,6 +138,7 @@ class Graph:
         name = f"constant_{len(self.constants)}"
         array: np.ndarray = np.asarray(values.detach().numpy() if isinstance(values, Tensor) else values, kind)
         self.constants.append(numpy_helper.from_array(array, name))
+        self.shapes[name] = array.shape
         return name
 
     def _add(self, kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
@@ -125,6 +148,10 @@ class Graph:
         name = f"value_{len(self.nodes)}"
         title = f"step_{self._i}_{name}"
         self.nodes.append(helper.make_node(kind, [*inputs], [name], title, domain=domain, **attributes))
+        shape = self._of_values[self._i + 1]
+        if kind in _BY_ELEMENT:
+            shape = tuple(torch.broadcast_shapes(*(self.shapes[own] for own in inputs)))
+        self.shapes[name] = shape
         return name
 
     def _of_one(self, kind: str, value: str, other: Tensor | float) -> str:
@@ -154,7 +181,7 @@ class Graph:
                 x = self._of_one("Div", self._of_one("Sub", x, low), high - low)
             return self._quant(self._of_one("Mul", x, 255.0), 8, signed=False)
         if isinstance(step, steps.Threshold):
-            by_channel = (1, -1) if self._ranks[self._i + 1] == 2 else (1, -1, 1, 1)
+            by_channel = (1, -1) if len(self._of_values[self._i + 1]) == 2 else (1, -1, 1, 1)
             shift = 0.0 if step.shift is None else step.shift.view(by_channel)
             return self._with_levels(self._above(given[0], shift), step.levels)
         if isinstance(step, (steps.BinaryProduct, steps.HeavisideProduct)):
@@ -172,7 +199,7 @@ class Graph:
             signs = step.signs()
             most = signs[0].numel() * 255  # of an image's levels
             if most >= _MOST:
-                raise ValueError(f"step {self._i}: expected sums below 2**23 for QONNX, got up to {most}")
+                raise ValueError(f"{self._layer}: expected sums below 2**23 for QONNX, got up to {most}")
             weight = self._bipolar(self._constant(signs if step.where is not None else signs.T.contiguous()))
         else:
             assert isinstance(step, steps.HeavisideProduct)
@@ -226,4 +253,4 @@ class Graph:
         remedy = ""
         if isinstance(step, nn.MaxPool2d):
             remedy = "; move it behind the activation, where it is of bits"
-        raise ValueError(f"step {self._i}: {step} cannot be written in QONNX{remedy}")
+        raise ValueError(f"{self._layer}: {step} cannot be written in QONNX{remedy}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import fx, nn
@@ -23,12 +26,17 @@ _LAYERS = (
     nn.Flatten, steps.Flatten, steps.Mean, hnn.QuantizeInput, steps.ToRows, steps.FromRows, steps.MeanOverTime,
     *NEURONS, *modules.MODULES,
 )  # fmt: skip
-_FACTORS = 'scale="learned" of a binary layer, or BatchNorm'
-_STEP = "htaf_snn.nn.BinaryActivation"
-_INSTEAD = dict.fromkeys(("mul", "imul", "mul_", "div", "div_", "truediv"), _FACTORS) | dict.fromkeys(
-    ("sign", "sign_", "sgn", "heaviside", "gt", "ge", "where"), _STEP
+_OF_OTHER_STATISTICS = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.RMSNorm)
+_FACTORS = dict.fromkeys(
+    ("mul", "imul", "mul_", "div", "div_", "truediv", "itruediv"), 'scale="learned" of a binary layer, or BatchNorm'
 )
+_SHIFTS = dict.fromkeys(("add", "iadd", "add_", "sub", "isub", "sub_", "rsub"), "a bias of the layer, or BatchNorm")
+_INSTEAD = dict.fromkeys(("sign", "sign_", "sgn", "heaviside", "gt", "ge", "where"), "htaf_snn.nn.BinaryActivation")
+_INSTEAD |= dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_norm"), "BatchNorm, or no normalisation,")
 _INSTEAD |= {"pad": "padding= of the convolution or pool", "clamp": "nn.Hardtanh", "clip": "nn.Hardtanh"}
+_OF_IMAGES = "nn.BatchNorm2d(C, affine=False), or the range of the images as htaf_snn.nn.QuantizeInput(low, high),"
+_PASSES_VALUES_ON = (*VIEWS, nn.Flatten, steps.Flatten, nn.MaxPool2d)
+_OWN_FOLDERS = (f"{Path(str(torch.__file__)).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
 _aten = torch.ops.aten
 _PASSED_ON = (_aten.lift_fresh_copy, _aten.lift_fresh, _aten._to_copy, _aten.detach, _aten.clone, _aten.alias)
 
@@ -40,7 +48,9 @@ def check_layer(name: str, module: nn.Module) -> None:
         if (reason := _of_another_kind(name, module)) is not None:
             raise ValueError(reason)
         expected = "it is not a known module"
-        if isinstance(module, hnn.OverTime):
+        if isinstance(module, _OF_OTHER_STATISTICS):
+            expected = "use BatchNorm, or leave normalisation out"
+        elif isinstance(module, hnn.OverTime):
             expected = "expected a neuron of htaf_snn.nn that is not recurrent; see interop.from_snntorch, from_norse"
         raise ValueError(f"{name}: {kind.__name__} cannot be packed; {expected}")
     reason = None
@@ -119,7 +129,16 @@ def graph_of(model: nn.Module, known: Mapping[str, nn.Module]) -> fx.Graph:
             if (reason := _of_another_kind(name, known[name])) is not None:
                 raise ValueError(reason) from error
         title = f"{within[-1]}: expected a module" if within else "model: expected a network"
-        raise ValueError(f"{title} that torch.fx can trace: {error}") from error
+        remedy = "; move the branch out of forward" if "to control flow" in str(error) else ""
+        raise ValueError(f"{title} that torch.fx can trace: {error}{_place(error)}{remedy}") from error
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of a model's own code that an error passed; an empty text if there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((*_OWN_FOLDERS, "<")):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def check_model(model: nn.Module) -> None:
@@ -149,18 +168,36 @@ def unknown_function(node: fx.Node) -> str:
     """Return why a function cannot be packed, with what to write instead of a common one."""
     function = getattr(node.target, "__name__", str(node.target))
     expected = "modules, functions that a module computes, additions, concatenations along 1, means and views"
-    if function in _INSTEAD:
-        expected = f"{_INSTEAD[function]} in its place"
+    instead = _INSTEAD | _FACTORS | (_SHIFTS if _has_one_value(node) else {})
+    if function in instead:
+        expected = f"{_OF_IMAGES if _is_of_input(node) else instead[function]} in its place"
     return f"{node.name}: {function} cannot be packed; expected {expected}"
+
+
+def _has_one_value(node: fx.Node) -> bool:
+    """Whether a function takes numbers beside one value of the network, which is not there twice."""
+    return sum(isinstance(own, fx.Node) for own in (*node.args, *node.kwargs.values())) == 1
+
+
+def _is_of_input(node: fx.Node) -> bool:
+    """Whether a node scales or shifts the network's input."""
+    while getattr(node.target, "__name__", str(node.target)) in _FACTORS | _SHIFTS and _has_one_value(node):
+        (node,) = node.all_input_nodes
+    return node.op == "placeholder"
 
 
 def not_of_two_levels(name: str, layer: nn.Module, source: fx.Node, known: Mapping[str, nn.Module]) -> str:
     """Return why a layer on bits cannot take what a node gives."""
-    before = known.get(str(source.target))
+    modules_by_node = {node: known[str(node.target)] for node in source.graph.nodes if node.op == "call_module"}
+    while isinstance(before := modules_by_node.get(source), _PASSES_VALUES_ON):
+        source = source.all_input_nodes[0]
+    got = "the network's input" if source.op == "placeholder" else f"the output of {source.name}"
+    if before is not None:
+        got = f"the output of {source.target}, {type(before).__name__}"
     remedy = ""
     if isinstance(before, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
         remedy = "; means of bits have more levels: write nn.MaxPool2d, or put an activation behind the pool"
     return (
-        f"{name}: {type(layer).__name__} cannot be packed: its input is not of two levels; expected an activation "
-        f"before it, or QuantizeInput before a binary layer, got the output of {source.target}{remedy}"
+        f"{name}: {type(layer).__name__} cannot be packed: its input is not of two levels; expected a "
+        f"BinaryActivation before it, or QuantizeInput before a binary layer, got {got}{remedy}"
     )

@@ -38,7 +38,7 @@ def why_not_written(step: nn.Module, target: str) -> str | None:
             elif target == "onnx":
                 Plain(network)
             else:
-                Graph(network, [len(value.shape) for value in network.values(torch.zeros(1, *shape))])
+                Graph(network, [tuple(value.shape) for value in network.values(torch.zeros(1, *shape))])
     except ValueError as error:
         return re.sub(r"^(step \d+|model): ", "", str(error))
     return None

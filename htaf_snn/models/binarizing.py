@@ -19,13 +19,21 @@ from .binary import copies
 _REPLACED = (nn.Linear, nn.Conv2d, nn.ReLU)
 # Attributes of those layers that the binary ones do not use.
 _OWN = {"inplace", "padding_mode", "transposed", "output_padding", "_reversed_padding_repeated_twice"}
+# Modules of torch.nn.modules.activation that are no activations between layers.
+_OTHERS = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.MultiheadAttention)
 _FUNCTIONS = {
     functional.relu: "relu",
     torch.relu: "relu",
     torch.relu_: "relu_",
     functional.linear: "linear",
     functional.conv2d: "conv2d",
+    torch.tanh: "tanh",
+    torch.sigmoid: "sigmoid",
+} | {
+    getattr(functional, name): name
+    for name in ("elu", "gelu", "hardswish", "hardtanh", "leaky_relu", "relu6", "selu", "sigmoid", "silu", "tanh")
 }
+_METHODS = ("relu", "relu_", "sigmoid", "tanh")
 
 
 def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: SurrogateLike = "htaf") -> nn.Module:
@@ -49,8 +57,9 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: Surroga
             number of zeros, or a layer has something that its binary form cannot take over. Then nothing is replaced.
 
     Warns:
-        UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, and layers of
-            subclasses, both of which stay as they are; or if forward methods cannot be traced to find them.
+        UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, layers of
+            subclasses, and activations other than ReLU, all of which stay as they are; or if forward methods cannot be
+            traced to find them.
 
     Example:
         >>> net = binarize(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), skip=["2"])
@@ -78,7 +87,7 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: Surroga
         setattr(known[parent], own, binary[id(known[name])])
     if remaining:
         stays = ", ".join(f"{function} of {name or 'the model itself'}" for name, function in remaining.items())
-        remedy = "write them as nn.ReLU, nn.Linear or nn.Conv2d"
+        remedy = "only nn.ReLU, nn.Linear and nn.Conv2d become binary: write them as such"
         if named := [name for name in remaining if name]:
             remedy += f", or skip the modules, as in skip={named[:1]}"
         warnings.warn(f"model: these stay as they are: {stays}; {remedy}", stacklevel=2)
@@ -167,7 +176,8 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(f"{module_name}: expected a layer of known size, got {cls.__name__}; run the model once")
         ours = cls.__module__.startswith("htaf_snn.")
-        if isinstance(module, _REPLACED) and module_name not in replaced and not ours:
+        is_activation = cls.__module__ == nn.GELU.__module__ and not isinstance(module, _OTHERS)
+        if (isinstance(module, _REPLACED) or is_activation) and module_name not in replaced and not ours:
             real[names[id(module)]] = cls.__name__
     try:
         graph = traced(model)
@@ -188,7 +198,7 @@ def _check_forward(model: nn.Module, places: dict[str, nn.Module], replaced: set
 def _calls(graph: torch.fx.Graph) -> Iterator[tuple[str, str]]:
     """Yield the module and the function of each call in a graph that a layer could make."""
     for node in graph.nodes:
-        name = node.target if node.op == "call_method" and node.target in ("relu", "relu_") else None
+        name = node.target if node.op == "call_method" and node.target in _METHODS else None
         name = _FUNCTIONS.get(node.target) if node.op == "call_function" else name
         if name:
             stack = [*node.meta.get("nn_module_stack", {}).values()]

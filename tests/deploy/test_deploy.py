@@ -2,6 +2,7 @@
 
 import json
 import operator
+import re
 
 import pytest
 import torch
@@ -287,6 +288,12 @@ def test_foreign_and_damaged_files(saved, change, message):
     _rewritten(saved, change)
     with pytest.raises(ValueError, match=message):
         deploy.load(saved)(torch.rand(1, 16))
+
+
+def test_a_file_keeps_the_names_of_layers(saved):
+    assert deploy.load(saved).names == ["0", "1", "2", "5"]
+    _rewritten(saved, lambda tensors, about: about | {"network": re.sub(r'"name": "\d", ', "", about["network"])})
+    assert deploy.load(saved).names == ["step 0", "step 1", "step 2", "step 3"]
 
 
 def test_a_file_with_a_changed_bit_is_refused(saved):

@@ -1,5 +1,6 @@
 """What `deploy` says of networks, layers and inputs that it does not take: which one, and what to write instead."""
 
+import inspect
 import re
 
 import numpy as np
@@ -76,9 +77,12 @@ def in_place(net, x):
     ("net", "message"),
     [
         (
-            lambda net, x: 0.5 * x,
+            lambda net, x: 0.5 * functional.relu(x),
             '^mul: mul cannot be packed; expected scale="learned" of a binary layer, or Batch',
         ),
+        (lambda net, x: functional.relu(x) - 1, "^sub: sub cannot be packed; expected a bias of the layer, or BatchN"),
+        (lambda net, x: functional.relu(x) - x, "^sub: sub cannot be packed; expected modules, functions that"),
+        (lambda net, x: functional.layer_norm(x, (3,)), "^layer_norm: .*; expected BatchNorm, or no normalisation, in"),
         (lambda net, x: torch.sign(x), r"^sign: sign cannot be packed; expected htaf_snn\.nn\.BinaryActivation"),
         (lambda net, x: x.sign(), r"^sign: sign cannot be packed; expected htaf_snn\.nn\.BinaryActivation"),
         (lambda net, x: functional.pad(x, (1, 1)), "^pad: pad cannot be packed; expected padding= of the convolution"),
@@ -101,8 +105,12 @@ def test_a_change_in_place_is_a_row_of_the_table():
 
 def test_remedies_of_modules():
     pool = nn.Sequential(sign(), nn.AvgPool2d(2), hnn.BinaryConv2d(3, 3, 2)).eval()
-    with pytest.raises(ValueError, match=r"got the output of 1; means of bits have more levels: write nn\.MaxPool2d"):
+    with pytest.raises(ValueError, match=r"got the output of 1, AvgPool2d; means of bits .*: write nn\.MaxPool2d"):
         deploy.pack(pool)
+    for norm in (nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.RMSNorm(4)):
+        message = f"^1: {type(norm).__name__} cannot be packed; use BatchNorm, or leave normalisation out$"
+        with pytest.raises(ValueError, match=message):
+            deploy.pack(nn.Sequential(sign(), norm).eval())
     norm = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)).eval()
     with pytest.raises(ValueError, match=r"^0: .*batch; write track_running_stats=True"):
         deploy.pack(norm)
@@ -112,6 +120,44 @@ def test_remedies_of_modules():
         deploy.pack(net)
     with pytest.raises(ValueError, match=r"^2\.weight: expected float32 .*; call model\.float\(\)"):
         deploy.pack(net.eval().double())
+
+
+def standardised(net, x):
+    return net.b(2 * x - 1)
+
+
+def test_arithmetic_on_the_input_has_a_remedy_of_its_own():
+    net = Forward(standardised, b=hnn.BinaryLinear(3, 2)).eval()
+    expected = "expected nn.BatchNorm2d(C, affine=False), or the range of the images as htaf_snn.nn.QuantizeInput(low"
+    mul, sub, _ = deploy.check(net).layers
+    assert f"mul: mul cannot be packed; {expected}" in mul.reason and f"sub cannot be packed; {expected}" in sub.reason
+
+
+@pytest.mark.parametrize(
+    ("layers", "got"),
+    [
+        ([nn.Linear(4, 4), nn.ReLU(), nn.Dropout(), nn.Flatten()], "the output of 1, ReLU"),
+        ([nn.Conv2d(1, 1, 1), nn.GELU(), nn.MaxPool2d(1), nn.Flatten()], "the output of 1, GELU"),
+        ([sign(), nn.BatchNorm1d(4), nn.Flatten()], "the output of 1, BatchNorm1d"),
+        ([nn.Flatten()], "the network's input"),
+        ([Forward(lambda net, x: x + x), nn.Flatten()], "the output of add"),
+        ([sign(), nn.AvgPool2d(2), nn.Flatten()], "the output of 1, AvgPool2d; means of bits have more levels"),
+    ],
+)
+def test_the_layer_whose_values_are_not_of_two_levels_is_named(layers, got):
+    with pytest.raises(ValueError, match=rf": its input is not of two levels; .*, got {got}(: write .*)?$"):
+        deploy.pack(nn.Sequential(*layers, hnn.BinaryLinear(4, 2)).eval())
+
+
+def test_the_line_that_cannot_be_traced_is_named():
+    own, line = re.escape(__file__), inspect.getsourcelines(Branches.forward)[1] + 1
+    for net, title in ((Branches(), "model"), (nn.Sequential(nn.ReLU(), Branches()), "1")):
+        message = rf"^{title}: .* control flow \({own}, line {line}\); move the branch out of forward$"
+        with pytest.raises(ValueError, match=message):
+            deploy.check(net)
+    unpacked = Forward(lambda net, x: next(iter(x)))
+    with pytest.raises(ValueError, match=rf"^model: .* \({own}, line \d+\)$"):
+        deploy.check(unpacked)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
@@ -246,11 +292,41 @@ def late_pool():
     )  # fmt: skip
 
 
+def unwritten():
+    """A layer that no export but ONNX writes, within a block and as a function, beside layers that are folded."""
+    block = Forward(lambda net, x: functional.gelu(net.b(net.a(x))), a=nn.Linear(6, 6), b=nn.Hardswish())
+    return nn.Sequential(hnn.QuantizeInput(), hnn.BinaryLinear(6, 6), sign(), nn.Dropout(), block).eval()
+
+
+@pytest.mark.parametrize(("target", "export"), [("c", deploy.export_c), ("qonnx", deploy.export_qonnx)])
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_exports_name_the_layers_as_check_does(target, export, is_loaded, tmp_path):
+    if target == "qonnx":
+        pytest.importorskip("onnx")
+    net = unwritten()
+    assert [layer.name for layer in deploy.check(net, target).layers if not layer.is_written] == ["4.b", "gelu"]
+    for name in ("4.b", "gelu"):
+        packed = deploy.pack(net)
+        if is_loaded:
+            deploy.save(packed, tmp_path / "net.safetensors")
+            packed = deploy.load(tmp_path / "net.safetensors")
+        with pytest.raises(ValueError, match=rf"^{name}: .* cannot be written in {target.upper()}$"):
+            export(packed, tmp_path / "net.c", (6,))
+        net[4].b = nn.ReLU().eval()
+
+
+def test_other_refusals_of_c_name_the_layer_too(tmp_path):
+    net = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)).eval()
+    net[0][0].bias.data[0] = torch.inf
+    with pytest.raises(ValueError, match=r"^0\.0: bias: expected finite numbers for C, got infinity or NaN$"):
+        deploy.export_c(deploy.pack(net), tmp_path / "net.c", (2,))
+
+
 def test_the_table_of_check():
     lines = str(deploy.check(late_pool())).split("\n")
     assert [line.split("  ")[-1] for line in lines if "Max" in line or "Linear " in line][::2] == [
         "move it behind the activation: bits instead of float32",
-        "in bits as htaf_snn.nn.HeavisideLinear",
+        "would be on bits as htaf_snn.nn.HeavisideLinear",
     ]
     assert [line.split()[2] for line in lines if "Flatten" in line] == ["bits"]
     assert lines[-1] == "2 of 4 weight layers on bits"
@@ -258,7 +334,10 @@ def test_the_table_of_check():
     moved[4], moved[5], moved[6] = moved[5], moved[6], moved[4]
     assert "behind" not in str(deploy.check(moved))
     real = deploy.check(nn.Sequential(nn.Conv2d(1, 1, 3), nn.MaxPool2d(2)))
-    assert str(real).endswith("0 of 1 weight layers on bits")
+    assert str(real).endswith("0 of 1 weight layers on bits: packing makes the network neither smaller nor faster")
+    assert real.packs and not real.on_bits
+    assert str(deploy.check(nn.Sequential(nn.ReLU()))).endswith("\n0 of 0 weight layers on bits")
+    assert str(deploy.check(nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1)))).endswith("\n0 of 1 weight layers on bits")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +358,16 @@ def test_what_an_export_does_not_write(target, expected):
     assert all(re.search(message, reason) for (_, reason), (_, message) in zip(missing, expected, strict=True))
     assert result.packs and result.exports == (not expected)
     if target is not None:
-        assert str(result).endswith(f"; {len(expected)} of 13 rows not written in {target.upper()}")
+        rows = f"{len(expected)} of 13 rows cannot be" if expected else "all 13 rows are"
+        assert str(result).endswith(f"; {rows} written in {target.upper()}")
+
+
+def test_what_does_not_pack_is_not_written_either():
+    result = deploy.check(nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1)), "c")
+    assert [layer.is_written for layer in result.layers] == [True, False] and not result.exports
+    assert str(result).endswith("; 1 of 2 rows cannot be written in C")
+    two = deploy.check(Forward(lambda net, x: (net.a(x), x), a=nn.Linear(1, 1)), "c")
+    assert [layer.is_written for layer in two.layers] == [True, False]
 
 
 def test_which_neurons_an_export_does_not_write():

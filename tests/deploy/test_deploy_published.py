@@ -44,7 +44,7 @@ def test_activations_between_bits_are_folded():
 WRONG = {
     "no activation": (
         lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), hnn.BinaryLinear(4, 2)),
-        "2", "2: BinaryLinear cannot be packed: its input is not of two levels; expected an activation before it",
+        "2", "2: BinaryLinear cannot be packed: its input is not of two levels; expected a BinaryActivation before it",
         lambda: nn.Sequential(nn.Linear(4, 4), hnn.BinaryActivation(), hnn.BinaryLinear(4, 2)),
     ),
     "unknown module": (
@@ -53,9 +53,9 @@ WRONG = {
         lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), sign(), hnn.BinaryLinear(4, 2)),
     ),
     "product": (
-        lambda: Net(lambda net, x: net.last(net.sign(x * 2.0)), sign=sign(), last=hnn.BinaryLinear(4, 2)),
+        lambda: Net(lambda net, x: net.sign(net.last(net.sign(x)) * 2.0), sign=sign(), last=hnn.BinaryLinear(4, 4)),
         "mul", "mul: mul cannot be packed; expected scale=\"learned\" of a binary layer, or BatchNorm in its place",
-        lambda: Net(lambda net, x: net.last(net.sign(x)), sign=sign(), last=hnn.BinaryLinear(4, 2)),
+        lambda: Net(lambda net, x: net.last(net.sign(x)), sign=sign(), last=hnn.BinaryLinear(4, 4)),
     ),
     "view": (
         lambda: Net(lambda net, x: net.last(net.sign(x.view(4, -1))), sign=sign(), last=hnn.BinaryLinear(4, 2)),

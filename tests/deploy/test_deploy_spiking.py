@@ -143,7 +143,7 @@ def test_unrounded_layers_stay_in_floating_point():
     net = active(models.SpikingMLP(70, [40, 30, 20], 5, lambda: hnn.Leaky(beta=0.9)))
     before = deploy.check(net)
     assert [layer.name for layer in before.layers if layer.reason] == ["layers.1", "layers.2"]
-    assert "in bits after deploy.round_weights" in str(before) and before.packs
+    assert "would be on bits after deploy.round_weights" in str(before) and before.packs
     calls = iter([1.0, 1.0, 0.0])  # the second layer does not bear it
     assert deploy.round_weights(net, lambda _: next(calls), bits=(8,)) == {"layers.1": 8, "layers.2": 32}
     forms = {layer.name: layer.form for layer in deploy.check(net).layers}
@@ -286,7 +286,7 @@ def test_c_leaves_the_readout_out_if_there_is_no_place_for_it(tmp_path):
 
 def test_what_c_lacks_is_named(tmp_path):
     net = hnn.Sequential(nn.Linear(9, 8), hnn.LIFEx()).eval()
-    with pytest.raises(ValueError, match=r"^step 2: lif_ex cannot be written in C: it has exp, which C has only in"):
+    with pytest.raises(ValueError, match=r"^1: lif_ex cannot be written in C: it has exp, which C has only in"):
         deploy.export_c(deploy.pack(net), tmp_path / "net.c", (9,))
     net = hnn.Sequential(nn.Linear(9, 8), hnn.Leaky(beta=torch.rand(2, 8))).eval()
     with pytest.raises(ValueError, match=r"beta: expected"):

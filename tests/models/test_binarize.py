@@ -63,6 +63,11 @@ class Attribute(Functional):
         return self.relu(self.activation(x))
 
 
+class Calls(Functional):
+    def forward(self, x):
+        return functional.silu(torch.tanh(self.layer(x)).sigmoid())
+
+
 class Modules(Functional):
     def forward(self, x):
         return self.layer(self.relu(x))
@@ -79,6 +84,8 @@ class Other(nn.Linear):
         (nn.Sequential(Functional()), r"relu\(\) of 0;"),
         (nn.Sequential(Attribute()), r"relu\(\) of 0;"),
         (nn.Sequential(nn.Linear(3, 3), Other(3, 3)), "Other of 1;"),
+        (nn.Sequential(nn.Linear(3, 3), nn.GELU(), nn.Tanh(), nn.Softmax(1)), "GELU of 1, Tanh of 2; only nn.ReLU, "),
+        (nn.Sequential(Calls()), r"(silu|tanh|sigmoid)\(\) of 0;"),
     ],
 )
 def test_what_stays_real_is_named(net, name):
@@ -95,7 +102,7 @@ def test_a_network_that_cannot_be_traced_is_named():
 
 def test_nothing_is_said_of_modules_and_of_what_is_skipped():
     assert isinstance(models.binarize(Modules()).relu, hnn.BinaryActivation)
-    models.binarize(nn.Sequential(nn.Linear(3, 3), Functional()), skip=["1"])
+    models.binarize(nn.Sequential(nn.Linear(3, 3), Functional(), nn.GELU()), skip=["1", "2"])
 
 
 class InPlace(nn.Module):
