@@ -97,8 +97,7 @@ def loaders(
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
         augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
-        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, both with a
-            warning of their number.
+        on_error: as of `EventFolder`.
         num_workers: loading processes, >= 0, kept between epochs; 0 loads in this process.
 
     Returns:
@@ -342,6 +341,9 @@ class FrameDataset(Dataset):
         targets: the labels, int64 of shape (n,).
         classes: the names of the classes, by label.
         sensor_size: (width, height, polarities).
+        reading: as of `EventDataset`.
+        event_counts: the number of events of each recording, int64 of shape (n,).
+        durations: the time from the first to the last event of each recording, µs, likewise.
     """
 
     def __init__(
@@ -357,10 +359,18 @@ class FrameDataset(Dataset):
         self._name = f"{recordings.name} {recordings.split}"
         self.targets, self.classes = recordings.targets[readable], recordings.classes
         self.groups = None if recordings.groups is None else recordings.groups[readable]
-        self.sensor_size = packed.sensor_size
+        self.sensor_size, self.reading = packed.sensor_size, recordings.reading
         self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
         self._framing, self._layout, self._seed = framing, layout, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+
+    @property
+    def event_counts(self) -> np.ndarray:
+        return self._packed.counts[self._places]
+
+    @property
+    def durations(self) -> np.ndarray:
+        return self._packed.durations[self._places]
 
     def places_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return the indices here of recordings by their positions in the data set, without those left out."""
