@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
@@ -61,9 +61,9 @@ class RefusedError(Exception):
     """An error of the user's, with the message that is shown for it, in lines of its own."""
 
 
-def command(*lines: str, name: str, to: App = app) -> Callable[[Callable], Callable]:
+def command(*lines: str, name: str, to: App = app, **given: Any) -> Callable[[Callable], Callable]:
     """Return a decorator that adds a command whose help ends with examples, given without `htaf-snn`."""
-    return to.command(name=name, help_epilogue=examples(*lines))
+    return to.command(name=name, help_epilogue=examples(*lines), **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
