@@ -167,15 +167,24 @@ def loaders(
     elif own_parts:
         train_part, test_part = own_parts["train"], own_parts["test"]
     elif tested is plain:
-        train_part, test_part = fixed_test_part(plain.targets, plain.groups, test_fraction, "test_fraction")
+        train_part, test_part = fixed_test_part(
+            plain.targets, plain.classes, plain.groups, test_fraction, "test_fraction"
+        )
     if "val" in own_parts and folding is None:
         val_part = own_parts["val"] if val_fraction else np.arange(0)
     elif validated is plain:
         train_part, val_part = divided(
-            "val_fraction", plain.targets, train_part, val_fraction, seed, groups=plain.groups
+            "val_fraction", plain.targets, train_part, val_fraction, seed, groups=plain.groups, classes=plain.classes
         )
     train_part, _ = divided(
-        "train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction, plain.groups
+        "train_fraction",
+        plain.targets,
+        train_part,
+        1 - train_fraction,
+        seed,
+        train_fraction,
+        plain.groups,
+        classes=plain.classes,
     )
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)

@@ -28,7 +28,8 @@ class EventFolder(FileDataset):
     as the files do not change. `loaders` takes the data set in place of a name, and divides it.
 
     Args:
-        root: the folder of the class folders, or of train/, test/ and perhaps val/ with the class folders in them.
+        root: the folder of the class folders, or of train/, test/ and perhaps val/ with the class folders in them;
+            these names may be in any case, and val/ may be called validation/.
             Hidden files are left out; a warning counts other files that are not read.
         time_window: µs per frame, > 0; or
         n_time_bins: frames per recording, >= 1. With neither, indexing gives events.
@@ -126,7 +127,7 @@ class EventFolder(FileDataset):
     @property
     def parts(self) -> dict[str, np.ndarray]:
         names = np.array([file.relative_to(self._root).parts[0] for file in self.files])
-        return {part.name: np.flatnonzero(names == part.name) for part in divided_folders(self._root)}
+        return {part: np.flatnonzero(names == own.name) for part, own in divided_folders(self._root).items()}
 
     def recording(self, position: int, lenient: bool = False) -> Recording:
         """Return a recording as read from its file."""
@@ -161,13 +162,13 @@ def _listed(folder: Path) -> tuple[list[str], list[Path], list[int]]:
         refuse_parts(folder, classes, "name them train, test and, if there is one, val, without other folders")
         return classes, *all_by_class(folder, classes, FORMATS, "recordings", may_be_recording)
     warn_of(folder, loose_files(folder))
-    classes = names_of(parts[0])
+    classes = names_of(parts["train"])
     files: list[Path] = []
     labels: list[int] = []
-    for part in parts:
+    for part in parts.values():
         own = names_of(part)
         if unknown := sorted(set(own) - set(classes)):
-            raise ValueError(f"{part}: expected only classes that are in {parts[0]}, got {unknown}")
+            raise ValueError(f"{part}: expected only classes that are in {parts['train']}, got {unknown}")
         found, numbers = all_by_class(part, own, FORMATS, "recordings", may_be_recording)
         files += found
         labels += [classes.index(own[number]) for number in numbers]
