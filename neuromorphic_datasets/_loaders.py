@@ -221,8 +221,9 @@ def _framing(
             )
         if n_time_bins is not None or time_window is not None or remainder != "keep":
             raise ValueError(
-                f"n_time_bins, time_window and remainder: expected none of them for a data set with {transform}, got "
-                f"{n_time_bins!r}, {time_window!r} and {remainder!r}"
+                f"n_time_bins, time_window and remainder: expected none of them for a data set with frames of its own, "
+                f"got {n_time_bins!r}, {time_window!r} and {remainder!r}; leave n_time_bins, time_window and ToFrames "
+                "out of the data set"
             )
         if transform.sensor_size != name.sensor_size:
             raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {transform}")

@@ -44,9 +44,7 @@ def test_a_test_part_that_is_too_small(tmp_path):
         nd.loaders(folder, cache=tmp_path, val_fraction=0)
     assert sizes(folder, tmp_path, val_fraction=0, test_fraction=0.25) == [6, 0, 3]
     folder = filled(tmp_path / "one", *"ab", count=1)
-    with pytest.raises(
-        ValueError, match=r"has 1, got 0\.2; put the recordings into folders train/ and test/, with"
-    ):
+    with pytest.raises(ValueError, match=r"has 1, got 0\.2; put the recordings into folders train/ and test/, with"):
         nd.loaders(folder, cache=tmp_path)
 
 
