@@ -112,7 +112,7 @@ def hard(model: nn.Module) -> Iterator[None]:
 def smooth(model: nn.Module) -> Iterator[None]:
     """Let activations keep the hardness that they are trained with in `eval()`, within the block.
 
-    Only `nn.BinaryActivation`s are hard in `eval()`; neurons keep their surrogate's hardness anyway. Where
+    Only a `nn.BinaryActivation` is hard in `eval()`; neurons keep their surrogate's hardness anyway. Where
     `torch.utils.checkpoint` is used, the backward pass has to lie inside the block too, as for `hard`.
 
     Args:
@@ -148,8 +148,9 @@ class Anneal:
     Args:
         model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
         parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
-        start, end: values, within [0, 1] for the hardness, otherwise > 0. A start of None is each surrogate's own
+        start: value before the first step, within [0, 1] for the hardness, otherwise > 0; None is each surrogate's own
             value when the schedule is made.
+        end: value after the last step, in the same range.
         steps: calls of `step` until the end, >= 1.
         ends: other ends for some surrogates, by the name of the layer that holds them, without `torch.compile`'s
             "_orig_mod".
