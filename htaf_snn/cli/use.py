@@ -51,7 +51,7 @@ def evaluate_command(
     "predict runs/first long.raw --time-window 20000",
     "predict runs/digits image.png",
     name="predict",
-    usage="Usage: htaf-snn predict RUN FILES... [OPTIONS]",
+    usage="Usage: htaf-snn predict [OPTIONS] RUN FILES...",
 )
 def predict_command(
     run: _Run,

@@ -8,6 +8,7 @@ from commands import run
 
 from htaf_snn import training
 from htaf_snn.evaluation import predict, predictions
+from htaf_snn.training import describing
 
 OWN = """
 import neuromorphic_datasets as nd
@@ -96,6 +97,32 @@ def test_a_training_says_what_its_data_are(trained):
     assert 90_000 < low < median < high < 100_000
 
 
+def test_a_class_that_a_part_lacks_is_named():
+    data = {
+        "shape": (2, 8, 12),
+        "classes": [*"abcdefg"],
+        "samples": [20, 0, 5],
+        "samples_by_class": {name: [0 if name == "b" else 4, 0, int(name < "f")] for name in "abcdefg"},
+        "duration_us": [2e6, 3e6, 12.4e6],
+        "events": [7.0, 8.5, 9.0],
+    }
+    assert describing.lines(data) == [
+        "25 recordings of 7 classes (1 to 5 each), 12 × 8 pixels, 2 to 12 s, 7 to 9 events each; training 20, test 5",
+        "warning: no sample of b in the training part",
+        "warning: no sample of f, g in the test part",
+    ]
+
+
+def test_a_training_on_images_says_what_they_are(capsys, tmp_path):
+    training.train(training.Run(model="dhn", hidden=(4,), epochs=1, batch_size=512), tmp_path / "run")
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "1797 images of 10 classes (174 to 183 each), 8 × 8 pixels; training 1293, validation 144, test 360"
+    )
+    assert "reading" not in training.folder.read_data(tmp_path / "run")
+    training.train(training.Run(model="dhn", hidden=(4,), epochs=1, batch_size=512), tmp_path / "q", progress=False)
+    assert not capsys.readouterr().err
+
+
 def test_other_files_are_answered_beside_a_damaged_one(trained, tmp_path):
     out, files, _ = trained("mixed", named)
     damaged = tmp_path / "damaged.csv"
@@ -119,7 +146,7 @@ def test_a_decision_is_said_with_the_step_since_which_it_is_the_same(trained, mo
     )
     assert run("predict", out, "a.csv").stdout == "a.csv: left (unchanged since time step 3 of 4)\n"
     shown = " ".join(run("predict", "--help").stdout.split())
-    assert "Usage: htaf-snn predict RUN FILES... [OPTIONS]" in shown
+    assert "Usage: htaf-snn predict [OPTIONS] RUN FILES..." in shown
     assert '"left (unchanged since time step 3 of 10)" says that' in shown
 
 
