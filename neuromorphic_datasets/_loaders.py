@@ -351,6 +351,7 @@ class FrameDataset(Dataset):
         targets: the labels, int64 of shape (n,).
         classes: the names of the classes, by label.
         sensor_size: (width, height, polarities).
+        transform: that of events, before they are counted, or None.
         reading: as of `EventDataset`.
         event_counts: the number of events of each recording, int64 of shape (n,).
         durations: the time from the first to the last event of each recording, µs, likewise.
@@ -370,7 +371,7 @@ class FrameDataset(Dataset):
         self.targets, self.classes = recordings.targets[readable], recordings.classes
         self.groups = None if recordings.groups is None else recordings.groups[readable]
         self.sensor_size, self.reading = packed.sensor_size, recordings.reading
-        self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
+        self.transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
         self._framing, self._layout, self._seed = framing, layout, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
@@ -451,7 +452,7 @@ class FrameDataset(Dataset):
 
     def _kept(self) -> "_Kept | None":
         """Return the frames in memory, None if they change or are too large."""
-        changed = self._transform is not None or self._augment is not None or self._layout != "dense"
+        changed = self.transform is not None or self._augment is not None or self._layout != "dense"
         shape = (len(self._packed), self._framing.get("n_time_bins", 0), *self.sensor_size[::-1])
         if changed or self._packed.shape is not None or not 0 < math.prod(shape) <= _KEPT_BYTES:
             return None
@@ -461,11 +462,11 @@ class FrameDataset(Dataset):
         """Return the events of one recording, transformed and augmented."""
         place = int(self._places[index])
         events = self._packed.events(place)
-        if self._transform is None and self._augment is None:
+        if self.transform is None and self._augment is None:
             return events
         changed = events.structured()
-        if self._transform is not None:
-            changed = self._transform(changed)
+        if self.transform is not None:
+            changed = self.transform(changed)
         if self._augment is not None:
             stream = np.random.SeedSequence(self._seed, spawn_key=(epoch, place))
             changed = self._augment(changed, np.random.default_rng(stream))

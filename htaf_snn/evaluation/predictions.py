@@ -46,6 +46,12 @@ class Predictor:
         data = read_data(out)
         self.classes, self.shape = data["classes"], tuple(data["shape"])
         self.reading, self.is_short, self.time_window = data.get("reading", {}), False, time_window
+        if data.get("transform"):
+            warnings.warn(
+                f"the training's data set changed its events by {data['transform']}, which is not done here: transform "
+                "the files before",
+                stacklevel=3,
+            )
         if time_window is not None:
             self._check_window(time_window, data)
 

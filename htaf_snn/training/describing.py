@@ -17,7 +17,8 @@ def describe(loaders: tuple) -> dict[str, Any]:
     Returns:
         {"shape": (C, H, W) of a frame or an image, "classes", "samples": numbers in training, validation and test,
         "samples_by_class": the same for each class; of recordings "duration_us" and "events": smallest, median and
-        largest per recording, and "reading": the arguments of `read_events` with which their files are read}.
+        largest per recording, "reading": the arguments of `read_events` with which their files are read, and
+        "transform": that of their events, in words, or None}.
     """
     first = loaders[0].dataset
     classes = list(first.classes)
@@ -34,6 +35,7 @@ def describe(loaders: tuple) -> dict[str, Any]:
         data["duration_us"] = _spread(np.concatenate([part.durations for part in sets]))
         data["events"] = _spread(np.concatenate([part.event_counts for part in sets]))
         data["reading"] = first.reading
+        data["transform"] = None if first.transform is None else repr(first.transform)
     return data
 
 

@@ -97,6 +97,12 @@ def test_a_training_says_what_its_data_are(trained):
     assert 90_000 < low < median < high < 100_000
 
 
+def test_a_transform_of_the_training_is_not_forgotten(trained):
+    out, files, _ = trained("turned", named, "transform=lambda events: events")
+    with pytest.warns(UserWarning, match="^the training's data set changed its events by <function"):
+        assert len([*predict(out, *files[:2])]) == 2
+
+
 def test_a_class_that_a_part_lacks_is_named():
     data = {
         "shape": (2, 8, 12),
