@@ -148,9 +148,9 @@ class Anneal:
     Args:
         model: its surrogates whose parameter of that name is a number are annealed; those of binary weights are not.
         parameter: "hardness", or the name of a parameter, such as "alpha" of HTAF or "t" of EDE.
-        start: within [0, 1] for the hardness, otherwise > 0; None is each surrogate's own value when the schedule is
-            made.
-        end: as start.
+        start: value before the first step, within [0, 1] for the hardness, otherwise > 0; None is each surrogate's own
+            value when the schedule is made.
+        end: value after the last step, in the same range.
         steps: calls of `step` until the end, >= 1.
         ends: other ends for some surrogates, by the name of the layer that holds them, without `torch.compile`'s
             "_orig_mod".

@@ -17,6 +17,7 @@ import warnings
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,11 +26,12 @@ import numpy as np
 
 from ._events import Events, Recording
 
-_MAGIC = b"NDPACK2\n"
+_MAGIC = b"NDPACK3\n"
 _TRAILER = struct.Struct("<QQI8s")
 _INDEX = np.dtype(
-    [("start", "<u8"), ("count", "<u8"), ("t0", "<i8"), ("t_bytes", "<u1"), ("label", "<i8"), ("source", "<i8")]
-)
+    [(name, "<u1" if name == "t_bytes" else "<i8")
+     for name in ("start", "count", "t0", "duration", "t_bytes", "label", "source")]
+)  # fmt: skip
 _CHUNK = 1 << 24
 # Bounds of the coordinates while the sensor's size is unknown.
 _ANY_SENSOR = (1 << 15, 1 << 15, 2)
@@ -42,6 +44,23 @@ def user_folder() -> Path:
     return Path(platformdirs.user_cache_dir("neuromorphic_datasets", appauthor=False))
 
 
+@dataclass(frozen=True)
+class Damage:
+    """What a packed file lacks of the recordings, and why.
+
+    Attributes:
+        missing: the fault of the first recording that was left out, or "".
+        dropped: the number of faulty events that were left out of others.
+        fault: that of the first of them.
+        enlarged: what says that recordings with such events alone make the sensor larger, or "".
+    """
+
+    missing: str = ""
+    dropped: int = 0
+    fault: str = ""
+    enlarged: str = ""
+
+
 class Pack:
     """A packed file, open for reading; pickled, it is reopened in the other process.
 
@@ -52,8 +71,9 @@ class Pack:
         shape: (T, C, H, W) if the file holds frames, None if it holds events.
         labels: int64 of shape (n,).
         sources: the position of each recording in the packed data set, int64; damaged recordings may be missing.
-        note: the fault of the first missing recording, or else of the first dropped event.
-        dropped: the number of faulty events that were left out.
+        counts: the number of events of each recording, int64.
+        durations: the time from the first to the last event of each recording, µs, int64.
+        damage: what was left out.
         folder: the temporary folder of the file, if any, which lives as long as this object.
     """
 
@@ -73,8 +93,9 @@ class Pack:
         width, height, polarities = values["sensor_size"]
         self.sensor_size: tuple[int, int, int] = (width, height, polarities)
         self.shape: tuple[int, ...] | None = tuple(values["shape"]) if values["shape"] else None
-        self.note, self.dropped = values["note"], values["dropped"]
+        self.damage = Damage(**values["damage"])
         self.labels, self.sources = self._index["label"].astype(np.int64), self._index["source"].astype(np.int64)
+        self.counts, self.durations = self._index["count"].astype(np.int64), self._index["duration"].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -84,7 +105,7 @@ class Pack:
 
     def events(self, position: int, first: int = 0, last: int | None = None) -> Events:
         """Return the events of a recording, from number `first` to the one before `last`."""
-        start, count, t0, t_bytes, _, _ = self._index[position].item()
+        start, count, t0, _, t_bytes, _, _ = self._index[position].item()
         last = count if last is None else last
         side = self._xy.itemsize * count
         edges = list(accumulate((start, side, side * self._has_rows, t_bytes * count, -(-count // 8))))
@@ -122,6 +143,8 @@ class Writer:
         self._sensor_size, self._largest = sensor_size, (1, 1, 2)
         self._stated: tuple[int, int, int] | None = None
         self._has_rows: bool | None = None
+        self._of_faultless: tuple[int, int] | None = None
+        self._of_faulty: list[tuple[int, int, int]] = []
         self._xy = np.min_scalar_type(max((sensor_size or _ANY_SENSOR)[:2]) - 1).newbyteorder("<")
         self._write(_MAGIC)
 
@@ -154,7 +177,12 @@ class Writer:
         size = (int(events.x.max()) + 1, int(events.rows().max()) + 1, 2)
         width, height, polarities = map(max, self._largest, size, stated or size)
         self._largest, self._stated = (width, height, polarities), self._stated or stated
-        self._index.append((self._position, len(events), t0, times.itemsize, label, source))
+        if recording.dropped:
+            self._of_faulty.append((size[0], size[1], source))
+        else:
+            before = self._of_faultless or (1, 1)
+            self._of_faultless = max(before[0], size[0]), max(before[1], size[1])
+        self._index.append((self._position, len(events), t0, duration, times.itemsize, label, source))
         for side in (events.x, events.y):
             self._write(b"" if side is None else side.astype(self._xy).tobytes())
         self._write((events.t - t0).astype(times).tobytes() + np.packbits(events.p.astype(bool)).tobytes())
@@ -171,13 +199,24 @@ class Writer:
             )
         self._has_rows = has_rows
 
-    def add_frames(self, frames: np.ndarray, label: int, source: int) -> None:
-        """Append the frames of a recording; all recordings share one shape and dtype."""
-        self._index.append((self._position, 0, 0, 0, label, source))
+    def enlarging(self) -> tuple[list[int], tuple[int, int], tuple[int, int]] | None:
+        """Return which recordings with dropped events make the sensor larger than all others do, and its two sizes.
+
+        None if no recording does, or if the size is given or stated.
+        """
+        if self._sensor_size or self._stated or self._of_faultless is None:
+            return None
+        width, height = self._of_faultless
+        beyond = [source for right, bottom, source in self._of_faulty if right > width or bottom > height]
+        return (beyond, self._largest[:2], self._of_faultless) if beyond else None
+
+    def add_frames(self, frames: np.ndarray, count: int, duration: int, label: int, source: int) -> None:
+        """Append the frames of a recording of so many events; all recordings share one shape and dtype."""
+        self._index.append((self._position, count, 0, duration, 0, label, source))
         self._write(np.ascontiguousarray(frames).tobytes())
 
     def finish(
-        self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", note: str = "", dropped: int = 0
+        self, shape: tuple[int, ...] | None = None, dtype: np.dtype | str = "u1", damage: Damage = Damage()
     ) -> None:
         """Write the index, the description and the trailer, and flush them to disk."""
         index = self._position
@@ -185,7 +224,7 @@ class Writer:
         description = self._position
         size = self._sensor_size or self._largest
         values: dict[str, Any] = {"xy": self._xy.str, "has_rows": self._has_rows, "sensor_size": size}
-        values |= {"shape": shape, "dtype": np.dtype(dtype).str, "note": note, "dropped": dropped}
+        values |= {"shape": shape, "dtype": np.dtype(dtype).str, "damage": asdict(damage)}
         self._write(json.dumps(values).encode())
         self._file.write(_TRAILER.pack(index, description, self._crc, _MAGIC))
         self._file.flush()

@@ -136,7 +136,7 @@ def _own_part(whole: EventDataset, split: str, transform: Callable | None) -> Ev
     elif whole.parts:
         part = Subset(whole, split, whole.parts[split])
     else:
-        part = _part(whole, split, *fixed_test_part(whole.targets, whole.groups))
+        part = _part(whole, split, *fixed_test_part(whole.targets, whole.classes, whole.groups))
     if transform is not None:
         part._set_transform(transform)
     return part

@@ -96,5 +96,7 @@ def labels(name: str, value: ArrayLike, n_classes: int) -> np.ndarray:
 def columns(value: object) -> str | None:
     """Return `value`, the letters t, x, y and p in any order, y perhaps missing, or None."""
     if value is not None and (not isinstance(value, str) or sorted(value) not in (list("ptxy"), list("ptx"))):
-        raise ValueError(f"columns: expected the letters t, x, y and p in some order, y or not, got {value!r}")
+        raise ValueError(
+            f'columns: expected the letters t, x, y and p in some order, y or not, such as "txyp", got {value!r}'
+        )
     return value

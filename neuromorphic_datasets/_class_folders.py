@@ -12,6 +12,7 @@ _PARTS = re.compile(
     re.IGNORECASE,
 )
 PARTS = ("train", "val", "test")
+_NAMES_OF_PARTS = dict(zip(PARTS, PARTS, strict=True)) | {"validation": "val"}
 # The packed files may lie in the same folder.
 _OURS = (".pack", ".lock")
 
@@ -22,13 +23,17 @@ def names_of(folder: Path) -> list[str]:
     return [name for name in names if name not in ("__pycache__", "__MACOSX")]
 
 
-def divided_folders(folder: Path) -> list[Path]:
-    """Return train/, val/ and test/ of a folder that has these folders, val/ or not, and no others; else nothing."""
-    names = set(names_of(folder))
-    if not {"train", "test"} <= names <= set(PARTS):
-        return []
+def divided_folders(folder: Path) -> dict[str, Path]:
+    """Return train/, val/ and test/ of a folder that has these folders, val/ or not, and no others; else nothing.
+
+    Their names may be in any case, and val/ may be called validation/.
+    """
+    named = [(_NAMES_OF_PARTS.get(name.lower(), name), folder / name) for name in names_of(folder)]
+    found = dict(named)
+    if len(found) < len(named) or not {"train", "test"} <= found.keys() <= set(PARTS):
+        return {}
     # Classes may have these names, too: folders of files.
-    return [folder / part for part in PARTS if part in names] if names_of(folder / "train") else []
+    return {part: found[part] for part in PARTS if part in found} if names_of(found["train"]) else {}
 
 
 def refuse_parts(folder: Path, names: Sequence[str], remedy: str) -> None:
@@ -82,7 +87,10 @@ def all_by_class(
     filled = set(labels)
     empty = [name for label, name in enumerate(classes) if label not in filled]
     if empty or not classes:
+        loose = [path.name for path in loose_files(folder) if path.suffix.lower() in endings]
         report = f"; {_report(folder, left_out)}" if left_out else ""
+        if loose and not classes:
+            report = f"; put the files into folders named after their classes, such as left/{loose[0]}"
         raise FileNotFoundError(
             f"{folder}: expected {kind} ({' '.join(endings)}) in a folder for each class, got "
             f"{f'none in {empty}' if classes else 'no class folder'}{report}"

@@ -132,6 +132,11 @@ class EventDataset(Dataset):
         """The positions of "train", "test" and perhaps "val" in a set that is already divided; otherwise empty."""
         return {}
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `read_events`, but the sensor's size, with which files like those of the set are read."""
+        return {}
+
     def packed(self) -> tuple[Pack, np.ndarray] | None:
         """Return a packed file and the position of each recording in it, or None unless the set is stored packed."""
         return None
@@ -183,6 +188,10 @@ class Subset(EventDataset):
     def groups(self) -> np.ndarray | None:
         return None if self.whole.groups is None else self.whole.groups[self.chosen]
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        return self.whole.reading
+
     def events(self, position: int) -> np.ndarray:
         return self.whole.events(int(self.chosen[position]))
 
@@ -222,6 +231,10 @@ class Joined(EventDataset):
     def parts(self) -> dict[str, np.ndarray]:
         starts = self._ends - [len(part) for part in self._sets]
         return {name: np.arange(*edges) for name, *edges in zip(self._names, starts, self._ends, strict=False)}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return self._sets[0].reading  # that of the training part
 
     def _place(self, position: int) -> tuple[EventDataset, int]:
         part = int(np.searchsorted(self._ends, position, side="right"))

@@ -17,6 +17,9 @@ LATEST = 1 << 56
 BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (1 - LATEST, LATEST - 1)}
 
 
+# What to do about times that are not whole, in arrays and in files.
+ROUND = "; times are in µs: multiply seconds by 1e6 and round them"
+SET_UNIT = "; for times in another unit than µs set time_unit"
 POLARITIES = "p to be 0 or 1 in all events, or -1 or 1 in all"
 
 
@@ -197,7 +200,7 @@ def whole(field: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind == "b":
         return column.view(np.int8)
     if column.dtype.kind == "f":
-        hint = "; times are in µs: multiply seconds by 1e6 and round them" if field == "t" else ""
+        hint = ROUND if field == "t" else ""
         refuse(column, np.isfinite(column) & (column == np.trunc(column)), f"an integer {field}", hint)
     if column.dtype.kind == "f" or column.dtype == np.uint64:
         refuse(column, np.abs(column.astype(np.float64)) < LATEST, f"{field} in [-2**56, 2**56]")

@@ -42,14 +42,15 @@ def of_folder(folder: Path, resize: Size | None) -> tuple[dict[str, Part], list[
         refuse_parts(folder, classes, "name them train, test and, if there is one, val, without other folders")
         return {"all": _class_folders(folder, _two_or_more(folder, classes), resize)}, classes
     warn_of(folder, loose_files(folder))
-    classes = _two_or_more(parts[0], names_of(parts[0]))
-    for part in parts[1:]:
+    first = parts["train"]
+    classes = _two_or_more(first, names_of(first))
+    for part in parts.values():
         if odd := sorted(set(names_of(part)) ^ set(classes)):
             raise ValueError(
-                f"{folder}: expected the same class folders in {parts[0].name} and {part.name}, got in only one of "
+                f"{folder}: expected the same class folders in {first.name} and {part.name}, got in only one of "
                 f"them {odd}"
             )
-    return {part.name: _class_folders(part, classes, resize) for part in parts}, classes
+    return {part: _class_folders(own, classes, resize) for part, own in parts.items()}, classes
 
 
 def _two_or_more(folder: Path, classes: list[str]) -> list[str]:
@@ -68,7 +69,7 @@ def of_copy(folder: Path, classes: list[str], resize: Size | None) -> dict[str, 
     parts = divided_folders(folder)
     if not parts and (folder / "train").is_dir() and (folder / "test").is_dir():
         refuse_parts(folder, names_of(folder), "leave only folders named train, test and val")
-    copies = [*archives, *idx[:1], *parts[:1]]
+    copies = [*archives, *idx[:1], *list(parts.values())[:1]]
     if len(copies) > 1:
         raise ValueError(f"root: expected one local copy, got {[str(copy) for copy in copies]}")
     if archives:
@@ -86,7 +87,7 @@ def of_copy(folder: Path, classes: list[str], resize: Size | None) -> dict[str, 
         }
     if parts:
         warn_of(folder, loose_files(folder))
-    return {part.name: _published_folders(part, classes, resize) for part in parts}
+    return {part: _published_folders(own, classes, resize) for part, own in parts.items()}
 
 
 def _published_folders(folder: Path, classes: list[str], resize: Size | None) -> Part:

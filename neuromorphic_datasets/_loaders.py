@@ -97,8 +97,7 @@ def loaders(
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
         augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
-        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, both with a
-            warning of their number.
+        on_error: as of `EventFolder`.
         num_workers: loading processes, >= 0, kept between epochs; 0 loads in this process.
 
     Returns:
@@ -168,15 +167,24 @@ def loaders(
     elif own_parts:
         train_part, test_part = own_parts["train"], own_parts["test"]
     elif tested is plain:
-        train_part, test_part = fixed_test_part(plain.targets, plain.groups, test_fraction, "test_fraction")
+        train_part, test_part = fixed_test_part(
+            plain.targets, plain.classes, plain.groups, test_fraction, "test_fraction"
+        )
     if "val" in own_parts and folding is None:
         val_part = own_parts["val"] if val_fraction else np.arange(0)
     elif validated is plain:
         train_part, val_part = divided(
-            "val_fraction", plain.targets, train_part, val_fraction, seed, groups=plain.groups
+            "val_fraction", plain.targets, train_part, val_fraction, seed, groups=plain.groups, classes=plain.classes
         )
     train_part, _ = divided(
-        "train_fraction", plain.targets, train_part, 1 - train_fraction, seed, train_fraction, plain.groups
+        "train_fraction",
+        plain.targets,
+        train_part,
+        1 - train_fraction,
+        seed,
+        train_fraction,
+        plain.groups,
+        classes=plain.classes,
     )
     trained, validated, tested = plain.only(train_part), validated.only(val_part), tested.only(test_part)
     _check_classes(trained, validation=validated, test=tested)
@@ -213,8 +221,9 @@ def _framing(
             )
         if n_time_bins is not None or time_window is not None or remainder != "keep":
             raise ValueError(
-                f"n_time_bins, time_window and remainder: expected none of them for a data set with {transform}, got "
-                f"{n_time_bins!r}, {time_window!r} and {remainder!r}"
+                f"n_time_bins, time_window and remainder: expected none of them for a data set with frames of its own, "
+                f"got {n_time_bins!r}, {time_window!r} and {remainder!r}; leave n_time_bins, time_window and ToFrames "
+                "out of the data set"
             )
         if transform.sensor_size != name.sensor_size:
             raise ValueError(f"transform: expected frames of size {name.sensor_size}, got {transform}")
@@ -342,6 +351,10 @@ class FrameDataset(Dataset):
         targets: the labels, int64 of shape (n,).
         classes: the names of the classes, by label.
         sensor_size: (width, height, polarities).
+        transform: that of events, before they are counted, or None.
+        reading: as of `EventDataset`.
+        event_counts: the number of events of each recording, int64 of shape (n,).
+        durations: the time from the first to the last event of each recording, µs, likewise.
     """
 
     def __init__(
@@ -357,10 +370,18 @@ class FrameDataset(Dataset):
         self._name = f"{recordings.name} {recordings.split}"
         self.targets, self.classes = recordings.targets[readable], recordings.classes
         self.groups = None if recordings.groups is None else recordings.groups[readable]
-        self.sensor_size = packed.sensor_size
-        self._transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
+        self.sensor_size, self.reading = packed.sensor_size, recordings.reading
+        self.transform = None if isinstance(recordings.transform, ToFrames) else recordings.transform
         self._framing, self._layout, self._seed = framing, layout, 0
         self._augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+
+    @property
+    def event_counts(self) -> np.ndarray:
+        return self._packed.counts[self._places]
+
+    @property
+    def durations(self) -> np.ndarray:
+        return self._packed.durations[self._places]
 
     def places_of(self, numbers: np.ndarray) -> np.ndarray:
         """Return the indices here of recordings by their positions in the data set, without those left out."""
@@ -431,7 +452,7 @@ class FrameDataset(Dataset):
 
     def _kept(self) -> "_Kept | None":
         """Return the frames in memory, None if they change or are too large."""
-        changed = self._transform is not None or self._augment is not None or self._layout != "dense"
+        changed = self.transform is not None or self._augment is not None or self._layout != "dense"
         shape = (len(self._packed), self._framing.get("n_time_bins", 0), *self.sensor_size[::-1])
         if changed or self._packed.shape is not None or not 0 < math.prod(shape) <= _KEPT_BYTES:
             return None
@@ -441,11 +462,11 @@ class FrameDataset(Dataset):
         """Return the events of one recording, transformed and augmented."""
         place = int(self._places[index])
         events = self._packed.events(place)
-        if self._transform is None and self._augment is None:
+        if self.transform is None and self._augment is None:
             return events
         changed = events.structured()
-        if self._transform is not None:
-            changed = self._transform(changed)
+        if self.transform is not None:
+            changed = self.transform(changed)
         if self._augment is not None:
             stream = np.random.SeedSequence(self._seed, spawn_key=(epoch, place))
             changed = self._augment(changed, np.random.default_rng(stream))

@@ -12,13 +12,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
-from ._events import RecordingError
+from ._events import Recording, RecordingError
 from ._frames import count, slices
 from ._packages import version_of
 from ._progress import bar
 
 # For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
+# The largest part of a recording that "drop" drops; what has more faults is rather no recording of that format.
+_MOST_FAULTY = 0.1
 
 
 def pack(
@@ -40,13 +42,14 @@ def pack(
         folder: the folder of the file, whose name is made from everything that determines its contents.
         n_time_bins: the number of frames needed per recording; None packs events.
         remainder: as in `to_frames`.
-        on_error: "raise" on damage, "skip" damaged recordings, or "drop" faulty events; the last two warn.
+        on_error: "raise" on damage, "skip" damaged recordings, or "drop" faulty events, and recordings that cannot be
+            read or of whose events more than a tenth are faulty; the last two warn.
         num_workers: reading processes; None is one per core, or none besides this one for few recordings.
 
     Raises:
         TypeError, ValueError: the labels are not one per recording, or not those of the classes, or the fingerprint is
             not a string.
-        RecordingError: with "raise", at the first damaged recording; with "skip", if all are damaged.
+        RecordingError: with "raise", at the first damaged recording; otherwise if no recording is left.
     """
     _checks.labels("targets", recordings.targets, len(recordings.classes))
     if len(recordings) != len(recordings.targets):
@@ -112,9 +115,11 @@ def _report_left_out(recordings: EventDataset, packed: _cache.Pack, places: np.n
         lost = np.setdiff1d(recordings.targets, recordings.targets[places >= 0])
         classes = f"; no recording is left of the classes {[recordings.classes[label] for label in lost]}"
         count = f"{left_out} of {len(recordings)} recordings are left out"
-        warnings.warn(f"{count}; the first: {packed.note}{classes if len(lost) else ''}", stacklevel=3)
-    if packed.dropped:
-        warnings.warn(f"faults dropped: {packed.dropped}; the first: {packed.note}", stacklevel=3)
+        warnings.warn(f"{count}; the first: {packed.damage.missing}{classes if len(lost) else ''}", stacklevel=3)
+    if packed.damage.dropped:
+        warnings.warn(f"faults dropped: {packed.damage.dropped}; the first: {packed.damage.fault}", stacklevel=3)
+    if packed.damage.enlarged:
+        warnings.warn(packed.damage.enlarged, stacklevel=3)
 
 
 def check_on_error(value: str) -> None:
@@ -149,13 +154,13 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     dropped, first_dropped = 0, ""
     progress = bar(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
-        fault = recording if isinstance(recording, str) else ""
+        fault = recording if isinstance(recording, str) else _too_faulty(recordings.where(position), recording)
         try:
             if not fault:
                 writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
             fault = f"{recordings.where(position)}: {error}"
-        if fault and on_error != "skip":
+        if fault and on_error == "raise":
             raise RecordingError(fault)
         damaged += [fault] if fault else []
         if not fault and recording.dropped:
@@ -166,7 +171,28 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     if len(damaged) == len(recordings):
         warnings.warn(f"{len(damaged)} of {len(damaged)} recordings are left out", stacklevel=2)
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
-    writer.finish(note=damaged[0] if damaged else first_dropped, dropped=dropped)
+    enlarged = _enlarged(recordings, writer)
+    writer.finish(damage=_cache.Damage(damaged[0] if damaged else "", dropped, first_dropped, enlarged))
+
+
+def _too_faulty(where: str, recording: Recording) -> str:
+    """Return what says that too many events of a recording were dropped, or ""."""
+    count = recording.dropped + len(recording.events)
+    if recording.dropped <= _MOST_FAULTY * count:
+        return ""
+    return f"{where}: {recording.dropped} of {count} events are faulty, more than a tenth; the first: {recording.fault}"
+
+
+def _enlarged(recordings: EventDataset, writer: _cache.Writer) -> str:
+    """Return what says that recordings with dropped events alone make the sensor larger, or ""."""
+    found = writer.enlarging()
+    if found is None:
+        return ""
+    positions, (width, height), (least_width, least_height) = found
+    return (
+        f"only recordings with faulty events make the sensor {width} × {height} pixels: {len(positions)}, the first "
+        f"{recordings.where(positions[0])}; all others fit on {least_width} × {least_height}; set sensor_size"
+    )
 
 
 def _unchanged(sample: Any) -> Any:
@@ -184,5 +210,6 @@ def _write_frames(file: BinaryIO, events: _cache.Pack, n_time_bins: int, remaind
     dtype = np.min_scalar_type(max(frames(position).max() for position in range(len(events))))
     writer = _cache.Writer(file, events.sensor_size)
     for position in bar(range(len(events)), desc="packing frames", unit="recording", delay=1):
-        writer.add_frames(frames(position).astype(dtype), int(events.labels[position]), int(events.sources[position]))
-    writer.finish((n_time_bins, polarities, height, width), dtype, events.note, events.dropped)
+        entry = (int(values[position]) for values in (events.counts, events.durations, events.labels, events.sources))
+        writer.add_frames(frames(position).astype(dtype), *entry)
+    writer.finish((n_time_bins, polarities, height, width), dtype, events.damage)

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,6 +161,10 @@ class Pieces(StoredDataset):
     def groups(self) -> np.ndarray:
         """The number of the whole of each piece: pieces of one recording are not divided."""
         return np.array(self._sources)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return self._whole.reading
 
     @property
     def parts(self) -> dict[str, np.ndarray]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 TEST_FRACTION = 0.2
+# Those that messages suggest.
+_FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def divided(
@@ -16,10 +18,13 @@ def divided(
     seed: int,
     given: float | None = None,
     groups: np.ndarray | None = None,
+    *,
+    classes: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide the indices in `pool` into two parts, the second a stratified `fraction`, each ascending.
 
-    Messages show `given`, the argument's own value, if it is another. Indices of equal `groups` stay together.
+    Messages show `given`, the argument's own value, if it is another, and the names of the `classes`. Indices of equal
+    `groups` stay together.
 
     Raises:
         ValueError: naming `argument`, if a class would be missing from a part.
@@ -27,26 +32,57 @@ def divided(
     if fraction == 0:
         return pool, pool[:0]
     labels, counts = np.unique(targets[pool], return_counts=True)
-    shown = fraction if given is None else given
-    message = (
-        f"{argument}: expected a fraction that puts recordings of every class into both parts of the {len(pool)} "
-        f"recordings, of which the rarest class, {labels[counts.argmin()]}, has {counts.min()}, got {shown}"
-    )
     if groups is not None:
         wholes = {label: len(np.unique(groups[pool][targets[pool] == label])) for label in labels}
         rarest = min(wholes, key=lambda label: wholes[label])
         if wholes[rarest] < 2:
             raise ValueError(
                 f"{argument}: expected pieces of two recordings or more of every class, as those of one recording stay "
-                f"in one part, got {wholes[rarest]} of class {rarest}; set the parts yourself, as (train, test)"
+                f"in one part, got {wholes[rarest]} of class {classes[rarest]}; set the parts yourself, as (train, "
+                "test)"
             )
+    parts = _with_all_classes(targets, pool, fraction, seed, groups)
+    if parts is None:
+        raise ValueError(
+            f"{argument}: expected a fraction that puts recordings of every class into both parts of the {len(pool)} "
+            f"recordings, of which the rarest class, {classes[labels[counts.argmin()]]}, has {counts.min()}, got "
+            f"{fraction if given is None else given}; {_remedy(argument, targets, pool, fraction, seed, groups)}"
+        )
+    return np.sort(parts[0]), np.sort(parts[1])
+
+
+def _with_all_classes(
+    targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the two parts, or None if a class would be missing from one."""
     try:
-        train, rest = _parted(targets, pool, fraction, seed, groups)
-    except ValueError as error:
-        raise ValueError(message) from error
-    if any(len(np.unique(targets[part])) < len(labels) for part in (train, rest)):
-        raise ValueError(message)
-    return np.sort(train), np.sort(rest)
+        parts = _parted(targets, pool, fraction, seed, groups)
+    except ValueError:
+        return None
+    n_classes = len(np.unique(targets[pool]))
+    return parts if all(len(np.unique(targets[part])) == n_classes for part in parts) else None
+
+
+def _remedy(
+    argument: str, targets: np.ndarray, pool: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None
+) -> str:
+    """Return which fraction next to this one works, or what else to do."""
+    working = (
+        other
+        for other in sorted(_FRACTIONS, key=lambda other: abs(other - fraction))
+        if _with_all_classes(targets, pool, other, seed, groups) is not None
+    )
+    found = next(working, None)
+    if argument == "val_fraction":
+        return f"use {'' if found is None else f'for example {found}, or '}0 for no validation"
+    if argument == "train_fraction":
+        return f"use {'' if found is None else f'for example {round(1 - found, 2)}, or '}1 for all"
+    folders = "put the recordings into folders train/ and test/, with the class folders in each"
+    return (
+        folders
+        if found is None or argument != "test_fraction"
+        else f"set test_fraction={found} in nd.loaders, or {folders}"
+    )
 
 
 def _parted(
@@ -66,7 +102,11 @@ def _parted(
 
 
 def fixed_test_part(
-    targets: np.ndarray, groups: np.ndarray | None = None, fraction: float = TEST_FRACTION, argument: str = "targets"
+    targets: np.ndarray,
+    classes: Sequence[str],
+    groups: np.ndarray | None = None,
+    fraction: float = TEST_FRACTION,
+    argument: str = "targets",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training and test, a stratified fraction, of a set without a published test part.
 
@@ -75,7 +115,7 @@ def fixed_test_part(
     Raises:
         ValueError: naming `argument`, if a class would be missing from a part.
     """
-    return divided(argument, targets, np.arange(len(targets)), fraction, 0, groups=groups)
+    return divided(argument, targets, np.arange(len(targets)), fraction, 0, groups=groups, classes=classes)
 
 
 def published_test_part(targets: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Your own recordings as a data set: a folder for each class."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
@@ -12,10 +13,10 @@ from . import _checks
 from ._cache import Pack, user_folder
 from ._class_folders import all_by_class, divided_folders, loose_files, names_of, refuse_parts, warn_of
 from ._dataset import digest
-from ._events import Recording
+from ._events import Recording, RecordingError
 from ._files import FileDataset
 from ._packing import check_on_error, pack
-from .readers import FORMATS, effective, may_be_recording, options, read_recording
+from .readers import FORMATS, effective, may_be_recording, options, read_recording, with_effect
 from .transforms import ToFrames
 
 __all__ = ["EventFolder"]
@@ -28,7 +29,8 @@ class EventFolder(FileDataset):
     as the files do not change. `loaders` takes the data set in place of a name, and divides it.
 
     Args:
-        root: the folder of the class folders, or of train/, test/ and perhaps val/ with the class folders in them.
+        root: the folder of the class folders, or of train/, test/ and perhaps val/ with the class folders in them;
+            these names may be in any case, and val/ may be called validation/.
             Hidden files are left out; a warning counts other files that are not read.
         time_window: µs per frame, > 0; or
         n_time_bins: frames per recording, >= 1. With neither, indexing gives events.
@@ -37,13 +39,14 @@ class EventFolder(FileDataset):
             all, or, if they state none, the smallest sensor that all events fit on. It is required for AEDAT 2.0 files
             that do not name their camera; see `read_events`.
         columns, time_unit, place, clock_tolerance: as in `read_events`, for all files.
-        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, both with a
-            warning of their number.
+        on_error: how to treat damage: "raise" an error, "skip" damaged recordings, or "drop" faulty events, and
+            recordings that cannot be read or of whose events more than a tenth are faulty; both with a warning of their
+            number. With "drop" give sensor_size, too, as what is left of a damaged file may lie anywhere.
         cache: the folder of the packed file; None is this package's folder in the user's cache.
 
     Attributes:
-        Those of `EventDataset`, and `files`: the paths of the recordings. To leave out or reorder recordings, set
-        `files` and `targets` together.
+        files: the paths of the recordings. To leave out or reorder recordings, set `files` and `targets` together. The
+            other attributes are those of `EventDataset`.
 
     Raises:
         FileNotFoundError: there is no such folder, or no recording in it or in one of its class folders.
@@ -81,6 +84,7 @@ class EventFolder(FileDataset):
         if sum(option is not None for option in (time_window, n_time_bins, transform)) > 1:
             raise ValueError("time_window, n_time_bins and transform: expected at most one of them")
         check_on_error(on_error)
+        self._on_error = on_error
         self._options = options(
             sensor_size=sensor_size,
             columns=columns,
@@ -98,7 +102,15 @@ class EventFolder(FileDataset):
                 raise ValueError(f"{name}: expected None, as it has no effect on a file of {folder}, got {value!r}")
         super().__init__(folder.name, "all", self._options.sensor_size, classes, files, labels)
         self._root = folder
-        self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
+        try:
+            self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
+        except RecordingError as error:
+            # What an argument mends is no damage.
+            is_damage = on_error == "raise" and not re.search(
+                r"set (columns|time_unit|place|sensor_size)|in the order '", str(error)
+            )
+            hint = '; on_error="skip" leaves such files out' if is_damage else ""
+            raise RecordingError(f"{error}{hint}") from None
         self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
         self.files, self.targets = list(self._places), self.targets[places >= 0]
         self.sensor_size = self._packed.sensor_size
@@ -112,16 +124,22 @@ class EventFolder(FileDataset):
         return files and digest([files, self._options])
 
     @property
+    def reading(self) -> dict[str, Any]:
+        given = {name: getattr(self._options, name) for name in ("columns", "time_unit", "place", "clock_tolerance")}
+        chosen = {name: value for name, value in given.items() if value}
+        return chosen | ({"on_error": "drop"} if self._on_error == "drop" else {})
+
+    @property
     def parts(self) -> dict[str, np.ndarray]:
         names = np.array([file.relative_to(self._root).parts[0] for file in self.files])
-        return {part.name: np.flatnonzero(names == part.name) for part in divided_folders(self._root)}
+        return {part: np.flatnonzero(names == own.name) for part, own in divided_folders(self._root).items()}
 
     def recording(self, position: int, lenient: bool = False) -> Recording:
         """Return a recording as read from its file."""
         file = self.files[position]
-        given = {name for name in ("columns", "time_unit", "place") if getattr(self._options, name) is not None}
-        unused: dict[str, Any] = dict.fromkeys(given - effective(file)) if given else {}
-        chosen = replace(self._options, sensor_size=self.sensor_size, lenient=lenient, **unused)
+        given = {name: getattr(self._options, name) for name in ("columns", "time_unit", "place")}
+        used: dict[str, Any] = dict.fromkeys(given) | with_effect(file, given)
+        chosen = replace(self._options, sensor_size=self.sensor_size, lenient=lenient, **used)
         return read_recording(file, chosen)
 
     def read(self, position: int, lenient: bool = False) -> Recording:
@@ -149,13 +167,13 @@ def _listed(folder: Path) -> tuple[list[str], list[Path], list[int]]:
         refuse_parts(folder, classes, "name them train, test and, if there is one, val, without other folders")
         return classes, *all_by_class(folder, classes, FORMATS, "recordings", may_be_recording)
     warn_of(folder, loose_files(folder))
-    classes = names_of(parts[0])
+    classes = names_of(parts["train"])
     files: list[Path] = []
     labels: list[int] = []
-    for part in parts:
+    for part in parts.values():
         own = names_of(part)
         if unknown := sorted(set(own) - set(classes)):
-            raise ValueError(f"{part}: expected only classes that are in {parts[0]}, got {unknown}")
+            raise ValueError(f"{part}: expected only classes that are in {parts['train']}, got {unknown}")
         found, numbers = all_by_class(part, own, FORMATS, "recordings", may_be_recording)
         files += found
         labels += [classes.index(own[number]) for number in numbers]

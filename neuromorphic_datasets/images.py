@@ -302,10 +302,10 @@ def loaders(
     train, targets = parts["train"], parts["train"].targets.numpy()
     train_part, val_part = np.arange(len(train)), np.arange(0)
     if "val" not in parts:
-        train_part, val_part = divided("val_fraction", targets, train_part, fraction, seed)
+        train_part, val_part = divided("val_fraction", targets, train_part, fraction, seed, classes=train.classes)
     elif fraction:
         val_part = np.arange(len(parts["val"]))
-    train_part, _ = divided("train_fraction", targets, train_part, 1 - kept, seed, kept)
+    train_part, _ = divided("train_fraction", targets, train_part, 1 - kept, seed, kept, classes=train.classes)
     return (
         make_loader(_Batches.of(train, train_part), shuffled=True),
         make_loader(_Batches.of(parts.get("val", train), val_part)) if len(val_part) else None,
@@ -346,7 +346,7 @@ def _with_test_part(whole: Part, classes: list[str]) -> dict[str, Part]:
     if counts.min() < 2 or len(whole.labels) // 5 < len(classes):
         least = whole.where / classes[counts.argmin()]
         raise ValueError(f"{least}: expected at least five images per class, a fifth for the test, got {counts.min()}")
-    chosen = zip(("train", "test"), fixed_test_part(whole.labels), strict=True)
+    chosen = zip(("train", "test"), fixed_test_part(whole.labels, classes), strict=True)
     return {name: Part(whole.where, whole.images[part], whole.labels[part]) for name, part in chosen}
 
 

@@ -87,7 +87,7 @@ class SaccadeDigits(StoredDataset):
         from sklearn.datasets import load_digits
 
         scans = load_digits()
-        train, test = fixed_test_part(scans.target)
+        train, test = fixed_test_part(scans.target, [*map(str, scans.target_names)])
         self._chosen = {"train": train, "test": test, "all": np.arange(len(scans.target))}[split]
         super().__init__(
             "saccade-digits",

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
@@ -57,13 +57,24 @@ OPTIONS = (
 )
 
 
+# How an argument that no command has is written.
+_EVENT_FOLDER = {
+    "set columns": 'columns="txyp"',
+    "set time_unit": 'time_unit="ms"',
+    "set place": 'place="events"',
+    "set sensor_size": "sensor_size=(346, 260, 2)",
+    'on_error="skip"': 'on_error="skip"',
+    "in the order": 'columns="txyp"',
+}
+
+
 class RefusedError(Exception):
     """An error of the user's, with the message that is shown for it, in lines of its own."""
 
 
-def command(*lines: str, name: str, to: App = app, notes: str = "") -> Callable[[Callable], Callable]:
+def command(*lines: str, name: str, to: App = app, notes: str = "", **given: Any) -> Callable[[Callable], Callable]:
     """Return a decorator that adds a command whose help ends with notes and examples, given without `htaf-snn`."""
-    return to.command(name=name, help_epilogue=notes + examples(*lines))
+    return to.command(name=name, help_epilogue=notes + examples(*lines), **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -74,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     # Norse 1.1 compiles a function with TorchScript on import; users cannot do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit")
+    # Lines of our code say nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     keep_freed()
     try:
         app(arguments, exit_on_error=False, print_error=False)
@@ -83,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CycloptsError as error:
         fail(" ".join(str(error).split()), 2)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        fail(as_option(" ".join(str(error).split())), 2)
+        fail(with_place(as_option(" ".join(str(error).split()))), 2)
     except RefusedError as error:
         fail(str(error), 2)
     except FloatingPointError as error:
@@ -105,6 +118,16 @@ def as_option(message: str, options: dict[str, str] = OPTIONS) -> str:
     """Return the message with a function's argument at its beginning replaced by the option that sets it."""
     name, colon, rest = message.partition(":")
     return f"{options.get(name, name)}{colon}{rest}"
+
+
+def with_place(message: str) -> str:
+    """Return the message of an error with the place where an argument of `EventFolder` in it is written."""
+    arguments = [argument for words, argument in _EVENT_FOLDER.items() if words in message]
+    if arguments:
+        return f"{message}; write EventFolder(…, {arguments[0]}) into a file of your own, --dataset FILE.py:NAME"
+    if message.endswith("out of the data set"):
+        return f"{message}; the command makes frames by --n-time-bins"
+    return message
 
 
 def run_folder(out: Path | None, resume: bool, name: str) -> Path:

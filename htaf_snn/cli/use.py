@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ._app import command
+from ._app import RefusedError, as_option, command
 from ._options import Json
 
 _Run = Annotated[Path, Parameter(help="Folder of a run of `htaf-snn train` or `htaf-snn icbm`.")]
@@ -50,29 +51,54 @@ def evaluate_command(
     "predict runs/first long.raw --time-window 20000",
     "predict runs/digits image.png",
     name="predict",
+    usage="Usage: htaf-snn predict [OPTIONS] RUN FILES...",
 )
 def predict_command(
     run: _Run,
     *files: Annotated[Path, Parameter(help="Recordings or, for a network of images, images.")],
     time_window: Annotated[
         float | None,
-        Parameter(help="µs per frame, for recordings of any length; by default as many frames as in the training."),
+        Parameter(
+            help="Microseconds per frame, for recordings of any length; by default as many frames as in the training."
+        ),
     ] = None,
     device: _Device = "auto",
     json: Annotated[bool, Parameter(show_default=False, help="Print a line of JSON per file.")] = False,
 ) -> None:
-    """Say which class a trained network takes recordings or images for."""
+    """Classify recordings or images with a trained network.
+
+    Recordings are read as in the training: with the columns, the unit of time and the place of its EventFolder. Each
+    frame is a time step; "left (unchanged since time step 3 of 10)" says that the mean of the scores up to a time step
+    is largest for left from the third on. A file that cannot be read is an error of its own; the others are answered.
+    """
     if not files:
         raise ValueError("files: expected one or more, got none")
-    from ..evaluation import predict
+    from ..evaluation.predictions import Predictor
 
-    for answer in predict(run, *files, time_window=time_window, device=device):
-        if json:
-            print(json_format.dumps(answer), flush=True)
+    try:
+        predictor, failed = Predictor(run, time_window, device), 0
+    except ValueError as error:
+        raise ValueError(as_option(str(error), {"time_window": "--time-window"})) from None
+    for file in files:
+        try:
+            answer = predictor(file)
+        except (ValueError, OSError) as error:
+            where = "" if str(file) in str(error) else f"{file}: "
+            print(f"error: {where}{error}", file=sys.stderr, flush=True)
+            failed += 1
             continue
-        decided = ""
-        if "over_time" in answer:
-            classes = answer["over_time"]
-            changes = [step for step in range(1, len(classes)) if classes[step] != classes[step - 1]]
-            decided = f", from time step {max(changes, default=0) + 1} of {len(classes)} on"
-        print(f"{answer['file']}: {answer['class']}{decided}", flush=True)
+        print(json_format.dumps(answer) if json else _line(answer), flush=True)
+    if failed and len(files) > 1:
+        raise RefusedError(f"no answer to {failed} of {len(files)} files")
+    if failed:
+        sys.exit(2)
+
+
+def _line(answer: dict[str, Any]) -> str:
+    """Return an answer in words."""
+    decided = ""
+    if "over_time" in answer:
+        classes = answer["over_time"]
+        changes = [step for step in range(1, len(classes)) if classes[step] != classes[step - 1]]
+        decided = f" (unchanged since time step {max(changes, default=0) + 1} of {len(classes)})"
+    return f"{answer['file']}: {answer['class']}{decided}"

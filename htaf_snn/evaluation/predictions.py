@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from numbers import Real
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,10 @@ from .figures import config_of, extended
 
 # Frames of a stream that are in memory at once.
 _CHUNK = 64
+# How many times as long, or as short, as in the training a frame may be without a warning.
+_USUAL = 3
+# The frames of a recording beyond which a window that is much shorter than in the training is a mistake.
+_MOST_FRAMES = 100_000
 
 
 class Predictor:
@@ -26,27 +33,51 @@ class Predictor:
 
     Args:
         out: folder of a run of `htaf-snn train` or `icbm`, or of one of its folds.
+        time_window: as in `predict`.
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        FileNotFoundError, ValueError: as `training.load`.
+        FileNotFoundError, ValueError: as `training.load`, or the time window is no number of µs.
     """
 
-    def __init__(self, out: str | PathLike, device: str = "auto"):
+    def __init__(self, out: str | PathLike, time_window: float | None = None, device: str = "auto"):
         self.config, self.device = config_of(out), device_of(device)
         self.net = training.load(out).to(self.device)
         data = read_data(out)
         self.classes, self.shape = data["classes"], tuple(data["shape"])
+        self.reading, self.is_short, self.time_window = data.get("reading", {}), False, time_window
+        if data.get("transform"):
+            warnings.warn(
+                f"the training's data set changed its events by {data['transform']}, which is not done here: transform "
+                "the files before",
+                stacklevel=3,
+            )
+        if time_window is not None:
+            self._check_window(time_window, data)
 
-    def __call__(self, path: str | PathLike, time_window: float | None = None) -> dict[str, Any]:
+    def _check_window(self, time_window: float, data: dict[str, Any]) -> None:
+        """Raise ValueError if the window cannot be meant in µs, and warn if it is unlike the training's frames."""
+        if not (isinstance(self.config, Run) and self.config.model in SPIKING):
+            raise ValueError("time_window: expected None for a network of images")
+        if isinstance(time_window, bool) or not isinstance(time_window, Real) or not 1 <= time_window < float("inf"):
+            meant = time_window * 1e6 if isinstance(time_window, float) and 0 < time_window < 1 else None
+            hint = f"; if these are seconds, it is {meant:g} µs" if meant else ""
+            raise ValueError(f"time_window: expected at least 1 µs, got {time_window!r}{hint}")
+        usual = data["duration_us"][1] / self.config.n_time_bins if "duration_us" in data else 0
+        if usual and not 1 / _USUAL <= time_window / usual <= _USUAL:
+            self.is_short = time_window < usual
+            warnings.warn(
+                f"time_window: {time_window:g} µs per frame, but {usual:.0f} µs in the training (the median), so the "
+                "network sees other frames than it was trained on; is it in µs?",
+                stacklevel=4,
+            )
+
+    def __call__(self, path: str | PathLike) -> dict[str, Any]:
         """Return the answer to a file, see `predict`."""
-        spiking = isinstance(self.config, Run) and self.config.model in SPIKING
-        if not spiking:
-            if time_window is not None:
-                raise ValueError("time_window: expected None for a network of images")
+        if not (isinstance(self.config, Run) and self.config.model in SPIKING):
             return {"file": str(path), **self._answer(self._of_image(path))}
         with extended(self.config), torch.no_grad():
-            parts = self._frames(path) if time_window is None else self._stream(path, time_window)
+            parts = self._frames(path) if self.time_window is None else self._stream(path, self.time_window)
             return {"file": str(path), **self._over_time(parts)}
 
     def _answer(self, scores: Tensor) -> dict[str, Any]:
@@ -79,18 +110,30 @@ class Predictor:
     def _frames(self, path: str | PathLike) -> Iterator[Tensor]:
         """Yield the frames of a recording as in the training: equal parts of its duration."""
         import neuromorphic_datasets as nd
+        from neuromorphic_datasets.readers import with_effect
 
         assert isinstance(self.config, Run)
         size = self._sensor_size()
-        frames = nd.to_frames(nd.read_events(path, sensor_size=size), size, n_time_bins=self.config.n_time_bins)
+        reading = with_effect(Path(path), self.reading)
+        events = nd.read_events(path, sensor_size=size, **reading)
+        frames = nd.to_frames(events, size, n_time_bins=self.config.n_time_bins)
         yield torch.from_numpy(frames.astype(np.float32))[:, None]
 
     def _stream(self, path: str | PathLike, time_window: float) -> Iterator[Tensor]:
         """Yield the frames of a recording of any length, in parts that fit into memory."""
         import neuromorphic_datasets as nd
+        from neuromorphic_datasets.readers import with_effect
 
         waiting: list[np.ndarray] = []
-        for frame in nd.stream(path, time_window=time_window, sensor_size=self._sensor_size()):
+        reading = with_effect(Path(path), self.reading)
+        reading.pop("on_error", None)  # which events are in disorder is known only from all of them
+        frames = nd.stream(path, time_window=time_window, sensor_size=self._sensor_size(), **reading)
+        for number, frame in enumerate(frames, 1):
+            if number > _MOST_FRAMES and self.is_short:
+                raise ValueError(
+                    f"{path}: expected at most {_MOST_FRAMES} frames of a time_window so much shorter than in the "
+                    f"training, got more of {time_window:g} µs each; is it in ms or s?"
+                )
             waiting.append(frame)
             if len(waiting) == _CHUNK:
                 yield torch.from_numpy(np.stack(waiting).astype(np.float32))[:, None]
@@ -111,18 +154,21 @@ def predict(
     Args:
         out: folder of a run of `htaf-snn train` or `icbm`, or of one of its folds.
         *paths: recordings of a format of `neuromorphic_datasets.read_events`, from a sensor of the size of the
-            training's; or, for a network of images, image files.
-        time_window: µs per frame, for recordings of any length, in constant memory; None divides each recording into as
-            many frames as in the training.
+            training's, read with the arguments of the training's `EventFolder`; or, for a network of images, image
+            files.
+        time_window: µs per frame, >= 1, for recordings of any length, in constant memory; None divides each recording
+            into as many frames as in the training. A warning says if frames become three times as long or as short as
+            they were there; then a recording may have at most 100 000.
         device: "auto", "cpu" or "cuda".
 
     Yields:
-        {"file", "class": the name of the largest score, "scores": by class, of a spiking network the mean over time;
-        "over_time": the class after each time step, for spiking networks}.
+        Answers, each a dict of "file", of "class", the name of the largest score, and of "scores", by class; for
+        spiking networks these are means over time, and "over_time" has the class after each time step, which is a
+        frame.
 
     Raises:
         FileNotFoundError, ValueError: as `training.load`, `read_events` and `images.read`, or a file does not fit the
-            network.
+            network, or the time window cannot be in µs.
 
     Example:
         >>> import tempfile
@@ -135,6 +181,6 @@ def predict(
         >>> answer["class"] in answer["scores"] and len(answer["scores"])
         10
     """
-    predictor = Predictor(out, device)
+    predictor = Predictor(out, time_window, device)
     for path in paths:
-        yield predictor(path, time_window)
+        yield predictor(path)

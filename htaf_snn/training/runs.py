@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from ..nn._batches import class_scores, unpack
 from ..nn._modes import in_eval
 from ..surrogate import SurrogateLike
 from .checkpoint import CHECKPOINT, NETWORK, epoch_of, load_checkpoint, save_checkpoint
+from .describing import describe, lines
 from .folder import (
     CONFIG,
     DATA,
@@ -237,7 +239,7 @@ def train(config: Run, out: str | PathLike, *, resume: bool = False, progress: b
         resume: continue the run in the folder. The config must be that of the run, except for a larger `epochs`, to
             whose length an annealing and a cosine schedule are then stretched, and another `data_root` or `device`; the
             data must have the same classes, shape and numbers of samples.
-        progress: show progress bars on standard error.
+        progress: show on standard error what the data are, and progress bars.
 
     Returns:
         {"test_accuracy", "test_loss", "smooth_test_accuracy", "hardening_gap", "epochs", "kept_epoch" (the one whose
@@ -302,14 +304,13 @@ def complete(
         check_folder(config, out, resume)
     with new_folder(out) if is_main else nullcontext():
         loaders = make_loaders(config)
-        classes, shape = list(loaders[0].dataset.classes), sample_shape(loaders[0].dataset)
-        samples = [len(loader.dataset) if loader else 0 for loader in loaders]
+        data = describe(loaders)
+        classes, shape = data["classes"], data["shape"]
         model = make_model(config, shape, len(classes)).to(device if processes is None else processes.device)
         _try(model, loaders[2])
         if is_main:
-            data = {"shape": shape, "classes": classes, "samples": samples}
             if resume and ((out / DATA).is_file() or (out / CHECKPOINT).is_file()):
-                check_same_data(out, data)
+                check_same_data(out, {name: data[name] for name in ("shape", "classes", "samples")})
             if resume:
                 _check_restorable(out, model, config)
             for name in (RESULT, CURVES, CONFUSION, *results):
@@ -318,6 +319,9 @@ def complete(
             write_json(out / CONFIG, asdict(config))
             write_json(out / DATA, data)
     fold = getattr(config, "fold", None)
+    label = "" if fold is None else f"fold {fold + 1}, "
+    if progress and is_main:
+        print(*(f"{label}{line}" for line in lines(data)), sep="\n", file=sys.stderr, flush=True)
     with penalty(model) as added:
         metrics = fit(
             model,
@@ -327,7 +331,7 @@ def complete(
             out=out,
             resume=resume,
             progress=progress,
-            label="" if fold is None else f"fold {fold + 1}, ",
+            label=label,
             processes=processes,
             on_epoch=on_epoch,
             penalty=added,
@@ -369,21 +373,6 @@ def _try(model: nn.Module, loader: DataLoader) -> None:
     """Evaluate a model on the first batch, so that what does not fit is found before anything is written."""
     with torch.random.fork_rng(), torch.no_grad(), in_eval(model):
         class_scores(model, unpack(next(iter(loader))))
-
-
-def sample_shape(samples) -> tuple[int, int, int]:
-    """Return (C, H, W) of a frame or an image.
-
-    Args:
-        samples: a data set of this project: a loader's `dataset`, or one from `neuromorphic_datasets.load` or
-            `images.load`.
-
-    Example:
-        >>> import neuromorphic_datasets as nd
-        >>> sample_shape(nd.images.load("digits")[0])
-        (1, 8, 8)
-    """
-    return samples.sensor_size[::-1] if hasattr(samples, "sensor_size") else tuple(samples.images.shape[1:])
 
 
 def test(

@@ -5,8 +5,9 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -223,6 +224,14 @@ def effective(path: Path) -> set[str]:
     if reader not in lacking:
         return set()
     return {"time_unit", "columns"} if lacking[reader](path) else {"time_unit"}
+
+
+def with_effect(path: Path, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments of `read_events` that have an effect on a file, of columns, time_unit and place."""
+    limited = {"columns", "time_unit", "place"}
+    given = {name: value for name, value in reading.items() if value is not None}
+    unused = limited - effective(path) if limited & given.keys() else set()
+    return {name: value for name, value in given.items() if name not in unused}
 
 
 def reads_in_pieces(path: Path) -> bool:

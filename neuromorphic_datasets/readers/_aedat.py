@@ -93,7 +93,7 @@ def _chip(path: Path, lines: list[str], sensor_size: tuple[int, int, int] | None
         sizes = ", ".join(f"{(*size, 2)} for a {sensor}" for sensor, size in _SIZES.items() if sensor != "DAVIS128")
         raise RecordingError(
             f"{path}: expected a line '# AEChip: NAME' in the header, got none, so its camera is unknown; "
-            f"pass its size as sensor_size: {sizes}"
+            f"set sensor_size to its size: {sizes}"
         )
     size = _sensor(named[0])
     if size is None:

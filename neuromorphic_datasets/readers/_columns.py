@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import BOUNDS, LATEST, POLARITIES, Events, RecordingError, refuse
-from ._recording import Losses, Options
+from .._events import BOUNDS, LATEST, POLARITIES, ROUND, SET_UNIT, Events, RecordingError, refuse
+from ._recording import Losses, Options, in_order
 
 _NAMES = {
     "x": ("x", "xs"),
@@ -102,7 +102,7 @@ def events_of(
         return Events.compact(columns["x"], columns.get("y"), columns["t"], columns["p"])
     except (TypeError, ValueError) as error:
         text = re.sub(r"^event (\d+)", lambda match: f"event {int(match[1]) + number}", str(error))
-        raise RecordingError(f"{path}: {text}") from None
+        raise RecordingError(f"{path}: {text.replace(ROUND, SET_UNIT)}{in_order(options)}") from None
 
 
 def _check_polarities(p: np.ndarray, losses: Losses) -> None:

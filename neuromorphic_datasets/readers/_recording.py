@@ -31,6 +31,11 @@ class Options:
     piece: int | None = None
 
 
+def in_order(options: Options) -> str:
+    """Return a question for the message of a fault, if the caller says what the columns are."""
+    return "" if options.columns is None else f"; are the columns in the order {options.columns!r}?"
+
+
 @dataclass
 class Losses:
     """What is known of a recording from piece to piece.
@@ -155,11 +160,16 @@ def checked(path: Path, stream: Stream, options: Options, losses: Losses) -> Ite
     if options.lenient:  # which events are in disorder is known only from all of them
         pieces = iter([joined(list(pieces))])
     for read in pieces:
-        events = _on_sensor(path, read, width, height, number, losses if options.lenient else None)
+        events = _on_sensor(path, read, (width, height), number, options, losses if options.lenient else None)
         if len(events):
             t = _held(events.t, latest, options.clock_tolerance)
             events = _ascending(
-                path, Events(events.x, events.y, t, events.p), latest, number, losses if options.lenient else None
+                path,
+                Events(events.x, events.y, t, events.p),
+                latest,
+                number,
+                options,
+                losses if options.lenient else None,
             )
         if len(events):
             latest = int(events.t[-1])
@@ -179,9 +189,12 @@ def _one_polarity(path: Path, p: np.ndarray, only: int | None) -> int:
     return only
 
 
-def _on_sensor(path: Path, events: Events, width: int, height: int, number: int, losses: Losses | None) -> Events:
+def _on_sensor(
+    path: Path, events: Events, sides: tuple[int, int], number: int, options: Options, losses: Losses | None
+) -> Events:
     from .._kernels import first_off
 
+    width, height = sides
     x, y = events.x, events.rows()
     event = first_off(x, y, width, height)
     if event < 0:
@@ -192,7 +205,7 @@ def _on_sensor(path: Path, events: Events, width: int, height: int, number: int,
     else:
         reason = f"event {number + event}: {place} is off the sensor of {width} x {height} pixels"
     if losses is None:
-        raise RecordingError(f"{path}: {reason}")
+        raise RecordingError(f"{path}: {reason}{in_order(options)}")
     on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     losses.add(len(events) - int(on.sum()), reason)
     return events[on]
@@ -206,7 +219,7 @@ def _held(t: np.ndarray, latest: int, tolerance: int) -> np.ndarray:
     return np.where(t >= reached - tolerance, reached, t)
 
 
-def _ascending(path: Path, events: Events, latest: int, number: int, losses: Losses | None) -> Events:
+def _ascending(path: Path, events: Events, latest: int, number: int, options: Options, losses: Losses | None) -> Events:
     from .._kernels import first_descent, longest_ascent
 
     t = events.t
@@ -216,7 +229,7 @@ def _ascending(path: Path, events: Events, latest: int, number: int, losses: Los
     before = t[event - 1] if event else latest
     reason = f"event {number + event}: the time goes back, from {before} to {t[event]} µs"
     if losses is None:
-        raise RecordingError(f"{path}: {reason}")
+        raise RecordingError(f"{path}: {reason}{in_order(options)}")
     kept = longest_ascent(t)
     losses.add(len(t) - int(kept.sum()), reason)
     return events[kept]

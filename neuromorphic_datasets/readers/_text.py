@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._events import Events, RecordingError
+from .._events import SET_UNIT, Events, RecordingError
 from ._columns import by_field, events_of, unit_of
 from ._recording import Losses, Options, Stream
 
@@ -220,7 +220,7 @@ def _first_fault(
             if line.strip() and (len(row) != columns or not is_exact):
                 kind, hint = "numbers" if as_floats else "whole numbers", ""
                 if len(row) == columns and all(map(math.isfinite, row)):
-                    hint = "; for times in another unit than µs set time_unit"
+                    hint = SET_UNIT
                 return f"line {place}: expected {columns} {kind}, got {line.strip()[:80]!r}{hint}"
     return None
 

@@ -133,7 +133,7 @@ def test_events_off_the_stated_sensor(root, tmp_path):
         (
             {"columns": "txyz"},
             ValueError,
-            "^columns: expected the letters t, x, y and p in some order, y or not, got 'txyz'",
+            "^columns: expected the letters t, x, y and p in some order, y or not, such as \"txyp\", got 'txyz'",
         ),
     ],
 )

@@ -231,12 +231,16 @@ def test_clocks_that_step_back_a_little_stand_still(tmp_path):
         read_events(path, clock_tolerance=-1)
 
 
+LONG = np.tile(EVENTS, 6).astype(EVENT_DTYPE)
+LONG["t"] += np.repeat(np.arange(6) * 100_000, len(EVENTS))
+
+
 class Own(nd.EventDataset):
     def __init__(self):
         super().__init__("own", "all", SIZE, ["a", "b"], [0, 1] * 4, fingerprint="1")
 
     def events(self, position):
-        events = EVENTS.astype(EVENT_DTYPE)
+        events = LONG.copy()
         if position == 5:
             events["x"][1], events["p"][2], events["t"][3] = 99, 7, 1
         return events
@@ -246,16 +250,16 @@ def test_faulty_events_of_sets_are_dropped_and_reported_each_time(tmp_path):
     for name in ("left", "right"):
         (tmp_path / "mine" / name).mkdir(parents=True)
         for number in range(2):
-            (tmp_path / "mine" / name / f"{number}.csv").write_bytes(csv())
+            (tmp_path / "mine" / name / f"{number}.csv").write_bytes(csv(LONG))
     bad = tmp_path / "mine" / "right" / "1.csv"
-    bad.write_bytes(csv().replace(b"180,12,9,1", b"180,12,9,8"))
+    bad.write_bytes(csv(LONG).replace(b"\n180,12,9,1", b"\n180,12,9,8"))
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"faults dropped: 1.* first: .*1\.csv: event 2: expected a valid p"):
             recordings = EventFolder(tmp_path / "mine", on_error="drop", cache=tmp_path)
-        assert [len(recordings[position][0]) for position in range(4)] == [6, 6, 6, 5]
+        assert [len(recordings[position][0]) for position in range(4)] == [36, 36, 36, 35]
         with pytest.warns(UserWarning, match=r"faults dropped: 3.* first: own all, recording 5: event 2: exp"):
             train, _, test = nd.loaders(Own(), on_error="drop", val_fraction=0, cache=tmp_path)
-        assert sum(float(frames.sum()) for loader in (train, test) for frames, _ in loader) == 8 * 6 - 3
+        assert sum(float(frames.sum()) for loader in (train, test) for frames, _ in loader) == 8 * 36 - 3
     with pytest.raises(RecordingError, match="own all, recording 5: events: expected ascending times"):
         nd.loaders(Own(), val_fraction=0, cache=tmp_path)
 

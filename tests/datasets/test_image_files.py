@@ -230,7 +230,7 @@ def test_links_to_nothing_and_to_folders_are_counted(tmp_path):
     ("parts", "message"),
     [
         (("train", "val"), r"got the parts \['train', 'val'\]"),
-        (("Train", "Test"), r"got the parts \['Test', 'Train'\]"),
+        (("Training", "Test"), r"got the parts \['Test', 'Training'\]"),
         (("training_set", "test2017"), r"got the parts \['test2017', 'training_set'\]"),
         (("train",), r"got the parts \['train'\]"),
         (("train", "extra"), r"got the parts \['train'\]"),

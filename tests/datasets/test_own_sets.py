@@ -64,7 +64,7 @@ def test_other_columns_are_another_reading(folder, tmp_path):
         for columns, expected in (("txyp", (2, 10, 1, 1)), ("xytp", (1, 2, 10, 1)), ("yxtp", (2, 1, 10, 1))):
             assert EventFolder(folder, columns=columns, cache=tmp_path)[0][0][0].item() == expected
     with pytest.raises(
-        ValueError, match=r"^columns: expected the letters t, x, y and p in some order, y or not, got 'abc'"
+        ValueError, match=r"^columns: expected the letters t, x, y and p in some order, .*, such as \"txyp\", got 'abc'"
     ):
         EventFolder(folder, columns="abc", cache=tmp_path)
 

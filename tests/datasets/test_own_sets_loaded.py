@@ -98,7 +98,7 @@ def test_a_class_that_is_only_tested_is_refused(tmp_path):
 def test_a_rare_class_is_in_every_part_or_refused(tmp_path):
     targets = [0] * 60 + [1] * 2
     own = Own([array(GOOD)] * 62, targets)
-    with pytest.raises(ValueError, match=r"^test_fraction: .* the rarest class, 1, has 2, got 0.1"):
+    with pytest.raises(ValueError, match=r"^test_fraction: .* the rarest class, b, has 2, got 0.1"):
         loaders(own, cache=tmp_path, val_fraction=0, test_fraction=0.1)
     train, _, test = loaders(own, cache=tmp_path, **HALVES)
     assert [np.bincount(part.dataset.targets).tolist() for part in (train, test)] == [[30, 1], [30, 1]]

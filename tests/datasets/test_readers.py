@@ -306,7 +306,7 @@ def test_damaged_files_neither_crash_nor_hang_nor_lie(tmp_path_factory, name, ed
         (
             {"columns": "xyt"},
             ValueError,
-            "^columns: expected the letters t, x, y and p in some order, y or not, got 'xyt'",
+            "^columns: expected the letters t, x, y and p in some order, y or not, such as \"txyp\", got 'xyt'",
         ),
         ({"columns": 4}, ValueError, "^columns"),
         ({"sensor_size": 34}, TypeError, "^sensor_size"),
