@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from .. import _files, _pages, training
 from .._checks import check_choice
@@ -20,27 +20,44 @@ from . import conclusions, figures, findings, selection
 from .drawing import Figure
 from .settings import Settings
 
-if TYPE_CHECKING:
-    from .study import Study
+
+class Outcome(NamedTuple):
+    """What came of a study.
+
+    Attributes:
+        out: its folder.
+        settings: what was compared.
+        trials, failures, stopped: as `Study` returns them; the first are its results.
+        counts: the numbers of trials by their state.
+        extended_from: the numbers of seeds that it had when it was extended although it had results.
+    """
+
+    out: Path
+    settings: Settings
+    trials: list[dict]
+    failures: list[dict]
+    stopped: list[dict]
+    counts: dict[str, int]
+    extended_from: list[int]
 
 
-def write(study: Study, to: Path, columns: Sequence[str] = ()) -> Path:
+def write(of: Outcome, to: Path, columns: Sequence[str] = ()) -> Path:
     """Write a report's files into a folder, and return the page's path; see `Study.report`."""
-    settings, trials = study.settings, study.results()
+    settings, trials = of.settings, of.trials
     rows = findings.table(settings, trials)
     if not rows:
-        raise ValueError(f"{study.out}: {_without_rows(study, trials)}")
+        raise ValueError(f"{of.out}: {_without_rows(of)}")
     cells = findings.grid(trials)
     ranks, ranks_p = findings.ranks(settings, trials)
     results = {
         "settings": settings.as_dict(),
-        "extended_from": study.queue.extended_from(),
+        "extended_from": of.extended_from,
         "table": rows,
         "grid": cells,
         "ranks": ranks,
         "ranks_p": ranks_p,
         "areas": findings.areas(settings, cells),
-        "failures": study.failures(),
+        "failures": of.failures,
         "trials": trials,
     }
     files = {
@@ -50,7 +67,7 @@ def write(study: Study, to: Path, columns: Sequence[str] = ()) -> Path:
         "results.json": json.dumps(results, indent=1),
     }
     drawn = figures.all_figures(settings, results)
-    files["report.html"] = as_html(settings, results, drawn, study.counts(), study.stopped())
+    files["report.html"] = as_html(settings, results, drawn, of.counts, of.stopped)
     to.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         with _files.replacing(to / name) as temporary:
@@ -61,15 +78,14 @@ def write(study: Study, to: Path, columns: Sequence[str] = ()) -> Path:
     return to / "report.html"
 
 
-def _without_rows(study: Study, trials: Sequence[dict]) -> str:
+def _without_rows(of: Outcome) -> str:
     """Return why a study has no rows, and what to do."""
-    failures, counts = study.failures(), study.counts()
-    total = sum(counts.values())
-    if len(failures) == total:
-        return f"expected a finished trial, got none; all {total} have failed, the first: {failures[0]['error']}"
-    states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-    what = "the trials that select to have ended" if trials else "a finished trial"
-    return f"expected {what}, got {states} of {total}; go on with: htaf-snn compare --out {study.out}"
+    total = sum(of.counts.values())
+    if len(of.failures) == total:
+        return f"expected a finished trial, got none; all {total} have failed, the first: {of.failures[0]['error']}"
+    states = ", ".join(f"{number} {state}" for state, number in of.counts.items() if number)
+    what = "the trials that select to have ended" if of.trials else "a finished trial"
+    return f"expected {what}, got {states} of {total}; go on with: htaf-snn compare --out {of.out}"
 
 
 def _shown(value: float | str | None) -> str:

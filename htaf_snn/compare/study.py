@@ -270,7 +270,9 @@ class Study:
         Raises:
             ValueError: if no trial is finished, or there is no such column.
         """
-        return report.write(self, self.out if to is None else Path(to), columns)
+        ended = self.results(), self.failures(), self.stopped()
+        outcome = report.Outcome(self.out, self.settings, *ended, self.counts(), self.queue.extended_from())
+        return report.write(outcome, self.out if to is None else Path(to), columns)
 
     def results(self) -> list[dict]:
         """Return the finished trials, {"config", "result", "versions"}, in the order of `Settings.trials`."""

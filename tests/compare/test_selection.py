@@ -179,7 +179,7 @@ def test_a_selection_that_still_runs_has_no_report(tmp_path, monkeypatch):
     results = [{"config": config.config(), "result": RESULT} for config in study.settings.trials()[:2]]
     monkeypatch.setattr(study, "results", lambda: results)
     with pytest.raises(ValueError, match="expected the trials that select to have ended, got 16 waiting of 16; go on"):
-        report.write(study, tmp_path)
+        study.report()
 
 
 def test_trials_of_another_selection_are_left_alone(tmp_path):
