@@ -6,13 +6,15 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .._checks import check_floating, is_plain
 from .._files import replacing
@@ -21,7 +23,7 @@ from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
 from .quickest import Quickest
 from .steps import STEPS, Quantize, ToRows
-from .values import Step, Value, as_float, geometry, misfit
+from .values import Step, Value, as_float, geometry, misfit, sums_exactly
 
 FORMAT, VERSION = "htaf-snn packed network", "6"
 _OWN = {cls.__name__: cls for cls in STEPS}
@@ -55,8 +57,8 @@ class PackedNetwork(nn.Module):
 
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.
-        ValueError: in the forward pass, if the input has another shape or range; in `train()`; and in `half()` and
-            `to()` for a dtype other than float32.
+        ValueError: if there is not one name per step; in the forward pass, if the input has another shape or range; in
+            `train()`; and in `half()` and `to()` for a dtype other than float32.
 
     Example:
         >>> from htaf_snn import deploy, models
@@ -73,6 +75,8 @@ class PackedNetwork(nn.Module):
     def __init__(self, steps: Sequence[tuple[nn.Module, list[int]]], output: int, names: Sequence[str] | None = None):
         super().__init__()
         self.names = [f"step {i}" for i in range(len(steps))] if names is None else [*names]
+        if len(self.names) != len(steps) or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"names: expected {len(steps)} strings, one per step, got {self.names!r}")
         self.inputs, self.output = [list(inputs) for _, inputs in steps], output
         self._last_use = {number: i for i, inputs in enumerate(self.inputs) for number in inputs} | {output: len(steps)}
         self._done: list[list[int]] = [[] for _ in steps]  # what is not needed any more after each step
@@ -145,7 +149,7 @@ class PackedNetwork(nn.Module):
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
             self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
         by_bits = partial(self._by_bits, x.float())
-        if any(step._forward_hooks or step._forward_pre_hooks for step in self.steps) or not _is_exact_in_floats(x):
+        if not _may_be_in_floats(x, self.steps):
             return by_bits()
         samples = 2 if self.is_over_time else 1
         lengths = *(length.bit_length() for length in x.shape[:samples]), *x.shape[samples:]
@@ -167,7 +171,7 @@ class PackedNetwork(nn.Module):
         values: dict[int, Tensor] = {0: x}
         for i, (step, inputs) in enumerate(zip(self.steps, self.inputs, strict=True)):
             given = [values[number] for number in inputs]
-            values[i + 1] = step.in_floats(*given) if isinstance(step, Step) else step(as_float(given[0]))
+            values[i + 1] = _result(step, given, in_floats=True)
             for done in self._done[i]:
                 values.pop(done, None)
         return as_float(values[self.output])
@@ -195,17 +199,19 @@ class PackedNetwork(nn.Module):
         return self._compute({**values}, program.first, program.last, program)
 
 
-def _is_exact_in_floats(x: Tensor) -> bool:
-    """Return whether sums of integers are exact in what multiplies float32 matrices here."""
+def _may_be_in_floats(x: Tensor, steps: Iterable[nn.Module]) -> bool:
+    """Return whether nothing sees, or changes, how an input is computed."""
     if x.device.type != "cpu" or not is_plain(x) or not x.numel() or torch.is_autocast_enabled("cpu"):
         return False
-    precisions = {getattr(torch.backends.mkldnn, kind).fp32_precision for kind in ("matmul", "conv")}
-    return precisions <= {"none", "ieee"}
+    is_watched = _has_any_global_hook() or any(step._forward_hooks or step._forward_pre_hooks for step in steps)
+    return sums_exactly() and not is_watched
 
 
-def _result(step: nn.Module, given: list[Value]) -> Value:
+def _result(step: nn.Module, given: Sequence[Value], in_floats: bool = False) -> Any:
     try:
-        return step(*given) if isinstance(step, Step) else step(as_float(given[0]))
+        if isinstance(step, Step):
+            return step.in_floats(*given) if in_floats else step(*given)
+        return step(as_float(given[0]))
     except (IndexError, RuntimeError, ValueError) as error:
         says_it = isinstance(step, Step) and isinstance(error, ValueError)
         if says_it or (expected := _misfit(step, tuple(given[0].shape))) is None:

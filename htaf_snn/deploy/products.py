@@ -29,6 +29,7 @@ from .values import (
     of_levels,
     packed,
     pair,
+    sums_exactly,
 )
 
 
@@ -50,7 +51,8 @@ class Product(Step):
     thresholds: Tensor | None
     factor: Tensor | None
     bias: Tensor | None
-    _kept: tuple[list[Tensor], list[int], dict[torch.dtype, Tensor], bool] | None = None
+    _kept: tuple[list[Tensor], list[int], dict[torch.dtype, Tensor]] | None = None
+    _is_in_floats = False
 
     def __init__(
         self,
@@ -120,6 +122,7 @@ class Product(Step):
         self._check(value)
         if not value.is_floating_point() or not self._is_exact():
             return as_float(self(packed(value, self.levels, self.axis) if value.is_floating_point() else value))
+        self._is_in_floats = True
         sums = self._sums_of_floats(value)
         each = (-1,) if self.where is None else (-1, 1, 1)
         if self.thresholds is not None:
@@ -131,32 +134,33 @@ class Product(Step):
             sums += self.bias.view(each)
         return as_new(sums)
 
+    def release(self) -> None:
+        if self._is_in_floats:
+            self._kept, self._is_in_floats = None, False
+
+    def _is_exact(self) -> bool:
+        """Return whether float32 holds all sums of levels times weights."""
+        raise NotImplementedError
+
     def _sums_of_floats(self, value: Tensor) -> Tensor:
         weight = self._weight_as(value.dtype)
         return linear(value, weight) if self.where is None else conv2d(value, weight, None, *self.where[1:])
 
-    def _is_exact(self) -> bool:
-        """Return whether float32 holds all sums of levels times weights."""
-        self._weight_as(torch.float32)
-        return self._kept is not None and self._kept[3]
-
     def _weight_as(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight in a type, kept until it is replaced or changed in place."""
-        own = self._sources()
-        versions = [0 if buffer.is_inference() else buffer._version for buffer in own]
-        if self._kept is None or self._kept[1] != versions or not all(map(operator.is_, own, self._kept[0])):
-            reach = max(map(abs, self.levels)) * self._whole_weight().double().abs().flatten(1).sum(1)
-            self._kept = own, versions, {}, bool((reach < 2**24).all())
-        weights = self._kept[2]
-        if dtype not in weights:
-            weights[dtype] = self._whole_weight().to(dtype)
-        return weights[dtype]
-
-    def release(self) -> None:
-        self._kept = None
+        """Return the weight in a type, kept until it is replaced or changed in place, where that can be seen."""
+        own, kept = self._sources(), self._kept
+        if any(buffer.is_inference() for buffer in own):
+            return self._whole_weight().to(dtype)
+        versions = [buffer._version for buffer in own]
+        if kept is None or kept[1] != versions or not all(map(operator.is_, own, kept[0])):
+            kept = own, versions, {}
+        if dtype not in kept[2]:
+            kept[2][dtype] = self._whole_weight().to(dtype)
+        self._kept = kept
+        return kept[2][dtype]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_kept"}
+        return {name: value for name, value in vars(self).items() if name not in ("_kept", "_reach")}
 
     def _parts(self, words: Tensor, size: int) -> list[Tensor]:
         """Return the words of each group."""
@@ -194,6 +198,9 @@ class BinaryProduct(Product):
     def _whole_weight(self) -> Tensor:
         return self.signs()
 
+    def _is_exact(self) -> bool:
+        return max(map(abs, self.levels)) * math.prod(self.shape[1:]) < 2**24
+
     def signs(self) -> Tensor:
         """Return the weight as -1 and +1, float32."""
         parts = []
@@ -223,7 +230,8 @@ class BinaryProduct(Product):
             ways = [lambda: level_linear(levels, self._weight(0)), lambda: self._sums_of_bytes(levels)]
             return self._quickest((levels.numel().bit_length(), torch.get_num_threads()), ways)
         # Exact: sums of 2**44 levels fit into a double, and on a CPU those of 2**16 into a float.
-        kind = torch.float32 if is_on_cpu and 255 * math.prod(self.shape[1:]) < 2**24 else torch.float64
+        is_exact = is_on_cpu and 255 * math.prod(self.shape[1:]) < 2**24 and sums_exactly()
+        kind = torch.float32 if is_exact else torch.float64
         sums = self._sums_of_floats(levels.to(kind))
         return sums.movedim(-3, -1).to(torch.int32)
 
@@ -248,6 +256,7 @@ class HeavisideProduct(Product):
 
     weight: Tensor
     rows_0: Tensor
+    _reach: tuple[Tensor, int | None, float] | None = None
 
     def _register_weight(self, weight: Tensor) -> None:
         self.register_buffer("weight", weight)
@@ -259,6 +268,13 @@ class HeavisideProduct(Product):
 
     def _whole_weight(self) -> Tensor:
         return self.weight
+
+    def _is_exact(self) -> bool:
+        version = None if self.weight.is_inference() else self.weight._version
+        if version is None or self._reach is None or self._reach[0] is not self.weight or self._reach[1] != version:
+            sums = self.weight.double().abs().flatten(1).sum(1)
+            self._reach = self.weight, version, float(sums.max()) if len(sums) else 0.0
+        return max(map(abs, self.levels)) * self._reach[2] < 2**24
 
     def tensors(self) -> dict[str, Tensor]:
         return self._saved("weight", self.weight.to(smallest_type(self.weight)))

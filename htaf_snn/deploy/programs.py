@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from .. import nn as hnn
 from .._checks import is_plain
@@ -79,7 +80,7 @@ class Program:
             by_steps: computes the same results, and maybe more, in another way, which is taken if it is faster.
         """
         given = [values[number] for number in self._given]
-        if any(self._hooks) or not all(map(_is_taken_in, given)):
+        if any(self._hooks) or _has_any_global_hook() or not all(map(_is_taken_in, given)):
             return None
         samples = {len(value.words if isinstance(value, Bits) else value) for value in given}
         if len(samples) != 1 or 0 in samples:

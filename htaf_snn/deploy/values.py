@@ -96,6 +96,16 @@ def check_shape(shape: Sequence[int]) -> None:
         raise ValueError(f"shape: expected (C, H, W) or (features,), got {shape!r}")
 
 
+def sums_exactly() -> bool:
+    """Return whether float32 products and convolutions on the CPU sum integers exactly, as far as float32 holds them.
+
+    Without oneDNN, torch convolves by transforms.
+    """
+    own = torch.backends.mkldnn
+    precisions = {getattr(own, kind).fp32_precision for kind in ("matmul", "conv")}
+    return bool(own.is_available() and own.enabled) and precisions <= {"none", "ieee"}
+
+
 class Step(nn.Module):
     """A step that computes on packed values."""
 

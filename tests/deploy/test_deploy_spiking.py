@@ -55,7 +55,7 @@ def assert_equal(net, x):
     net(x)
     for hook in hooks:
         hook.remove()
-    assert torch.equal(packed(x), expected)
+    assert torch.equal(packed(x), expected) and torch.equal(packed._by_bits(x), expected)
     assert_same_without_bits(packed, x)
     for found, wanted in zip(spikes_of(packed, x), own, strict=True):
         assert torch.equal(found, wanted)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from htaf_snn import deploy, models
+from htaf_snn import nn as hnn
 from htaf_snn.deploy import quickest
 
 pytestmark = pytest.mark.usefixtures("by_programs")
@@ -66,12 +68,15 @@ def test_float32_is_not_taken_where_it_is_inexact_or_unseen(monkeypatch):
     monkeypatch.setattr(quickest, "seconds", lambda compute: times.pop(0))
     monkeypatch.setattr(packed, "_by_floats", lambda x: pytest.fail("computed in float32"))
     with torch.autocast("cpu", torch.bfloat16):
-        packed(x)
+        assert torch.equal(packed(x), packed._by_bits(x))
     with torch.backends.flags(fp32_precision="bf16"):
         assert torch.equal(packed(x), expected)
     seen = []
     hook = packed.steps[0].register_forward_hook(lambda *_: seen.append(1))
     assert torch.equal(packed(x), expected) and seen
+    hook.remove()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    assert torch.equal(packed(x), expected) and {*packed.steps} <= {*seen}
     hook.remove()
     monkeypatch.undo()
     step = deploy.steps.HeavisideProduct(torch.full((2, 3), 2**23, dtype=torch.int32), (0, 1), batched=False)
@@ -82,3 +87,49 @@ def test_seconds_are_of_the_quickest_call(monkeypatch):
     monkeypatch.undo()
     calls = []
     assert 0 < quickest.seconds(lambda: calls.append(1)) < 1 and len(calls) == 1 + quickest._TRIALS
+
+
+def convolutional():
+    torch.manual_seed(0)
+    layers = [hnn.QuantizeInput(), hnn.BinaryConv2d(3, 64, 3, padding=1), nn.BatchNorm2d(64), hnn.BinaryActivation()]
+    layers += [hnn.BinaryConv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), hnn.BinaryActivation(), nn.Flatten()]
+    return deploy.pack(nn.Sequential(*layers, hnn.BinaryLinear(4096, 5)).eval())
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="torch has no NNPACK")
+def test_without_onednn_nothing_is_convolved_by_transforms(monkeypatch):
+    packed, x = convolutional(), torch.rand(16, 3, 8, 8)
+    expected = packed._by_bits(x)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert torch.equal(packed(x), expected) and torch.equal(packed._by_bits(x), expected)
+    assert not packed._quickest.chosen
+
+
+def test_a_packed_network_can_be_exported_by_torch():
+    packed, x = convolutional(), torch.rand(2, 3, 8, 8)
+    assert torch.equal(torch.export.export(packed, (x,)).module()(x), packed(x))
+
+
+def test_inference_tensors_that_change_are_read_anew():
+    with torch.inference_mode():
+        packed, x = convolutional(), torch.rand(2, 3, 8, 8)
+        before = packed._by_floats(x)
+        step = packed.steps[-1]
+        step.words_0.copy_(deploy.steps.BinaryProduct(-step.signs(), (-1, 1), batched=False).words_0)
+        assert torch.equal(packed._by_floats(x), -before) and before.any()
+
+
+def test_a_shape_that_does_not_fit_is_told_alike(monkeypatch):
+    net = nn.Sequential(nn.Linear(6, 8), hnn.BinaryActivation(), hnn.HeavisideLinear(8, 3)).eval()
+    for times in ([1.0, 2.0], [2.0, 1.0]):
+        packed = deploy.pack(net)
+        monkeypatch.setattr(quickest, "seconds", lambda compute, times=times: times.pop(0) if times else 0.0)
+        packed(torch.rand(6))
+        with pytest.raises(ValueError, match=r"^x: expected \(B, 6\) at this layer, got \(5,\)"):
+            packed(torch.rand(5))
+
+
+def test_names_are_one_per_step():
+    steps = [(step, [i]) for i, step in enumerate(convolutional().steps)]
+    with pytest.raises(ValueError, match=rf"^names: expected {len(steps)} strings, one per step, got \['a'\]"):
+        deploy.PackedNetwork(steps, len(steps), names=["a"])
