@@ -12,15 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
-from ._events import Recording, RecordingError
+from ._events import RecordingError
 from ._frames import count, slices
 from ._packages import version_of
 from ._progress import bar
 
 # For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
-# The largest part of a recording that "drop" drops; what has more faults is rather no recording of that format.
-_MOST_FAULTY = 0.1
 
 
 def pack(
@@ -154,18 +152,22 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     dropped, first_dropped = 0, ""
     progress = bar(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
-        fault = recording if isinstance(recording, str) else _too_faulty(recordings.where(position), recording)
+        where = recordings.where(position)
+        if isinstance(recording, str):
+            fault = recording
+        else:
+            fault = (faults := recording.too_faulty()) and f"{where}: {faults}"
         try:
             if not fault:
                 writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
-            fault = f"{recordings.where(position)}: {error}"
+            fault = f"{where}: {error}"
         if fault and on_error == "raise":
             raise RecordingError(fault)
         damaged += [fault] if fault else []
         if not fault and recording.dropped:
             dropped += recording.dropped
-            first_dropped = first_dropped or f"{recordings.where(position)}: {recording.fault}"
+            first_dropped = first_dropped or f"{where}: {recording.fault}"
     if not len(recordings):
         raise RecordingError(f"{recordings.name}: expected at least one recording, got none")
     if len(damaged) == len(recordings):
@@ -173,14 +175,6 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
     enlarged = _enlarged(recordings, writer)
     writer.finish(damage=_cache.Damage(damaged[0] if damaged else "", dropped, first_dropped, enlarged))
-
-
-def _too_faulty(where: str, recording: Recording) -> str:
-    """Return what says that too many events of a recording were dropped, or ""."""
-    count = recording.dropped + len(recording.events)
-    if recording.dropped <= _MOST_FAULTY * count:
-        return ""
-    return f"{where}: {recording.dropped} of {count} events are faulty, more than a tenth; the first: {recording.fault}"
 
 
 def _enlarged(recordings: EventDataset, writer: _cache.Writer) -> str:
