@@ -29,6 +29,14 @@ POLARITIES = "p to be 0 or 1 in all events, or -1 or 1 in all"
 class RecordingError(ValueError):
     """A file is not a recording, or is damaged; the message names the file and the position.
 
+    Args:
+        message: what is wrong with the file.
+        remedy: the name of the argument of `EventFolder` that helps: "columns", "time_unit", "place", "sensor_size" or
+            "on_error"; or None.
+
+    Attributes:
+        remedy: likewise.
+
     Example:
         >>> import pathlib, tempfile
         >>> from neuromorphic_datasets import read_events
@@ -41,6 +49,10 @@ class RecordingError(ValueError):
         ...         print(str(error).removeprefix(folder))
         /recording.bin: byte 5: expected words of 5 bytes to the end, got 2 more
     """
+
+    def __init__(self, message: str, remedy: str | None = None):
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,7 @@ def check_on_error(value: str) -> None:
 
 
 class _Readable(Dataset):
-    """Each recording, or the message of the error in reading it."""
+    """Each recording, or the error in reading it."""
 
     def __init__(self, recordings: EventDataset, lenient: bool):
         self._recordings, self._lenient = recordings, lenient
@@ -139,7 +139,7 @@ class _Readable(Dataset):
         try:
             return position, recording_of(self._recordings, position, self._lenient)
         except RecordingError as error:  # would end a worker
-            return position, str(error)
+            return position, error
 
 
 def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_workers: int | None) -> None:
@@ -153,18 +153,17 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     progress = bar(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
         where = recordings.where(position)
-        if isinstance(recording, str):
-            fault = recording
-        else:
-            fault = (faults := recording.too_faulty()) and f"{where}: {faults}"
+        fault = recording if isinstance(recording, RecordingError) else None
+        if fault is None and (faults := recording.too_faulty()):
+            fault = RecordingError(f"{where}: {faults}")
         try:
             if not fault:
                 writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
-            fault = f"{where}: {error}"
+            fault = RecordingError(f"{where}: {error}", getattr(error, "remedy", None))
         if fault and on_error == "raise":
-            raise RecordingError(fault)
-        damaged += [fault] if fault else []
+            raise fault
+        damaged += [str(fault)] if fault else []
         if not fault and recording.dropped:
             dropped += recording.dropped
             first_dropped = first_dropped or f"{where}: {recording.fault}"
