@@ -48,8 +48,8 @@ class Predictor:
         self.reading, self.is_short, self.time_window = data.get("reading", {}), False, time_window
         if data.get("transform"):
             warnings.warn(
-                f"the training's data set changed its events by {data['transform']}, which is not done here: transform "
-                "the files before",
+                f"the training data were transformed by {data['transform']}; predict does not do this, so transform "
+                "the files first",
                 stacklevel=3,
             )
         if time_window is not None:

@@ -104,7 +104,7 @@ def test_a_training_says_what_its_data_are(trained):
 
 def test_a_transform_of_the_training_is_not_forgotten(trained):
     out, files, _ = trained("turned", named, "transform=lambda events: events")
-    with pytest.warns(UserWarning, match="^the training's data set changed its events by <function"):
+    with pytest.warns(UserWarning, match=r"^the training data were transformed by moves\.<locals>\.<lambda>; predict"):
         assert len([*predict(out, *files[:2])]) == 2
 
 
