@@ -162,7 +162,8 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
         except (TypeError, ValueError) as error:
             fault = RecordingError(f"{where}: {error}", getattr(error, "remedy", None))
         if fault and on_error == "raise":
-            raise fault
+            # A new one: one that this frame holds would keep the frame, and with it the file, until a collection.
+            raise RecordingError(str(fault), fault.remedy)
         damaged += [str(fault)] if fault else []
         if not fault and recording.dropped:
             dropped += recording.dropped
