@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ._events import Events, Recording
+from ._events import Events, Recording, RecordingError
 
 _MAGIC = b"NDPACK3\n"
 _TRAILER = struct.Struct("<QQI8s")
@@ -161,9 +161,10 @@ class Writer:
         """
         stated = recording.sensor_size
         if self._sensor_size is None and stated and stated != (self._stated or stated):
-            raise ValueError(
+            raise RecordingError(
                 f"expected a sensor of size {self._stated}, as an earlier recording states, got {stated}; "
-                "set sensor_size to one that holds both"
+                "set sensor_size to one that holds both",
+                "sensor_size",
             )
         width, height, polarities = self._sensor_size or stated or _ANY_SENSOR
         if not len(recording.events):

@@ -17,6 +17,9 @@ LATEST = 1 << 56
 BOUNDS = {"x": (-(1 << 15), (1 << 15) - 1), "y": (-(1 << 15), (1 << 15) - 1), "t": (1 - LATEST, LATEST - 1)}
 
 
+# The largest part of a recording that "drop" drops; what has more faults is rather no recording of that format.
+_MOST_FAULTY = 0.1
+
 # What to do about times that are not whole, in arrays and in files.
 ROUND = "; times are in µs: multiply seconds by 1e6 and round them"
 SET_UNIT = "; for times in another unit than µs set time_unit"
@@ -25,6 +28,14 @@ POLARITIES = "p to be 0 or 1 in all events, or -1 or 1 in all"
 
 class RecordingError(ValueError):
     """A file is not a recording, or is damaged; the message names the file and the position.
+
+    Args:
+        message: what is wrong with the file.
+        remedy: the name of the argument of `EventFolder` that helps: "columns", "time_unit", "place", "sensor_size" or
+            "on_error"; or None.
+
+    Attributes:
+        remedy: likewise.
 
     Example:
         >>> import pathlib, tempfile
@@ -38,6 +49,10 @@ class RecordingError(ValueError):
         ...         print(str(error).removeprefix(folder))
         /recording.bin: byte 5: expected words of 5 bytes to the end, got 2 more
     """
+
+    def __init__(self, message: str, remedy: str | None = None):
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +194,13 @@ class Recording:
     sensor_size: tuple[int, int, int] | None = None
     dropped: int = 0
     fault: str = ""
+
+    def too_faulty(self) -> str:
+        """Return what says that too many events were dropped, or ""."""
+        count = self.dropped + len(self.events)
+        if self.dropped <= _MOST_FAULTY * count:
+            return ""
+        return f"{self.dropped} of {count} events are faulty, more than a tenth; the first: {self.fault}"
 
 
 def described(events: object) -> str:

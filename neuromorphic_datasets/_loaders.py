@@ -97,7 +97,7 @@ def loaders(
         fold: the fold used as the test part, from 0 to folds - 1; only with `folds`.
         folds: pool all splits and divide them into this many stratified folds, >= 2; only with `fold`.
         augment: an augmentation of training recordings: takes events and a generator; see `transforms`.
-        on_error: as of `EventFolder`.
+        on_error: as in `EventFolder`.
         num_workers: loading processes, >= 0, kept between epochs; 0 loads in this process.
 
     Returns:

@@ -12,15 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import _cache, _checks
 from ._dataset import EventDataset, digest, fingerprint_text, is_ours, recording_of
-from ._events import Recording, RecordingError
+from ._events import RecordingError
 from ._frames import count, slices
 from ._packages import version_of
 from ._progress import bar
 
 # For fewer recordings, starting processes takes longer than reading.
 _FEW = 200
-# The largest part of a recording that "drop" drops; what has more faults is rather no recording of that format.
-_MOST_FAULTY = 0.1
 
 
 def pack(
@@ -129,7 +127,7 @@ def check_on_error(value: str) -> None:
 
 
 class _Readable(Dataset):
-    """Each recording, or the message of the error in reading it."""
+    """Each recording, or the error in reading it."""
 
     def __init__(self, recordings: EventDataset, lenient: bool):
         self._recordings, self._lenient = recordings, lenient
@@ -141,7 +139,7 @@ class _Readable(Dataset):
         try:
             return position, recording_of(self._recordings, position, self._lenient)
         except RecordingError as error:  # would end a worker
-            return position, str(error)
+            return position, error
 
 
 def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_workers: int | None) -> None:
@@ -154,18 +152,22 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
     dropped, first_dropped = 0, ""
     progress = bar(loader, desc=f"packing {recordings.name} {recordings.split}", unit="recording", delay=1)
     for position, recording in progress:
-        fault = recording if isinstance(recording, str) else _too_faulty(recordings.where(position), recording)
+        where = recordings.where(position)
+        fault = recording if isinstance(recording, RecordingError) else None
+        if fault is None and (faults := recording.too_faulty()):
+            fault = RecordingError(f"{where}: {faults}")
         try:
             if not fault:
                 writer.add(recording, int(recordings.targets[position]), position)
         except (TypeError, ValueError) as error:
-            fault = f"{recordings.where(position)}: {error}"
+            fault = RecordingError(f"{where}: {error}", getattr(error, "remedy", None))
         if fault and on_error == "raise":
-            raise RecordingError(fault)
-        damaged += [fault] if fault else []
+            # A new one: one that this frame holds would keep the frame, and with it the file, until a collection.
+            raise RecordingError(str(fault), fault.remedy)
+        damaged += [str(fault)] if fault else []
         if not fault and recording.dropped:
             dropped += recording.dropped
-            first_dropped = first_dropped or f"{recordings.where(position)}: {recording.fault}"
+            first_dropped = first_dropped or f"{where}: {recording.fault}"
     if not len(recordings):
         raise RecordingError(f"{recordings.name}: expected at least one recording, got none")
     if len(damaged) == len(recordings):
@@ -173,14 +175,6 @@ def _write_events(file: BinaryIO, recordings: EventDataset, on_error: str, num_w
         raise RecordingError(f"{recordings.name}: no recording can be read; the first: {damaged[0]}")
     enlarged = _enlarged(recordings, writer)
     writer.finish(damage=_cache.Damage(damaged[0] if damaged else "", dropped, first_dropped, enlarged))
-
-
-def _too_faulty(where: str, recording: Recording) -> str:
-    """Return what says that too many events of a recording were dropped, or ""."""
-    count = recording.dropped + len(recording.events)
-    if recording.dropped <= _MOST_FAULTY * count:
-        return ""
-    return f"{where}: {recording.dropped} of {count} events are faulty, more than a tenth; the first: {recording.fault}"
 
 
 def _enlarged(recordings: EventDataset, writer: _cache.Writer) -> str:

@@ -1,6 +1,5 @@
 """Your own recordings as a data set: a folder for each class."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
@@ -105,12 +104,9 @@ class EventFolder(FileDataset):
         try:
             self._packed, places = pack(self, _checks.folder("cache", cache) or user_folder(), on_error=on_error)
         except RecordingError as error:
-            # What an argument mends is no damage.
-            is_damage = on_error == "raise" and not re.search(
-                r"set (columns|time_unit|place|sensor_size)|in the order '", str(error)
-            )
-            hint = '; on_error="skip" leaves such files out' if is_damage else ""
-            raise RecordingError(f"{error}{hint}") from None
+            if on_error != "raise" or error.remedy:
+                raise
+            raise RecordingError(f'{error}; on_error="skip" leaves such files out', "on_error") from None
         self._places = {file: int(place) for file, place in zip(self.files, places, strict=True) if place >= 0}
         self.files, self.targets = list(self._places), self.targets[places >= 0]
         self.sensor_size = self._packed.sensor_size

@@ -134,9 +134,17 @@ def test_foreign_surrogates_and_those_of_weights_stay():
         assert net[2].surrogate.hardness == 1
     assert net[2].surrogate.hardness == 0.75
     with pytest.raises(
-        ValueError, match=r"^model: expected a surrogate of this .* the parameter 'hardness' .*, got none"
+        ValueError, match=r"^model: expected a surrogate of this .* the parameter 'hardness' .*, got none$"
     ):
         hardening.Anneal(net[:2], "hardness", steps=1)
+
+
+def test_a_network_of_snntorch_is_to_be_fused():
+    snntorch = pytest.importorskip("snntorch")
+    with pytest.raises(
+        ValueError, match=r"got none; for a network of snnTorch or Norse, pass htaf_snn\.fuse\(network\)$"
+    ):
+        hardening.Anneal(nn.Sequential(nn.Linear(1, 1), snntorch.Leaky(0.9)), steps=1)
 
 
 @pytest.mark.parametrize("value", ["learned", torch.tensor([2.0, 2.0])])
@@ -153,7 +161,7 @@ def test_parameters_that_are_tensors_stay(value):
         (
             nn.Linear(1, 1),
             {},
-            "^model: expected a surrogate of this .* the parameter 'hardness' .*, got none",
+            "^model: expected a surrogate of this .* the parameter 'hardness' .*, got none$",
         ),
         (
             HTAF(),

@@ -59,12 +59,11 @@ OPTIONS = (
 
 # How an argument that no command has is written.
 _EVENT_FOLDER = {
-    "set columns": 'columns="txyp"',
-    "set time_unit": 'time_unit="ms"',
-    "set place": 'place="events"',
-    "set sensor_size": "sensor_size=(346, 260, 2)",
-    'on_error="skip"': 'on_error="skip"',
-    "in the order": 'columns="txyp"',
+    "columns": 'columns="txyp"',
+    "time_unit": 'time_unit="ms"',
+    "place": 'place="events"',
+    "sensor_size": "sensor_size=(346, 260, 2)",
+    "on_error": 'on_error="skip"',
 }
 
 
@@ -96,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CycloptsError as error:
         fail(" ".join(str(error).split()), 2)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        fail(with_place(as_option(" ".join(str(error).split()))), 2)
+        fail(with_place(as_option(" ".join(str(error).split())), getattr(error, "remedy", None)), 2)
     except RefusedError as error:
         fail(str(error), 2)
     except FloatingPointError as error:
@@ -120,11 +119,12 @@ def as_option(message: str, options: dict[str, str] = OPTIONS) -> str:
     return f"{options.get(name, name)}{colon}{rest}"
 
 
-def with_place(message: str) -> str:
-    """Return the message of an error with the place where an argument of `EventFolder` in it is written."""
-    arguments = [argument for words, argument in _EVENT_FOLDER.items() if words in message]
-    if arguments:
-        return f"{message}; write EventFolder(…, {arguments[0]}) into a file of your own, --dataset FILE.py:NAME"
+def with_place(message: str, remedy: str | None = None) -> str:
+    """Return the message of an error with the place where the argument of `EventFolder` that helps is written."""
+    if remedy in _EVENT_FOLDER:
+        return (
+            f"{message}; write EventFolder(…, {_EVENT_FOLDER[remedy]}) into a file of your own, --dataset FILE.py:NAME"
+        )
     if message.endswith("out of the data set"):
         return f"{message}; the command makes frames by --n-time-bins"
     return message

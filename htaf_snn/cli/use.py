@@ -68,8 +68,8 @@ def predict_command(
     """Classify recordings or images with a trained network.
 
     Recordings are read as in the training: with the columns, the unit of time and the place of its EventFolder. Each
-    frame is a time step; "left (unchanged since time step 3 of 10)" says that the mean of the scores up to a time step
-    is largest for left from the third on. A file that cannot be read is an error of its own; the others are answered.
+    frame is a time step; "left (unchanged since time step 3 of 10)" says that from the third time step on, the running
+    mean of the scores favours left. A file that cannot be read is an error of its own; the others are answered.
     """
     if not files:
         raise ValueError("files: expected one or more, got none")

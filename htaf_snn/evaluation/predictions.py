@@ -48,8 +48,8 @@ class Predictor:
         self.reading, self.is_short, self.time_window = data.get("reading", {}), False, time_window
         if data.get("transform"):
             warnings.warn(
-                f"the training's data set changed its events by {data['transform']}, which is not done here: transform "
-                "the files before",
+                f"the training data were transformed by {data['transform']}; predict does not do this, so transform "
+                "the files first",
                 stacklevel=3,
             )
         if time_window is not None:
@@ -110,13 +110,17 @@ class Predictor:
     def _frames(self, path: str | PathLike) -> Iterator[Tensor]:
         """Yield the frames of a recording as in the training: equal parts of its duration."""
         import neuromorphic_datasets as nd
-        from neuromorphic_datasets.readers import with_effect
+        from neuromorphic_datasets import readers
 
         assert isinstance(self.config, Run)
         size = self._sensor_size()
-        reading = with_effect(Path(path), self.reading)
-        events = nd.read_events(path, sensor_size=size, **reading)
-        frames = nd.to_frames(events, size, n_time_bins=self.config.n_time_bins)
+        chosen = readers.options(sensor_size=size, **readers.with_effect(Path(path), self.reading))
+        recording = readers.read_recording(Path(path), chosen)
+        if faults := recording.too_faulty():
+            raise nd.RecordingError(f"{path}: {faults}")
+        if recording.dropped:
+            warnings.warn(f"{path}: faults dropped: {recording.dropped}; the first: {recording.fault}", stacklevel=4)
+        frames = nd.to_frames(recording.events.structured(), size, n_time_bins=self.config.n_time_bins)
         yield torch.from_numpy(frames.astype(np.float32))[:, None]
 
     def _stream(self, path: str | PathLike, time_window: float) -> Iterator[Tensor]:
@@ -168,7 +172,7 @@ def predict(
 
     Raises:
         FileNotFoundError, ValueError: as `training.load`, `read_events` and `images.read`, or a file does not fit the
-            network, or the time window cannot be in µs.
+            network, or more than a tenth of its events are faulty, or the time window cannot be in µs.
 
     Example:
         >>> import tempfile

@@ -313,7 +313,9 @@ def _refuse_lacking(neuron: Any, kind: type[NeuronLayer]) -> None:
     for name, expected in lacking.items():
         value = getattr(neuron, name, expected)
         if value is not expected:
-            raise ValueError(f"neuron: expected {name}={expected}, as fused neurons have nothing else, got {value!r}")
+            raise ValueError(
+                f"neuron: expected {name}={expected}, the only value that fused neurons support, got {value!r}"
+            )
     factor = neuron.graded_spikes_factor
     if kind is not Leaky and (isinstance(factor, nn.Parameter) or not (factor == 1).all()):
         raise ValueError(f"neuron: expected graded_spikes_factor=1 but for a Leaky, got {factor!r}")

@@ -21,19 +21,17 @@ _REPLACED = (nn.Linear, nn.Conv2d, nn.ReLU)
 _OWN = {"inplace", "padding_mode", "transposed", "output_padding", "_reversed_padding_repeated_twice"}
 # Modules of torch.nn.modules.activation that are no activations between layers.
 _OTHERS = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.MultiheadAttention)
-_FUNCTIONS = {
-    functional.relu: "relu",
-    torch.relu: "relu",
-    torch.relu_: "relu_",
-    functional.linear: "linear",
-    functional.conv2d: "conv2d",
-    torch.tanh: "tanh",
-    torch.sigmoid: "sigmoid",
-} | {
-    getattr(functional, name): name
-    for name in ("elu", "gelu", "hardswish", "hardtanh", "leaky_relu", "relu6", "selu", "sigmoid", "silu", "tanh")
+# All of torch.nn.functional but softmax and its kind; those that change their input have one more "_".
+_ACTIVATIONS = (
+    "celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
+    "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh",
+    "tanhshrink", "threshold",
+)  # fmt: skip
+_NAMES = (*_ACTIVATIONS, *(f"{name}_" for name in _ACTIVATIONS))
+_FUNCTIONS = {functional.linear: "linear", functional.conv2d: "conv2d"} | {
+    getattr(owner, name): name for owner in (functional, torch) for name in _NAMES if hasattr(owner, name)
 }
-_METHODS = ("relu", "relu_", "sigmoid", "tanh")
+_METHODS = tuple(name for name in _NAMES if hasattr(torch.Tensor, name))
 
 
 def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: SurrogateLike = "htaf") -> nn.Module:
@@ -57,8 +55,9 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: Surroga
             number of zeros, or a layer has something that its binary form cannot take over. Then nothing is replaced.
 
     Warns:
-        UserWarning: naming functions such as `torch.nn.functional.relu` that forward methods call, layers of
-            subclasses, and activations other than ReLU, all of which stay as they are; or if forward methods cannot be
+        UserWarning: naming what stays as it is: `linear`, `conv2d` and the activation functions of
+            `torch.nn.functional`, but softmax and its kind, that forward methods call, there, in torch or as methods;
+            layers of subclasses; and the activations of `torch.nn` other than ReLU. Or if forward methods cannot be
             traced to find them.
 
     Example:
@@ -87,9 +86,9 @@ def binarize(model: nn.Module, skip: Collection[str] = (), *, surrogate: Surroga
         setattr(known[parent], own, binary[id(known[name])])
     if remaining:
         stays = ", ".join(f"{function} of {name or 'the model itself'}" for name, function in remaining.items())
-        remedy = "only nn.ReLU, nn.Linear and nn.Conv2d become binary: write them as such"
+        remedy = "only nn.ReLU, nn.Linear and nn.Conv2d become binary: write as such what is to be binary"
         if named := [name for name in remaining if name]:
-            remedy += f", or skip the modules, as in skip={named[:1]}"
+            remedy = f"skip the modules that are to stay, as in skip={named[:1]}; {remedy}"
         warnings.warn(f"model: these stay as they are: {stays}; {remedy}", stacklevel=2)
     return model
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,13 @@ def describe(loaders: tuple) -> dict[str, Any]:
         data["duration_us"] = _spread(np.concatenate([part.durations for part in sets]))
         data["events"] = _spread(np.concatenate([part.event_counts for part in sets]))
         data["reading"] = first.reading
-        data["transform"] = None if first.transform is None else repr(first.transform)
+        data["transform"] = None if first.transform is None else _named(first.transform)
     return data
+
+
+def _named(transform: Callable) -> str:
+    """Return a transform in words; the `repr` of a function would hold its address."""
+    return transform.__qualname__ if isinstance(transform, FunctionType) else repr(transform)
 
 
 def sample_shape(samples) -> tuple[int, int, int]:

@@ -93,7 +93,8 @@ def _chip(path: Path, lines: list[str], sensor_size: tuple[int, int, int] | None
         sizes = ", ".join(f"{(*size, 2)} for a {sensor}" for sensor, size in _SIZES.items() if sensor != "DAVIS128")
         raise RecordingError(
             f"{path}: expected a line '# AEChip: NAME' in the header, got none, so its camera is unknown; "
-            f"set sensor_size to its size: {sizes}"
+            f"set sensor_size to its size: {sizes}",
+            "sensor_size",
         )
     size = _sensor(named[0])
     if size is None:

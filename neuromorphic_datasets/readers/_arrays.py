@@ -39,7 +39,8 @@ def _of_table(path: Path, table: Any, options: Options) -> dict[str, Any]:
     if options.columns is None:
         raise RecordingError(
             f"{path}: expected an array with the fields x, y, t and p, got {table.dtype} of shape {table.shape}; "
-            "set columns if it has four columns"
+            "set columns if it has four columns",
+            "columns",
         )
     if table.ndim != 2 or table.shape[1] != len(options.columns):
         raise RecordingError(f"{path}: expected {len(options.columns)} columns, got an array of shape {table.shape}")
@@ -198,7 +199,8 @@ def _place(path: Path, file: Any, options: Options) -> str:
     if len(found) != 1:
         got = f"in {found}; set place" if found else f"{sorted(file)}"
         raise RecordingError(
-            f"{path}: expected x, y, t and p in one place, at the top, in events or in CD/events, got {got}"
+            f"{path}: expected x, y, t and p in one place, at the top, in events or in CD/events, got {got}",
+            "place" if found else None,
         )
     return found[0]
 

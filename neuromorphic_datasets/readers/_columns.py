@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .._events import BOUNDS, LATEST, POLARITIES, ROUND, SET_UNIT, Events, RecordingError, refuse
-from ._recording import Losses, Options, in_order
+from ._recording import Losses, Options, in_order, ordering
 
 _NAMES = {
     "x": ("x", "xs"),
@@ -102,7 +102,11 @@ def events_of(
         return Events.compact(columns["x"], columns.get("y"), columns["t"], columns["p"])
     except (TypeError, ValueError) as error:
         text = re.sub(r"^event (\d+)", lambda match: f"event {int(match[1]) + number}", str(error))
-        raise RecordingError(f"{path}: {text.replace(ROUND, SET_UNIT)}{in_order(options)}") from None
+        has_fractions = text.endswith(ROUND)
+        text = text.removesuffix(ROUND) + (SET_UNIT if has_fractions else "")
+        raise RecordingError(
+            f"{path}: {text}{in_order(options)}", "time_unit" if has_fractions else ordering(options)
+        ) from None
 
 
 def _check_polarities(p: np.ndarray, losses: Losses) -> None:

@@ -36,6 +36,11 @@ def in_order(options: Options) -> str:
     return "" if options.columns is None else f"; are the columns in the order {options.columns!r}?"
 
 
+def ordering(options: Options) -> str | None:
+    """Return the remedy of such a fault."""
+    return None if options.columns is None else "columns"
+
+
 @dataclass
 class Losses:
     """What is known of a recording from piece to piece.
@@ -205,7 +210,7 @@ def _on_sensor(
     else:
         reason = f"event {number + event}: {place} is off the sensor of {width} x {height} pixels"
     if losses is None:
-        raise RecordingError(f"{path}: {reason}{in_order(options)}")
+        raise RecordingError(f"{path}: {reason}{in_order(options)}", ordering(options))
     on = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     losses.add(len(events) - int(on.sum()), reason)
     return events[on]
@@ -229,7 +234,7 @@ def _ascending(path: Path, events: Events, latest: int, number: int, options: Op
     before = t[event - 1] if event else latest
     reason = f"event {number + event}: the time goes back, from {before} to {t[event]} µs"
     if losses is None:
-        raise RecordingError(f"{path}: {reason}{in_order(options)}")
+        raise RecordingError(f"{path}: {reason}{in_order(options)}", ordering(options))
     kept = longest_ascent(t)
     losses.add(len(t) - int(kept.sum()), reason)
     return events[kept]

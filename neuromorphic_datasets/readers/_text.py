@@ -54,7 +54,8 @@ def read(path: Path, options: Options) -> Stream:
         columns = options.columns or head.columns
         if columns is None:
             raise RecordingError(
-                f"{path}: expected column names in line 1, got {head.first[:80]!r}; add them, or set columns"
+                f"{path}: expected column names in line 1, got {head.first[:80]!r}; add them, or set columns",
+                "columns",
             )
         order = {field: columns.index(field) for field in columns}
         if columns == head.columns == _RPG and not options.time_unit and "." in head.first.split(head.separator)[0]:
@@ -199,16 +200,20 @@ def _numbers(
                 whole = (table == np.trunc(table)) & (np.abs(table) < 1 << 53)  # beyond, floats are rounded
                 if as_floats or whole.all():
                     return table
-            fault = (
-                _first_fault(path, source, head.separator, columns, as_floats, number) or f"expected integers: {error}"
+            fault, remedy = _first_fault(path, source, head.separator, columns, as_floats, number) or (
+                f"expected integers: {error}",
+                None,
             )
-            raise RecordingError(f"{path}: {fault}") from None
+            raise RecordingError(f"{path}: {fault}", remedy) from None
 
 
 def _first_fault(
     path: Path, source: Path | list[str], separator: str | None, columns: int, as_floats: bool, number: int
-) -> str | None:
-    """Name the first line that is not so many numbers, whole ones unless floats are allowed; None if there is none."""
+) -> tuple[str, str | None] | None:
+    """Name the first line that is not so many numbers, whole ones unless floats are allowed, and the remedy, if any.
+
+    Return None if there is no such line.
+    """
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         lines = source if isinstance(source, list) else islice(file, number, None)
         for place, line in enumerate(lines, number + 1):
@@ -218,10 +223,10 @@ def _first_fault(
                 row = []
             is_exact = as_floats or all(value.is_integer() and abs(value) < 1 << 53 for value in row)
             if line.strip() and (len(row) != columns or not is_exact):
-                kind, hint = "numbers" if as_floats else "whole numbers", ""
-                if len(row) == columns and all(map(math.isfinite, row)):
-                    hint = SET_UNIT
-                return f"line {place}: expected {columns} {kind}, got {line.strip()[:80]!r}{hint}"
+                kind = "numbers" if as_floats else "whole numbers"
+                has_fractions = len(row) == columns and all(map(math.isfinite, row))
+                hint, remedy = (SET_UNIT, "time_unit") if has_fractions else ("", None)
+                return f"line {place}: expected {columns} {kind}, got {line.strip()[:80]!r}{hint}", remedy
     return None
 
 

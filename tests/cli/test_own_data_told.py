@@ -46,6 +46,20 @@ def test_where_an_argument_of_a_folder_is_written(folder, name, content, words, 
     assert message.count("on_error") == 2 * ("on_error" in argument)
 
 
+def test_words_of_a_path_are_no_remedy(folder):
+    folder = folder.rename(folder.with_name("set place in the order 'b'"))
+    (folder / "left" / "3.csv").write_text("")
+    assert told(folder).endswith(
+        'the file is empty; on_error="skip" leaves such files out' + HINT.format('on_error="skip"')
+    )
+
+
+def test_files_of_two_sensors(folder):
+    for number, side in enumerate((4, 8)):
+        (folder / "left" / f"{number}.csv").write_text(f"t,x@{side},y@{side},p\n0,1,2,1\n")
+    assert told(folder).endswith("one that holds both" + HINT.format("sensor_size=(346, 260, 2)"))
+
+
 def test_times_of_an_array_in_ms(folder):
     events = np.zeros(3, [("t", float), ("x", int), ("y", int), ("p", int)])
     events["t"] = 0.0, 0.25, 0.5
@@ -90,4 +104,5 @@ def test_a_warning_is_one_line_without_our_code(folder):
 
 
 def test_a_message_without_such_an_argument_stays_as_it_is():
-    assert _app.with_place("lr: expected a number > 0, got -1") == "lr: expected a number > 0, got -1"
+    for message in ("lr: expected a number > 0, got -1", "loader: expected samples in the order of the data"):
+        assert _app.with_place(message) == message

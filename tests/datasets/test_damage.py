@@ -1,5 +1,6 @@
 """Files that are no recordings, or damaged ones, in a folder of recordings."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -91,3 +92,8 @@ def test_loaders_know_durations_and_numbers_of_events(tmp_path, n_time_bins):
         durations = np.concatenate([part.dataset.durations for part in parts if part])
         assert sorted(counts) == sorted([200 + number for number in range(5)] * 2)
         np.testing.assert_array_equal(durations, (counts - 1) * 1000)
+
+
+def test_an_error_keeps_its_remedy_between_processes():
+    error = pickle.loads(pickle.dumps(RecordingError("a.csv: no names", "columns")))
+    assert (str(error), error.remedy) == ("a.csv: no names", "columns")

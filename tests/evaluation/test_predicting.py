@@ -9,6 +9,7 @@ from commands import run
 from htaf_snn import training
 from htaf_snn.evaluation import predict, predictions
 from htaf_snn.training import describing
+from neuromorphic_datasets import RecordingError
 
 OWN = """
 import neuromorphic_datasets as nd
@@ -81,6 +82,10 @@ def test_faulty_events_are_dropped_as_in_the_training(trained):
         out, files, _ = trained("faulty", faulty, 'on_error="drop", sensor_size=(12, 8, 2)')
     with pytest.warns(UserWarning, match=r"3\.csv: faults dropped: 1"):
         assert len([*predict(out, *files)]) == 24
+    page = files[0].with_name("page.bin")
+    page.write_text("\1\1\0\0\1" + "<!DOCTYPE html>" * 40)
+    with pytest.raises(RecordingError, match=r"page\.bin: \d+ of 121 events are faulty, more than a tenth"):
+        [*predict(out, page)]
 
 
 def test_a_training_says_what_its_data_are(trained):
@@ -99,7 +104,7 @@ def test_a_training_says_what_its_data_are(trained):
 
 def test_a_transform_of_the_training_is_not_forgotten(trained):
     out, files, _ = trained("turned", named, "transform=lambda events: events")
-    with pytest.warns(UserWarning, match="^the training's data set changed its events by <function"):
+    with pytest.warns(UserWarning, match=r"^the training data were transformed by moves\.<locals>\.<lambda>; predict"):
         assert len([*predict(out, *files[:2])]) == 2
 
 

@@ -308,7 +308,8 @@ REFUSED = {
     "output": (lambda: nn.Sequential(nn.Sequential(leaky(output=True)), nn.ReLU()),
                r"'0\.0' \(snntorch\.Leaky\): expected output=False but for the last layer, .*"),
     "lacking": (lambda: nn.Sequential(leaky(state_quant=abs)),
-                r"'0' \(snntorch\.Leaky\): expected state_quant=False, as fused neurons have nothing else, got .*"),
+                r"'0' \(snntorch\.Leaky\): expected state_quant=False, the only value that fused "
+                r"neurons support, got .*"),
     "twice": (lambda: nn.Sequential(TWICE, nn.Linear(3, 3), TWICE),
               r"'2' \(snntorch\.Leaky\): expected neurons that are different, got '0' again, which shares its state"),
     "hook on a neuron": (lambda: nn.Sequential(with_hook(leaky())), r"'0' .*: expected one without hooks, .*"),

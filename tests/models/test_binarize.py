@@ -84,7 +84,10 @@ class Other(nn.Linear):
         (nn.Sequential(Functional()), r"relu\(\) of 0;"),
         (nn.Sequential(Attribute()), r"relu\(\) of 0;"),
         (nn.Sequential(nn.Linear(3, 3), Other(3, 3)), "Other of 1;"),
-        (nn.Sequential(nn.Linear(3, 3), nn.GELU(), nn.Tanh(), nn.Softmax(1)), "GELU of 1, Tanh of 2; only nn.ReLU, "),
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.GELU(), nn.Tanh(), nn.Softmax(1)),
+            "GELU of 1, Tanh of 2; skip the modules that are to stay, as in skip=..1..; only nn.ReLU, ",
+        ),
         (nn.Sequential(Calls()), r"(silu|tanh|sigmoid)\(\) of 0;"),
     ],
 )
@@ -98,6 +101,40 @@ def test_what_stays_real_is_named(net, name):
 def test_a_network_that_cannot_be_traced_is_named():
     with pytest.warns(UserWarning, match=r"^model: expected one that torch\.fx can trace; look for functions"):
         assert isinstance(models.binarize(nn.Sequential(Untraceable()))[0].relu, hnn.BinaryActivation)
+
+
+class Calling(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.call = lambda x: function(x)
+
+    def forward(self, x):
+        return self.call(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        *((name, getattr(functional, name)) for name in (
+            "celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+            "hardtanh_", "leaky_relu", "leaky_relu_", "logsigmoid", "mish", "relu", "relu_", "relu6", "rrelu", "rrelu_",
+            "selu", "selu_", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink",
+        )),
+        ("prelu", lambda x: functional.prelu(x, torch.ones(1))),
+        ("threshold", lambda x: functional.threshold(x, 0.0, 1.0)),
+        ("threshold_", lambda x: functional.threshold_(x, 0.0, 1.0)),
+        *((name, getattr(torch, name)) for name in (
+            "celu", "celu_", "relu", "relu_", "rrelu", "rrelu_", "selu", "selu_", "sigmoid", "sigmoid_", "tanh",
+            "tanh_",
+        )),
+        *((name, lambda x, name=name: getattr(x, name)()) for name in (
+            "hardshrink", "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_",
+        )),
+    ],
+)  # fmt: skip
+def test_every_activation_function_is_named(name, function):
+    with pytest.warns(UserWarning, match=rf"^model: these stay as they are: {name}\(\) of 1; skip the modules that"):
+        models.binarize(nn.Sequential(nn.Linear(4, 4), Calling(function)))
 
 
 def test_nothing_is_said_of_modules_and_of_what_is_skipped():
