@@ -158,6 +158,8 @@ def settled(chosen: Chosen) -> Chosen:
             chosen[name] = with_whole_path(chosen[name])
     if chosen.get("surrogates") is not None:
         chosen["surrogates"] = tuple(map(with_whole_path, chosen["surrogates"]))
+    if "weight_surrogate" in (axis := chosen.get("axis") or {}):
+        chosen["axis"] = axis | {"weight_surrogate": tuple(map(with_whole_path, map(str, axis["weight_surrogate"])))}
     if isinstance(chosen.get("resize"), tuple) and len(chosen["resize"]) == 1:
         (chosen["resize"],) = chosen["resize"]
     return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
@@ -11,6 +10,7 @@ from typing import Any
 from .._hints import did_you_mean
 from ..configuration import AXES, Run, Shared, StudySettings, is_count, require
 from ..configuration.checking import float_fields
+from ..surrogate.specifications import sorted_parameters, without_folder
 
 _OTHERWISE = {"lr": "lrs", "slope": "slopes", "depth": "depths", "surrogate": "surrogates"}
 """What a study takes several values of by another setting."""
@@ -18,12 +18,12 @@ _NEURONS = "neuron=leaky(beta=0.9,threshold=0.5),leaky(beta=0.9,threshold=1)"
 
 
 def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, tuple]:
-    """Return axes in the order of the fields, with numbers in their types, so that equal studies have equal names.
+    """Return axes in the order of the fields, their values in one form, so that equal studies have equal names.
 
     Raises:
         ValueError: unless each is a field that can be one, is not set otherwise, and has different, valid values.
     """
-    axis = {name: tuple(map(_spaced, values)) for name, values in axis.items()}
+    axis = {name: tuple(map(_normal, values)) for name, values in axis.items()}
     now, default = vars(shared) | {"width": width}, vars(Shared(model=shared.model)) | {"width": StudySettings.width}
     for name, values in axis.items():
         if name in _OTHERWISE:
@@ -34,7 +34,7 @@ def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, 
             raise ValueError(f"axis: expected {known}, got {name!r}{hint}")
         if now[name] != default[name]:
             raise ValueError(f"axis: expected {name} only here or only by itself, got both")
-        if len(set(values)) < len(values):
+        if len({*map(_named, values)}) < len(values):
             raise ValueError(f"axis: expected different values of {name}, got {list(values)}")
         for value in values:
             _check(shared, name, value)
@@ -44,9 +44,8 @@ def checked(axis: Mapping[str, tuple], shared: Shared, width: int) -> dict[str, 
     return plain
 
 
-def _spaced(value: Any) -> Any:
-    """Return a text with one space after each comma between parameters, so that equal ones have equal names."""
-    return re.sub(r",\s*(?=[^\s)])", ", ", value) if isinstance(value, str) else value
+def _normal(value: Any) -> Any:
+    return sorted_parameters(value) if isinstance(value, str) else value
 
 
 def _check(shared: Shared, name: str, value: Any) -> None:
@@ -67,4 +66,8 @@ def named(axis: Mapping[str, tuple]) -> dict[str, dict[str, Any]]:
         {'n_time_bins=5': {'n_time_bins': 5}, 'n_time_bins=10': {'n_time_bins': 10}}
     """
     combined = (dict(zip(axis, values, strict=True)) for values in product(*axis.values()))
-    return {", ".join(f"{name}={value}" for name, value in own.items()): own for own in combined}
+    return {", ".join(f"{name}={_named(value)}" for name, value in own.items()): own for own in combined}
+
+
+def _named(value: Any) -> str:
+    return without_folder(str(value))

@@ -48,7 +48,7 @@ def cautions(settings: Settings, rows: Sequence[dict], extended_from: Sequence[i
     sentences = []
     if min(extended_from, default=settings.seeds) < settings.seeds:
         sentences.append(
-            f"Extended from {min(extended_from)} to {settings.seeds} seeds after results were there; the p values hold "
+            f"Extended from {min(extended_from)} to {settings.seeds} seeds after results were in; the p values hold "
             "only if that number was decided before anyone looked."
         )
     if len(settings.slopes) == 1 and widths and max(widths) > _WIDE * min(widths):
@@ -66,12 +66,23 @@ def _lowest(row: dict) -> float:
 
 
 def _named(own: Sequence[dict], rows: Sequence[dict]) -> str:
+    return "; ".join(_names(own, rows))
+
+
+def _names(own: Sequence[dict], rows: Sequence[dict]) -> list[str]:
     """Return the names of some rows' arms, each with the number of its rows unless these are all."""
     names = [_name(row) for row in rows]
     parts = []
     for name, n in Counter(map(_name, own)).items():
         parts.append(name if n == names.count(name) else f"{name} in {n} of {names.count(name)} rows")
-    return "; ".join(parts)
+    return parts
+
+
+def _subject(names: Sequence[str]) -> str:
+    """Return names as the subject of a sentence, with its verb."""
+    *others, last = names
+    mark = "; " if any("," in name for name in others) else ", "
+    return f"{mark.join(others)} and {last} are" if others else f"{last} is"
 
 
 def _at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
@@ -80,11 +91,12 @@ def _at_the_ends(settings: Settings, rows: Sequence[dict]) -> list[str]:
     is_known = settings.select == "val" and settings.budget == "full"  # what was ended might have been better
     for name, words, tried in (("slope", "slope", settings.slopes), ("lr", "learning rate", settings.lrs)):
         own = [row for row in rows if row["surrogate"] != TWIN or name == "lr"]  # the twin has no slope
-        for end, what in ((max(tried), "largest"), (min(tried), "smallest")):
+        for end, what, beyond in ((max(tried), "largest", "larger"), (min(tried), "smallest", "smaller")):
             there = [row for row in own if row[name] == end] if is_known and len(tried) > 1 else []
             if there:
-                which = "all arms" if len(there) == len(own) else _named(there, own)
-                sentences.append(f"Best at the {what} {words} tried, {end:g}, and perhaps better beyond it: {which}.")
+                which = "All arms are" if len(there) == len(own) else _subject(_names(there, own))
+                where = f"at the {what} {words} tried, {end:g}"
+                sentences.append(f"{which} best {where}; {beyond} ones may be better still.")
     return sentences
 
 

@@ -19,7 +19,8 @@ class Entry(NamedTuple):
         key: digits that identify the trial, see `key_of`.
         config: as `trial.Trial.config` gives it.
         state: waiting, running, finished, failed, or stopped by successive halving.
-        stored: of a trial that ended: "result", "versions" and "finished", "error" and "traceback", or "epoch".
+        stored: "versions" since a process took it; of a trial that ended also "result" and "finished", "error" and
+            "traceback", or "epoch".
     """
 
     number: int

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .entries import Entry, key_of
+from .own_files import digests
 from .versions import versions
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ class Queue:
         return self._study.user_attrs.get("extended_from", [])
 
     def take(self, keys: Collection[str], stacks: bool = False) -> list[Entry]:
-        """Take a waiting trial with one of the keys for this process alone; if asked, also its other seeds."""
+        """Take a waiting trial with one of the keys for this process alone; if asked, also its other seeds.
+
+        The versions of the packages and of files of surrogates are stored with it.
+        """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
@@ -129,13 +133,15 @@ class Queue:
                     # Before the state is set: without a heartbeat nobody would notice if this process were killed.
                     self._storage.record_heartbeat(entry.number)
                     if self._storage.set_trial_state_values(entry.number, TrialState.RUNNING):
+                        own = versions() | digests(entry.config)
+                        self._storage.set_trial_user_attr(entry.number, "versions", own)
                         taken.append(entry)
         return taken
 
     def finish(self, entry: Entry, result: dict[str, Any]) -> None:
-        """Store the result of a trial, with the versions of the packages."""
+        """Store the result of a trial."""
         finished = datetime.now().isoformat(timespec="seconds")
-        self._end(entry, "COMPLETE", [result["test_accuracy"]], result=result, finished=finished, versions=versions())
+        self._end(entry, "COMPLETE", [result["test_accuracy"]], result=result, finished=finished)
 
     def fail(self, entry: Entry, error: str, traceback: str) -> None:
         """Store why a trial failed; it is not repeated."""

@@ -193,7 +193,7 @@ def as_html(
         areas=results["areas"],
         failures=results["failures"],
         command=command(settings),
-        versions=results["trials"][0]["versions"],
+        versions={name: one["versions"][name] for one in reversed(results["trials"]) for name in one["versions"]},
         data_hashes={name: data_hash(settings, name) for name in settings.dataset},
     )
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import _files
-from ..surrogate.specifications import check_known_elsewhere
 from ..training import Processes
 from ..training.folder import device_of
-from . import findings, launching, report, selection, stacking, working
+from . import findings, launching, own_files, report, selection, stacking, working
 from .databases import STORAGE, database_errors, own_storage, storage_of
 from .entries import ELSEWHERE, key_of
 from .queue import Queue, stored_settings
@@ -41,7 +40,7 @@ class Study:
     Raises:
         ValueError: if a setting is wrong, or the folder contains something else or a study with other settings; the
             message shows the difference. More seeds extend a study, and the device, the place of the data and the
-            selection may differ.
+            selection may differ; or if the file of a surrogate of yours has changed since trials began.
         ImportError: if a library is not installed.
         OSError: if the folder or the database cannot be used.
 
@@ -159,6 +158,7 @@ class Study:
 
     def add_missing(self) -> bool:
         """Add the trials that are to run and are not in the database yet; return whether there were any."""
+        own_files.check_unchanged(self.settings, self.queue.entries().values())
         self._agree()  # another machine may have added seeds
         # A study that selects otherwise now may have more trials in the database.
         self.wanted = {key_of(one.config()): one for one in self._trials()}
@@ -238,8 +238,7 @@ class Study:
         """Run the trials that are in the database in workers, and wait for them."""
         from tqdm import tqdm
 
-        for specification in self.settings.surrogates:
-            check_known_elsewhere(specification)
+        own_files.check_known_elsewhere(self.settings)
         counts = self.counts()
         done, count = working.ended(counts), min(workers, counts["waiting"] + counts["running"])
         own = launching.command(self.out, self.storage, stack_seeds)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from keyword import iskeyword
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import torch
@@ -30,7 +32,10 @@ _CLASSES: dict[str, type[Surrogate]] = {}
 WRAPPERS: dict[str, Callable[..., Surrogate]] = {}
 # Names by which the literature on binary networks knows two of them.
 _SYNONYMS = {"superspike": "fast_sigmoid", "approx_sign": "triangle"}
-_OWN = re.compile(r"(?P<file>[^('\"]+\.py):(?P<name>[A-Za-z_].*)", re.DOTALL)
+# Quotes and parentheses may be of a folder, but "name(" begins a specification that may have another within it.
+_OWN = re.compile(r"(?![^\W\d][\w.]*\()(?P<file>.+?\.py):(?P<name>[^\W\d].*)", re.DOTALL)
+_DIGESTS: dict[Path, str] = {}
+"""Of the files that were imported, as they were then."""
 _Class = TypeVar("_Class", bound=type[Surrogate])
 
 
@@ -75,16 +80,55 @@ def fault(specification: str) -> str | None:
     return libraries.fault(library, name)
 
 
+def each(specification: str, change: Callable[[str], str]) -> str:
+    """Return a specification changed by a function, or where another one is within it, with that one changed."""
+    try:
+        name, parameters = parse(specification)
+    except ValueError:  # of a file, or for `resolve` to report
+        return change(specification)
+    within = parameters.get("function")
+    if not isinstance(within, str):
+        return change(specification)
+    changed = each(within, change)
+    return specification if changed == within else _written(name, parameters | {"function": changed})
+
+
+def _written(name: str, parameters: Mapping[str, object]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in parameters.items())})" if parameters else name
+
+
+def sorted_parameters(specification: str) -> str:
+    """Return "name(key=value, ...)" with its keys sorted, so that equal ones have equal texts; others as given.
+
+    Example:
+        >>> sorted_parameters("leaky(threshold=1,beta=.9)"), sorted_parameters("a,b/soft.py:soft")
+        ('leaky(beta=0.9, threshold=1)', 'a,b/soft.py:soft')
+    """
+    try:
+        name, parameters = parse(specification)
+    except ValueError:
+        return specification
+    return _written(name, dict(sorted(parameters.items()))) if "(" in specification else specification
+
+
 def with_whole_path(specification: str) -> str:
-    """Return "FILE.py:NAME…" with the whole path of the file; other specifications as given."""
-    own = _OWN.fullmatch(specification.strip())
-    return f"{Path(own['file']).expanduser().resolve()}:{own['name']}" if own else specification
+    """Return "FILE.py:NAME…" with the whole path of the file, also within another; other specifications as given."""
+
+    def change(text: str) -> str:
+        own = _OWN.fullmatch(text.strip())
+        return f"{Path(own['file']).expanduser().resolve()}:{own['name']}" if own else text
+
+    return each(specification, change)
 
 
 def without_folder(specification: str) -> str:
     """Return "FILE.py:NAME…" without the folder of the file, for people to read; other texts as given."""
-    own = _OWN.fullmatch(specification)
-    return f"{Path(own['file']).name}:{own['name']}" if own else specification
+
+    def change(text: str) -> str:
+        own = _OWN.fullmatch(text)
+        return f"{Path(own['file']).name}:{own['name']}" if own else text
+
+    return each(specification, change)
 
 
 def parse(specification: str) -> tuple[str, dict[str, object]]:
@@ -117,29 +161,79 @@ def parse(specification: str) -> tuple[str, dict[str, object]]:
 
 def check_known_elsewhere(specification: str) -> None:
     """Raise ValueError if another process would not know a surrogate, which code of yours has registered here."""
-    own = _CLASSES.get(specification.partition("(")[0].strip())
-    if own is not None and own.__module__.partition(".")[0] != __package__.partition(".")[0]:
-        raise ValueError(
-            "surrogate: expected FILE.py:NAME for one that your own code registers, as other processes do not import "
-            f"it, got {specification!r}"
-        )
+
+    def check(text: str) -> str:
+        own = _CLASSES.get(text.partition("(")[0].strip())
+        if own is not None and own.__module__.partition(".")[0] != __package__.partition(".")[0]:
+            raise ValueError(
+                "surrogate: expected FILE.py:NAME for one that your own code registers, as other processes do not "
+                f"import it, got {text!r}"
+            )
+        return text
+
+    each(specification, check)
 
 
-def _import(path: Path) -> None:
+def _import(path: Path) -> ModuleType:
     """Import a file by its name, so that other processes can unpickle its classes."""
     if not path.is_file():
         raise ValueError(f"surrogate: expected a file, got none at {path}")
+    main = sys.modules["__main__"]
+    if _file_of(main) == path:  # a second import would register its surrogates again
+        return main
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a random.py beside it is not Python's
     module = importlib.import_module(path.stem)
-    if Path(module.__file__ or "").resolve() != path:
+    if _file_of(module) != path:
         raise ValueError(f"surrogate: expected a file whose name no other module has, got {path}; rename it")
+    return module
+
+
+def _file_of(module: ModuleType) -> Path:
+    return Path(getattr(module, "__file__", None) or "").resolve()
+
+
+def _check_registers(path: Path, specification: str) -> None:
+    """Import a file, and raise ValueError unless it registers a surrogate of that name."""
+    module = _import(path)
+    _DIGESTS.setdefault(path, _digest(path))
+    own = [name for name, cls in _CLASSES.items() if cls.__module__ == module.__name__]
+    name = parse(specification)[0]
+    if name not in own:
+        registered = ", ".join(own) or "none"
+        raise ValueError(f"surrogate: expected one that {path.name} registers: {registered}, got {name!r}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def digests(specification: str, imported: bool = True) -> dict[str, str]:
+    """Return digits that identify the content of each file of a specification, by the file's name.
+
+    Args:
+        specification: as for `resolve`.
+        imported: as the file was when this process imported it, if it did, otherwise as it is. A missing file has none.
+    """
+    found = {}
+
+    def note(text: str) -> str:
+        own = _OWN.fullmatch(text.strip())
+        path = Path(own["file"]).expanduser().resolve() if own else None
+        if path is not None and imported and path in _DIGESTS:
+            found[path.name] = _DIGESTS[path]
+        elif path is not None and path.is_file():
+            found[path.name] = _digest(path)
+        return text
+
+    each(specification, note)
+    return found
 
 
 def _from_specification(specification: str) -> Surrogate:
     own = _OWN.fullmatch(specification.strip())
     if own is not None:
-        _import(Path(own["file"]).expanduser().resolve())
+        _check_registers(Path(own["file"]).expanduser().resolve(), own["name"])
     name, parameters = parse(own["name"] if own else specification)
     library, _, member = name.rpartition(".")
     if library:
@@ -153,8 +247,8 @@ def _from_specification(specification: str) -> Surrogate:
         elsewhere = [f"{other}.{name}" for other, module in libraries.LIBRARIES.items() if name in module.FAULTS]
         near = [*elsewhere, *get_close_matches(name.lower(), known, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        file = "" if own else ", or FILE.py:NAME of your own"
-        raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {', '.join(known)}{file}")
+        listed = f"{', '.join(known)}, or FILE.py:NAME of your own"
+        raise ValueError(f"unknown surrogate {name!r}; {hint}expected one of: {listed}")
     try:
         return cls(**parameters)
     except TypeError as error:

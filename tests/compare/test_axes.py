@@ -13,7 +13,7 @@ from htaf_snn.configuration import AXES, SHARED
 from htaf_snn.configuration.columns import COLUMNS
 
 SMALL = {"epochs": 1, "train_fraction": 0.1, "width": 8}
-GRID = {"n_time_bins": (3, 5), "neuron": ("lif", "lif_box(v_th=0.8, learn=('v_th',))")}
+GRID = {"n_time_bins": (3, 5), "neuron": ("lif", "lif_box(learn=('v_th',), v_th=0.8)")}
 
 
 def test_arms_are_compared_at_each_value():
@@ -40,10 +40,10 @@ def test_settings_with_an_axis_are_read_and_repeated():
     assert other.changes(settings)[0].startswith("axis: expected {'n_time_bins': (3, 5), 'neuron'")
 
 
-def test_the_texts_of_neurons_are_spaced_alike():
-    axis = {"neuron": ("leaky(beta=0.9,threshold=0.5)", "lif_box(v_th=0.8,  learn=('v_th',))")}
+def test_the_texts_of_neurons_are_alike():
+    axis = {"neuron": ("leaky(threshold=.5,beta=0.9)", "lif_box(v_th=0.8,  learn=('v_th',))")}
     settings = Settings.of(surrogates=["htaf"], axis=axis)
-    assert settings.axis["neuron"] == ("leaky(beta=0.9, threshold=0.5)", "lif_box(v_th=0.8, learn=('v_th',))")
+    assert settings.axis["neuron"] == ("leaky(beta=0.9, threshold=0.5)", "lif_box(learn=('v_th',), v_th=0.8)")
     assert selection.label(settings.arms()[0]) == "htaf, neuron=leaky(beta=0.9, threshold=0.5)"
 
 
@@ -53,6 +53,7 @@ def test_the_texts_of_neurons_are_spaced_alike():
         ({"axis": {"n_time_bin": (1, 2)}}, "^axis: expected one of .*got 'n_time_bin'; did you mean n_time_bins"),
         ({"axis": {"model": ("mlp",)}}, "^axis: expected one of"),
         ({"axis": {"neuron": ("lif(v_th=1, learn=())", "lif(v_th=1,learn=())")}}, "^axis: expected different values"),
+        ({"axis": {"neuron": ("lif(v_th=1, learn=())", "lif(learn=(),v_th=1)")}}, "^axis: expected different values"),
         ({"axis": {"n_time_bins": (3, 3)}}, "^axis: expected different values of n_time_bins"),
         ({"axis": {"n_time_bins": ()}}, "^axis: expected fields of a run"),
         ({"axis": {"n_time_bins": 3}}, "^axis: expected fields of a run"),

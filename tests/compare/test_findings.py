@@ -91,16 +91,18 @@ def test_the_ends_of_a_grid_are_told():
     settings = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 3e-3, 1e-2], slopes=[1.0], select="val")
     rows = [_compared(name, "", None) | {"lr": 1e-2} for name in ("htaf", "a")]
     (sentence,) = conclusions._at_the_ends(settings, rows)
-    assert sentence == "Best at the largest learning rate tried, 0.01, and perhaps better beyond it: all arms."
+    assert sentence == "All arms are best at the largest learning rate tried, 0.01; larger ones may be better still."
     assert conclusions._at_the_ends(settings, [row | {"lr": 3e-3} for row in rows]) == []
     assert conclusions._at_the_ends(settings, [rows[0], rows[1] | {"lr": 1e-3}, rows[1] | {"lr": 3e-3}]) == [
-        "Best at the largest learning rate tried, 0.01, and perhaps better beyond it: htaf.",
-        "Best at the smallest learning rate tried, 0.001, and perhaps better beyond it: a in 1 of 2 rows.",
+        "htaf is best at the largest learning rate tried, 0.01; larger ones may be better still.",
+        "a in 1 of 2 rows is best at the smallest learning rate tried, 0.001; smaller ones may be better still.",
     ]
+    others = [_compared("c", "", None) | {"lr": lr} for lr in (1e-3, 3e-3)]
+    assert conclusions._at_the_ends(settings, [*rows, *others])[0].startswith("htaf and a are best at the largest ")
     every = Settings.of(surrogates=["htaf", "atan"], lrs=[1e-3, 3e-3, 1e-2])
     assert conclusions._at_the_ends(every, rows) == []
     assert conclusions._at_the_ends(replace(every, lrs=(1e-2,), slopes=(0.5, 1.0), select="val"), rows) == [
-        "Best at the largest slope tried, 1, and perhaps better beyond it: all arms."
+        "All arms are best at the largest slope tried, 1; larger ones may be better still."
     ]
 
 
@@ -108,8 +110,8 @@ def test_the_twin_has_a_learning_rate_but_no_slope():
     settings = Settings.of(model="dhn", surrogates=["htaf", "relu"], lrs=[1e-3, 1e-2], slopes=[0.5, 1.0], select="val")
     rows = [_compared("htaf", "", None, slope=0.5) | {"lr": 5e-3}, _compared("relu", "", None) | {"lr": 1e-3}]
     assert conclusions._at_the_ends(settings, rows) == [
-        "Best at the smallest slope tried, 0.5, and perhaps better beyond it: all arms.",
-        "Best at the smallest learning rate tried, 0.001, and perhaps better beyond it: relu.",
+        "All arms are best at the smallest slope tried, 0.5; smaller ones may be better still.",
+        "relu is best at the smallest learning rate tried, 0.001; smaller ones may be better still.",
     ]
 
 
@@ -129,7 +131,7 @@ def test_widths_are_told_where_one_slope_was_tried():
 def test_seeds_that_were_added_to_results_are_told():
     settings = Settings.of(surrogates=["htaf", "a"], seeds=6)
     (sentence,) = conclusions.cautions(settings, [], [3, 4])
-    assert sentence.startswith("Extended from 3 to 6 seeds after results were there; ")
+    assert sentence.startswith("Extended from 3 to 6 seeds after results were in; ")
     assert conclusions.cautions(settings, [], []) == []
     assert conclusions.cautions(replace(settings, seeds=3), [], [3]) == []  # stopped before any was added
 

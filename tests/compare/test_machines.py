@@ -51,7 +51,7 @@ def test_seeds_added_to_results_are_told_by_every_machine(tmp_path, database):
     for name in "ab":
         study = Study(tmp_path / name, read_only=True)
         assert study.queue.extended_from() == [2]
-        assert "Extended from 2 to 3 seeds after results were there" in study.report().read_text()
+        assert "Extended from 2 to 3 seeds after results were in" in study.report().read_text()
     assert "Extended from 2 to 3 seeds" in run("report", str(tmp_path / "a")).stderr
 
 

@@ -1,18 +1,22 @@
 """Surrogates of a user's file, as FILE.py:NAME."""
 
+import hashlib
 import itertools
 import os
 import pickle
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 from commands import run
-from studies import SMALL
+from studies import SMALL, workers_here
 
 from htaf_snn import surrogate, training
-from htaf_snn.compare import Study
+from htaf_snn.cli._options import settled
+from htaf_snn.compare import Settings, Study, own_files
+from htaf_snn.surrogate import specifications
 
 NUMBERS = itertools.count()
 TEXT = """
@@ -60,6 +64,38 @@ def test_a_file_is_imported(own):
     assert subprocess.run([sys.executable, "-c", code], input=given, env=where, capture_output=True).stdout == b"0.5\n"
 
 
+@pytest.mark.parametrize("folder", ["Dropbox (Uni)", "O'Brien", 'a "b"', "a.py:1", "a, b"])
+def test_a_folder_may_have_any_name(own, tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir()
+    moved = own.rename(tmp_path / folder / own.name)
+    monkeypatch.chdir(moved.parent)
+    for text in (f"{own.name}:{own.stem}(width=2)", f"rescaled(function='{own.name}:{own.stem}(width=2)', stretch=3)"):
+        whole = specifications.with_whole_path(text)
+        assert specifications.with_whole_path(whole) == whole != text
+        assert specifications.without_folder(whole) == text
+        monkeypatch.chdir(tmp_path)
+        assert "width=2.0" in str(surrogate.resolve(whole))
+        monkeypatch.chdir(moved.parent)
+
+
+def test_a_drive_may_have_a_letter():
+    assert specifications._OWN.fullmatch(r"C:\Users\me\soft.py:soft(width=2)")["name"] == "soft(width=2)"
+
+
+def test_the_paths_within_options_are_whole(own, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    given = f"{own.name}:{own.stem}"
+    options = {"surrogate": f"rescaled(function='{given}')", "axis": {"weight_surrogate": (given, "htaf")}}
+    expected = {"surrogate": f"rescaled(function='{own}:{own.stem}')"}
+    assert settled(options) == expected | {"axis": {"weight_surrogate": (f"{own}:{own.stem}", "htaf")}}
+
+
+def test_a_script_may_name_itself(own):
+    own.write_text(own.read_text() + f"\n\nprint(surrogate.resolve({f'{own.name}:{own.stem}(width=2)'!r}).width)\n")
+    done = subprocess.run([sys.executable, own.name], cwd=own.parent, capture_output=True, text=True)
+    assert done.stdout == "2.0\n", done.stderr
+
+
 def test_a_cached_kernel_needs_no_module_of_another_process(tmp_path):
     code = "import torch; from htaf_snn import functional; x = torch.ones(3, 2, 4, requires_grad=True)\n"
     code += "functional.leaky(x, beta=0.9, surrogate='{file}:one')[0].sum().backward(); print(x.grad.sum().item())"
@@ -79,8 +115,11 @@ def test_a_cached_kernel_needs_no_module_of_another_process(tmp_path):
 def test_what_is_wrong_with_a_file_is_said(own, tmp_path):
     with pytest.raises(ValueError, match=rf"^surrogate: expected a file, got none at {tmp_path}/no\.py"):
         surrogate.resolve(f"{tmp_path}/no.py:own")
-    with pytest.raises(ValueError, match=r"^unknown surrogate 'other'; expected one of: .*own_\d"):
-        surrogate.resolve(f"{own}:other")
+    for other in ("other", "htaf", "snntorch.atan", "rescaled(function='htaf')"):
+        name = other.partition("(")[0]
+        expected = f"surrogate: expected one that {own.name} registers: {own.stem}, got '{name}'"
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            surrogate.resolve(f"{own}:{other}")
     with pytest.raises(ValueError, match=r"expected one of: .*, or FILE\.py:NAME of your own$"):
         surrogate.resolve("softstep")
     again = tmp_path / own.name
@@ -113,6 +152,48 @@ def test_a_study_refuses_what_its_workers_do_not_know(own, tmp_path):
     ):
         study.run(workers=1, progress=False)
     assert study.counts()["waiting"] == 2
+
+
+def test_what_workers_do_not_know_is_found_everywhere(own, tmp_path):
+    surrogate.resolve(f"{own}:{own.stem}")
+    nested = f"rescaled(function='{own.stem}')"
+    for given in (
+        {"surrogates": ["htaf", nested]},
+        {"surrogates": ["htaf"], "model": "bnn", "axis": {"weight_surrogate": ("htaf", own.stem)}},
+        {"surrogates": ["htaf"], "reference": own.stem, "match": "peak"},
+    ):
+        settings = Settings.of(seeds=1, **given)
+        with pytest.raises(ValueError, match=rf"^surrogate: expected FILE.py:NAME for one .*, got '{own.stem}'$"):
+            own_files.check_known_elsewhere(settings)
+
+
+def test_places_are_named_without_folders(own):
+    axis = {"weight_surrogate": ("htaf", f"{own}:{own.stem}")}
+    settings = Settings.of(surrogates=["htaf"], model="bnn", seeds=1, axis=axis)
+    assert [arm[-1] for arm in settings.arms()] == ["weight_surrogate=htaf", f"weight_surrogate={own.name}:{own.stem}"]
+    axis = {"weight_surrogate": (f"a/{own.name}:{own.stem}", f"b/{own.name}:{own.stem}")}
+    with pytest.raises(ValueError, match=r"^axis: expected different values of weight_surrogate"):
+        Settings.of(surrogates=["htaf"], model="bnn", seeds=1, axis=axis)
+
+
+def test_a_study_does_not_go_on_with_a_changed_file(own, tmp_path):
+    given = {"surrogates": ["htaf", f"rescaled(function='{own}:{own.stem}')"], **SMALL}
+    study = Study(tmp_path / "study", seeds=1, **given)
+    with workers_here():
+        study.run(progress=False)
+        before = own.read_text()
+        digest = hashlib.sha256(before.encode()).hexdigest()[:16]
+        assert [trial["versions"].get(own.name) for trial in study.results()] == [None, digest]
+        assert f"<dt>{own.name}</dt><dd>{digest}</dd>" in study.report().read_text()
+        own.write_text(before.replace("0.5 * width", "0.6 * width"))
+        expected = f"surrogates: expected {own.name} as when the study began, got a changed file; begin another study"
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)} in another folder"):
+            study.run(progress=False)
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+            Study(tmp_path / "study", seeds=2, **given)
+        assert len(Study(tmp_path / "study", read_only=True).results()) == 2
+        own.write_text(before)
+        assert Study(tmp_path / "study", seeds=2, **given).run(progress=False)["finished"] == 4
 
 
 def test_a_run_is_found_again_from_elsewhere(own, tmp_path, monkeypatch):
