@@ -199,6 +199,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("parameter", ["hardness", "alpha"])
 def test_annealing_compiles_once(name, parameter):

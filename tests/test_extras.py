@@ -185,11 +185,13 @@ def python(tmp_path):
     return run
 
 
+@pytest.mark.thorough
 def test_every_module_can_be_imported_without_extras_norse_and_snntorch(python):
     assert python("-c", EVERYTHING).stderr == ""
     assert "ModuleNotFoundError: No module named 'numba'" in python("-c", EVERYTHING, without=["numba"]).stderr
 
 
+@pytest.mark.thorough
 def test_the_first_training_needs_no_extra(python, tmp_path):
     finished = python("-m", "htaf_snn", "train", "--epochs", 1, "--out", tmp_path / "run")
     assert finished.returncode == 0 and "test accuracy" in finished.stdout, finished.stderr

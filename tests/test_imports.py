@@ -161,11 +161,13 @@ def sources(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@pytest.mark.thorough
 def test_import_loads_only_torch_and_numpy():
     assert loaded("import htaf_snn, htaf_snn.surrogate, htaf_snn.functional, htaf_snn.models") == []
     assert loaded("import neuromorphic_datasets", ("tonic", "numba", "scipy", "sklearn", "matplotlib")) == []
 
 
+@pytest.mark.thorough
 def test_a_surrogate_alone_has_its_kernels():
     use = "import torch; from htaf_snn import HTAF; HTAF(hardness=0.0)(torch.zeros({}))"
     kernels = ("htaf_snn.kernels.elementwise.numba_cpu",)

@@ -31,6 +31,7 @@ def held(keep, size):
     return kept == "True", int(more)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("size", [4, 64])
 def test_freed_memory_is_kept(size):

@@ -24,6 +24,7 @@ def bench(*arguments):
     return commands.run("bench", *arguments)
 
 
+@pytest.mark.thorough
 def test_the_command_measures_and_lists_missing_peers(monkeypatch):
     missing = sequences.Peer(torch.nn.Identity, "no-such-package")
     monkeypatch.setitem(sequences.PEERS, "missing", missing)
@@ -41,6 +42,7 @@ def test_the_command_measures_and_lists_missing_peers(monkeypatch):
     assert "hnn.Leaky" in shown and "not installed; pip install no-such-package" in shown
 
 
+@pytest.mark.thorough
 def test_pairs_of_neurons_are_compared(monkeypatch):
     names = ["hnn.LIFAdEx", "norse.LIFAdEx", "own neuron", "own neuron, loop in torch"]
     monkeypatch.setitem(sequences.BENCHMARKS, "neurons", {name: sequences.PEERS[name] for name in names})
@@ -51,6 +53,7 @@ def test_pairs_of_neurons_are_compared(monkeypatch):
     assert "own neuron, loop in torch" in sequences.pairs_table(report)
 
 
+@pytest.mark.thorough
 def test_the_smooth_function_saves_only_its_input():
     report = json.loads(bench("htaf", *SMALL, "--json").stdout)
     assert [result["saved_bytes"] for result in report["results"]] == [0.0, 8.0]

@@ -27,6 +27,7 @@ def test_settings_are_valid_and_twins_differ_in_the_model_alone(name, quick):
     assert {*claim.arms} == {*claim.twins, *claim.twins.values()}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("workers_here")
 def test_the_claim_about_convolutional_networks(tmp_path):
     claim = claims.named(NAMES[0])

@@ -71,6 +71,7 @@ def test_a_sparse_autoencoder(model):
     assert sparse_heads.autoencoder(model, *loaders, most=3, active=4, epochs=200) == found
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("workers_here")
 def test_the_claim_about_concepts(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sae_lens", None)

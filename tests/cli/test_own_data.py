@@ -59,6 +59,7 @@ def invoked(*arguments):
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.thorough
 def test_a_tactile_set_is_trained_on_and_compared(tactile, tmp_path):
     small = "--dataset", tactile, "--epochs", 8, "--n-time-bins", 5
     result = invoked("train", *small, "--hidden", "32", "--lr", "1e-2", "--out", tmp_path / "run")
@@ -69,6 +70,7 @@ def test_a_tactile_set_is_trained_on_and_compared(tactile, tmp_path):
     assert compare.Study(tmp_path / "study").counts() == {"finished": 1, "failed": 0, "running": 0, "waiting": 0}
 
 
+@pytest.mark.thorough
 def test_an_event_folder_is_trained_on_and_compared(folder, tmp_path):
     small = "--dataset", folder, "--epochs", 2, "--n-time-bins", 5
     result = invoked("train", *small, "--hidden", "16", "--out", tmp_path / "run")
@@ -79,6 +81,7 @@ def test_an_event_folder_is_trained_on_and_compared(folder, tmp_path):
     assert "not available" not in report
 
 
+@pytest.mark.thorough
 def test_images_of_any_size_in_every_command(tmp_path):
     rng = np.random.default_rng(0)
     for name, low in (("dark", 0), ("light", 128)):

@@ -92,6 +92,7 @@ def test_frames_of_a_set_s_own(folder):
     )
 
 
+@pytest.mark.thorough
 def test_a_warning_is_one_line_without_our_code(folder):
     (folder / "notes.txt").write_text("not a recording")
     command = [sys.executable, "-m", "htaf_snn", "train", "--dataset", str(folder), "--epochs", "1", "--hidden", "4"]

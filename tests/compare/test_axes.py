@@ -84,6 +84,7 @@ def test_the_width_is_an_axis():
     assert hidden == [("width=8", (8,)), ("width=16", (16,)), ("width=8", (8, 8)), ("width=16", (16, 16))]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("workers_here")
 def test_the_command_takes_several_axes(tmp_path):
     options = ("--surrogates", "htaf", "--seeds", "1", "--epochs", "1", "--train-fraction", "0.1", "--width", "8")
@@ -101,6 +102,7 @@ def test_the_command_takes_several_axes(tmp_path):
         assert result.exit_code == 2 and words in result.stderr
 
 
+@pytest.mark.thorough
 def test_a_study_over_time_steps_is_reported(tmp_path):
     axis = {"n_time_bins": (3, 5)}
     study = Study(tmp_path, surrogates=["htaf", "atan"], axis=axis, slopes=[0.5, 2.0], seeds=1, **SMALL)

@@ -108,6 +108,7 @@ def test_what_halving_ends_is_chosen_nowhere(tmp_path, scored):
     assert len(scored) == before
 
 
+@pytest.mark.thorough
 def test_what_halving_saves_is_told(tmp_path):
     small = {"surrogates": ["htaf"], "lrs": [1e-2, 1e-3, 1e-4], "train_fraction": 0.1, "width": 8, "epochs": 4}
     study = Study(tmp_path, **SMALL | small, budget="halving")

@@ -24,6 +24,7 @@ PYTHON = [sys.executable, "-W", "ignore", "-c"]
 RUN = "import sys; from htaf_snn.compare import Study; Study(sys.argv[1]).run(workers=2, progress=False)"
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_the_study_ends_the_same(finished, tmp_path, monkeypatch, one_thread):
     for name, seconds in (("_HEARTBEAT_S", 1), ("_GRACE_S", 3)):
         monkeypatch.setattr(queue, name, seconds)
@@ -53,6 +54,7 @@ def test_a_trial_of_a_process_killed_before_its_first_step_is_requeued(tmp_path,
     assert study.counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_study_requeues_its_trials(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=2, **{**SMALL, "epochs": 500})
@@ -89,6 +91,7 @@ def test_a_study_without_results_says_how_to_go_on(tmp_path):
     assert (result.exit_code, expected in result.stderr) == (2, True)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, number):
@@ -165,6 +168,7 @@ def test_two_machines_share_a_server(postgres, finished, tmp_path):
     assert without_times(study.results()) == without_times(expected)
 
 
+@pytest.mark.thorough
 def test_a_locked_database_is_waited_for(tmp_path):
     study = Study(tmp_path, surrogates=["htaf"], seeds=1, **SMALL)
     lock = sqlite3.connect(tmp_path / "study.db", isolation_level=None)

@@ -28,6 +28,7 @@ def test_a_machine_joins_by_the_database_alone(tmp_path, database):
     assert len(second.queue.entries()) == 4
 
 
+@pytest.mark.thorough
 def test_a_study_that_one_machine_extends_is_extended_for_all(tmp_path, database):
     first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
     second = Study(tmp_path / "b", storage=database, surrogates=["htaf"], seeds=3, **SMALL)
@@ -39,6 +40,7 @@ def test_a_study_that_one_machine_extends_is_extended_for_all(tmp_path, database
     assert pages[0] == pages[1] and "3 of 3 trials are finished" in pages[0]
 
 
+@pytest.mark.thorough
 def test_seeds_added_to_results_are_told_by_every_machine(tmp_path, database):
     first = Study(tmp_path / "a", storage=database, surrogates=["htaf"], seeds=1, **SMALL)
     second = Study(tmp_path / "b", storage=database, seeds=2)
@@ -78,6 +80,7 @@ def test_an_empty_database_has_no_study_to_join(tmp_path, database):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.thorough
 def test_a_report_writes_nothing_into_the_study(tmp_path, database):
     settings = {"surrogates": ["htaf", "atan"], "slopes": [0.5, 1.0], "select": "val", "select_seeds": 1}
     study = Study(tmp_path / "a", storage=database, seeds=2, **settings, **SMALL)
@@ -145,6 +148,7 @@ def test_two_folders_lock_one_database(tmp_path, database):
     assert {study.queue._lock for study in folders} == {tmp_path / ".shared.lock"}
 
 
+@pytest.mark.thorough
 def test_jobs_of_a_cluster_work_on_a_study(tmp_path, monkeypatch):
     """With submitit's executor for one machine in the place of a cluster's."""
     monkeypatch.setattr(launching, "_CLUSTER", "local")

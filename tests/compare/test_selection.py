@@ -123,6 +123,7 @@ def test_the_table_has_one_row_per_arm(finished):
     assert set(findings.ranks(finished.settings, trials)[0]) == {"htaf", "htaf, hardness annealed", "relu"}
 
 
+@pytest.mark.thorough
 def test_the_page_says_how_arms_were_chosen(finished):
     page = finished.report().read_text()
     assert "the slope and the learning rate of its best validation accuracy, with 1 of the seeds, which are not" in page
@@ -191,6 +192,7 @@ def test_trials_of_another_selection_are_left_alone(tmp_path):
     assert {entry.config["seed"] for entry in taken} == {0} and study.queue.take(study.wanted) == []
 
 
+@pytest.mark.thorough
 def test_the_second_stage_is_run_too_if_another_machine_added_it(tmp_path):
     settings = {"surrogates": ["htaf"], "seeds": 2, "select_seeds": 1, **SELECTING, **SMALL, "anneal": "none"}
     study = Study(tmp_path, **settings)

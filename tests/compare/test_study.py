@@ -142,6 +142,7 @@ def test_the_page_needs_no_network_and_describes_its_figures(finished):
         assert part in text
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("workers_here")
 def test_several_data_sets(tmp_path, recordings):
     (tmp_path / "data").mkdir()
@@ -161,6 +162,7 @@ def test_several_data_sets(tmp_path, recordings):
     assert "htaf, nmnist" in page
 
 
+@pytest.mark.thorough
 def test_fewer_than_three_seeds_make_no_claim(tmp_path):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=1, **SMALL)
     study.run(workers=1, progress=False)
@@ -212,6 +214,7 @@ def test_a_trial_on_a_gpu_is_one_on_a_cpu(model, dataset):
     assert on_gpu["test_accuracy"] == pytest.approx(on_cpu["test_accuracy"], abs=0.1)
 
 
+@pytest.mark.thorough
 def test_the_command(tmp_path, finished):
     arguments = ["--surrogates", "htaf(alpha=1, beta=8),atan", "--seeds", "2", "--width", "8", "--epochs", "1"]
     arguments += ["--n-time-bins", "2", "--batch-size", "256", "--out", str(tmp_path / "out")]
@@ -277,6 +280,7 @@ def test_the_guard_names_layer_and_surrogate(monkeypatch):
         trial.run(one_trial(**SMALL))
 
 
+@pytest.mark.thorough
 def test_stacked_seeds_equal_separate_runs(finished, tmp_path, one_thread):
     """Within rounding: a spike moved by rounding may change the class of a few recordings."""
     study = Study(tmp_path, **finished.settings.as_dict())

@@ -61,6 +61,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.thorough
 def test_more_seeds_extend_a_study(tmp_path):
     Study(tmp_path, surrogates=["htaf", "atan"], seeds=1, **SMALL).run(workers=1, progress=False)
     longer = Study(tmp_path, surrogates=["htaf", "atan"], seeds=3, **SMALL)
@@ -81,6 +82,7 @@ def test_what_a_stack_does_not_heed_is_refused(name, value):
         stacking.run([one_trial(seed=seed, **SMALL, **{name: value}) for seed in (0, 1)])
 
 
+@pytest.mark.thorough
 def test_a_study_takes_the_fields_of_a_run(tmp_path):
     fields = {"neuron": "lif(v_th=0.3)", "optimizer": "adamw", "weight_decay": 0.1, "clip_gradient": 1.0}
     study = Study(tmp_path, surrogates=["htaf"], seeds=1, keep="best", **SMALL | {"epochs": 2}, **fields)

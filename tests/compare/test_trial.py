@@ -59,6 +59,7 @@ def test_a_smooth_surrogate_is_tested_hard_and_reports_its_gap():
     assert trial.run(one_trial("htaf", **SMALL))["hardening_gap"] == 0.0
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("workers_here")
 @pytest.mark.parametrize("model", ["bnn", "dhn"])
 def test_surrogates_of_binary_networks_are_compared(tmp_path, model):

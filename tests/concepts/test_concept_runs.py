@@ -159,6 +159,7 @@ def test_several_processes_train_one_model(tmp_path):
     assert (tmp_path / "both" / "atlas.html").is_file()
 
 
+@pytest.mark.thorough
 def test_a_compiled_model_learns(tmp_path, monkeypatch):
     """Traced as for any backend; the one that compiles takes a minute for convolutions on a CPU."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

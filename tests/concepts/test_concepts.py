@@ -36,6 +36,7 @@ def test_relaxed_bernoulli_samples_around_its_mean():
     assert (x.grad > 0).any() and x.grad.isfinite().all()
 
 
+@pytest.mark.thorough
 def test_training_resumes_exactly(loaders, tmp_path):
     train, val, _ = loaders
     found = []

@@ -171,6 +171,7 @@ def start(folder, name, slow=0.01, processes=1, bins=0):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("bins", [0, 1])
 def test_four_processes_build_once(tmp_path, bins):
     processes = [start(tmp_path, name, processes=4, bins=bins) for name in "abcd"]
@@ -181,6 +182,7 @@ def test_four_processes_build_once(tmp_path, bins):
     assert len(list(tmp_path.glob("*.pack"))) == 1
 
 
+@pytest.mark.thorough
 def test_a_killed_build_is_finished_by_the_next_run(tmp_path):
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     killed.mkdir()

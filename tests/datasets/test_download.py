@@ -145,6 +145,7 @@ def start(server, folder):
     return subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
 
 
+@pytest.mark.thorough
 def test_concurrent_processes_download_once(server, tmp_path):
     server.plays = {"a": [drip]}
     processes = [start(server, tmp_path) for _ in range(3)]

@@ -118,6 +118,7 @@ def test_each_recording_has_noise_of_its_own(tmp_path):
     assert not any(np.array_equal(train[0][0], other) for other in (train[1][0], test[0][0], test[1][0]))
 
 
+@pytest.mark.thorough
 def test_workers_that_do_not_fork_can_simulate(tmp_path):
     code = (
         "import multiprocessing, sys, numpy as np\n"

@@ -133,6 +133,7 @@ def test_a_binary_resnet(tmp_path):
     assert close.float().mean() >= 0.97
 
 
+@pytest.mark.thorough
 def test_ten_thousand_images(tmp_path):
     torch.manual_seed(0)
     net = trained(models.BinaryMLP(784, [128, 128], 10), torch.rand(50, 784))

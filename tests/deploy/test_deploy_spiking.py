@@ -93,6 +93,7 @@ def cases(draw):
     return active(net), torch.poisson(torch.full((steps, batch, *shape), 0.4))
 
 
+@pytest.mark.thorough
 @settings(max_examples=examples(ci=20, thorough=200))
 @given(case=cases())
 def test_packed_and_saved_networks_equal_their_own(case, tmp_path_factory):

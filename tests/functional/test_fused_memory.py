@@ -109,6 +109,7 @@ def python(code, **environment):
 RUN = "import torch; from htaf_snn import functional; functional.leaky(torch.ones(3, 2, 4), beta=0.9, surrogate='atan')"
 
 
+@pytest.mark.thorough
 def test_the_second_process_finds_the_cache(tmp_path):
     code = """
 import torch
@@ -129,6 +130,7 @@ print(*(sum(c.values()) for kernel in kernels for c in (kernel.stats.cache_hits,
     assert [run.stdout.split() for run in found] == expected, [run.stderr for run in found]
 
 
+@pytest.mark.thorough
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     run = python(RUN, NUMBA_CACHE_DIR=str(tmp_path / "file" / "folder"))

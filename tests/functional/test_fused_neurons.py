@@ -117,6 +117,7 @@ def test_every_formula_is_portable():
     assert all(surrogate.resolve(name).formula.portable for name in surrogate.names())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("hardness", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("name", PRIMITIVES)
 @pytest.mark.parametrize(
@@ -151,6 +152,7 @@ def test_every_backend_equals_the_closed_forms(backend, dtype, name, hardness):
             torch.testing.assert_close(actual.flatten().double().cpu(), exact, rtol=rtol, atol=rtol * scale)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", FUSED)
 @pytest.mark.parametrize(("reset", "delay"), RESETS_AND_DELAYS)
 def test_any_callable(backend, reset, delay):

@@ -162,6 +162,7 @@ def losses(run, optimizer, x, steps=20):
     return torch.stack(curve)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETS)
 def test_a_fused_network_learns_as_the_stepped_one(name):
     net, run, x = made(name)

@@ -23,6 +23,7 @@ def unregistered():
     htaf_snn.unregister()
 
 
+@pytest.mark.thorough
 def test_only_register_changes_a_library_and_unregister_restores_it():
     code = """
         import sys, torch

@@ -109,6 +109,7 @@ def test_installed_means_importable(monkeypatch):
     assert not interop_norse.is_installed() and not interop_snntorch.is_installed()
 
 
+@pytest.mark.thorough
 def test_register_in_a_fresh_process_imports_norse_and_serves_neurons_made_before():
     code = """
         import htaf_snn

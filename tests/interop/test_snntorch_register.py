@@ -85,6 +85,7 @@ def python(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("registered")
 def test_a_saved_model_works_in_a_process_that_only_registers_and_loads_it(tmp_path):
     torch.manual_seed(5)
@@ -108,6 +109,7 @@ def test_a_saved_model_works_in_a_process_that_only_registers_and_loads_it(tmp_p
     python(code, tmp_path)
 
 
+@pytest.mark.thorough
 def test_import_loads_no_host_and_a_host_imported_before_register_resets_hard():
     code = """
         import sys

@@ -219,6 +219,7 @@ def test_kernels_on_disk_follow_the_neurons_files(tmp_path, monkeypatch):
     cache._version.cache_clear()
 
 
+@pytest.mark.thorough
 def test_a_file_that_cannot_be_read_is_no_kernel(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     outputs = []

@@ -85,6 +85,7 @@ def test_smooth_outputs_and_hard_states(backend, case):
         assert_gradients(grads, rounded, exact_grads)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("features", [0, 1, 63, 1023])
 @pytest.mark.parametrize("steps", [0, 1, 7, 64])
 @pytest.mark.parametrize("name", ["leaky", "li", "lif_refrac", "lif_adex_refrac"])

@@ -45,6 +45,7 @@ def moved(x, size, direction):
     return (x + size * direction.sign()).clamp(0, 1).detach()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["fused", "snntorch", "norse", "bnn", "dhn", "binary-cnn"])
 def test_an_attack_succeeds_more_often_the_larger_it_is(name, tmp_path):
     with register():

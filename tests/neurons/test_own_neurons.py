@@ -224,6 +224,7 @@ def compare_random_updates(seed, hardness):
     Drawn(random.Random(seed)).compare(hardness)
 
 
+@pytest.mark.thorough
 @pytest.mark.hypothesis
 @pytest.mark.usefixtures("uncompiled")
 def test_random_updates_equal_torch():

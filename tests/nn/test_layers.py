@@ -235,6 +235,7 @@ DDP = """
 """
 
 
+@pytest.mark.thorough
 def test_two_processes_average_their_gradients(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(DDP)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}

@@ -221,6 +221,7 @@ def test_saves_no_graph_of_the_time_steps():
     assert len(seen) < 40
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["RLeaky", "LSNNRecurrent"])
 def test_compiles_copies_and_pickles(name):
     torch.manual_seed(7)

@@ -300,6 +300,7 @@ def test_whether_htaf_is_normalized_is_a_bool(function, normalized):
         function(torch.zeros(2), normalized=normalized)
 
 
+@pytest.mark.thorough
 def test_a_neuron_compiles_as_one_graph_in_a_fresh_process():
     code = """
         import torch

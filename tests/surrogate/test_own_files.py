@@ -96,6 +96,7 @@ def test_a_script_may_name_itself(own):
     assert done.stdout == "2.0\n", done.stderr
 
 
+@pytest.mark.thorough
 def test_a_cached_kernel_needs_no_module_of_another_process(tmp_path):
     code = "import torch; from htaf_snn import functional; x = torch.ones(3, 2, 4, requires_grad=True)\n"
     code += "functional.leaky(x, beta=0.9, surrogate='{file}:one')[0].sum().backward(); print(x.grad.sum().item())"
@@ -128,6 +129,7 @@ def test_what_is_wrong_with_a_file_is_said(own, tmp_path):
         surrogate.resolve(f"{again}:{own.stem}")
 
 
+@pytest.mark.thorough
 def test_a_study_compares_it_with_workers(own, tmp_path, monkeypatch):
     monkeypatch.chdir(own.parent)
     out = tmp_path / "study"

@@ -176,6 +176,7 @@ def test_errors(case):
         assert state_of(net)["modules"] == before["modules"]
 
 
+@pytest.mark.thorough
 def test_table_json_and_plot(tmp_path):
     suggestion = suggest(deep(4), batch())
     lines = str(suggestion).splitlines()

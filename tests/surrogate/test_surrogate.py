@@ -162,6 +162,7 @@ def test_parameters_get_the_smooth_gradient_at_any_hardness():
     assert grads[0.0] == grads[0.3] == grads[1.0] and all(grads[1.0])
 
 
+@pytest.mark.thorough
 def test_compiles_with_inductor():
     torch._dynamo.reset()
     step = HTAF(learn=("alpha", "beta"))

@@ -163,6 +163,7 @@ def test_annealing_ends_where_it_should_without_the_last_batch(tmp_path):
     assert alphas[-1] == 20.0
 
 
+@pytest.mark.thorough
 def test_a_compiled_network_learns_as_well(tmp_path):
     results = [
         training.train(Run(model="dhn", compiled=compiled, **SMALL), tmp_path / str(compiled), progress=False)

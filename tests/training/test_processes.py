@@ -19,6 +19,7 @@ def assert_close(lines, expected):
         assert line == {name: pytest.approx(value, rel=1e-4) for name, value in other.items()}
 
 
+@pytest.mark.thorough
 def test_two_processes_train_like_one(recordings, tmp_path):
     """40 recordings in batches of 13: the last batch has one, so one process gets an empty shard."""
     options = [*SMALL, "--batch-size", 13, "--val-fraction", 0, "--data-root", recordings]
@@ -34,6 +35,7 @@ def test_two_processes_train_like_one(recordings, tmp_path):
     assert json.loads(again.stdout)["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_folder_in_use_is_refused(recordings, tmp_path):
     (tmp_path / "file").touch()
     run = torchrun("train", *SMALL, "--data-root", recordings, "--out", tmp_path)
@@ -72,6 +74,7 @@ processes.shutdown()
 """
 
 
+@pytest.mark.thorough
 def test_processes_that_draw_other_batches_measure_the_same_statistics(tmp_path):
     (tmp_path / "measures.py").write_text(MEASURES)
     run = torchrun(program=[tmp_path / "measures.py"])
@@ -89,6 +92,7 @@ def test_a_missing_library_is_named(monkeypatch):
         Processes.launched()
 
 
+@pytest.mark.thorough
 def test_all_processes_share_each_trial_of_a_study(tmp_path):
     """A failed trial, whose surrogate's gradient overflows, does not stop them."""
     settings = {"surrogates": ["htaf", "atan"], "seeds": 1, "width": 8, "epochs": 1, "n_time_bins": 2}

@@ -156,6 +156,7 @@ RUNS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_resumes_exactly(tmp_path, name):
     config = training.Run(**{**DATA, "epochs": 4, "lr": 0.01, **RUNS[name]})
@@ -300,6 +301,7 @@ def test_curves_name_a_loss_that_validation_does_not_have(tmp_path):
     assert [line.get_label() for line in plots.learning_curves(tmp_path).axes[0].lines] == ["train, mse", "val"]
 
 
+@pytest.mark.thorough
 def test_longer_folds_begin_without_the_old_result(tmp_path):
     config = training.Run(hidden=(4,), n_time_bins=2, epochs=1, folds=2, val_fraction=0.0, batch_size=256)
     training.train_folds(config, tmp_path, progress=False)

@@ -79,6 +79,7 @@ def test_a_run_cut_off_before_its_first_checkpoint_resumes(recordings, tmp_path)
     assert_one_error(run("train", "--resume", "--out", tmp_path / "cut"), "data.json")
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("interruptible")
 def test_interrupt_leaves_a_folder_that_resumes(recordings, tmp_path):
     out = tmp_path / "run"
