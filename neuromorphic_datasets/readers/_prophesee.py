@@ -4,7 +4,7 @@ EVT is described at https://docs.prophesee.ai/stable/data/encoding_formats/index
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def read(path: Path, options: Options) -> Stream:
     order = _stated(header, "endianness")
     if order not in (None, "little", "legacy"):
         raise RecordingError(f"{path}: expected little-endian words, got {order}")
-    return _read_evt(path, encoding, order, _geometry(header), offset, data, options)
+    return _read_evt(path, encoding, order, _geometry(path, header), offset, data, options)
 
 
 def _encoding(header: dict[str, str]) -> str | None:
@@ -42,15 +42,22 @@ def _encoding(header: dict[str, str]) -> str | None:
 
 def _stated(header: dict[str, str], name: str) -> str | None:
     """Return a value from its own line, or from "format EVT3;height=720;width=1280"."""
-    match = re.search(rf"\b{name}=(\w+)", header.get("format", ""))
+    match = re.search(rf"\b{name}=([^;\s]+)", header.get("format", ""))
     return match[1] if match else header.get(name)
 
 
-def _geometry(header: dict[str, str]) -> tuple[int, int, int] | None:
-    """Return the sensor's size, or None."""
-    sides = re.findall(r"\d+", header.get("geometry", ""))
-    if len(sides) != 2:
-        sides = [side for name in ("width", "height") if (side := _stated(header, name))]
+def _geometry(path: Path, header: dict[str, str]) -> tuple[int, int, int] | None:
+    """Return the sensor's size, or None if the header does not say it."""
+    if "geometry" in header:
+        sides = re.findall(r"\d+", header["geometry"])
+        return _size(path, sides if len(sides) == 2 else [f"geometry {header['geometry']}"])
+    return _size(path, [side for name in ("width", "height") if (side := _stated(header, name))])
+
+
+def _size(path: Path, sides: Sequence[str]) -> tuple[int, int, int] | None:
+    """Return a sensor's size from its width and height; None if one of them is not said."""
+    if not all(side.isdecimal() for side in sides):
+        raise RecordingError(f"{path}: expected the sensor's width and height in the header, got {', '.join(sides)}")
     return (int(sides[0]), int(sides[1]), 2) if len(sides) == 2 else None
 
 
@@ -126,8 +133,7 @@ def _read_dat(path: Path, header: dict[str, str], offset: int, data: np.ndarray,
         raise RecordingError(
             f"{path}: byte {offset}: expected events of type 0 or 12 in 8 bytes, got type {kind} in {size} bytes"
         )
-    sides = header.get("Width", ""), header.get("Height", "")
-    sensor_size = (int(sides[0]), int(sides[1]), 2) if all(side.isdigit() for side in sides) else None
+    sensor_size = _size(path, [header[name] for name in ("Width", "Height") if name in header])
 
     def pieces(losses: Losses) -> Iterator[Events]:
         count, clock = whole_words(path, len(data) - 2, 8, offset + 2, options, losses), Clock(32)

@@ -54,6 +54,23 @@ def test_headers_of_either_kind(tmp_path):
     assert read_recording(file(tmp_path, "a.raw", evt2(header=b"% format EVT2\n"))).sensor_size is None
 
 
+@pytest.mark.parametrize("side", ["1A", "-16"])
+def test_a_sensor_that_is_no_numbers_is_refused(tmp_path, side):
+    headers = (
+        f"% format EVT3;height=12;width={side}",
+        f"% evt 3.0\n% width {side}\n% height 12",
+        "% evt 3.0\n% geometry 16",
+    )
+    for header in headers[side == "-16" :]:
+        path = file(tmp_path, "a.raw", evt3(header=f"{header}\n% end\n".encode()))
+        with pytest.raises(RecordingError, match=r"a\.raw: expected the sensor's width and height in the header, got "):
+            read_recording(path)
+    path = file(tmp_path, "a.dat", dat().replace(b"Width 16", f"Width {side}".encode()))
+    assert side.encode() in path.read_bytes()
+    with pytest.raises(RecordingError, match=r"a\.dat: expected the sensor's width and height in the header, got "):
+        read_recording(path)
+
+
 def test_vectors_of_twelve_and_eight_pixels(tmp_path):
     words = [8 << 12, 6 << 12 | 5, 0 << 12 | 2, 3 << 12 | 1, 4 << 12 | 0b100000000011, 5 << 12 | 0b101]
     path = file(tmp_path, "a.raw", b"% evt 3.0\n" + struct.pack("<6H", *words))
