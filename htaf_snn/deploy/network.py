@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -85,10 +85,15 @@ class PackedNetwork(nn.Module):
             if last < len(steps):
                 self._done[last].append(number)
         self.steps = nn.ModuleList(step for step, _ in steps)
-        self._steps = [*self.steps]
-        self._programs = programs([*self.steps], self.inputs, output)
+        self._prepare()
         self._quickest = Quickest()
         self.eval()
+
+    def _prepare(self) -> None:
+        """Make what depends on which modules the steps are."""
+        self._steps = [*self.steps]
+        self._programs = programs([*self.steps], self.inputs, self.output)
+        self._hooks = [own for step in self._steps for own in (step._forward_hooks, step._forward_pre_hooks)]
 
     def train(self, mode: bool = True) -> PackedNetwork:
         """Stay in eval mode; raise ValueError for training mode."""
@@ -145,13 +150,14 @@ class PackedNetwork(nn.Module):
             TypeError: if x is not a floating-point tensor.
             ValueError: if it has another shape or range.
         """
-        check_floating("x", x, is_image=not self.is_over_time)
+        is_over_time = self.is_over_time
+        check_floating("x", x, is_image=not is_over_time)
         if not all(map(operator.is_, self.steps, self._steps)):  # one was replaced
-            self._steps, self._programs = [*self.steps], programs([*self.steps], self.inputs, self.output)
+            self._prepare()
         by_bits = partial(self._by_bits, x.float())
-        if not _may_be_in_floats(x, self.steps):
+        if any(self._hooks) or not _may_be_in_floats(x):
             return by_bits()
-        samples = 2 if self.is_over_time else 1
+        samples = 2 if is_over_time else 1
         lengths = *(length.bit_length() for length in x.shape[:samples]), *x.shape[samples:]
         key, count = (lengths, torch.get_num_threads()), len(self._quickest.chosen)
         y = self._quickest(key, [by_bits, partial(self._by_floats, x.float())])
@@ -199,12 +205,11 @@ class PackedNetwork(nn.Module):
         return self._compute({**values}, program.first, program.last, program)
 
 
-def _may_be_in_floats(x: Tensor, steps: Iterable[nn.Module]) -> bool:
-    """Return whether nothing sees, or changes, how an input is computed."""
+def _may_be_in_floats(x: Tensor) -> bool:
+    """Return whether nothing changes, or sees, how an input is computed; the steps' own hooks apart."""
     if x.device.type != "cpu" or not is_plain(x) or not x.numel() or torch.is_autocast_enabled("cpu"):
         return False
-    is_watched = _has_any_global_hook() or any(step._forward_hooks or step._forward_pre_hooks for step in steps)
-    return sums_exactly() and not is_watched
+    return sums_exactly() and not _has_any_global_hook()
 
 
 def _result(step: nn.Module, given: Sequence[Value], in_floats: bool = False) -> Any:
