@@ -265,12 +265,12 @@ def _in_its_place(model: nn.Module, parameter: str) -> str:
     own = surrogates(model).values()
     if any(parameter in surrogate.learn for surrogate in own):
         return "a learned one"
-    is_tensor = any(isinstance(getattr(surrogate, parameter, None), Tensor) for surrogate in own)
-    if is_tensor:
+    if any(isinstance(getattr(surrogate, parameter, None), Tensor) for surrogate in own):
         return "a tensor"
     libraries = {type(module).__module__.partition(".")[0] for module in model.modules()}
-    is_foreign = bool(libraries & {"snntorch", "norse"})
-    return "none" + "; for a network of snnTorch or Norse, pass htaf_snn.fuse(network)" * is_foreign
+    if libraries & {"snntorch", "norse"}:
+        return "none; for a network of snnTorch or Norse, pass htaf_snn.fuse(network)"
+    return "none"
 
 
 def _check_value(parameter: str, value: object) -> None:

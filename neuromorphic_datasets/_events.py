@@ -30,7 +30,7 @@ class RecordingError(ValueError):
     """A file is not a recording, or is damaged; the message names the file and the position.
 
     Args:
-        message: what is wrong with the file.
+        message: the file, the position, and the fault.
         remedy: the name of the argument of `EventFolder` that helps: "columns", "time_unit", "place", "sensor_size" or
             "on_error"; or None.
 
