@@ -13,6 +13,7 @@ import htaf_snn
 
 release = runpy.run_path(str(ROOT / "tools" / "release.py"))
 TODAY = date(2000, 1, 2)
+SOURCE = "    Source = https://example.org\n"
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def project(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     change(tmp_path / "CITATION.cff", f"date-released: {dated(ROOT / 'CITATION.cff')}", f"date-released: {TODAY}")
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {htaf_snn.__version__} - {TODAY}\n")
-    urls = "project_urls =\n    Source = https://example.org\n"
-    change(tmp_path / "setup.cfg", "[metadata]\n", f"[metadata]\n{urls}")
+    change(tmp_path / "setup.cfg", "project_urls =\n", f"project_urls =\n{SOURCE}")
     git(tmp_path, "init", "--quiet")
     commit(tmp_path)
     return tmp_path
@@ -68,12 +68,7 @@ def test_a_release_that_is_ready(project):
         ("CHANGELOG.md", str(TODAY), "2000-01-01", "- 2000-01-01'"),
         ("CITATION.cff", "\nversion: ", "\nversion: 9.", "CITATION.cff: expected version"),
         ("CITATION.cff", str(TODAY), "2000-01-01", "'date-released': '2000-01-01'"),
-        (
-            "setup.cfg",
-            "project_urls =\n    Source = https://example.org\n",
-            "",
-            "public addresses in project_urls, got",
-        ),
+        ("setup.cfg", SOURCE, "", "public address as Source in project_urls, got none"),
     ],
 )
 def test_what_stands_in_the_way_of_a_release(project, file, old, new, message):

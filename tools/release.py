@@ -66,8 +66,8 @@ def obstacles(root: Path = ROOT, today: date | None = None) -> Iterator[str]:
         yield f"CITATION.cff: expected version and date-released {expected!r}, got {citation}"
     settings = configparser.ConfigParser()
     settings.read(root / "setup.cfg")
-    if not settings["metadata"].get("project_urls", "").strip():
-        yield "setup.cfg: expected the project's public addresses in project_urls, got none"
+    if not re.search(r"^Source = ", settings["metadata"].get("project_urls", ""), re.MULTILINE):
+        yield "setup.cfg: expected the project's public address as Source in project_urls, got none"
     if changed := run("git", "status", "--porcelain", cwd=root):
         yield f"git: expected nothing to commit, got\n{changed.rstrip()}"
 
