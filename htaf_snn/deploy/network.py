@@ -154,11 +154,13 @@ class PackedNetwork(nn.Module):
         if not all(map(operator.is_, self.steps._modules.values(), self._steps)):  # one was replaced
             self._prepare()
         check_floating("x", x, is_image=not self._is_over_time)
+        if not is_plain(x) or any(self._hooks):
+            return self._by_bits(x.float())
         samples, chosen = 2 if self._is_over_time else 1, self._quickest.chosen
         lengths = *(length.bit_length() for length in x.shape[:samples]), *x.shape[samples:]
         key = lengths, torch.get_num_threads()
         # What has been measured to be slower in float32 needs none of the checks for it.
-        if chosen.get(key) == 0 or any(self._hooks) or not _may_be_in_floats(x):
+        if chosen.get(key) == 0 or not _may_be_in_floats(x):
             return self._by_bits(x.float())
         count = len(chosen)
         y = self._quickest(key, [partial(self._by_bits, x.float()), partial(self._by_floats, x.float())])
@@ -207,8 +209,8 @@ class PackedNetwork(nn.Module):
 
 
 def _may_be_in_floats(x: Tensor) -> bool:
-    """Return whether nothing changes, or sees, how an input is computed; the steps' own hooks apart."""
-    if x.device.type != "cpu" or not is_plain(x) or not x.numel() or torch.is_autocast_enabled("cpu"):
+    """Return whether nothing changes, or sees, how a plain input is computed; the steps' own hooks apart."""
+    if x.device.type != "cpu" or not x.numel() or torch.is_autocast_enabled("cpu"):
         return False
     return sums_exactly() and not _has_any_global_hook()
 
