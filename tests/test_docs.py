@@ -122,7 +122,10 @@ def headings(text):
 
 
 @pytest.mark.usefixtures("workers_here")
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.thorough if name == "htaf_snn.compare" else ()) for name in MODULES],
+)
 def test_docstrings(name, request):
     if name in ("htaf_snn.nn.spiking", "htaf_snn.nn.recurrent"):
         request.getfixturevalue("uncompiled")  # to save a second for each neuron
@@ -150,7 +153,15 @@ def folder_of(tmp_path_factory):
 
 
 # Studies, and trainings of several networks, take seconds each.
-SLOW = ("comparing.md", "compare-for-a-paper.md", "training-on-events.md", "several-gpus.md", "concept-models.md")
+SLOW = (
+    "binary-networks.md",
+    "compare-for-a-paper.md",
+    "comparing.md",
+    "concept-models.md",
+    "own-surrogate.md",
+    "several-gpus.md",
+    "training-on-events.md",
+)
 
 
 @pytest.mark.usefixtures("workers_here")

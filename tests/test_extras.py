@@ -197,6 +197,7 @@ def test_the_first_training_needs_no_extra(python, tmp_path):
     assert finished.returncode == 0 and "test accuracy" in finished.stdout, finished.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "message"),
     [

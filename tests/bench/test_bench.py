@@ -134,6 +134,7 @@ def test_a_wrong_packed_kernel_is_not_timed(monkeypatch):
         packed.measure("linear", "packed", 1, "cpu", 1)
 
 
+@pytest.mark.thorough
 def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
     def result(module, problem, peer, batch, device, repeats):
         if "mlp" in problem:

@@ -38,6 +38,7 @@ def measured(tmp_path_factory):
     return path, json.loads(path.read_text())
 
 
+@pytest.mark.thorough
 def test_results_have_all_that_their_page_needs(measured):
     path, result = measured
     assert path.name == "bnn-quick.json"

@@ -107,6 +107,7 @@ def test_a_worker_stopped_just_after_it_took_a_trial_requeues_it(tmp_path, numbe
     assert Study(tmp_path).counts() == {"waiting": 2, "running": 0, "finished": 0, "failed": 0}, worker.stderr
 
 
+@pytest.mark.thorough
 def test_damaged_files_and_databases_are_reported(finished, tmp_path):
     shutil.copytree(finished.out, tmp_path / "copy")
     (tmp_path / "copy" / "study.db").write_bytes(b"no database at all, but long enough to look at" * 100)

@@ -92,6 +92,7 @@ def finished(tmp_path_factory):
     return study
 
 
+@pytest.mark.thorough
 def test_the_other_seeds_are_trained_at_the_chosen_places_alone(finished):
     chosen = selection.chosen(finished.settings, finished.results())
     settings_arms = [("htaf", "none", 0.0, ""), ("htaf", "hardness", 0.0, ""), ("relu", "none", 0.0, "")]

@@ -85,10 +85,12 @@ def claims(shift, draws=1000, seeds=5, peers=4):
     return claimed / draws
 
 
+@pytest.mark.thorough
 def test_without_a_difference_one_is_claimed_in_five_percent_at_most():
     assert claims(0.0) <= 0.05
 
 
+@pytest.mark.thorough
 def test_a_planted_difference_is_found_in_its_direction():
     assert claims(0.05) > 0.9
     rng = np.random.default_rng(4)

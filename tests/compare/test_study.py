@@ -16,6 +16,7 @@ from htaf_snn.compare.study import SETTINGS
 from htaf_snn.surrogate import Rescaled
 
 
+@pytest.mark.thorough
 def test_every_combination_is_tried_once(finished):
     configs = [trial["config"] for trial in finished.results()]
     assert configs == json.loads(json.dumps([trial.config() for trial in finished.settings.trials()]))
@@ -118,6 +119,7 @@ class Page(HTMLParser):
             self.alternatives.append(attributes["aria-label"])
 
 
+@pytest.mark.thorough
 def test_the_report_leaves_the_users_plots_alone(finished):
     import matplotlib.pyplot as plt
 
@@ -171,6 +173,7 @@ def test_fewer_than_three_seeds_make_no_claim(tmp_path):
     assert study.table()[0]["low"] is None
 
 
+@pytest.mark.thorough
 def test_a_failed_trial_is_kept_and_the_rest_go_on(tmp_path, monkeypatch):
     study = Study(tmp_path, surrogates=["htaf", "atan"], seeds=2, **SMALL)
     run = trial.run

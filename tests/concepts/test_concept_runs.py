@@ -52,6 +52,7 @@ def test_a_run_writes_figures_codes_and_a_page(finished):
     assert curve["accuracy"][0] == pytest.approx(result["test_accuracy"], abs=0.01)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_resumes_exactly(finished, tmp_path):
     with interrupted(1):
         result = run("icbm", *SMALL, "--max-concepts-per-class", 3, "--out", tmp_path / "run")
@@ -70,6 +71,7 @@ def test_a_run_without_progress_is_silent(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.thorough
 def test_a_run_annealed_to_hardness_1_resumes_exactly_without_a_gap(tmp_path):
     config = concepts.ConceptRun(epochs=2, width=4, n_concepts=12, batch_size=128, anneal="hardness")
     whole = concepts.train(config, tmp_path / "whole", progress=False)

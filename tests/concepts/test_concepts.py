@@ -15,6 +15,7 @@ from htaf_snn import nn as hnn
 SURROGATES = [SMOOTH, "relu", "sigmoid(slope=1)", "clipped_ste", "relaxed_bernoulli", "atan(alpha=2)"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_every_surrogate_learns(loaders, tmp_path, surrogate):
     model, (train, val, test) = new_model(surrogate), loaders
@@ -72,6 +73,7 @@ def test_penalties_have_finite_gradients():
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.thorough
 def test_a_penalty_moves_the_rates(loaders, tmp_path):
     """The entropy penalty makes the concepts' rates more even."""
     train, val, test = loaders
@@ -84,6 +86,7 @@ def test_a_penalty_moves_the_rates(loaders, tmp_path):
     assert rates[1] < rates[0]
 
 
+@pytest.mark.thorough
 def test_contributions_add_up(trained, loaders):
     image = loaders[2].dataset[3][0]
     scores = trained.eval()(image[None])[0]

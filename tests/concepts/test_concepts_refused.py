@@ -9,6 +9,7 @@ from htaf_snn import concepts, models, training
 from htaf_snn import nn as hnn
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("values", "message"), [({N_CONCEPTS: 1}, "expected concepts 0 to 11"), ({-1: 1}, "got -1"), ({0: 2}, "0 or 1 for")]
 )

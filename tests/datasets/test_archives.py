@@ -213,6 +213,7 @@ UNPACK = textwrap.dedent("""
 """)
 
 
+@pytest.mark.thorough
 def test_a_killed_unpacking_is_finished_by_the_next_run(server, catalogue, tmp_path):
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     for root in (killed, clean):

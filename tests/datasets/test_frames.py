@@ -35,6 +35,7 @@ recordings = st.builds(
 )
 
 
+@pytest.mark.thorough
 @given(events=recordings, bins=st.integers(1, 40), overlap=st.sampled_from([0.0, 0, 0.1, 0.25, 0.5, 0.99]))
 def test_bins_equal_tonics(events, bins, overlap):
     assert_equals_tonic(events, n_time_bins=bins, overlap=overlap)

@@ -41,6 +41,7 @@ def test_the_key_holds_more_than_the_fingerprint(tmp_path):
     assert totals(Own([array(GOOD[:1])] * 4, name="a/b", **known), tmp_path) == 4
 
 
+@pytest.mark.thorough
 def test_files_of_unknown_state_go_with_their_loaders(tmp_path):
     parts = loaders(Own([array(GOOD)] * 4), cache=tmp_path, num_workers=1, **HALVES)
     assert len(list(tmp_path.rglob("*.pack"))) == 1

@@ -37,6 +37,7 @@ def test_simulation_is_deterministic_byte_for_byte():
     assert_same(saccade_digits.simulate(images), saccade_digits.simulate(images))
 
 
+@pytest.mark.thorough
 def test_simulation_does_not_depend_on_the_batch(root):
     pooled = neuromorphic_datasets.load("saccade-digits", "all", root=root)
     alone = [saccade_digits.simulate(SCANS.images[i : i + 1], [i])[0] for i in (0, 40, 1796)]

@@ -44,6 +44,7 @@ def test_a_stream_takes_the_size_that_a_file_states(tmp_path):
         stream(write(tmp_path, "a.raw"), time_window=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of the memory is read from Linux")
 @pytest.mark.parametrize("name", ["a.npy", "b.raw", "a.csv"])
 def test_the_memory_of_a_stream_does_not_grow_with_the_file(tmp_path, monkeypatch, name):

@@ -58,6 +58,7 @@ def test_the_table_has_every_network():
     assert {*table()} == networks - {"SpikingNet"} == {name.split()[0] for name in MAKERS}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_table_is_right(name, tmp_path):
     torch.manual_seed(0)

@@ -38,6 +38,7 @@ def trained(name):
     return net.eval(), shape
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_computes_the_same(tmp_path, name):
     net, shape = trained(name)
@@ -70,6 +71,7 @@ def test_the_file_of_a_packed_network_is_exact(tmp_path, name):
             assert report["max_difference"] == 0 and torch.equal(scores, packed(x))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [quantized_convolutional, convolutions_of_levels, images_of_bits])
 @torch.no_grad()
 def test_all_layers_on_bits_are_exact(tmp_path, make):

@@ -247,6 +247,7 @@ def test_gradcheck_of_the_smooth_step(reset):
     assert torch.autograd.gradcheck(run, tuple(tensors.values()))
 
 
+@pytest.mark.thorough
 def test_gradcheck_of_the_current_based_neuron():
     tensors = leaves(norse_inputs(), torch.float64)
 

@@ -177,6 +177,7 @@ def test_a_fused_network_learns_as_the_stepped_one(name):
         assert not torch.equal(ours, start)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NETS)
 def test_an_optimizer_made_before_goes_on(name):
     net, run, x = made(name)

@@ -349,6 +349,7 @@ def test_a_class_registered_again_replaces_the_one_before(monkeypatch):
                 assert threshold_gradient(method, 1.0)[1][2] == factor
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("alpha", [0.5, torch.tensor(0.5)])
 def test_compiles_to_one_graph_when_a_state_is_passed(alpha):
     torch._dynamo.reset()

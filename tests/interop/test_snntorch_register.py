@@ -56,6 +56,7 @@ def test_a_deep_copy_has_its_own_hardness():
     assert twin(*step)[0].item() == 1 != neuron(*step)[0].item()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("hardness", HARDNESSES)
 def test_compiles_to_one_graph(hardness):

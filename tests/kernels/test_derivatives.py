@@ -134,6 +134,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NEURONS)

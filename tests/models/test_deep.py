@@ -120,11 +120,13 @@ OURS = {
 }
 
 
+@pytest.mark.thorough
 def test_parameters_are_as_many_as_in_spikingjelly():
     for name, net in theirs().items():
         assert counts(OURS[name]()) == counts(net), name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["plif", "vgg", "sew18", "sew34"])
 def test_networks_compute_what_those_of_spikingjelly_do(name):
     """With its weights, its neuron and the statistics of the batch."""

@@ -269,6 +269,7 @@ def test_resampled_images_may_overshoot_by_rounding():
     assert torch.equal(hnn.QuantizeInput()(images), hnn.QuantizeInput()(torch.ones_like(images)))
 
 
+@pytest.mark.thorough
 def test_the_range_is_checked_under_transformations():
     quantize, x = hnn.QuantizeInput(), torch.rand(3, 4)
     expected = quantize(x)

@@ -181,6 +181,7 @@ def spikes_and_grad(module, x):
     return spikes.detach(), x.grad
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_survive_copies_and_compilation(name):
     torch._dynamo.reset()

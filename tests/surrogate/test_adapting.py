@@ -156,6 +156,7 @@ def test_what_is_no_network():
         AdaptiveWidth("htaf")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [{}, {"model": "cnn", "hidden": (4,)}])
 def test_an_adapted_run_resumes_exactly(small, tmp_path, model):
     _, numbers = resumed_run(Run(**{**small, **model}, epochs=3), tmp_path)

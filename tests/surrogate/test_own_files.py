@@ -90,6 +90,7 @@ def test_the_paths_within_options_are_whole(own, monkeypatch):
     assert settled(options) == expected | {"axis": {"weight_surrogate": (f"{own}:{own.stem}", "htaf")}}
 
 
+@pytest.mark.thorough
 def test_a_script_may_name_itself(own):
     own.write_text(own.read_text() + f"\n\nprint(surrogate.resolve({f'{own.name}:{own.stem}(width=2)'!r}).width)\n")
     done = subprocess.run([sys.executable, own.name], cwd=own.parent, capture_output=True, text=True)
@@ -178,6 +179,7 @@ def test_places_are_named_without_folders(own):
         Settings.of(surrogates=["htaf"], model="bnn", seeds=1, axis=axis)
 
 
+@pytest.mark.thorough
 def test_a_study_does_not_go_on_with_a_changed_file(own, tmp_path):
     given = {"surrogates": ["htaf", f"rescaled(function='{own}:{own.stem}')"], **SMALL}
     study = Study(tmp_path / "study", seeds=1, **given)

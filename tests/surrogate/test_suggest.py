@@ -206,6 +206,7 @@ def test_verdicts():
     assert suggest(deep(8, "htaf(alpha=20.0)"), batch()).verdict == "explodes"
 
 
+@pytest.mark.thorough
 def test_the_gain_evens_the_gradient_out():
     net, data = deep(16), batch(128)
     suggestion = suggest(net, data)
@@ -219,6 +220,7 @@ def test_the_gain_evens_the_gradient_out():
     assert 0.5 < suggest(net, data, surrogate=multiplied).present.ratio < 2
 
 
+@pytest.mark.thorough
 def test_a_gradient_below_float32_is_measured():
     suggestion = suggest(deep(40, "htaf(alpha=0.03)", width=16), batch(32))
     assert 0 < suggestion.present.ratio < 1e-40 and suggestion.present.signal > 0.9

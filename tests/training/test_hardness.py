@@ -85,6 +85,7 @@ def test_what_cannot_be_annealed_as_asked(small, tmp_path, surrogate):
     assert annealed(surrogate, anneal="none")[-1] == annealed(surrogate, anneal="none")[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", ["snntorch", "fused"])
 @pytest.mark.parametrize("anneal", ["hardness", "alpha"])
 def test_an_annealed_run_resumes_exactly_and_ends_hard(small, tmp_path, library, anneal):
@@ -183,6 +184,7 @@ def test_a_study_resets_hard_at_any_hardness():
         torch.testing.assert_close(parameter.grad, other.grad)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("anneal", ["hardness", "alpha"])
 def test_annealed_seeds_are_stacked_as_they_run_alone(anneal, monkeypatch):
     """Within rounding: a spike moved by rounding may change the class of a few recordings."""

@@ -227,6 +227,7 @@ def test_the_hard_network_has_statistics_of_its_own():
     assert activation.surrogate.hardness == 0.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "twin", "settings"),
     [

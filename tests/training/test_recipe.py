@@ -260,6 +260,7 @@ def test_samples_are_changed_alike_at_all_time_steps():
 SOFT = {"surrogate": "htaf(hardness=0.5)", "epochs": 3}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "settings",
     [

@@ -171,6 +171,7 @@ def test_spike_rate_of_neurons_that_also_return_their_state():
     assert rates.mean(rates.sums().tolist(), rates.sizes()) == [0.5]
 
 
+@pytest.mark.thorough
 def test_folds_resume_where_they_were_interrupted(recordings, tmp_path, monkeypatch):
     arguments = ["train", *SMALL, "--data-root", recordings, "--epochs", "2", "--folds", "3", "--out"]
     run(*arguments, tmp_path / "whole")
