@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from .. import nn as hnn
+from ..models.spiking import SpikingNet
 from ..nn._graphs import VIEWS, has_hooks, traced
 from ..surrogate import Surrogate
 from ..surrogate.libraries import LIBRARIES
@@ -119,8 +120,11 @@ def graph_of(model: nn.Module, known: Mapping[str, nn.Module]) -> fx.Graph:
     """Return the graph of a network that has no time.
 
     Raises:
-        ValueError: if it cannot be traced; the module is named in whose forward the tracing failed.
+        ValueError: if it is over time; or cannot be traced: the module is named in whose forward the tracing failed.
     """
+    if isinstance(model, SpikingNet):
+        expected = "SpikingMLP or SpikingCNN as they are, or htaf_snn.nn.Sequential of layers and neurons"
+        raise ValueError(f"model: {type(model).__name__} cannot be packed; expected {expected}")
     within: list[str] = []
     try:
         return traced(model, within)

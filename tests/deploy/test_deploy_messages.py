@@ -59,6 +59,10 @@ REPLACE = "cannot be packed; replace it by a neuron of htaf_snn.nn; see interop.
             "1.0: expected a module that torch.fx can trace: symbolically traced",
         ),
         (Branches, "model: expected a network that torch.fx can trace: symbolically traced"),
+        (
+            lambda: models.SEWResNet(18, (2, 16, 16), 4, lambda: hnn.Leaky(beta=0.9)),
+            "model: SEWResNet cannot be packed; expected SpikingMLP or SpikingCNN as they are, or htaf_snn.nn.Seq",
+        ),
     ],
 )
 def test_the_module_that_cannot_be_traced_is_named(make, message):
