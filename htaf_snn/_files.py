@@ -1,4 +1,4 @@
-"""Atomic writing of files, and blocks that no signal interrupts."""
+"""Atomic writing of files, new folders, and blocks that no signal interrupts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -61,3 +61,40 @@ def _temporary(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[None]:
+    """Create a folder and its parents; remove those that are still empty at the end of the block."""
+    created = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OSError(f"out: expected a writable folder, got {out}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        for folder in created:
+            with suppress(OSError):  # it has files
+                folder.rmdir()
+
+
+@contextmanager
+def unique_folder(out: Path) -> Iterator[Path]:
+    """Create a folder of that name, or the first free one of NAME-2, NAME-3, …; remove it if it stays empty."""
+    with new_folder(out.parent):
+        folder, number = out, 1
+        while True:
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+                folder = out.with_name(f"{out.name}-{number}")
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # it has files
+                folder.rmdir()

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .. import __version__
+from .._files import unique_folder
 from .._memory import keep_freed
 from ..configuration import ConceptRun, Run, StudySettings
 
@@ -130,11 +131,15 @@ def with_place(message: str, remedy: str | None = None) -> str:
     return message
 
 
-def run_folder(out: Path | None, resume: bool, name: str) -> Path:
-    """Return the folder of a run: `out`, or a new one in runs/ whose name is the time in the format of `strftime`."""
-    if resume and out is None:
-        raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
-    return out or Path("runs") / datetime.now().strftime(name)
+@contextmanager
+def run_folder(out: Path | None, name: str) -> Iterator[Path]:
+    """Yield the folder of a run: `out`, or a new one in runs/ whose name is the time in the format of `strftime`."""
+    chosen = out or Path("runs") / datetime.now().strftime(name)
+    if out is not None or not IS_MAIN:  # the other processes of torchrun write nothing
+        yield chosen
+        return
+    with unique_folder(chosen) as created:
+        yield created
 
 
 @contextmanager

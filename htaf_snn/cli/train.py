@@ -59,7 +59,6 @@ def train_command(
     Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out. Under torchrun all
     processes train one network: `torchrun --nproc-per-node 4 --no-python htaf-snn train`.
     """
-    out = run_folder(out, resume, "%Y%m%d-%H%M%S")
     config = _configured(Run, recipe, out, resume, chosen)
 
     def trained(config: Run, out: Path, resume: bool) -> dict:
@@ -68,7 +67,8 @@ def train_command(
         run = training.train_folds if config.folds and config.fold is None else training.train
         return run(config, out, resume=resume)
 
-    result = _run("train", trained, config, out, resume, force)
+    with run_folder(out, "%Y%m%d-%H%M%S") as folder:
+        result = _run("train", trained, config, folder, resume, force)
     if not IS_MAIN:
         return
     if json:
@@ -100,7 +100,6 @@ def icbm_command(
 
     Writes atlas.html, codes.npz, result.json and a checkpoint to the folder --out.
     """
-    out = run_folder(out, resume, "icbm-%Y%m%d-%H%M%S")
     config = _configured(ConceptRun, recipe, out, resume, chosen)
 
     def trained(config: ConceptRun, out: Path, resume: bool) -> dict:
@@ -108,7 +107,8 @@ def icbm_command(
 
         return concepts.train(config, out, resume=resume)
 
-    result = _run("icbm", trained, config, out, resume, force)
+    with run_folder(out, "icbm-%Y%m%d-%H%M%S") as folder:
+        result = _run("icbm", trained, config, folder, resume, force)
     if not IS_MAIN:
         return
     if json:
@@ -118,16 +118,18 @@ def icbm_command(
     print(f"test accuracy {result['test_accuracy']:.4f}, hardening gap {gap:.4f}, {dead} dead concepts")
     if "dense_accuracy" in result:
         print(f"with the sparse head; {result['dense_accuracy']:.4f} with the dense one")
-    if (out / "atlas.html").is_file():
-        print(f"atlas: {out / 'atlas.html'}")
+    if (folder / "atlas.html").is_file():
+        print(f"atlas: {folder / 'atlas.html'}")
 
 
-def _configured(kind: type, recipe: Path | None, out: Path, resume: bool, chosen: dict[str, Any]) -> Any:
+def _configured(kind: type, recipe: Path | None, out: Path | None, resume: bool, chosen: dict[str, Any]) -> Any:
     """Return the configuration: that of the run to resume, or a file's, or the defaults, with the options given."""
     base: dict[str, Any] = {}
     if resume:
         from ..training import read_config
 
+        if out is None:
+            raise ValueError("out: expected the folder of the run to resume, got none; add --out DIR")
         if recipe is not None:
             raise ValueError("recipe: expected none with --resume, which takes the run's own configuration")
         base = asdict(read_config(out, kind))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
@@ -101,24 +98,6 @@ def check_folder(config: DataclassInstance, out: Path, resume: bool) -> None:
             f"out: expected a new or empty folder, got {out}, which has files; resume it, name "
             "another or, on the command line, add --force"
         )
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[None]:
-    """Create a folder and its parents; remove those that are still empty at the end of the block."""
-    created = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(f"out: expected a writable folder, got {out}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        for folder in created:
-            if not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def write_json(path: Path, values: dict) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import hardening, interop, models
+from .._files import new_folder
 from ..configuration import MODELS, SPIKING, ConceptRun, Network, Run, require
 from ..models.neurons import needs_register
 from ..nn._batches import class_scores, unpack
@@ -32,7 +33,6 @@ from .folder import (
     check_folder,
     check_same_data,
     device_of,
-    new_folder,
     read_config,
     read_data,
     write_json,

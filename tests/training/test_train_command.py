@@ -2,6 +2,8 @@
 
 import json
 import os
+from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from commands import run
 from runs import SMALL, assert_one_error
 from safetensors.torch import load_file
 
-from htaf_snn import training
+from htaf_snn import _files, training
+from htaf_snn.cli import _app
 from htaf_snn.training import Run
 
 
@@ -40,6 +43,19 @@ def test_bad_input_is_one_line(recordings, tmp_path, monkeypatch, arguments, wor
     monkeypatch.chdir(tmp_path)
     assert_one_error(run("train", *SMALL, "--data-root", recordings, *arguments), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_one_second_have_folders_of_their_own(recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_app, "datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 2, 3, 4, 5)))
+    small = ["train", *SMALL, "--data-root", recordings, "--epochs", 1, "--json"]
+    runs = [run(*small), run(*small), run(*small, "--surrogate", "htaf(alpha=0)")]
+    names = ["runs/20260102-030405", "runs/20260102-030405-2"]
+    assert [json.loads(shown.stdout)["out"] for shown in runs[:2]] == names, [shown.stderr for shown in runs]
+    assert runs[2].exit_code == 2 and sorted(os.listdir("runs")) == [os.path.basename(name) for name in names]
+    with _files.unique_folder(tmp_path / "new" / "one") as first, _files.unique_folder(first) as second:
+        assert first.is_dir() and second.name == "one-2"  # the first is empty still
+    assert not (tmp_path / "new").exists()
 
 
 def test_bad_folders_are_one_line(recordings, finished, tmp_path):
