@@ -21,6 +21,14 @@ def own_storage(out: Path) -> str:
     return f"sqlite:///{out.resolve() / 'study.db'}"
 
 
+def keep_storage(out: Path, storage: str) -> None:
+    """Leave the URL of a database elsewhere in a study's folder."""
+    if storage != own_storage(out):
+        place = out / STORAGE
+        place.touch(0o600)  # a URL may have a password
+        place.write_text(storage)
+
+
 @contextlib.contextmanager
 def database_errors(url: str) -> Iterator[None]:
     """Report a damaged, locked or unreachable database in one line."""

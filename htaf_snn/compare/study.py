@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ from .. import _files
 from ..training import Processes
 from ..training.folder import device_of
 from . import findings, launching, own_files, report, selection, stacking, working
-from .databases import STORAGE, database_errors, own_storage, storage_of
+from .databases import database_errors, keep_storage, own_storage, storage_of
 from .entries import ELSEWHERE, key_of
 from .queue import Queue, stored_settings
 from .settings import Settings
@@ -58,8 +59,9 @@ class Study:
         self.storage = storage_of(self.out, storage)
         if read_only and settings:
             raise ValueError(f"read_only: expected a study without new settings, got {', '.join(settings)}")
-        self.settings = Settings.read(self.out / SETTINGS) if read_only else self._prepared(settings)
-        with database_errors(self.storage):
+        values = settings if read_only or self.storage == own_storage(self.out) else self._joined(settings)
+        self.settings, before = (Settings.read(self.out / SETTINGS), None) if read_only else self._settled(values)
+        with nullcontext() if read_only else _files.new_folder(self.out), database_errors(self.storage):
             self.queue = Queue(self.storage, self.out / ".study.lock", read_only)
             names = self.settings.trials()[0].config().keys()
             if any(entry.config.keys() != names for entry in self.queue.entries().values()):
@@ -69,46 +71,37 @@ class Study:
                 self.settings = self._extended()
                 self.wanted = {key_of(one.config()): one for one in self._trials()}
             else:
+                own_files.check_unchanged(self._extended(), self.queue.entries().values())  # before anything is written
+                self.settings = self._keep(values, self.settings, before)
                 self.add_missing()
 
-    def _prepared(self, settings: dict) -> Settings:
-        """Return the study's settings, and leave them in the folder with the place of the database."""
-        is_own = self.storage == own_storage(self.out)
-        settled = self._settle(settings if is_own else self._joined(self.storage, settings))
-        if not is_own:
-            place = self.out / STORAGE
-            place.touch(0o600)  # a URL may have a password
-            place.write_text(self.storage)
-        return settled
-
-    def _joined(self, storage: str, values: dict) -> dict:
-        """Return the settings of a study in a database with what is of this machine, or `values` if they match.
+    def _joined(self, values: dict) -> dict:
+        """Return the settings of the study in the database with what is of this machine, or `values` if they match.
 
         Raises:
             ValueError: if they do not, or there are neither.
         """
-        with database_errors(storage):
-            stored = stored_settings(storage)
+        with database_errors(self.storage):
+            stored = stored_settings(self.storage)
         if (self.out / SETTINGS).is_file():
             return values
         if stored is None:
             if not {*values} - {*ELSEWHERE}:
-                raise ValueError(f"storage: expected settings, or a database with a study, got {storage} without one")
+                expected = "settings, or a database with a study"
+                raise ValueError(f"storage: expected {expected}, got {self.storage} without one")
             return values
         if not {*values} - _OWN:
             return {name: value for name, value in stored.items() if name not in ELSEWHERE} | values
         own, theirs = Settings.of(**values), Settings.of(**stored)
-        _refuse_changes(storage, replace(own, seeds=max(own.seeds, theirs.seeds)), theirs)
+        _refuse_changes(self.storage, replace(own, seeds=max(own.seeds, theirs.seeds)), theirs)
         return values
 
-    def _settle(self, values: dict) -> Settings:
-        """Return the settings from `values` if they match the folder's or add seeds, or the folder's without values."""
-        from filelock import FileLock
-
+    def _settled(self, values: dict) -> tuple[Settings, Settings | None]:
+        """Return the settings from `values` if they match the folder's or add seeds, and the folder's if it has any."""
         path = self.out / SETTINGS
         before = Settings.read(path) if path.is_file() else None
         if before is not None and not values:
-            return before
+            return before, before
         if before is not None:
             kept = before.as_dict()
             values = {name: kept[name] for name in (ELSEWHERE if {*values} - _OWN else kept)} | values
@@ -124,14 +117,20 @@ class Study:
                 raise ValueError(f"out: expected a new folder or a study's, got {self.out}, which contains {names[0]}")
         if settings != before:
             settings.check()
-            self.out.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.out / ".study.lock"):
-                overtaken = path.is_file() and Settings.read(path) != before  # by another start at the same time
-                if not overtaken:
-                    with _files.replacing(path) as temporary:
-                        temporary.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
-            if overtaken:
-                return self._settle(values)
+        return settings, before
+
+    def _keep(self, values: dict, settings: Settings, before: Settings | None) -> Settings:
+        """Leave what `_settled` returned for `values` in the folder, with the place of the database."""
+        from filelock import FileLock
+
+        path = self.out / SETTINGS
+        with FileLock(self.out / ".study.lock"):
+            if path.is_file() and Settings.read(path) != before:  # by another start at the same time
+                settings, before = self._settled(values)
+            if settings != before:
+                with _files.replacing(path) as temporary:
+                    temporary.write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
+        keep_storage(self.out, self.storage)
         return settings
 
     def _extended(self) -> Settings:
@@ -152,7 +151,8 @@ class Study:
         """Take more seeds from the database's settings, or leave one's own there for the other machines."""
         stored, extended = self.queue.settings(), self._extended()
         if extended != self.settings:
-            self.settings = self._settle(extended.as_dict())
+            values = extended.as_dict()
+            self.settings = self._keep(values, *self._settled(values))
         if stored is None or self.settings.seeds > stored["seeds"]:
             self.queue.keep_settings(self.settings.as_dict())
 

@@ -73,6 +73,15 @@ def test_another_study_in_the_database_is_refused(tmp_path, database):
         Study(tmp_path / "c", storage=database, **data, **SMALL)
 
 
+def test_a_refused_study_stays_as_it_is(tmp_path, database):
+    Study(tmp_path / "a", surrogates=["htaf"], seeds=1, **SMALL)
+    Study(tmp_path / "b", storage=database, surrogates=["atan"], seeds=1, **SMALL)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(ValueError, match=r"shared.db: the study in this database has other settings; surrogates: "):
+        Study(tmp_path / "a", storage=database, seeds=2)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
 def test_an_empty_database_has_no_study_to_join(tmp_path, database):
     assert queue.stored_settings(database) is None
     with pytest.raises(ValueError, match=r"^storage: expected settings, or a database with a study, got sqlite"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import pickle
 import re
@@ -194,7 +195,8 @@ def test_a_study_does_not_go_on_with_a_changed_file(own, tmp_path):
         with pytest.raises(ValueError, match=f"^{re.escape(expected)} in another folder"):
             study.run(progress=False)
         with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
-            Study(tmp_path / "study", seeds=2, **given)
+            Study(tmp_path / "study", seeds=2)
+        assert json.loads((tmp_path / "study" / "study.json").read_text())["seeds"] == 1
         assert len(Study(tmp_path / "study", read_only=True).results()) == 2
         own.write_text(before)
         assert Study(tmp_path / "study", seeds=2, **given).run(progress=False)["finished"] == 4
