@@ -32,8 +32,8 @@ _CLASSES: dict[str, type[Surrogate]] = {}
 WRAPPERS: dict[str, Callable[..., Surrogate]] = {}
 # Names by which the literature on binary networks knows two of them.
 _SYNONYMS = {"superspike": "fast_sigmoid", "approx_sign": "triangle"}
-# Quotes and parentheses may be of a folder, but "name(" begins a specification that may have another within it.
-_OWN = re.compile(r"(?![^\W\d][\w.]*\()(?P<file>.+?\.py):(?P<name>[^\W\d].*)", re.DOTALL)
+_OWN = re.compile(r"(?P<file>.+?\.py):(?P<name>[^\W\d].*)", re.DOTALL)
+_CALL = re.compile(r"[^\W\d][\w.]*\(")
 _DIGESTS: dict[Path, str] = {}
 """Of the files that were imported, as they were then."""
 _Class = TypeVar("_Class", bound=type[Surrogate])
@@ -74,10 +74,26 @@ def fault(specification: str) -> str | None:
         >>> fault("norse.super(alpha=10)")
         'alpha is ignored by Norse 1.1: the width is always 1'
     """
-    if isinstance(specification, str) and _OWN.fullmatch(specification):
+    if isinstance(specification, str) and _own(specification):
         return None
     library, _, name = parse(specification)[0].rpartition(".")
     return libraries.fault(library, name)
+
+
+def _own(specification: str) -> re.Match | None:
+    """Return the file and the name of "FILE.py:NAME…", None for other specifications, also those with one within."""
+    text = specification.strip()
+    own = _OWN.fullmatch(text)
+    if own is None or not _CALL.match(text):
+        return own
+    # Quotes and parentheses may be of a folder, but "name(" may also begin a specification with another within it.
+    if own["file"].count("(") > own["file"].count(")"):
+        return None
+    try:
+        parse(text)
+    except ValueError:
+        return own
+    return None
 
 
 def each(specification: str, change: Callable[[str], str]) -> str:
@@ -115,7 +131,7 @@ def with_whole_path(specification: str) -> str:
     """Return "FILE.py:NAME…" with the whole path of the file, also within another; other specifications as given."""
 
     def change(text: str) -> str:
-        own = _OWN.fullmatch(text.strip())
+        own = _own(text)
         return f"{Path(own['file']).expanduser().resolve()}:{own['name']}" if own else text
 
     return each(specification, change)
@@ -125,7 +141,7 @@ def without_folder(specification: str) -> str:
     """Return "FILE.py:NAME…" without the folder of the file, for people to read; other texts as given."""
 
     def change(text: str) -> str:
-        own = _OWN.fullmatch(text)
+        own = _own(text)
         return f"{Path(own['file']).name}:{own['name']}" if own else text
 
     return each(specification, change)
@@ -218,7 +234,7 @@ def digests(specification: str, imported: bool = True) -> dict[str, str]:
     found = {}
 
     def note(text: str) -> str:
-        own = _OWN.fullmatch(text.strip())
+        own = _own(text)
         path = Path(own["file"]).expanduser().resolve() if own else None
         if path is not None and imported and path in _DIGESTS:
             found[path.name] = _DIGESTS[path]
@@ -231,7 +247,7 @@ def digests(specification: str, imported: bool = True) -> dict[str, str]:
 
 
 def _from_specification(specification: str) -> Surrogate:
-    own = _OWN.fullmatch(specification.strip())
+    own = _own(specification)
     if own is not None:
         _check_registers(Path(own["file"]).expanduser().resolve(), own["name"])
     name, parameters = parse(own["name"] if own else specification)

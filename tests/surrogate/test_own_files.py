@@ -65,7 +65,7 @@ def test_a_file_is_imported(own):
     assert subprocess.run([sys.executable, "-c", code], input=given, env=where, capture_output=True).stdout == b"0.5\n"
 
 
-@pytest.mark.parametrize("folder", ["Dropbox (Uni)", "O'Brien", 'a "b"', "a.py:1", "a, b"])
+@pytest.mark.parametrize("folder", ["Dropbox (Uni)", "O'Brien", 'a "b"', "a.py:1", "a, b", "Dropbox(Uni)", "a)b"])
 def test_a_folder_may_have_any_name(own, tmp_path, monkeypatch, folder):
     (tmp_path / folder).mkdir()
     moved = own.rename(tmp_path / folder / own.name)
@@ -76,11 +76,21 @@ def test_a_folder_may_have_any_name(own, tmp_path, monkeypatch, folder):
         assert specifications.without_folder(whole) == text
         monkeypatch.chdir(tmp_path)
         assert "width=2.0" in str(surrogate.resolve(whole))
+        above = text.replace(own.name, f"{folder}/{own.name}")
+        if "rescaled" not in text or "'" not in folder:
+            assert specifications.with_whole_path(above) == whole
         monkeypatch.chdir(moved.parent)
 
 
+def test_a_malformed_call_is_no_path(own):
+    for text in (f"rescaled(function='{own.name}:{own.stem}', stretch=)", f"rescaled('{own}:{own.stem}')"):
+        assert specifications.with_whole_path(text) == text
+        with pytest.raises(ValueError, match=r"^surrogate: expected a name or name\(key=value"):
+            surrogate.resolve(text)
+
+
 def test_a_drive_may_have_a_letter():
-    assert specifications._OWN.fullmatch(r"C:\Users\me\soft.py:soft(width=2)")["name"] == "soft(width=2)"
+    assert specifications._own(r"C:\Users\me\soft.py:soft(width=2)")["name"] == "soft(width=2)"
 
 
 def test_the_paths_within_options_are_whole(own, monkeypatch):
