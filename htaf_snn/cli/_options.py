@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, Field, fields
@@ -113,12 +115,23 @@ def _single(_hint: Any, tokens: Sequence[Token]) -> dict[str, object]:
 
 
 def _parted(text: str) -> list[str]:
-    """Split at the commas that are not in parentheses."""
+    """Split at the commas that are not in parentheses, nor in the path of a FILE.py:NAME that exists."""
     parts, depth = [""], 0
     for sign in text:
         depth += (sign == "(") - (sign == ")")
         parts = [*parts, ""] if sign == "," and not depth else [*parts[:-1], parts[-1] + sign]
-    return parts
+    joined: list[str] = []
+    while parts:
+        count = next((n for n in range(1, len(parts) + 1) if _has_file(",".join(parts[:n]))), 1)
+        joined.append(",".join(parts[:count]))
+        parts = parts[count:]
+    return joined
+
+
+def _has_file(text: str) -> bool:
+    """Return whether a text is FILE.py:NAME of a file that exists."""
+    own = re.match(r"(.+?\.py):", text.strip())
+    return own is not None and os.path.isfile(os.path.expanduser(own[1]))  # `Path` refuses a long text
 
 
 def _plain(name: str, text: str) -> object:

@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -99,6 +100,29 @@ def test_the_paths_within_options_are_whole(own, monkeypatch):
     options = {"surrogate": f"rescaled(function='{given}')", "axis": {"weight_surrogate": (given, "htaf")}}
     expected = {"surrogate": f"rescaled(function='{own}:{own.stem}')"}
     assert settled(options) == expected | {"axis": {"weight_surrogate": (f"{own}:{own.stem}", "htaf")}}
+
+
+@pytest.mark.parametrize("folder", ["a,b", "htaf, old", "x,y,z", "Dropbox(a,b)"])
+def test_a_path_in_a_list_may_have_commas(own, tmp_path, monkeypatch, folder):
+    (tmp_path / folder).mkdir()
+    moved, name = own.rename(tmp_path / folder / own.name), f"{own.stem}(width=2)"
+    monkeypatch.chdir(tmp_path)
+    for path in (moved, moved.relative_to(tmp_path)):
+        options = ["--surrogates", f"htaf(alpha=1, beta=8), {path}:{name},atan,{path}:{own.stem}", "--seeds", "1"]
+        options += ["--axis", f"weight_surrogate={path}:{name},ede", "--model", "bnn"]
+        with monkeypatch.context() as patch:
+            patch.setattr("htaf_snn.compare.Study", given := Mock(side_effect=ValueError("enough")))
+            run("compare", *options)
+        own_ones = (f"{moved}:{name}", f"{moved}:{own.stem}")
+        assert given.call_args.kwargs["surrogates"] == ("htaf(alpha=1, beta=8)", own_ones[0], "atan", own_ones[1])
+        assert given.call_args.kwargs["axis"] == {"weight_surrogate": (own_ones[0], "ede")}
+
+
+def test_a_missing_file_in_a_list_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = ",".join(f"a{number}" for number in range(99))  # longer than a name may be
+    shown = run("compare", "--surrogates", f"htaf,{folder}/soft.py:soft", "--seeds", "1", "--out", "study")
+    assert shown.exit_code == 2 and shown.stderr.startswith("error: unknown surrogate 'a0'; ")
 
 
 @pytest.mark.thorough
