@@ -192,6 +192,7 @@ def as_html(
         figures=drawn,
         areas=results["areas"],
         failures=results["failures"],
+        shown=_shown,
         command=command(settings),
         versions={name: one["versions"][name] for one in reversed(results["trials"]) for name in one["versions"]},
         data_hashes={name: data_hash(settings, name) for name in settings.dataset},

@@ -17,7 +17,7 @@ from studies import SMALL, workers_here
 
 from htaf_snn import surrogate, training
 from htaf_snn.cli._options import settled
-from htaf_snn.compare import Settings, Study, own_files
+from htaf_snn.compare import Settings, Study, own_files, trial
 from htaf_snn.surrogate import specifications
 
 NUMBERS = itertools.count()
@@ -234,6 +234,18 @@ def test_a_study_does_not_go_on_with_a_changed_file(own, tmp_path):
         assert len(Study(tmp_path / "study", read_only=True).results()) == 2
         own.write_text(before)
         assert Study(tmp_path / "study", seeds=2, **given).run(progress=False)["finished"] == 4
+
+
+def test_a_failed_trial_is_shown_without_the_folder(own, tmp_path, monkeypatch):
+    study, run_trial = Study(tmp_path / "study", surrogates=["htaf", f"{own}:{own.stem}"], seeds=1, **SMALL), trial.run
+
+    def fails(one, *given):
+        return run_trial(one, *given) if one.surrogate == "htaf" else 1 / 0
+
+    monkeypatch.setattr(trial, "run", fails)
+    study.work()
+    failed = study.report().read_text().split("<ul>")[1].split("</ul>")[0]
+    assert f"{own.name}:{own.stem}, annealed none" in failed and str(own.parent) not in failed
 
 
 def test_a_run_is_found_again_from_elsewhere(own, tmp_path, monkeypatch):
