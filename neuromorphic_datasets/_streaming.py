@@ -1,6 +1,7 @@
 """Frames of a recording that is larger than memory."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _checks
+from ._events import Events, Recording
 from ._frames import count, window_starts
 from .readers import RecordingError, check_effects, options, pieces_of, reads_in_pieces
 from .readers._recording import Losses
@@ -25,6 +27,7 @@ def stream(
     time_unit: str | None = None,
     place: str | None = None,
     clock_tolerance: int = 0,
+    on_error: str = "raise",
     dtype: DTypeLike = np.int16,
 ) -> Iterator[np.ndarray]:
     r"""Yield the frames of a recording one by one, in constant memory.
@@ -37,6 +40,8 @@ def stream(
         time_window: µs per frame, > 0.
         sensor_size: (width, height, polarities); None is the size that the file states.
         columns, time_unit, place, clock_tolerance: as in `read_events`.
+        on_error: likewise; to "drop" faulty events, at most a tenth, all events are read into memory before the first
+            frame, as which of them are in disorder is known only then.
         dtype: as in `to_frames`.
 
     Yields:
@@ -44,7 +49,8 @@ def stream(
 
     Raises:
         RecordingError, ValueError, TypeError, FileNotFoundError: as `read_events` and `to_frames`, or the file is not
-            of a format that can be read in pieces. A fault is found when its piece is read, after the frames before it.
+            of a format that can be read in pieces, or more than a tenth of its events are to be dropped. A fault is
+            found when its piece is read, after the frames before it.
 
     Example:
         >>> import tempfile
@@ -62,20 +68,36 @@ def stream(
         time_unit=time_unit,
         place=place,
         clock_tolerance=clock_tolerance,
+        on_error=on_error,
         piece=_PIECE,
     )
     check_effects(Path(path), chosen)
     if not reads_in_pieces(Path(path)):
         raise ValueError(f"path: expected a format that can be read in pieces, got {path}; use read_events")
-    opened, pieces = pieces_of(Path(path), chosen, Losses())
+    losses = Losses(lenient=chosen.lenient)
+    opened, pieces = pieces_of(Path(path), chosen, losses)
     size = chosen.sensor_size or opened.sensor_size
     if size is None:
         raise ValueError(f"sensor_size: expected (width, height, polarities), as {path} does not state it, got None")
-    return _frames(path, pieces, window, size, np.dtype(dtype))
+    return _frames(_mostly_valid(path, pieces, losses), window, size, np.dtype(dtype))
+
+
+def _mostly_valid(path: str | os.PathLike, pieces: Iterator[Events], losses: Losses) -> Iterator[Events]:
+    """Yield the pieces, of a lenient reader a single one; warn if events were left out of it, refuse it if too many."""
+    events = None
+    for events in pieces:
+        if faults := Recording(events, None, losses.count, losses.first).too_faulty():
+            raise RecordingError(f"{path}: {faults}")
+        if losses.count:
+            warnings.warn(f"{path}: {losses.described()}", stacklevel=3)
+        yield events
+    if events is None:
+        lost = f"; {losses.described()}" if losses.count else ""
+        raise RecordingError(f"{path}: expected at least one event, got none{lost}")
 
 
 def _frames(
-    path: str | os.PathLike, pieces: Iterator, window: float, size: tuple[int, int, int], dtype: np.dtype
+    pieces: Iterator[Events], window: float, size: tuple[int, int, int], dtype: np.dtype
 ) -> Iterator[np.ndarray]:
     shape, first, number, flat = size[::-1], None, 0, False
     frame = np.zeros((1, *shape), dtype)
@@ -93,6 +115,4 @@ def _frames(
             end = int(np.searchsorted(t, following))
             count(events, np.array([cut]), np.array([end]), frame)
             cut = end
-    if first is None:
-        raise RecordingError(f"{path}: expected at least one event, got none")
     yield frame[0, :, 0] if flat else frame[0]

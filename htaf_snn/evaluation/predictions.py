@@ -130,7 +130,6 @@ class Predictor:
 
         waiting: list[np.ndarray] = []
         reading = with_effect(Path(path), self.reading)
-        reading.pop("on_error", None)  # which events are in disorder is known only from all of them
         frames = nd.stream(path, time_window=time_window, sensor_size=self._sensor_size(), **reading)
         for number, frame in enumerate(frames, 1):
             if number > _MOST_FRAMES and self.is_short:
@@ -160,9 +159,9 @@ def predict(
         *paths: recordings of a format of `neuromorphic_datasets.read_events`, from a sensor of the size of the
             training's, read with the arguments of the training's `EventFolder`; or, for a network of images, image
             files.
-        time_window: µs per frame, >= 1, for recordings of any length, in constant memory; None divides each recording
-            into as many frames as in the training. A warning says if frames become three times as long or as short as
-            they were there; then a recording may have at most 100 000.
+        time_window: µs per frame, >= 1, for recordings of any length, in constant memory unless the training dropped
+            faulty events; None divides each recording into as many frames as in the training. A warning says if frames
+            become three times as long or as short as they were there; then a recording may have at most 100 000.
         device: "auto", "cpu" or "cuda".
 
     Yields:

@@ -160,7 +160,7 @@ def read_recording(path: Path, chosen: Options | None = None) -> Recording:
     stream, pieces = pieces_of(path, chosen, losses)
     events = joined(list(pieces))
     if not len(events):
-        lost = f"; faults dropped: {losses.count}; the first: {losses.first}" if losses.count else ""
+        lost = f"; {losses.described()}" if losses.count else ""
         raise RecordingError(f"{path}: expected at least one event, got none{lost}")
     return Recording(events, stream.sensor_size, losses.count, losses.first)
 

@@ -61,6 +61,10 @@ class Losses:
         self.first = self.first or reason
         self.count += count
 
+    def described(self) -> str:
+        """Return in words how many events are left out, and why the first one is."""
+        return f"faults dropped: {self.count}; the first: {self.first}"
+
 
 @dataclass
 class Stream:

@@ -80,6 +80,30 @@ def test_faults_in_a_stream_are_named_by_their_event(tmp_path, monkeypatch):
             list(frames)
 
 
+@pytest.mark.parametrize("name", ["b.raw", "a.csv", "a.npy"])
+def test_faulty_events_of_a_stream_are_dropped_on_request(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(_streaming, "_PIECE", 64)
+    events = long(500)
+    events["t"][[100, 300]] = 0
+    path = write(tmp_path, name, events)
+    with pytest.warns(UserWarning, match=rf"{name}: faults dropped: 2; the first: event 100: the time goes back"):
+        frames = [*stream(path, time_window=100, sensor_size=SIZE, on_error="drop")]
+    with pytest.warns(UserWarning, match="faults dropped: 2"):
+        expected = to_frames(read_events(path, on_error="drop"), SIZE, time_window=100)
+    np.testing.assert_array_equal(np.stack(frames), expected)
+    events["t"][:90] = events["t"][89::-1]
+    with pytest.raises(RecordingError, match=rf"{name}: \d+ of 500 events are faulty, more than a tenth; the first: "):
+        [*stream(write(tmp_path, name, events), time_window=100, sensor_size=SIZE, on_error="drop")]
+    with pytest.raises(ValueError, match=r"^on_error: expected 'raise' or 'drop', got 'skip'"):
+        stream(path, time_window=100, sensor_size=SIZE, on_error="skip")
+
+
+def test_a_stream_without_valid_events_is_refused(tmp_path):
+    path = file(tmp_path, "a.csv", "t,x,y,p\n0,9,1,0\n5,9,1,1\n")
+    with pytest.raises(RecordingError, match=r"at least one event, got none; faults dropped: 2; the first: event 0: "):
+        [*stream(path, time_window=100, sensor_size=(2, 2, 2), on_error="drop")]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [

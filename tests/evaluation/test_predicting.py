@@ -80,12 +80,14 @@ def test_faulty_events_are_dropped_as_in_the_training(trained):
 
     with pytest.warns(UserWarning, match="faults dropped: 2"):
         out, files, _ = trained("faulty", faulty, 'on_error="drop", sensor_size=(12, 8, 2)')
-    with pytest.warns(UserWarning, match=r"3\.csv: faults dropped: 1"):
-        assert len([*predict(out, *files)]) == 24
     page = files[0].with_name("page.bin")
     page.write_text("\1\1\0\0\1" + "<!DOCTYPE html>" * 40)
-    with pytest.raises(RecordingError, match=r"page\.bin: \d+ of 121 events are faulty, more than a tenth"):
-        [*predict(out, page)]
+    for window in (None, 10_000):
+        with pytest.warns(UserWarning, match=r"3\.csv: faults dropped: 1"):
+            answers = [*predict(out, *files, time_window=window)]
+        assert [len(answer["over_time"]) for answer in answers] == [10] * 24
+        with pytest.raises(RecordingError, match=r"page\.bin: \d+ of 121 events are faulty, more than a tenth"):
+            [*predict(out, page, time_window=window)]
 
 
 def test_a_training_says_what_its_data_are(trained):
