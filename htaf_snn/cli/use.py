@@ -73,21 +73,18 @@ def predict_command(
     """
     if not files:
         raise ValueError("files: expected one or more, got none")
-    from ..evaluation.predictions import Predictor
+    from ..evaluation import predict
 
+    failed = 0
     try:
-        predictor, failed = Predictor(run, time_window, device), 0
+        for answer in predict(run, *files, time_window=time_window, device=device, on_error="answer"):
+            if "error" in answer:
+                print(f"error: {answer['error']}", file=sys.stderr, flush=True)
+                failed += 1
+            else:
+                print(json_format.dumps(answer) if json else _line(answer), flush=True)
     except ValueError as error:
         raise ValueError(as_option(str(error), {"time_window": "--time-window"})) from None
-    for file in files:
-        try:
-            answer = predictor(file)
-        except (ValueError, OSError) as error:
-            where = "" if str(file) in str(error) else f"{file}: "
-            print(f"error: {where}{error}", file=sys.stderr, flush=True)
-            failed += 1
-            continue
-        print(json_format.dumps(answer) if json else _line(answer), flush=True)
     if failed and len(files) > 1:
         raise RefusedError(f"no answer to {failed} of {len(files)} files")
     if failed:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import training
+from .._checks import check_choice
 from ..configuration import SPIKING, Run
 from ..models.spiking import SpikingNet
 from ..nn import detached
@@ -150,7 +151,11 @@ class Predictor:
 
 
 def predict(
-    out: str | PathLike, *paths: str | PathLike, time_window: float | None = None, device: str = "auto"
+    out: str | PathLike,
+    *paths: str | PathLike,
+    time_window: float | None = None,
+    device: str = "auto",
+    on_error: str = "raise",
 ) -> Iterator[dict[str, Any]]:
     """Yield the answer of a run's network to each file.
 
@@ -163,15 +168,18 @@ def predict(
             faulty events; None divides each recording into as many frames as in the training. A warning says if frames
             become three times as long or as short as they were there; then a recording may have at most 100 000.
         device: "auto", "cpu" or "cuda".
+        on_error: how to treat a file that cannot be answered: "raise" the error, which ends the answers, or "answer" it
+            and go on with the other files.
 
     Yields:
         Answers, each a dict of "file", of "class", the name of the largest score, and of "scores", by class; for
         spiking networks these are means over time, and "over_time" has the class after each time step, which is a
-        frame.
+        frame. An answered error is a dict of "file" and of "error", the message.
 
     Raises:
-        FileNotFoundError, ValueError: as `training.load`, `read_events` and `images.read`, or a file does not fit the
-            network, or more than a tenth of its events are faulty, or the time window cannot be in µs.
+        FileNotFoundError, ValueError: as `training.load`, or the time window cannot be in µs; about a file, as
+            `read_events` and `images.read`, or it does not fit the network, or more than a tenth of its events are
+            faulty.
 
     Example:
         >>> import tempfile
@@ -184,6 +192,14 @@ def predict(
         >>> answer["class"] in answer["scores"] and len(answer["scores"])
         10
     """
+    check_choice("on_error", on_error, ("raise", "answer"))
     predictor = Predictor(out, time_window, device)
     for path in paths:
-        yield predictor(path)
+        try:
+            answer = predictor(path)
+        except (ValueError, OSError) as error:
+            if on_error == "raise":
+                raise
+            where = "" if str(path) in str(error) else f"{path}: "
+            answer = {"file": str(path), "error": f"{where}{error}"}
+        yield answer

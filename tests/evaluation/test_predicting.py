@@ -147,6 +147,16 @@ def test_other_files_are_answered_beside_a_damaged_one(trained, tmp_path):
     assert lines[0].startswith(f"error: {damaged}: line 201: expected 4 whole numbers")
     assert lines[1].startswith(f"error: {tmp_path / 'missing.csv'}: expected a file")
     assert lines[2:] == ["error: no answer to 2 of 4 files"]
+    given = [files[0], damaged, files[1]]
+    first, error, last = predict(out, *given, on_error="answer")
+    assert error == {"file": str(damaged), "error": lines[0].removeprefix("error: ")}
+    assert [first["file"], last["file"]] == [str(files[0]), str(files[1])] and "class" in first and "class" in last
+    answers = predict(out, *given)
+    assert next(answers) == first
+    with pytest.raises(RecordingError, match=r"damaged\.csv: line 201: expected 4 whole numbers"):
+        next(answers)
+    with pytest.raises(ValueError, match=r"^on_error: expected one of raise, answer, got 'skip'"):
+        next(predict(out, *given, on_error="skip"))
     assert run("predict", out, damaged).stderr.count("\n") == 1
 
 
