@@ -192,7 +192,7 @@ def _place(path: Path, file: Any, options: Options) -> str:
 
     if options.place is not None:
         if options.place not in file:
-            raise RecordingError(f"{path}: expected {options.place!r}, as place says, got {sorted(file)}")
+            raise RecordingError(f"{path}: expected {options.place!r}, as place says, got {sorted(file)}", "given")
         return options.place
     candidates = ["CD/events", "events", *_MVSEC, "/"]
     found = [name for name in candidates if name in file and holds_events(file[name])]

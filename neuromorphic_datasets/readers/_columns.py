@@ -64,7 +64,7 @@ def unit_of(path: Path, stated: str | None, options: Options) -> str:
     """
     if stated and options.time_unit and stated != options.time_unit:
         raise RecordingError(
-            f"{path}: expected time_unit {stated!r}, as its times are named, got {options.time_unit!r}"
+            f"{path}: expected time_unit {stated!r}, as its times are named, got {options.time_unit!r}", "given"
         )
     return stated or options.time_unit or "us"
 

@@ -23,8 +23,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "mine"
 
 
-def told(folder, *options):
-    shown = run("train", "--dataset", folder, *options, "--out", folder.parent / "run")
+def told(folder, dataset=None):
+    shown = run("train", "--dataset", dataset or folder, "--out", folder.parent / "run")
     assert shown.exit_code == 2, shown.output
     assert shown.stderr.count("\n") == 1
     return shown.stderr
@@ -79,6 +79,24 @@ def test_columns_in_another_order(folder):
         )
         shown = run("train", "--dataset", f"{folder.parent / f'set_{columns}.py'}:mine", "--out", folder.parent / "run")
         assert fault in shown.stderr and f"are the columns in the order {columns!r}?" in shown.stderr
+
+
+def test_an_argument_that_does_not_suit_a_file_is_no_damage(folder):
+    import h5py
+
+    def message(name, option):
+        made = f"nd.EventFolder({str(folder)!r}, {option})"
+        code = f"import neuromorphic_datasets as nd\n\n\ndef mine():\n    return {made}\n"
+        (folder.parent / f"{name}.py").write_text(code)
+        return told(folder, f"{folder.parent / name}.py:mine")
+
+    (folder / "left" / "0.csv").write_text("t_s,x,y,p\n0,1,2,1\n")
+    assert message("unit", "time_unit='ms'").endswith("expected time_unit 's', as its times are named, got 'ms'\n")
+    for path in folder.rglob("*.csv"):
+        path.unlink()
+        with h5py.File(path.with_suffix(".h5"), "w") as file:
+            file["a"] = 1
+    assert message("place", "place='b'").endswith("expected 'b', as place says, got ['a']\n")
 
 
 def test_frames_of_a_set_s_own(folder):
