@@ -25,10 +25,10 @@ from numpy.typing import ArrayLike
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from . import _checks
+from ._batches import Samples, loader
 from ._cache import user_folder
 from ._events import described
 from ._image_files import DTYPES, MOST_CHANNELS, Part, checked_labels, of_copy, of_folder, of_torchvision, pixels_of
-from ._loaders import Samples, loader
 from ._sources import of_code, unknown
 from ._splits import divided, fixed_test_part
 

@@ -272,7 +272,7 @@ def test_frames_are_kept_only_while_they_stay_the_same(tmp_path, monkeypatch):
     assert again.dataset._kept() is not before and test.dataset._kept() is before
     path.unlink()
     assert len(next(iter(test))[1]) == 3
-    monkeypatch.setattr("neuromorphic_datasets._loaders._KEPT_BYTES", 6 * 5 * 34 * 34 * 2 - 1)
+    monkeypatch.setattr("neuromorphic_datasets._frame_dataset._KEPT_BYTES", 6 * 5 * 34 * 34 * 2 - 1)
     assert test.dataset._kept() is None
 
 
