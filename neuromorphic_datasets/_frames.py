@@ -12,8 +12,17 @@ from ._events import Events
 
 if TYPE_CHECKING:
     import torch
-
 _MOST_WINDOWS = 1 << 26  # 18 hours in milliseconds; their bounds alone take a gigabyte.
+
+
+class FramingError(ValueError):
+    """A data set that makes frames itself is asked for other frames.
+
+    Attributes:
+        remedy: "own_frames", as of a `RecordingError`, for a message that knows another way to ask for frames.
+    """
+
+    remedy = "own_frames"
 
 
 def to_frames(

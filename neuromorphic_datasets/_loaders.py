@@ -15,7 +15,7 @@ from ._cache import user_folder
 from ._catalogue import info, load, names, refuse_place
 from ._dataset import EventDataset
 from ._frame_dataset import FrameDataset, collated
-from ._frames import check_remainder
+from ._frames import FramingError, check_remainder
 from ._packing import check_on_error, pack
 from ._sources import Source, opened
 from ._splits import TEST_FRACTION, divided, fixed_test_part, fold_of
@@ -214,7 +214,7 @@ def _framing(
                 f"transform: expected ToFrames or a transform of events, got {transform} with its own __call__"
             )
         if n_time_bins is not None or time_window is not None or remainder != "keep":
-            raise ValueError(
+            raise FramingError(
                 f"n_time_bins, time_window and remainder: expected none of them for a data set with frames of its own, "
                 f"got {n_time_bins!r}, {time_window!r} and {remainder!r}; leave n_time_bins, time_window and ToFrames "
                 "out of the data set"

@@ -58,14 +58,18 @@ OPTIONS = (
 )
 
 
-# How an argument that no command has is written.
-_EVENT_FOLDER = {
-    "columns": 'columns="txyp"',
-    "time_unit": 'time_unit="ms"',
-    "place": 'place="events"',
-    "sensor_size": "sensor_size=(346, 260, 2)",
-    "on_error": 'on_error="skip"',
-}
+# What a command adds to a message, by the error's `remedy`: where an argument of `EventFolder` is written, which no
+# command has, or its own option.
+_REMEDIES = {
+    name: f"write EventFolder(…, {argument}) into a file of your own, --dataset FILE.py:NAME"
+    for name, argument in {
+        "columns": 'columns="txyp"',
+        "time_unit": 'time_unit="ms"',
+        "place": 'place="events"',
+        "sensor_size": "sensor_size=(346, 260, 2)",
+        "on_error": 'on_error="skip"',
+    }.items()
+} | {"own_frames": "the command makes frames by --n-time-bins"}
 
 
 class RefusedError(Exception):
@@ -96,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CycloptsError as error:
         fail(" ".join(str(error).split()), 2)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        fail(with_place(as_option(" ".join(str(error).split())), getattr(error, "remedy", None)), 2)
+        fail(with_remedy(as_option(" ".join(str(error).split())), error), 2)
     except RefusedError as error:
         fail(str(error), 2)
     except FloatingPointError as error:
@@ -120,15 +124,10 @@ def as_option(message: str, options: dict[str, str] = OPTIONS) -> str:
     return f"{options.get(name, name)}{colon}{rest}"
 
 
-def with_place(message: str, remedy: str | None = None) -> str:
-    """Return the message of an error with the place where the argument of `EventFolder` that helps is written."""
-    if remedy in _EVENT_FOLDER:
-        return (
-            f"{message}; write EventFolder(…, {_EVENT_FOLDER[remedy]}) into a file of your own, --dataset FILE.py:NAME"
-        )
-    if message.endswith("out of the data set"):
-        return f"{message}; the command makes frames by --n-time-bins"
-    return message
+def with_remedy(message: str, error: Exception) -> str:
+    """Return the message of an error with what helps in a command."""
+    remedy = _REMEDIES.get(getattr(error, "remedy", None) or "")
+    return f"{message}; {remedy}" if remedy else message
 
 
 @contextmanager

@@ -122,6 +122,6 @@ def test_a_warning_is_one_line_without_our_code(folder):
     assert "warnings.warn" not in shown.stderr
 
 
-def test_a_message_without_such_an_argument_stays_as_it_is():
-    for message in ("lr: expected a number > 0, got -1", "loader: expected samples in the order of the data"):
-        assert _app.with_place(message) == message
+def test_words_alone_are_no_remedy():
+    for message in ("lr: expected a number > 0, got -1", "loader: leave the order out of the data set"):
+        assert _app.with_remedy(message, ValueError(message)) == message
