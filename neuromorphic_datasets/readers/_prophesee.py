@@ -42,7 +42,7 @@ def _encoding(header: dict[str, str]) -> str | None:
 
 def _stated(header: dict[str, str], name: str) -> str | None:
     """Return a value from its own line, or from "format EVT3;height=720;width=1280"."""
-    match = re.search(rf"\b{name}=([^;\s]+)", header.get("format", ""))
+    match = re.search(rf"\b{name}\s*=\s*([^;\s]+)", header.get("format", ""))
     return match[1] if match else header.get(name)
 
 
@@ -56,7 +56,7 @@ def _geometry(path: Path, header: dict[str, str]) -> tuple[int, int, int] | None
 
 def _size(path: Path, sides: Sequence[str]) -> tuple[int, int, int] | None:
     """Return a sensor's size from its width and height; None if one of them is not said."""
-    if not all(side.strip().isdecimal() for side in sides):
+    if not all(side.isdecimal() for side in sides):
         raise RecordingError(f"{path}: expected the sensor's width and height in the header, got {', '.join(sides)}")
     return (int(sides[0]), int(sides[1]), 2) if len(sides) == 2 else None
 

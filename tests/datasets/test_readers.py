@@ -54,6 +54,21 @@ def test_headers_of_either_kind(tmp_path):
     assert read_recording(file(tmp_path, "a.raw", evt2(header=b"% format EVT2\n"))).sensor_size is None
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "% format EVT3;height= 12;width = 16 ",
+        "% evt 3.0\n% width  16 \n% height   12 ",
+        "% evt 3.0\n% geometry  16 x 12 ",
+    ],
+)
+def test_spaces_around_a_side_are_no_part_of_it(tmp_path, header):
+    path = file(tmp_path, "a.raw", evt3(header=f"{header}\n% end\n".encode()))
+    assert read_recording(path).sensor_size == (16, 12, 2)
+    path = file(tmp_path, "a.dat", dat().replace(b"Width 16", b"Width  16 "))
+    assert read_recording(path).sensor_size == (16, 12, 2)
+
+
 @pytest.mark.parametrize("side", ["1A", "-16"])
 def test_a_sensor_that_is_no_numbers_is_refused(tmp_path, side):
     headers = (
