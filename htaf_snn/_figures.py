@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,12 @@ def save(figure: Figure, path: str | PathLike, **options: Any) -> None:
         ...     Path(folder, "empty.pdf").read_bytes()[:4]
         b'%PDF'
     """
+    with embedded_fonts(), replacing(path) as temporary:
+        figure.savefig(temporary, **options)
+
+
+def embedded_fonts() -> AbstractContextManager:
+    """Return a context in which PDF files have fonts that publishers take, unlike Matplotlib's default, type 3."""
     import matplotlib as mpl
 
-    # Publishers refuse fonts of type 3, Matplotlib's default.
-    with mpl.rc_context({"pdf.fonttype": 42}), replacing(path) as temporary:
-        figure.savefig(temporary, **options)
+    return mpl.rc_context({"pdf.fonttype": 42})

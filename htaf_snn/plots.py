@@ -212,6 +212,6 @@ def _figure(x: str, y: str, size: tuple[float, float] = (6.0, 3.2)) -> tuple[Fig
 
 def _empty(size: tuple[float, float]) -> Figure:
     """Return a figure that no window shows; notebooks draw it, and `savefig` writes it."""
-    from matplotlib.figure import Figure
+    from ._pdf_figure import PdfFigure
 
-    return Figure(size, layout="constrained")
+    return PdfFigure(size, layout="constrained")

@@ -20,6 +20,7 @@ BELOW = {
     "_memory": set(),
     "_packages": set(),
     "_pages": set(),
+    "_pdf_figure": {"_figures"},
     "configuration": {"_hints"},
     "surrogate": {"_checks", "_figures", "_files", "_packages"},
     "neurons": {"surrogate"},
@@ -35,7 +36,7 @@ BELOW = {
     "bench": {"interop", "deploy"},
     "compare": {"training", "profile", "_pages", "_memory"},
     "concepts": {"training", "_pages"},
-    "plots": {"_checks"},
+    "plots": {"_checks", "_pdf_figure"},
     "evaluation": {"compare", "plots"},
     "cli": {"configuration", "evaluation", "training", "profile", "bench", "compare", "concepts", "deploy"},
 }
@@ -57,7 +58,8 @@ ONLY_IN = {
     "requests": {"neuromorphic_datasets/_download.py"},
     "torchvision": {"neuromorphic_datasets/_image_files.py", "htaf_snn/training/augmenting.py"},
     "matplotlib": {
-        f"htaf_snn/{name}.py" for name in ("_figures", "plots", "profile", "compare/drawing", "surrogate/suggestions")
+        f"htaf_snn/{name}.py"
+        for name in ("_figures", "_pdf_figure", "plots", "profile", "compare/drawing", "surrogate/suggestions")
     },
     "optuna": {"htaf_snn/compare/queue.py"},
     "submitit": {"htaf_snn/compare/launching.py"},
