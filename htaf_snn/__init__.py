@@ -45,11 +45,6 @@ def __getattr__(name: str):
         return getattr(_import_module(f".{_HOMES[name]}", __name__), name)
     if name in __all__:
         return _import_module(f".{name}", __name__)
-    for part in ("surrogate", "nn", "models") if name[:1].isupper() else ():
-        if hasattr(_import_module(f".{part}", __name__), name):
-            where = f"write from {__name__}.{part} import {name}"
-            # The message of an AttributeError would not be shown by `from htaf_snn import`.
-            raise ImportError(f"cannot import name {name!r} from {__name__!r}; {where}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
