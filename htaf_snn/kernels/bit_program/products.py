@@ -50,12 +50,33 @@ def share(size, part, parts):
 
 
 @uncounted
+def _join(words, size, position, out):
+    """Write so many bits of each word one after another from a position on."""
+    at, filled, size = position >> 6, np.uint64(position & 63), np.uint64(size)
+    joined, mask = _ZERO, ~_ZERO >> (np.uint64(_WORD) - size)
+    for word in words:
+        own = word & mask
+        joined |= own << filled
+        filled += size
+        if filled >= np.uint64(_WORD):
+            out[at] = joined
+            at, filled = at + 1, filled - np.uint64(_WORD)
+            joined = (own >> _ONE) >> (size - filled - _ONE)  # not by 64 at once
+    if filled:
+        out[at] = joined
+
+
+@uncounted
 def _strip(o, packed, group, top, bottom, strip, length):
     """Write rows of a group's bits, pixel after pixel without gaps, with the padding as bits that are 0."""
     size = o.channels // o.groups
     strip[top * length : bottom * length] = _ZERO
     for row in range(max(top - o.up, 0), min(bottom - o.up, o.rows)):
         first = (row + o.up) * length
+        if o.groups == 1 and size <= _WORD:
+            at = o.source + row * o.columns
+            _join(packed[at : at + o.columns], size, o.left * size, strip[first : first + length])
+            continue
         for column in range(o.columns):
             at = o.source + (row * o.columns + column) * o.words
             _copy_bits(packed, at, group * size, size, strip, first, (column + o.left) * size)
@@ -65,15 +86,24 @@ def _strip(o, packed, group, top, bottom, strip, length):
 def _runs(o, strip, length, top, bottom, run_words, runs):
     """Collect for rows of the strip and each output's column what a row of the window covers, in whole words."""
     size, columns, spread = o.channels // o.groups, o.window_columns, o.spread_columns
-    # Neighbours in a row of the window are neighbours in the strip.
-    run, pieces = (size * columns, 1) if spread == 1 else (size, columns)
+    if spread == 1:  # neighbours in a row of the window are neighbours in the strip
+        mask = ~_ZERO >> np.uint64(-size * columns & 63)
+        for row in range(top, bottom):
+            for x in range(o.out_columns):
+                out, begin = (row * o.out_columns + x) * run_words, x * o.right * size
+                at, shift = row * length + (begin >> 6), np.uint64(begin & 63)
+                for k in range(run_words):
+                    rest = (strip[at + k + 1] << _ONE) << (np.uint64(_WORD - 1) - shift)  # not by 64 at once
+                    runs[out + k] = (strip[at + k] >> shift) | rest
+                runs[out + run_words - 1] &= mask
+        return
     runs[top * o.out_columns * run_words : bottom * o.out_columns * run_words] = _ZERO
     for row in range(top, bottom):
         for x in range(o.out_columns):
             out = (row * o.out_columns + x) * run_words
-            for piece in range(pieces):
+            for piece in range(columns):
                 begin = (x * o.right + piece * spread) * size
-                _copy_bits(strip, row * length, begin, run, runs, out, piece * size)
+                _copy_bits(strip, row * length, begin, size, runs, out, piece * size)
 
 
 @uncounted
