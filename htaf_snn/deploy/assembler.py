@@ -87,15 +87,15 @@ class UnsuitedError(Exception):
 
 
 class _Memory:
-    """Places for values of one type, of which those given back are used again."""
+    """Places for values of one type, of which those given back are used again, but for a number of spare ones."""
 
-    def __init__(self) -> None:
-        self.size = 0
+    def __init__(self, spare: int = 0) -> None:
+        self.size, self._spare = 0, spare
         self._free: dict[int, list[int]] = {}
 
     def take(self, size: int) -> int:
-        if self._free.get(size):
-            return self._free[size].pop()
+        if len(self._free.get(size, [])) > self._spare:
+            return self._free[size].pop(0)
         self.size += size
         return self.size - size
 
@@ -129,7 +129,8 @@ class Assembler:
     def __init__(self, last_use: Mapping[int, int], wanted: Sequence[int]):
         self.operations: list[dict[str, int]] = []
         self.words, self.integers, self.numbers = map(_Parameters, (np.uint64, np.int32, np.float32))
-        self.memory = {"floats": _Memory(), "bits": _Memory(), "levels": _Memory()}
+        # With a spare place, threads do not wait before they write bits until others have read those before.
+        self.memory = {"floats": _Memory(), "bits": _Memory(spare=1), "levels": _Memory()}
         self.patch, self.taps, self.strip, self.runs, self.work = 1, 1, 1, 1, 0
         self.outputs: dict[int, Held] = {}  # where they lie in a sample's results
         self.results = {"floats": 0, "bits": 0}

@@ -163,6 +163,8 @@ def _cached(decorate: Callable[..., Any], kernel: Callable[..., object], functio
         return decorate()(copy)
 
 
+FEWEST_PER_THREAD = 16
+"""Elements that `run` gives to a thread at least."""
 # Operations that are worth a thread, ranges per thread and the elements of the shortest.
 _WORK_PER_THREAD, _RANGES_PER_THREAD, _SHORTEST_RANGE = 16384, 8, 4096
 _MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -221,7 +223,7 @@ def run(kernel: Callable, size: int, work: int, *arguments: object) -> None:
         work: operations per element; little work in total stays in this thread.
         arguments: passed on.
     """
-    threads = min(torch.get_num_threads(), max(1, size * work // _WORK_PER_THREAD), max(1, size // 16))
+    threads = min(torch.get_num_threads(), max(1, size * work // _WORK_PER_THREAD), max(1, size // FEWEST_PER_THREAD))
     if threads == 1:
         kernel(0, size, *arguments)
         return

@@ -10,6 +10,7 @@ import torch
 
 from ..binary_linear.numba_cpu import _ONE, _PLANES, _WORD, _ZERO
 from ..numba_cpu import (
+    FEWEST_PER_THREAD,
     NO_TEAM,
     Team,
     call_for_nothing,
@@ -243,9 +244,8 @@ def _program_kernel(
     _call(samples, threads, team[0], arguments)
 
 
-_FEW = 16
-"""Samples for each thread that `run` would give to fewer threads."""
-_WORK_TO_SHARE = 32768
+# Work of few samples, or of one, that is worth a thread: one that sleeps first has to be woken.
+_WORK_TO_SHARE = 65536
 
 
 def run_program(
@@ -279,7 +279,7 @@ def run_program(
 def _sharing(samples: int, work: int) -> tuple[int, int, Team]:
     """Return how many threads compute few samples, from which sample on all share each, and a team's functions."""
     most, team = torch.get_num_threads(), team_functions()
-    if not team[0] or samples >= _FEW * most:
+    if not team[0] or samples >= FEWEST_PER_THREAD * most:
         return 1, samples, team
     threads = max(1, min(most, max(min(samples, samples * work // _WORK_TO_SHARE), work // _WORK_TO_SHARE)))
     is_shared = threads * _WORK_TO_SHARE <= work
