@@ -1,4 +1,4 @@
-"""Steps of a packed network on one sample after another, for the CPU; compiled by Numba.
+"""Steps of a packed network on samples one after another, alone or shared by threads, for the CPU; compiled by Numba.
 
 What a step computes is defined in `deploy.steps`. Between the steps, images lie with the channels last.
 """
