@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import nn as hnn
 from ..kernels.binary_linear.autograd import transposed
 from ..kernels.binary_linear.reference import pack
-from ..kernels.bit_program import numba_cpu as kernels
+from ..kernels.bit_program import program as kernels
 from ..nn.quantizing import within
 from .products import BinaryProduct, HeavisideProduct, Product
 from .steps import Add, Flatten, MaxPool, Quantize, Threshold
@@ -22,6 +22,10 @@ from .values import Geometry, Value
 
 _WORD = 64
 PRELUS = (nn.PReLU, hnn.RPReLU)
+_READS_OTHERS = (kernels.PRODUCT, kernels.POOL, kernels.FLATTEN)
+"""Operations of which a thread reads more than the pixels whose results it computes."""
+_WRITES_OTHERS = (kernels.QUANTIZE, kernels.FLATTEN)
+"""Operations whose results are not shared by pixels."""
 _LINEAR = Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
 
 
@@ -59,20 +63,39 @@ class Held(NamedTuple):
         return (self.words if "bits" in self.kind else self.channels) * math.prod(self.sides)
 
 
+class _Access(NamedTuple):
+    """Numbers or words in a memory, of which each thread takes its own of so many pixels; of 0, any."""
+
+    kind: str
+    at: int
+    size: int
+    pixels: int
+
+
+def _access(value: Held, is_by_pixels: bool) -> _Access:
+    return _Access(value.kind, value.at, value.size, math.prod(value.sides) if is_by_pixels else 0)
+
+
+def _conflict(one: _Access, other: _Access) -> bool:
+    """Return whether a thread may access what another one accesses, too."""
+    overlap = one.kind == other.kind and one.at < other.at + other.size and other.at < one.at + one.size
+    return overlap and not (one == other and one.pixels)
+
+
 class UnsuitedError(Exception):
     """A program cannot compute these shapes; step by step they are computed or refused with a message."""
 
 
 class _Memory:
-    """Places for values of one type, of which those given back are used again."""
+    """Places for values of one type, of which those given back are used again, but for a number of spare ones."""
 
-    def __init__(self) -> None:
-        self.size = 0
+    def __init__(self, spare: int = 0) -> None:
+        self.size, self._spare = 0, spare
         self._free: dict[int, list[int]] = {}
 
     def take(self, size: int) -> int:
-        if self._free.get(size):
-            return self._free[size].pop()
+        if len(self._free.get(size, [])) > self._spare:
+            return self._free[size].pop(0)
         self.size += size
         return self.size - size
 
@@ -106,7 +129,8 @@ class Assembler:
     def __init__(self, last_use: Mapping[int, int], wanted: Sequence[int]):
         self.operations: list[dict[str, int]] = []
         self.words, self.integers, self.numbers = map(_Parameters, (np.uint64, np.int32, np.float32))
-        self.memory = {"floats": _Memory(), "bits": _Memory(), "levels": _Memory()}
+        # With a spare place, threads do not wait before they write bits until others have read those before.
+        self.memory = {"floats": _Memory(), "bits": _Memory(spare=1), "levels": _Memory()}
         self.patch, self.taps, self.strip, self.runs, self.work = 1, 1, 1, 1, 0
         self.outputs: dict[int, Held] = {}  # where they lie in a sample's results
         self.results = {"floats": 0, "bits": 0}
@@ -114,6 +138,7 @@ class Assembler:
         self._last_use, self._wanted = last_use, wanted
         self._loaded: dict[Held, Held] = {}
         self._shared: set[tuple[str, int]] = set()  # what two numbers stand for
+        self._read, self._written = set[_Access](), set[_Access]()  # since threads last waited for each other
 
     def hold(self, number: int, value: Held) -> None:
         """Take a value that an earlier step computed, or the program is given, and write it if it is wanted."""
@@ -123,14 +148,33 @@ class Assembler:
                 raise UnsuitedError
             at = self.results[value.kind]
             kind = kernels.STORE if value.kind == "floats" else kernels.STORE_BITS
-            self._add(kind, value, out=at, words=value.size)
+            self._add(kind, value, None, out=at)
             self.outputs[number] = value._replace(at=at)
             self.results[value.kind] += value.size
 
-    def _add(self, kind: int, value: Held, **fields: int) -> None:
+    def _add(self, kind: int, value: Held, new: Held | None, other: Held | None = None, /, **fields: int) -> None:
+        """Append an operation on one or two values, with its result if that lies in the program's memory."""
         rows, columns = value.sides
         own = {"kind": kind, "source": value.at, "rows": rows, "columns": columns, "channels": value.channels}
-        self.operations.append(own | {"words": value.words} | fields)
+        own |= {"words": value.words} | ({} if other is None else {"other": other.at}) | fields
+        if new is not None:
+            own["out"] = new.at
+        reads = {_access(held, kind not in _READS_OTHERS) for held in (value, other) if held is not None}
+        writes = set() if new is None else {_access(new, kind not in _WRITES_OTHERS and not own.get("is_by_blocks"))}
+        self.operations.append(own | {"waits": self._waits(reads, writes)})
+
+    def _waits(self, reads: set[_Access], writes: set[_Access]) -> int:
+        """Return whether an operation needs the parts that other threads computed since they last waited."""
+        waits = not self.operations or any(
+            _conflict(one, other)
+            for ours, theirs in ((writes, self._read | self._written), (reads, self._written))
+            for one in ours
+            for other in theirs
+        )
+        if waits:
+            self._read, self._written = set(), set()
+        self._read, self._written = self._read | reads, self._written | writes
+        return int(waits)
 
     def _new(self, kind: str, shape: tuple[int, ...], levels: tuple[int, int] = (0, 1)) -> Held:
         value = Held(kind, 0, shape, levels)
@@ -147,11 +191,11 @@ class Assembler:
             raise UnsuitedError
         new = self._new(kind, value.shape, value.levels)
         if value.kind == "image":
-            self._add(kernels.LOAD, value, out=new.at)
+            self._add(kernels.LOAD, value, new)
         elif value.kind == "input bits":
-            self._add(kernels.LOAD_BITS, value, out=new.at, words=value.size)
+            self._add(kernels.LOAD_BITS, value, new)
         else:
-            self._add(kernels.TO_FLOATS, value, out=new.at, numbers=self.numbers.add(np.array(value.levels)))
+            self._add(kernels.TO_FLOATS, value, new, numbers=self.numbers.add(np.array(value.levels)))
         if value.kind != "bits":
             self._loaded[value] = new
         return new
@@ -187,8 +231,7 @@ class Assembler:
         bounds = (quantize.low, quantize.high - quantize.low, *_inner(quantize.low, quantize.high))
         new = Held("levels", 0, value.shape)
         new = new._replace(at=self.memory["levels"].take(math.prod(value.shape)))
-        size = math.prod(value.shape)
-        self._add(kernels.QUANTIZE, value, out=new.at, channels=size, numbers=self.numbers.add(np.array(bounds)))
+        self._add(kernels.QUANTIZE, value, new, numbers=self.numbers.add(np.array(bounds)))
         return new
 
     def _threshold(self, step: Threshold, value: Held) -> Held:
@@ -197,7 +240,7 @@ class Assembler:
         shift = torch.zeros(value.channels) if step.shift is None else step.shift
         if shift.shape != (value.channels,):
             raise UnsuitedError
-        self._add(kernels.THRESHOLD, value, out=new.at, numbers=self.numbers.add(shift))
+        self._add(kernels.THRESHOLD, value, new, numbers=self.numbers.add(shift))
         return new
 
     def _flatten(self, step: Flatten, value: Held) -> Held:
@@ -209,7 +252,7 @@ class Assembler:
             return value._replace(shape=shape)
         value = self._as("bits", value)
         new = self._new("bits", shape, value.levels)
-        self._add(kernels.FLATTEN, value, out=new.at, out_words=new.words)
+        self._add(kernels.FLATTEN, value, new, out_words=new.words)
         return new
 
     def _pool(self, step: MaxPool, value: Held) -> Held:
@@ -221,7 +264,7 @@ class Assembler:
             raise UnsuitedError
         new = self._new("bits", (value.channels, *sides), value.levels)
         where = Geometry(step.window, step.stride, step.padding, step.dilation, 1)
-        self._add(kernels.POOL, value, out=new.at, **_window(where, new))
+        self._add(kernels.POOL, value, new, **_window(where, new))
         self.work += new.size * math.prod(step.window)
         return new
 
@@ -230,7 +273,7 @@ class Assembler:
             raise UnsuitedError
         first, second = self._as("floats", first), self._as("floats", second)
         new = self._new("floats", first.shape)
-        self._add(kernels.ADD, first, other=second.at, out=new.at, channels=new.size)
+        self._add(kernels.ADD, first, new, second)
         self.work += new.size // 8
         return new
 
@@ -246,7 +289,7 @@ class Assembler:
             raise UnsuitedError
         before, slope, after = (own.expand(value.channels) for own in parameters)
         new = self._new("floats", value.shape)
-        self._add(kernels.PRELU, value, out=new.at, numbers=self.numbers.add(before, slope, after))
+        self._add(kernels.PRELU, value, new, numbers=self.numbers.add(before, slope, after))
         self.work += new.size // 4
         return new
 
@@ -268,7 +311,8 @@ class Assembler:
         is_bits = step.thresholds is not None
         new = self._new("bits" if is_bits else "floats", shape, step.out_levels)
         fields = self._weights(step, where, is_levels) | self._results(step, after)
-        self._add(kernels.PRODUCT, value, out=new.at, **_window(where, new), **fields)
+        is_by_blocks = math.prod(sides) == where.groups == 1  # the words of several groups may be the same
+        self._add(kernels.PRODUCT, value, new, is_by_blocks=is_by_blocks, **_window(where, new), **fields)
         run = -(-step.shape[1] * where.window[1] // _WORD)
         patch = -(-math.prod(step.shape[1:]) // _WORD) if is_levels else where.window[0] * run
         rows, columns = (length + 2 * padding for length, padding in zip(value.sides, where.padding, strict=True))

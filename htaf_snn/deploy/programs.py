@@ -16,7 +16,8 @@ from torch.nn.modules.module import _has_any_global_hook
 from .. import nn as hnn
 from .._checks import is_plain
 from ..kernels import _dispatch
-from ..kernels.bit_program import numba_cpu as kernels
+from ..kernels.bit_program.numba_cpu import run_program
+from ..kernels.bit_program.program import Program as Kernel
 from .assembler import PRELUS, Assembler, Held, UnsuitedError, reach_of
 from .products import BinaryProduct, Product
 from .quickest import Quickest
@@ -56,7 +57,7 @@ class Program:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[tuple, tuple[Assembler, kernels.Program] | None] = {}
+        self._made: dict[tuple, tuple[Assembler, Kernel] | None] = {}
         self._quickest = Quickest()
         self._own: list[Tensor | None] = []
         self._tensors: list[Tensor] = []
@@ -113,7 +114,7 @@ class Program:
             self._made.clear()
         return True
 
-    def _assembled(self, given: Sequence[Value]) -> tuple[Assembler, kernels.Program] | None:
+    def _assembled(self, given: Sequence[Value]) -> tuple[Assembler, Kernel] | None:
         assembler = Assembler(self._last_use, self._wanted)
         at = {"image": 0, "input bits": 0}
         try:
@@ -130,14 +131,14 @@ class Program:
             return None
         return assembler, assembler.program()
 
-    def _run(self, given: Sequence[Value], assembler: Assembler, program: kernels.Program) -> dict[int, Value] | None:
+    def _run(self, given: Sequence[Value], assembler: Assembler, program: Kernel) -> dict[int, Value] | None:
         """Return the results; None if an image is out of its range, for the steps to say so."""
         images = [value.flatten(1) for value in given if isinstance(value, Tensor)]
         words = [value.words.flatten(1) for value in given if isinstance(value, Bits)]
         samples = len(given[0].words if isinstance(given[0], Bits) else given[0])
         image, bits = _side_by_side(images, samples, np.float32), _side_by_side(words, samples, np.uint64)
         sizes = assembler.results["floats"], assembler.results["bits"]
-        floats, out_words, is_outside = kernels.run_program(program, image, bits, *sizes)
+        floats, out_words, is_outside = run_program(program, image, bits, *sizes)
         if is_outside:
             return None
         results: dict[int, Value] = {}

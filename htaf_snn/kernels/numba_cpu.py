@@ -12,7 +12,7 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import extending, njit, types
+from numba import cfunc, extending, njit, typeof, types
+from numba.core import cgutils
 
 from ._elementary import ELEMENTARY, clamp
 from .binding import bind
@@ -149,15 +150,21 @@ def compiled(kernel: Callable[..., object], **functions: Callable) -> Callable:
 
     Numba tells cached kernels apart only by their names, hence the digest of all the code in the name.
     """
+    return _cached(_jit, kernel, functions)
+
+
+def _cached(decorate: Callable[..., Any], kernel: Callable[..., object], functions: Mapping[str, Callable]) -> Any:
     assert isinstance(kernel, FunctionType)
     copy = FunctionType(kernel.__code__, {**kernel.__globals__, **functions}, kernel.__name__)
     copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{fingerprint(copy)}"
     try:
-        return _jit(cache=True)(copy)
+        return decorate(cache=True)(copy)
     except RuntimeError:  # no writable folder for the cache
-        return _jit()(copy)
+        return decorate()(copy)
 
 
+FEWEST_PER_THREAD = 16
+"""Elements that `run` gives to a thread at least."""
 # Operations that are worth a thread, ranges per thread and the elements of the shortest.
 _WORK_PER_THREAD, _RANGES_PER_THREAD, _SHORTEST_RANGE = 16384, 8, 4096
 _MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -216,7 +223,7 @@ def run(kernel: Callable, size: int, work: int, *arguments: object) -> None:
         work: operations per element; little work in total stays in this thread.
         arguments: passed on.
     """
-    threads = min(torch.get_num_threads(), max(1, size * work // _WORK_PER_THREAD), max(1, size // 16))
+    threads = min(torch.get_num_threads(), max(1, size * work // _WORK_PER_THREAD), max(1, size // FEWEST_PER_THREAD))
     if threads == 1:
         kernel(0, size, *arguments)
         return
@@ -234,6 +241,92 @@ def run(kernel: Callable, size: int, work: int, *arguments: object) -> None:
             kernel(start, stop, *arguments)
 
     _team(next_ranges, threads)
+
+
+# Natively compiled functions, which the members of a team call without Python: waiting for the GIL would take them
+# longer than what they compute, and an exception between two barriers would leave the others waiting forever.
+_cfunc: Callable[..., Any] = cfunc  # its annotations lack the options
+_native = partial(_cfunc, types.void(types.voidptr), error_model="numpy", boundscheck=False, _nrt=False)
+_BYTES, _INT32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+
+
+@lru_cache(maxsize=1024)
+def native(function: Callable[..., object]) -> Any:
+    """Return a function of a pointer, see `passing`, compiled for calls from C and cached on disk.
+
+    It must neither allocate nor raise. Its attribute `address` is what `passing` takes.
+    """
+    return _cached(_native, function, {})
+
+
+def passing(*examples: object) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return intrinsics that pass arguments, of the types of the examples, to natively compiled functions.
+
+    The first is called in a kernel as call(address, threads, parallel, arguments), with the address of a function of
+    `native`, and calls it in this thread alone, or in several if threads > 1, by the first of `team_functions`. The
+    second returns within that function the tuple of arguments that its pointer stands for.
+    """
+    kind = typeof(examples)
+
+    @extending.intrinsic
+    def call(_context, address, threads, parallel, arguments):
+        assert arguments == kind, f"expected arguments {kind}, got {arguments}"
+
+        def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
+            member = ir.FunctionType(ir.VoidType(), [_BYTES]).as_pointer()
+            function = builder.inttoptr(values[0], member)
+            data = builder.bitcast(cgutils.alloca_once_value(builder, values[3]), _BYTES)
+            is_alone = builder.icmp_signed("<=", values[1], ir.Constant(values[1].type, 1))
+            with builder.if_else(is_alone) as (alone, together):
+                with alone:
+                    builder.call(function, [data])
+                with together:
+                    kinds = [member, _BYTES, _INT32, _INT32]
+                    start = builder.inttoptr(values[2], ir.FunctionType(ir.VoidType(), kinds).as_pointer())
+                    builder.call(start, [function, data, builder.trunc(values[1], _INT32), ir.Constant(_INT32, 0)])
+            return context.get_dummy_value()
+
+        return types.void(address, threads, parallel, arguments), generate
+
+    @extending.intrinsic
+    def passed(_context, pointer):
+        def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: Any) -> Any:
+            return builder.load(builder.bitcast(values[0], context.get_value_type(kind).as_pointer()))
+
+        return kind(pointer), generate
+
+    return call, passed
+
+
+def _calling(result: Any, kind: ir.Type) -> Callable[..., Any]:
+    def build(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+        value = builder.call(builder.inttoptr(address, ir.FunctionType(kind, []).as_pointer()), [])
+        return value if kind == _INT32 else ir.Constant(_BYTES, None)
+
+    return _intrinsic(result(types.int64), build)
+
+
+call_for_number, call_for_nothing = _calling(types.int32, _INT32), _calling(types.void, ir.VoidType())
+"""Intrinsics that call a C function at an address, which takes nothing and returns an int or nothing."""
+
+
+Team = tuple[int, int, int, int]
+NO_TEAM: Team = (0, 0, 0, 0)
+
+
+def team_functions() -> Team:
+    """Return the addresses of OpenMP's functions, `NO_TEAM` if there is no OpenMP.
+
+    They start a team of threads, wait in it for all others, and return a thread's number and how many threads it has.
+    """
+    return NO_TEAM if _openmp is None else _addresses(_openmp)
+
+
+@lru_cache(maxsize=1)
+def _addresses(library: ctypes.CDLL) -> Team:
+    names = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
+    start, wait, number, size = (ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names)
+    return start, wait, number, size
 
 
 _PAGE = 2 << 20
