@@ -286,12 +286,12 @@ def _make_folder(folder: Path) -> None:
 
 
 class TemporaryFolder:
-    """A new folder inside another, deleted with this object or when the process that created it ends."""
+    """A new folder inside another, deleted by `delete`, with this object or when the process that created it ends."""
 
     def __init__(self, parent: Path, name: str):
         _make_folder(parent)
         self.path = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".temporary", dir=parent))
-        weakref.finalize(self, _delete, self.path, os.getpid())
+        self.delete = weakref.finalize(self, _delete, self.path, os.getpid())
 
 
 def _delete(folder: Path, process: int) -> None:

@@ -1,5 +1,6 @@
 """Packing of data sets into files: read in parallel, once, and kept."""
 
+import contextlib
 import functools
 import os
 import re
@@ -61,13 +62,19 @@ def pack(
     file = "recordings.pack" if temporary else f"{name}-{_key(recordings, fingerprint, on_error)}.pack"
     events_path = (temporary.path if temporary else folder) / file
     frames_path = events_path.with_suffix(f".{n_time_bins}-{remainder}.pack")
-    with _cache.locked(events_path):
-        packed = _cache.opened(events_path)
-        if packed is None:
-            packed = _cache.opened(frames_path)
-        if packed is None:
-            write = functools.partial(_write_events, recordings=recordings, on_error=on_error, num_workers=num_workers)
-            packed = _smaller(_cache.load_or_build(events_path, write), frames_path, n_time_bins, remainder)
+    with contextlib.ExitStack() as undo:
+        if temporary:  # an error may be kept, and the folder with it
+            undo.callback(temporary.delete)
+        with _cache.locked(events_path):
+            packed = _cache.opened(events_path)
+            if packed is None:
+                packed = _cache.opened(frames_path)
+            if packed is None:
+                write = functools.partial(
+                    _write_events, recordings=recordings, on_error=on_error, num_workers=num_workers
+                )
+                packed = _smaller(_cache.load_or_build(events_path, write), frames_path, n_time_bins, remainder)
+        undo.pop_all()
     packed.folder = temporary
     places = np.full(len(recordings), -1)
     places[packed.sources] = np.arange(len(packed))

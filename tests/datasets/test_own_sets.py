@@ -152,9 +152,9 @@ BAD = {
 def test_recordings_are_checked_and_named(tmp_path, kind):
     rows, dtype, message = BAD[kind]
     own = Own([array(GOOD), array(GOOD), array(rows, dtype), array(GOOD)])
-    with pytest.raises(RecordingError, match=f"^own train, recording 2: events: .*{message}"):
+    with pytest.raises(RecordingError, match=f"^own train, recording 2: events: .*{message}") as kept:
         loaders(own, cache=tmp_path, **HALVES)
-    assert not list(tmp_path.rglob("*.pack*"))
+    assert kept.tb and not list(tmp_path.rglob("*.pack*"))
 
 
 def test_masked_events_and_lists_are_refused(tmp_path):
