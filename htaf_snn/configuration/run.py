@@ -56,10 +56,10 @@ class Data(Checked):
             Without one, saccade-digits or, for images, digits, which need no download.
         data_root: folder of a published set; otherwise its usual place.
         download: fetch the set if it is missing.
-        resize: the side, or height and width, that images in files are brought to; otherwise all have one size.
+        resize: side, or height and width, to which images in files are resized; without it all must have one size.
         batch_size: samples per batch.
         val_fraction: fraction of the training samples held out for validation, in [0, 1).
-        train_fraction: fraction of the others that is trained on, in (0, 1].
+        train_fraction: fraction of the remaining samples that is used for training, in (0, 1].
     """
 
     dataset: Annotated[
