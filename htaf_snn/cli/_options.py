@@ -43,7 +43,7 @@ def options(kind: type[DataclassInstance], names: Collection[str] | None = None)
         if names is not None and field.name not in names:
             continue
         owner, text = documented[field.name]
-        group = Group(owner.__name__.removesuffix("Settings"), sort_key=groups.index(owner) + 1)
+        group = Group(_title(owner), sort_key=groups.index(owner) + 1)
         made[field.name] = _option(hints[field.name], field, text, group)
     # Called, as a class statement cannot take fields that are made.
     typed_dict: Any = TypedDict
@@ -64,12 +64,23 @@ def _option(hint: Any, field: Field, text: str, group: Group) -> Any:
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     extras: dict[str, Any] = {}
     if get_origin(plain) is dict:
-        return Annotated[Named, Parameter(help=f"{text[:1].upper()}{text[1:]}", group=group, **NAMED)]
+        return Annotated[Named, Parameter(help=_sentence(text), group=group, **NAMED)]
     listed = next((kind for kind in (plain, *get_args(plain)) if get_origin(kind) is tuple), None)
     if listed is not None:
         plain, extras = listed, LISTED
-    shown = f"{text[:1].upper()}{text[1:]}{_default(field.default)}"
+    values = [value for kind in (plain, *get_args(plain)) for value in get_args(kind)]
+    shown = _sentence(text, values) + _default(field.default)
     return Annotated[plain, Parameter(help=shown, group=group, **extras)]
+
+
+def _title(kind: type) -> str:
+    """Return the heading of the options that a class documents, such as "Concept recipe"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Settings")).capitalize()
+
+
+def _sentence(text: str, values: Collection[object] = ()) -> str:
+    """Return a text with a capital letter at its start, unless it starts with a value of its option, such as fp32."""
+    return text if re.split(r"[\s,;:]", text)[0] in values else f"{text[:1].upper()}{text[1:]}"
 
 
 def _default(value: object) -> str:

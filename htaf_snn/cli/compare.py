@@ -45,9 +45,9 @@ def compare_command(
     preset: Annotated[
         str | None,
         Parameter(
-            help="Settings to start from, which options replace: depth, how surrogates cope with 1 to 8 layers; "
-            "neuron, which of six; zenke-vogels-2021, shape, scale and learning rate on random manifolds. The report "
-            "ends with all of them."
+            help="Settings to start from, which options replace: depth, three surrogates at 1 to 8 layers; neuron, six "
+            "neurons with HTAF; or zenke-vogels-2021, shape, scale and learning rate on random manifolds. The report "
+            "ends with all settings."
         ),
     ] = None,
     launcher: Annotated[
@@ -106,7 +106,9 @@ def report_command(
     out: Annotated[Path, Parameter(help="Folder of a study of `htaf-snn compare`.")],
     *,
     storage: Annotated[str | None, Parameter(help="URL of the study's database, if it is not in the folder.")] = None,
-    columns: Annotated[tuple[str, ...], Parameter(help="Columns of table.tex, by their names below.", **LISTED)] = (),
+    columns: Annotated[
+        tuple[str, ...], Flag, Parameter(help="Columns of table.tex, by their names below.", **LISTED)
+    ] = (),
     to: Annotated[Path | None, Parameter(help="Folder to write into; by default the study's.")] = None,
     json: _Json = False,
 ) -> None:

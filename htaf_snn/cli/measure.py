@@ -62,7 +62,11 @@ def bench_command(
     features: Annotated[int | None, Parameter(help="Neurons. [default: 1000]")] = None,
     repeats: Annotated[int, Parameter(help="Timed repetitions.")] = 20,
     device: Annotated[Literal["cpu", "cuda"], Parameter(help="Where to time.")] = "cpu",
-    peer: Annotated[tuple[str, ...], Parameter(help="Implementation to time; repeatable.")] = (),
+    peer: Annotated[
+        tuple[str, ...],
+        Flag,
+        Parameter(help="Implementation to time, by its name in the table; repeatable. By default all."),
+    ] = (),
     json: Annotated[bool, Flag, Parameter(help="Print JSON, with versions and hardware.")] = False,
 ) -> None:
     """Time this package's kernels beside other libraries', each in its own process, after checking their results.

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 else:
     RunOptions, ConceptOptions = options(Run), options(ConceptRun)
 
-_Recipe = Annotated[
-    Path | None,
-    Parameter(
-        help="Configuration file: TOML, another run's folder or config.json, or a name of ours: dvsgesture, "
-        "cifar10dvs, ncaltech101, shd. Options override it."
-    ),
-]
+_FILE = "Settings in a file: TOML, another run's folder or its config.json"
 _Out = Annotated[
     Path | None, Parameter(help="New folder for the results; by default one in runs/, named after the time.")
 ]
@@ -47,7 +41,13 @@ _Force = Annotated[bool, Flag, Parameter(help="Start over in --out: delete the r
 )
 def train_command(
     *,
-    recipe: _Recipe = None,
+    recipe: Annotated[
+        Path | None,
+        Parameter(
+            help=f"{_FILE}; or a recipe of the literature: dvsgesture, cifar10dvs, ncaltech101, shd. Options override "
+            "it."
+        ),
+    ] = None,
     out: _Out = None,
     resume: _Resume = False,
     force: _Force = False,
@@ -56,8 +56,8 @@ def train_command(
 ) -> None:
     """Train a spiking network on event-camera recordings, or a binary one on images, and test it.
 
-    Writes config.json, metrics.jsonl, checkpoint.safetensors and result.json to the folder --out. Under torchrun all
-    processes train one network: `torchrun --nproc-per-node 4 --no-python htaf-snn train`.
+    Writes config.json, data.json, metrics.jsonl, checkpoint.safetensors, result.json and two pictures to the folder
+    --out. Under torchrun all processes train one network: `torchrun --nproc-per-node 4 --no-python htaf-snn train`.
     """
     config = _configured(Run, recipe, out, resume, chosen)
 
@@ -89,7 +89,7 @@ def train_command(
 )
 def icbm_command(
     *,
-    recipe: _Recipe = None,
+    recipe: Annotated[Path | None, Parameter(help=f"{_FILE}. Options override it.")] = None,
     out: _Out = None,
     resume: _Resume = False,
     force: _Force = False,

@@ -67,9 +67,9 @@ def predict_command(
 ) -> None:
     """Classify recordings or images with a trained network.
 
-    Recordings are read as in the training: with the columns, the unit of time and the place of its EventFolder. Each
+    Recordings are read as in the training: with the same columns, time_unit and place, if it had an EventFolder. Each
     frame is a time step; "left (unchanged since time step 3 of 10)" says that from the third time step on, the running
-    mean of the scores favours left. A file that cannot be read is an error of its own; the others are answered.
+    mean of the scores favours left. A file that cannot be read is reported, and the others are classified.
     """
     if not files:
         raise ValueError("files: expected one or more, got none")

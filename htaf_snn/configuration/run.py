@@ -56,10 +56,10 @@ class Data(Checked):
             Without one, saccade-digits or, for images, digits, which need no download.
         data_root: folder of a published set; otherwise its usual place.
         download: fetch the set if it is missing.
-        resize: the side, or height and width, that images in files are brought to; otherwise all have one size.
+        resize: side, or height and width, to which images in files are resized; without it all must have one size.
         batch_size: samples per batch.
         val_fraction: fraction of the training samples held out for validation, in [0, 1).
-        train_fraction: fraction of the others that is trained on, in (0, 1].
+        train_fraction: fraction of the remaining samples that is used for training, in (0, 1].
     """
 
     dataset: Annotated[
@@ -97,17 +97,18 @@ class Network:
     """What is trained.
 
     Attributes:
-        model: spiking, mlp, cnn or a network of the literature; of images, fully connected or convolutional: binary
-            (bnn, binary-cnn, binary-resnet20), deep Heaviside (dhn, dhn-cnn) or the floating-point twins of these
-            (relu, relu-cnn, relu-resnet20).
-        library: whose neurons a spiking network has: fused, this package's; snntorch, with the same results; or norse.
-        neuron: a neuron of the library with its parameters; "leaky(beta=0.9)", for norse "lif(v_th=0.3)", and for
-            plif-net "parametric_lif" with a time constant that is learned.
+        model: for events, a spiking network: mlp, cnn or one of the literature; for images, a fully connected or
+            convolutional one: binary (bnn, binary-cnn, binary-resnet20), deep Heaviside (dhn, dhn-cnn) or the
+            floating-point twin of these (relu, relu-cnn, relu-resnet20).
+        library: implementation of the spiking neurons: fused, this package's; snntorch, with the same results, but
+            slower; or norse.
+        neuron: a neuron of the library with its parameters; by default "leaky(beta=0.9)", for norse "lif(v_th=0.3)",
+            and for plif-net "parametric_lif" with a time constant that is learned.
         surrogate: a specification such as "htaf(beta=8)" or snntorch.atan, or your own, FILE.py:NAME.
         weight_surrogate: surrogate of binary weights, or magnitude_aware.
         hidden: neurons per hidden layer, or channels of a network whose name ends in cnn; by default 256,256 and 32,64.
         width: channels of a network of the literature, or features of the spikformer; by default as in its paper.
-        dropout: probability, of one mask per sequence, in plif-net and spiking-vgg11.
+        dropout: dropout probability in plif-net and spiking-vgg11, with one mask per sequence.
         norm: batch (BatchNorm before the neurons), none, or auto: batch for images, none for spikes.
         identity: multiple of the identity in the weights at the start, as in DiracNets.
     """
@@ -137,8 +138,8 @@ class Recipe(Checked):
         epochs: passes over the training data.
         lr: learning rate, in (0, 1e6].
         optimizer: adam, adamw, or sgd with momentum 0.9.
-        weight_decay: of the optimizer, in [0, 1e6].
-        schedule: of the learning rate: constant, or cosine, which rises during the warm-up and then falls to 0.
+        weight_decay: weight decay of the optimizer, in [0, 1e6].
+        schedule: course of the learning rate: constant, or cosine, which rises during the warm-up and then falls to 0.
         warmup: fraction of the steps in which a cosine rises, in [0, 1).
         anneal: none; hardness, from smooth (0, or the surrogate's own) to hard (1); alpha, which makes a smooth network
             steeper, up to the last alpha; or width, which in every step is twice the standard deviation of the layer's
@@ -156,7 +157,7 @@ class Recipe(Checked):
         precision: fp32, or bf16 or fp16 for mixed precision.
         compiled: train through torch.compile.
         early_stopping: epochs without a better validation accuracy after which the training ends.
-        keep: the network that is tested and loaded, of the last epoch or of that with the best validation accuracy; by
+        keep: which network is tested and loaded, that of the last epoch or that of the best validation accuracy; by
             default best with early stopping, otherwise last.
 
     Raises:
@@ -230,7 +231,7 @@ class Run(Recipe, Network, Recordings):
     The other attributes are those of `Recordings`, `Network` and `Recipe`.
 
     Attributes:
-        seed: of weights, order and split.
+        seed: seed for weights, order and split.
         device: auto, cpu or cuda.
         log: none, or tensorboard, into the folder of the run.
 
@@ -344,7 +345,7 @@ class ConceptRun(ConceptRecipe, Data):
         surrogate: a specification such as "htaf(beta=8)"; for comparison also relu or relaxed_bernoulli.
         width: channels of the first stage of the backbone.
         max_concepts_per_class: fit a sparse head with at most this many weights per class.
-        seed: of weights, order and split.
+        seed: seed for weights, order and split.
         device: auto, cpu or cuda.
         log: none, or tensorboard, into the folder of the run.
 

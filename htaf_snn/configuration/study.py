@@ -30,13 +30,13 @@ class Shared(Run):
     """What all trials of a study have in common; the other attributes are those of `Run`.
 
     Attributes:
-        model: spiking, mlp; of images, bnn (binary) or dhn (deep Heaviside).
+        model: for events, mlp, which spikes; for images, bnn (binary) or dhn (deep Heaviside).
         data_root: folder of a published set; with several, a folder with a subfolder for each, by name.
         val_fraction: fraction of the training samples held out for validation, in (0, 1).
         folds: pool all recordings; seed s tests on fold s modulo this number of stratified folds.
-        keep: the network that is tested, of the last epoch or of that with the best validation accuracy.
+        keep: which network is tested, that of the last epoch or that of the best validation accuracy.
         device: auto, cpu or cuda; workers share a GPU.
-        neuron: of the spiking network, with its parameters, such as "lif(v_th=0.3)"; by default leaky(beta=0.9).
+        neuron: neuron of the spiking network, with its parameters, such as "lif(v_th=0.3)"; by default leaky(beta=0.9).
         epochs: passes over the training data.
     """
 
@@ -56,11 +56,11 @@ class StudySettings(Checked):
     """What a study compares: all combinations of the values below.
 
     Attributes:
-        dataset: one or several, as in `Data`. Without one, saccade-digits or, for images, digits.
+        dataset: one or more data sets, as in `Data`. Without one, saccade-digits or, for images, digits.
         surrogates: specifications such as "htaf(beta=8)", snntorch.atan or, of your own, FILE.py:NAME; the first is the
-            baseline of the tests. For images also relu, the floating-point twin. Without them, five of the field, or
-            others for images.
-        anneal: what is annealed, none, hardness, alpha or width, as in `Recipe`; one or several.
+            baseline of the tests. For images also relu, the floating-point twin. By default five common
+            ones, for images five others.
+        anneal: one or more of none, hardness, alpha and width, which are annealed as in `Recipe`.
         alpha_end: last alpha, with anneal alpha.
         identity: multiples of the identity in the weights at the start.
         slopes: factors of the surrogates' argument, > 0; a larger one makes every surrogate narrower.

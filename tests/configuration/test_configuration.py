@@ -138,3 +138,9 @@ def test_metrics_go_to_tensorboard(tmp_path):
     assert [event.step for event in events.Scalars("val_accuracy")] == [1, 2, 3]
     assert "spike_rate/1" in events.Tags()["scalars"]
     assert {"learning_curves.svg", "confusion.svg"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_help_shows_values_as_they_are_typed():
+    shown = " ".join(run("train", "--help").stdout.split())
+    assert "fp32, or bf16" in shown and "auto, cpu or cuda." in shown and "Seed for weights" in shown
+    assert "Concept recipe" in run("icbm", "--help").stdout
