@@ -18,7 +18,6 @@ from .nn import BinaryActivation
 from .nn._batches import Shards, apply, device_of, inputs_of, loss_and_accuracy
 from .nn._modes import in_eval
 from .surrogate import Surrogate
-from .surrogate.libraries.snntorch import check_reset, resetting
 
 __all__ = ["Anneal", "Evaluation", "evaluate", "hard", "harden", "is_hard", "recalibrate", "smooth"]
 
@@ -209,17 +208,10 @@ class Anneal:
         self._steps, self._parameter = steps, parameter
         for surrogate in self._surrogates.values():
             surrogate.make_variable(parameter)
-        self._resetting = resetting(model)
         self.at(0)
 
     def step(self) -> None:
-        """Advance one step; after the last, values stay fixed.
-
-        Raises:
-            RuntimeError: if a neuron of snnTorch has reset softly, as `register` is not in force below hardness 1.
-        """
-        for neuron in self._resetting:
-            check_reset(neuron)
+        """Advance one step; after the last, values stay fixed."""
         self.at(self.done + 1)
 
     def at(self, done: int) -> None:

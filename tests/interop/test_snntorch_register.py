@@ -79,20 +79,6 @@ def test_compiles_to_one_graph(hardness):
         torch.testing.assert_close(actual, expected)
 
 
-def test_annealing_refuses_soft_resets():
-    net = torch.nn.Sequential(torch.nn.Linear(3, 3), snn.Leaky(0.9, spike_grad=HTAF(), init_hidden=True))
-    anneal = Anneal(net, steps=2)
-    with pytest.raises(RuntimeError, match=r"^hardness: below 1 snnTorch's neurons reset softly; call htaf_snn"):
-        anneal.step()
-    assert anneal.done == 0
-    with htaf_snn.register():
-        anneal.step()
-        anneal.step()
-    anneal.step()  # at hardness 1 they reset as they spike
-    Anneal(snn.Leaky(0.9, spike_grad=HTAF(), reset_mechanism="none"), steps=2).step()
-    Anneal(snn.StateLeaky(0.9, 3, spike_grad=HTAF()), steps=2).step()
-
-
 def python(code, *arguments):
     """Run code in a fresh interpreter; it must succeed."""
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), *map(str, arguments)]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base import Foreign, Surrogate
 
@@ -88,16 +87,3 @@ def check_reset(neuron: snntorch.SpikingNeuron) -> None:
         raise RuntimeError(
             "hardness: below 1 snnTorch's neurons reset softly; call htaf_snn.register() for hard resets"
         )
-
-
-def resetting(model: nn.Module) -> list[snntorch.SpikingNeuron]:
-    """Return the neurons of a network that reset as `register` changes it; none while snnTorch is not imported."""
-    module = sys.modules.get("snntorch._neurons")
-    if module is None:
-        return []
-    own = module.SpikingNeuron
-    return [
-        neuron
-        for neuron in model.modules()
-        if isinstance(neuron, own) and type(neuron).mem_reset is own.mem_reset and neuron.reset_mechanism != "none"
-    ]
