@@ -90,6 +90,8 @@ def unique_folder(out: Path) -> Iterator[Path]:
             try:
                 folder.mkdir()
                 break
+            except FileNotFoundError:  # another process has just removed the parent, which was empty
+                out.parent.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 number += 1
                 folder = out.with_name(f"{out.name}-{number}")

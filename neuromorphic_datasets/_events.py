@@ -32,7 +32,7 @@ class RecordingError(ValueError):
     Args:
         message: the file, the position, and the fault.
         remedy: the name of the argument of `EventFolder` that helps: "columns", "time_unit", "place", "sensor_size" or
-            "on_error"; "given" where one that is given does not suit the file, which is not damaged then; or None.
+            "on_error"; "given" if an argument does not suit the file, which is itself undamaged; or None.
 
     Attributes:
         remedy: likewise.

@@ -41,7 +41,7 @@ def stream(
         sensor_size: (width, height, polarities); None is the size that the file states.
         columns, time_unit, place, clock_tolerance: as in `read_events`.
         on_error: likewise; to "drop" faulty events, at most a tenth, all events are read into memory before the first
-            frame, as which of them are in disorder is known only then.
+            frame, because only then is it known which are out of order.
         dtype: as in `to_frames`.
 
     Yields:
@@ -83,7 +83,7 @@ def stream(
 
 
 def _mostly_valid(path: str | os.PathLike, pieces: Iterator[Events], losses: Losses) -> Iterator[Events]:
-    """Yield the pieces, of a lenient reader a single one; warn if events were left out of it, refuse it if too many."""
+    """Yield the pieces (a lenient reader has only one); warn if events were left out, raise if there were too many."""
     events = None
     for events in pieces:
         if faults := Recording(events, None, losses.count, losses.first).too_faulty():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +25,13 @@ def own_storage(out: Path) -> str:
 
 def keep_storage(out: Path, storage: str) -> None:
     """Leave the URL of a database elsewhere in a study's folder."""
-    if storage != own_storage(out):
-        place = out / STORAGE
-        place.touch(0o600)  # a URL may have a password
-        place.write_text(storage)
+    place = out / STORAGE
+    if storage == own_storage(out) or (place.is_file() and place.read_text() == storage):
+        return
+    handle, temporary = tempfile.mkstemp(dir=out)  # for its owner alone, as a URL may have a password
+    with open(handle, "w") as file:
+        file.write(storage)
+    os.replace(temporary, place)
 
 
 @contextlib.contextmanager

@@ -71,12 +71,13 @@ class Study:
                 self.settings = self._extended()
                 self.wanted = {key_of(one.config()): one for one in self._trials()}
             else:
-                own_files.check_unchanged(self._extended(), self.queue.entries().values())  # before anything is written
+                # Before the settings are written.
+                own_files.check_unchanged(self._extended(), self.queue.entries().values())
                 self.settings = self._keep(values, self.settings, before)
                 self.add_missing()
 
     def _joined(self, values: dict) -> dict:
-        """Return the settings of the study in the database with what is of this machine, or `values` if they match.
+        """Return the settings of the study in the database with this machine's own settings, or `values` if they match.
 
         Raises:
             ValueError: if they do not, or there are neither.

@@ -220,9 +220,9 @@ class Assembler:
         self.hold(number, result)
         for source in {*sources}:
             if self._last_use[source] <= number and self._values[source].kind in self.memory:
-                gone = self._values[source]
-                if (gone.kind, gone.at) not in self._shared:
-                    self.memory[gone.kind].give_back(gone.at, gone.size)
+                held = self._values[source]
+                if (held.kind, held.at) not in self._shared:
+                    self.memory[held.kind].give_back(held.at, held.size)
 
     def _quantize(self, step: Quantize, value: Held) -> Held:
         if value.kind != "image":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -193,11 +193,17 @@ def predict(
         10
     """
     check_choice("on_error", on_error, ("raise", "answer"))
+    return _answers(out, paths, time_window, device, on_error)
+
+
+def _answers(
+    out: str | PathLike, paths: Sequence[str | PathLike], time_window: float | None, device: str, on_error: str
+) -> Iterator[dict[str, Any]]:
     predictor = Predictor(out, time_window, device)
     for path in paths:
         try:
             answer = predictor(path)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             if on_error == "raise":
                 raise
             where = "" if str(path) in str(error) else f"{path}: "

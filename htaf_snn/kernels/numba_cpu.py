@@ -8,6 +8,7 @@ after each parallel operation.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import os
 import weakref
@@ -153,10 +154,12 @@ def compiled(kernel: Callable[..., object], **functions: Callable) -> Callable:
     return _cached(_jit, kernel, functions)
 
 
-def _cached(decorate: Callable[..., Any], kernel: Callable[..., object], functions: Mapping[str, Callable]) -> Any:
+def _cached(
+    decorate: Callable[..., Any], kernel: Callable[..., object], functions: Mapping[str, Callable], suffix: str = ""
+) -> Any:
     assert isinstance(kernel, FunctionType)
     copy = FunctionType(kernel.__code__, {**kernel.__globals__, **functions}, kernel.__name__)
-    copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{fingerprint(copy)}"
+    copy.__module__, copy.__qualname__ = kernel.__module__, f"{kernel.__name__}_{fingerprint(copy)}{suffix}"
     try:
         return decorate(cache=True)(copy)
     except RuntimeError:  # no writable folder for the cache
@@ -251,20 +254,23 @@ _BYTES, _INT32 = ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
 @lru_cache(maxsize=1024)
-def native(function: Callable[..., object]) -> Any:
+def native(function: Callable[..., object], passed: str) -> Any:
     """Return a function of a pointer, see `passing`, compiled for calls from C and cached on disk.
 
-    It must neither allocate nor raise. Its attribute `address` is what `passing` takes.
+    It must neither allocate nor raise. Its attribute `address` is what `passing` takes. As it has but a pointer, its
+    place in the cache depends on what is `passed`, the text of the types that `passing` returns.
     """
-    return _cached(_native, function, {})
+    text = f"{fingerprint(passing, _calling)} {passed}"
+    return _cached(_native, function, {}, f"_{hashlib.sha256(text.encode()).hexdigest()[:16]}")
 
 
-def passing(*examples: object) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def passing(*examples: object) -> tuple[Callable[..., Any], Callable[..., Any], str]:
     """Return intrinsics that pass arguments, of the types of the examples, to natively compiled functions.
 
     The first is called in a kernel as call(address, threads, parallel, arguments), with the address of a function of
     `native`, and calls it in this thread alone, or in several if threads > 1, by the first of `team_functions`. The
-    second returns within that function the tuple of arguments that its pointer stands for.
+    second returns within that function the tuple of arguments that its pointer stands for. The third result is the text
+    of their types.
     """
     kind = typeof(examples)
 
@@ -295,7 +301,7 @@ def passing(*examples: object) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         return kind(pointer), generate
 
-    return call, passed
+    return call, passed, str(kind)
 
 
 def _calling(result: Any, kind: ir.Type) -> Callable[..., Any]:

@@ -72,13 +72,13 @@ def _threshold(o, begin, end, floats, numbers, packed):
     for pixel in range(begin, end):
         at, out = o.source + pixel * o.channels, o.out + pixel * o.words
         for k in range(o.words):
-            word, end = _ZERO, min((k + 1) * _WORD, o.channels)
-            for first in range(k * _WORD, end, 16):
+            word, last = _ZERO, min((k + 1) * _WORD, o.channels)
+            for first in range(k * _WORD, last, 16):
                 bits = _ZERO
-                if first + 16 <= end:
+                if first + 16 <= last:
                     bits = vectors.above_shift(floats, at + first, numbers, o.numbers + first)
                 else:
-                    for c in range(first, end):
+                    for c in range(first, last):
                         bit = np.uint64(floats[at + c] - numbers[o.numbers + c] > np.float32(0.0))
                         bits |= bit << np.uint64(c - first)
                 word |= bits << np.uint64(first & 63)
@@ -160,7 +160,7 @@ _WORDS, _BYTES, _INTS, _FLOATS = (np.empty((1, 1), kind) for kind in (np.uint64,
 _MEMORY = (_FLOATS, _WORDS, _BYTES)
 _SCRATCH = (_BYTES, np.empty((1, 1), np.int64), _WORDS, _INTS, _WORDS, _WORDS, _BYTES)
 _PARAMETERS = (np.empty(1, OPERATION), _WORDS[0], _INTS[0], _FLOATS[0])
-_call, _passed = passing(
+_call, _passed, _TYPES = passing(
     0, 0, 0, _FLOATS, _WORDS, *_PARAMETERS, np.empty(1, np.bool_), _FLOATS, _WORDS, _MEMORY, _SCRATCH, NO_TEAM
 )  # fmt: skip
 
@@ -267,7 +267,7 @@ def run_program(
     out, out_bits = np.empty((samples, outputs), np.float32), np.empty((samples, out_words), np.uint64)
     is_outside = np.zeros(1, np.bool_)
     arguments = image, bits, *program[:-1], is_outside, out, out_bits
-    kernel, function = compiled(_program_kernel), native(_program_samples).address
+    kernel, function = compiled(_program_kernel), native(_program_samples, _TYPES).address
     threads, together, team = _sharing(samples, program.work)
     if threads > 1:
         kernel(0, samples, *arguments, function, threads, together, team)
