@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from .._checks import check_floating
+from .._checks import check_floating, describe
 from ._modes import in_eval
+
+_CONVERSIONS = {torch.float32: "float()", torch.float64: "double()", torch.float16: "half()"}
 
 
 class Batch(NamedTuple):
@@ -83,20 +86,41 @@ def apply(model: nn.Module, x: Tensor, lengths: Tensor | None, network: nn.Modul
     """Return a model's output for a batch, on its device; `network`, if given, wraps the model and is called instead.
 
     Raises:
-        TypeError: if the model does not take lengths, or fails on 8-bit or boolean inputs.
+        TypeError: if the model does not take lengths, or fails on the type of the inputs.
     """
     device = device_of(model)
     options = {}
     if lengths is not None:
         _check_takes_lengths(model)
         options["lengths"] = sent(lengths, device)
-    try:
+    with explained(model, x):
         return (model if network is None else network)(sent(x, device), **options)
+
+
+@contextmanager
+def explained(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Turn an error of the block, which applies a model to x, into one that names the inputs if it is about their type.
+
+    Only errors are looked at, as a model may convert or embed its inputs itself.
+    """
+    try:
+        yield
     except (RuntimeError, TypeError) as error:
-        # For a model that does not convert or embed them itself; other errors are not about the type of the inputs.
-        if x.dtype in (torch.uint8, torch.bool) and re.search("type|Byte|Bool|floating", str(error)):
-            check_floating("inputs", x)
+        if re.search("type|Byte|Bool|float", str(error)):
+            _check_type(model, x)
         raise
+
+
+def _check_type(model: nn.Module, x: Tensor) -> None:
+    """Raise TypeError if inputs are 8-bit or boolean, or floating-point unlike the model's parameters."""
+    if x.dtype in (torch.uint8, torch.bool):
+        check_floating("inputs", x)
+    expected = next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype)
+    if x.is_floating_point() and x.dtype != expected:
+        write = _CONVERSIONS.get(expected, f"to({expected})")
+        raise TypeError(
+            f"inputs: expected {expected}, as the network's parameters, got {describe(x)}; write inputs.{write}"
+        )
 
 
 def scores_of(model: nn.Module, batch: Batch, network: nn.Module | None = None) -> Tensor:

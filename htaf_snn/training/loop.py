@@ -48,8 +48,9 @@ def evaluate(model: nn.Module, loader: Iterable, processes: Processes | None = N
     Raises:
         ValueError: if the loader is empty, a label is out of range, or the scores have another shape, such as those of
             a network that returns a sequence.
-        TypeError: if the inputs are 8-bit and the model does not take them, the scores are no tensor, the model does
-            not take lengths, or the loader of several processes is no `DataLoader`.
+        TypeError: if the inputs are 8-bit, or their type is not that of the parameters, and the model does not take
+            them; the scores are no tensor, the model does not take lengths, or the loader of several processes is no
+            `DataLoader`.
         FloatingPointError: if a score is NaN.
 
     Example:

@@ -15,7 +15,7 @@ from .. import hardening
 from ..configuration import Recipe
 from ..models import SpikingNet
 from ..nn import detached
-from ..nn._batches import Batch, check_labels, check_scores, device_of, mean_over_time, scores_of, sent
+from ..nn._batches import Batch, check_labels, check_scores, device_of, explained, mean_over_time, scores_of, sent
 from ..surrogate import AdaptiveWidth
 from .augmenting import augmented
 from .processes import Processes
@@ -138,7 +138,8 @@ class Trainer:
                 )
             if batch.lengths is not None and isinstance(self.model, SpikingNet):
                 self.model.check_lengths(batch.lengths, batch.x)
-            scores, state = self.network.stream(sent(batch.x, device_of(self.model)), state)
+            with explained(self.model, batch.x):
+                scores, state = self.network.stream(sent(batch.x, device_of(self.model)), state)
             check_scores(scores, batch)
         else:
             scores = scores_of(self.model, batch, self.network)

@@ -1,5 +1,7 @@
 """Batches of loaders and scores of networks: used correctly, or refused with the remedy."""
 
+import copy
+import re
 from functools import partial
 
 import numpy as np
@@ -96,6 +98,43 @@ def test_images_of_eight_bits(tmp_path):
     ]:
         with pytest.raises(TypeError, match=r"torch.uint8 .*; write " + remedy):
             net(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype", "remedy"),
+    [
+        (torch.float32, torch.float64, "float()"),
+        (torch.float32, torch.float16, "float()"),
+        (torch.float64, torch.float32, "double()"),
+    ],
+)
+def test_inputs_of_another_type_than_the_parameters(tmp_path, network, dtype, remedy):
+    expected = rf"^inputs: expected {network}, as the network's parameters, got a {dtype} tensor of shape \({{}}\); "
+    expected += f"write inputs.{re.escape(remedy)}$"
+    convolution = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten())
+    for net in (LINEAR, convolution, models.BinaryCNN((1, 2, 2), [2], 3), models.DeepHeavisideNet(4, [2], 3)):
+        for use in uses(copy.deepcopy(net).to(network), IMAGES.to(dtype), LABELS, tmp_path):
+            with pytest.raises(TypeError, match=expected.format("4, 1, 2, 2")):
+                use()
+    streamed = hnn.Sequential(nn.Linear(5, 3), hnn.Leaky(beta=0.5)).to(network)
+    for use in uses(models.SpikingMLP(5, [2], 3, nn.Identity).to(network), FRAMES.to(dtype), LABELS, tmp_path, dim=1):
+        with pytest.raises(TypeError, match=expected.format("6, 4, 5")):
+            use()
+    frames = loader(FRAMES.to(dtype), LABELS, dim=1)
+    with pytest.raises(TypeError, match=expected.format("2, 4, 5")):
+        training.fit(streamed, frames, out=tmp_path, recipe=Recipe(epochs=1, tbptt=2), progress=False)
+
+
+def test_networks_in_float64(tmp_path):
+    net, data = copy.deepcopy(LINEAR).double(), loader(IMAGES.double(), LABELS)
+    training.fit(net, data, data, out=tmp_path, recipe=Recipe(epochs=1), progress=False)
+
+
+def test_errors_of_a_network_stay_its_own(tmp_path):
+    mixed = nn.Sequential(nn.Flatten(), nn.Linear(4, CLASSES).double(), nn.Linear(CLASSES, CLASSES))
+    for use in uses(mixed, IMAGES.double(), LABELS, tmp_path):
+        with pytest.raises(RuntimeError, match="dtype"):
+            use()
 
 
 @pytest.mark.parametrize(
