@@ -12,6 +12,7 @@ import torch
 
 from .._files import replacing
 from ..configuration import ConceptRecipe, ConceptRun, Run
+from .checkpoint import CHECKPOINT, NETWORK
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -20,6 +21,9 @@ CONFIG = "config.json"
 DATA = "data.json"
 _WRITERS = {Run: "a run of htaf-snn train", ConceptRun: "one of htaf-snn icbm", ConceptRecipe: "one of concepts.fit"}
 RESULT = "result.json"
+_FILES = (CONFIG, DATA, RESULT, CHECKPOINT, NETWORK)
+# The format of a file of `deploy.save`; nothing here imports `deploy`.
+_PACKED = "htaf-snn packed network"
 
 
 def device_of(name: str) -> torch.device:
@@ -41,6 +45,7 @@ def read_config(out: str | PathLike, expected: Any = None) -> Any:
 
     Raises:
         FileNotFoundError: if there is none.
+        NotADirectoryError: if `out` is a file.
         ValueError: if `config.json` is damaged or lacks a setting, or is of another kind.
 
     Example:
@@ -53,11 +58,10 @@ def read_config(out: str | PathLike, expected: Any = None) -> Any:
         True
     """
     path = Path(out, CONFIG)
+    if Path(out).is_file():
+        raise NotADirectoryError(f"{out}: expected the folder of a run, got a file{_use_of_file(Path(out))}")
     if not path.is_file():
-        hint = ""
-        if Path(out, "study.json").is_file():
-            hint = "; this is a study of htaf-snn compare, which stores no networks: open it with compare.Study(out)"
-        raise FileNotFoundError(f"{path}: expected the configuration of a run, got no file{hint}")
+        raise FileNotFoundError(f"{path}: expected the configuration of a run, got no file{_use_of_folder(Path(out))}")
     try:
         values = json.loads(path.read_text())
         kind = Run if "model" in values else ConceptRun if "n_concepts" in values else ConceptRecipe
@@ -70,6 +74,29 @@ def read_config(out: str | PathLike, expected: Any = None) -> Any:
     if missing:
         raise ValueError(f"{path}: expected a configuration with {min(missing)!r}, got none")
     return config
+
+
+def _use_of_file(path: Path) -> str:
+    """Return how a file that was taken for the folder of a run is meant to be used, if that can be told."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.name in _FILES:
+        return f"; pass its folder, {path.parent}"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return ""
+    return "; a packed network is loaded by deploy.load" if metadata.get("format") == _PACKED else ""
+
+
+def _use_of_folder(out: Path) -> str:
+    """Return what a folder without a configuration is, and how it is meant to be used, if that can be told."""
+    if (out / "study.json").is_file():
+        return "; this is a study of htaf-snn compare, which stores no networks: open it with compare.Study(out)"
+    if (out / CHECKPOINT).is_file():
+        return "; this is a folder of training.fit, which stores no configuration: use training.load(out, network)"
+    return ""
 
 
 def read_data(out: str | PathLike) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def load(out: str | PathLike, model: nn.Module | None = None) -> nn.Module:
 
     Raises:
         FileNotFoundError: if there is no run or no checkpoint.
+        NotADirectoryError: if `out` is a file.
         TypeError: if the model is missing, or passed for a run whose configuration defines it.
         ValueError: if a file is damaged, or the checkpoint does not fit the configuration or the model.
 

@@ -1,16 +1,22 @@
 """Settings as users write them, and the data of a resumed run."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from commands import run
 from PIL import Image
+from torch import nn
 
+from htaf_snn import deploy, training
+from htaf_snn import nn as hnn
 from htaf_snn.compare import Settings
 from htaf_snn.configuration import ConceptRecipe, ConceptRun, Recipe
+from htaf_snn.evaluation import predict
 from htaf_snn.training import Run
 
 
@@ -89,3 +95,24 @@ def test_a_data_set_is_named_by_text():
 def test_alpha_end_needs_an_annealing_of_alpha():
     with pytest.raises(ValueError, match=r"^alpha_end: 5\.0 has no effect with anneal='none', only with alpha"):
         Recipe(alpha_end=5.0)
+
+
+def test_what_is_no_folder_of_a_run_is_named(tmp_path):
+    net = nn.Sequential(nn.Linear(4, 3), hnn.BinaryActivation(), hnn.HeavisideLinear(3, 2)).eval()
+    deploy.save(deploy.pack(net), tmp_path / "net.safetensors")
+    (tmp_path / "d.png").write_bytes(b"")
+    for name, use in (("net.safetensors", "; a packed network is loaded by deploy.load"), ("d.png", "")):
+        message = f"{re.escape(name)}: expected the folder of a run, got a file{use}"
+        with pytest.raises(NotADirectoryError, match=f"{message}$"):
+            training.load(tmp_path / name)
+        shown = run("predict", tmp_path / name, tmp_path)
+        assert shown.exit_code == 2 and re.search(f"{message}\n$", shown.stderr)
+
+
+def test_a_folder_or_a_file_of_fit_is_named(tmp_path):
+    batches = [(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]))]
+    training.fit(nn.Linear(3, 2), batches, out=tmp_path, recipe=training.Recipe(epochs=1), progress=False)
+    with pytest.raises(FileNotFoundError, match=r"got no file; .* of training.fit, .*training.load\(out, network\)$"):
+        next(predict(tmp_path, "d.png"))
+    with pytest.raises(NotADirectoryError, match=f"got a file; pass its folder, {re.escape(str(tmp_path))}$"):
+        training.load(tmp_path / "checkpoint.safetensors", nn.Linear(3, 2))
