@@ -6,22 +6,48 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TypeVar, overload
+from typing import TypeGuard, TypeVar, overload
 
 import torch
 from torch import Tensor, fx, nn
 
-from .._checks import check_choice, check_floating
+from .._checks import check_choice, check_floating, describe
 
 NORMS = ("batch", "none")
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
-def check_sizes(hidden: Sequence[int]) -> None:
-    """Raise ValueError unless the sizes of hidden layers are positive integers, one or more."""
-    valid = isinstance(hidden, Sequence) and not isinstance(hidden, str) and len(hidden)
-    if not valid or not all(isinstance(size, Integral) and size > 0 and size is not True for size in hidden):
-        raise ValueError(f"hidden: expected one or more positive integers, got {hidden!r}")
+def check_counts(**counts: object) -> None:
+    """Raise ValueError unless each number is an integer of at least 1."""
+    for name, count in counts.items():
+        if not _is_count(count):
+            raise ValueError(f"{name}: expected an integer of at least 1, got {describe(count)}")
+
+
+def check_sizes(**sizes: object) -> None:
+    """Raise ValueError unless the sizes of a network's layers are positive integers, one or more."""
+    for name, values in sizes.items():
+        if not _are_counts(values) or not values:
+            raise ValueError(f"{name}: expected one or more positive integers, got {describe(values)}")
+
+
+def check_shape(in_shape: object, *, or_features: bool = False) -> None:
+    """Raise ValueError unless `in_shape` is (C, H, W) or, where that is possible, a number of features."""
+    if or_features and _is_count(in_shape):
+        return
+    if not (_are_counts(in_shape) and len(in_shape) == 3):
+        features = "the number of features or " if or_features else ""
+        raise ValueError(
+            f"in_shape: expected {features}(C, H, W), three integers of at least 1, got {describe(in_shape)}"
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _are_counts(values: object) -> TypeGuard[Sequence[int]]:
+    return isinstance(values, Sequence) and all(map(_is_count, values))
 
 
 def check_start(norm: str, identity: float) -> None:

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import nn as hnn
 from ..surrogate import Surrogate, SurrogateLike, resolve
-from ._chain import Chain, add_identity, check_sizes, check_start
+from ._chain import Chain, add_identity, check_counts, check_shape, check_sizes, check_start
 
 
 def copies(surrogate: SurrogateLike) -> Callable[[], Surrogate]:
@@ -57,10 +57,11 @@ def _hidden_layers(
 
     `later` are the linear layer and the convolution after the first layer, which sees real values.
     """
-    check_sizes(hidden)
+    check_shape(in_shape, or_features=True)
+    check_sizes(hidden=hidden)
     check_start(norm, identity)
-    is_linear = isinstance(in_shape, int)
-    first, *size = (in_shape,) if isinstance(in_shape, int) else in_shape
+    is_linear = not isinstance(in_shape, Sequence)
+    first, *size = in_shape if isinstance(in_shape, Sequence) else (in_shape,)
     layers: list[nn.Module] = []
     for number, (a, b) in enumerate(pairwise([first, *hidden])):
         stride = 2 if number and b > a else 1
@@ -88,7 +89,7 @@ class BinaryMLP(_Layered):
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if hidden has no sizes, or one below 1.
+        ValueError: if a size is no integer of at least 1, or `hidden` has none.
 
     Example:
         >>> import torch
@@ -106,7 +107,8 @@ class BinaryMLP(_Layered):
         weight_surrogate: SurrogateLike = "clipped_ste",
         input_range: tuple[float, float] = (0.0, 1.0),
     ):
-        check_sizes(hidden)
+        check_counts(in_features=in_features, n_classes=n_classes)
+        check_sizes(hidden=hidden)
         new_surrogate = copies(surrogate)
         layers: list[nn.Module] = [nn.Flatten(), hnn.QuantizeInput(*input_range)]
         for a, b in pairwise([in_features, *hidden]):
@@ -128,7 +130,7 @@ class BinaryCNN(_Layered):
         Images (B, C, H, W) to class scores (B, n_classes).
 
     Raises:
-        TypeError, ValueError, ImportError: as `BinaryMLP`.
+        TypeError, ValueError, ImportError: as `BinaryMLP`; ValueError if `in_shape` is of another form.
 
     Example:
         >>> import torch
@@ -145,7 +147,9 @@ class BinaryCNN(_Layered):
         surrogate: SurrogateLike = "htaf",
         weight_surrogate: SurrogateLike = "clipped_ste",
     ):
-        check_sizes(channels)
+        check_shape(in_shape)
+        check_sizes(channels=channels)
+        check_counts(n_classes=n_classes)
         new_surrogate = copies(surrogate)
         widths, (height, width) = [in_shape[0], *channels], in_shape[1:]
         layers: list[nn.Module] = []
@@ -177,7 +181,8 @@ class DeepHeavisideNet(_Layered):
 
     Raises:
         TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`.
-        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative.
+        ValueError: if a size is no integer of at least 1 or `hidden` has none, `in_shape` is of another form, the norm
+            is unknown, or `identity` is negative.
 
     Reference:
         Zagoruyko and Komodakis 2017, "DiracNets", arXiv 1706.00388, for the identity in place of shortcuts.
@@ -200,6 +205,7 @@ class DeepHeavisideNet(_Layered):
         norm: str = "batch",
         identity: float = 0.0,
     ):
+        check_counts(n_classes=n_classes)
         new_surrogate = copies(surrogate)
         layers, features = _hidden_layers(
             in_shape,
@@ -222,7 +228,8 @@ class ReLUNet(_Layered):
         Images (B, *features), or (B, C, H, W), to class scores (B, n_classes).
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative.
+        ValueError: if a size is no integer of at least 1 or `hidden` has none, `in_shape` is of another form, the norm
+            is unknown, or `identity` is negative.
 
     Example:
         >>> import torch
@@ -239,6 +246,7 @@ class ReLUNet(_Layered):
         norm: str = "batch",
         identity: float = 0.0,
     ):
+        check_counts(n_classes=n_classes)
         layers, features = _hidden_layers(in_shape, hidden, (nn.Linear, nn.Conv2d), nn.ReLU, norm, identity)
         super().__init__(*layers, nn.Linear(features, n_classes))
 
@@ -266,6 +274,7 @@ class _ResNet(Chain):
     def __init__(
         self, depth: int, in_channels: int, n_classes: int, width: int, block: Callable[[int, int, int], nn.Module]
     ):
+        check_counts(depth=depth, in_channels=in_channels, n_classes=n_classes, width=width)
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth: expected 8, 14, 20 or another 6 n + 2, got {depth}")
         channels, layers = width, []
@@ -295,7 +304,8 @@ class BinaryResNet(_ResNet):
         Images (B, in_channels, H, W) to class scores (B, n_classes).
 
     Raises:
-        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if the depth is of another form.
+        TypeError, ValueError, ImportError: as `htaf_snn.surrogate.resolve`; ValueError if the depth is of another form
+            or a size is no integer of at least 1.
 
     Example:
         >>> import torch
@@ -335,7 +345,7 @@ class ReLUResNet(_ResNet):
         Images (B, in_channels, H, W) to class scores (B, n_classes).
 
     Raises:
-        ValueError: if the depth is of another form.
+        ValueError: if the depth is of another form, or a size is no integer of at least 1.
 
     Example:
         >>> import torch

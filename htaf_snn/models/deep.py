@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import nn as hnn
 from .._checks import describe
-from ..configuration import is_count
+from ._chain import check_counts, check_shape
 from .neurons import Alone, NorseOverTime, SteppedNeuron
 from .spiking import SpikingNet, new_neurons
 
@@ -96,7 +96,7 @@ class PLIFNet(_Deep):
         As `SpikingNet`.
 
     Raises:
-        ValueError: if the frames are too small for the blocks.
+        ValueError: if a size is no integer of at least 1, or the frames are too small for the blocks.
         TypeError, ValueError: as `SpikingNet`.
 
     Reference:
@@ -123,10 +123,11 @@ class PLIFNet(_Deep):
         n_hidden: int = 512,
         dropout: float = 0.5,
     ):
-        _check_counts(n_classes=n_classes, channels=channels, n_hidden=n_hidden)
+        check_shape(in_shape)
+        check_counts(n_classes=n_classes, channels=channels, n_hidden=n_hidden)
         width, (h, w) = in_shape[0], in_shape[1:]
         blocks = min(max(int(math.log2(max(min(h, w), 1) / 4)), 1), 5) if n_blocks is None else n_blocks
-        _check_counts(n_blocks=blocks)
+        check_counts(n_blocks=blocks)
         _check_sides(in_shape, 2**blocks)
         neurons = iter(new_neurons(neuron, blocks + 2))
         body: list[nn.Module] = []
@@ -154,7 +155,8 @@ class SpikingVGG11(_Deep):
         As `SpikingNet`.
 
     Raises:
-        TypeError, ValueError: as `SpikingNet`; ValueError for frames of less than 32 pixels a side.
+        TypeError, ValueError: as `SpikingNet`; ValueError for frames of less than 32 pixels a side,
+            or a size that is no integer of at least 1.
 
     Reference:
         Simonyan and Zisserman 2015, "Very deep convolutional networks for large-scale image recognition", ICLR, for the
@@ -177,7 +179,8 @@ class SpikingVGG11(_Deep):
         n_hidden: int = 4096,
         dropout: float = 0.5,
     ):
-        _check_counts(n_classes=n_classes, pool=pool, n_hidden=n_hidden)
+        check_shape(in_shape)
+        check_counts(n_classes=n_classes, pool=pool, n_hidden=n_hidden)
         _check_sides(in_shape, 32)
         width, body, neurons = in_shape[0], list[nn.Module](), iter(new_neurons(neuron, 10))
         for layer in _VGG11:
@@ -209,7 +212,7 @@ class SEWResNet(_Deep):
         As `SpikingNet`.
 
     Raises:
-        ValueError: if the depth or the join is unknown.
+        ValueError: if the depth or the join is unknown, or a size is no integer of at least 1.
         TypeError, ValueError: as `SpikingNet`.
 
     Reference:
@@ -234,7 +237,8 @@ class SEWResNet(_Deep):
     ):
         if depth not in _BLOCKS:
             raise ValueError(f"depth: expected 18 or 34, got {depth!r}")
-        _check_counts(n_classes=n_classes, width=width)
+        check_shape(in_shape)
+        check_counts(n_classes=n_classes, width=width)
         blocks = [(stage, number) for stage, count in enumerate(_BLOCKS[depth]) for number in range(count)]
         neurons = iter(new_neurons(neuron, 1 + 2 * len(blocks) + len(_BLOCKS[depth]) - 1))
         body = [*_conv(in_shape[0], width, 7, 2), next(neurons), nn.MaxPool2d(3, 2, 1)]
@@ -261,12 +265,6 @@ def _conv(a: int, b: int, size: int, stride: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(a, b, size, stride, size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return [conv, nn.BatchNorm2d(b)]
-
-
-def _check_counts(**counts: object) -> None:
-    for name, count in counts.items():
-        if not is_count(count):
-            raise ValueError(f"{name}: expected an integer of at least 1, got {count!r}")
 
 
 def _check_sides(in_shape: tuple[int, int, int], least: int) -> None:
@@ -322,7 +320,7 @@ class Spikformer(_Deep):
         As `SpikingNet`.
 
     Raises:
-        ValueError: if `dim` is no multiple as above.
+        ValueError: if `dim` is no multiple as above, or a size is no integer of at least 1.
         TypeError, ValueError: as `SpikingNet`.
 
     Reference:
@@ -346,7 +344,8 @@ class Spikformer(_Deep):
         depth: int = 2,
         ratio: int = 4,
     ):
-        _check_counts(n_classes=n_classes, dim=dim, n_heads=n_heads, depth=depth, ratio=ratio)
+        check_shape(in_shape)
+        check_counts(n_classes=n_classes, dim=dim, n_heads=n_heads, depth=depth, ratio=ratio)
         if dim % 8 or dim % n_heads:
             raise ValueError(f"dim: expected a multiple of 8 and of the {n_heads} heads, got {dim}")
         neurons = iter(new_neurons(neuron, 5 + 2 * depth))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._checks import index_of
 from ..nn import ConceptLayer
 from ..surrogate import SurrogateLike
-from ._chain import Chain, check_images
+from ._chain import Chain, check_counts, check_images
 
 
 class ICBM(nn.Module):
@@ -169,7 +169,8 @@ class ImageEncoder(Chain):
         Images (B, in_channels, H, W) to features (B, 4 * width).
 
     Raises:
-        ValueError: if the images have another number of channels or are smaller than 8 x 8.
+        ValueError: if a size is no integer of at least 1; in the forward pass, if the images have another number of
+            channels or are smaller than 8 x 8.
 
     Example:
         >>> import torch
@@ -178,6 +179,7 @@ class ImageEncoder(Chain):
     """
 
     def __init__(self, in_channels: int, width: int = 32):
+        check_counts(in_channels=in_channels, width=width)
         layers: list[nn.Module] = []
         for a, b in ((in_channels, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)]

@@ -14,7 +14,7 @@ from .. import nn as hnn
 from .._checks import check_floating
 from ..nn._batches import mean_over_time
 from ..nn.events import EventLinear
-from ._chain import add_identity, check_sizes, check_start
+from ._chain import add_identity, check_counts, check_shape, check_sizes, check_start
 from .neurons import Alone, over_time
 
 
@@ -159,8 +159,8 @@ class SpikingMLP(Layered):
         As `SpikingNet`, from frames (T, B, *features).
 
     Raises:
-        ValueError: if hidden has no sizes, or one below 1, the norm is unknown, or `identity` is negative, and as
-            `SpikingNet`.
+        ValueError: if a size is no integer of at least 1 or `hidden` has none, the norm is unknown, or `identity` is
+            negative, and as `SpikingNet`.
         TypeError: if `neuron` makes no module, and as `SpikingNet`.
 
     Example:
@@ -180,7 +180,8 @@ class SpikingMLP(Layered):
         norm: str = "none",
         identity: float = 0.0,
     ):
-        check_sizes(hidden)
+        check_counts(in_features=in_features, n_classes=n_classes)
+        check_sizes(hidden=hidden)
         check_start(norm, identity)
         sizes = [in_features, *hidden]
         # The first layer sees events, few in a frame.
@@ -207,7 +208,7 @@ class SpikingCNN(Layered):
         As `SpikingNet`.
 
     Raises:
-        TypeError, ValueError: as `SpikingMLP`; ValueError if there are no channels, or fewer than 1.
+        TypeError, ValueError: as `SpikingMLP`; ValueError if `in_shape` is of another form.
 
     Example:
         >>> import torch
@@ -219,7 +220,9 @@ class SpikingCNN(Layered):
     def __init__(
         self, in_shape: tuple[int, int, int], channels: Sequence[int], n_classes: int, neuron: Callable[[], nn.Module]
     ):
-        check_sizes(channels)
+        check_shape(in_shape)
+        check_sizes(channels=channels)
+        check_counts(n_classes=n_classes)
         widths = [in_shape[0], *channels]
         height, width = in_shape[1:]
         for _ in channels:

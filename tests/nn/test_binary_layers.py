@@ -149,7 +149,7 @@ def test_quantized_inputs():
         (lambda: models.DeepHeavisideNet(4, [0], 2), ValueError, r"^hidden: expected one or .*, got \[0\]"),
         (lambda: models.ReLUNet(4, [], 2), ValueError, r"^hidden: expected one or .*, got \[\]"),
         (lambda: models.SpikingMLP(4, "8", 2, nn.Identity), ValueError, "^hidden: expected one or .*, got '8'"),
-        (lambda: models.SpikingCNN((1, 8, 8), [2.0], 2, nn.Identity), ValueError, r"^hidden: .*, got \[2\.0\]"),
+        (lambda: models.SpikingCNN((1, 8, 8), [2.0], 2, nn.Identity), ValueError, r"^channels: .*, got \[2\.0\]"),
     ],
 )
 def test_bad_arguments(make, error, message):
