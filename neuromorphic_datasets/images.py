@@ -158,7 +158,8 @@ def read(path: str | PathLike, *, resize: int | tuple[int, int] | None = None) -
         (torch.Size([1, 8, 8]), 1.0)
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: expected an image, got no file")
+        state = "a folder" if Path(path).is_dir() else "no file"
+        raise FileNotFoundError(f"{path}: expected an image, got {state}")
     size = None if resize is None else _checks.sides("resize", resize)
     pixels = pixels_of(Path(path), size)
     channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -59,7 +59,7 @@ class Predictor:
     def _check_window(self, time_window: float, data: dict[str, Any]) -> None:
         """Raise ValueError if the window cannot be meant in µs, and warn if it is unlike the training's frames."""
         if not (isinstance(self.config, Run) and self.config.model in SPIKING):
-            raise ValueError("time_window: expected None for a network of images")
+            raise ValueError(f"time_window: expected None for a network of images, got {time_window!r}; leave it out")
         if isinstance(time_window, bool) or not isinstance(time_window, Real) or not 1 <= time_window < float("inf"):
             meant = time_window * 1e6 if isinstance(time_window, float) and 0 < time_window < 1 else None
             hint = f"; if these are seconds, it is {meant:g} µs" if meant else ""
@@ -92,9 +92,18 @@ class Predictor:
 
         image = nd.images.read(path, resize=self.config.resize)
         if tuple(image.shape) != self.shape:
-            hint = "; train with resize= to take any size" if image.shape[0] == self.shape[0] else ""
-            raise ValueError(f"{path}: expected an image of (C, H, W) = {self.shape}, got {tuple(image.shape)}{hint}")
+            expected = f"expected an image of (C, H, W) = {self.shape}, got {tuple(image.shape)}"
+            raise ValueError(f"{path}: {expected}{self._remedies(tuple(image.shape))}")
         return self.net(image[None].to(self.device))[0]
+
+    def _remedies(self, shape: tuple[int, ...]) -> str:
+        """Return what to do about an image of another shape than the training's."""
+        text = ""
+        if shape[0] != self.shape[0] and self.shape[0] in (1, 3):
+            text = f"; convert the image to {'grey' if self.shape[0] == 1 else 'colour'}"
+        if shape[1:] != self.shape[1:]:
+            text += "; to take images of any size, train with resize=, on the command line --resize"
+        return text
 
     def _over_time(self, parts: Iterator[Tensor]) -> dict[str, Any]:
         assert isinstance(self.net, SpikingNet)
@@ -177,9 +186,10 @@ def predict(
         frame. An answered error is a dict of "file" and of "error", the message.
 
     Raises:
-        FileNotFoundError, ValueError: as `training.load`, or the time window cannot be in µs; about a file, as
-            `read_events` and `images.read`, or it does not fit the network, or more than a tenth of its events are
-            faulty.
+        FileNotFoundError, NotADirectoryError, ValueError: as `training.load`, or the time window cannot be in µs; about
+            a file, as `read_events` and `images.read`, or it does not fit the network, or more than a tenth of its
+            events are faulty.
+        TypeError: if a path is none, such as a list of them.
 
     Example:
         >>> import tempfile
@@ -193,6 +203,10 @@ def predict(
         10
     """
     check_choice("on_error", on_error, ("raise", "answer"))
+    for path in paths:
+        if not isinstance(path, (str, PathLike)):
+            remedy = "; write predict(out, *files)" if isinstance(path, Iterable) else ""
+            raise TypeError(f"paths: expected a path of a file, got {path!r}{remedy}")
     return _answers(out, paths, time_window, device, on_error)
 
 

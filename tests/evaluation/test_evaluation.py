@@ -115,9 +115,31 @@ def test_images_are_answered(of_images, tmp_path):
     shown = run("predict", of_images, tmp_path / "large.png")
     assert shown.exit_code == 2 and "expected an image of (C, H, W) = (1, 8, 8), got (1, 9, 9)" in shown.stderr
     shown = run("predict", of_images, tmp_path / "digit.png", "--time-window", 9)
-    assert shown.exit_code == 2 and "--time-window: expected None for a network of images" in shown.stderr
+    assert shown.stderr == "error: --time-window: expected None for a network of images, got 9.0; leave it out\n"
     shown = run("predict", of_images)
     assert shown.exit_code == 2 and "files: expected one or more" in shown.stderr
+
+
+def test_what_is_no_image_of_the_network_is_answered_with_a_remedy(of_images, tmp_path):
+    (tmp_path / "photos").mkdir()
+    resize = "; to take images of any size, train with resize=, on the command line --resize"
+    expected = {"photos": "expected an image, got a folder", "none.png": "expected an image, got no file"}
+    for name, kind, size, remedy in (
+        ("large.png", "L", 9, resize),
+        ("colour.png", "RGB", 8, "; convert the image to grey"),
+        ("both.png", "RGB", 9, f"; convert the image to grey{resize}"),
+    ):
+        Image.new(kind, (size, size)).save(tmp_path / name)
+        shape = (len(kind), size, size)
+        expected[name] = f"expected an image of (C, H, W) = (1, 8, 8), got {shape}{remedy}"
+    files = [tmp_path / name for name in expected]
+    shown = run("predict", of_images, *files)
+    messages = [f"{path}: {message}" for path, message in zip(files, expected.values(), strict=True)]
+    assert shown.stderr.splitlines()[:-1] == [f"error: {message}" for message in messages]
+    with pytest.raises(TypeError, match=r"^paths: expected a path of a file, got \[.*; write predict\(out, \*files\)$"):
+        predict(of_images, files)
+    with pytest.raises(TypeError, match=r"^paths: expected a path of a file, got 3$"):
+        predict(of_images, 3, on_error="answer")
 
 
 def test_images_are_read_as_a_data_set_reads_them(tmp_path):
