@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ._app import command
+from ._app import as_option, command
 from ._options import Flag, Json
 
 _SIZES = {"steps": 50, "batch": 128, "features": 1000}
+_OPTIONS = {name: f"--{name}" for name in (*_SIZES, "repeats", "device", "peer")}
 
 
 @command(
@@ -57,15 +59,18 @@ def bench_command(
         ),
     ],
     *,
-    steps: Annotated[int | None, Parameter(help="Time steps. [default: 50]")] = None,
-    batch: Annotated[int | None, Parameter(help="Sequences per batch. [default: 128]")] = None,
-    features: Annotated[int | None, Parameter(help="Neurons. [default: 1000]")] = None,
+    steps: Annotated[int | None, Parameter(help="Time steps; for all but packed. [default: 50]")] = None,
+    batch: Annotated[int | None, Parameter(help="Sequences per batch; for all but packed. [default: 128]")] = None,
+    features: Annotated[int | None, Parameter(help="Neurons; for all but packed. [default: 1000]")] = None,
     repeats: Annotated[int, Parameter(help="Timed repetitions.")] = 20,
     device: Annotated[Literal["cpu", "cuda"], Parameter(help="Where to time.")] = "cpu",
     peer: Annotated[
         tuple[str, ...],
         Flag,
-        Parameter(help="Implementation to time, by its name in the table; repeatable. By default all."),
+        Parameter(
+            help="Implementation to time, by its name in the table; for neurons, lif and htaf; repeatable. By default "
+            "all."
+        ),
     ] = (),
     json: Annotated[bool, Flag, Parameter(help="Print JSON, with versions and hardware.")] = False,
 ) -> None:
@@ -79,27 +84,35 @@ def bench_command(
     would be inside a network.
     """
     sizes = {"steps": steps, "batch": batch, "features": features}
-    for name, value in sizes.items():
-        if what == "packed" and value is not None:
-            raise ValueError(f"{name}: expected none for packed, whose sizes are fixed")
+    given = {name: value for name, value in sizes.items() if value is not None}
+    try:
+        report, table = _timed(what, given, peer, device, repeats)
+    except ValueError as error:
+        raise ValueError(as_option(str(error), _OPTIONS)) from None
+    print(json_format.dumps(report, indent=2) if json else table(report))
+
+
+def _timed(
+    what: str, sizes: dict[str, int], peer: tuple[str, ...], device: str, repeats: int
+) -> tuple[Any, Callable[[Any], str]]:
+    """Return the report of a benchmark, and what makes a table of it."""
+    if what == "packed" and sizes:
+        raise ValueError(f"{next(iter(sizes))}: expected none for packed, whose sizes are fixed; leave it out")
     if peer and what in ("scaling", "packed"):
-        raise ValueError(f"peer: expected none for {what}")
+        raise ValueError(f"peer: expected none for {what}; leave it out")
     from ..bench import packed, sequences
 
-    given = {name: value for name, value in sizes.items() if value is not None}
-    problem = sequences.Problem(**_SIZES | given, device=device, repeats=repeats)
-    report: Any
+    problem = sequences.Problem(**_SIZES | sizes, device=device, repeats=repeats)
     if what == "packed":
-        report, table = packed.run(device, repeats), packed.table
-    elif what == "scaling":
-        report, table = sequences.scaling(problem), sequences.scaling_table
-    else:
-        known = sequences.BENCHMARKS[what]
-        unknown = set(peer) - set(known)
-        if unknown:
-            raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
-        report = sequences.run(problem, list(peer) or list(known))
-        table = sequences.pairs_table if what == "neurons" and not peer else sequences.table
-        if what == "neurons" and not peer:
-            report["pairs"] = sequences.pairs(report)
-    print(json_format.dumps(report, indent=2) if json else table(report))
+        return packed.run(device, repeats), packed.table
+    if what == "scaling":
+        return sequences.scaling(problem), sequences.scaling_table
+    known = sequences.BENCHMARKS[what]
+    unknown = set(peer) - set(known)
+    if unknown:
+        raise ValueError(f"peer: expected one of {'; '.join(known)}, got {', '.join(sorted(unknown))}")
+    report = sequences.run(problem, list(peer) or list(known))
+    if what == "neurons" and not peer:
+        report["pairs"] = sequences.pairs(report)
+        return report, sequences.pairs_table
+    return report, sequences.table

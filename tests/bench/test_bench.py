@@ -154,15 +154,25 @@ def test_packed_report_has_a_ratio_to_the_float_peer(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["packed", "--batch", "3"], "batch: expected none for packed"),
-        (["packed", "--peer", "float32"], "peer: expected none for packed"),
+        (["packed", "--batch", "3"], "error: --batch: expected none for packed, whose sizes are fixed; leave it out"),
+        (["packed", "--steps", "5"], "error: --steps: expected none for packed"),
+        (["packed", "--peer", "float32"], "error: --peer: expected none for packed; leave it out"),
+        (["scaling", "--peer", "hnn.LIF"], "error: --peer: expected none for scaling"),
+        (["scaling", "--features", "5"], "error: --features: expected at least 10 for a decade, got 5"),
+        (["lif", "--repeats", "0"], "error: --repeats: expected at least 1, got 0"),
+        (["lif", "--peer", "x"], "error: --peer: expected one of"),
         (["speed"], 'Invalid value "speed" for WHAT. Choose from: "neurons", "lif"'),
     ],
 )
-def test_bad_packed_arguments_are_one_line(arguments, words):
+def test_bad_arguments_are_one_line_with_the_option(arguments, words):
     result = bench(*arguments)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_the_help_says_which_benchmarks_take_an_option():
+    shown = " ".join(bench("--help").stdout.replace("│", " ").split())
+    assert shown.count("for all but packed") == 3 and shown.count("for neurons, lif and htaf") == 1
 
 
 @pytest.mark.parametrize("name", gpu.commands("cuda"))
