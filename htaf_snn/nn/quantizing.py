@@ -122,7 +122,8 @@ class QuantizeInput(nn.Module):
 
     def rounded(self, x: Tensor) -> Tensor:
         """Return the numbers n in the dtype of x; values outside the range are clamped."""
-        return torch.round(self._unit(x).clamp(0, 1) * 255)
+        # Two `clamp` of one value become an invalid ONNX file: the exporter gives their bounds the same names.
+        return torch.round(nn.functional.hardtanh(self._unit(x), 0.0, 1.0) * 255)
 
     def _unit(self, x: Tensor) -> Tensor:
         return x if (self.low, self.high) == (0.0, 1.0) else (x - self.low) / (self.high - self.low)

@@ -4,6 +4,7 @@ import published_nets as published
 import pytest
 import torch
 from test_deploy_c import convolutions_of_levels, images_of_bits, quantized_convolutional
+from test_deploy_options import Forward
 from torch import nn
 
 from htaf_snn import deploy, models
@@ -90,6 +91,16 @@ def test_published_networks(make):
     packed, x = deploy.pack(published.trained(make(), torch.rand(30, 1, 8, 8))), torch.rand(100, 1, 8, 8)
     # A mean over an image is rounded by its layout in memory.
     torch.testing.assert_close(deploy.plain.Plain(packed)(x), packed(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [deploy.pack, lambda net: net])
+@pytest.mark.parametrize("ranges", [((0, 1), (0, 1)), ((0, 1), (-1, 2))])
+def test_one_image_quantized_twice(tmp_path, ranges, form):
+    first, second = (hnn.QuantizeInput(*own) for own in ranges)
+    net = Forward(lambda net, x: net.head(net.first(x) + net.second(x)), first=first, second=second)
+    net.head = nn.Linear(6, 3)
+    report = deploy.export_onnx(form(net.eval()), tmp_path / "net.onnx", torch.rand(5, 6))
+    assert report["max_difference"] < 1e-5
 
 
 def test_sums_beyond_float32_are_in_float64(tmp_path):
