@@ -17,7 +17,7 @@ from ..neurons import NEURONS
 from ..nn.quantizing import INPUT_STEP
 from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
-from .network import PackedNetwork
+from .network import PackedNetwork, is_image
 from .products import Product, smallest_type
 from .values import Geometry, check_shape
 
@@ -84,6 +84,13 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
     return {"flash": source.flash, "ram": source.ram}
 
 
+def check_quantized_first(taken: Sequence[tuple[nn.Module, Sequence[int]]], names: Sequence[str]) -> None:
+    """Raise ValueError unless all of QuantizeInput among steps take the image itself, whose bytes are its levels."""
+    for (step, inputs), name in zip(taken, names, strict=True):
+        if isinstance(step, steps.Quantize) and not is_image(taken, inputs[0]):
+            raise ValueError(f"{name}: expected QuantizeInput first for C, got it behind another layer")
+
+
 class Source:
     """The parts of a file: constants, static memory, and a function for each step."""
 
@@ -98,6 +105,7 @@ class Source:
         self._resets: list[str] = []
         self.is_over_time = network.is_over_time
         with torch.no_grad():
+            check_quantized_first([*zip(network.steps, network.inputs, strict=True)], network.names)
             self._range = network.image_range()
             sample = (1, 1, *shape) if self.is_over_time else (1, *shape)
             results = network.values(torch.full(sample, self._range[0]))
@@ -212,8 +220,6 @@ class Source:
         """Add the functions of a step, and return its value."""
         name = f"step_{self._i}"
         if isinstance(step, steps.Quantize):
-            if given[0].name != "image":
-                raise ValueError(f"{self._layer}: expected QuantizeInput first for C, got it behind another layer")
             return given[0]._replace(levels=(0, 255))
         if isinstance(step, steps.Flatten):
             return self._flatten(name, given[0], shape)

@@ -147,7 +147,7 @@ def check(model: nn.Module, target: str | None = None) -> Check:
                 reason = "would be on bits after deploy.round_weights" if is_on_spikes else _hint(packing, node)
             is_written = target is None or form != "refused"
             if target is not None and len(packing.steps) > before:
-                missing = why_not_written(packing.steps[-1][0], target)
+                missing = why_not_written(packing.steps, target)
                 is_written, reason = missing is None, reason if missing is None else missing
             name = node.name if module is None else str(node.target)
             layers.append(Layer(name, kind, form, reason, is_written))

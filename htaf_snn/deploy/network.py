@@ -22,7 +22,7 @@ from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
 from .quickest import Quickest
-from .steps import STEPS, Quantize, ToRows
+from .steps import STEPS, Flatten, Quantize, ToRows
 from .values import Step, Value, as_float, geometry, misfit, sums_exactly
 
 FORMAT, VERSION = "htaf-snn packed network", "6"
@@ -119,10 +119,7 @@ class PackedNetwork(nn.Module):
         Raises:
             ValueError: if it converts images of several ranges.
         """
-        ranges = {(step.quantize.low, step.quantize.high) for step in self.steps if isinstance(step, Quantize)}
-        if len(ranges) > 1:
-            raise ValueError(f"network: expected one range of images, got {sorted(ranges)}")
-        return ranges.pop() if ranges else (0.0, 1.0)
+        return range_of_images([*zip(self.steps, self.inputs, strict=True)])
 
     def used_after(self, i: int) -> set[int]:
         """Return the numbers of the values that steps after the i-th take, and of the output."""
@@ -206,6 +203,27 @@ class PackedNetwork(nn.Module):
 
     def _compute_without(self, program: Program, values: Mapping[int, Value]) -> dict[int, Value]:
         return self._compute({**values}, program.first, program.last, program)
+
+
+def is_image(steps: Sequence[tuple[nn.Module, Sequence[int]]], number: int) -> bool:
+    """Return whether a value is the image that a network with these steps takes, perhaps flattened."""
+    while number:
+        step, inputs = steps[number - 1]
+        if not isinstance(step, Flatten):
+            return False
+        number = inputs[0]
+    return True
+
+
+def range_of_images(steps: Sequence[tuple[nn.Module, Sequence[int]]]) -> tuple[float, float]:
+    """Return the range of images that steps take, as `PackedNetwork.image_range`."""
+    ranges = {
+        (step.quantize.low, step.quantize.high) for step, inputs in steps
+        if isinstance(step, Quantize) and is_image(steps, inputs[0])
+    }  # fmt: skip
+    if len(ranges) > 1:
+        raise ValueError(f"network: expected one range of images, got {sorted(ranges)}")
+    return ranges.pop() if ranges else (0.0, 1.0)
 
 
 def _may_be_in_floats(x: Tensor) -> bool:

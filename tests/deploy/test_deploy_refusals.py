@@ -1,0 +1,61 @@
+"""Networks that an export refuses for more than one of their layers: `check` says so, in the same words."""
+
+import re
+
+import pytest
+import torch
+from test_deploy_options import Forward
+from torch import nn
+
+from htaf_snn import deploy
+from htaf_snn import nn as hnn
+
+EXPORTS = {"c": deploy.export_c, "qonnx": deploy.export_qonnx}
+NOT_FIRST = "expected QuantizeInput first for C, got it behind another layer"
+TWO_RANGES = "expected one range of images"
+
+
+def behind(*layers):
+    last = hnn.QuantizeInput(-4.0, 4.0), nn.Flatten(), hnn.BinaryLinear(8, 3)
+    return nn.Sequential(*layers, *last)
+
+
+def twice(first, second):
+    net = Forward(lambda net, x: net.head(net.first(x) + net.second(x)), first=first, second=second)
+    net.head = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+    return net
+
+
+NETWORKS = {
+    "behind BatchNorm": (lambda: behind(nn.BatchNorm2d(2, affine=False)), {"c": NOT_FIRST}),
+    "behind a pool": (lambda: behind(nn.Conv2d(2, 8, 1), nn.AdaptiveAvgPool2d(1)), {"c": NOT_FIRST}),
+    "behind ReLU": (lambda: behind(nn.ReLU()), {"c": NOT_FIRST}),
+    "behind itself": (lambda: behind(hnn.QuantizeInput()), {"c": NOT_FIRST}),
+    "behind Flatten": (lambda: behind(nn.Dropout(), nn.Flatten()), {}),
+    "of one range": (lambda: twice(hnn.QuantizeInput(), hnn.QuantizeInput()), {}),
+    "of two ranges": (
+        lambda: twice(hnn.QuantizeInput(), hnn.QuantizeInput(-1.0, 1.0)), dict.fromkeys(EXPORTS, TWO_RANGES)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_where_images_are_quantized(name, target, tmp_path):
+    if target == "qonnx":
+        pytest.importorskip("onnx")
+    make, refused = NETWORKS[name]
+    torch.manual_seed(0)
+    net = make()
+    if name == "behind BatchNorm":
+        net[0](torch.rand(50, 2, 2, 2))
+    result, packed = deploy.check(net, target), deploy.pack(net.eval())
+    reasons = [layer.reason for layer in result.layers if not layer.is_written]
+    assert result.exports == (target not in refused) == (not reasons)
+    if reasons:
+        assert len(reasons) == 1 and reasons[0].startswith(refused[target])
+        with pytest.raises(ValueError, match=rf"^[\w.]+: {re.escape(reasons[0])}$"):
+            EXPORTS[target](packed, tmp_path / "net.c", (2, 2, 2))
+    else:
+        EXPORTS[target](packed, tmp_path / "net.c", (2, 2, 2))
+    assert deploy.check(net, "onnx").exports
