@@ -59,3 +59,20 @@ def test_where_images_are_quantized(name, target, tmp_path):
     else:
         EXPORTS[target](packed, tmp_path / "net.c", (2, 2, 2))
     assert deploy.check(net, "onnx").exports
+
+
+@pytest.mark.parametrize("target", EXPORTS)
+@pytest.mark.parametrize(
+    ("size", "is_written"), [(1, True), ((1, 1), True), ([1, 1], True), (2, False), ((1, 2), False)]
+)
+def test_pools_to_one_pixel(size, is_written, target, tmp_path):
+    if target == "qonnx":
+        pytest.importorskip("onnx")
+    net = nn.Sequential(nn.Conv2d(2, 8, 1), nn.AdaptiveAvgPool2d(size), nn.Flatten()).eval()
+    packed = deploy.pack(net)
+    assert deploy.check(net, target).exports == is_written
+    if is_written:
+        EXPORTS[target](packed, tmp_path / "net.c", (2, 6, 6))
+    else:
+        with pytest.raises(ValueError, match=rf"^1: .* cannot be written in {target.upper()}$"):
+            EXPORTS[target](packed, tmp_path / "net.c", (2, 6, 6))
