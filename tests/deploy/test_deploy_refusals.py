@@ -76,3 +76,18 @@ def test_pools_to_one_pixel(size, is_written, target, tmp_path):
     else:
         with pytest.raises(ValueError, match=rf"^1: .* cannot be written in {target.upper()}$"):
             EXPORTS[target](packed, tmp_path / "net.c", (2, 6, 6))
+
+
+def test_messages_hold_no_numbers_of_tensors(tmp_path):
+    pytest.importorskip("onnx")
+    x, net = torch.rand(4, 9), nn.Sequential(nn.Flatten(), hnn.HeavisideLinear(9, 3)).eval()
+    packed = deploy.pack(nn.Sequential(nn.Flatten(), nn.Linear(9, 3)).eval())
+    a_tensor = r"a torch\.float32 tensor of shape \(4, 9\)"
+    with pytest.raises(TypeError, match=r"^model: expected a module, got a dict$"):
+        deploy.pack(net.state_dict())
+    for given, got in ((x, a_tensor), ((x, x, x), "a tuple"), ([x], "a list")):
+        for export in EXPORTS.values():
+            with pytest.raises(ValueError, match=rf"^shape: expected \(C, H, W\) or \(features,\), got {got}$"):
+                export(packed, tmp_path / "net.c", given)
+        with pytest.raises(ValueError, match=rf"^score: expected a function that returns a number, got {got}$"):
+            deploy.round_weights(net, lambda net, given=given: given)
