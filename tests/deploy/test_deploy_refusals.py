@@ -91,3 +91,14 @@ def test_messages_hold_no_numbers_of_tensors(tmp_path):
                 export(packed, tmp_path / "net.c", given)
         with pytest.raises(ValueError, match=rf"^score: expected a function that returns a number, got {got}$"):
             deploy.round_weights(net, lambda net, given=given: given)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)])
+@pytest.mark.parametrize("view", [nn.Dropout, nn.Flatten])
+def test_a_pool_behind_quantize_input_is_named(pool, view):
+    remedy = "; put the pool before QuantizeInput, or behind the layer"
+    layers = hnn.QuantizeInput(), nn.Dropout(), pool, view()
+    with pytest.raises(ValueError, match=rf", got the output of 2, {type(pool).__name__}{remedy}$"):
+        deploy.pack(nn.Sequential(*layers, hnn.BinaryLinear(8, 3)).eval())
+    with pytest.raises(ValueError, match=r"QuantizeInput before a binary layer, got the output of 0, QuantizeInput$"):
+        deploy.pack(nn.Sequential(*layers, hnn.HeavisideLinear(8, 3)).eval())
