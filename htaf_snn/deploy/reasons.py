@@ -38,6 +38,11 @@ _INSTEAD |= {"pad": "padding= of the convolution or pool", "clamp": "nn.Hardtanh
 _OF_IMAGES = "nn.BatchNorm2d(C, affine=False), or the range of the images as htaf_snn.nn.QuantizeInput(low, high),"
 _PASSES_VALUES_ON = (*VIEWS, nn.Flatten, steps.Flatten, nn.MaxPool2d)
 _MEANS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_REMEDIES = {
+    "to control flow": "; move the branch out of forward",
+    "interpreted as an integer": "; write the network without the loop, as htaf_snn.nn.Sequential",
+}
+"""What to write instead, by what `torch.fx` says of a forward that it cannot trace."""
 _OWN_FOLDERS = (f"{Path(str(torch.__file__)).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
 _aten = torch.ops.aten
 _PASSED_ON = (_aten.lift_fresh_copy, _aten.lift_fresh, _aten._to_copy, _aten.detach, _aten.clone, _aten.alias)
@@ -134,7 +139,7 @@ def graph_of(model: nn.Module, known: Mapping[str, nn.Module]) -> fx.Graph:
             if (reason := _of_another_kind(name, known[name])) is not None:
                 raise ValueError(reason) from error
         title = f"{within[-1]}: expected a module" if within else "model: expected a network"
-        remedy = "; move the branch out of forward" if "to control flow" in str(error) else ""
+        remedy = next((remedy for part, remedy in _REMEDIES.items() if part in str(error)), "")
         raise ValueError(f"{title} that torch.fx can trace: {error}{_place(error)}{remedy}") from error
 
 

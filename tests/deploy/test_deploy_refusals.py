@@ -102,3 +102,10 @@ def test_a_pool_behind_quantize_input_is_named(pool, view):
         deploy.pack(nn.Sequential(*layers, hnn.BinaryLinear(8, 3)).eval())
     with pytest.raises(ValueError, match=r"QuantizeInput before a binary layer, got the output of 0, QuantizeInput$"):
         deploy.pack(nn.Sequential(*layers, hnn.HeavisideLinear(8, 3)).eval())
+
+
+def test_a_loop_over_time_has_a_remedy():
+    net = Forward(lambda net, x: sum(net.a(x[t]) for t in range(x.shape[0])), a=nn.Linear(9, 3)).eval()
+    remedy = r"; write the network without the loop, as htaf_snn\.nn\.Sequential$"
+    with pytest.raises(ValueError, match=rf"^model: .*\){remedy}"):
+        deploy.pack(net)
