@@ -30,7 +30,11 @@ def check_range(x: Tensor, low: float, high: float, text: str) -> None:
     if bounds is None:
         torch._assert_async(((x >= least) & (x <= greatest)).all(), f"{message}; {_REMEDY}")
     elif not (bounds[0] >= least and bounds[1] <= greatest):
-        raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
+        if any(map(math.isnan, bounds)):
+            raise ValueError(f"{message}, got NaN")
+        is_of_bytes = (low, high) == (0, 1) and bounds[0] >= 0 and 2 <= bounds[1] <= 255
+        remedy = f"{_REMEDY}; for 8-bit images write x / 255" if is_of_bytes else _REMEDY
+        raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {remedy}")
 
 
 def within(low: float, high: float) -> tuple[float, float]:
