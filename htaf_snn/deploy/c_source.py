@@ -17,17 +17,12 @@ from ..neurons import NEURONS
 from ..nn.quantizing import INPUT_STEP
 from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
+from .c_names import is_of_c
 from .network import PackedNetwork, is_image
 from .products import Product, smallest_type
 from .values import Geometry, check_shape
 
-_RESERVED = {
-    *HELPERS, "main", "image", "frame", "scores", "time_steps",
-    "memcpy", "memset", "auto", "break", "case", "char", "const", "continue",
-    "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long",
-    "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
-    "unsigned", "void", "volatile", "while",
-}  # fmt: skip
+_RESERVED = {*HELPERS, "image", "frame", "scores", "time_steps"}
 _NO_SCORES = "    if (!scores) return -1;"
 
 
@@ -75,8 +70,10 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
             raise ValueError(f"{key}: expected it on the CPU, got it on {value.device}")
     path = Path(path)
     name = path.stem
-    if path.suffix != ".c" or not (name.isidentifier() and name.isascii()) or name in _RESERVED:
-        raise ValueError(f"path: expected NAME.c with a name for a function of C, such as net.c, got {path.name!r}")
+    is_free = name.isidentifier() and name.isascii() and name not in _RESERVED and not is_of_c(name)
+    if path.suffix != ".c" or not is_free:
+        expected = "NAME.c with a name for a function of C that C does not use itself, such as net.c"
+        raise ValueError(f"path: expected {expected}, got {path.name!r}")
     check_shape(shape)
     source = Source(network, tuple(shape))
     with replacing(path) as temporary:

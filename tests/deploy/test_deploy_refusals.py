@@ -1,6 +1,8 @@
 """Networks that an export refuses for more than one of their layers: `check` says so, in the same words."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from htaf_snn import deploy
 from htaf_snn import nn as hnn
+from htaf_snn.deploy import c_names
 
 EXPORTS = {"c": deploy.export_c, "qonnx": deploy.export_qonnx}
 NOT_FIRST = "expected QuantizeInput first for C, got it behind another layer"
@@ -109,3 +112,32 @@ def test_a_loop_over_time_has_a_remedy():
     remedy = r"; write the network without the loop, as htaf_snn\.nn\.Sequential$"
     with pytest.raises(ValueError, match=rf"^model: .*\){remedy}"):
         deploy.pack(net)
+
+
+@pytest.mark.parametrize(
+    "name", ["printf", "exp", "logf", "cabsl", "abs", "malloc", "strlen", "while", "main", "uint8_t", "INT_MAX", "NULL"]
+)
+def test_names_that_c_uses_are_refused(name, tmp_path):
+    packed = deploy.pack(nn.Sequential(nn.Linear(9, 3)).eval())
+    with pytest.raises(ValueError, match=rf"^path: expected NAME\.c .* C does not use .*, got '{name}\.c'$"):
+        deploy.export_c(packed, tmp_path / f"{name}.c", (9,))
+    deploy.export_c(packed, tmp_path / f"{name}_.c", (9,))
+    deploy.export_c(packed, tmp_path / f"net_{name}.c", (9,))
+
+
+@pytest.mark.thorough
+def test_names_that_c_uses_are_those_that_gcc_refuses():
+    """A function of the name, with the headers of a file: all that is refused, and what the headers declare."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("gcc is not installed")
+    command = [gcc, "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-xc", "-"]
+    headers = "#include <limits.h>\n#include <stdint.h>\n#include <string.h>\n"
+    content = subprocess.run([gcc, "-std=c99", "-E", "-P", "-xc", "-"], input=headers, text=True, capture_output=True)
+    declared = {*re.findall(r"\b[A-Za-z_]\w*", content.stdout)}
+    for name in sorted(declared | c_names._NAMES):
+        prototype = f"int {name}(const uint8_t *image, float *scores)"
+        source = f"{headers}{prototype};\n{prototype}\n{{ return scores[0] > (float)image[0]; }}\n"
+        is_refused = subprocess.run(command, input=source, text=True, capture_output=True).returncode != 0
+        assert c_names.is_of_c(name) or not is_refused, name
+        assert is_refused or name not in c_names._NAMES, name
