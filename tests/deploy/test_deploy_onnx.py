@@ -126,6 +126,16 @@ def test_a_difference_is_reported_and_nothing_is_written(tmp_path, monkeypatch):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("neuron", [lambda: hnn.Leaky(beta=0.9), lambda: hnn.RLeaky(beta=0.9, linear_features=3)])
+def test_spiking_networks_are_refused(tmp_path, neuron):
+    message = "^model: expected a network of images for ONNX, got a spiking one; see export_c$"
+    net = hnn.Sequential(nn.Linear(4, 3), neuron()).eval()
+    nets = [net, deploy.pack(net)] if isinstance(net[1], hnn.Leaky) else [net]
+    for own in nets:
+        with pytest.raises(ValueError, match=message):
+            deploy.export_onnx(own, tmp_path / "net.onnx", torch.rand(5, 2, 4))
+
+
 class Untraceable(nn.Module):
     def __init__(self):
         super().__init__()
