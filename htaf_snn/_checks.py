@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
 
@@ -15,11 +15,15 @@ from ._hints import did_you_mean
 
 
 def describe(value: object) -> str:
-    """Return a value as messages show it."""
+    """Return a value as messages show it, without the numbers of tensors."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
         return f"a NumPy array of {value.dtype} and shape {value.shape}"
+    if isinstance(value, Mapping) and any(isinstance(own, Tensor) for own in value.values()):
+        return "a dict"
+    if isinstance(value, (list, tuple)) and any(isinstance(own, Tensor) for own in value):
+        return f"a {'list' if isinstance(value, list) else 'tuple'}"
     return repr(value)
 
 

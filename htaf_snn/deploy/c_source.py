@@ -17,17 +17,12 @@ from ..neurons import NEURONS
 from ..nn.quantizing import INPUT_STEP
 from . import c_bodies, c_neurons, steps
 from .c_bodies import BYTES, HELPERS, Array, c_type, packed, words
-from .network import PackedNetwork
+from .c_names import is_of_c
+from .network import PackedNetwork, is_image
 from .products import Product, smallest_type
 from .values import Geometry, check_shape
 
-_RESERVED = {
-    *HELPERS, "main", "image", "frame", "scores", "time_steps",
-    "memcpy", "memset", "auto", "break", "case", "char", "const", "continue",
-    "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long",
-    "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union",
-    "unsigned", "void", "volatile", "while",
-}  # fmt: skip
+_RESERVED = {*HELPERS, "image", "frame", "scores", "time_steps"}
 _NO_SCORES = "    if (!scores) return -1;"
 
 
@@ -75,13 +70,22 @@ def export_c(network: PackedNetwork, path: str | PathLike, shape: Sequence[int])
             raise ValueError(f"{key}: expected it on the CPU, got it on {value.device}")
     path = Path(path)
     name = path.stem
-    if path.suffix != ".c" or not (name.isidentifier() and name.isascii()) or name in _RESERVED:
-        raise ValueError(f"path: expected NAME.c with a name for a function of C, such as net.c, got {path.name!r}")
+    is_free = name.isidentifier() and name.isascii() and name not in _RESERVED and not is_of_c(name)
+    if path.suffix != ".c" or not is_free:
+        expected = "NAME.c with a name for a function of C that C does not use itself, such as net.c"
+        raise ValueError(f"path: expected {expected}, got {path.name!r}")
     check_shape(shape)
     source = Source(network, tuple(shape))
     with replacing(path) as temporary:
         temporary.write_text(source.text(name))
     return {"flash": source.flash, "ram": source.ram}
+
+
+def check_quantized_first(taken: Sequence[tuple[nn.Module, Sequence[int]]], names: Sequence[str]) -> None:
+    """Raise ValueError unless all of QuantizeInput among steps take the image itself, whose bytes are its levels."""
+    for (step, inputs), name in zip(taken, names, strict=True):
+        if isinstance(step, steps.Quantize) and not is_image(taken, inputs[0]):
+            raise ValueError(f"{name}: expected QuantizeInput first for C, got it behind another layer")
 
 
 class Source:
@@ -98,6 +102,7 @@ class Source:
         self._resets: list[str] = []
         self.is_over_time = network.is_over_time
         with torch.no_grad():
+            check_quantized_first([*zip(network.steps, network.inputs, strict=True)], network.names)
             self._range = network.image_range()
             sample = (1, 1, *shape) if self.is_over_time else (1, *shape)
             results = network.values(torch.full(sample, self._range[0]))
@@ -212,8 +217,6 @@ class Source:
         """Add the functions of a step, and return its value."""
         name = f"step_{self._i}"
         if isinstance(step, steps.Quantize):
-            if given[0].name != "image":
-                raise ValueError(f"{self._layer}: expected QuantizeInput first for C, got it behind another layer")
             return given[0]._replace(levels=(0, 255))
         if isinstance(step, steps.Flatten):
             return self._flatten(name, given[0], shape)

@@ -18,7 +18,12 @@ from .qonnx import require_onnx
 from .reasons import NORMS
 from .targets import TARGETS, why_not_written
 
-WEIGHTED = (nn.Linear, nn.Conv2d, hnn.BinaryLinear, hnn.BinaryConv2d, hnn.EventLinear)
+WEIGHTED = (
+    nn.Linear, nn.Conv2d, hnn.BinaryLinear, hnn.BinaryConv2d, hnn.EventLinear,
+    nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Bilinear, nn.RNNBase,
+    nn.MultiheadAttention,
+)  # fmt: skip
+"""Layers that multiply by weights, packed or refused."""
 
 
 class Layer(NamedTuple):
@@ -77,6 +82,8 @@ class Check:
         ]
         lines = [f"{line}  {layer.reason}".rstrip() for line, layer in zip(lines, self.layers, strict=True)]
         summary = f"{self.on_bits} of {self.weighted} weight layers on bits"
+        if not self.packs:
+            summary += "; pack refuses the network"
         if self.packs and self.weighted and not self.on_bits:
             summary += ": packing makes the network neither smaller nor faster"
         if self.target is not None:
@@ -108,7 +115,7 @@ def check(model: nn.Module, target: str | None = None) -> Check:
         1  Softshrink        refused  1: Softshrink cannot be packed; it is not a known module
         2  BinaryActivation  bits
         3  BinaryLinear      bits
-        1 of 2 weight layers on bits
+        1 of 2 weight layers on bits; pack refuses the network
         >>> check(net).packs
         False
     """
@@ -147,7 +154,7 @@ def check(model: nn.Module, target: str | None = None) -> Check:
                 reason = "would be on bits after deploy.round_weights" if is_on_spikes else _hint(packing, node)
             is_written = target is None or form != "refused"
             if target is not None and len(packing.steps) > before:
-                missing = why_not_written(packing.steps[-1][0], target)
+                missing = why_not_written(packing.steps, target)
                 is_written, reason = missing is None, reason if missing is None else missing
             name = node.name if module is None else str(node.target)
             layers.append(Layer(name, kind, form, reason, is_written))

@@ -45,7 +45,7 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime is not installed.
         TypeError, ValueError: if the model is not a module, in training mode, not float32 on the CPU, has a NaN, is a
-            packed spiking network, or cannot be exported.
+            spiking network, or cannot be exported.
         RuntimeError: if ONNX Runtime's scores differ from the model's for most examples; nothing is written.
 
     Example:
@@ -57,7 +57,8 @@ def export_onnx(model: nn.Module, path: str | PathLike, example: Tensor) -> dict
         0.0
     """
     require_ready(model)
-    if isinstance(model, PackedNetwork) and model.is_over_time:
+    is_packed_over_time = isinstance(model, PackedNetwork) and model.is_over_time
+    if is_packed_over_time or any(isinstance(module, hnn.NeuronLayer) for module in model.modules()):
         raise ValueError("model: expected a network of images for ONNX, got a spiking one; see export_c")
     with needs("onnx"):
         import onnxruntime

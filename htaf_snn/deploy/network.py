@@ -22,13 +22,14 @@ from ..functional import unpack_bits
 from .modules import MODULES, options, rebuilt
 from .programs import Program, programs
 from .quickest import Quickest
-from .steps import STEPS, Quantize, ToRows
+from .steps import STEPS, Flatten, Quantize, ToRows
 from .values import Step, Value, as_float, geometry, misfit, sums_exactly
 
 FORMAT, VERSION = "htaf-snn packed network", "6"
 _OWN = {cls.__name__: cls for cls in STEPS}
 _KNOWN = {cls.__name__ for cls in MODULES}
 _OF_TRAINING = "; for a training's network see training.load, then pack"
+_DEVICES = ("cpu", "cuda")
 
 
 class PackedNetwork(nn.Module):
@@ -52,8 +53,8 @@ class PackedNetwork(nn.Module):
 
     On a CPU, runs of steps may be computed in one call, or the whole network in float32. The first call for a shape of
     samples, and for each power of two of their number, takes several times as long: it compiles and measures which way
-    is fastest. All give the same results. Tensors that change are read anew, but not those changed through `.data`, nor
-    other attributes of steps.
+    is fastest. All give the same results, also under `torch.autocast`, which has no effect. Tensors that change are
+    read anew, but not those changed through `.data`, nor other attributes of steps.
 
     Raises:
         TypeError: in the forward pass, if the input is not a floating-point tensor.
@@ -119,10 +120,7 @@ class PackedNetwork(nn.Module):
         Raises:
             ValueError: if it converts images of several ranges.
         """
-        ranges = {(step.quantize.low, step.quantize.high) for step in self.steps if isinstance(step, Quantize)}
-        if len(ranges) > 1:
-            raise ValueError(f"network: expected one range of images, got {sorted(ranges)}")
-        return ranges.pop() if ranges else (0.0, 1.0)
+        return range_of_images([*zip(self.steps, self.inputs, strict=True)])
 
     def used_after(self, i: int) -> set[int]:
         """Return the numbers of the values that steps after the i-th take, and of the output."""
@@ -154,6 +152,10 @@ class PackedNetwork(nn.Module):
         if not all(map(operator.is_, self.steps._modules.values(), self._steps)):  # one was replaced
             self._prepare()
         check_floating("x", x, is_image=not self._is_over_time)
+        kind = x.device.type
+        if kind in _DEVICES and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self.forward(x)
         if not is_plain(x) or any(self._hooks):
             return self._by_bits(x.float())
         samples, chosen = 2 if self._is_over_time else 1, self._quickest.chosen
@@ -208,9 +210,30 @@ class PackedNetwork(nn.Module):
         return self._compute({**values}, program.first, program.last, program)
 
 
+def is_image(steps: Sequence[tuple[nn.Module, Sequence[int]]], number: int) -> bool:
+    """Return whether a value is the image that a network with these steps takes, perhaps flattened."""
+    while number:
+        step, inputs = steps[number - 1]
+        if not isinstance(step, Flatten):
+            return False
+        number = inputs[0]
+    return True
+
+
+def range_of_images(steps: Sequence[tuple[nn.Module, Sequence[int]]]) -> tuple[float, float]:
+    """Return the range of images that steps take, as `PackedNetwork.image_range`."""
+    ranges = {
+        (step.quantize.low, step.quantize.high) for step, inputs in steps
+        if isinstance(step, Quantize) and is_image(steps, inputs[0])
+    }  # fmt: skip
+    if len(ranges) > 1:
+        raise ValueError(f"network: expected one range of images, got {sorted(ranges)}")
+    return ranges.pop() if ranges else (0.0, 1.0)
+
+
 def _may_be_in_floats(x: Tensor) -> bool:
     """Return whether nothing changes, or sees, how a plain input is computed; the steps' own hooks apart."""
-    if x.device.type != "cpu" or not x.numel() or torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or not x.numel():
         return False
     return sums_exactly() and not _has_any_global_hook()
 

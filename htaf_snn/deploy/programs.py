@@ -160,7 +160,7 @@ def _is_taken_in(value: Value) -> bool:
     x = value.words if isinstance(value, Bits) else value
     if x.ndim not in (2, 4) or (isinstance(value, Bits) and value.axis != (-3 if x.ndim == 4 else -1)):
         return False
-    if x.dtype not in (torch.float32, torch.int64) or not is_plain(x) or torch.is_autocast_enabled("cpu"):
+    if x.dtype not in (torch.float32, torch.int64) or not is_plain(x):
         return False
     return _dispatch.choose("auto", x.device, torch.float32) == "numba"
 

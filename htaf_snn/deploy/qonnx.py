@@ -248,7 +248,7 @@ class Graph:
             own = [ones, 0 * ones] if step.weight is None else [step.weight, step.bias]
             values = [self._constant(value) for value in (*own, step.running_mean, step.running_var)]
             return self._add("BatchNormalization", [*given, *values], epsilon=step.eps)
-        if isinstance(step, nn.AdaptiveAvgPool2d) and step.output_size in (1, (1, 1)):
+        if isinstance(step, nn.AdaptiveAvgPool2d) and self._of_values[self._i + 1][2:] == (1, 1):
             return self._add("GlobalAveragePool", given)
         remedy = ""
         if isinstance(step, nn.MaxPool2d):

@@ -37,6 +37,12 @@ _INSTEAD |= dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "rms_nor
 _INSTEAD |= {"pad": "padding= of the convolution or pool", "clamp": "nn.Hardtanh", "clip": "nn.Hardtanh"}
 _OF_IMAGES = "nn.BatchNorm2d(C, affine=False), or the range of the images as htaf_snn.nn.QuantizeInput(low, high),"
 _PASSES_VALUES_ON = (*VIEWS, nn.Flatten, steps.Flatten, nn.MaxPool2d)
+_MEANS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_REMEDIES = {
+    "to control flow": "; move the branch out of forward",
+    "interpreted as an integer": "; write the network without the loop, as htaf_snn.nn.Sequential",
+}
+"""What to write instead, by what `torch.fx` says of a forward that it cannot trace."""
 _OWN_FOLDERS = (f"{Path(str(torch.__file__)).parent}{os.sep}", f"{Path(__file__).parents[1]}{os.sep}")
 _aten = torch.ops.aten
 _PASSED_ON = (_aten.lift_fresh_copy, _aten.lift_fresh, _aten._to_copy, _aten.detach, _aten.clone, _aten.alias)
@@ -133,7 +139,7 @@ def graph_of(model: nn.Module, known: Mapping[str, nn.Module]) -> fx.Graph:
             if (reason := _of_another_kind(name, known[name])) is not None:
                 raise ValueError(reason) from error
         title = f"{within[-1]}: expected a module" if within else "model: expected a network"
-        remedy = "; move the branch out of forward" if "to control flow" in str(error) else ""
+        remedy = next((remedy for part, remedy in _REMEDIES.items() if part in str(error)), "")
         raise ValueError(f"{title} that torch.fx can trace: {error}{_place(error)}{remedy}") from error
 
 
@@ -193,14 +199,22 @@ def _is_of_input(node: fx.Node) -> bool:
 def not_of_two_levels(name: str, layer: nn.Module, source: fx.Node, known: Mapping[str, nn.Module]) -> str:
     """Return why a layer on bits cannot take what a node gives."""
     modules_by_node = {node: known[str(node.target)] for node in source.graph.nodes if node.op == "call_module"}
-    while isinstance(before := modules_by_node.get(source), _PASSES_VALUES_ON):
-        source = source.all_input_nodes[0]
-    got = "the network's input" if source.op == "placeholder" else f"the output of {source.name}"
-    if before is not None:
-        got = f"the output of {source.target}, {type(before).__name__}"
+    path = [source]  # back to what computed the values
+    while isinstance(modules_by_node.get(path[-1]), (*_PASSES_VALUES_ON, *_MEANS)):
+        path.append(path[-1].all_input_nodes[0])
+    pools = [node for node in path if isinstance(modules_by_node.get(node), (nn.MaxPool2d, *_MEANS))]
     remedy = ""
-    if isinstance(before, (nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
-        remedy = "; means of bits have more levels: write nn.MaxPool2d, or put an activation behind the pool"
+    if not isinstance(modules_by_node.get(path[-1]), hnn.QuantizeInput):
+        source = next(node for node in path if not isinstance(modules_by_node.get(node), _PASSES_VALUES_ON))
+        if source in pools:
+            remedy = "; means of bits have more levels: write nn.MaxPool2d, or put an activation behind the pool"
+    elif pools and isinstance(layer, (hnn.BinaryLinear, hnn.BinaryConv2d)):
+        source, remedy = pools[0], "; put the pool before QuantizeInput, or behind the layer"
+    else:
+        source = path[-1]
+    got = "the network's input" if source.op == "placeholder" else f"the output of {source.name}"
+    if (module := modules_by_node.get(source)) is not None:
+        got = f"the output of {source.target}, {type(module).__name__}"
     return (
         f"{name}: {type(layer).__name__} cannot be packed: its input is not of two levels; expected a "
         f"BinaryActivation before it, or QuantizeInput before a binary layer, got {got}{remedy}"

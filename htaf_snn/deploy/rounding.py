@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from .. import nn as hnn
-from .._checks import check_number
+from .._checks import check_number, describe
 from ..nn.binary import exact_grid
 from .over_time import layers_on_spikes
 
@@ -80,7 +80,7 @@ def _checked(score: float) -> float:
     if isinstance(score, Tensor) and score.numel() == 1:
         score = score.item()
     if isinstance(score, bool) or not isinstance(score, Real):
-        raise ValueError(f"score: expected a function that returns a number, got {score!r}")
+        raise ValueError(f"score: expected a function that returns a number, got {describe(score)}")
     return float(score)
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from . import steps
-from .c_source import Source
-from .network import PackedNetwork
+from .c_source import Source, check_quantized_first
+from .network import PackedNetwork, range_of_images
 from .plain import Plain
 from .qonnx import Graph
 
 TARGETS = ("c", "onnx", "qonnx")
 _SIDE = 64
 _OVER_TIME = (steps.ToRows, steps.FromRows, steps.Neurons, steps.MeanOverTime)
-_ANY_SHAPE = (steps.Add, steps.Cat, steps.Flatten, steps.FromRows, steps.MeanOverTime, steps.Quantize, steps.ToRows)
+_ANY_SHAPE = (steps.Add, steps.Cat, steps.Flatten, steps.FromRows, steps.MeanOverTime, steps.ToRows)
 
 
-def why_not_written(step: nn.Module, target: str) -> str | None:
+def why_not_written(taken: Sequence[tuple[nn.Module, Sequence[int]]], target: str) -> str | None:
     """Return why an export refuses a step, whatever the image's shape; None if it takes it, or if the shape decides.
 
     Args:
-        step: of a packed network.
+        taken: the step, after all earlier ones, with the numbers of the values that each takes.
         target: one of `TARGETS`.
     """
+    step = taken[-1][0]
     if target != "c" and isinstance(step, _OVER_TIME):
         return f"cannot be written in {target.upper()}, which has no time; see export_c"
+    if isinstance(step, steps.Quantize):
+        return None if target == "onnx" else _why_not_quantized(taken, target)
     if isinstance(step, _ANY_SHAPE):
         return None
     network, shape = _alone(step)
@@ -40,8 +44,23 @@ def why_not_written(step: nn.Module, target: str) -> str | None:
             else:
                 Graph(network, [tuple(value.shape) for value in network.values(torch.zeros(1, *shape))])
     except ValueError as error:
-        return re.sub(r"^(step \d+|model): ", "", str(error))
+        return _without_name(error)
     return None
+
+
+def _why_not_quantized(taken: Sequence[tuple[nn.Module, Sequence[int]]], target: str) -> str | None:
+    """Return why an export refuses the last step, a `Quantize`, for its place or its range; None if it takes it."""
+    try:
+        if target == "c":
+            check_quantized_first(taken, [f"step {i}" for i in range(len(taken))])
+        range_of_images(taken)
+    except ValueError as error:
+        return _without_name(error)
+    return None
+
+
+def _without_name(error: ValueError) -> str:
+    return re.sub(r"^(step \d+|model|network): ", "", str(error))
 
 
 def _alone(step: nn.Module) -> tuple[PackedNetwork, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._checks import describe
 from ..functional import pack_bits, unpack_bits
 from ..nn.quantizing import INPUT_STEP
 
@@ -93,7 +94,7 @@ def check_shape(shape: Sequence[int]) -> None:
     """Raise ValueError unless a shape is that of an image or of features, without a batch."""
     is_known = isinstance(shape, Sequence) and len(shape) in (1, 3)
     if not is_known or not all(type(length) is int and length > 0 for length in shape):
-        raise ValueError(f"shape: expected (C, H, W) or (features,), got {shape!r}")
+        raise ValueError(f"shape: expected (C, H, W) or (features,), got {describe(shape)}")
 
 
 def sums_exactly() -> bool:

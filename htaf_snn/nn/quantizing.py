@@ -30,7 +30,11 @@ def check_range(x: Tensor, low: float, high: float, text: str) -> None:
     if bounds is None:
         torch._assert_async(((x >= least) & (x <= greatest)).all(), f"{message}; {_REMEDY}")
     elif not (bounds[0] >= least and bounds[1] <= greatest):
-        raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {_REMEDY}")
+        if any(map(math.isnan, bounds)):
+            raise ValueError(f"{message}, got NaN")
+        is_of_bytes = (low, high) == (0, 1) and bounds[0] >= 0 and 2 <= bounds[1] <= 255
+        remedy = f"{_REMEDY}; for 8-bit images write x / 255" if is_of_bytes else _REMEDY
+        raise ValueError(f"{message}, got {bounds[0]} to {bounds[1]}; {remedy}")
 
 
 def within(low: float, high: float) -> tuple[float, float]:
@@ -122,7 +126,8 @@ class QuantizeInput(nn.Module):
 
     def rounded(self, x: Tensor) -> Tensor:
         """Return the numbers n in the dtype of x; values outside the range are clamped."""
-        return torch.round(self._unit(x).clamp(0, 1) * 255)
+        # Two `clamp` of one value become an invalid ONNX file: the exporter gives their bounds the same names.
+        return torch.round(nn.functional.hardtanh(self._unit(x), 0.0, 1.0) * 255)
 
     def _unit(self, x: Tensor) -> Tensor:
         return x if (self.low, self.high) == (0.0, 1.0) else (x - self.low) / (self.high - self.low)

@@ -242,7 +242,7 @@ def test_missing_folder_and_device(saved, tmp_path):
         ([0.0], TypeError, r"^x: expected a floating-point tensor, got \[0"),
         (torch.zeros(2, 15), ValueError, r"^x: expected \(B, 16\) at this layer, got \(2, 15\)"),
         (torch.full((2, 16), 1.5), ValueError, r"^x: expected values within \[0, 1\], got 1\.5 to 1\.5"),
-        (torch.full((2, 16), torch.nan), ValueError, r"^x: expected values within \[0, 1\], got nan"),
+        (torch.full((2, 16), torch.nan), ValueError, r"^x: expected values within \[0, 1\], got NaN$"),
     ],
 )
 def test_bad_inputs(saved, x, error, message):

@@ -267,7 +267,7 @@ def test_a_microcontroller_has_room(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"path": "net.cpp"}, ValueError, "^path: expected NAME.c with a name for a function of C, .*got 'net.cpp'"),
+        ({"path": "net.cpp"}, ValueError, "^path: expected NAME.c with a name for a function of C .*got 'net.cpp'"),
         ({"path": "my-net.c"}, ValueError, "^path: expected NAME.c"),
         ({"path": "float.c"}, ValueError, "^path: expected NAME.c"),
         ({"path": "count.c"}, ValueError, "^path: expected NAME.c"),

@@ -341,7 +341,12 @@ def test_the_table_of_check():
     assert str(real).endswith("0 of 1 weight layers on bits: packing makes the network neither smaller nor faster")
     assert real.packs and not real.on_bits
     assert str(deploy.check(nn.Sequential(nn.ReLU()))).endswith("\n0 of 0 weight layers on bits")
-    assert str(deploy.check(nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1)))).endswith("\n0 of 1 weight layers on bits")
+    assert str(deploy.check(nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1)))).endswith(
+        "\n0 of 1 weight layers on bits; pack refuses the network"
+    )
+    for layer in (nn.ConvTranspose2d(1, 1, 3), nn.Conv1d(1, 1, 3), nn.LSTM(1, 1)):
+        refused = deploy.check(nn.Sequential(layer, nn.LayerNorm(1)))
+        assert str(refused).endswith("\n0 of 1 weight layers on bits; pack refuses the network")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import published_nets as published
 import pytest
 import torch
 from test_deploy_c import convolutions_of_levels, images_of_bits, quantized_convolutional
+from test_deploy_options import Forward
 from torch import nn
 
 from htaf_snn import deploy, models
@@ -92,6 +93,16 @@ def test_published_networks(make):
     torch.testing.assert_close(deploy.plain.Plain(packed)(x), packed(x), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", [deploy.pack, lambda net: net])
+@pytest.mark.parametrize("ranges", [((0, 1), (0, 1)), ((0, 1), (-1, 2))])
+def test_one_image_quantized_twice(tmp_path, ranges, form):
+    first, second = (hnn.QuantizeInput(*own) for own in ranges)
+    net = Forward(lambda net, x: net.head(net.first(x) + net.second(x)), first=first, second=second)
+    net.head = nn.Linear(6, 3)
+    report = deploy.export_onnx(form(net.eval()), tmp_path / "net.onnx", torch.rand(5, 6))
+    assert report["max_difference"] < 1e-5
+
+
 def test_sums_beyond_float32_are_in_float64(tmp_path):
     """Of an image of more than 2**24 / 255 levels."""
     torch.manual_seed(0)
@@ -113,6 +124,16 @@ def test_a_difference_is_reported_and_nothing_is_written(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="scores differ from the model's by up to"):
         deploy.export_onnx(net, tmp_path / "net.onnx", torch.rand(6, *shape))
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("neuron", [lambda: hnn.Leaky(beta=0.9), lambda: hnn.RLeaky(beta=0.9, linear_features=3)])
+def test_spiking_networks_are_refused(tmp_path, neuron):
+    message = "^model: expected a network of images for ONNX, got a spiking one; see export_c$"
+    net = hnn.Sequential(nn.Linear(4, 3), neuron()).eval()
+    nets = [net, deploy.pack(net)] if isinstance(net[1], hnn.Leaky) else [net]
+    for own in nets:
+        with pytest.raises(ValueError, match=message):
+            deploy.export_onnx(own, tmp_path / "net.onnx", torch.rand(5, 2, 4))
 
 
 class Untraceable(nn.Module):

@@ -288,7 +288,7 @@ def test_other_ways_to_call(way):
             assert torch.equal(torch.jit.trace(packed, x, check_trace=False)(x), expected)
     elif way == "autocast":
         with torch.autocast("cpu", torch.bfloat16):
-            packed(x)
+            assert torch.equal(packed(x), expected)
         assert torch.equal(packed(x), expected)
     elif way == "default device":
         torch.set_default_device("meta")
@@ -300,6 +300,17 @@ def test_other_ways_to_call(way):
         with ThreadPoolExecutor(4) as pool:
             results = [*pool.map(lambda i: packed(x if i % 2 else x[:, :, :7]), range(40))]
         assert all(torch.equal(own, expected) for own in results[1::2])
+
+
+@torch.no_grad()
+def test_autocast_has_no_effect():
+    torch.manual_seed(0)
+    first, last = nn.Linear(20, 30), nn.Linear(30, 4)
+    net = nn.Sequential(first, hnn.BinaryActivation(), hnn.BinaryLinear(30, 30), nn.ReLU(), last).eval()
+    packed, x = deploy.pack(net), torch.randn(8, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = packed(x)
+    assert scores.dtype == torch.float32 and torch.equal(scores, net(x))
 
 
 def test_a_replaced_step_and_a_copy():

@@ -252,12 +252,18 @@ def test_channels_are_recognised_or_refused(make):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    "images",
-    [torch.randn(64, 16), 255 * torch.rand(4, 16), torch.full((2, 16), torch.nan), 1 + 1e-3 * torch.ones(1, 16)],
+    ("images", "got"),
+    [
+        (torch.randn(64, 16), "-.*; scale the images.* does"),
+        (255 * torch.rand(4, 16), "[0-9].*; scale the images.* does; for 8-bit images write x / 255"),
+        (500 + torch.rand(4, 16), "5.*; scale the images.* does"),
+        (torch.full((2, 16), torch.nan), "NaN"),
+        (1 + 1e-3 * torch.ones(1, 16), "1.*; scale the images.* does"),
+    ],
 )
-def test_images_out_of_range_are_refused(images, training):
+def test_images_out_of_range_are_refused(images, got, training):
     net = models.BinaryMLP(16, [8], 3).train(training)
-    with pytest.raises(ValueError, match=r"^x: expected values within \[0, 1\], got .*; scale the images"):
+    with pytest.raises(ValueError, match=rf"^x: expected values within \[0, 1\], got {got}$"):
         net(images)
     with pytest.raises(TypeError, match=r"torch\.uint8 .*; write x\.float\(\) \(8-bit images: x\.float\(\) / 255"):
         net((255 * torch.rand(4, 16)).to(torch.uint8))
