@@ -261,6 +261,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert (first, second) == ([0, 1], [1, 0])
 
 
+@pytest.mark.thorough
 def test_a_native_function_is_compiled_for_the_types_it_is_passed():
     # Its signature, a pointer, does not tell Numba's cache of them.
     one, other = (np.empty(1, [(name, np.int64) for name in names]) for names in ("ab", "ba"))
