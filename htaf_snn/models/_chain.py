@@ -43,6 +43,7 @@ def check_shape(in_shape: object, *, or_features: bool = False) -> None:
 
 
 def _is_count(value: object) -> bool:
+    # NumPy's integers too, unlike `configuration.is_count`, whose values are stored.
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
